@@ -1,0 +1,24 @@
+# Each target works alone on a machine that has Python 3.10+, pip and make.
+PYTHON ?= python3
+UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
+
+.PHONY: demo test check setup
+
+demo: setup  ## draw synthetic receipts, train a small DBNet on them, print the validation hmean
+	$(UV) run --no-sync scripts/train.py
+
+test: setup  ## run the tests; those that need a GPU are skipped where there is none
+	$(UV) run --no-sync pytest
+
+check: setup  ## everything that CI runs: format, lint, types, tests
+	$(UV) run --no-sync ruff format --check .
+	$(UV) run --no-sync ruff check .
+	$(UV) run --no-sync mypy
+	$(UV) run --no-sync pytest
+
+setup: $(UV)
+	$(UV) sync --quiet
+
+.uv/bin/uv:
+	$(PYTHON) -m venv .uv
+	.uv/bin/pip install --quiet --disable-pip-version-check uv

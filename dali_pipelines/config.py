@@ -1,0 +1,78 @@
+"""Configuration of the input pipeline: sizes, resampling, augmentation, threads."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Section(BaseModel):
+    """One section of the configuration: unknown keys are errors, values are frozen, docstrings describe the fields."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class AugmentationConfig(Section):
+    """What changes a training image. Each number is drawn by the plan, from Philox keyed by (seed, epoch, sample)."""
+
+    rotation_degrees: float = Field(default=10.0, ge=0, le=180)
+    """The angle is uniform in +- this."""
+    scale_min: float = Field(default=0.5, gt=0)
+    """Smallest scale, relative to validation (1.0: longest side = image_size). Log-uniform between the two."""
+    scale_max: float = Field(default=3.0, gt=0)
+    """Largest scale, relative to validation."""
+    flip_probability: float = Field(default=0.5, ge=0, le=1)
+    """Probability of a horizontal mirror image."""
+    crop_size: int | None = Field(default=None, ge=32, multiple_of=32)
+    """Side of the square training crop in pixels; null: image_size."""
+    crop_candidates: int = Field(default=16, ge=1)
+    """Crop positions tried; the one that cuts the fewest polygons wins. Half of them are centred near a polygon."""
+    min_visible: float = Field(default=0.25, ge=0, le=1)
+    """A polygon of whose bounding box less than this lies in the crop becomes a don't-care region."""
+    brightness: float = Field(default=0.2, ge=0, lt=1)
+    """Levels are multiplied by 1 +- this (uniform)."""
+    contrast: float = Field(default=0.2, ge=0, lt=1)
+    """Distances from mid-grey are multiplied by 1 +- this."""
+    saturation: float = Field(default=0.2, ge=0, le=1)
+    """Distances from the pixel's luma are multiplied by 1 +- this."""
+    hue_degrees: float = Field(default=10.0, ge=0, le=180)
+    """Colours are turned about the grey axis by +- this."""
+
+    @model_validator(mode="after")
+    def _scales_are_ordered(self) -> "AugmentationConfig":
+        if self.scale_min > self.scale_max:
+            raise ValueError(f"scale_min {self.scale_min} is above scale_max {self.scale_max}")
+        return self
+
+
+class PipelineConfig(Section):
+    """From the JPEG file to the network's input. A checkpoint carries this section."""
+
+    image_size: int = Field(default=640, ge=32, multiple_of=32)
+    """Validation: the longest side becomes this and the image is padded, right and below, to a square."""
+    augmentation: AugmentationConfig = AugmentationConfig()
+    """Training only."""
+    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    """RGB levels (0 to 255) subtracted from the input: ImageNet's, as the timm backbones were trained."""
+    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    """RGB levels by which the input is divided after that."""
+    jpeg_fancy_upsampling: bool = True
+    """Interpolate chroma as libjpeg does. False is DALI's faster GPU default, whose pixels differ from the CPU's."""
+    output_dtype: Literal["auto", "float16", "float32"] = "auto"
+    """Of the network's input; auto: float16 on a GPU, float32 on a CPU."""
+    num_threads: int = Field(default=0, ge=0)
+    """CPU threads of DALI; 0: one less than the cores of this process, four at most."""
+    prefetch_queue_depth: int = Field(default=2, ge=1)
+    """Batches DALI prepares ahead."""
+    hw_decoder_load: float = Field(default=0.65, ge=0, le=1)
+    """Share of a batch that the GPU's JPEG engines decode (DALI's default)."""
+    max_megapixels: float = Field(default=100.0, gt=0)
+    """Images with more pixels are refused before they are decoded."""
+
+    @property
+    def crop_size(self) -> int:
+        """Side of the training input."""
+        return self.augmentation.crop_size or self.image_size
+
+    def wants_float16(self, device_type: str) -> bool:
+        """Whether inputs on this type of device (cuda, cpu) are float16."""
+        return device_type == "cuda" if self.output_dtype == "auto" else self.output_dtype == "float16"

@@ -1,0 +1,54 @@
+"""The 3x3 matrices between pixel frames. All float64, acting on column vectors (x, y, 1); names read target first.
+
+Coordinates are continuous: pixel (i, j) covers [i, i+1) x [j, j+1) and has its centre at +0.5, as in DALI. OpenCV's warp puts
+centres on whole numbers: `opencv_from_continuous` converts.
+"""
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+Matrix = npt.NDArray[np.float64]
+
+
+def translation(dx: float, dy: float) -> Matrix:
+    """Moves points by (dx, dy) pixels."""
+    return np.array([[1.0, 0.0, dx], [0.0, 1.0, dy], [0.0, 0.0, 1.0]])
+
+
+def scaling(sx: float, sy: float) -> Matrix:
+    """Scales about the origin."""
+    return np.diag([sx, sy, 1.0])
+
+
+def rotation(degrees: float) -> Matrix:
+    """Turns about the origin; positive is counter-clockwise on the screen (y points down)."""
+    radians = math.radians(degrees)
+    cos, sin = math.cos(radians), math.sin(radians)
+    return np.array([[cos, sin, 0.0], [-sin, cos, 0.0], [0.0, 0.0, 1.0]])
+
+
+def resized_from_region(region_xyxy: npt.ArrayLike, resized_size: tuple[int, int]) -> Matrix:
+    """The matrix of resizing a region (x0, y0, x1, y1) of an image to (H, W) pixels, per axis from the integer sizes."""
+    x0, y0, x1, y1 = np.asarray(region_xyxy, np.float64)
+    height, width = resized_size
+    return scaling(width / (x1 - x0), height / (y1 - y0)) @ translation(-x0, -y0)
+
+
+def letterbox_size(original_size: tuple[int, int], longest_side: int) -> tuple[int, int]:
+    """(H, W) after scaling the longest side to `longest_side`; each side is at least one pixel."""
+    height, width = original_size
+    scale = longest_side / max(height, width)
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def opencv_from_continuous(matrix: Matrix) -> Matrix:
+    """The same map for pixel indices with centres on whole numbers, as `cv2.warpAffine` reads it."""
+    return translation(-0.5, -0.5) @ matrix @ translation(0.5, 0.5)
+
+
+def apply(matrix: npt.ArrayLike, points: npt.ArrayLike) -> Matrix:
+    """The points, (n, 2), moved by a 3x3 affine matrix."""
+    matrix, points = np.asarray(matrix, np.float64), np.asarray(points, np.float64)
+    return points @ matrix[:2, :2].T + matrix[:2, 2]

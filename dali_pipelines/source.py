@@ -1,0 +1,46 @@
+"""What one sample tells DALI: its file, the region to resize, the warp and the colour matrix."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from dali_pipelines.geometry import Matrix
+
+
+@dataclass(frozen=True)
+class PlannedSample:
+    """Everything random or derived about one sample of one epoch. A loader executes it and draws nothing itself."""
+
+    index: int
+    """Position in the manifest."""
+    is_padding: bool
+    """A repeat that only fills up a rank's share: left out of loss and metrics."""
+    region_xyxy: npt.NDArray[np.float32]
+    """(4,) the part of the original (upright) image that is resized, in its pixels."""
+    resized_size: tuple[int, int]
+    """(H, W) that the region is resized to, antialiased."""
+    input_from_resized: Matrix
+    """(3, 3) the warp from the resized region to the network's input."""
+    input_from_original: Matrix
+    """(3, 3) the whole way; polygons move by it."""
+    colour_matrix: npt.NDArray[np.float32]
+    """(3, 4) RGB levels out = matrix[:, :3] @ RGB levels in + matrix[:, 3]."""
+
+    def as_padding(self) -> "PlannedSample":
+        """The same sample, left out of loss and metrics."""
+        return replace(self, is_padding=True)
+
+
+class EpochPlan(Protocol):
+    """The batches of one epoch on one rank."""
+
+    epoch: int
+
+    def __len__(self) -> int:
+        """Number of batches."""
+
+    def batch(self, step: int) -> Sequence[PlannedSample]:
+        """The samples of batch `step`; never empty."""

@@ -1,0 +1,46 @@
+"""Checkpoints that carry their configuration, so that network and preprocessing can be rebuilt from the file alone."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+
+from ocr.config import TrainConfig
+from ocr.models.dbnet import DBNet, build_dbnet
+
+CONFIG_KEY = "dali_dbnet_config"
+MODEL_PREFIX = "model."
+
+
+def load_checkpoint(path: str | Path) -> tuple[TrainConfig, DBNet]:
+    """The configuration a checkpoint was trained with and its network, on the CPU, in evaluation mode.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file, or not a checkpoint of this trainer.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"checkpoint={path}: no such file; a run writes checkpoints/best.ckpt and checkpoints/last.ckpt"
+        )
+    try:
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise ValueError(f"checkpoint={path}: not a readable checkpoint: {str(error).splitlines()[0]}") from error
+    if CONFIG_KEY not in checkpoint:
+        raise ValueError(f"checkpoint={path}: no configuration in it; expected a file written by scripts/train.py")
+    try:
+        config = TrainConfig.model_validate(checkpoint[CONFIG_KEY])
+    except ValidationError as error:
+        raise ValueError(f"checkpoint={path}: its configuration does not fit this version: {error}") from error
+    scratch = config.model.model_copy(update={"backbone": config.model.backbone.model_copy(update={"weights": None})})
+    model = build_dbnet(scratch, config.targets.map_stride)
+    weights = {
+        key.removeprefix(MODEL_PREFIX): value
+        for key, value in checkpoint["state_dict"].items()
+        if key.startswith(MODEL_PREFIX)
+    }
+    model.load_state_dict(weights)
+    return config, model.eval()

@@ -1,0 +1,226 @@
+"""The configuration of a run. Each section lives beside the part it configures and holds its defaults, once:
+
+pipeline       dali_pipelines/config.py     sizes, augmentation, decode
+datasets       ocr/datasets/schemas.py      folders, annotations, what happens to bad input
+synthetic      ocr/datasets/synthetic/      the drawn receipts of data=synthetic
+dataloader     ocr/datasets/loader.py       batch sizes, workers
+targets        ocr/targets/config.py        shrink and threshold maps
+model          ocr/models/dbnet.py          backbone, pyramid
+loss           ocr/losses/db_loss.py        weights of its parts
+optimizer      ocr/training/optimizer.py    optimizer and schedule
+postprocess    ocr/postprocess/config.py    maps -> polygons
+trainer, logger, and everything else: here
+"""
+
+from typing import TYPE_CHECKING, Any, Literal, Optional, TypeVar
+
+from omegaconf import DictConfig, OmegaConf
+from pydantic import Field, ValidationError, create_model, model_validator
+
+from dali_pipelines.config import PipelineConfig, Section
+from ocr.datasets.loader import DataLoaderConfig
+from ocr.datasets.schemas import DatasetConfig
+from ocr.datasets.synthetic import SyntheticConfig
+from ocr.losses.db_loss import LossConfig
+from ocr.models.dbnet import ModelConfig
+from ocr.postprocess.config import PostprocessConfig
+from ocr.targets.config import TargetConfig
+from ocr.training.optimizer import OptimizerConfig
+
+NOT_SET = "???"
+"""OmegaConf's mark for a value that must be given."""
+
+Device = Literal["auto", "cpu", "gpu"]
+LoaderName = Literal["dali", "torch"]
+
+
+class DatasetEntry(Section):
+    config: DatasetConfig = DatasetConfig(image_path=NOT_SET)
+
+
+class DatasetsConfig(Section):
+    train_dataset: DatasetEntry = DatasetEntry()
+    val_dataset: DatasetEntry = DatasetEntry()
+    test_dataset: DatasetEntry = DatasetEntry()
+    predict_dataset: DatasetEntry = DatasetEntry()
+
+    def has_split(self, name: str) -> bool:
+        """Whether the split's image_path is set."""
+        config: DatasetConfig = getattr(self, f"{name}_dataset").config
+        return config.image_path != NOT_SET
+
+    def split(self, name: str) -> DatasetConfig:
+        """The configuration of train, val, test or predict.
+
+        Raises:
+            ValueError: its image_path is not set.
+        """
+        config: DatasetConfig = getattr(self, f"{name}_dataset").config
+        if not self.has_split(name):
+            raise ValueError(
+                f"datasets.{name}_dataset.config.image_path is not set; choose a data set, for example "
+                "data=upstage dataset_base_path=FOLDER, or give the path itself"
+            )
+        return config
+
+
+class TrainerConfig(Section):
+    """Handed to Lightning's Trainer; what is not described here means what it means there."""
+
+    max_epochs: int = Field(default=100, ge=1)
+    precision: Literal["auto", "32-true", "16-mixed", "bf16-mixed"] = "auto"
+    """auto: bf16-mixed on a GPU or CPU that computes in it, else 16-mixed on a GPU and 32-true on a CPU."""
+    limit_train_batches: int | float | None = None
+    limit_val_batches: int | float | None = None
+    check_val_every_n_epoch: int = Field(default=1, ge=1)
+    num_sanity_val_steps: int = Field(default=0, ge=0)
+    accumulate_grad_batches: int = Field(default=1, ge=1)
+    gradient_clip_val: float | None = Field(default=5.0, gt=0)
+    """Largest norm of the gradient."""
+    ema_decay: float | None = Field(default=None, gt=0, lt=1)
+    """Validate and save an exponential moving average of the weights; null: off."""
+    benchmark: bool = False
+    """Let cuDNN choose its kernels by timing."""
+    deterministic: bool = False
+    channels_last: bool = True
+    """Memory format of images and weights."""
+    compile: bool = False
+    """torch.compile the network."""
+    devices: int | str = "auto"
+    strategy: str = "auto"
+    log_every_n_steps: int = Field(default=10, ge=1)
+    max_time: str | None = None
+    """Stop after this long, DD:HH:MM:SS; the schedule does not know it."""
+    fast_dev_run: bool = False
+
+
+class WandbConfig(Section):
+    enabled: bool = False
+    """Needs the extra: uv sync --extra wandb."""
+    project: str = "dali-dbnet"
+
+
+class LoggerConfig(Section):
+    tensorboard: bool = True
+    csv: bool = True
+    wandb: WandbConfig = WandbConfig()
+    num_pictures: int = Field(default=4, ge=0)
+    """Validation images drawn with their detections after each validation."""
+
+
+class DataSection(Section):
+    """Where the data is: shared by all commands."""
+
+    dataset_base_path: str = NOT_SET
+    """Root of the data set."""
+    draw_synthetic: bool = False
+    """Draw the synthetic set into dataset_base_path first (data=synthetic)."""
+    synthetic: SyntheticConfig = SyntheticConfig()
+    datasets: DatasetsConfig = DatasetsConfig()
+
+
+class TrainConfig(DataSection):
+    """scripts/train.py"""
+
+    exp_name: str = "dbnet"
+    """Names the folder of the run."""
+    seed: int = Field(default=42, ge=0)
+    """Of the weights, the order and the augmentation."""
+    device: Device = "auto"
+    """auto: a GPU where there is one."""
+    loader: LoaderName = "dali"
+    """dali reads, decodes and augments on the device; torch is the plain baseline with the same samples."""
+    resume: str | None = None
+    """Checkpoint to go on from, also in the middle of an epoch."""
+    pipeline: PipelineConfig = PipelineConfig()
+    dataloader: DataLoaderConfig = DataLoaderConfig()
+    targets: TargetConfig = TargetConfig()
+    model: ModelConfig = ModelConfig()
+    loss: LossConfig = LossConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    postprocess: PostprocessConfig = PostprocessConfig()
+    trainer: TrainerConfig = TrainerConfig()
+    logger: LoggerConfig = LoggerConfig()
+
+    @model_validator(mode="after")
+    def _no_cache_on_a_random_split(self) -> "TrainConfig":
+        if self.datasets.train_dataset.config.cache_config.cache_transformed_tensors:
+            raise ValueError(
+                "datasets.train_dataset.config.cache_config.cache_transformed_tensors=true: training samples are augmented at "
+                "random and differ each epoch; set it to false"
+            )
+        return self
+
+
+def _all_optional(section: type[Section], name: str) -> type[Section]:
+    """The same fields, each null unless given: overrides of what a checkpoint carries."""
+    fields: dict[str, Any] = {
+        key: (Optional[field.annotation], None)  # noqa: UP045  # the annotation is known at run time only
+        for key, field in section.model_fields.items()
+    }
+    return create_model(name, __base__=Section, **fields)
+
+
+if TYPE_CHECKING:
+    PostprocessOverrides = Section
+else:
+    PostprocessOverrides = _all_optional(PostprocessConfig, "PostprocessOverrides")
+
+
+class InferenceConfig(DataSection):
+    """What evaluate.py and predict.py share. null means: as the checkpoint was trained."""
+
+    checkpoint: str = NOT_SET
+    """A .ckpt file of a run; it carries its network and its preprocessing."""
+    device: Device = "auto"
+    loader: LoaderName | None = None
+    batch_size: int | None = Field(default=None, ge=1)
+    precision: Literal["auto", "32-true", "16-mixed", "bf16-mixed"] | None = None
+    image_size: int | None = Field(default=None, ge=32, multiple_of=32)
+    """Longest side in pixels."""
+    postprocess: PostprocessOverrides = PostprocessOverrides()
+
+    @model_validator(mode="after")
+    def _checkpoint_is_given(self) -> "InferenceConfig":
+        if self.checkpoint == NOT_SET:
+            raise ValueError("checkpoint=FILE is needed, for example checkpoint=outputs/.../checkpoints/best.ckpt")
+        return self
+
+
+class EvaluateConfig(InferenceConfig):
+    """scripts/evaluate.py"""
+
+    split: Literal["train", "val", "test"] = "test"
+    """Which of the datasets; without data=... those the checkpoint was trained with."""
+
+
+class PredictConfig(InferenceConfig):
+    """scripts/predict.py"""
+
+    images: str = NOT_SET
+    """Folder of images; datasets.predict_dataset.config.image_path says the same."""
+    output: str = NOT_SET
+    """Folder for predictions.json and the pictures."""
+    draw: bool = True
+    """Write each image with its detections drawn on it."""
+
+
+AnyConfig = TypeVar("AnyConfig", bound=Section)
+
+
+def validate_config(config_class: type[AnyConfig], hydra_config: DictConfig) -> AnyConfig:
+    """The checked configuration; after this no DictConfig exists.
+
+    Raises:
+        SystemExit: a key or value is wrong; the message names each.
+    """
+    values = OmegaConf.to_container(hydra_config, resolve=True)
+    try:
+        return config_class.model_validate(values)
+    except ValidationError as error:
+        lines = [
+            f"  {'.'.join(map(str, item['loc'])) or 'configuration'}: {item['msg']}"
+            + ("" if isinstance(item["input"], dict) or item["type"] == "missing" else f" (found {item['input']!r})")
+            for item in error.errors()
+        ]
+        raise SystemExit("The configuration is wrong:\n" + "\n".join(lines)) from None

@@ -1,0 +1,156 @@
+"""A plain PyTorch data set: the baseline, the oracle of the tests, and what `loader=torch` runs in its workers."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from dali_pipelines.source import PlannedSample
+from ocr.datasets.audit import AuditReport, build_manifest
+from ocr.datasets.formats.icdar import read_icdar
+from ocr.datasets.formats.upstage import read_upstage
+from ocr.datasets.image import ImageArray, decode_upright, render
+from ocr.datasets.manifest import Manifest
+from ocr.datasets.plan import SamplePlanner, hide_cut_polygons
+from ocr.datasets.schemas import DatasetConfig, ImageData
+from ocr.polygons import PolygonBatch
+from ocr.targets import TargetConfig, make_targets
+
+
+def load_manifest(
+    config: DatasetConfig, *, max_megapixels: float = 100.0, report_path: Path | None = None
+) -> tuple[Manifest, AuditReport]:
+    """The checked annotations of a split; bad input is reported, skipped or raised as `config.on_bad_sample` says."""
+    image_dir = Path(config.image_path)
+    annotations = None
+    if config.annotation_path is not None:
+        path = Path(config.annotation_path)
+        annotations = read_icdar(path, image_dir, config.image_extensions) if path.is_dir() else read_upstage(path)
+    return build_manifest(
+        image_dir,
+        annotations,
+        extensions=config.image_extensions,
+        annotation_frame=config.annotation_frame,
+        on_bad_sample=config.on_bad_sample,
+        check_pixels=config.check_pixels,
+        max_megapixels=max_megapixels,
+        report_path=report_path,
+    )
+
+
+def move_polygons(manifest: Manifest, samples: "list[PlannedSample] | tuple[PlannedSample, ...]") -> PolygonBatch:
+    """The samples' polygons in the input frame."""
+    polygons = manifest.polygons.select([sample.index for sample in samples])
+    return polygons.transformed(np.stack([sample.input_from_original for sample in samples]))
+
+
+def polygons_for_training(
+    manifest: Manifest, samples: "list[PlannedSample] | tuple[PlannedSample, ...]", planner: SamplePlanner
+) -> PolygonBatch:
+    """`move_polygons`, with what the crop cuts away for the most part marked as don't-care."""
+    polygons = move_polygons(manifest, samples)
+    if not planner.training:
+        return polygons
+    return hide_cut_polygons(polygons, planner.config.augmentation.min_visible, planner.input_size)
+
+
+def normalize(images_BHWC: torch.Tensor, planner: SamplePlanner, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """(B, 3, H, W) (levels - mean) / std from (B, H, W, 3) uint8, on the images' device."""
+    mean, std = (
+        torch.tensor(values, device=images_BHWC.device, dtype=torch.float32)[:, None, None]
+        for values in (planner.config.mean, planner.config.std)
+    )
+    return ((images_BHWC.permute(0, 3, 1, 2).float() - mean) / std).to(dtype)
+
+
+class ValidatedOCRDataset(Dataset[dict[str, Any]]):
+    """Images and targets of one split, one by one.
+
+    Args:
+        config: where the split is and how it is read.
+        transform: plans each sample: `SamplePlanner(PipelineConfig(), training=False, seed=0)` letterboxes.
+        targets: how the maps are made.
+        manifest: annotations already checked; None reads and checks them now.
+    """
+
+    def __init__(
+        self,
+        config: DatasetConfig,
+        transform: SamplePlanner,
+        targets: TargetConfig | None = None,
+        manifest: Manifest | None = None,
+    ) -> None:
+        self.config = config
+        self.transform = transform
+        self.targets = targets or TargetConfig()
+        self.manifest = manifest if manifest is not None else load_manifest(config)[0]
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return len(self.manifest)
+
+    def set_epoch(self, epoch: int) -> None:
+        """The epoch whose random numbers are used."""
+        self.epoch = epoch
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """One sample.
+
+        Returns:
+            image: (3, S, S) float32, normalised. polygons: list of (n, 2) float32, input frame. ignore: (P,) bool.
+            prob_map, prob_mask, thresh_map, thresh_mask: (S / map_stride, S / map_stride) float32.
+            inverse_matrix: (3, 3) float64, original from input. shape: (S, S). raw_size: (W, H) of the file.
+            orientation: EXIF 1 to 8. filename: as in the annotations.
+        """
+        manifest = self.manifest
+        sample = self.planned(index)
+        polygons = polygons_for_training(manifest, [sample], self.transform)
+        size = (self.transform.input_size, self.transform.input_size)
+        maps = make_targets(polygons, size, self.targets)
+        image = torch.from_numpy(self.render(sample))[None]
+        height, width = manifest.stored_sizes[index]
+        return {
+            "image": normalize(image, self.transform)[0],
+            "polygons": polygons.polygons_of(0),
+            "ignore": polygons.ignore_of(0),
+            "prob_map": maps.shrink_map[0],
+            "prob_mask": maps.shrink_mask[0],
+            "thresh_map": maps.thresh_map[0],
+            "thresh_mask": maps.thresh_mask[0],
+            "inverse_matrix": np.linalg.inv(sample.input_from_original),
+            "shape": size,
+            "raw_size": (int(width), int(height)),
+            "orientation": int(manifest.orientations[index]),
+            "filename": manifest.filenames[index],
+        }
+
+    def planned(self, index: int) -> PlannedSample:
+        """The plan of one sample in this epoch."""
+        manifest = self.manifest
+        height, width = manifest.original_sizes[index]
+        return self.transform.plan(
+            index,
+            int(manifest.sample_ids[index]),
+            (int(height), int(width)),
+            manifest.polygons.select([index]),
+            self.epoch,
+        )
+
+    def load_image(self, index: int) -> ImageData:
+        """The decoded, upright image."""
+        manifest = self.manifest
+        path, orientation = manifest.image_paths[index], int(manifest.orientations[index])
+        try:
+            encoded = Path(path).read_bytes()
+            pixels = decode_upright(encoded, orientation, self.config.image_loading_config.use_turbojpeg)
+        except (OSError, ValueError) as error:
+            raise type(error)(f"{path}: cannot be read or decoded: {error}") from error
+        height, width = manifest.stored_sizes[index]
+        return ImageData(image_array=pixels, raw_width=int(width), raw_height=int(height), orientation=orientation)
+
+    def render(self, sample: PlannedSample) -> ImageArray:
+        """(S, S, 3) RGB levels of a planned sample, before normalisation."""
+        original = self.load_image(sample.index).image_array
+        return render(original, sample, self.transform.config, training=self.transform.training)

@@ -1,0 +1,145 @@
+"""ICDAR text files: one `gt_<image>.txt` or `<image>.txt` an image, one word a line, coordinates first, then the text.
+
+    quad       x1,y1,x2,y2,x3,y3,x4,y4,text     ICDAR 2015, SROIE
+    rectangle  x1,y1,x2,y2,text                 ICDAR 2013; blanks instead of commas are read too
+    polygon    x1,y1,...,xn,yn[,text]           curved text; n differs from line to line
+
+The text `###` or `*` marks a don't-care region. Since a text may itself hold numbers and commas (`1,234.00`), one line
+alone does not tell where its text begins: the layout is taken from all lines of the folder, and a line that can still
+be read in two ways is reported, not guessed (a text in double quotes is always clear).
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from ocr.datasets.formats import AnnotatedImage, AnnotatedWord, FormatProblem
+
+Layout = Literal["rectangle", "quad", "polygon"]
+
+IGNORE_TEXTS = ("###", "*")
+
+# NaN and infinity count as numbers, so that the audit can name them.
+_NUMBER = re.compile(r"\s*[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|nan|inf(inity)?)\s*", re.IGNORECASE)
+
+
+def read_icdar(annotation_dir: Path, image_dir: Path, extensions: Sequence[str]) -> list[AnnotatedImage]:
+    """The images that have a text file, sorted by its name; a file without lines is an image without text.
+
+    Args:
+        annotation_dir: the folder of the .txt files.
+        image_dir: the folder searched for the image of a text file: same stem, any of the extensions.
+        extensions: of images, lower case, with their dot.
+
+    Raises:
+        FileNotFoundError: the folder is missing or holds no .txt file.
+        ValueError: two text files belong to the same image.
+    """
+    paths = sorted(annotation_dir.glob("*.txt")) if annotation_dir.is_dir() else []
+    if not paths:
+        raise FileNotFoundError(f"{annotation_dir}: found no .txt file; expected a folder of gt_<image>.txt files")
+    filenames = _filenames_by_stem(image_dir, extensions)
+    lines = {path: _read_lines(path) for path in paths}
+    layout = _layout_of([line.num_leading for file_lines in lines.values() for line in file_lines])
+
+    text_file_of: dict[str, Path] = {}
+    images = []
+    for path in paths:
+        stem = path.stem if path.stem in filenames else path.stem.removeprefix("gt_")
+        if stem in text_file_of:
+            both = f"{text_file_of[stem].name} and {path.name}"
+            raise ValueError(
+                f"{annotation_dir}: {both} belong to the same image; expected one text file, remove the other"
+            )
+        text_file_of[stem] = path
+        images.append(_read_image(path.name, filenames.get(stem, [stem + extensions[0]]), lines[path], layout))
+    return images
+
+
+class _Line(NamedTuple):
+    number: int
+    fields: list[str]
+    num_leading: int
+    """How many fields from the first on are numbers: coordinates, and perhaps the beginning of the text."""
+
+
+def _filenames_by_stem(image_dir: Path, extensions: Sequence[str]) -> dict[str, list[str]]:
+    filenames = defaultdict(list)
+    for path in sorted(image_dir.iterdir()) if image_dir.is_dir() else []:
+        if path.suffix.lower() in extensions:
+            filenames[path.stem].append(path.name)
+    return filenames
+
+
+def _read_lines(path: Path) -> list[_Line]:
+    # Only digits matter here, so text in another encoding costs nothing. Not splitlines(): it breaks at U+2028 too.
+    content = path.read_text(encoding="utf-8-sig", errors="replace")
+    return [_split(number, line) for number, line in enumerate(content.split("\n"), 1) if line.strip()]
+
+
+def _split(number: int, line: str) -> _Line:
+    fields = line.split(",")
+    if not _NUMBER.fullmatch(fields[0]):
+        fields = line.split()
+    is_number = [_NUMBER.fullmatch(field) is not None for field in fields]
+    return _Line(number, fields, [*is_number, False].index(False))
+
+
+def _layout_of(counts: list[int]) -> Layout:
+    """The layout of most lines. Texts that start with a number add to a line's count, hence 9 is still a quad."""
+    typical = median(counts) if counts else 8
+    if typical < 8:
+        return "rectangle"
+    return "quad" if typical < 10 else "polygon"
+
+
+def _read_image(source: str, filenames: list[str], lines: list[_Line], layout: Layout) -> AnnotatedImage:
+    problems = []
+    if len(filenames) > 1:
+        problems.append(FormatProblem(None, f"images {' and '.join(filenames)}", "one image of that name"))
+    words = []
+    for line in lines:
+        word = _read_word(line, layout)
+        if isinstance(word, FormatProblem):
+            problems.append(word)
+        else:
+            words.append(word)
+    return AnnotatedImage(filenames[0], source, tuple(words), problems=tuple(problems), keys_are_lines=True)
+
+
+def _read_word(line: _Line, layout: Layout) -> AnnotatedWord | FormatProblem:
+    count = _num_coordinates(line, layout)
+    if isinstance(count, FormatProblem):
+        return count
+    points = np.array([float(field) for field in line.fields[:count]]).reshape(-1, 2)
+    if layout == "rectangle":
+        (left, top), (right, bottom) = points
+        points = np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
+    text = ",".join(line.fields[count:]).strip().strip('"')
+    return AnnotatedWord(str(line.number), points, ignore=text in IGNORE_TEXTS)
+
+
+def _num_coordinates(line: _Line, layout: Layout) -> int | FormatProblem:
+    num_text_fields = len(line.fields) - line.num_leading
+    if layout == "polygon":
+        if line.num_leading >= 6:
+            return line.num_leading - line.num_leading % 2  # an odd one out is a text like 1999
+        return _problem(line, "at least 6 (a polygon)")
+    count = 4 if layout == "rectangle" else 8
+    if line.num_leading < count:
+        return _problem(line, f"{count} (a {layout})")
+    # One number more is the beginning of the text; two with nothing behind them are a text like 1,234.00.
+    extra = line.num_leading - count
+    if extra <= 1 or (extra == 2 and num_text_fields == 0):
+        return count
+    return _problem(line, f"{count}, as in most lines; a text that begins with numbers has to stand in double quotes")
+
+
+def _problem(line: _Line, expected: str) -> FormatProblem:
+    found = f"{line.num_leading} numbers at the start of {','.join(line.fields)[:60]!r}"
+    return FormatProblem(str(line.number), found, expected)

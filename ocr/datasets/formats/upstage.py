@@ -1,0 +1,123 @@
+"""The native format: one JSON file a split.
+
+    {"images": {"<file>": {"img_w": 463, "img_h": 1013,
+                           "words": {"0001": {"points": [[x, y], ...], "illegibility": false}}}}}
+
+`ignore` or `illegibility` true marks a don't-care region. Other keys are tolerated; `words` missing means no text.
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ocr.datasets.formats import AnnotatedImage, AnnotatedWord, FormatProblem
+
+IGNORE_KEYS = ("ignore", "illegibility")
+
+
+def read_upstage(annotation_path: Path) -> list[AnnotatedImage]:
+    """The images that a JSON file lists, in its order; a file that is listed twice comes twice.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not JSON, or not an object with an "images" object.
+    """
+    document = _load(annotation_path)
+    images = document.get("images") if isinstance(document, _Object) else None
+    if not isinstance(images, _Object):
+        found = f"keys {', '.join(map(repr, document))}" if isinstance(document, _Object) else _shown(document)
+        raise ValueError(
+            f"{annotation_path}: found {found if images is None else f'images = {_shown(images)}'}; "
+            'expected {"images": {"<file>": {"words": {...}}}}'
+        )
+    if document.repeated:
+        raise ValueError(f"{annotation_path}: the key {document.repeated[0]!r} is given twice; expected once")
+    return [_read_image(filename, entry, annotation_path.name) for filename, entry in images.members()]
+
+
+class _Object(dict[str, Any]):
+    """A JSON object that still knows members whose key came more than once."""
+
+    pairs: list[tuple[str, Any]]
+
+    def members(self) -> Iterable[tuple[str, Any]]:
+        return self.pairs or self.items()
+
+    @property
+    def repeated(self) -> list[str]:
+        keys = [key for key, _ in self.pairs]
+        return [key for key in self if keys.count(key) > 1] if keys else []
+
+
+def _load(path: Path) -> Any:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such annotation file")
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_object_of)
+    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError among them
+        raise ValueError(f"{path}: not a JSON file in UTF-8: {error}") from error
+
+
+def _object_of(pairs: list[tuple[str, Any]]) -> _Object:
+    result = _Object(pairs)
+    result.pairs = pairs if len(result) < len(pairs) else []  # kept only where a key is repeated: memory
+    return result
+
+
+def _read_image(filename: str, entry: Any, source: str) -> AnnotatedImage:
+    if not isinstance(entry, _Object):
+        return AnnotatedImage(filename, source, problems=(FormatProblem(None, _shown(entry), "an object"),))
+    problems = [FormatProblem(None, f"the key {key!r} twice", "each key once") for key in entry.repeated]
+    sizes = []
+    for key in ("img_h", "img_w"):
+        size = entry.get(key)
+        if size is not None and not _is_number(size):
+            problems.append(FormatProblem(None, f"{key} = {_shown(size)}", "a number of pixels"))
+            size = None
+        sizes.append(size)
+
+    words: list[AnnotatedWord] = []
+    listed = entry.get("words")
+    if listed is not None and not isinstance(listed, _Object):
+        problems.append(FormatProblem(None, f"words = {_shown(listed)}", "an object of words by key"))
+    elif listed is not None:
+        problems += [FormatProblem(key, "the word's key twice", "each key once") for key in listed.repeated]
+        for key, value in listed.members():
+            word = _read_word(key, value)
+            if isinstance(word, FormatProblem):
+                problems.append(word)
+            elif key not in listed.repeated:
+                words.append(word)
+    return AnnotatedImage(filename, source, tuple(words), (sizes[0], sizes[1]), tuple(problems))
+
+
+def _read_word(key: str, value: Any) -> AnnotatedWord | FormatProblem:
+    if not isinstance(value, _Object):
+        return FormatProblem(key, _shown(value), "an object with points")
+    if value.repeated:
+        return FormatProblem(key, f"the key {value.repeated[0]!r} twice", "each key once")
+    for flag in IGNORE_KEYS:
+        if not isinstance(value.get(flag), bool | None):
+            return FormatProblem(key, f"{flag} = {_shown(value[flag])}", "true or false")
+    points = value.get("points")
+    if not isinstance(points, list) or not all(_is_point(point) for point in points):
+        return FormatProblem(key, f"points = {_shown(points)}", "a list of [x, y] numbers")
+    is_ignored = any(value.get(flag) is True for flag in IGNORE_KEYS)
+    return AnnotatedWord(key, np.array(points, np.float64).reshape(-1, 2), is_ignored)
+
+
+def _is_point(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and _is_number(value[0]) and _is_number(value[1])
+
+
+def _is_number(value: Any) -> bool:
+    # Not bool, which Python counts among the integers; nor integers too long for a float.
+    return type(value) is float or (type(value) is int and abs(value) < 2**63)
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "..."

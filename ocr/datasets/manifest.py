@@ -1,0 +1,38 @@
+"""The checked annotations of one split: flat arrays that the plan, the pipeline and the metric index."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ocr.polygons import PolygonBatch
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Checked annotations of the N usable images of one split, in the order of the annotation file."""
+
+    image_paths: tuple[str, ...]
+    """Absolute."""
+    filenames: tuple[str, ...]
+    """As in the annotations, or relative to the image folder: the key in predictions.json."""
+    sample_ids: npt.NDArray[np.int64]
+    """(N,): place among all listed images. Random numbers are keyed by it, so that a skipped image changes no other."""
+    stored_sizes: npt.NDArray[np.int32]
+    """(N, 2): (H, W) of the file."""
+    orientations: npt.NDArray[np.uint8]
+    """(N,): EXIF orientation 1..8."""
+    polygons: PolygonBatch
+    """In the original (upright) frame."""
+    num_listed: int
+    """Images before any was skipped."""
+
+    def __len__(self) -> int:
+        """Number of usable images."""
+        return len(self.image_paths)
+
+    @property
+    def original_sizes(self) -> npt.NDArray[np.int32]:
+        """(N, 2): (H, W) of the upright pictures."""
+        is_turned = self.orientations[:, None] >= 5
+        return np.where(is_turned, self.stored_sizes[:, ::-1], self.stored_sizes)

@@ -1,0 +1,102 @@
+"""EXIF orientation: the tag itself, and the matrices between the stored and the upright (original) picture.
+
+Orientation k in 1..8 says how the stored pixels are to be turned for display (EXIF 2.3, tag 0x0112). Both frames are
+continuous: pixel (i, j) covers [i, i+1) x [j, j+1), so a mirrored x is width - x, not width - 1 - x.
+"""
+
+import struct
+
+import numpy as np
+import numpy.typing as npt
+
+Matrix = npt.NDArray[np.float64]
+
+# Upright (x, y) = linear part times stored (x, y), then moved back to where the picture starts at 0.
+_UPRIGHT_FROM_STORED_LINEAR = {
+    1: ((1, 0), (0, 1)),
+    2: ((-1, 0), (0, 1)),  # mirrored left to right
+    3: ((-1, 0), (0, -1)),  # half a turn
+    4: ((1, 0), (0, -1)),  # mirrored top to bottom
+    5: ((0, 1), (1, 0)),  # transposed
+    6: ((0, -1), (1, 0)),  # to be turned a quarter clockwise
+    7: ((0, -1), (-1, 0)),  # transposed along the other diagonal
+    8: ((0, 1), (-1, 0)),  # to be turned a quarter counter-clockwise
+}
+
+_ORIENTATION_TAG = 0x0112
+_SHORT = 3
+
+
+def original_from_stored(orientation: int, stored_size: tuple[int, int]) -> Matrix:
+    """The matrix that moves points of the stored file into the upright picture.
+
+    Args:
+        orientation: EXIF orientation, 1..8.
+        stored_size: (H, W) of the stored file, pixels.
+
+    Returns:
+        (3, 3) float64; maps (x, y, 1) in stored pixels to (x, y, 1) in original (upright) pixels.
+
+    Raises:
+        ValueError: the orientation is not in 1..8.
+    """
+    linear = np.array(_UPRIGHT_FROM_STORED_LINEAR[_checked(orientation)], np.float64)
+    height, width = stored_size
+    matrix = np.eye(3)
+    matrix[:2, :2] = linear
+    # The stored picture's far corner lands at linear @ (W, H); what is negative there has to be shifted back to 0.
+    matrix[:2, 2] = np.maximum(-linear @ np.array([width, height], np.float64), 0)
+    return matrix
+
+
+def stored_from_original(orientation: int, stored_size: tuple[int, int]) -> Matrix:
+    """The inverse of `original_from_stored` for the same arguments: original (upright) points into the stored file."""
+    forward = original_from_stored(orientation, stored_size)
+    matrix = np.eye(3)
+    matrix[:2, :2] = forward[:2, :2].T  # a signed permutation: its inverse is its transpose, without rounding
+    matrix[:2, 2] = -forward[:2, :2].T @ forward[:2, 2]
+    return matrix
+
+
+def upright_size(orientation: int, stored_size: tuple[int, int]) -> tuple[int, int]:
+    """(H, W) of the upright picture of a stored file of size (H, W)."""
+    height, width = stored_size
+    return (width, height) if _checked(orientation) >= 5 else (height, width)
+
+
+def read_exif_orientation(tiff: bytes) -> int:
+    """The orientation that an EXIF block states: 1..8, and 1 where it states none.
+
+    Args:
+        tiff: the block from its byte-order mark on (what follows "Exif\\0\\0" in a JPEG, a PNG's eXIf chunk).
+
+    Raises:
+        ValueError: the tag is there in a form that decoders read differently (not a single 16-bit number, in a
+            directory that is cut short, or in a block without byte-order mark).
+    """
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
+    if order is None and any(struct.pack(any_order + "H", _ORIENTATION_TAG) in tiff for any_order in "<>"):
+        raise ValueError(f"an EXIF orientation in a block that starts with {tiff[:4]!r}")
+    if order is None or len(tiff) < 10:
+        return 1
+    (directory,) = struct.unpack_from(order + "I", tiff, 4)
+    if directory + 2 > len(tiff):
+        return 1
+    (num_entries,) = struct.unpack_from(order + "H", tiff, directory)
+    is_whole = directory + 2 + 12 * num_entries <= len(tiff)
+    for start in range(directory + 2, min(directory + 2 + 12 * num_entries, len(tiff) - 11), 12):
+        tag, kind, count, value = struct.unpack_from(order + "HHIH", tiff, start)
+        if tag != _ORIENTATION_TAG:
+            continue
+        if kind != _SHORT or count != 1 or not is_whole:
+            raise ValueError(
+                f"an EXIF orientation of type {kind}, count {count}, in a {'whole' if is_whole else 'cut'} directory"
+            )
+        return int(value) if 1 <= value <= 8 else 1
+    return 1
+
+
+def _checked(orientation: int) -> int:
+    if orientation not in _UPRIGHT_FROM_STORED_LINEAR:
+        raise ValueError(f"EXIF orientation is {orientation}; 1..8 expected")
+    return int(orientation)

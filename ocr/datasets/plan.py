@@ -1,0 +1,270 @@
+"""The plan of an epoch: order, shards, padding and every random number, all on the host and all keyed.
+
+Random numbers come from NumPy's Philox, a counter-based generator, with key (seed, epoch) and counter (0, 0, sample, stream): a
+sample gets the same augmentation whatever the batch size, the number of ranks, the loader or the step a run resumed at.
+
+    order     c a d b e | c          5 samples, 2 ranks: the last place is padding, a marked repeat
+    rank 0    c   d   e
+    rank 1      a   b   (c)
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from dali_pipelines import geometry
+from dali_pipelines.config import AugmentationConfig, PipelineConfig
+from dali_pipelines.geometry import Matrix
+from dali_pipelines.source import PlannedSample
+from ocr.datasets.manifest import Manifest
+from ocr.polygons import FloatArray, PolygonBatch
+
+ORDER_STREAM, AUGMENTATION_STREAM = 0, 1
+REGION_MARGIN = 2
+"""Pixels kept around the crop on either side of the resize, so that the warp interpolates between real neighbours."""
+IDENTITY_COLOUR = np.eye(3, 4, dtype=np.float32)
+LUMA = np.array([0.299, 0.587, 0.114])
+"""Rec. 601 weights of R, G, B."""
+
+
+def generator(seed: int, epoch: int, sample_id: int, stream: int) -> np.random.Generator:
+    """The random numbers of one purpose (`stream`) for one sample of one epoch."""
+    return np.random.Generator(np.random.Philox(key=[seed, epoch], counter=[0, 0, sample_id, stream]))
+
+
+class SamplePlanner:
+    """Plans single samples: letterbox for evaluation, the DB paper's augmentation for training."""
+
+    def __init__(self, config: PipelineConfig, *, training: bool, seed: int) -> None:
+        self.config = config
+        self.training = training
+        self.seed = seed
+
+    @property
+    def input_size(self) -> int:
+        """Side of the square input in pixels."""
+        return self.config.crop_size if self.training else self.config.image_size
+
+    def plan(
+        self,
+        index: int,
+        sample_id: int,
+        original_size: tuple[int, int],
+        polygons_original: PolygonBatch,
+        epoch: int,
+        is_padding: bool = False,
+    ) -> PlannedSample:
+        """What to do with one image.
+
+        Args:
+            index: position in the manifest, passed through.
+            sample_id: keys the random numbers; unlike `index` it does not change when another sample is skipped.
+            original_size: (H, W) of the upright image.
+            polygons_original: its polygons, a batch of one image.
+            epoch: keys the random numbers.
+        """
+        if not self.training:
+            return letterbox(index, original_size, self.config.image_size, is_padding)
+        return _augment(
+            index,
+            original_size,
+            polygons_original,
+            self.config,
+            generator(self.seed, epoch, sample_id, AUGMENTATION_STREAM),
+            is_padding,
+        )
+
+
+def letterbox(index: int, original_size: tuple[int, int], image_size: int, is_padding: bool) -> PlannedSample:
+    """The deterministic plan of evaluation: longest side to `image_size`, placed top left."""
+    height, width = original_size
+    region = np.array([0, 0, width, height], np.float32)
+    resized_size = geometry.letterbox_size(original_size, image_size)
+    return PlannedSample(
+        index=index,
+        is_padding=is_padding,
+        region_xyxy=region,
+        resized_size=resized_size,
+        input_from_resized=np.eye(3),
+        input_from_original=geometry.resized_from_region(region, resized_size),
+        colour_matrix=IDENTITY_COLOUR,
+    )
+
+
+def _augment(
+    index: int,
+    original_size: tuple[int, int],
+    polygons_original: PolygonBatch,
+    config: PipelineConfig,
+    rng: np.random.Generator,
+    is_padding: bool,
+) -> PlannedSample:
+    augmentation, crop_size = config.augmentation, config.crop_size
+    height, width = original_size
+    angle = rng.uniform(-1, 1) * augmentation.rotation_degrees
+    log_scale = rng.uniform(np.log(augmentation.scale_min), np.log(augmentation.scale_max))
+    scale = config.image_size / max(original_size) * float(np.exp(log_scale))
+    mirrored = rng.random() < augmentation.flip_probability
+    placed_from_original = (
+        geometry.rotation(angle)
+        @ geometry.scaling(-scale if mirrored else scale, scale)
+        @ geometry.translation(-width / 2, -height / 2)
+    )
+    boxes_placed = _bounding_boxes(polygons_original.transformed(placed_from_original[None]))
+    corner = _choose_crop(boxes_placed, (height * scale, width * scale), augmentation, crop_size, rng)
+    input_from_original = geometry.translation(-corner[0], -corner[1]) @ placed_from_original
+    region = _needed_region(input_from_original, original_size, crop_size, scale)
+    region_width, region_height = region[2] - region[0], region[3] - region[1]
+    resized_size = max(1, round(region_height * scale)), max(1, round(region_width * scale))
+    return PlannedSample(
+        index=index,
+        is_padding=is_padding,
+        region_xyxy=region,
+        resized_size=resized_size,
+        input_from_resized=input_from_original @ np.linalg.inv(geometry.resized_from_region(region, resized_size)),
+        input_from_original=input_from_original,
+        colour_matrix=_colour_matrix(augmentation, rng),
+    )
+
+
+def _bounding_boxes(polygons: PolygonBatch) -> FloatArray:
+    """(P, 4) axis-aligned boxes x0, y0, x1, y1."""
+    if not polygons.num_polygons:
+        return np.zeros((0, 4), np.float32)
+    first = polygons.vertex_starts[:-1]
+    lower = np.minimum.reduceat(polygons.vertices, first)
+    upper = np.maximum.reduceat(polygons.vertices, first)
+    return np.concatenate([lower, upper], axis=1)
+
+
+def visible_fractions(boxes: FloatArray, corners: npt.ArrayLike, crop_size: int) -> npt.NDArray[np.float64]:
+    """(C, P) share of each box (P, 4) that lies in each square crop, given by its top left corner (C, 2)."""
+    corners = np.asarray(corners, np.float64)[:, None]
+    lower = np.maximum(boxes[:, :2], corners)
+    upper = np.minimum(boxes[:, 2:], corners + crop_size)
+    visible = np.prod(np.clip(upper - lower, 0, None), axis=-1)
+    return visible / np.maximum(np.prod(boxes[:, 2:] - boxes[:, :2], axis=-1), 1e-6)
+
+
+def hide_cut_polygons(polygons_input: PolygonBatch, min_visible: float, crop_size: int) -> PolygonBatch:
+    """The polygons, those of which less than `min_visible` lies in the crop marked as don't-care."""
+    visible = visible_fractions(_bounding_boxes(polygons_input), np.zeros((1, 2)), crop_size)[0]
+    return polygons_input.with_ignore(polygons_input.ignore | (visible < min_visible))
+
+
+def _choose_crop(
+    boxes_placed: FloatArray,
+    placed_size: tuple[float, float],
+    augmentation: AugmentationConfig,
+    crop_size: int,
+    rng: np.random.Generator,
+) -> npt.NDArray[np.float64]:
+    """Top left corner (x, y) of the crop, in a frame whose origin is the image's centre.
+
+    Of the candidates, half uniform over the image and half around a random polygon, the first that cuts the fewest polygons and
+    shows at least one is taken.
+    """
+    num_uniform = (augmentation.crop_candidates + 1) // 2
+    num_around = augmentation.crop_candidates - num_uniform
+    extent = np.array(placed_size[::-1])
+    uniform = -extent / 2 + rng.random((num_uniform, 2)) * (extent - crop_size)
+    picks, offsets = rng.random(num_around), rng.random((num_around, 2))
+    if not len(boxes_placed):
+        return uniform[0]
+    chosen = boxes_placed[(picks * len(boxes_placed)).astype(int)]
+    around = (chosen[:, :2] + chosen[:, 2:]) / 2 - offsets * crop_size
+    # Crops around text stay inside the image, as the uniform ones do.
+    low, high = np.minimum(-extent / 2, extent / 2 - crop_size), np.maximum(-extent / 2, extent / 2 - crop_size)
+    corners = np.empty((augmentation.crop_candidates, 2))
+    corners[0::2], corners[1::2] = uniform, np.clip(around, low, high)
+    visible = visible_fractions(boxes_placed, corners, crop_size)
+    num_cut = ((visible > 0.01) & (visible < 0.99)).sum(axis=1)
+    shows_text = (visible >= 0.99).any(axis=1)
+    return corners[np.argmin(num_cut + np.where(shows_text, 0, len(boxes_placed) + 1))]
+
+
+def _needed_region(
+    input_from_original: Matrix, original_size: tuple[int, int], crop_size: int, scale: float
+) -> npt.NDArray[np.float32]:
+    """Whole-pixel box of the original image that the crop sees, with a margin; (x0, y0, x1, y1)."""
+    corners_input = np.array([[0, 0], [crop_size, 0], [crop_size, crop_size], [0, crop_size]])
+    corners = geometry.apply(np.linalg.inv(input_from_original), corners_input)
+    margin = REGION_MARGIN * max(1.0, 1.0 / scale)
+    limit = np.array(original_size[::-1])
+    lower = np.clip(np.floor(corners.min(axis=0) - margin), 0, limit - 1)
+    upper = np.clip(np.ceil(corners.max(axis=0) + margin), lower + 1, limit)
+    return np.concatenate([lower, upper]).astype(np.float32)
+
+
+def _colour_matrix(augmentation: AugmentationConfig, rng: np.random.Generator) -> npt.NDArray[np.float32]:
+    """(3, 4): saturation and hue about the grey axis, then contrast about mid-grey, then brightness."""
+    brightness, contrast, saturation, hue = rng.uniform(-1, 1, 4) * (
+        augmentation.brightness,
+        augmentation.contrast,
+        augmentation.saturation,
+        np.radians(augmentation.hue_degrees),
+    )
+    grey = np.outer(np.ones(3), LUMA)
+    # Rodrigues' rotation about (1, 1, 1) / sqrt(3).
+    cross = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / np.sqrt(3)
+    turned = np.eye(3) + np.sin(hue) * cross + (1 - np.cos(hue)) * (cross @ cross)
+    colours = (grey + (1 + saturation) * (np.eye(3) - grey)) @ turned
+    gain = (1 + brightness) * (1 + contrast)
+    offset = np.full((3, 1), (1 + brightness) * -contrast * 127.5)
+    return np.concatenate([gain * colours, offset], axis=1).astype(np.float32)
+
+
+class EpochPlan:
+    """The batches of one epoch on one rank."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        planner: SamplePlanner,
+        *,
+        epoch: int,
+        batch_size: int,
+        rank: int = 0,
+        num_ranks: int = 1,
+    ) -> None:
+        self.epoch = epoch
+        self.batch_size = batch_size
+        self._manifest = manifest
+        self._planner = planner
+        order = self._epoch_order()
+        num_padding = -len(order) % num_ranks
+        self._indices = np.concatenate([order, np.resize(order, num_padding)])[rank::num_ranks]
+        self._num_real = len(self._indices) - (rank >= num_ranks - num_padding)
+
+    def __len__(self) -> int:
+        """Number of batches; the same on all ranks."""
+        return -(-len(self._indices) // self.batch_size)
+
+    @property
+    def num_samples(self) -> int:
+        """Samples of this rank, padding left out."""
+        return self._num_real
+
+    def batch(self, step: int) -> list[PlannedSample]:
+        """The samples of batch `step`; the last batch holds what is left."""
+        places = range(step * self.batch_size, min((step + 1) * self.batch_size, len(self._indices)))
+        return [self._sample(place) for place in places]
+
+    def _epoch_order(self) -> npt.NDArray[np.int64]:
+        if not self._planner.training:
+            return np.arange(len(self._manifest), dtype=np.int64)
+        # One key for each listed sample, skipped ones included: skipping one leaves the order of the others as it was.
+        rng = generator(self._planner.seed, self.epoch, 0, ORDER_STREAM)
+        keys = rng.random(self._manifest.num_listed)[self._manifest.sample_ids]
+        return np.argsort(keys, kind="stable").astype(np.int64)
+
+    def _sample(self, place: int) -> PlannedSample:
+        index = int(self._indices[place])
+        height, width = self._manifest.original_sizes[index]
+        return self._planner.plan(
+            index,
+            int(self._manifest.sample_ids[index]),
+            (int(height), int(width)),
+            self._manifest.polygons.select([index]),
+            self.epoch,
+            is_padding=place >= self._num_real,
+        )

@@ -1,0 +1,61 @@
+"""What the embedded data set holds: how many pictures, how large, how difficult."""
+
+from pydantic import Field, model_validator
+
+from dali_pipelines.config import Section
+
+
+class SyntheticConfig(Section):
+    """The embedded data set of drawn receipts and notices. Equal values give byte-identical files."""
+
+    num_train: int = Field(default=96, ge=1)
+    """Training images. A larger set starts with the images of a smaller one."""
+    num_val: int = Field(default=32, ge=1)
+    """Validation images, drawn from random streams of their own."""
+    seed: int = Field(default=7, ge=0, lt=2**63)
+    """Another seed, other images."""
+    min_side: int = Field(default=480, ge=256)
+    """Shortest side an image may have, in pixels."""
+    max_side: int = Field(default=900, le=8192)
+    """Longest side an image may have, in pixels; the least longest side is three quarters of it."""
+    min_text_height: float = Field(default=12.0, ge=6)
+    """Least height of a capital letter of running text, in pixels once the longest side is scaled to 640."""
+    max_text_height: float = Field(default=17.0, le=64)
+    """Greatest height of a capital letter of running text, measured alike; titles are up to twice as high."""
+    max_rotation: float = Field(default=7.0, ge=0, le=30)
+    """A sheet is turned by up to this many degrees either way."""
+    max_perspective: float = Field(default=0.04, ge=0, le=0.15)
+    """Each corner of a sheet moves by up to this share of its shorter side, as when the camera is held askew."""
+    notice_share: float = Field(default=0.4, ge=0, le=1)
+    """Share of pictures that show notices on a wall; the others show receipts on a table."""
+    bent_share: float = Field(default=0.15, ge=0, le=1)
+    """Share of sheets that curl, so that their text lines are curved and need more than four points."""
+    arched_share: float = Field(default=0.5, ge=0, le=1)
+    """Share of notices with a title set on an arc or a wave."""
+    blank_share: float = Field(default=0.04, ge=0, le=1)
+    """Share of pictures without any text."""
+    illegible_share: float = Field(default=0.05, ge=0, le=1)
+    """Share of text runs smeared or struck out, annotated as don't-care."""
+    fine_print_share: float = Field(default=0.15, ge=0, le=1)
+    """Share of sheets that end in print too small to read, annotated as don't-care."""
+    exif_share: float = Field(default=0.15, ge=0, le=1)
+    """Share of files stored turned or mirrored, with the EXIF orientation (2 to 8) that undoes it."""
+    gray_share: float = Field(default=0.06, ge=0, le=1)
+    """Share of files with one grey component."""
+    progressive_share: float = Field(default=0.12, ge=0, le=1)
+    """Share of progressive files."""
+    min_quality: int = Field(default=60, ge=5, le=100)
+    """Least JPEG quality."""
+    max_quality: int = Field(default=95, ge=5, le=100)
+    """Greatest JPEG quality."""
+
+    @model_validator(mode="after")
+    def _ranges_are_not_empty(self) -> "SyntheticConfig":
+        for low, high in (
+            ("min_side", "max_side"),
+            ("min_text_height", "max_text_height"),
+            ("min_quality", "max_quality"),
+        ):
+            if getattr(self, low) > getattr(self, high):
+                raise ValueError(f"{low}={getattr(self, low)} is above {high}={getattr(self, high)}")
+        return self

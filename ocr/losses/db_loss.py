@@ -1,0 +1,54 @@
+"""The loss of DBNet: shrink map, threshold map and binary map (arXiv 1911.08947, section 3.4)."""
+
+from typing import NamedTuple
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from dali_pipelines.config import Section
+from ocr.losses.balanced_bce import balanced_bce
+from ocr.losses.dice import dice_loss
+from ocr.models.db_head import DBMaps, approximate_binary_map
+from ocr.targets import TargetMaps
+
+
+class LossConfig(Section):
+    shrink_weight: float = Field(default=1.0, ge=0)
+    """Weight of the shrink-map cross-entropy."""
+    binary_weight: float = Field(default=1.0, ge=0)
+    """Weight of the binary map's dice loss (alpha in the paper)."""
+    thresh_weight: float = Field(default=10.0, ge=0)
+    """Weight of the threshold map's L1 loss (beta in the paper)."""
+    negative_ratio: float = Field(default=3.0, gt=0)
+    """Hard negatives a positive pixel."""
+    k: float = Field(default=50.0, gt=0)
+    """Steepness of the differentiable step."""
+
+
+class DBLosses(NamedTuple):
+    """Scalars; `total` is weighted, the parts are not."""
+
+    total: Tensor
+    shrink: Tensor
+    thresh: Tensor
+    binary: Tensor
+
+
+class DBLoss(nn.Module):
+    """Weighted sum of the three parts, in float32 and without a host sync: an empty mask is handled by arithmetic."""
+
+    def __init__(self, config: LossConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def forward(self, maps: DBMaps, targets: TargetMaps) -> DBLosses:
+        """The losses of one batch; maps and targets are (B, H, W)."""
+        config = self.config
+        with torch.autocast(maps.prob_logits.device.type, enabled=False):
+            shrink = balanced_bce(maps.prob_logits, targets.shrink_map, targets.shrink_mask, config.negative_ratio)
+            errors = (maps.thresh_map - targets.thresh_map).abs() * targets.thresh_mask
+            thresh = errors.sum() / targets.thresh_mask.sum().clamp(min=1)
+            binary = dice_loss(approximate_binary_map(maps, config.k), targets.shrink_map, targets.shrink_mask)
+            total = config.shrink_weight * shrink + config.thresh_weight * thresh + config.binary_weight * binary
+        return DBLosses(total, shrink, thresh, binary)

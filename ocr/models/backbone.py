@@ -1,0 +1,103 @@
+"""Any timm model as a feature pyramid's bottom-up path, with weights from a file, from timm, or from scratch."""
+
+import logging
+import socket
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import huggingface_hub.constants
+import timm
+import torch
+from torch import nn
+
+from dali_pipelines.config import Section
+
+log = logging.getLogger(__name__)
+
+STRIDES = (4, 8, 16, 32)
+PROBE_SECONDS = 2.0
+
+
+class BackboneConfig(Section):
+    name: str = "resnet18"
+    """A timm model that gives features at strides 4, 8, 16 and 32, e.g. resnet18, resnet50, mobilenetv3_large_100."""
+    weights: str | None = "pretrained"
+    """`pretrained` (timm's, by network or its local cache; from scratch with a warning where neither is), a file (.pth, .pt or
+    .safetensors of timm's or torchvision's names), or null for random weights."""
+
+
+def build_backbone(config: BackboneConfig) -> tuple[nn.Module, list[int]]:
+    """The backbone and its channels at strides 4, 8, 16, 32; its output is a list of (B, C, H / stride, W / stride)."""
+    backbone: Any = _create(config.name, pretrained=False)
+    if config.weights == "pretrained":
+        backbone = _create_pretrained(config.name) or backbone
+    elif config.weights is not None:
+        _load_file(backbone, Path(config.weights), config.name)
+    return backbone, backbone.feature_info.channels()
+
+
+def _create(name: str, *, pretrained: bool) -> nn.Module:
+    if name not in timm.list_models():
+        close = ", ".join(timm.list_models(f"*{name}*")[:8]) or "see timm.list_models()"
+        raise ValueError(f"model.backbone.name={name}: timm {timm.__version__} has no such model; similar: {close}")
+    reductions = timm.create_model(name, features_only=True, pretrained=False).feature_info.reduction()
+    missing = [stride for stride in STRIDES if stride not in reductions]
+    if missing:
+        raise ValueError(
+            f"model.backbone.name={name}: features at strides {reductions}; strides {list(STRIDES)} are needed"
+        )
+    indices = tuple(reductions.index(stride) for stride in STRIDES)
+    return timm.create_model(name, features_only=True, out_indices=indices, pretrained=pretrained)
+
+
+def _create_pretrained(name: str) -> nn.Module | None:
+    """The backbone with timm's weights, or None at once where they cannot be had: the hub client itself would retry for minutes."""
+    constants = huggingface_hub.constants
+    was_offline, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, not _hub_answers(constants.ENDPOINT)
+    try:
+        return _create(name, pretrained=True)
+    except (
+        OSError,
+        RuntimeError,
+    ) as error:  # hub errors derive from OSError; timm raises RuntimeError without a weight file
+        log.warning(
+            "%s starts from random weights: timm's weights are neither reachable nor in the local cache (%s). Training takes "
+            "longer; model.backbone.weights=FILE loads a file, model.backbone.weights=null silences this.",
+            name,
+            " ".join(str(error).split())[:200],
+        )
+        return None
+    finally:
+        constants.HF_HUB_OFFLINE = was_offline
+
+
+def _hub_answers(endpoint: str) -> bool:
+    address = urlsplit(endpoint)
+    try:
+        socket.create_connection((address.hostname or "", address.port or 443), PROBE_SECONDS).close()
+    except OSError:
+        return False
+    return True
+
+
+def _load_file(backbone: nn.Module, path: Path, name: str) -> None:
+    if not path.is_file():
+        raise FileNotFoundError(f"model.backbone.weights={path}: no such file; expected weights of {name}")
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        state = load_file(path)
+    else:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = state.get("state_dict", state)
+    wanted = backbone.state_dict()
+    usable = {key: value for key, value in state.items() if key in wanted and value.shape == wanted[key].shape}
+    missing = [key for key in wanted if key not in usable and not key.endswith("num_batches_tracked")]
+    if missing:
+        raise ValueError(
+            f"model.backbone.weights={path}: {len(missing)} of {len(wanted)} tensors of {name} are absent or have another shape, "
+            f"the first is {missing[0]}; is this file made for {name}?"
+        )
+    backbone.load_state_dict(usable, strict=False)
+    log.info("backbone %s: %d tensors loaded from %s", name, len(usable), path)

@@ -1,0 +1,64 @@
+"""The head of DBNet: probability and threshold map from the pyramid, and the differentiable step function."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ocr.models.fpn import conv_bn_relu
+
+
+class DBMaps(NamedTuple):
+    """What the network predicts, each (B, H / map_stride, W / map_stride) float32."""
+
+    prob_logits: Tensor
+    """Logits of the shrunk text regions; their sigmoid is `prob_map`."""
+    thresh_map: Tensor
+    """The threshold at each place, 0 to 1."""
+
+    @property
+    def prob_map(self) -> Tensor:
+        return torch.sigmoid(self.prob_logits)
+
+
+def approximate_binary_map(maps: DBMaps, k: float) -> Tensor:
+    """1 / (1 + exp(-k (P - T))), equation 2 of DBNet, arXiv 1911.08947."""
+    return torch.sigmoid(k * (maps.prob_map - maps.thresh_map))
+
+
+class DBHead(nn.Module):
+    """Two equal branches; each doubles the resolution until it is 1 / map_stride of the input's.
+
+    Args:
+        in_channels: of the pyramid.
+        map_stride: 1, 2 or 4.
+        float32: compute in float32 also under autocast: float16 is the known weak spot of DB heads.
+    """
+
+    def __init__(self, in_channels: int, map_stride: int, float32: bool) -> None:
+        super().__init__()
+        self.float32 = float32
+        self.prob = _branch(in_channels, map_stride)
+        self.thresh = _branch(in_channels, map_stride)
+
+    def forward(self, pyramid: Tensor) -> DBMaps:
+        """The maps from (B, C, H / 4, W / 4)."""
+        if self.float32:
+            with torch.autocast(pyramid.device.type, enabled=False):
+                return self._maps(pyramid.float())
+        return self._maps(pyramid)
+
+    def _maps(self, pyramid: Tensor) -> DBMaps:
+        return DBMaps(self.prob(pyramid).squeeze(1).float(), torch.sigmoid(self.thresh(pyramid).squeeze(1).float()))
+
+
+def _branch(in_channels: int, map_stride: int) -> nn.Sequential:
+    width = in_channels // 4
+    layers: list[nn.Module] = [conv_bn_relu(in_channels, width, 3)]
+    stride = 4
+    while stride > 2 * map_stride:
+        layers.append(nn.ConvTranspose2d(width, width, 2, stride=2))
+        layers += [nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+        stride //= 2
+    last = nn.ConvTranspose2d(width, 1, 2, stride=2) if stride > map_stride else nn.Conv2d(width, 1, 1)
+    return nn.Sequential(*layers, last)

@@ -1,0 +1,48 @@
+"""DBNet and DBNet++: backbone, pyramid and head, built once from their configuration."""
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from dali_pipelines.config import Section
+from ocr.models.backbone import BackboneConfig, build_backbone
+from ocr.models.db_head import DBHead, DBMaps
+from ocr.models.fpn import FPN
+
+
+class ModelConfig(Section):
+    backbone: BackboneConfig = BackboneConfig()
+    fpn_channels: int = Field(default=256, ge=16, multiple_of=16)
+    """Channels of the joined pyramid."""
+    adaptive_fusion: bool = False
+    """DBNet++'s adaptive scale fusion."""
+    head_float32: bool = True
+    """Compute the head in float32 under mixed precision. False is faster and safe with bfloat16, not with float16."""
+
+
+class DBNet(nn.Module):
+    """Maps from normalised images."""
+
+    def __init__(self, backbone: nn.Module, fpn: FPN, head: DBHead) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.fpn = fpn
+        self.head = head
+
+    def forward(self, images: Tensor) -> DBMaps:
+        """The maps of (B, 3, H, W) images, H and W multiples of 32."""
+        return self.head(self.fpn(self.backbone(images)))
+
+
+def build_dbnet(config: ModelConfig, map_stride: int) -> DBNet:
+    """The network whose maps have 1 / map_stride of the input's resolution."""
+    backbone, channels = build_backbone(config.backbone)
+    fpn = FPN(channels, config.fpn_channels, config.adaptive_fusion)
+    head = DBHead(config.fpn_channels, map_stride, config.head_float32)
+    for module in (fpn, head):
+        module.apply(_initialize)
+    return DBNet(backbone, fpn, head)
+
+
+def _initialize(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        nn.init.kaiming_normal_(module.weight, nonlinearity="relu")

@@ -1,0 +1,59 @@
+"""predictions.json and pictures: what was found in each image."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from ocr.datasets.manifest import Manifest
+from ocr.datasets.orientation import original_from_stored
+from ocr.polygons import FloatArray
+from ocr.postprocess import Detections, moved_detections
+
+FOUND_COLOUR, TRUTH_COLOUR, IGNORED_COLOUR = (0, 160, 60), (30, 90, 255), (150, 150, 150)
+
+
+def write_predictions(path: Path, manifest: Manifest, detections_original: Mapping[int, Detections]) -> None:
+    """Writes {"images": {file: {"words": {"0001": {"points", "confidence"}}}}} in pixels of the files as they are stored.
+
+    Args:
+        detections_original: by position in the manifest.
+    """
+    images = {}
+    for index, detections in sorted(detections_original.items()):
+        height, width = (int(side) for side in manifest.stored_sizes[index])
+        upright = original_from_stored(int(manifest.orientations[index]), (height, width))
+        stored = moved_detections(detections, np.linalg.inv(upright), (height, width))
+        words = {
+            f"{number:04d}": {
+                "points": np.round(polygon.astype(float), 2).tolist(),
+                "confidence": round(float(score), 4),
+            }
+            for number, (polygon, score) in enumerate(zip(stored.polygons, stored.scores, strict=True), start=1)
+        }
+        images[manifest.filenames[index]] = {"words": words}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"images": images}, indent=1))
+
+
+def draw_picture(
+    pixels: np.ndarray, detections: Detections, truth: list[FloatArray] | None = None, ignore: np.ndarray | None = None
+) -> Image.Image:
+    """The upright image with detections in green, over annotations in blue and don't-care regions in grey."""
+    picture = Image.fromarray(pixels).convert("RGB")
+    canvas = ImageDraw.Draw(picture)
+    width = max(1, round(max(picture.size) / 600))
+    for polygon, colour in _outlines(detections, truth or [], ignore):
+        canvas.polygon([tuple(point) for point in polygon], outline=colour, width=width)
+    return picture
+
+
+def _outlines(
+    detections: Detections, truth: list[FloatArray], ignore: np.ndarray | None
+) -> Iterator[tuple[FloatArray, tuple[int, int, int]]]:
+    for number, polygon in enumerate(truth):
+        yield polygon, IGNORED_COLOUR if ignore is not None and ignore[number] else TRUTH_COLOUR
+    for polygon in detections.polygons:
+        yield polygon, FOUND_COLOUR

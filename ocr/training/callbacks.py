@@ -1,0 +1,193 @@
+"""What a run shows and writes: progress bar, a line an epoch, summary.json, pictures."""
+
+import hashlib
+import json
+import logging
+import platform
+import subprocess
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+from lightning.pytorch.callbacks import Callback, RichProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+from ocr.config import TrainConfig
+from ocr.datasets.loader import BatchLoader
+from ocr.predictions import draw_picture
+from ocr.training.module import DBNetModule
+
+log = logging.getLogger(__name__)
+
+PACKAGES = ("torch", "lightning", "nvidia-dali-cuda120", "timm", "numpy", "opencv-python-headless", "dali-dbnet")
+
+
+class ProgressBar(RichProgressBar):
+    """Lightning's bar, with the loss and the share of the epoch spent waiting for data."""
+
+    def __init__(self) -> None:
+        super().__init__(refresh_rate=5)
+        self._epoch_started = time.perf_counter()
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        super().on_train_epoch_start(trainer, pl_module)
+        self._epoch_started = time.perf_counter()
+
+    def get_metrics(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> dict[str, Any]:
+        metrics = super().get_metrics(trainer, pl_module)
+        metrics.pop("v_num", None)
+        callback_metrics = trainer.callback_metrics
+        for shown, name in (("loss", "train/total_loss"), ("hmean", "val/hmean")):
+            if name in callback_metrics:
+                metrics[shown] = f"{callback_metrics[name].item():.3f}"
+        loader = trainer.train_dataloader
+        if isinstance(loader, BatchLoader):
+            elapsed = time.perf_counter() - self._epoch_started
+            metrics["waiting"] = f"{loader.wait_seconds / max(elapsed, 1e-9):.0%}"
+        return metrics
+
+
+class RunSummary(Callback):
+    """Times each epoch, logs one line for it, and keeps summary.json up to date."""
+
+    def __init__(self, config: TrainConfig, run_dir: Path, device: str) -> None:
+        self.path = run_dir / "summary.json"
+        self.summary: dict[str, Any] = {
+            "hmean": None,
+            "precision": None,
+            "recall": None,
+            "best_epoch": None,
+            "epochs": [],
+            "device": device,
+            "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+            "git_commit": git_commit(),
+            "config_sha256": hashlib.sha256(config.model_dump_json().encode()).hexdigest(),
+        }
+        self._train_started = 0.0
+        self._val_started = 0.0
+        self._epoch: dict[str, Any] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {key: self.summary[key] for key in ("hmean", "precision", "recall", "best_epoch", "epochs")}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.summary.update(state_dict)
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        _loader(trainer.train_dataloader).reset_statistics()
+        self._train_started = time.perf_counter()
+        self._epoch = {"epoch": trainer.current_epoch}
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.fit_loop.epoch_loop._is_training_done or trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            self._finish_training_epoch(trainer)
+
+    def _finish_training_epoch(self, trainer: lightning.Trainer) -> None:
+        loader = _loader(trainer.train_dataloader)
+        seconds = time.perf_counter() - self._train_started
+        self._epoch |= {
+            "train_seconds": seconds,
+            "train_data_wait_seconds": loader.wait_seconds,
+            "train_images_per_second": loader.num_images * trainer.world_size / seconds,
+        }
+
+    def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        for loader in _as_list(trainer.val_dataloaders):
+            loader.reset_statistics()
+        self._val_started = time.perf_counter()
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if trainer.sanity_checking:
+            return
+        assert isinstance(pl_module, DBNetModule)
+        seconds = pl_module.evaluation.seconds
+        self._epoch |= {
+            "val_seconds": time.perf_counter() - self._val_started,
+            "val_data_wait_seconds": sum(loader.wait_seconds for loader in _as_list(trainer.val_dataloaders)),
+            "val_forward_seconds": seconds.forward,
+            "val_postprocess_seconds": seconds.postprocess,
+            "val_metric_seconds": seconds.metric,
+        }
+        scores = {name: float(trainer.callback_metrics[f"val/{name}"]) for name in ("hmean", "precision", "recall")}
+        self._epoch |= scores
+        if self.summary["hmean"] is None or scores["hmean"] > self.summary["hmean"]:
+            self.summary |= scores | {"best_epoch": trainer.current_epoch}
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        # The tensor caches will count here; nothing is cached yet.
+        self._epoch |= {"cache_hits": 0, "cache_misses": 0, "cache_bytes": 0}
+        self._epoch["train_loss"] = float(trainer.callback_metrics["train/total_loss"])
+        self.summary["epochs"].append(self._epoch)
+        self._write()
+        if trainer.is_global_zero:
+            log.info("%s", epoch_line(self._epoch, trainer.max_epochs))
+
+    @rank_zero_only
+    def _write(self) -> None:
+        self.path.write_text(json.dumps(self.summary, indent=1))
+
+
+def epoch_line(epoch: dict[str, Any], max_epochs: int | None) -> str:
+    """One epoch in words."""
+    waiting = epoch["train_data_wait_seconds"] / max(epoch["train_seconds"], 1e-9)
+    line = (
+        f"epoch {epoch['epoch'] + 1}/{max_epochs}: loss {epoch['train_loss']:.3f}, "
+        f"{epoch['train_images_per_second']:.1f} images/s, {waiting:.0%} of {epoch['train_seconds']:.1f} s waiting for data"
+    )
+    if "hmean" in epoch:
+        line += (
+            f" | val hmean {epoch['hmean']:.4f} (precision {epoch['precision']:.4f}, recall {epoch['recall']:.4f}) "
+            f"in {epoch['val_seconds']:.1f} s"
+        )
+    return line
+
+
+class DetectionPictures(Callback):
+    """Draws detections over the first validation images, into pictures/ and TensorBoard."""
+
+    def __init__(self, run_dir: Path, num_pictures: int) -> None:
+        self.directory = run_dir / "pictures"
+        self.num_pictures = num_pictures
+
+    @rank_zero_only
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        assert isinstance(pl_module, DBNetModule)
+        dataset = _as_list(trainer.val_dataloaders)[0].dataset
+        found = pl_module.evaluation.detections_original
+        for index in sorted(found)[: self.num_pictures]:
+            pixels = dataset.load_image(index).image_array
+            truth = dataset.manifest.polygons
+            picture = draw_picture(pixels, found[index], truth.polygons_of(index), truth.ignore_of(index))
+            name = Path(dataset.manifest.filenames[index]).stem
+            self.directory.mkdir(exist_ok=True)
+            picture.save(self.directory / f"{name}.jpg", quality=90)
+            for logger in trainer.loggers:
+                if isinstance(logger, TensorBoardLogger):
+                    logger.experiment.add_image(
+                        f"val/{name}", np.asarray(picture), trainer.global_step, dataformats="HWC"
+                    )
+
+
+def git_commit() -> str | None:
+    """The commit this code is at, with -dirty where files differ from it; None outside a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _loader(loader: Any) -> BatchLoader:
+    if not isinstance(loader, BatchLoader):
+        raise TypeError(f"the trainer's loader is a {type(loader).__name__}; a BatchLoader is needed")
+    return loader
+
+
+def _as_list(loaders: Any) -> list[BatchLoader]:
+    return [_loader(loader) for loader in (loaders if isinstance(loaders, list) else [loaders])]

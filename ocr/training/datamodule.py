@@ -1,0 +1,60 @@
+"""The Lightning data module: one restartable loader a split, sharded by the trainer's rank."""
+
+import lightning
+import torch
+
+from ocr.config import DataLoaderConfig, LoaderName
+from ocr.datasets.base import ValidatedOCRDataset
+from ocr.datasets.loader import BatchLoader
+
+
+class DBNetDataModule(lightning.LightningDataModule):
+    """Hands Lightning its loaders. They shard by themselves: use_distributed_sampler must be off.
+
+    Args:
+        train, val: audited data sets; None where the split is not used.
+        config: batch sizes and workers.
+        loader: dali or torch.
+        device_type: cuda or cpu; a rank takes the GPU of its local rank.
+    """
+
+    def __init__(
+        self,
+        train: ValidatedOCRDataset | None,
+        val: ValidatedOCRDataset | None,
+        config: DataLoaderConfig,
+        *,
+        loader: LoaderName,
+        device_type: str,
+    ) -> None:
+        super().__init__()
+        self.train = train
+        self.val = val
+        self.config = config
+        self.loader = loader
+        self.device_type = device_type
+
+    def train_dataloader(self) -> BatchLoader:
+        return self._loader(self.train, self.config.batch_size)
+
+    def val_dataloader(self) -> BatchLoader:
+        return self._loader(self.val, self.config.eval_batch_size)
+
+    def predict_dataloader(self) -> BatchLoader:
+        return self.val_dataloader()
+
+    def _loader(self, dataset: ValidatedOCRDataset | None, batch_size: int) -> BatchLoader:
+        if dataset is None:
+            raise ValueError("this data module was built without the split that the trainer asks for")
+        rank, num_ranks, local_rank = 0, 1, 0
+        if self.trainer is not None:
+            rank, num_ranks, local_rank = self.trainer.global_rank, self.trainer.world_size, self.trainer.local_rank
+        return BatchLoader(
+            dataset,
+            loader=self.loader,
+            batch_size=batch_size,
+            num_workers=self.config.num_workers,
+            device=torch.device("cuda", local_rank) if self.device_type == "cuda" else torch.device("cpu"),
+            rank=rank,
+            num_ranks=num_ranks,
+        )

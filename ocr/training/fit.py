@@ -1,0 +1,147 @@
+"""One training run, from its configuration to its files."""
+
+import json
+import logging
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+import yaml
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+
+from ocr.config import LoggerConfig, TrainConfig
+from ocr.datasets.splits import build_dataset, draw_if_synthetic
+from ocr.device import resolve_device, resolve_precision
+from ocr.models.dbnet import build_dbnet
+from ocr.predictions import write_predictions
+from ocr.training.callbacks import DetectionPictures, ProgressBar, RunSummary
+from ocr.training.datamodule import DBNetDataModule
+from ocr.training.module import DBNetModule
+
+log = logging.getLogger(__name__)
+
+
+def train(config: TrainConfig, run_dir: Path) -> dict[str, Any]:
+    """Trains and gives back the run's summary.
+
+    Writes config.yaml, audit_{train,val}.json, checkpoints/{best,last}.ckpt, metrics.csv, TensorBoard events, summary.json,
+    predictions.json (of the last validation) and pictures/ below `run_dir`.
+    """
+    log.info("writing to %s", run_dir)
+    started = time.perf_counter()
+    run_dir.mkdir(parents=True, exist_ok=True)
+    (run_dir / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+    lightning.seed_everything(config.seed, verbose=False)
+    device = resolve_device(config.device)
+    precision = resolve_precision(config.trainer.precision, device)
+
+    draw_if_synthetic(config)
+    splits = {
+        name: build_dataset(
+            config.datasets.split(name), config, training=name == "train", report_path=run_dir / f"audit_{name}.json"
+        )
+        for name in ("train", "val")
+    }
+    data = DBNetDataModule(
+        splits["train"], splits["val"], config.dataloader, loader=config.loader, device_type=device.type
+    )
+    model = build_dbnet(config.model, config.targets.map_stride)
+    module = DBNetModule(model, config, splits["val"].manifest)
+    summary = RunSummary(config, run_dir, _device_name(device))
+    trainer = build_trainer(config, device, precision, run_dir, summary)
+    log.info(
+        "%s with %s, %.1f M parameters, %s, loader=%s, on %s",
+        "DBNet++" if config.model.adaptive_fusion else "DBNet",
+        config.model.backbone.name,
+        sum(parameter.numel() for parameter in model.parameters()) / 1e6,
+        precision,
+        config.loader,
+        _device_name(device),
+    )
+    trainer.fit(module, datamodule=data, ckpt_path=config.resume, weights_only=False)
+
+    if trainer.is_global_zero:
+        write_predictions(run_dir / "predictions.json", splits["val"].manifest, module.evaluation.detections_original)
+        result = summary.summary
+        if result["hmean"] is not None:
+            log.info(
+                "best validation hmean %.4f (precision %.4f, recall %.4f) after epoch %d; %.0f s in all",
+                *(result[name] for name in ("hmean", "precision", "recall")),
+                result["best_epoch"] + 1,
+                time.perf_counter() - started,
+            )
+        log.info("everything is in %s", run_dir)
+    return json.loads(json.dumps(summary.summary))
+
+
+def build_trainer(
+    config: TrainConfig, device: torch.device, precision: str, run_dir: Path, summary: RunSummary
+) -> lightning.Trainer:
+    """Lightning's trainer with this run's callbacks and loggers."""
+    settings = config.trainer
+    callbacks: list[Callback] = [
+        ModelCheckpoint(
+            run_dir / "checkpoints", filename="best", monitor="val/hmean", mode="max", enable_version_counter=False
+        ),
+        ModelCheckpoint(run_dir / "checkpoints", filename="last", enable_version_counter=False),
+        summary,
+        DetectionPictures(run_dir, config.logger.num_pictures),
+    ]
+    loggers = build_loggers(config.logger, run_dir, config.exp_name)
+    if loggers:
+        callbacks.append(LearningRateMonitor("step"))
+    if settings.ema_decay is not None:
+        callbacks.append(EMAWeightAveraging(decay=settings.ema_decay))
+    interactive = sys.stderr.isatty()
+    if interactive:
+        callbacks.append(ProgressBar())
+    return lightning.Trainer(
+        accelerator="gpu" if device.type == "cuda" else "cpu",
+        devices=settings.devices if device.type == "cuda" or settings.devices != "auto" else 1,
+        strategy=settings.strategy,
+        precision=precision,  # type: ignore[arg-type]
+        max_epochs=settings.max_epochs,
+        max_time=settings.max_time,
+        limit_train_batches=settings.limit_train_batches,
+        limit_val_batches=settings.limit_val_batches,
+        check_val_every_n_epoch=settings.check_val_every_n_epoch,
+        num_sanity_val_steps=settings.num_sanity_val_steps,
+        accumulate_grad_batches=settings.accumulate_grad_batches,
+        gradient_clip_val=settings.gradient_clip_val,
+        benchmark=settings.benchmark,
+        deterministic=settings.deterministic,
+        log_every_n_steps=settings.log_every_n_steps,
+        fast_dev_run=settings.fast_dev_run,
+        use_distributed_sampler=False,  # the plan shards
+        callbacks=callbacks,
+        logger=loggers,
+        enable_progress_bar=interactive,
+        enable_model_summary=False,
+    )
+
+
+def build_loggers(config: LoggerConfig, run_dir: Path, exp_name: str) -> list[Logger]:
+    """TensorBoard, metrics.csv and Weights & Biases, as enabled."""
+    loggers: list[Logger] = []
+    if config.tensorboard:
+        loggers.append(TensorBoardLogger(run_dir, name="tensorboard", version=""))
+    if config.csv:
+        loggers.append(CSVLogger(run_dir, name="", version=""))
+    if config.wandb.enabled:
+        try:
+            from lightning.pytorch.loggers import WandbLogger
+
+            loggers.append(WandbLogger(name=exp_name, project=config.wandb.project, save_dir=run_dir))
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError("logger.wandb.enabled=true needs the extra: uv sync --extra wandb") from error
+    return loggers
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU ({torch.get_num_threads()} threads)"

@@ -1,0 +1,42 @@
+"""Fixtures shared by all tests: the real data sets, where they are at hand."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def _data_set(name: str) -> Path:
+    path = SHARED_DATA / name
+    if not path.is_dir():
+        pytest.skip(f"data set {name} is not at ../shared/data/{name}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def sroie() -> Path:
+    """Real receipts: images/{train,val}, jsons/{train,val}.json."""
+    return _data_set("sroie_lines")
+
+
+@pytest.fixture(scope="session")
+def icdar15() -> Path:
+    """Real street scenes with don't-care words, laid out like `sroie`."""
+    return _data_set("icdar15_words")
+
+
+@pytest.fixture(scope="session")
+def odd_jpegs() -> Path:
+    """50 odd image files with a manifest.json."""
+    return _data_set("odd_jpegs")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if torch.cuda.is_available():
+        return
+    no_gpu = pytest.mark.skip(reason="no CUDA device on this machine")
+    for item in items:
+        if "gpu" in item.keywords:
+            item.add_marker(no_gpu)

@@ -1,0 +1,276 @@
+import json
+import time
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+from shapely.geometry import Polygon
+
+from ocr.metrics import ICDARMetric
+from ocr.metrics.icdar import match_image
+
+
+def box(x0, y0, x1, y1):
+    return np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]], np.float32)
+
+
+def flags(*values):
+    return np.array(values, np.bool_)
+
+
+def scores_of(metric):
+    return {name: float(value) for name, value in metric.compute().items()}
+
+
+def annotated(data_set):
+    """(polygons, ignore) of each validation image."""
+    images = json.loads((data_set / "jsons" / "val.json").read_text())["images"]
+    for name in sorted(images):
+        words = images[name]["words"].values()
+        yield (
+            [np.array(word["points"], np.float32) for word in words],
+            np.array([word.get("illegibility", False) for word in words], np.bool_),
+        )
+
+
+def imperfect_detections(polygons, rng):
+    """Some of the polygons shifted, bent, dropped, doubled or joined with their neighbour; in random order."""
+    found = []
+    for index, polygon in enumerate(polygons):
+        fate = rng.random()
+        if fate < 0.08:
+            continue
+        height = min(np.linalg.norm(polygon[1] - polygon[0]), np.linalg.norm(polygon[2] - polygon[1]))
+        found.append(polygon + rng.normal(0, 0.15 * height, 2) + rng.normal(0, 0.05 * height, polygon.shape))
+        if fate > 0.94:
+            found.append(polygon + rng.normal(0, 0.1 * height, polygon.shape))
+        elif fate > 0.86:
+            both = np.concatenate([polygon, polygons[index - 1]])
+            found.append(box(*both.min(axis=0), *both.max(axis=0)))
+    return [found[index].astype(np.float32) for index in rng.permutation(len(found))]
+
+
+def counts_by_the_protocol(predictions, targets, ignore, iou_threshold):
+    """(matched, targets, predictions) of one image, written down pair by pair from the protocol's text."""
+    predictions, targets = [Polygon(p) for p in predictions], [Polygon(p) for p in targets]
+    dont_care = {
+        number
+        for number, detection in enumerate(predictions)
+        for region, is_ignored in zip(targets, ignore, strict=True)
+        if is_ignored and detection.area > 0 and detection.intersection(region).area / detection.area > 0.5
+    }
+    taken = set()
+    for target, is_ignored in zip(targets, ignore, strict=True):
+        if is_ignored:
+            continue
+        for number, detection in enumerate(predictions):
+            if number in taken or number in dont_care:
+                continue
+            if target.intersection(detection).area / target.union(detection).area > iou_threshold:
+                taken.add(number)
+                break
+    return len(taken), len(targets) - int(sum(ignore)), len(predictions) - len(dont_care)
+
+
+def test_case_worked_by_hand():
+    targets = [box(0, 0, 100, 20), box(0, 30, 100, 50), box(0, 60, 100, 80), box(0, 90, 100, 110)]
+    predictions = [
+        box(0, 0, 90, 20),  # IoU 0.9 with the first
+        box(0, 30, 40, 50),  # IoU 0.4 with the second
+        box(10, 95, 50, 105),  # inside the last, which is don't-care: not counted
+        box(200, 0, 300, 20),  # nothing there
+    ]
+    metric = ICDARMetric()
+    metric.update([predictions], [targets], [flags(False, False, False, True)])
+    assert (metric.matched, metric.num_targets, metric.num_predictions) == (1, 3, 3)
+    assert scores_of(metric) == pytest.approx({"hmean": 1 / 3, "precision": 1 / 3, "recall": 1 / 3})
+
+
+def test_hmean_is_the_harmonic_mean_of_precision_and_recall():
+    metric = ICDARMetric()
+    metric.update(
+        [[box(0, 0, 10, 10)]], [[box(0, 0, 10, 10), box(20, 0, 30, 10), box(40, 0, 50, 10)]], [flags(0, 0, 0)]
+    )
+    assert scores_of(metric) == pytest.approx({"precision": 1.0, "recall": 1 / 3, "hmean": 0.5})
+
+
+@pytest.mark.parametrize(("width", "matched"), [(50, 0), (50.1, 1)])
+def test_iou_has_to_be_above_the_threshold(width, matched):
+    counts = match_image([box(0, 0, width, 10)], [box(0, 0, 100, 10)], flags(False))
+    assert counts.matched == matched
+
+
+def test_threshold_can_be_set():
+    pair = [box(0, 0, 65, 10)], [box(0, 0, 100, 10)], flags(False)
+    assert match_image(*pair, iou_threshold=0.6).matched == 1
+    assert match_image(*pair, iou_threshold=0.7).matched == 0
+
+
+@pytest.mark.parametrize(("inside", "counted"), [(50, 1), (50.1, 0)])
+def test_detection_is_uncounted_with_more_than_half_of_its_area_in_a_dont_care_region(inside, counted):
+    counts = match_image([box(0, 0, 100, 10)], [box(-1000, -1000, inside, 1000)], flags(True))
+    assert counts == (0, 0, counted)
+
+
+def test_two_halves_of_a_detection_in_two_dont_care_regions_do_not_add_up():
+    halves = [box(0, 0, 45, 10), box(55, 0, 100, 10)]
+    assert match_image([box(0, 0, 100, 10)], halves, flags(True, True)).num_predictions == 1
+
+
+def test_detection_of_a_word_inside_a_dont_care_region_is_not_a_match():
+    counts = match_image([box(0, 0, 100, 20)], [box(0, 0, 100, 20), box(-10, -10, 200, 50)], flags(False, True))
+    assert counts == (0, 1, 0)
+
+
+def test_dont_care_region_never_matches():
+    half_inside = box(0, 0, 100, 20)
+    counts = match_image([half_inside], [box(50, 0, 110, 20)], flags(True), iou_threshold=0.4)
+    assert counts == (0, 0, 1)
+
+
+def test_one_word_takes_one_detection():
+    counts = match_image([box(0, 0, 100, 20), box(1, 0, 100, 20)], [box(0, 0, 100, 20)], flags(False))
+    assert counts == (1, 1, 2)
+
+
+def test_one_detection_fits_one_word():
+    counts = match_image([box(0, 0, 100, 20)], [box(0, 0, 100, 19), box(0, 1, 100, 20)], flags(False, False))
+    assert counts == (1, 2, 1)
+
+
+def test_words_are_served_in_their_order_and_take_the_first_detection_left():
+    """Where words overlap this much, the official evaluation depends on the order of the detections."""
+    targets, ignore = [box(0, 0, 100, 20), box(0, 4, 100, 24)], flags(False, False)
+    fits_both, fits_first = box(0, 2, 100, 22), box(0, -8, 100, 12)
+    assert match_image([fits_both, fits_first], targets, ignore, iou_threshold=0.4).matched == 1
+    assert match_image([fits_first, fits_both], targets, ignore, iou_threshold=0.4).matched == 2
+    metric = ICDARMetric(iou_threshold=0.4)
+    metric.update([[fits_both, fits_first]], [targets], [ignore], scores=[np.array([0.7, 0.9])])
+    assert metric.matched == 2
+
+
+def test_nothing_found_and_nothing_there():
+    assert match_image([], [], flags()) == (0, 0, 0)
+    assert match_image([], [box(0, 0, 9, 9)], flags(False)) == (0, 1, 0)
+    assert match_image([box(0, 0, 9, 9)], [], flags()) == (0, 0, 1)
+    metric = ICDARMetric()
+    metric.update([], [], [])
+    assert scores_of(metric) == {"hmean": 0, "precision": 0, "recall": 0}
+    metric.update([[], [box(0, 0, 9, 9)]], [[box(0, 0, 9, 9)], []], [flags(False), flags()])
+    assert scores_of(metric) == {"hmean": 0, "precision": 0, "recall": 0}
+
+
+def test_polygons_without_area_are_counted_and_match_nothing():
+    line = np.array([[0, 0], [50, 0], [100, 0], [20, 0]], np.float32)
+    assert match_image([line, box(0, 0, 100, 10)], [line, box(0, 0, 100, 10)], flags(False, False)) == (1, 2, 2)
+
+
+def test_self_crossing_polygon_is_the_region_it_encloses():
+    bow_tie = np.array([[0, 0], [10, 10], [10, 0], [0, 10]], np.float32)  # two triangles, left and right
+    left, right = np.array([[0, 0], [5, 5], [0, 10]]), np.array([[10, 0], [10, 10], [5, 5]])
+    assert match_image([bow_tie], [box(0, 0, 10, 10)], flags(False), iou_threshold=0.49).matched == 1
+    assert match_image([bow_tie], [box(0, 0, 10, 10)], flags(False), iou_threshold=0.51).matched == 0
+    assert match_image([left, right], [bow_tie], flags(False), iou_threshold=0.49).matched == 1
+
+
+@pytest.mark.parametrize("iou_threshold", [0.5, 0.7])
+def test_counts_on_real_pages_are_those_of_the_protocol(sroie, icdar15, iou_threshold):
+    rng = np.random.default_rng(0)
+    total = np.zeros(3, int)
+    images = [*islice(annotated(sroie), 12), *annotated(icdar15)]
+    for targets, ignore in images:
+        predictions = imperfect_detections(targets, rng)
+        valid = [p for p in predictions if Polygon(p).is_valid]
+        counts = match_image(valid, targets, ignore, iou_threshold=iou_threshold)
+        assert counts == counts_by_the_protocol(valid, targets, ignore, iou_threshold)
+        total += counts
+    matched, num_targets, num_predictions = total
+    assert 0.3 * num_targets < matched < 0.9 * num_targets
+    assert num_predictions < sum(len(targets) for targets, _ in images)
+
+
+def test_order_of_detections_does_not_matter_on_real_pages(sroie, icdar15):
+    rng = np.random.default_rng(1)
+    for targets, ignore in [*islice(annotated(sroie), 8), *annotated(icdar15)]:
+        predictions = imperfect_detections(targets, rng)
+        shuffled = [predictions[index] for index in rng.permutation(len(predictions))]
+        assert match_image(predictions, targets, ignore) == match_image(shuffled, targets, ignore)
+
+
+def test_annotations_score_one_against_themselves(sroie, icdar15):
+    for data_set in (sroie, icdar15):
+        metric = ICDARMetric(iou_threshold=0.9)
+        for targets, ignore in annotated(data_set):
+            legible = [polygon for polygon, is_ignored in zip(targets, ignore, strict=True) if not is_ignored]
+            metric.update([legible], [legible], [np.zeros(len(legible), np.bool_)])
+        assert scores_of(metric)["hmean"] > 0.999
+
+
+def test_one_batch_gives_what_single_images_give(icdar15):
+    rng = np.random.default_rng(2)
+    images = [(imperfect_detections(targets, rng), targets, ignore) for targets, ignore in annotated(icdar15)]
+    batch, singly = ICDARMetric(), ICDARMetric()
+    batch.update(*zip(*images, strict=True))
+    for predictions, targets, ignore in images:
+        singly.update([predictions], [targets], [ignore])
+    assert scores_of(batch) == scores_of(singly)
+    batch.reset()
+    assert (batch.matched, batch.num_targets, batch.num_predictions) == (0, 0, 0)
+
+
+def test_arguments_are_not_changed():
+    predictions, targets, ignore = [box(0, 0, 9, 9)], [box(1, 0, 9, 9)], flags(False)
+    ICDARMetric().update([predictions], [targets], [ignore], scores=[np.array([0.5])])
+    np.testing.assert_array_equal(predictions, [box(0, 0, 9, 9)])
+    np.testing.assert_array_equal(targets, [box(1, 0, 9, 9)])
+    assert ignore.tolist() == [False]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (([[]], [[], []], [flags()]), "predictions, targets and ignore are of 1, 2 and 1 images"),
+        (([[], []], [[], [box(0, 0, 1, 1)]], [flags(), flags()]), "image 1 .*: ignore has 0 flags for 1 targets"),
+        (([[np.zeros((2, 2))]], [[]], [flags()]), r"image 0 .*: prediction 0 has shape \(2, 2\); \(n, 2\) with n >= 3"),
+        (([[]], [[box(0, 0, 1, np.nan)]], [flags(False)]), "target 0 has coordinates that are not finite"),
+        (([[box(0, 0, 1, 1)]], [[]], [flags()], [np.zeros(2)]), r"scores have shape \(2,\) for 1 predictions"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        ICDARMetric().update(*arguments)
+
+
+def test_dense_page_takes_a_few_milliseconds(sroie):
+    rng = np.random.default_rng(3)
+    targets, ignore = min(annotated(sroie), key=lambda image: abs(len(image[0]) - 60))
+    predictions = imperfect_detections(targets, rng)
+    seconds = []
+    for _ in range(5):
+        started = time.perf_counter()
+        match_image(predictions, targets, ignore)
+        seconds.append(time.perf_counter() - started)
+    assert min(seconds) < 0.03  # 1.2 ms on one idle core
+
+
+def _score_every_second_image(rank, init_file, images):
+    torch.distributed.init_process_group("gloo", f"file://{init_file}", rank=rank, world_size=2)
+    metric = ICDARMetric()
+    for image in images[rank::2]:
+        metric.update(*([part] for part in image))
+    torch.save(metric.compute(), f"{init_file}.{rank}")
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_give_exactly_what_one_gives(icdar15, tmp_path):
+    rng = np.random.default_rng(4)
+    images = [(imperfect_detections(targets, rng), targets, ignore) for targets, ignore in annotated(icdar15)][:13]
+    alone = ICDARMetric()
+    alone.update(*zip(*images, strict=True))
+    # Forked: two fresh interpreters would import torch for 15 s.
+    torch.multiprocessing.start_processes(
+        _score_every_second_image, (tmp_path / "init", images), nprocs=2, start_method="fork"
+    )
+    for rank in range(2):
+        assert torch.load(tmp_path / f"init.{rank}") == alone.compute()

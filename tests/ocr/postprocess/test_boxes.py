@@ -1,0 +1,323 @@
+import json
+
+import cv2
+import numpy as np
+import pytest
+import shapely
+
+from dali_pipelines.geometry import apply, scaling
+from ocr.datasets.orientation import original_from_stored, stored_from_original
+from ocr.polygons import PolygonBatch
+from ocr.postprocess import Detections, PostprocessConfig, detect, moved_detections
+from ocr.targets.config import TargetConfig
+from ocr.targets.reference import make_targets_reference
+
+CONFIG = PostprocessConfig()
+EVERYTHING = PostprocessConfig(min_side=0, box_thresh=0)
+
+
+def found_as_drawn(prob_map, map_stride=1, config=EVERYTHING):
+    """Detections before unclip: a shrink ratio of 1 shrinks nothing."""
+    return detect(prob_map, map_stride=map_stride, shrink_ratio=1.0, config=config)
+
+
+def box(x0, y0, x1, y1):
+    return np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]], np.float32)
+
+
+def rotated_box(center, width, height, degrees):
+    radians = np.deg2rad(degrees)
+    turn = np.array([[np.cos(radians), np.sin(radians)], [-np.sin(radians), np.cos(radians)]])
+    return (box(-width / 2, -height / 2, width / 2, height / 2) @ turn + center).astype(np.float32)
+
+
+def arc_box(center, radius, height, start, end):
+    """Text bent along a circle."""
+    angles = np.linspace(start, end, 12)
+    ray = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    outline = np.concatenate([ray * (radius + height / 2), ray[::-1] * (radius - height / 2)])
+    return (outline + center).astype(np.float32)
+
+
+def shrunk_map(polygons, size, shrink_ratio, map_stride=1):
+    config = TargetConfig(shrink_ratio=shrink_ratio, map_stride=map_stride)
+    return make_targets_reference(PolygonBatch.from_lists([polygons]), size, config).shrink_map[0].numpy()
+
+
+def best_ious(truth, found):
+    """For each true polygon, the IoU of the detection that fits best."""
+    a, b = (np.array([shapely.Polygon(p) for p in polygons], object) for polygons in (truth, found))
+    overlap = shapely.area(shapely.intersection(a[:, None], b[None]))
+    return (overlap / (shapely.area(a)[:, None] + shapely.area(b)[None] - overlap)).max(axis=1)
+
+
+def scaled_annotations(data_set, num_images, longest_side):
+    """(polygons, size) at input scale of words at least 8 px high, as the targets take them."""
+    images = json.loads((data_set / "jsons" / "val.json").read_text())["images"]
+    for name in sorted(images)[:num_images]:
+        height, width = images[name]["img_h"], images[name]["img_w"]
+        scale = longest_side / max(height, width)
+        words = [np.array(word["points"], np.float32) * scale for word in images[name]["words"].values()]
+        yield (
+            [word for word in words if min(cv2.minAreaRect(word)[1]) >= 8.5 and shapely.Polygon(word).is_valid],
+            (-(-round(height * scale) // 32) * 32, -(-round(width * scale) // 32) * 32),
+        )
+
+
+def round_trip_ious(data_set, num_images, shrink_ratio, config=CONFIG, blur=0.0, longest_side=1024):
+    ious = []
+    for polygons, size in scaled_annotations(data_set, num_images, longest_side):
+        prob_map = shrunk_map(polygons, size, shrink_ratio)
+        if blur:
+            prob_map = cv2.GaussianBlur(prob_map, (0, 0), blur)
+        found = detect(prob_map, map_stride=1, shrink_ratio=shrink_ratio, config=config)
+        ious.append(best_ious(polygons, found.polygons))
+    return np.concatenate(ious)
+
+
+@pytest.mark.parametrize("output", ["quad", "polygon"])
+@pytest.mark.parametrize("map_stride", [1, 4])
+def test_mask_of_w_by_h_pixels_gives_a_box_of_w_by_h_pixels(map_stride, output):
+    prob_map = np.zeros((40, 60), np.float32)
+    prob_map[10:17, 20:45] = 1
+    config = PostprocessConfig(min_side=0, output=output)
+    (polygon,) = found_as_drawn(prob_map, map_stride, config).polygons
+    np.testing.assert_allclose(polygon, box(20, 10, 45, 17) * map_stride, atol=1e-3)
+    assert polygon.dtype == np.float32
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (9, 1), (1, 9), (2, 2)])
+@pytest.mark.parametrize("output", ["quad", "polygon"])
+def test_thin_and_tiny_regions_keep_their_exact_size(width, height, output):
+    prob_map = np.zeros((20, 20), np.float32)
+    prob_map[5 : 5 + height, 7 : 7 + width] = 0.9999
+    (polygon,) = found_as_drawn(prob_map, config=PostprocessConfig(min_side=0, output=output)).polygons
+    np.testing.assert_allclose(polygon, box(7, 5, 7 + width, 5 + height), atol=1e-3)
+
+
+def test_unclipped_line_worked_by_hand():
+    # 100 x 20 shrunk with r = 0.4 is 86 x 6, 7 px inside.
+    prob_map = np.zeros((60, 160), np.float32)
+    prob_map[27:33, 37:123] = 1
+    (polygon,) = detect(prob_map, map_stride=1, shrink_ratio=0.4, config=CONFIG).polygons
+    np.testing.assert_allclose(polygon, box(30, 20, 130, 40), atol=1e-4)
+    classic = PostprocessConfig(unclip_ratio=1.5)
+    (polygon,) = detect(prob_map, map_stride=1, shrink_ratio=0.4, config=classic).polygons
+    distance = 86 * 6 * 1.5 / 184
+    np.testing.assert_allclose(polygon, box(37 - distance, 27 - distance, 123 + distance, 33 + distance), atol=1e-4)
+
+
+@pytest.mark.parametrize("shrink_ratio", [0.4, 0.6])
+@pytest.mark.parametrize(("output", "median"), [("quad", 0.98), ("polygon", 0.95)])
+def test_drawn_rectangles_come_back(shrink_ratio, output, median):
+    rng = np.random.default_rng(0)
+    config = PostprocessConfig(output=output)
+    ious = []
+    for height in (12, 16, 24, 40, 60):
+        for degrees in (0, 3, -7, 20, 45, 90, 133):
+            polygon = rotated_box(rng.uniform(200, 201, 2), rng.uniform(4, 6) * height, height, degrees)
+            prob_map = shrunk_map([polygon], (416, 416), shrink_ratio)
+            (found,) = detect(prob_map, map_stride=1, shrink_ratio=shrink_ratio, config=config).polygons
+            ious.append(best_ious([polygon], [found])[0])
+            # Whole pixels: up to 0.4 px of the 0.16 h that are left of an upright line, with r = 0.4.
+            assert ious[-1] >= 1 - 2.5 / height
+    assert np.median(ious) >= median
+
+
+def test_bent_text_comes_back_as_a_polygon():
+    polygon = arc_box(np.array([250.3, 250.6]), 120, 24, 0.3, 2.0)
+    prob_map = shrunk_map([polygon], (512, 512), 0.4)
+    config = PostprocessConfig(output="polygon")
+    found = detect(prob_map, map_stride=1, shrink_ratio=0.4, config=config)
+    assert best_ious([polygon], found.polygons)[0] > 0.93
+    assert len(found.polygons[0]) < 40
+
+
+@pytest.mark.parametrize(("shrink_ratio", "fifth_percentile"), [(0.4, 0.82), (0.6, 0.87)])
+def test_real_receipts_come_back(sroie, shrink_ratio, fifth_percentile):
+    ious = round_trip_ious(sroie, 3, shrink_ratio)
+    assert np.median(ious) >= 0.92
+    assert np.percentile(ious, 5) >= fifth_percentile
+
+
+def test_a_soft_border_hardly_moves_a_box(sroie):
+    """At 0.3 a border blurred by one pixel is half a pixel further out: 3 px of height where r = 0.4."""
+    ious = round_trip_ious(sroie, 3, 0.4, PostprocessConfig(box_thresh=0.3), blur=1.0)
+    assert np.median(ious) >= 0.9
+    assert np.percentile(ious, 5) >= 0.77
+
+
+def test_classic_unclip_is_too_tight_for_lines(sroie):
+    ious = round_trip_ious(sroie, 2, 0.4, PostprocessConfig(unclip_ratio=1.5))
+    assert np.median(ious) < 0.8
+
+
+def test_real_scenes_come_back_better_as_polygons_than_as_quads(icdar15):
+    quads = round_trip_ious(icdar15, 8, 0.4)
+    polygons = round_trip_ious(icdar15, 8, 0.4, PostprocessConfig(output="polygon"))
+    assert np.median(quads) >= 0.9
+    assert np.median(polygons) >= 0.93
+    assert np.percentile(polygons, 5) > np.percentile(quads, 5) + 0.05
+
+
+@pytest.mark.parametrize("output", ["quad", "polygon"])
+def test_outlines_are_valid_clockwise_and_start_at_the_upper_edge(icdar15, output):
+    for polygons, size in scaled_annotations(icdar15, 4, 1024):
+        config = PostprocessConfig(output=output)
+        found = detect(shrunk_map(polygons, size, 0.4), map_stride=1, shrink_ratio=0.4, config=config)
+        assert len(found.polygons) == len(polygons)
+        for polygon in found.polygons:
+            assert shapely.is_valid(shapely.Polygon(polygon))
+            assert not shapely.is_ccw(shapely.LinearRing(polygon * (1, -1)))
+            assert len(polygon) >= 4
+
+
+@pytest.mark.parametrize("degrees", [-40, -5, 0, 5, 40])
+def test_first_edge_of_a_quad_runs_along_the_text(degrees):
+    drawn = rotated_box(np.array([150.0, 150.0]), 180, 40, degrees)
+    (polygon,) = detect(shrunk_map([drawn], (320, 320), 0.6), map_stride=1, shrink_ratio=0.6, config=CONFIG).polygons
+    np.testing.assert_allclose(polygon, drawn, atol=2.5)
+
+
+def test_scores_are_mean_probabilities_best_first():
+    prob_map = np.full((40, 40), 0.1, np.float32)
+    prob_map[2:6, 2:12] = 0.7
+    prob_map[10:14, 2:12] = 0.9
+    prob_map[20:24, 2:12] = np.linspace(0.4, 0.6, 10)
+    prob_map[30:34, 2:12] = [[0.4], [0.9], [0.9], [0.4]]
+    found = found_as_drawn(prob_map)
+    np.testing.assert_allclose(found.scores, [0.9, 0.7, 0.65, 0.5], atol=1e-6)
+    assert [round(float(polygon[:, 1].mean())) for polygon in found.polygons] == [12, 4, 32, 22]
+    assert found.scores.dtype == np.float32
+    above = PostprocessConfig(min_side=0, box_thresh=0.66)
+    np.testing.assert_allclose(found_as_drawn(prob_map, config=above).scores, [0.9, 0.7])
+
+
+def test_scores_agree_with_one_region_at_a_time():
+    noise = np.random.default_rng(0).normal(size=(160, 200)).astype(np.float32)
+    prob_map = 1 / (1 + np.exp(-6 * cv2.GaussianBlur(noise, (0, 0), 2) / 0.15 - 1))
+    num_labels, labels = cv2.connectedComponents((prob_map > 0.3).astype(np.uint8), connectivity=8)
+    expected = sorted((prob_map[labels == label].mean() for label in range(1, num_labels)), reverse=True)
+    found = found_as_drawn(prob_map.astype(np.float32))
+    assert len(expected) > 10
+    np.testing.assert_allclose(found.scores, expected, atol=1e-5)
+
+
+def test_best_candidates_are_kept_not_the_first():
+    prob_map = np.zeros((100, 40), np.float32)
+    for row, probability in enumerate([0.7, 0.65, 0.95, 0.8, 0.9]):
+        prob_map[20 * row + 4 : 20 * row + 12, 4:36] = probability
+    config = PostprocessConfig(max_candidates=2)
+    found = detect(prob_map, map_stride=1, shrink_ratio=0.6, config=config)
+    np.testing.assert_allclose(found.scores, [0.95, 0.9])
+
+
+def test_min_side_counts_input_pixels():
+    prob_map = np.zeros((20, 40), np.float32)
+    prob_map[5:8, 5:30] = 1
+    config = PostprocessConfig(min_side=10)
+    assert len(found_as_drawn(prob_map, 1, config).polygons) == 0
+    assert len(found_as_drawn(prob_map, 4, config).polygons) == 1
+
+
+def test_text_inside_of_a_ring_is_found():
+    prob_map = np.zeros((60, 60), np.float32)
+    cv2.rectangle(prob_map, (5, 5), (50, 50), 1.0, 3)
+    prob_map[25:30, 15:40] = 1
+    assert len(found_as_drawn(prob_map).polygons) == 2
+
+
+@pytest.mark.parametrize("output", ["quad", "polygon"])
+def test_empty_map_has_no_text(output):
+    found = detect(
+        np.zeros((32, 48), np.float32), map_stride=1, shrink_ratio=0.4, config=PostprocessConfig(output=output)
+    )
+    assert found.polygons == []
+    assert found.scores.shape == (0,)
+
+
+@pytest.mark.parametrize("output", ["quad", "polygon"])
+def test_full_map_is_one_box(output):
+    (polygon,) = found_as_drawn(np.ones((32, 48), np.float32), 4, PostprocessConfig(output=output)).polygons
+    np.testing.assert_allclose(polygon, box(0, 0, 192, 128), atol=1e-3)
+
+
+def test_regions_at_the_border_keep_their_size():
+    prob_map = np.zeros((50, 50), np.float32)
+    prob_map[:4, 10:30] = 0.9
+    prob_map[44:, 45:] = 0.8
+    top, corner = found_as_drawn(prob_map).polygons
+    np.testing.assert_allclose(top, box(10, 0, 30, 4), atol=0.3)
+    np.testing.assert_allclose(corner, box(45, 44, 50, 50), atol=0.5)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -0.5, 1.5])
+def test_values_that_are_not_probabilities_are_refused(bad):
+    prob_map = np.zeros((8, 16), np.float32)
+    prob_map[3, 11] = bad
+    with pytest.raises(ValueError, match=rf"prob_map\[3, 11\] is {bad}; probabilities in \[0, 1\]"):
+        detect(prob_map, map_stride=1, shrink_ratio=0.4, config=CONFIG)
+
+
+def test_a_batch_is_refused():
+    with pytest.raises(ValueError, match=r"prob_map has shape \(1, 8, 8\)"):
+        detect(np.zeros((1, 8, 8), np.float32), map_stride=1, shrink_ratio=0.4, config=CONFIG)
+
+
+def test_map_may_be_half_precision_or_a_view_and_is_not_changed():
+    prob_map = np.zeros((40, 80), np.float32)
+    prob_map[10:20, 10:60] = 0.875
+    before = prob_map.copy()
+    whole = found_as_drawn(prob_map)
+    every_other = np.zeros((80, 160), np.float32)[::2, ::2]
+    every_other[:] = prob_map
+    for same in (prob_map.astype(np.float16), np.asfortranarray(prob_map), every_other):
+        np.testing.assert_array_equal(found_as_drawn(same).polygons, whole.polygons)
+    np.testing.assert_array_equal(prob_map, before)
+
+
+def test_moved_detections_follow_the_matrix_and_stop_at_the_border():
+    detections = Detections([box(10, 20, 50, 40), box(-8, 90, 120, 110)], np.array([0.9, 0.8], np.float32))
+    matrix = np.array([[2.0, 0, 0], [0, 3.0, 0], [0, 0, 1]])
+    moved = moved_detections(detections, matrix, (300, 200))
+    np.testing.assert_allclose(moved.polygons, [box(20, 60, 100, 120), box(0, 270, 200, 300)])
+    np.testing.assert_array_equal(moved.scores, detections.scores)
+    np.testing.assert_array_equal(detections.polygons[1], box(-8, 90, 120, 110))
+
+
+def test_detections_in_the_padding_are_dropped():
+    detections = Detections(
+        [box(110, 10, 150, 30), box(10, 10, 50, 30), box(10, 70, 50, 90)], np.array([0.9, 0.8, 0.7], np.float32)
+    )
+    moved = moved_detections(detections, np.eye(3), (60, 100))
+    np.testing.assert_array_equal(moved.polygons, [box(10, 10, 50, 30)])
+    np.testing.assert_array_equal(moved.scores, np.array([0.8], np.float32))
+
+
+def test_no_detections_move_to_no_detections():
+    moved = moved_detections(Detections([], np.zeros(0, np.float32)), np.eye(3), (60, 100))
+    assert moved.polygons == []
+    assert moved.scores.shape == (0,)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_detections_land_on_the_words_of_files_with_exif_rotation(odd_jpegs, orientation):
+    files = json.loads((odd_jpegs / "manifest.json").read_text())["files"]
+    (entry,) = [entry for entry in files if entry["file"] == f"exif_{orientation}.jpg"]
+    (width, height), (upright_width, upright_height) = entry["stored_size_wh"], entry["size_after_exif_wh"]
+    words_stored = [np.array(word, np.float32) for word in entry["words_in_stored_pixels"]]
+    upright = original_from_stored(orientation, (height, width))
+    input_from_original = scaling(2, 2)
+    words_input = [apply(input_from_original @ upright, word) for word in words_stored]
+
+    prob_map = shrunk_map(words_input, (2 * upright_height, 2 * upright_width), 0.6)
+    found_input = detect(prob_map, map_stride=1, shrink_ratio=0.6, config=CONFIG)
+    found_original = moved_detections(found_input, np.linalg.inv(input_from_original), (upright_height, upright_width))
+    found_stored = moved_detections(found_original, stored_from_original(orientation, (height, width)), (height, width))
+
+    assert len(found_stored.polygons) == len(words_stored)
+    assert best_ious(words_stored, found_stored.polygons).min() > 0.88
+    for polygon_stored, polygon_original in zip(found_stored.polygons, found_original.polygons, strict=True):
+        assert not shapely.is_ccw(shapely.LinearRing(polygon_stored * (1, -1)))
+        upper_edge = np.sort(apply(upright, polygon_stored[:2]), axis=0)
+        np.testing.assert_allclose(upper_edge, np.sort(polygon_original[:2], axis=0), atol=1e-3)

@@ -1,0 +1,53 @@
+import numpy as np
+import pytest
+
+from ocr.postprocess.unclip import distance_to_area, grow_polygon, unclip_distance, unshrink_distance
+
+
+def test_unshrink_distance_on_a_line_worked_by_hand():
+    # 100 x 20 with r = 0.4: D = 2000 * 0.84 / 240 = 7, which leaves 86 x 6.
+    assert unshrink_distance(86 * 6, 2 * (86 + 6), 0.4) == pytest.approx(7)
+
+
+@pytest.mark.parametrize("shrink_ratio", [0.2, 0.4, 0.6, 0.7, 0.9])
+@pytest.mark.parametrize("sides", [(10, 10), (300, 12), (8, 90)])
+def test_unshrink_distance_undoes_the_shrinking_of_any_rectangle(sides, shrink_ratio):
+    width, height = sides
+    distance = width * height * (1 - shrink_ratio**2) / (2 * (width + height))
+    left = width - 2 * distance, height - 2 * distance
+    assert unshrink_distance(left[0] * left[1], 2 * sum(left), shrink_ratio) == pytest.approx(distance)
+
+
+def test_nothing_is_unclipped_that_was_not_shrunk():
+    assert unshrink_distance(50.0, 30.0, 1.0) == 0
+
+
+def test_unclip_ratio_gives_the_classic_distance():
+    assert unclip_distance(86 * 6, 184, 0.4, 1.5) == pytest.approx(86 * 6 * 1.5 / 184)
+    assert unclip_distance(86 * 6, 184, 0.4, None) == pytest.approx(7)
+
+
+def test_distance_to_area_of_a_rectangle():
+    assert distance_to_area(10 * 4, 28, 12 * 6) == pytest.approx(1)
+    assert distance_to_area(12 * 6, 36, 10 * 4) == pytest.approx(-1)
+    assert distance_to_area(0, 0, 1) == pytest.approx(0.5)  # a point grown to a pixel
+
+
+def test_grown_polygon_keeps_right_angles():
+    corner = np.array([[0, 0], [40, 0], [40, 10], [10, 10], [10, 30], [0, 30]])
+    grown = grow_polygon(corner, 2.5)
+    expected = {(-2.5, -2.5), (42.5, -2.5), (42.5, 12.5), (12.5, 12.5), (12.5, 32.5), (-2.5, 32.5)}
+    assert {tuple(point) for point in grown.tolist()} == expected
+
+
+def test_polygon_without_area_does_not_grow():
+    assert grow_polygon(np.array([[5, 5], [5, 5], [5, 5], [5, 5]]), 0.0) is None
+
+
+def test_polygon_that_would_touch_itself_does_not_grow():
+    """A bent region whose ends come together at (11, 11): other evaluators throw such outlines away."""
+    region = np.array(
+        [[0, 0], [10, 0], [10, 10], [-10, 10], [-10, 30], [12, 30], [12, 12], [22, 12], [22, 40], [-20, 40], [-20, 0]]
+    )
+    assert grow_polygon(region, 1.0) is None
+    assert len(grow_polygon(region, 0.5)) == 11

@@ -1,0 +1,135 @@
+"""The fast ways against the reference, on random and on real polygons."""
+
+import json
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+import shapely
+import torch
+
+from ocr.polygons import PolygonBatch
+from ocr.targets import TargetConfig, TargetMaps
+from ocr.targets.agreement import Agreement, compare_maps, random_polygons
+from ocr.targets.numba_maps import make_targets_numba
+from ocr.targets.reference import make_targets_reference
+from ocr.targets.torch_maps import make_targets_torch
+
+FAST_WAYS: dict[str, Callable[[PolygonBatch, tuple[int, int], TargetConfig], TargetMaps]] = {
+    "numba": make_targets_numba,
+    "torch": lambda polygons, size, config: make_targets_torch(polygons, size, config, "cpu"),
+}
+strides = pytest.mark.parametrize("stride", [1, 4])
+
+
+def assert_fast_ways_agree(
+    polygons_input: PolygonBatch,
+    size: tuple[int, int],
+    stride: int,
+    min_side: float = 8.0,
+    max_mask_share: float = 1e-3,
+) -> None:
+    config = TargetConfig.model_validate({"map_stride": stride, "min_side": min_side})
+    reference = make_targets_reference(polygons_input, size, config)
+    for way, make in FAST_WAYS.items():
+        agreement = compare_maps(make(polygons_input, size, config), reference, polygons_input, size, config)
+        assert agreement.box_pixels > 1000, "hardly anything was compared"
+        assert agreement.shrink_map_share <= 0.002, way
+        assert agreement.thresh_map_error <= 1e-4, way
+        assert agreement.shrink_mask_pixels <= max_mask_share * agreement.box_pixels, way
+        assert agreement.thresh_mask_pixels <= max_mask_share * agreement.box_pixels, way
+
+
+@strides
+def test_random_polygons(stride: int) -> None:
+    polygons_input = random_polygons(np.random.default_rng(7), num_images=8, polygons_per_image=20, size=(320, 448))
+    assert_fast_ways_agree(polygons_input, (320, 448), stride)
+
+
+def test_random_polygons_of_any_thickness() -> None:
+    # Without a least side, thin polygons are text too: bands of a fraction of a pixel.
+    polygons_input = random_polygons(np.random.default_rng(8), num_images=8, polygons_per_image=20, size=(320, 448))
+    assert_fast_ways_agree(polygons_input, (320, 448), stride=1, min_side=0)
+
+
+@strides
+@pytest.mark.parametrize("data_set", ["sroie", "icdar15"])
+def test_real_polygons(data_set: str, stride: int, request: pytest.FixtureRequest) -> None:
+    folder: Path = request.getfixturevalue(data_set)
+    images = list(json.loads((folder / "jsons/val.json").read_text())["images"].values())[:4]
+    words = [list(image["words"].values()) for image in images]
+    polygons_input = PolygonBatch.from_lists(
+        [
+            [np.array(word["points"]) * 640 / max(image["img_w"], image["img_h"]) for word in page]
+            for image, page in zip(images, words, strict=True)
+        ],
+        [[word.get("illegibility", False) for word in page] for page in words],
+    )
+    assert_fast_ways_agree(polygons_input, (640, 640), stride)
+
+
+def test_vertices_on_or_next_to_pixel_centres_turn_no_row_inside_out() -> None:
+    rng = np.random.default_rng(9)
+    polygons_input = random_polygons(rng, num_images=6, polygons_per_image=20, size=(320, 320))
+    on_centres = np.floor(polygons_input.vertices) + np.float32(0.5)
+    nudged = np.nextafter(on_centres, rng.choice([-np.inf, np.inf], on_centres.shape).astype(np.float32))
+    vertices = np.where(rng.random(on_centres.shape) < 0.5, on_centres, nudged)
+    snapped = PolygonBatch(
+        vertices, polygons_input.vertex_starts, polygons_input.polygon_starts, np.ones_like(polygons_input.ignore)
+    )
+    # All ignored, so that each inside shows whole. Centres on the border itself may fall either way, runs of them not.
+    config = TargetConfig()
+    masks = [make(snapped, (320, 320), config).shrink_mask for make in (make_targets_reference, *FAST_WAYS.values())]
+    for way, mask in zip(FAST_WAYS, masks[1:], strict=True):
+        differs = (mask != masks[0]).float()
+        assert differs.mean() < 1e-3, way
+        assert torch.nn.functional.avg_pool2d(differs, (1, 5), 1).max() < 1, way
+
+
+def test_order_of_the_polygons_does_not_matter() -> None:
+    polygons_input = random_polygons(np.random.default_rng(10), num_images=1, polygons_per_image=60, size=(256, 256))
+    order = np.random.default_rng(11).permutation(60)
+    polygons, ignore = polygons_input.polygons_of(0), polygons_input.ignore_of(0)
+    shuffled = PolygonBatch.from_lists([[polygons[i] for i in order]], [[bool(ignore[i]) for i in order]])
+    for way, make in FAST_WAYS.items():
+        maps = [make(batch, (256, 256), TargetConfig()) for batch in (polygons_input, shuffled)]
+        for field in fields(TargetMaps):
+            assert torch.equal(getattr(maps[0], field.name), getattr(maps[1], field.name)), (way, field.name)
+
+
+def test_random_polygons_are_of_all_kinds_and_do_not_cross_themselves() -> None:
+    size = (300, 400)
+    batch = random_polygons(np.random.default_rng(3), num_images=10, polygons_per_image=50, size=size)
+    shapes = [shapely.Polygon(polygon.astype(float)) for image in range(10) for polygon in batch.polygons_of(image)]
+    with_area = [shape for shape in shapes if shape.area > 0.1]
+    frame = shapely.box(0, 0, size[1], size[0])
+    assert all(shape.is_valid for shape in with_area)
+    assert 10 < len(shapes) - len(with_area) < 100
+    assert sum(not shape.intersects(frame) for shape in with_area) > 30
+    assert sum(shape.crosses(frame.exterior) or shape.overlaps(frame) for shape in with_area) > 30
+    assert sum(shape.equals(shape.convex_hull) for shape in with_area) > 50
+    assert sum(shape.area < 0.7 * shape.convex_hull.area for shape in with_area) > 50
+    assert set(np.diff(batch.vertex_starts)) >= {3, 10, 20, 30}
+    assert 20 < batch.ignore.sum() < 80
+    assert {bool(shape.exterior.is_ccw) for shape in with_area} == {True, False}
+
+
+def test_comparison_counts_each_difference_and_each_pixel_of_a_box_once() -> None:
+    box = np.array([[2, 2], [8, 2], [8, 6], [2, 6]])
+    batch = PolygonBatch.from_lists([[box, box + 1, box + 100, box[:, :1] * [1, 1]]])
+    plain = torch.zeros(1, 10, 10)
+    changed = plain.clone()
+    changed[0, 3, 3:5] = 0.25
+    agreement = compare_maps(
+        TargetMaps(changed, plain, changed, plain),
+        TargetMaps(plain, plain, plain, plain),
+        batch,
+        (10, 10),
+        TargetConfig(),
+    )
+    # Two boxes of 24 pixels share 15; one is outside, one has no area.
+    assert agreement == Agreement(33, 2, 0, 0, 0.25)
+    assert agreement.shrink_map_share == pytest.approx(2 / 33)
+    assert agreement + Agreement(10, 1, 2, 3, 0.5) == Agreement(43, 3, 2, 3, 0.5)

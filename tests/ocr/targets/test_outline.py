@@ -1,0 +1,98 @@
+import numpy as np
+import pytest
+
+from ocr.polygons import PolygonBatch
+from ocr.targets import TargetConfig
+from ocr.targets.outline import DONT_CARE, NOTHING, TEXT, measure_outlines, next_vertices
+
+SIZE = (100, 200)
+
+
+def rectangle(x: float, y: float, width: float, height: float) -> np.ndarray:
+    return np.array([[x, y], [x + width, y], [x + width, y + height], [x, y + height]])
+
+
+def turned(polygon: np.ndarray, degrees: float) -> np.ndarray:
+    cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    return polygon @ np.array([[cos, sin], [-sin, cos]])
+
+
+def test_distance_is_area_by_perimeter() -> None:
+    outlines = measure_outlines(PolygonBatch.from_lists([[rectangle(10, 10, 20, 10)]]), SIZE, TargetConfig())
+    assert outlines.distance == pytest.approx([0.84 * 200 / 60])
+    assert outlines.part.tolist() == [TEXT]
+
+
+def test_distance_ignores_the_direction_of_the_vertices_and_the_border_of_the_image() -> None:
+    polygons = [rectangle(10, 10, 20, 10), rectangle(10, 10, 20, 10)[::-1], rectangle(-15, 10, 20, 10)]
+    outlines = measure_outlines(PolygonBatch.from_lists([polygons]), SIZE, TargetConfig())
+    assert outlines.distance == pytest.approx([2.8, 2.8, 2.8])
+
+
+def test_window_is_the_widened_box_inside_of_the_map() -> None:
+    # D = 2.8: pixel centres from 7.2 to 32.8 and 22.8; the second is half outside, the third wholly.
+    polygons = [rectangle(10, 10, 20, 10), rectangle(190, -5, 20, 10), rectangle(300, 10, 20, 10)]
+    windows = measure_outlines(PolygonBatch.from_lists([polygons]), SIZE, TargetConfig()).windows
+    assert windows[:2].tolist() == [[7, 23, 7, 33], [0, 8, 187, 200]]
+    assert windows[2, 2] == windows[2, 3]
+
+
+def test_window_is_in_map_pixels() -> None:
+    batch = PolygonBatch.from_lists([[rectangle(40, 40, 80, 40)]])
+    assert measure_outlines(batch, SIZE, TargetConfig(map_stride=4)).windows.tolist() == [[7, 23, 7, 33]]
+
+
+@pytest.mark.parametrize("degrees", [0, 17, 45, 90])
+def test_short_side_of_a_rectangle_is_measured_at_every_angle(degrees: float) -> None:
+    polygons = [turned(rectangle(0, 0, 50, side), degrees) + 60 for side in (7.9, 8.1)]
+    outlines = measure_outlines(PolygonBatch.from_lists([polygons]), SIZE, TargetConfig(min_side=8))
+    assert outlines.part.tolist() == [DONT_CARE, TEXT]
+    assert outlines.distance[0] == 0
+
+
+def test_short_side_of_a_round_polygon_is_that_of_a_square_around_as_much() -> None:
+    angle = np.linspace(0, 2 * np.pi, 30, endpoint=False)
+    circle = np.column_stack([np.cos(angle), np.sin(angle)])
+    outlines = measure_outlines(PolygonBatch.from_lists([[circle * 5 + 50, circle * 5.2 + 50]]), SIZE, TargetConfig())
+    assert outlines.part.tolist() == [DONT_CARE, TEXT]
+
+
+def test_ignored_polygon_is_dont_care() -> None:
+    batch = PolygonBatch.from_lists([[rectangle(10, 10, 20, 10)]], [[True]])
+    outlines = measure_outlines(batch, SIZE, TargetConfig())
+    assert outlines.part.tolist() == [DONT_CARE]
+    assert outlines.windows.tolist() == [[10, 20, 10, 30]]
+
+
+@pytest.mark.parametrize(
+    "polygon",
+    [
+        np.zeros((0, 2)),
+        [[5, 5]],
+        [[5, 5], [5, 5], [5, 5]],
+        [[5, 5], [10, 10], [20, 20]],
+        [[5, 5], [np.nan, 10], [20, 5]],
+        [[5, 5], [np.inf, 10], [20, 5]],
+    ],
+)
+@pytest.mark.parametrize("ignore", [False, True])
+def test_polygon_without_area_plays_no_part(polygon: np.ndarray, ignore: bool) -> None:
+    batch = PolygonBatch.from_lists([[polygon, rectangle(10, 10, 20, 10)]], [[ignore, False]])
+    outlines = measure_outlines(batch, SIZE, TargetConfig(min_side=0))
+    assert outlines.part.tolist() == [NOTHING, TEXT]
+    assert outlines.windows[0].tolist() == [0, 0, 0, 0]
+
+
+def test_far_coordinates_stay_in_the_map() -> None:
+    batch = PolygonBatch.from_lists([[rectangle(-1e12, -1e12, 2e12, 2e12)]])
+    assert measure_outlines(batch, SIZE, TargetConfig()).windows.tolist() == [[0, 100, 0, 200]]
+
+
+def test_next_vertices_close_each_polygon() -> None:
+    batch = PolygonBatch.from_lists([[np.zeros((3, 2)), np.zeros((0, 2))], [np.zeros((4, 2))]])
+    assert next_vertices(batch).tolist() == [1, 2, 0, 4, 5, 6, 3]
+
+
+def test_no_polygons() -> None:
+    outlines = measure_outlines(PolygonBatch.from_lists([[], []]), SIZE, TargetConfig())
+    assert len(outlines.part) == len(outlines.distance) == len(outlines.windows) == 0

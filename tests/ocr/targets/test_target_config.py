@@ -1,0 +1,30 @@
+import pytest
+from pydantic import ValidationError
+
+from ocr.targets import TargetConfig
+
+
+def test_defaults_are_those_of_the_paper() -> None:
+    config = TargetConfig()
+    assert (config.shrink_ratio, config.thresh_min, config.thresh_max) == (0.4, 0.3, 0.7)
+
+
+def test_thresholds_must_ascend() -> None:
+    with pytest.raises(ValidationError, match=r"thresh_min 0\.7 must be below thresh_max 0\.5"):
+        TargetConfig(thresh_min=0.7, thresh_max=0.5)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("shrink_ratio", 0),
+        ("shrink_ratio", 1),
+        ("thresh_max", 1.5),
+        ("min_side", -1),
+        ("map_stride", 3),
+        ("min_size", 8),
+    ],
+)
+def test_wrong_values_and_keys_are_named(key: str, value: float) -> None:
+    with pytest.raises(ValidationError, match=key):
+        TargetConfig.model_validate({key: value})
