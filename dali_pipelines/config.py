@@ -25,7 +25,7 @@ class AugmentationConfig(Section):
     crop_size: int | None = Field(default=None, ge=32, multiple_of=32)
     """Side of the square training crop in pixels; null: image_size."""
     crop_candidates: int = Field(default=16, ge=1)
-    """Crop positions tried; the one that cuts the fewest polygons wins. Half of them are centred near a polygon."""
+    """Crop positions tried; the one that cuts the smallest share of its polygons wins. Half of them lie around a polygon."""
     min_visible: float = Field(default=0.25, ge=0, le=1)
     """A polygon of whose bounding box less than this lies in the crop becomes a don't-care region."""
     brightness: float = Field(default=0.2, ge=0, lt=1)

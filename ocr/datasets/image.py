@@ -26,10 +26,20 @@ def decode_upright(encoded: bytes, orientation: int, use_turbojpeg: bool = True)
 
 
 def _decode_stored(encoded: bytes, use_turbojpeg: bool) -> ImageArray:
-    if use_turbojpeg and encoded[:2] == b"\xff\xd8" and simplejpeg.decode_jpeg_header(encoded)[2] in ("YCbCr", "Gray"):
+    if use_turbojpeg and _suits_turbojpeg(encoded):
         return simplejpeg.decode_jpeg(encoded, colorspace="RGB")
     with Image.open(io.BytesIO(encoded)) as image:
         return np.asarray(image.convert("RGB"))
+
+
+def _suits_turbojpeg(encoded: bytes) -> bool:
+    """Whether its decoder takes this file: not CMYK, not the rare samplings such as 4:1:0."""
+    if encoded[:2] != b"\xff\xd8":
+        return False
+    try:
+        return simplejpeg.decode_jpeg_header(encoded)[2] in ("YCbCr", "Gray")
+    except ValueError:
+        return False
 
 
 def _turned_upright(stored: ImageArray, orientation: int) -> ImageArray:

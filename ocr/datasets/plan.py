@@ -160,8 +160,8 @@ def _choose_crop(
 ) -> npt.NDArray[np.float64]:
     """Top left corner (x, y) of the crop, in a frame whose origin is the image's centre.
 
-    Of the candidates, half uniform over the image and half around a random polygon, the first that cuts the fewest polygons and
-    shows at least one is taken.
+    Of the candidates, half uniform over the image and half around a random polygon, the first is taken that cuts the smallest
+    share of the polygons it shows and shows at least one whole.
     """
     num_uniform = (augmentation.crop_candidates + 1) // 2
     num_around = augmentation.crop_candidates - num_uniform
@@ -177,9 +177,11 @@ def _choose_crop(
     corners = np.empty((augmentation.crop_candidates, 2))
     corners[0::2], corners[1::2] = uniform, np.clip(around, low, high)
     visible = visible_fractions(boxes_placed, corners, crop_size)
-    num_cut = ((visible > 0.01) & (visible < 0.99)).sum(axis=1)
-    shows_text = (visible >= 0.99).any(axis=1)
-    return corners[np.argmin(num_cut + np.where(shows_text, 0, len(boxes_placed) + 1))]
+    num_whole = (visible >= 0.99).sum(axis=1)
+    num_cut = (visible > 0.01).sum(axis=1) - num_whole
+    # The share, not the number: otherwise crops of dense text would never be taken.
+    share_cut = np.where(num_whole > 0, num_cut / np.maximum(num_whole + num_cut, 1), 2.0)
+    return corners[np.argmin(share_cut)]
 
 
 def _needed_region(

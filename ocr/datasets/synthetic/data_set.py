@@ -26,7 +26,8 @@ from ocr.datasets.synthetic.scene import draw_photo
 
 SPLITS = ("train", "val")
 _IMAGES_PER_PROCESS = 8  # fewer do not pay for starting a process
-_SIGNATURE = "synthetic.json"
+_SIGNATURE = "synthetic.json"  # in the root: which config and code drew the set
+_TEMPORARY = ".drawing_"
 
 
 def draw_data_set(config: SyntheticConfig, directory: Path, num_workers: int = 0) -> Path:
@@ -34,23 +35,31 @@ def draw_data_set(config: SyntheticConfig, directory: Path, num_workers: int = 0
 
     Args:
         config: what to draw; with the same library versions, equal values give byte-identical files.
-        directory: the parent of all drawn sets; made where missing.
+        directory: becomes the root of the data set. A set drawn there from other values, or by other code, is replaced.
         num_workers: processes that draw; 0: one for each CPU.
 
     Returns:
-        The set's own folder below `directory`, named after the config and the drawing code. It appears there only when
-        it is complete.
+        The data set's root. Its JSON files appear last, once all images are in place.
+
+    Raises:
+        FileExistsError: the folder holds something that was not drawn here.
     """
+    root = Path(directory)
     signature = json.dumps({"code_sha256": _code_digest(), "config": config.model_dump()}, indent=2)
-    root = Path(directory) / f"synthetic_{hashlib.sha256(signature.encode()).hexdigest()[:12]}"
-    if _is_complete(root, config):
+    if _is_complete(root, config, signature):
         return root
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".drawing_", dir=root.parent) as temporary:
-        drawn = Path(temporary) / root.name
+    root.mkdir(parents=True, exist_ok=True)
+    if not (root / _SIGNATURE).exists() and any(not path.name.startswith(_TEMPORARY) for path in root.iterdir()):
+        raise FileExistsError(
+            f"{root}: is not empty and holds no {_SIGNATURE}, so it is not a drawn data set; "
+            "name another folder to draw into"
+        )
+    with tempfile.TemporaryDirectory(prefix=_TEMPORARY, dir=root) as temporary:
+        drawn = Path(temporary)
         _draw_all(config, drawn, num_workers or os.cpu_count() or 1)
         (drawn / _SIGNATURE).write_text(signature)
-        _move(drawn, root, config)
+        if not _is_complete(root, config, signature):  # another process may have been faster
+            _move(drawn, root)
     return root
 
 
@@ -92,17 +101,21 @@ def _num_images(config: SyntheticConfig, split: str) -> int:
     return config.num_train if split == "train" else config.num_val
 
 
-def _is_complete(root: Path, config: SyntheticConfig) -> bool:
-    """Whether nothing was taken away since the set was moved here. Its folder's name says that it is the right one."""
-    return (root / _SIGNATURE).is_file() and all(
-        (root / "jsons" / f"{split}.json").is_file()
-        and len(list((root / "images" / split).glob("*.jpg"))) == _num_images(config, split)
-        for split in SPLITS
+def _is_complete(root: Path, config: SyntheticConfig, signature: str) -> bool:
+    """Whether the folder holds the set of this signature, with all of its images."""
+    return (
+        (root / _SIGNATURE).is_file()
+        and (root / _SIGNATURE).read_text() == signature
+        and all(
+            (root / "jsons" / f"{split}.json").is_file()
+            and len(list((root / "images" / split).glob("*.jpg"))) == _num_images(config, split)
+            for split in SPLITS
+        )
     )
 
 
 def _draw_all(config: SyntheticConfig, root: Path, num_workers: int) -> None:
-    """Writes the whole set below a folder that does not exist yet."""
+    """Writes the whole set below an empty folder."""
     for split in SPLITS:
         (root / "images" / split).mkdir(parents=True)
     todo = jobs(config)
@@ -150,12 +163,9 @@ def _start_worker(config: SyntheticConfig, root: Path, first: int, step: int) ->
     return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
 
 
-def _move(drawn: Path, root: Path, config: SyntheticConfig) -> None:
-    """Moves a finished set to its place, where a damaged one, or one that another process has just finished, may be."""
-    try:
-        drawn.rename(root)
-    except OSError:
-        if _is_complete(root, config):
-            return
-        shutil.rmtree(root)
-        drawn.rename(root)
+def _move(drawn: Path, root: Path) -> None:
+    """Moves a finished set to its place. Killed at any point, it leaves a folder that is marked as drawn and incomplete."""
+    for name in ("jsons", "images"):
+        shutil.rmtree(root / name, ignore_errors=True)
+    for name in (_SIGNATURE, "images", "jsons"):
+        (drawn / name).replace(root / name)

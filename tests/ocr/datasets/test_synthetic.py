@@ -35,10 +35,8 @@ def default_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def small_parent(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    parent = tmp_path_factory.mktemp("small")
-    draw_data_set(SMALL, parent, num_workers=1)
-    return parent
+def small_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw_data_set(SMALL, tmp_path_factory.mktemp("small"), num_workers=1)
 
 
 def _entries(root: Path) -> list[Entry]:
@@ -68,47 +66,60 @@ def _rng(seed: int) -> np.random.Generator:
 # ---- the folder
 
 
-def test_one_and_two_workers_write_the_same_bytes(small_parent: Path, tmp_path: Path) -> None:
-    one, two = draw_data_set(SMALL, small_parent), draw_data_set(SMALL, tmp_path, num_workers=2)
-    assert len(_digests(one)) == 7 + 5 + 2 + 1
-    assert _digests(one) == _digests(two)
+def test_one_and_two_workers_write_the_same_bytes(small_root: Path, tmp_path: Path) -> None:
+    draw_data_set(SMALL, tmp_path / "two", num_workers=2)
+    assert len(_digests(small_root)) == 7 + 5 + 2 + 1
+    assert _digests(small_root) == _digests(tmp_path / "two")
 
 
-def test_every_image_is_unlike_all_others_and_another_seed_draws_others(small_parent: Path, tmp_path: Path) -> None:
+def test_every_image_is_unlike_all_others_and_another_seed_draws_others(small_root: Path, tmp_path: Path) -> None:
     other = draw_data_set(SMALL.model_copy(update={"seed": 8, "num_train": 2, "num_val": 2}), tmp_path, num_workers=1)
-    images = [path.read_bytes() for path, _ in _entries(draw_data_set(SMALL, small_parent)) + _entries(other)]
+    images = [path.read_bytes() for path, _ in _entries(small_root) + _entries(other)]
     assert len(set(images)) == len(images) == 7 + 5 + 4
 
 
-def test_larger_set_starts_with_the_images_of_a_smaller_one(small_parent: Path, tmp_path: Path) -> None:
-    larger = _digests(draw_data_set(SMALL, small_parent))
+def test_larger_set_starts_with_the_images_of_a_smaller_one(small_root: Path, tmp_path: Path) -> None:
     smaller = draw_data_set(SMALL.model_copy(update={"num_train": 3, "num_val": 2}), tmp_path, num_workers=1)
     images = {name: digest for name, digest in _digests(smaller).items() if name.endswith(".jpg")}
     assert len(images) == 5
-    assert images.items() <= larger.items()
+    assert images.items() <= _digests(small_root).items()
 
 
-def test_finished_set_is_not_drawn_again(small_parent: Path) -> None:
+def test_finished_set_is_not_drawn_again(small_root: Path) -> None:
     def times() -> dict[Path, int]:
-        return {path: path.stat().st_mtime_ns for path in small_parent.rglob("*")}
+        return {path: path.stat().st_mtime_ns for path in (small_root, *small_root.rglob("*"))}
 
     before = times()
-    assert draw_data_set(SMALL, small_parent).parent == small_parent
+    assert draw_data_set(SMALL, small_root) == small_root
     assert times() == before
-    assert [path.name for path in small_parent.iterdir()] == [draw_data_set(SMALL, small_parent).name]
 
 
-@pytest.mark.parametrize("lost", ["images/val/val_00001.jpg", "jsons/train.json", "synthetic.json"])
+@pytest.mark.parametrize("lost", ["images/val/val_00001.jpg", "jsons/train.json"])
 def test_set_that_lost_a_file_is_drawn_again(lost: str, tmp_path: Path) -> None:
     config = SMALL.model_copy(update={"num_train": 1, "num_val": 2})
-    root = draw_data_set(config, tmp_path, num_workers=1)
-    complete = _digests(root)
-    (root / lost).unlink()
-    assert draw_data_set(config, tmp_path, num_workers=1) == root
-    assert _digests(root) == complete
+    complete = _digests(draw_data_set(config, tmp_path, num_workers=1))
+    (tmp_path / lost).unlink()
+    draw_data_set(config, tmp_path, num_workers=1)
+    assert _digests(tmp_path) == complete
 
 
-def test_killed_drawing_leaves_no_set(tmp_path: Path) -> None:
+def test_set_drawn_from_other_values_is_replaced(tmp_path: Path) -> None:
+    config = SMALL.model_copy(update={"num_train": 2, "num_val": 1})
+    before = _digests(draw_data_set(config, tmp_path, num_workers=1))
+    after = _digests(draw_data_set(config.model_copy(update={"seed": 8, "num_train": 1}), tmp_path, num_workers=1))
+    assert set(before) - set(after) == {"images/train/train_00001.jpg"}
+    assert all(before[name] != after[name] for name in after)
+
+
+def test_folder_with_other_contents_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "mine.jpg").write_bytes(b"mine")
+    with pytest.raises(FileExistsError, match=r"is not empty and holds no synthetic\.json"):
+        draw_data_set(SMALL, tmp_path)
+    assert [path.name for path in tmp_path.rglob("*")] == ["images", "mine.jpg"]
+
+
+def test_killed_drawing_leaves_no_set_and_does_not_hinder_the_next_one(tmp_path: Path) -> None:
     config = SMALL.model_copy(update={"num_train": 60})
     program = (
         "from pathlib import Path\n"
@@ -122,7 +133,9 @@ def test_killed_drawing_leaves_no_set(tmp_path: Path) -> None:
             time.sleep(0.01)
         drawing.kill()
     assert list(tmp_path.rglob("*.jpg"))
-    assert list(tmp_path.glob("synthetic_*")) == []
+    assert not {"images", "jsons", "synthetic.json"} & {path.name for path in tmp_path.iterdir()}
+    config = SMALL.model_copy(update={"num_train": 1, "num_val": 1})
+    assert len(_entries(draw_data_set(config, tmp_path, num_workers=1))) == 2
 
 
 def test_failed_worker_process_is_reported_with_its_exit_code(tmp_path: Path) -> None:

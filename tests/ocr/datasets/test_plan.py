@@ -1,0 +1,164 @@
+import numpy as np
+import pytest
+
+from dali_pipelines import geometry
+from dali_pipelines.config import AugmentationConfig, PipelineConfig
+from ocr.datasets.manifest import Manifest
+from ocr.datasets.plan import EpochPlan, SamplePlanner, hide_cut_polygons, visible_fractions
+from ocr.polygons import PolygonBatch
+
+NUM_SAMPLES = 23
+
+
+def make_manifest(kept: list[int] | None = None, num_listed: int = NUM_SAMPLES) -> Manifest:
+    """Images of different sizes with a few boxes each; `kept` are the listed samples that were not skipped."""
+    rng = np.random.default_rng(0)
+    sizes, polygons = [], []
+    for _ in range(num_listed):
+        height, width = rng.integers(300, 1200, 2)
+        sizes.append((height, width))
+        corners = rng.random((5, 2)) * (width - 100, height - 40)
+        polygons.append([[(x, y), (x + 90, y), (x + 90, y + 30), (x, y + 30)] for x, y in corners])
+    kept = list(range(num_listed)) if kept is None else kept
+    return Manifest(
+        image_paths=tuple(f"/images/{i}.jpg" for i in kept),
+        filenames=tuple(f"{i}.jpg" for i in kept),
+        sample_ids=np.array(kept, np.int64),
+        stored_sizes=np.array([sizes[i] for i in kept], np.int32),
+        orientations=np.ones(len(kept), np.uint8),
+        polygons=PolygonBatch.from_lists([polygons[i] for i in kept]),
+        num_listed=num_listed,
+    )
+
+
+def make_plan(manifest=None, *, training=True, seed=3, epoch=0, **kwargs) -> EpochPlan:
+    planner = SamplePlanner(PipelineConfig(), training=training, seed=seed)
+    kwargs.setdefault("batch_size", 4)
+    return EpochPlan(manifest or make_manifest(), planner, epoch=epoch, **kwargs)
+
+
+def all_samples(plan: EpochPlan):
+    return [sample for step in range(len(plan)) for sample in plan.batch(step)]
+
+
+def parameters(sample) -> bytes:
+    arrays = (sample.region_xyxy, sample.resized_size, sample.input_from_resized, sample.input_from_original)
+    return b"".join(np.asarray(array).tobytes() for array in (*arrays, sample.colour_matrix))
+
+
+def by_index(plans) -> dict[int, bytes]:
+    return {s.index: parameters(s) for plan in plans for s in all_samples(plan) if not s.is_padding}
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 16])
+@pytest.mark.parametrize("num_ranks", [1, 2, 3])
+def test_a_sample_gets_the_same_parameters_for_any_batch_size_and_number_of_ranks(batch_size, num_ranks):
+    plans = [make_plan(batch_size=batch_size, rank=rank, num_ranks=num_ranks) for rank in range(num_ranks)]
+    assert by_index(plans) == by_index([make_plan()])
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2, 3, 5, 40])
+@pytest.mark.parametrize("training", [True, False])
+def test_every_sample_is_seen_exactly_once_over_all_ranks_and_ranks_take_equally_many_steps(num_ranks, training):
+    plans = [make_plan(training=training, rank=rank, num_ranks=num_ranks) for rank in range(num_ranks)]
+    seen = [s.index for plan in plans for s in all_samples(plan) if not s.is_padding]
+    assert sorted(seen) == list(range(NUM_SAMPLES))
+    assert sum(plan.num_samples for plan in plans) == NUM_SAMPLES
+    assert len({(len(plan), len(all_samples(plan))) for plan in plans}) == 1
+
+
+def test_ranks_take_turns_in_the_order_of_one_rank():
+    whole = [s.index for s in all_samples(make_plan())]
+    first, second = ([s.index for s in all_samples(make_plan(rank=rank, num_ranks=2))] for rank in range(2))
+    assert first == whole[0::2]
+    assert second == [*whole[1::2], whole[0]]  # the tail is filled up, and marked
+    assert all_samples(make_plan(rank=1, num_ranks=2))[-1].is_padding
+
+
+def test_epochs_and_seeds_differ_and_repeat():
+    assert by_index([make_plan(epoch=1)]) != by_index([make_plan()])
+    assert by_index([make_plan(seed=4)]) != by_index([make_plan()])
+    assert [s.index for s in all_samples(make_plan(epoch=1))] != [s.index for s in all_samples(make_plan())]
+    assert [s.index for s in all_samples(make_plan(epoch=7))] == [s.index for s in all_samples(make_plan(epoch=7))]
+
+
+def test_skipping_a_sample_changes_neither_the_order_nor_the_parameters_of_the_others():
+    skipped = 11
+    kept = [i for i in range(NUM_SAMPLES) if i != skipped]
+    shorter = all_samples(make_plan(make_manifest(kept)))
+    whole = [s for s in all_samples(make_plan()) if s.index != skipped]
+    assert [kept[s.index] for s in shorter] == [s.index for s in whole]
+    assert [parameters(s) for s in shorter] == [parameters(s) for s in whole]
+
+
+def test_evaluation_keeps_the_order_of_the_annotations_and_letterboxes():
+    plan = make_plan(training=False)
+    samples = all_samples(plan)
+    assert [s.index for s in samples] == list(range(NUM_SAMPLES))
+    height, width = make_manifest().original_sizes[0]
+    corner = geometry.apply(samples[0].input_from_original, [[width, height]])[0]
+    assert corner.max() == 640
+    np.testing.assert_allclose(corner, samples[0].resized_size[::-1])
+
+
+def test_the_matrix_is_the_way_over_the_resized_region():
+    for sample in all_samples(make_plan()):
+        by_steps = sample.input_from_resized @ geometry.resized_from_region(sample.region_xyxy, sample.resized_size)
+        np.testing.assert_allclose(by_steps, sample.input_from_original, atol=1e-9)
+
+
+def test_the_region_holds_all_of_the_image_that_the_crop_shows():
+    manifest = make_manifest()
+    for sample in all_samples(make_plan(manifest)):
+        height, width = manifest.original_sizes[sample.index]
+        grid = np.stack(np.meshgrid(np.linspace(0, 640, 20), np.linspace(0, 640, 20)), -1).reshape(-1, 2)
+        original = geometry.apply(np.linalg.inv(sample.input_from_original), grid)
+        inside = original[((original >= 0) & (original <= (width, height))).all(axis=1)]
+        x0, y0, x1, y1 = sample.region_xyxy
+        assert ((inside >= (x0, y0)) & (inside <= (x1, y1))).all()
+
+
+def test_without_augmentation_the_scale_is_that_of_validation():
+    config = PipelineConfig(
+        augmentation=AugmentationConfig(
+            rotation_degrees=0, scale_min=1, scale_max=1, flip_probability=0, brightness=0, contrast=0, saturation=0, hue_degrees=0
+        )
+    )
+    planner = SamplePlanner(config, training=True, seed=0)
+    sample = planner.plan(0, 0, (1280, 640), PolygonBatch.from_lists([[]]), epoch=0)
+    np.testing.assert_allclose(sample.input_from_original[:2, :2], np.eye(2) / 2)
+    np.testing.assert_allclose(sample.colour_matrix, np.eye(3, 4), atol=1e-6)
+
+
+def test_colour_keeps_grey_grey():
+    for sample in all_samples(make_plan()):
+        mapped = sample.colour_matrix @ np.array([100.0, 100.0, 100.0, 1.0])
+        np.testing.assert_allclose(mapped, mapped[0], rtol=1e-5)
+
+
+def test_crops_show_whole_text_and_seldom_cut_it():
+    manifest = make_manifest()
+    num_cut = num_whole = 0
+    for epoch in range(5):
+        for sample in all_samples(make_plan(manifest, epoch=epoch)):
+            moved = manifest.polygons.select([sample.index]).transformed(sample.input_from_original[None])
+            boxes = np.array([np.r_[p.min(0), p.max(0)] for p in moved.polygons_of(0)])
+            visible = visible_fractions(boxes, [[0, 0]], 640)[0]
+            num_cut += ((visible > 0.01) & (visible < 0.99)).sum()
+            num_whole += (visible >= 0.99).sum()
+    assert num_whole > 5 * num_cut
+
+
+def test_what_is_cut_away_becomes_dont_care():
+    boxes = PolygonBatch.from_lists(
+        [[[[0, 0], [10, 0], [10, 10], [0, 10]], [[-9, 0], [1, 0], [1, 10], [-9, 10]], [[-5, 0], [5, 0], [5, 10], [-5, 10]]]],
+        [[True, False, False]],
+    )
+    assert hide_cut_polygons(boxes, 0.25, 640).ignore.tolist() == [True, True, False]
+    assert boxes.ignore.tolist() == [True, False, False]
+
+
+def test_images_without_text_are_planned():
+    planner = SamplePlanner(PipelineConfig(), training=True, seed=0)
+    sample = planner.plan(0, 0, (50, 3000), PolygonBatch.from_lists([[]]), epoch=0)
+    assert min(sample.resized_size) >= 1
