@@ -1,0 +1,89 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from ocr.losses.balanced_bce import balanced_bce, hard_negative_weights
+from ocr.losses.db_loss import DBLoss, LossConfig
+from ocr.losses.dice import dice_loss
+from ocr.models.db_head import DBMaps
+from ocr.targets import TargetMaps
+
+
+def exact_balanced_bce(logits, target, mask, ratio):
+    """The same by sorting."""
+    losses = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    positives = (target * mask).bool()
+    negatives = ((1 - target) * mask).bool()
+    count = min(int(ratio * positives.sum()), int(negatives.sum()))
+    hardest = losses[negatives].sort(descending=True).values[:count]
+    return (losses[positives].sum() + hardest.sum()) / (positives.sum() + count)
+
+
+@pytest.mark.parametrize("share", [0.002, 0.05, 0.6])
+def test_hard_negatives_by_histogram_agree_with_sorting(share):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 128, 128, generator=generator) * 4
+    target = (torch.rand(2, 128, 128, generator=generator) < share).float()
+    mask = (torch.rand(2, 128, 128, generator=generator) < 0.9).float()
+    torch.testing.assert_close(
+        balanced_bce(logits, target, mask, 3.0), exact_balanced_bce(logits, target, mask, 3.0), rtol=2e-3, atol=0
+    )
+
+
+def test_weights_pick_the_highest_logits_of_a_case_worked_by_hand():
+    logits = torch.tensor([3.0, -1.0, 2.0, 5.0, 0.5])
+    negatives = torch.tensor([1.0, 1.0, 1.0, 0.0, 1.0])  # 5.0 is no negative
+    torch.testing.assert_close(
+        hard_negative_weights(logits, negatives, torch.tensor(2.0)), torch.tensor([1.0, 0.0, 1.0, 0.0, 0.0])
+    )
+
+
+def test_equal_logits_share_the_picks():
+    weights = hard_negative_weights(torch.zeros(8), torch.ones(8), torch.tensor(2.0))
+    torch.testing.assert_close(weights, torch.full((8,), 0.25))
+
+
+def test_more_picks_than_negatives_take_them_all():
+    negatives = torch.tensor([1.0, 0.0, 1.0])
+    torch.testing.assert_close(hard_negative_weights(torch.randn(3), negatives, torch.tensor(99.0)), negatives)
+
+
+def test_an_empty_mask_and_a_batch_without_text_give_finite_losses_and_gradients():
+    for mask_value, target_value in ((0.0, 0.0), (0.0, 1.0), (1.0, 0.0)):
+        logits = torch.randn(1, 32, 32, requires_grad=True)
+        thresh = torch.rand(1, 32, 32, requires_grad=True)
+        full = torch.full((1, 32, 32), mask_value)
+        targets = TargetMaps(torch.full((1, 32, 32), target_value), full, torch.rand(1, 32, 32), full)
+        losses = DBLoss(LossConfig())(DBMaps(logits, thresh), targets)
+        losses.total.backward()
+        assert torch.isfinite(losses.total)
+        assert torch.isfinite(logits.grad).all()
+        assert torch.isfinite(thresh.grad).all()
+        if mask_value == 0:
+            assert losses.total == 0
+
+
+def test_dice_of_a_case_worked_by_hand():
+    prediction, target = torch.tensor([[[1.0, 0.5, 0.0]]]), torch.tensor([[[1.0, 1.0, 1.0]]])
+    mask = torch.tensor([[[1.0, 1.0, 0.0]]])
+    # overlap 1.5, sums 1.5 + 2, one pixel added above and below
+    assert dice_loss(prediction, target, mask).item() == pytest.approx(1 - (3 + 1) / (3.5 + 1))
+
+
+def test_threshold_loss_is_the_mean_error_over_its_mask_and_weights_add_up():
+    maps = DBMaps(torch.full((1, 2, 2), -20.0), torch.tensor([[[0.5, 0.3], [0.9, 0.1]]]))
+    thresh_mask = torch.tensor([[[1.0, 1.0], [0.0, 0.0]]])
+    zeros = torch.zeros(1, 2, 2)
+    targets = TargetMaps(zeros, torch.ones(1, 2, 2), torch.full((1, 2, 2), 0.4), thresh_mask)
+    losses = DBLoss(LossConfig(thresh_weight=7.0, shrink_weight=2.0, binary_weight=3.0))(maps, targets)
+    assert losses.thresh.item() == pytest.approx(0.1)
+    assert losses.total.item() == pytest.approx(
+        2 * losses.shrink.item() + 7 * losses.thresh.item() + 3 * losses.binary.item(), rel=1e-5
+    )
+
+
+def test_losses_are_float32_under_autocast():
+    maps = DBMaps(torch.randn(1, 8, 8), torch.rand(1, 8, 8))
+    ones = torch.ones(1, 8, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert DBLoss(LossConfig())(maps, TargetMaps(ones, ones, ones, ones)).total.dtype == torch.float32

@@ -1,0 +1,94 @@
+import pytest
+import timm
+import torch
+
+from ocr.models.backbone import BackboneConfig, build_backbone
+from ocr.models.db_head import DBMaps, approximate_binary_map
+from ocr.models.dbnet import ModelConfig, build_dbnet
+
+
+def scratch(name: str = "resnet18") -> BackboneConfig:
+    return BackboneConfig(name=name, weights=None)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "mobilenetv3_large_100"])
+@pytest.mark.parametrize("adaptive_fusion", [False, True])
+def test_maps_have_the_size_of_the_input(name, adaptive_fusion):
+    config = ModelConfig(backbone=scratch(name), fpn_channels=32, adaptive_fusion=adaptive_fusion)
+    maps = build_dbnet(config, map_stride=1).eval()(torch.randn(2, 3, 96, 64))
+    assert maps.prob_logits.shape == maps.thresh_map.shape == (2, 96, 64)
+    assert (0 <= maps.thresh_map).all()
+    assert (maps.thresh_map <= 1).all()
+
+
+@pytest.mark.parametrize("map_stride", [1, 2, 4])
+def test_map_stride_sets_the_resolution_of_the_maps(map_stride):
+    maps = build_dbnet(ModelConfig(backbone=scratch(), fpn_channels=32), map_stride).eval()(torch.randn(1, 3, 64, 64))
+    assert maps.prob_logits.shape == (1, 64 // map_stride, 64 // map_stride)
+
+
+def test_every_parameter_gets_a_gradient():
+    model = build_dbnet(ModelConfig(backbone=scratch(), fpn_channels=32, adaptive_fusion=True), 1)
+    maps = model(torch.randn(2, 3, 64, 64))
+    (maps.prob_logits.square().mean() + maps.thresh_map.mean()).backward()
+    without = [name for name, parameter in model.named_parameters() if parameter.grad is None]
+    assert without == []
+
+
+@pytest.mark.parametrize("head_float32", [True, False])
+def test_maps_are_float32_under_autocast(head_float32):
+    model = build_dbnet(ModelConfig(backbone=scratch(), fpn_channels=32, head_float32=head_float32), 1).eval()
+    with torch.autocast("cpu", torch.bfloat16):
+        maps = model(torch.randn(1, 3, 64, 64))
+    assert maps.prob_logits.dtype == maps.thresh_map.dtype == torch.float32
+
+
+def test_the_step_function_is_a_half_where_probability_and_threshold_meet():
+    maps = DBMaps(torch.logit(torch.tensor([0.5, 0.6, 0.4])), torch.tensor([0.5, 0.5, 0.5]))
+    expected = [0.5, 1 / (1 + torch.exp(torch.tensor(-5.0))), 1 / (1 + torch.exp(torch.tensor(5.0)))]
+    torch.testing.assert_close(approximate_binary_map(maps, k=50.0), torch.tensor(expected))
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_backbone_weights_come_from_a_file_with_a_classifier(tmp_path, suffix):
+    source = timm.create_model("resnet18", pretrained=False)
+    path = tmp_path / f"weights{suffix}"
+    if suffix == ".pth":
+        torch.save(source.state_dict(), path)
+    else:
+        from safetensors.torch import save_file
+
+        save_file(source.state_dict(), path)
+    backbone, channels = build_backbone(BackboneConfig(name="resnet18", weights=str(path)))
+    assert channels == [64, 128, 256, 512]
+    assert torch.equal(backbone.state_dict()["layer4.1.conv2.weight"], source.state_dict()["layer4.1.conv2.weight"])
+
+
+def test_weights_of_another_model_are_refused_by_name(tmp_path):
+    path = tmp_path / "other.pth"
+    torch.save(timm.create_model("mobilenetv3_large_100").state_dict(), path)
+    with pytest.raises(ValueError, match=r"other\.pth: \d+ of \d+ tensors of resnet18"):
+        build_backbone(BackboneConfig(name="resnet18", weights=str(path)))
+
+
+def test_a_missing_weight_file_and_an_unknown_model_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere.pth"):
+        build_backbone(BackboneConfig(weights=str(tmp_path / "nowhere.pth")))
+    with pytest.raises(ValueError, match=r"resnet19.*no such model"):
+        build_backbone(scratch("resnet19"))
+
+
+def test_a_backbone_without_fine_features_is_refused():
+    with pytest.raises(ValueError, match="strides"):
+        build_backbone(scratch("vit_tiny_patch16_224"))
+
+
+def test_without_network_and_cache_training_starts_from_scratch_at_once(monkeypatch, tmp_path, caplog):
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")  # nothing listens there
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    backbone, channels = build_backbone(BackboneConfig(name="resnet18", weights="pretrained"))
+    assert channels == [64, 128, 256, 512]
+    assert "starts from random weights" in caplog.text
