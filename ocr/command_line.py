@@ -1,5 +1,7 @@
-"""What the Hydra scripts share: schemas in the ConfigStore, one resolver, log lines."""
+"""What the Hydra scripts share: schemas in the ConfigStore, one resolver, quiet libraries."""
 
+import logging
+import warnings
 from pathlib import Path
 
 from hydra.core.config_store import ConfigStore
@@ -7,14 +9,26 @@ from omegaconf import OmegaConf
 
 from ocr.config import EvaluateConfig, PredictConfig, TrainConfig
 
+NOT_FOR_USERS = (
+    "Experiment logs directory",  # the run's folder holds config.yaml already
+    "The number of training batches",  # fewer than log_every_n_steps
+    "`isinstance(treespec, LeafSpec)` is deprecated",  # inside Lightning
+    "The '.*_dataloader' does not have many workers",  # DALI's threads do the work
+)
+"""Warnings of libraries that are true and of no use to who runs a script."""
 
-def register_schemas() -> None:
-    """Gives Hydra every key and its default, from the pydantic schemas."""
+
+def prepare() -> None:
+    """Gives Hydra every key and its default, from the pydantic schemas, and silences what users need not read."""
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainConfig().model_dump(mode="json"))
     for name, schema in (("evaluate_schema", EvaluateConfig), ("predict_schema", PredictConfig)):
         store.store(name=name, node=schema.model_construct().model_dump(mode="json"))
     OmegaConf.register_new_resolver("first_existing", _first_existing, replace=True)
+    for message in NOT_FOR_USERS:
+        warnings.filterwarnings("ignore", message=message)
+    for name in ("lightning.pytorch", "lightning.fabric", "timm"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _first_existing(*paths: str) -> str:

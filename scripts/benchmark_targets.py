@@ -9,23 +9,20 @@ images of each annotation file and 1,000 random polygons. The exit status is 1 w
 
 import argparse
 import json
-import platform
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
-import llvmlite.binding  # type: ignore[import-untyped]  # no types are published
 import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
 
+from ocr.environment import device_name, git_commit, package_versions
 from ocr.polygons import PolygonBatch
 from ocr.targets import TargetConfig, TargetMaps
 from ocr.targets.agreement import Agreement, compare_maps, random_polygons
@@ -76,7 +73,14 @@ def main() -> int:
     ]
     Console().print(_table(rows, size))
     if arguments.json:
-        results = {"machine": _machine(), "command": sys.argv, "size": size, "rows": [asdict(row) for row in rows]}
+        results = {
+            "device": device_name(_device()),
+            "versions": package_versions(),
+            "commit": git_commit(),
+            "command": sys.argv,
+            "size": size,
+            "rows": [asdict(row) for row in rows],
+        }
         arguments.json.write_text(json.dumps(results, indent=2) + "\n")
     return 0 if all(row.agrees for row in rows) else 1
 
@@ -132,8 +136,12 @@ def measure(name: str, polygons_input: PolygonBatch, size: tuple[int, int], conf
     return Row(name, config.map_stride, len(polygons_input), polygons_input.num_polygons, milliseconds, agreement)
 
 
+def _device() -> torch.device:
+    return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+
+
 def _ways() -> dict[str, Way]:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = _device().type
     return {
         "reference": make_targets_reference,
         "compiled": partial(make_targets_numba, num_threads=1),
@@ -184,23 +192,6 @@ def _differences(agreement: Agreement | None) -> tuple[str, str]:
     shrink_note = " TOO FAR" if agreement.shrink_map_share > MAX_SHRINK_SHARE else ""
     thresh_note = " TOO FAR" if agreement.thresh_map_error > MAX_THRESH_ERROR else ""
     return f"{agreement.shrink_map_share:.4%}{shrink_note}", f"{agreement.thresh_map_error:.1e}{thresh_note}"
-
-
-def _machine() -> dict[str, str]:
-    return {
-        "processor": llvmlite.binding.get_host_cpu_name(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
-        "python": platform.python_version(),
-        "commit": _commit(),
-    } | {package: version(package) for package in ("numpy", "numba", "torch", "pyclipper")}
-
-
-def _commit() -> str:
-    command = ["git", "rev-parse", "--verify", "--quiet", "HEAD"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent).stdout.strip()
-    except FileNotFoundError:
-        return "unknown: git is not installed"
 
 
 if __name__ == "__main__":

@@ -6,11 +6,11 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from ocr.command_line import register_schemas
+from ocr.command_line import prepare
 from ocr.config import EvaluateConfig, validate_config
 from ocr.inference import evaluate
 
-register_schemas()
+prepare()
 
 
 @hydra.main(config_path="../configs", config_name="evaluate", version_base="1.3")

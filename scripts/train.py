@@ -6,11 +6,11 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from ocr.command_line import register_schemas
+from ocr.command_line import prepare
 from ocr.config import TrainConfig, validate_config
 from ocr.training.fit import train
 
-register_schemas()
+prepare()
 
 
 @hydra.main(config_path="../configs", config_name="train", version_base="1.3")

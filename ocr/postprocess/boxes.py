@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from dali_pipelines.geometry import apply
 from ocr.postprocess.config import PostprocessConfig
-from ocr.postprocess.unclip import distance_to_area, grow_polygon, unclip_distance
+from ocr.postprocess.unclip import UnclipRatio, distance_to_area, grow_polygon, unclip_distance
 
 FloatArray = npt.NDArray[np.float32]
 Points = npt.NDArray[np.float64]
@@ -152,7 +152,7 @@ Rectangle = tuple[tuple[float, float], tuple[float, float], float]
 """OpenCV's: centre (x, y), sides, angle of the first side in degrees."""
 
 
-def _grown_rectangle(region: _Region, shrink_ratio: float, unclip_ratio: float | None) -> Rectangle:
+def _grown_rectangle(region: _Region, shrink_ratio: float, unclip_ratio: UnclipRatio) -> Rectangle:
     """The smallest rectangle around a region, given the region's area, then unclipped."""
     center, (width, height), angle = cv2.minAreaRect(region.contour)
     border = _border(width * height, 2 * (width + height), region.area)

@@ -1,6 +1,6 @@
 """Configuration of post-processing: from probability maps to polygons."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -20,8 +20,8 @@ class PostprocessConfig(Section):
     """Finished boxes whose shorter side is below this are dropped, in pixels of the network input."""
     output: Literal["quad", "polygon"] = "quad"
     """quad: rectangles at any angle, 4 points. polygon: outlines of 4 points or more, for curved text."""
-    unclip_ratio: float | None = Field(default=None, gt=0)
-    """None: grow each region by the distance that undoes the shrinking of the targets. A number: the classic
+    unclip_ratio: Literal["exact"] | Annotated[float, Field(gt=0)] = "exact"
+    """exact: grow each region by the distance that undoes the shrinking of the targets. A number: the classic
     area * unclip_ratio / perimeter of the shrunk region (1.5 in the DBNet paper), too tight for long lines."""
     polygon_tolerance: float = Field(default=0.1, gt=0, le=1)
     """Polygon output: how far the simplified outline may leave the region's border, in parts of its thickness."""

@@ -5,12 +5,14 @@ The formulas below take this for every shape with mitred corners. All lengths ar
 """
 
 import math
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import pyclipper
 import shapely
 
+UnclipRatio = Literal["exact"] | float
 CLIPPER_UNITS = 1024
 """pyclipper works on integers: units a pixel."""
 
@@ -33,9 +35,9 @@ def unshrink_distance(area: float, perimeter: float, shrink_ratio: float) -> flo
     return (math.sqrt(b * b - 4 * a * c) - b) / (2 * a)
 
 
-def unclip_distance(area: float, perimeter: float, shrink_ratio: float, unclip_ratio: float | None) -> float:
+def unclip_distance(area: float, perimeter: float, shrink_ratio: float, unclip_ratio: UnclipRatio) -> float:
     """The distance to grow a shrunk region by: exact inverse of the shrinking, or classic where a ratio is given."""
-    if unclip_ratio is None:
+    if unclip_ratio == "exact":
         return unshrink_distance(area, perimeter, shrink_ratio)
     return area * unclip_ratio / perimeter
 

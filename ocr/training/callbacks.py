@@ -3,10 +3,7 @@
 import hashlib
 import json
 import logging
-import platform
-import subprocess
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +15,11 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from ocr.config import TrainConfig
 from ocr.datasets.loader import BatchLoader
+from ocr.environment import git_commit, package_versions
 from ocr.predictions import draw_picture
 from ocr.training.module import DBNetModule
 
 log = logging.getLogger(__name__)
-
-PACKAGES = ("torch", "lightning", "nvidia-dali-cuda120", "timm", "numpy", "opencv-python-headless", "dali-dbnet")
 
 
 class ProgressBar(RichProgressBar):
@@ -63,7 +59,7 @@ class RunSummary(Callback):
             "best_epoch": None,
             "epochs": [],
             "device": device,
-            "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+            "versions": package_versions(),
             "git_commit": git_commit(),
             "config_sha256": hashlib.sha256(config.model_dump_json().encode()).hexdigest(),
         }
@@ -172,15 +168,6 @@ class DetectionPictures(Callback):
                     logger.experiment.add_image(
                         f"val/{name}", np.asarray(picture), trainer.global_step, dataformats="HWC"
                     )
-
-
-def git_commit() -> str | None:
-    """The commit this code is at, with -dirty where files differ from it; None outside a checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
 
 
 def _loader(loader: Any) -> BatchLoader:

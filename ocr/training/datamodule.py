@@ -5,7 +5,7 @@ import torch
 
 from ocr.config import DataLoaderConfig, LoaderName
 from ocr.datasets.base import ValidatedOCRDataset
-from ocr.datasets.loader import BatchLoader
+from ocr.datasets.loader import Batch, BatchLoader
 
 
 class DBNetDataModule(lightning.LightningDataModule):
@@ -42,6 +42,9 @@ class DBNetDataModule(lightning.LightningDataModule):
 
     def predict_dataloader(self) -> BatchLoader:
         return self.val_dataloader()
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        return batch  # made on the device
 
     def _loader(self, dataset: ValidatedOCRDataset | None, batch_size: int) -> BatchLoader:
         if dataset is None:

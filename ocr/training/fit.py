@@ -4,6 +4,7 @@ import json
 import logging
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from ocr.config import LoggerConfig, TrainConfig
 from ocr.datasets.splits import build_dataset, draw_if_synthetic
 from ocr.device import resolve_device, resolve_precision
+from ocr.environment import device_name
 from ocr.models.dbnet import build_dbnet
 from ocr.predictions import write_predictions
 from ocr.training.callbacks import DetectionPictures, ProgressBar, RunSummary
@@ -25,11 +27,11 @@ from ocr.training.module import DBNetModule
 log = logging.getLogger(__name__)
 
 
-def train(config: TrainConfig, run_dir: Path) -> dict[str, Any]:
+def train(config: TrainConfig, run_dir: Path, callbacks: Sequence[Callback] = ()) -> dict[str, Any]:
     """Trains and gives back the run's summary.
 
     Writes config.yaml, audit_{train,val}.json, checkpoints/{best,last}.ckpt, metrics.csv, TensorBoard events, summary.json,
-    predictions.json (of the last validation) and pictures/ below `run_dir`.
+    predictions.json (of the last validation) and pictures/ below `run_dir`. `callbacks` are added to the run's own.
     """
     log.info("writing to %s", run_dir)
     started = time.perf_counter()
@@ -51,8 +53,8 @@ def train(config: TrainConfig, run_dir: Path) -> dict[str, Any]:
     )
     model = build_dbnet(config.model, config.targets.map_stride)
     module = DBNetModule(model, config, splits["val"].manifest)
-    summary = RunSummary(config, run_dir, _device_name(device))
-    trainer = build_trainer(config, device, precision, run_dir, summary)
+    summary = RunSummary(config, run_dir, device_name(device))
+    trainer = build_trainer(config, device, precision, run_dir, [summary, *callbacks])
     log.info(
         "%s with %s, %.1f M parameters, %s, loader=%s, on %s",
         "DBNet++" if config.model.adaptive_fusion else "DBNet",
@@ -60,7 +62,7 @@ def train(config: TrainConfig, run_dir: Path) -> dict[str, Any]:
         sum(parameter.numel() for parameter in model.parameters()) / 1e6,
         precision,
         config.loader,
-        _device_name(device),
+        device_name(device),
     )
     trainer.fit(module, datamodule=data, ckpt_path=config.resume, weights_only=False)
 
@@ -79,7 +81,7 @@ def train(config: TrainConfig, run_dir: Path) -> dict[str, Any]:
 
 
 def build_trainer(
-    config: TrainConfig, device: torch.device, precision: str, run_dir: Path, summary: RunSummary
+    config: TrainConfig, device: torch.device, precision: str, run_dir: Path, more_callbacks: Sequence[Callback]
 ) -> lightning.Trainer:
     """Lightning's trainer with this run's callbacks and loggers."""
     settings = config.trainer
@@ -88,7 +90,7 @@ def build_trainer(
             run_dir / "checkpoints", filename="best", monitor="val/hmean", mode="max", enable_version_counter=False
         ),
         ModelCheckpoint(run_dir / "checkpoints", filename="last", enable_version_counter=False),
-        summary,
+        *more_callbacks,
         DetectionPictures(run_dir, config.logger.num_pictures),
     ]
     loggers = build_loggers(config.logger, run_dir, config.exp_name)
@@ -139,9 +141,3 @@ def build_loggers(config: LoggerConfig, run_dir: Path, exp_name: str) -> list[Lo
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError("logger.wandb.enabled=true needs the extra: uv sync --extra wandb") from error
     return loggers
-
-
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"CPU ({torch.get_num_threads()} threads)"

@@ -35,7 +35,7 @@ class StageSeconds:
 
 @dataclass
 class EvaluationResult:
-    """What an evaluation epoch leaves behind, on this rank."""
+    """What an evaluation epoch leaves behind."""
 
     detections_original: dict[int, Detections] = field(default_factory=dict)
     """By position in the manifest; pixels of the upright image."""
@@ -102,6 +102,7 @@ class DBNetModule(lightning.LightningModule):
         self._detect(batch)
 
     def on_validation_epoch_end(self) -> None:
+        self._gather_detections()
         started = time.perf_counter()
         scores = {f"val/{name}": value for name, value in self.metric.compute().items()}
         scores[f"val/hmean_iou{STRICT_IOU}"] = self.strict_metric.compute()["hmean"]
@@ -117,8 +118,14 @@ class DBNetModule(lightning.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[CONFIG_KEY] = self.config.model_dump(mode="json")
 
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        return batch  # made on the device
+    def _gather_detections(self) -> None:
+        """Gives each rank the detections of all, for predictions.json and the pictures."""
+        if self.trainer.world_size == 1:
+            return
+        of_ranks: list[dict[int, Detections]] = [{} for _ in range(self.trainer.world_size)]
+        torch.distributed.all_gather_object(of_ranks, self.evaluation.detections_original)
+        for detections in of_ranks:
+            self.evaluation.detections_original.update(detections)
 
     def _detect(self, batch: Batch) -> None:
         """Adds the detections of each image, padding left out, to `self.evaluation`."""

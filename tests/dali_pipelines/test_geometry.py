@@ -17,7 +17,12 @@ def test_resized_region_maps_its_corners_to_the_corners_of_the_result():
 
 @pytest.mark.parametrize(
     ("original", "longest", "expected"),
-    [((1754, 1240), 640, (640, 452)), ((720, 1280), 640, (360, 640)), ((1, 3000), 640, (1, 640)), ((5, 5), 640, (640, 640))],
+    [
+        ((1754, 1240), 640, (640, 452)),
+        ((720, 1280), 640, (360, 640)),
+        ((1, 3000), 640, (1, 640)),
+        ((5, 5), 640, (640, 640)),
+    ],
 )
 def test_letterbox_scales_the_longest_side_and_keeps_at_least_a_pixel(original, longest, expected):
     assert geometry.letterbox_size(original, longest) == expected

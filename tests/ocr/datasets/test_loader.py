@@ -25,7 +25,9 @@ def split_config(root: Path, split: str = "val", **kwargs) -> DatasetConfig:
     )
 
 
-def make_dataset(config: DatasetConfig, *, training: bool, pipeline: PipelineConfig | None = None) -> ValidatedOCRDataset:
+def make_dataset(
+    config: DatasetConfig, *, training: bool, pipeline: PipelineConfig | None = None
+) -> ValidatedOCRDataset:
     return ValidatedOCRDataset(config, SamplePlanner(pipeline or PipelineConfig(), training=training, seed=5))
 
 
@@ -69,7 +71,9 @@ def test_dali_and_torch_give_the_same_pixels_for_evaluation(name, request):
 def test_dali_and_torch_give_the_same_ids_order_polygons_and_targets_for_training(training_receipts):
     pixels = []
     for dali, plain in zip(
-        first(make_loader(training_receipts), 4), first(make_loader(training_receipts, "torch", num_workers=1), 4), strict=True
+        first(make_loader(training_receipts), 4),
+        first(make_loader(training_receipts, "torch", num_workers=1), 4),
+        strict=True,
     ):
         assert [s.index for s in dali.samples] == [s.index for s in plain.samples]
         np.testing.assert_array_equal(dali.polygons_input.vertices, plain.polygons_input.vertices)
@@ -119,7 +123,9 @@ def test_warping_a_drawn_polygon_is_drawing_the_warped_polygon(name, request, tm
         words[f"{number}.jpg"] = {"words": {"0001": {"points": polygon.tolist()}}}
     write_annotations(tmp_path / "train.json", words)
     config = DatasetConfig(image_path=str(tmp_path / "images"), annotation_path=str(tmp_path / "train.json"))
-    pipeline = PipelineConfig(augmentation=AugmentationConfig(scale_max=1.5, brightness=0, contrast=0, saturation=0, hue_degrees=0))
+    pipeline = PipelineConfig(
+        augmentation=AugmentationConfig(scale_max=1.5, brightness=0, contrast=0, saturation=0, hue_degrees=0)
+    )
     dataset = make_dataset(config, training=True, pipeline=pipeline)
     overlaps = []
     for epoch in range(3):
@@ -188,7 +194,9 @@ def test_the_epoch_after_a_finished_one_starts_at_its_beginning(training_receipt
 
 
 def test_padded_samples_have_empty_masks(training_receipts):
-    loader = make_loader(training_receipts, rank=6, num_ranks=7)  # 60 images: 9 places a rank, the last of this one is padding
+    loader = make_loader(
+        training_receipts, rank=6, num_ranks=7
+    )  # 60 images: 9 places a rank, the last of this one is padding
     *_, last = loader
     assert [s.is_padding for s in last.samples] == [False, False, True]
     assert last.targets.shrink_mask[-1].max() == 0
@@ -242,7 +250,9 @@ def test_the_plain_dataset_gives_what_the_loader_gives(training_receipts):
     assert torch.equal(item["thresh_mask"], batch.targets.thresh_mask[0])
     moved = PolygonBatch.from_lists([item["polygons"]]).transformed(item["inverse_matrix"][None])
     np.testing.assert_allclose(
-        moved.vertices, np.concatenate(training_receipts.manifest.polygons.polygons_of(batch.samples[0].index)), atol=1e-2
+        moved.vertices,
+        np.concatenate(training_receipts.manifest.polygons.polygons_of(batch.samples[0].index)),
+        atol=1e-2,
     )
     assert item["filename"] == training_receipts.manifest.filenames[batch.samples[0].index]
 

@@ -121,7 +121,14 @@ def test_the_region_holds_all_of_the_image_that_the_crop_shows():
 def test_without_augmentation_the_scale_is_that_of_validation():
     config = PipelineConfig(
         augmentation=AugmentationConfig(
-            rotation_degrees=0, scale_min=1, scale_max=1, flip_probability=0, brightness=0, contrast=0, saturation=0, hue_degrees=0
+            rotation_degrees=0,
+            scale_min=1,
+            scale_max=1,
+            flip_probability=0,
+            brightness=0,
+            contrast=0,
+            saturation=0,
+            hue_degrees=0,
         )
     )
     planner = SamplePlanner(config, training=True, seed=0)
@@ -151,7 +158,13 @@ def test_crops_show_whole_text_and_seldom_cut_it():
 
 def test_what_is_cut_away_becomes_dont_care():
     boxes = PolygonBatch.from_lists(
-        [[[[0, 0], [10, 0], [10, 10], [0, 10]], [[-9, 0], [1, 0], [1, 10], [-9, 10]], [[-5, 0], [5, 0], [5, 10], [-5, 10]]]],
+        [
+            [
+                [[0, 0], [10, 0], [10, 10], [0, 10]],
+                [[-9, 0], [1, 0], [1, 10], [-9, 10]],
+                [[-5, 0], [5, 0], [5, 10], [-5, 10]],
+            ]
+        ],
         [[True, False, False]],
     )
     assert hide_cut_polygons(boxes, 0.25, 640).ignore.tolist() == [True, True, False]

@@ -17,7 +17,7 @@ def test_maps_have_the_size_of_the_input(name, adaptive_fusion):
     config = ModelConfig(backbone=scratch(name), fpn_channels=32, adaptive_fusion=adaptive_fusion)
     maps = build_dbnet(config, map_stride=1).eval()(torch.randn(2, 3, 96, 64))
     assert maps.prob_logits.shape == maps.thresh_map.shape == (2, 96, 64)
-    assert (0 <= maps.thresh_map).all()
+    assert (maps.thresh_map >= 0).all()
     assert (maps.thresh_map <= 1).all()
 
 
@@ -72,7 +72,7 @@ def test_weights_of_another_model_are_refused_by_name(tmp_path):
 
 
 def test_a_missing_weight_file_and_an_unknown_model_are_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="nowhere.pth"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.pth"):
         build_backbone(BackboneConfig(weights=str(tmp_path / "nowhere.pth")))
     with pytest.raises(ValueError, match=r"resnet19.*no such model"):
         build_backbone(scratch("resnet19"))
@@ -89,6 +89,6 @@ def test_without_network_and_cache_training_starts_from_scratch_at_once(monkeypa
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")  # nothing listens there
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    backbone, channels = build_backbone(BackboneConfig(name="resnet18", weights="pretrained"))
+    _, channels = build_backbone(BackboneConfig(name="resnet18", weights="pretrained"))
     assert channels == [64, 128, 256, 512]
     assert "starts from random weights" in caplog.text

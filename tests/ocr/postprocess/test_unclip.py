@@ -24,7 +24,7 @@ def test_nothing_is_unclipped_that_was_not_shrunk():
 
 def test_unclip_ratio_gives_the_classic_distance():
     assert unclip_distance(86 * 6, 184, 0.4, 1.5) == pytest.approx(86 * 6 * 1.5 / 184)
-    assert unclip_distance(86 * 6, 184, 0.4, None) == pytest.approx(7)
+    assert unclip_distance(86 * 6, 184, 0.4, "exact") == pytest.approx(7)
 
 
 def test_distance_to_area_of_a_rectangle():

@@ -7,12 +7,12 @@ from ocr.training.optimizer import OptimizerConfig, build_optimizer, learning_ra
 
 def test_warm_up_rises_linearly_to_the_peak():
     config = OptimizerConfig(warmup_fraction=0.1)
-    assert [learning_rate_factor(step, 50, config) for step in range(6)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0, 1.0])
+    assert [learning_rate_factor(step, 50, config) for step in range(6)] == pytest.approx(
+        [0.2, 0.4, 0.6, 0.8, 1.0, 1.0]
+    )
 
 
-@pytest.mark.parametrize(
-    ("schedule", "halfway"), [("cosine", 0.5), ("poly", 0.5**0.9), ("constant", 1.0)]
-)
+@pytest.mark.parametrize(("schedule", "halfway"), [("cosine", 0.5), ("poly", 0.5**0.9), ("constant", 1.0)])
 def test_schedules_at_half_of_the_steps_after_the_warm_up(schedule, halfway):
     config = OptimizerConfig(schedule=schedule, warmup_fraction=0.2)
     assert learning_rate_factor(60, 100, config) == pytest.approx(halfway)
@@ -30,4 +30,6 @@ def test_norms_and_biases_have_no_weight_decay(name):
     assert [p.ndim for p in decayed["params"]] == [4]
     assert (decayed["weight_decay"], free["weight_decay"]) == (0.1, 0.0)
     assert len(free["params"]) == 3
-    assert isinstance(build_optimizer(model, OptimizerConfig(name=name)), torch.optim.SGD if name == "sgd" else torch.optim.AdamW)
+    assert isinstance(
+        build_optimizer(model, OptimizerConfig(name=name)), torch.optim.SGD if name == "sgd" else torch.optim.AdamW
+    )

@@ -1,0 +1,135 @@
+"""Whether the polygons of an image make sense, and in which frame."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import shapely
+
+from ocr.datasets.formats import AnnotatedImage, AnnotatedWord
+from ocr.datasets.image_files import ImageHeader
+from ocr.datasets.orientation import upright_size
+
+Frame = Literal["stored", "upright"]
+
+# Coordinates beyond are no pixels: a JPEG ends at 65,535, and float32 keeps 1/16 pixel up to here.
+_MAX_COORDINATE = 1e6
+_MIN_AREA = 1e-3
+"""Square pixels of a polygon's convex hull: less is a line or a point."""
+_OVERHANG = 1.0
+"""Pixels that a polygon may stand out without a note: tools that count pixels from 1 do that everywhere."""
+_FRAME_SLACK = 0.01
+"""Share of the longer side that a polygon may stand out and still counts as made for this frame."""
+
+WordFinding = tuple[str, str | None, str, str]
+"""kind, key of the word (None: the image as a whole), found, expected."""
+
+
+def check_annotation(image: AnnotatedImage, header: ImageHeader, frame: Frame) -> list[WordFinding]:
+    """Everything wrong with the annotation of one readable image; frame: the one its coordinates are in."""
+    findings: list[WordFinding] = [("malformed", part.word, part.found, part.expected) for part in image.problems]
+    stored = header.stored_size
+    upright = upright_size(header.orientation, stored)
+    size, other = (stored, upright) if frame == "stored" else (upright, stored)
+    frame_finding = _check_frame(image, size, other, frame)
+    if frame_finding is not None:
+        return [*findings, frame_finding]
+    return findings + _check_words(image.words, size)
+
+
+def _check_frame(
+    image: AnnotatedImage, size: tuple[int, int], other: tuple[int, int], frame: Frame
+) -> WordFinding | None:
+    """Whether declared size and polygons belong to the frame they should be in."""
+    other_name = "upright (EXIF applied)" if frame == "stored" else "stored (EXIF not applied)"
+    described = f"the {frame} frame, {size[1]} x {size[0]}"
+    declared = image.declared_size
+    if not _agrees(declared, size):
+        text = f"img_w x img_h = {_number(declared[1])} x {_number(declared[0])}"
+        if _agrees(declared, other):
+            return "other_frame", None, f"{text}: the {other_name} size", described
+        return "wrong_size", None, text, described
+    if size != other:
+        points = [word.points for word in image.words if len(word.points) and np.isfinite(word.points).all()]
+        if not all(_fits(part, size) for part in points) and all(_fits(part, other) for part in points):
+            return (
+                "other_frame",
+                None,
+                f"polygons that fit only the {other_name} frame, {other[1]} x {other[0]}",
+                described,
+            )
+    return None
+
+
+def _agrees(declared: tuple[float | None, float | None], size: tuple[int, int]) -> bool:
+    return all(claim is None or claim == actual for claim, actual in zip(declared, size, strict=True))
+
+
+def _fits(points: npt.NDArray[np.float64], size: tuple[int, int]) -> bool:
+    slack = _FRAME_SLACK * max(size)
+    return bool((points >= -slack).all() and (points <= np.array([size[1], size[0]]) + slack).all())
+
+
+def _number(value: float | None) -> str:
+    return "?" if value is None else f"{value:g}"
+
+
+def _check_words(words: Sequence[AnnotatedWord], size: tuple[int, int]) -> list[WordFinding]:
+    findings: list[WordFinding] = []
+    sound: list[AnnotatedWord] = []
+    first_with: dict[bytes, str] = {}
+    for word in words:
+        points = without_repeats(word.points)
+        identity = np.sort(points.view(np.complex128), axis=0).tobytes()  # whatever the first point and the direction
+        if not (np.abs(word.points) <= _MAX_COORDINATE).all():  # NaN compares false
+            worst = word.points[~(np.abs(word.points) <= _MAX_COORDINATE)][0]
+            findings.append(("bad_coordinate", word.key, f"a coordinate {worst:g}", "pixels of the image"))
+        elif len(points) < 3:
+            findings.append(("too_few_points", word.key, f"{len(points)} distinct points", "at least 3"))
+        elif identity in first_with:
+            same = f"the same polygon as word {first_with[identity]}"
+            findings.append(("duplicate", word.key, same, "each polygon once"))
+        else:
+            first_with[identity] = word.key
+            sound.append(word)
+    return findings + _check_shapes(sound, size)
+
+
+def without_repeats(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The points without those equal to the one before, the first counting as next to the last: (n, 2)."""
+    differs = (points != np.roll(points, 1, axis=0)).any(axis=1)
+    return points[differs] if differs.any() else points[:1]
+
+
+def _check_shapes(words: Sequence[AnnotatedWord], size: tuple[int, int]) -> list[WordFinding]:
+    """Findings on polygons that have 3 or more distinct, sensible points."""
+    if not words:
+        return []
+    height, width = size
+    rings = [without_repeats(word.points) for word in words]
+    owners = np.repeat(np.arange(len(rings)), [len(ring) for ring in rings])
+    polygons = shapely.polygons(shapely.linearrings(np.concatenate(rings), indices=owners))
+    is_flat = shapely.area(shapely.convex_hull(polygons)) < _MIN_AREA
+    is_crossing = ~shapely.is_valid(polygons) & ~is_flat
+    left, top, right, bottom = shapely.bounds(polygons).T
+    overhang = np.max([-left, -top, right - width, bottom - height], axis=0)
+    is_outside = np.zeros(len(words), bool)
+    standing_out = np.flatnonzero((overhang > 0) & ~is_flat & ~is_crossing)
+    picture = shapely.box(0, 0, width, height)
+    is_outside[standing_out] = shapely.area(shapely.intersection(polygons[standing_out], picture)) == 0
+
+    findings: list[WordFinding] = []
+    for i, word in enumerate(words):
+        box = f"{_number(left[i])},{_number(top[i])} to {_number(right[i])},{_number(bottom[i])}"
+        picture_text = f"within the picture, 0,0 to {width},{height}"
+        if is_flat[i]:
+            findings.append(("zero_area", word.key, f"a polygon without area, {box}", "an area"))
+        elif is_crossing[i]:
+            reason = shapely.is_valid_reason(polygons[i])
+            findings.append(("self_crossing", word.key, reason, "an outline that does not cross or touch itself"))
+        elif is_outside[i]:
+            findings.append(("outside", word.key, f"a polygon at {box}", picture_text))
+        elif overhang[i] > _OVERHANG:
+            findings.append(("partly_outside", word.key, f"a polygon at {box}", picture_text))
+    return findings

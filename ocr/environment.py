@@ -1,0 +1,42 @@
+"""Where a number comes from: machine, versions, commit."""
+
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+import llvmlite.binding  # type: ignore[import-untyped]  # no types are published
+import torch
+
+PACKAGES = (
+    "dali-dbnet",
+    "lightning",
+    "numba",
+    "numpy",
+    "nvidia-dali-cuda120",
+    "opencv-python-headless",
+    "pyclipper",
+    "timm",
+    "torch",
+)
+
+
+def package_versions() -> dict[str, str]:
+    """Python's version and those of the packages that results depend on."""
+    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+
+
+def device_name(device: torch.device) -> str:
+    """What to call the device beside a number."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{llvmlite.binding.get_host_cpu_name()} CPU, {torch.get_num_threads()} threads"
+
+
+def git_commit() -> str | None:
+    """The commit this code is at, with -dirty where files differ from it; None outside of a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,159 @@
+"""Each override that existing users have in their scripts, composed by Hydra and checked by the schema."""
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.errors import ConfigCompositionException
+from omegaconf import OmegaConf
+from pydantic import ValidationError
+
+from dali_pipelines.config import AugmentationConfig, PipelineConfig
+from ocr.command_line import prepare
+from ocr.config import EvaluateConfig, PredictConfig, TrainConfig, validate_config
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+
+
+def load(*overrides: str, name: str = "train", schema: type = TrainConfig):
+    prepare()
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return validate_config(schema, compose(name, list(overrides)))
+
+
+def lookup(config: TrainConfig, key: str):
+    for part in key.split("."):
+        config = getattr(config, part)
+    return config
+
+
+SPLITS = ("train_dataset", "val_dataset", "test_dataset", "predict_dataset")
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("exp_name=speed_test", "speed_test"),
+        ("seed=42", 42),
+        ("seed=7", 7),
+        ("trainer.max_epochs=3", 3),
+        ("trainer.limit_train_batches=1", 1),
+        ("trainer.limit_train_batches=0.5", 0.5),
+        ("trainer.limit_val_batches=50", 50),
+        ("trainer.precision=32-true", "32-true"),
+        ("trainer.precision=16-mixed", "16-mixed"),
+        ("trainer.benchmark=true", True),
+        ("logger.wandb.enabled=false", False),
+        ("dataset_base_path=/data/receipts", "/data/receipts"),
+        *(
+            (f"datasets.{split}.config.{key}", expected)
+            for split in SPLITS
+            for key, expected in [
+                ("image_path=/data/images", "/data/images"),
+                ("annotation_path=/data/labels.json", "/data/labels.json"),
+                ("preload_images=false", False),
+                ("preload_maps=false", False),
+                ("load_maps=true", True),
+                ("prenormalize_images=false", False),
+                ("cache_config.cache_images=false", False),
+                ("cache_config.cache_maps=false", False),
+                ("cache_config.cache_transformed_tensors=false", False),
+                ("cache_config.log_statistics_every_n=50", 50),
+            ]
+        ),
+    ],
+)
+def test_overrides_of_existing_users_work_as_written(override, expected):
+    value = lookup(load(override), override.split("=")[0])
+    assert value == expected
+    assert type(value) is type(expected)
+
+
+def test_whole_numbers_and_fractions_of_batches_are_told_apart():
+    # 1 is one batch and 1.0 is all of them.
+    assert isinstance(load("trainer.limit_val_batches=1").trainer.limit_val_batches, int)
+    assert isinstance(load("trainer.limit_val_batches=1.0").trainer.limit_val_batches, float)
+
+
+@pytest.mark.parametrize("data", sorted(path.stem for path in (CONFIGS / "data").glob("*.yaml")))
+def test_each_data_set_composes(data):
+    config = load(f"data={data}", "dataset_base_path=/somewhere")
+    for split in ("train", "val", "test"):
+        assert config.datasets.split(split).image_path.startswith("/somewhere/")
+        assert config.datasets.split(split).annotation_path.startswith("/somewhere/")
+
+
+@pytest.mark.parametrize("experiment", sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml")))
+def test_each_experiment_composes(experiment):
+    assert load(f"experiment={experiment}", "data=upstage").exp_name == experiment
+
+
+def test_defaults_are_those_of_the_schemas():
+    prepare()
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        composed = OmegaConf.to_container(compose("train"), resolve=True)
+    for section in ("targets", "loss", "postprocess", "logger"):
+        assert composed[section] == TrainConfig().model_dump(mode="json")[section]
+
+
+def test_canonical_validation_images_are_taken_where_the_folder_exists(tmp_path):
+    base = f"dataset_base_path={tmp_path}"
+    assert load("data=upstage", base).datasets.split("val").image_path == f"{tmp_path}/images/val"
+    (tmp_path / "images_val_canonical").mkdir()
+    assert load("data=upstage", base).datasets.split("val").image_path == f"{tmp_path}/images_val_canonical"
+
+
+@pytest.mark.parametrize("override", ["trainer.max_epoch=3", "datasets.val_dataset.config.preload_image=true", "sed=4"])
+def test_a_wrong_key_fails_and_is_named(override):
+    with pytest.raises(ConfigCompositionException, match=override.split("=")[0].split(".")[-1]):
+        load(override)
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("trainer.max_epochs=none_at_all", "trainer.max_epochs"),
+        ("trainer.precision=64", "trainer.precision"),
+        ("pipeline.image_size=650", "pipeline.image_size"),
+        ("loader=fast", "loader"),
+        ("datasets.val_dataset.config.cache_config.log_statistics_every_n=0", "log_statistics_every_n"),
+        ("targets.shrink_ratio=1.5", "targets.shrink_ratio"),
+        ("datasets.train_dataset.config.cache_config.cache_transformed_tensors=true", "augmented at random"),
+        ("pipeline.augmentation.scale_min=4", "scale_min"),
+    ],
+)
+def test_a_wrong_value_fails_and_is_named(override, named):
+    with pytest.raises(SystemExit, match=named):
+        load(override)
+
+
+def test_several_wrong_values_are_all_named():
+    with pytest.raises(SystemExit, match=r"(?s)trainer\.max_epochs.*loss\.k"):
+        load("trainer.max_epochs=-1", "loss.k=-2")
+
+
+def test_an_unset_split_says_what_to_give():
+    with pytest.raises(ValueError, match=r"datasets.test_dataset.config.image_path is not set.*dataset_base_path"):
+        TrainConfig().datasets.split("test")
+
+
+def test_evaluate_needs_a_checkpoint():
+    with pytest.raises(SystemExit, match="checkpoint=FILE is needed"):
+        load(name="evaluate", schema=EvaluateConfig)
+
+
+def test_inference_overrides_are_null_unless_given():
+    config = load("checkpoint=a.ckpt", "postprocess.box_thresh=0.5", name="evaluate", schema=EvaluateConfig)
+    given = {key: value for key, value in config.postprocess if value is not None}
+    assert given == {"box_thresh": 0.5}
+    assert load("checkpoint=a.ckpt", "images=in", "output=out", name="predict", schema=PredictConfig).output == "out"
+
+
+def test_sections_are_frozen():
+    with pytest.raises(ValidationError):
+        PipelineConfig().image_size = 32
+
+
+def test_crop_size_defaults_to_the_image_size():
+    assert PipelineConfig(image_size=960).crop_size == 960
+    assert PipelineConfig(augmentation=AugmentationConfig(crop_size=512)).crop_size == 512

@@ -1,0 +1,244 @@
+"""Real runs on a tiny drawn data set: what they write, resuming, and that a step never waits for the device."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from ocr.checkpoint import CONFIG_KEY, load_checkpoint
+from ocr.config import TrainConfig
+from ocr.datasets.base import ValidatedOCRDataset, load_manifest
+from ocr.datasets.loader import BatchLoader
+from ocr.datasets.plan import SamplePlanner
+from ocr.losses.db_loss import DBLoss
+from ocr.models.dbnet import build_dbnet
+from ocr.training.fit import train
+from ocr.training.optimizer import build_optimizer
+
+
+@pytest.fixture(scope="module")
+def drawn_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from ocr.datasets.synthetic import SyntheticConfig, draw_data_set
+
+    root = tmp_path_factory.mktemp("data") / "synthetic"
+    return draw_data_set(SyntheticConfig(num_train=10, num_val=3), root, num_workers=1)
+
+
+def make_config(root: Path, **sections) -> TrainConfig:
+    splits = {
+        f"{name}_dataset": {
+            "config": {
+                "image_path": str(root / "images" / name),
+                "annotation_path": str(root / "jsons" / f"{name}.json"),
+            }
+        }
+        for name in ("train", "val")
+    }
+    trainer = {"max_epochs": 2, "precision": "32-true", "log_every_n_steps": 1} | sections.pop("trainer", {})
+    return TrainConfig.model_validate(
+        {
+            "device": "cpu",
+            "datasets": splits,
+            "pipeline": {"image_size": 128},
+            "dataloader": {"batch_size": 2, "eval_batch_size": 2, "num_workers": 0},
+            "model": {"backbone": {"weights": None}, "fpn_channels": 16},
+            "trainer": trainer,
+        }
+        | sections
+    )
+
+
+@pytest.fixture(scope="module")
+def finished_run(drawn_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run_dir = tmp_path_factory.mktemp("run")
+    train(make_config(drawn_set), run_dir)
+    return run_dir
+
+
+def test_a_run_writes_all_its_files(finished_run):
+    for name in (
+        "config.yaml",
+        "metrics.csv",
+        "summary.json",
+        "predictions.json",
+        "checkpoints/best.ckpt",
+        "checkpoints/last.ckpt",
+    ):
+        assert (finished_run / name).is_file(), name
+    assert list(finished_run.glob("tensorboard/events.out.*"))
+    assert len(list((finished_run / "pictures").glob("*.jpg"))) == 3
+
+
+def test_the_summary_has_the_promised_keys(finished_run):
+    summary = json.loads((finished_run / "summary.json").read_text())
+    assert {
+        "hmean",
+        "precision",
+        "recall",
+        "epochs",
+        "device",
+        "versions",
+        "git_commit",
+        "config_sha256",
+    } <= summary.keys()
+    assert [epoch["epoch"] for epoch in summary["epochs"]] == [0, 1]
+    for epoch in summary["epochs"]:
+        assert {
+            "train_seconds",
+            "train_data_wait_seconds",
+            "val_seconds",
+            "val_data_wait_seconds",
+            "val_forward_seconds",
+            "val_postprocess_seconds",
+            "val_metric_seconds",
+            "train_images_per_second",
+            "cache_hits",
+            "cache_misses",
+            "cache_bytes",
+        } <= epoch.keys()
+        assert 0 < epoch["train_data_wait_seconds"] < epoch["train_seconds"]
+        assert 0 < epoch["val_forward_seconds"] < epoch["val_seconds"]
+        assert epoch["train_images_per_second"] == pytest.approx(10 / epoch["train_seconds"])
+
+
+def test_a_checkpoint_carries_its_configuration_and_rebuilds_the_network(finished_run, drawn_set):
+    config, model = load_checkpoint(finished_run / "checkpoints" / "last.ckpt")
+    assert config == make_config(drawn_set)
+    saved = torch.load(finished_run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert torch.equal(model.state_dict()["head.prob.0.0.weight"], saved["model.head.prob.0.0.weight"])
+
+
+def test_files_that_are_no_checkpoints_are_refused_by_name(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"none\.ckpt"):
+        load_checkpoint(tmp_path / "none.ckpt")
+    (tmp_path / "text.ckpt").write_text("no checkpoint")
+    with pytest.raises(ValueError, match=r"text\.ckpt: not a readable checkpoint"):
+        load_checkpoint(tmp_path / "text.ckpt")
+    torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
+    with pytest.raises(ValueError, match=r"other\.ckpt: no configuration"):
+        load_checkpoint(tmp_path / "other.ckpt")
+
+
+def weights_of(path: Path) -> dict[str, torch.Tensor]:
+    checkpoint = torch.load(path, weights_only=True)
+    assert CONFIG_KEY in checkpoint
+    return checkpoint["state_dict"]
+
+
+def test_a_seeded_run_repeats_bit_for_bit(finished_run, drawn_set, tmp_path):
+    train(make_config(drawn_set), tmp_path)
+    first, second = (weights_of(run / "checkpoints" / "last.ckpt") for run in (finished_run, tmp_path))
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_a_resumed_run_ends_as_the_uninterrupted_one(finished_run, drawn_set, tmp_path):
+    """Stopped after the first epoch of two."""
+    import lightning
+
+    class StopAfterFirstEpoch(lightning.Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            trainer.should_stop = True
+
+    train(make_config(drawn_set), tmp_path / "stopped", callbacks=[StopAfterFirstEpoch()])
+    resumed = make_config(drawn_set, resume=str(tmp_path / "stopped" / "checkpoints" / "last.ckpt"))
+    train(resumed, tmp_path / "resumed")
+    whole, rest = (weights_of(run / "checkpoints" / "last.ckpt") for run in (finished_run, tmp_path / "resumed"))
+    assert all(torch.equal(whole[key], rest[key]) for key in whole)
+    epochs = json.loads((tmp_path / "resumed" / "summary.json").read_text())["epochs"]
+    assert [epoch["epoch"] for epoch in epochs] == [0, 1]
+
+
+def test_a_run_stopped_in_the_middle_of_an_epoch_ends_as_the_uninterrupted_one(finished_run, drawn_set, tmp_path):
+    import lightning
+
+    checkpoint = tmp_path / "middle.ckpt"
+
+    class StopInSecondEpoch(lightning.Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            if trainer.current_epoch == 1 and batch_idx == 1:  # 2 of 5 steps done
+                trainer.save_checkpoint(checkpoint)
+                raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit):
+        train(make_config(drawn_set), tmp_path / "stopped", callbacks=[StopInSecondEpoch()])
+    train(make_config(drawn_set, resume=str(checkpoint)), tmp_path / "resumed")
+    whole, rest = (weights_of(run / "checkpoints" / "last.ckpt") for run in (finished_run, tmp_path / "resumed"))
+    assert all(torch.equal(whole[key], rest[key]) for key in whole)
+
+
+class ForbidHostSync(TorchDispatchMode):
+    """Raises at each operation that would wait for the device."""
+
+    FORBIDDEN = ("_local_scalar_dense", "is_nonzero", "nonzero", "masked_select", "equal", "item", "unique", "_to_copy")
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        if name in self.FORBIDDEN and not (name == "_to_copy" and "device" not in (kwargs or {})):
+            raise AssertionError(f"host sync: {name}")
+        return func(*args, **(kwargs or {}))
+
+
+def make_batches(root: Path, config: TrainConfig) -> BatchLoader:
+    split = config.datasets.split("train")
+    planner = SamplePlanner(config.pipeline, training=True, seed=0)
+    dataset = ValidatedOCRDataset(split, planner, config.targets, load_manifest(split)[0])
+    return BatchLoader(dataset, loader="dali", batch_size=2, num_workers=0, device=torch.device("cpu"))
+
+
+def training_step(model, loss, optimizer, batch) -> torch.Tensor:
+    total = loss(model(batch.images), batch.targets).total
+    total.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    return total
+
+
+def test_a_training_step_asks_nothing_of_the_device(drawn_set):
+    config = make_config(drawn_set)
+    model = build_dbnet(config.model, 1).train()
+    loss = DBLoss(config.loss)
+    (batch, *_) = make_batches(drawn_set, config)
+    with ForbidHostSync():
+        maps = model(batch.images)
+        loss(maps, batch.targets).total.backward()
+
+
+def test_the_guard_against_host_syncs_can_fail():
+    with pytest.raises(AssertionError, match="host sync"), ForbidHostSync():
+        torch.ones(3).sum().item()
+
+
+@pytest.mark.gpu
+def test_a_training_step_on_the_gpu_never_syncs(drawn_set):
+    config = make_config(drawn_set)
+    device = torch.device("cuda", 0)
+    model = build_dbnet(config.model, 1).train().to(device)
+    loss, optimizer = DBLoss(config.loss), build_optimizer(model, config.optimizer)
+    loader = make_batches(drawn_set, config)
+    loader = BatchLoader(loader.dataset, loader="dali", batch_size=2, num_workers=0, device=device)
+    batches = list(loader)
+    training_step(model, loss, optimizer, batches[0])
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for batch in batches[1:]:
+            training_step(model, loss, optimizer, batch)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_training_lowers_the_loss(drawn_set):
+    config = make_config(drawn_set)
+    torch.manual_seed(0)
+    model = build_dbnet(config.model, 1).train()
+    loss, optimizer = DBLoss(config.loss), build_optimizer(model, config.optimizer)
+    (batch, *_) = make_batches(drawn_set, config)
+    losses = [training_step(model, loss, optimizer, batch).item() for _ in range(20)]
+    assert losses[-1] < 0.6 * losses[0]
+
+
+@pytest.mark.parametrize("ema_decay", [None, 0.9])
+def test_fast_dev_run_finishes(drawn_set, tmp_path, ema_decay):
+    config = make_config(drawn_set, trainer={"fast_dev_run": True, "ema_decay": ema_decay})
+    train(config, tmp_path)

@@ -1,0 +1,87 @@
+"""The commands as a user types them, one after the other: train, evaluate, predict."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(script: str, *overrides: str, cwd: Path) -> str:
+    command = [sys.executable, str(ROOT / "scripts" / script), *overrides]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    cwd = tmp_path_factory.mktemp("work")
+    overrides = [
+        "synthetic.num_train=6",
+        "synthetic.num_val=3",
+        "pipeline.image_size=128",
+        "model.fpn_channels=16",
+        "model.backbone.weights=null",
+        "trainer.max_epochs=1",
+        "trainer.precision=32-true",
+        "dataloader.batch_size=2",
+        "postprocess.box_thresh=0.05",
+        "postprocess.bin_thresh=0.1",
+        "hydra.run.dir=run",
+    ]
+    return cwd, run("train.py", *overrides, cwd=cwd)
+
+
+def test_train_tells_where_everything_is_first_and_last(trained):
+    cwd, output = trained
+    lines = [line for line in output.splitlines() if "[INFO]" in line]
+    assert str(cwd / "run") in lines[0]
+    assert str(cwd / "run") in lines[-1]
+    assert "best validation hmean" in output
+
+
+def test_evaluate_reproduces_the_validation_of_the_run(trained):
+    cwd, _ = trained
+    run("evaluate.py", "checkpoint=run/checkpoints/last.ckpt", "split=val", "hydra.run.dir=evaluated", cwd=cwd)
+    metrics = json.loads((cwd / "evaluated" / "metrics.json").read_text())
+    last = json.loads((cwd / "run" / "summary.json").read_text())["epochs"][-1]
+    assert {name: metrics[name] for name in ("hmean", "precision", "recall")} == {
+        name: pytest.approx(last[name], abs=1e-6) for name in ("hmean", "precision", "recall")
+    }
+    assert metrics["images"] == 3
+    assert json.loads((cwd / "evaluated" / "predictions.json").read_text()) == json.loads(
+        (cwd / "run" / "predictions.json").read_text()
+    )
+
+
+def test_predict_writes_predictions_and_a_picture_for_each_image(trained):
+    cwd, _ = trained
+    run(
+        "predict.py",
+        "checkpoint=run/checkpoints/last.ckpt",
+        "images=outputs/synthetic/images/val",
+        "output=found",
+        "loader=torch",
+        cwd=cwd,
+    )
+    images = json.loads((cwd / "found" / "predictions.json").read_text())["images"]
+    names = sorted(path.name for path in (cwd / "outputs/synthetic/images/val").iterdir())
+    assert sorted(images) == names
+    assert sorted(path.name for path in (cwd / "found").glob("*.jpg")) == names
+    for entry in images.values():
+        for key, word in entry["words"].items():
+            assert len(key) == 4
+            assert len(word["points"]) >= 4
+            assert 0 <= word["confidence"] <= 1
+
+
+def test_a_wrong_value_ends_with_its_name_and_no_traceback(tmp_path):
+    command = [sys.executable, str(ROOT / "scripts" / "train.py"), "trainer.max_epochs=0"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode != 0
+    assert "trainer.max_epochs" in done.stderr
+    assert "Traceback" not in done.stderr
