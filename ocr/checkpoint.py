@@ -8,6 +8,7 @@ import torch
 from pydantic import ValidationError
 
 from ocr.config import TrainConfig
+from ocr.errors import InputError
 from ocr.models.dbnet import DBNet, build_dbnet
 
 CONFIG_KEY = "dali_dbnet_config"
@@ -18,7 +19,7 @@ def load_checkpoint(path: str | Path) -> tuple[TrainConfig, DBNet]:
     """The configuration a checkpoint was trained with and its network, on the CPU, in evaluation mode.
 
     Raises:
-        FileNotFoundError, ValueError: no such file, or not a checkpoint of this trainer.
+        FileNotFoundError, InputError: no such file, or not a checkpoint of this trainer.
     """
     path = Path(path)
     if not path.is_file():
@@ -28,13 +29,13 @@ def load_checkpoint(path: str | Path) -> tuple[TrainConfig, DBNet]:
     try:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise ValueError(f"checkpoint={path}: not a readable checkpoint: {str(error).splitlines()[0]}") from error
+        raise InputError(f"checkpoint={path}: not a readable checkpoint: {str(error).splitlines()[0]}") from error
     if CONFIG_KEY not in checkpoint:
-        raise ValueError(f"checkpoint={path}: no configuration in it; expected a file written by scripts/train.py")
+        raise InputError(f"checkpoint={path}: no configuration in it; expected a file written by scripts/train.py")
     try:
         config = TrainConfig.model_validate(checkpoint[CONFIG_KEY])
     except ValidationError as error:
-        raise ValueError(f"checkpoint={path}: its configuration does not fit this version: {error}") from error
+        raise InputError(f"checkpoint={path}: its configuration does not fit this version: {error}") from error
     scratch = config.model.model_copy(update={"backbone": config.model.backbone.model_copy(update={"weights": None})})
     model = build_dbnet(scratch, config.targets.map_stride)
     weights = {

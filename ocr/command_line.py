@@ -2,12 +2,15 @@
 
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from ocr.config import EvaluateConfig, PredictConfig, TrainConfig
+from ocr.errors import InputError
 
 NOT_FOR_USERS = (
     "Experiment logs directory",  # the run's folder holds config.yaml already
@@ -29,6 +32,15 @@ def prepare() -> None:
         warnings.filterwarnings("ignore", message=message)
     for name in ("lightning.pytorch", "lightning.fabric", "timm"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Ends the program with the message alone where the input is at fault."""
+    try:
+        yield
+    except (InputError, FileNotFoundError, FileExistsError) as error:
+        raise SystemExit(f"{type(error).__name__}: {error}") from None
 
 
 def _first_existing(*paths: str) -> str:

@@ -21,6 +21,7 @@ from dali_pipelines.config import PipelineConfig, Section
 from ocr.datasets.loader import DataLoaderConfig
 from ocr.datasets.schemas import DatasetConfig
 from ocr.datasets.synthetic import SyntheticConfig
+from ocr.errors import InputError
 from ocr.losses.db_loss import LossConfig
 from ocr.models.dbnet import ModelConfig
 from ocr.postprocess.config import PostprocessConfig
@@ -53,11 +54,11 @@ class DatasetsConfig(Section):
         """The configuration of train, val, test or predict.
 
         Raises:
-            ValueError: its image_path is not set.
+            InputError: its image_path is not set.
         """
         config: DatasetConfig = getattr(self, f"{name}_dataset").config
         if not self.has_split(name):
-            raise ValueError(
+            raise InputError(
                 f"datasets.{name}_dataset.config.image_path is not set; choose a data set, for example "
                 "data=upstage dataset_base_path=FOLDER, or give the path itself"
             )

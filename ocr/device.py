@@ -5,18 +5,19 @@ from pathlib import Path
 import torch
 
 from ocr.config import Device
+from ocr.errors import InputError
 
 
 def resolve_device(device: Device, local_rank: int = 0) -> torch.device:
     """auto: a GPU where there is one.
 
     Raises:
-        ValueError: a GPU was asked for and there is none.
+        InputError: a GPU was asked for and there is none.
     """
     if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():
-        raise ValueError("device=gpu: torch sees no CUDA device; device=auto falls back to the CPU")
+        raise InputError("device=gpu: torch sees no CUDA device; device=auto falls back to the CPU")
     return torch.device("cuda", local_rank)
 
 

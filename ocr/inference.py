@@ -15,6 +15,7 @@ from ocr.config import NOT_SET, EvaluateConfig, InferenceConfig, PredictConfig, 
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.splits import build_dataset, draw_if_synthetic
 from ocr.device import resolve_device, resolve_precision
+from ocr.errors import InputError
 from ocr.models.dbnet import DBNet
 from ocr.predictions import draw_picture, write_predictions
 from ocr.training.datamodule import DBNetDataModule
@@ -33,7 +34,7 @@ def evaluate(config: EvaluateConfig, run_dir: Path) -> dict[str, Any]:
         draw_if_synthetic(settings)
         split_config = settings.datasets.split(config.split)
     if split_config.annotation_path is None:
-        raise ValueError(
+        raise InputError(
             f"datasets.{config.split}_dataset.config.annotation_path is not set; nothing to evaluate against"
         )
     dataset = build_dataset(split_config, settings, training=False, report_path=run_dir / f"audit_{config.split}.json")

@@ -6,7 +6,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from ocr.command_line import prepare
+from ocr.command_line import plain_errors, prepare
 from ocr.config import EvaluateConfig, validate_config
 from ocr.inference import evaluate
 
@@ -16,7 +16,8 @@ prepare()
 @hydra.main(config_path="../configs", config_name="evaluate", version_base="1.3")
 def main(hydra_config: DictConfig) -> None:
     config = validate_config(EvaluateConfig, hydra_config)
-    evaluate(config, Path(HydraConfig.get().runtime.output_dir))
+    with plain_errors():
+        evaluate(config, Path(HydraConfig.get().runtime.output_dir))
 
 
 if __name__ == "__main__":

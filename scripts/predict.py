@@ -6,7 +6,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from ocr.command_line import prepare
+from ocr.command_line import plain_errors, prepare
 from ocr.config import PredictConfig, validate_config
 from ocr.inference import predict
 
@@ -16,7 +16,8 @@ prepare()
 @hydra.main(config_path="../configs", config_name="predict", version_base="1.3")
 def main(hydra_config: DictConfig) -> None:
     config = validate_config(PredictConfig, hydra_config)
-    predict(config, Path(HydraConfig.get().runtime.output_dir))
+    with plain_errors():
+        predict(config, Path(HydraConfig.get().runtime.output_dir))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from ocr.command_line import prepare
+from ocr.command_line import plain_errors, prepare
 from ocr.config import TrainConfig, validate_config
 from ocr.training.fit import train
 
@@ -16,7 +16,8 @@ prepare()
 @hydra.main(config_path="../configs", config_name="train", version_base="1.3")
 def main(hydra_config: DictConfig) -> None:
     config = validate_config(TrainConfig, hydra_config)
-    train(config, Path(HydraConfig.get().runtime.output_dir))
+    with plain_errors():
+        train(config, Path(HydraConfig.get().runtime.output_dir))
 
 
 if __name__ == "__main__":

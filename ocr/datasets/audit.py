@@ -24,6 +24,7 @@ from ocr.datasets.formats import AnnotatedImage, AnnotatedWord
 from ocr.datasets.image_files import ImageHeader, InspectedImage, inspect_image
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.orientation import original_from_stored
+from ocr.errors import InputError
 from ocr.polygons import PolygonBatch
 
 logger = logging.getLogger(__name__)
@@ -152,7 +153,7 @@ class AuditReport:
         return text
 
 
-class BadDataError(ValueError):
+class BadDataError(InputError):
     """The data set is not fit for use. `report` has all findings."""
 
     def __init__(self, message: str, report: AuditReport) -> None:

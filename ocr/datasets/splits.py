@@ -8,6 +8,7 @@ from ocr.datasets.base import ValidatedOCRDataset, load_manifest
 from ocr.datasets.plan import SamplePlanner
 from ocr.datasets.schemas import DatasetConfig
 from ocr.datasets.synthetic import draw_data_set
+from ocr.errors import InputError
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ def build_dataset(
     )
     log.info("%s", report.summary())
     if not len(manifest):
-        raise ValueError(
+        raise InputError(
             f"{split_config.image_path}: no usable image; expected files ending in {split_config.image_extensions}"
         )
     planner = SamplePlanner(config.pipeline, training=training, seed=config.seed)

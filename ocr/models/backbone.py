@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from dali_pipelines.config import Section
+from ocr.errors import InputError
 
 log = logging.getLogger(__name__)
 
@@ -40,11 +41,11 @@ def build_backbone(config: BackboneConfig) -> tuple[nn.Module, list[int]]:
 def _create(name: str, *, pretrained: bool) -> nn.Module:
     if name not in timm.list_models():
         close = ", ".join(timm.list_models(f"*{name}*")[:8]) or "see timm.list_models()"
-        raise ValueError(f"model.backbone.name={name}: timm {timm.__version__} has no such model; similar: {close}")
+        raise InputError(f"model.backbone.name={name}: timm {timm.__version__} has no such model; similar: {close}")
     reductions = timm.create_model(name, features_only=True, pretrained=False).feature_info.reduction()
     missing = [stride for stride in STRIDES if stride not in reductions]
     if missing:
-        raise ValueError(
+        raise InputError(
             f"model.backbone.name={name}: features at strides {reductions}; strides {list(STRIDES)} are needed"
         )
     indices = tuple(reductions.index(stride) for stride in STRIDES)
@@ -95,7 +96,7 @@ def _load_file(backbone: nn.Module, path: Path, name: str) -> None:
     usable = {key: value for key, value in state.items() if key in wanted and value.shape == wanted[key].shape}
     missing = [key for key in wanted if key not in usable and not key.endswith("num_batches_tracked")]
     if missing:
-        raise ValueError(
+        raise InputError(
             f"model.backbone.weights={path}: {len(missing)} of {len(wanted)} tensors of {name} are absent or have another shape, "
             f"the first is {missing[0]}; is this file made for {name}?"
         )

@@ -17,7 +17,7 @@ from ocr.config import TrainConfig
 from ocr.datasets.loader import BatchLoader
 from ocr.environment import git_commit, package_versions
 from ocr.predictions import draw_picture
-from ocr.training.module import DBNetModule
+from ocr.training.module import STRICT_IOU, DBNetModule
 
 log = logging.getLogger(__name__)
 
@@ -68,10 +68,13 @@ class RunSummary(Callback):
         self._epoch: dict[str, Any] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        return {key: self.summary[key] for key in ("hmean", "precision", "recall", "best_epoch", "epochs")}
+        seen = {key: self.summary[key] for key in ("hmean", "precision", "recall", "best_epoch", "epochs")}
+        return {"summary": seen, "epoch": self._epoch}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.summary.update(state_dict)
+        self.summary.update(state_dict["summary"])
+        self._epoch = state_dict["epoch"]  # a checkpoint written after a validation lies within its epoch
+        self._train_started = time.perf_counter()
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         _loader(trainer.train_dataloader).reset_statistics()
@@ -81,10 +84,8 @@ class RunSummary(Callback):
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.fit_loop.epoch_loop._is_training_done or trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
-            self._finish_training_epoch(trainer)
-
-    def _finish_training_epoch(self, trainer: lightning.Trainer) -> None:
+        if batch_idx + 1 < trainer.num_training_batches:
+            return
         loader = _loader(trainer.train_dataloader)
         seconds = time.perf_counter() - self._train_started
         self._epoch |= {
@@ -111,7 +112,8 @@ class RunSummary(Callback):
             "val_metric_seconds": seconds.metric,
         }
         scores = {name: float(trainer.callback_metrics[f"val/{name}"]) for name in ("hmean", "precision", "recall")}
-        self._epoch |= scores
+        strict = f"hmean_iou{STRICT_IOU}"
+        self._epoch |= scores | {strict: float(trainer.callback_metrics[f"val/{strict}"])}
         if self.summary["hmean"] is None or scores["hmean"] > self.summary["hmean"]:
             self.summary |= scores | {"best_epoch": trainer.current_epoch}
 
@@ -142,6 +144,14 @@ def epoch_line(epoch: dict[str, Any], max_epochs: int | None) -> str:
             f"in {epoch['val_seconds']:.1f} s"
         )
     return line
+
+
+class ValidateLastEpoch(Callback):
+    """Validates the last epoch, whatever check_val_every_n_epoch is: a run always ends with its score."""
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if trainer.max_epochs is not None and trainer.current_epoch + 1 == trainer.max_epochs:
+            trainer.check_val_every_n_epoch = 1
 
 
 class DetectionPictures(Callback):

@@ -1,5 +1,7 @@
 """The Lightning data module: one restartable loader a split, sharded by the trainer's rank."""
 
+from typing import Any
+
 import lightning
 import torch
 
@@ -33,9 +35,22 @@ class DBNetDataModule(lightning.LightningDataModule):
         self.config = config
         self.loader = loader
         self.device_type = device_type
+        self._train_loader: BatchLoader | None = None
+        self._train_state: dict[str, int] | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the training loader is. Lightning saves this in checkpoints; the states it keeps of loaders themselves are
+        lost on loading once the schedule has asked it for the number of steps."""
+        return {"train": self._train_loader.state_dict() if self._train_loader else None}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._train_state = state_dict["train"]
 
     def train_dataloader(self) -> BatchLoader:
-        return self._loader(self.train, self.config.batch_size)
+        self._train_loader = self._loader(self.train, self.config.batch_size)
+        if self._train_state is not None:
+            self._train_loader.load_state_dict(self._train_state)
+        return self._train_loader
 
     def val_dataloader(self) -> BatchLoader:
         return self._loader(self.val, self.config.eval_batch_size)

@@ -20,7 +20,7 @@ from ocr.device import resolve_device, resolve_precision
 from ocr.environment import device_name
 from ocr.models.dbnet import build_dbnet
 from ocr.predictions import write_predictions
-from ocr.training.callbacks import DetectionPictures, ProgressBar, RunSummary
+from ocr.training.callbacks import DetectionPictures, ProgressBar, RunSummary, ValidateLastEpoch
 from ocr.training.datamodule import DBNetDataModule
 from ocr.training.module import DBNetModule
 
@@ -89,7 +89,10 @@ def build_trainer(
         ModelCheckpoint(
             run_dir / "checkpoints", filename="best", monitor="val/hmean", mode="max", enable_version_counter=False
         ),
-        ModelCheckpoint(run_dir / "checkpoints", filename="last", enable_version_counter=False),
+        ModelCheckpoint(
+            run_dir / "checkpoints", filename="last", enable_version_counter=False, save_on_train_epoch_end=True
+        ),
+        ValidateLastEpoch(),
         *more_callbacks,
         DetectionPictures(run_dir, config.logger.num_pictures),
     ]

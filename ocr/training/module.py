@@ -71,13 +71,14 @@ class DBNetModule(lightning.LightningModule):
         return self._network(images)
 
     def on_train_epoch_start(self) -> None:
+        # Not called when a run goes on in the middle of an epoch: then the loader's own state has told it the epoch.
         self.trainer.train_dataloader.set_epoch(self.current_epoch)  # type: ignore[union-attr]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         assert_targets = batch.targets
         losses = self.loss(self(batch.images), assert_targets)
         scalars = {f"train/{name}_loss": value.detach() for name, value in losses._asdict().items()}
-        self.log_dict(scalars, on_step=True, on_epoch=False, batch_size=len(batch.samples))
+        self.log_dict(scalars, on_step=True, on_epoch=True, batch_size=len(batch.samples))
         return losses.total
 
     def on_validation_epoch_start(self) -> None:

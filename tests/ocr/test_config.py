@@ -91,8 +91,18 @@ def test_each_experiment_composes(experiment):
 def test_defaults_are_those_of_the_schemas():
     prepare()
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        composed = OmegaConf.to_container(compose("train"), resolve=True)
-    for section in ("targets", "loss", "postprocess", "logger"):
+        composed = OmegaConf.to_container(compose("train", ["data=upstage"]), resolve=True)
+    for section in (
+        "pipeline",
+        "dataloader",
+        "targets",
+        "model",
+        "loss",
+        "optimizer",
+        "postprocess",
+        "trainer",
+        "logger",
+    ):
         assert composed[section] == TrainConfig().model_dump(mode="json")[section]
 
 
@@ -128,7 +138,7 @@ def test_a_wrong_value_fails_and_is_named(override, named):
 
 
 def test_several_wrong_values_are_all_named():
-    with pytest.raises(SystemExit, match=r"(?s)trainer\.max_epochs.*loss\.k"):
+    with pytest.raises(SystemExit, match=r"(?s)loss\.k.*trainer\.max_epochs"):
         load("trainer.max_epochs=-1", "loss.k=-2")
 
 

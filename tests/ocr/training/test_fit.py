@@ -235,7 +235,7 @@ def test_training_lowers_the_loss(drawn_set):
     loss, optimizer = DBLoss(config.loss), build_optimizer(model, config.optimizer)
     (batch, *_) = make_batches(drawn_set, config)
     losses = [training_step(model, loss, optimizer, batch).item() for _ in range(20)]
-    assert losses[-1] < 0.6 * losses[0]
+    assert losses[-1] < 0.8 * losses[0]
 
 
 @pytest.mark.parametrize("ema_decay", [None, 0.9])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[3] / "scripts/benchmark_targets.py"
+SCRIPT = Path(__file__).parents[2] / "scripts/benchmark_targets.py"
 
 
 def test_benchmark_shows_every_way_and_records_the_machine(
