@@ -29,7 +29,9 @@ def load_checkpoint(path: str | Path) -> tuple[TrainConfig, DBNet]:
     try:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise InputError(f"checkpoint={path}: not a readable checkpoint: {str(error).splitlines()[0]}") from error
+        raise InputError(
+            f"checkpoint={path}: not a readable checkpoint: {' '.join(str(error).split())[:200]}"
+        ) from error
     if CONFIG_KEY not in checkpoint:
         raise InputError(f"checkpoint={path}: no configuration in it; expected a file written by scripts/train.py")
     try:

@@ -12,7 +12,7 @@ postprocess    ocr/postprocess/config.py    maps -> polygons
 trainer, logger, and everything else: here
 """
 
-from typing import TYPE_CHECKING, Any, Literal, Optional, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 from pydantic import Field, ValidationError, create_model, model_validator
@@ -65,14 +65,18 @@ class DatasetsConfig(Section):
         return config
 
 
+BatchLimit = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, le=1)] | None
+
+
 class TrainerConfig(Section):
     """Handed to Lightning's Trainer; what is not described here means what it means there."""
 
     max_epochs: int = Field(default=100, ge=1)
     precision: Literal["auto", "32-true", "16-mixed", "bf16-mixed"] = "auto"
     """auto: bf16-mixed on a GPU or CPU that computes in it, else 16-mixed on a GPU and 32-true on a CPU."""
-    limit_train_batches: int | float | None = None
-    limit_val_batches: int | float | None = None
+    limit_train_batches: BatchLimit = None
+    """Batches of an epoch, or a share of them (with a decimal point); null: all."""
+    limit_val_batches: BatchLimit = None
     check_val_every_n_epoch: int = Field(default=1, ge=1)
     num_sanity_val_steps: int = Field(default=0, ge=0)
     accumulate_grad_batches: int = Field(default=1, ge=1)
@@ -83,6 +87,7 @@ class TrainerConfig(Section):
     benchmark: bool = False
     """Let cuDNN choose its kernels by timing."""
     deterministic: bool = False
+    """Use deterministic kernels where torch has them, and warn where it has not."""
     channels_last: bool = True
     """Memory format of images and weights."""
     compile: bool = False
@@ -90,7 +95,7 @@ class TrainerConfig(Section):
     devices: int | str = "auto"
     strategy: str = "auto"
     log_every_n_steps: int = Field(default=10, ge=1)
-    max_time: str | None = None
+    max_time: str | None = Field(default=None, pattern=r"^\d\d:\d\d:\d\d:\d\d$")
     """Stop after this long, DD:HH:MM:SS; the schedule does not know it."""
     fast_dev_run: bool = False
 
@@ -144,6 +149,12 @@ class TrainConfig(DataSection):
     logger: LoggerConfig = LoggerConfig()
 
     @model_validator(mode="after")
+    def _full_precision_needs_float32_images(self) -> "TrainConfig":
+        if self.trainer.precision == "32-true" and self.pipeline.output_dtype == "float16":
+            raise ValueError("trainer.precision=32-true needs pipeline.output_dtype=auto or float32, not float16")
+        return self
+
+    @model_validator(mode="after")
     def _no_cache_on_a_random_split(self) -> "TrainConfig":
         if self.datasets.train_dataset.config.cache_config.cache_transformed_tensors:
             raise ValueError(
@@ -155,10 +166,10 @@ class TrainConfig(DataSection):
 
 def _all_optional(section: type[Section], name: str) -> type[Section]:
     """The same fields, each null unless given: overrides of what a checkpoint carries."""
-    fields: dict[str, Any] = {
-        key: (Optional[field.annotation], None)  # noqa: UP045  # the annotation is known at run time only
-        for key, field in section.model_fields.items()
-    }
+    fields: dict[str, Any] = {}
+    for key, field in section.model_fields.items():
+        bounded = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
+        fields[key] = (Optional[bounded], None)  # noqa: UP045  # the annotation is known at run time only
     return create_model(name, __base__=Section, **fields)
 
 

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import torch
 
+from dali_pipelines.config import PipelineConfig
 from ocr.config import Device
 from ocr.errors import InputError
 
 
-def resolve_device(device: Device, local_rank: int = 0) -> torch.device:
+def resolve_device(device: Device) -> torch.device:
     """auto: a GPU where there is one.
 
     Raises:
@@ -18,7 +19,7 @@ def resolve_device(device: Device, local_rank: int = 0) -> torch.device:
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise InputError("device=gpu: torch sees no CUDA device; device=auto falls back to the CPU")
-    return torch.device("cuda", local_rank)
+    return torch.device("cuda", 0)
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
@@ -28,6 +29,13 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     if device.type == "cuda":
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
     return "bf16-mixed" if _cpu_computes_bfloat16() else "32-true"
+
+
+def resolve_pipeline(pipeline: PipelineConfig, precision: str) -> PipelineConfig:
+    """The pipeline whose images suit the precision: float32 throughout for 32-true."""
+    if precision == "32-true" and pipeline.output_dtype == "auto":
+        return pipeline.model_copy(update={"output_dtype": "float32"})
+    return pipeline
 
 
 def _cpu_computes_bfloat16() -> bool:

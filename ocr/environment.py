@@ -2,7 +2,7 @@
 
 import platform
 import subprocess
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import llvmlite.binding  # type: ignore[import-untyped]  # no types are published
@@ -21,9 +21,16 @@ PACKAGES = (
 )
 
 
-def package_versions() -> dict[str, str]:
-    """Python's version and those of the packages that results depend on."""
-    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+def package_versions() -> dict[str, str | None]:
+    """Python's version and those of the packages that results depend on; None for one that is installed under another name."""
+    return {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def device_name(device: torch.device) -> str:

@@ -7,17 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.callbacks import Callback, RichProgressBar
 from rich.progress import track
 
 from ocr.checkpoint import load_checkpoint
-from ocr.config import NOT_SET, EvaluateConfig, InferenceConfig, PredictConfig, TrainConfig
+from ocr.config import NOT_SET, DataSection, DatasetsConfig, EvaluateConfig, InferenceConfig, PredictConfig, TrainConfig
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.splits import build_dataset, draw_if_synthetic
-from ocr.device import resolve_device, resolve_precision
+from ocr.device import resolve_device, resolve_pipeline, resolve_precision
 from ocr.errors import InputError
 from ocr.models.dbnet import DBNet
-from ocr.predictions import draw_picture, write_predictions
+from ocr.predictions import draw_picture, save_picture, write_predictions
+from ocr.training.callbacks import DetectionPictures
 from ocr.training.datamodule import DBNetDataModule
 from ocr.training.module import STRICT_IOU, DBNetModule
 
@@ -26,23 +27,25 @@ log = logging.getLogger(__name__)
 
 def evaluate(config: EvaluateConfig, run_dir: Path) -> dict[str, Any]:
     """The metrics of a checkpoint on one split; writes metrics.json, predictions.json and pictures/ below `run_dir`."""
+    log.info("writing to %s", run_dir)
     settings, model = _restore(config)
-    if config.datasets.has_split(config.split):
-        draw_if_synthetic(config)
-        split_config = config.datasets.split(config.split)
-    else:
-        draw_if_synthetic(settings)
-        split_config = settings.datasets.split(config.split)
+    source = _data_of(config, settings)
+    draw_if_synthetic(source)
+    split_config = source.datasets.split(config.split)
     if split_config.annotation_path is None:
         raise InputError(
             f"datasets.{config.split}_dataset.config.annotation_path is not set; nothing to evaluate against"
         )
     dataset = build_dataset(split_config, settings, training=False, report_path=run_dir / f"audit_{config.split}.json")
     module = DBNetModule(model, settings, dataset.manifest)
-    trainer, data = _trainer(settings, dataset)
+    trainer, data = _trainer(settings, dataset, DetectionPictures(run_dir, num_pictures=settings.logger.num_pictures))
     (scores,) = trainer.validate(module, datamodule=data, verbose=False)
     metrics: dict[str, Any] = {name: scores[f"val/{name}"] for name in ("hmean", "precision", "recall")}
-    metrics |= {f"hmean_iou{STRICT_IOU}": scores[f"val/hmean_iou{STRICT_IOU}"], "images": len(dataset)}
+    metrics |= {
+        f"hmean_iou{STRICT_IOU}": scores[f"val/hmean_iou{STRICT_IOU}"],
+        "images": len(module.evaluation.detections_original),
+        "failed_files": data.evaluation_failures,
+    }
     run_dir.mkdir(parents=True, exist_ok=True)
     (run_dir / "metrics.json").write_text(json.dumps(metrics, indent=1))
     write_predictions(run_dir / "predictions.json", dataset.manifest, module.evaluation.detections_original)
@@ -50,7 +53,7 @@ def evaluate(config: EvaluateConfig, run_dir: Path) -> dict[str, Any]:
         "hmean %.4f, precision %.4f, recall %.4f at IoU 0.5; hmean %.4f at IoU %.1f; %d images",
         *(metrics[name] for name in ("hmean", "precision", "recall", f"hmean_iou{STRICT_IOU}")),
         STRICT_IOU,
-        len(dataset),
+        metrics["images"],
     )
     log.info("everything is in %s", run_dir)
     return metrics
@@ -62,6 +65,11 @@ def predict(config: PredictConfig, run_dir: Path) -> Path:
     if folder == NOT_SET:
         folder = config.datasets.split("predict").image_path
     output = run_dir if config.output == NOT_SET else Path(config.output)
+    if output.resolve().is_relative_to(Path(folder).resolve()):
+        raise InputError(
+            f"output={output} lies in the folder of images, {folder}; the next run would read its own pictures"
+        )
+    log.info("writing to %s", output)
     settings, model = _restore(config)
     template = config.datasets.predict_dataset.config
     split_config = template.model_copy(update={"image_path": folder, "annotation_path": None})
@@ -74,49 +82,57 @@ def predict(config: PredictConfig, run_dir: Path) -> Path:
     if config.draw:
         for index in track(sorted(found), "drawing", disable=not sys.stderr.isatty()):
             picture = draw_picture(dataset.load_image(index).image_array, found[index])
-            target = (output / dataset.manifest.filenames[index]).with_suffix(".jpg")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            picture.save(target, quality=90)
+            save_picture(picture, output / "pictures", dataset.manifest.filenames[index])
     num_found = sum(len(detections.polygons) for detections in found.values())
     log.info("%d texts found in %d images; everything is in %s", num_found, len(found), output)
     return output
+
+
+def _data_of(config: EvaluateConfig, settings: TrainConfig) -> DataSection:
+    """The data to evaluate on: as given or, where nothing is given, as the checkpoint was trained."""
+    if config.datasets.has_split(config.split):
+        return config
+    if config.dataset_base_path != NOT_SET or config.datasets != DatasetsConfig():
+        raise InputError(
+            f"datasets.{config.split}_dataset.config.image_path is not set though other keys of the data set are; add "
+            "data=upstage (or another), or give nothing to take the data set the checkpoint was trained with"
+        )
+    return settings
 
 
 def _restore(config: InferenceConfig) -> tuple[TrainConfig, DBNet]:
     """The checkpoint's configuration with this command's overrides, and its network."""
     settings, model = load_checkpoint(config.checkpoint)
     given = {name: value for name, value in config.postprocess if value is not None}
-    pipeline, dataloader, trainer = {}, {}, {}
-    if config.image_size is not None:
-        pipeline["image_size"] = config.image_size
-    if config.batch_size is not None:
-        dataloader["eval_batch_size"] = config.batch_size
-    if config.precision is not None:
-        trainer["precision"] = config.precision
+    pipeline: dict[str, Any] = {} if config.image_size is None else {"image_size": config.image_size}
+    dataloader: dict[str, Any] = {} if config.batch_size is None else {"eval_batch_size": config.batch_size}
+    precision = resolve_precision(config.precision or settings.trainer.precision, resolve_device(config.device))
     return settings.model_copy(
         update={
             "device": config.device,
             "loader": config.loader or settings.loader,
-            "pipeline": settings.pipeline.model_copy(update=pipeline),
+            "pipeline": resolve_pipeline(settings.pipeline.model_copy(update=pipeline), precision),
             "dataloader": settings.dataloader.model_copy(update=dataloader),
-            "trainer": settings.trainer.model_copy(update=trainer),
+            "trainer": settings.trainer.model_copy(update={"precision": precision}),
             "postprocess": settings.postprocess.model_copy(update=given),
         }
     ), model
 
 
-def _trainer(settings: TrainConfig, dataset: ValidatedOCRDataset) -> tuple[lightning.Trainer, DBNetDataModule]:
+def _trainer(
+    settings: TrainConfig, dataset: ValidatedOCRDataset, *callbacks: Callback
+) -> tuple[lightning.Trainer, DBNetDataModule]:
     device = resolve_device(settings.device)
     interactive = sys.stderr.isatty()
     trainer = lightning.Trainer(
         accelerator="gpu" if device.type == "cuda" else "cpu",
         devices=1,
-        precision=resolve_precision(settings.trainer.precision, device),  # type: ignore[arg-type]
+        precision=settings.trainer.precision,  # type: ignore[arg-type]
         logger=False,
-        callbacks=[RichProgressBar()] if interactive else None,
+        callbacks=[*callbacks, RichProgressBar()] if interactive else list(callbacks),
         enable_progress_bar=interactive,
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
-    data = DBNetDataModule(None, dataset, settings.dataloader, loader=settings.loader, device_type=device.type)
+    data = DBNetDataModule(None, dataset, settings.dataloader, loader=settings.loader)
     return trainer, data

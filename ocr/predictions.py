@@ -50,6 +50,13 @@ def draw_picture(
     return picture
 
 
+def save_picture(picture: Image.Image, directory: Path, filename: str) -> None:
+    """Saves the picture as `directory`/`filename`.jpg; the whole name is kept, so that a.png and a.jpg stay apart."""
+    target = directory / f"{filename}.jpg"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(target, quality=90)
+
+
 def _outlines(
     detections: Detections, truth: list[FloatArray], ignore: np.ndarray | None
 ) -> Iterator[tuple[FloatArray, tuple[int, int, int]]]:

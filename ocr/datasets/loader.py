@@ -44,10 +44,6 @@ class Batch:
     targets: TargetMaps | None
     """On the device; padded samples have empty masks. None outside of training."""
 
-    @property
-    def input_size(self) -> tuple[int, int]:
-        return self.images.shape[2], self.images.shape[3]
-
 
 class ImageLoader(Protocol):
     """Executes a plan. `DaliLoader` and `TorchLoader` give the same images for the same plan."""

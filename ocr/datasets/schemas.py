@@ -68,6 +68,8 @@ class DatasetConfig(Section):
         unsupported = [name for name in names if getattr(self, name)]
         if self.cache_config.cache_transformed_tensors:
             unsupported.append("cache_config.cache_transformed_tensors")
+        if self.cache_config.log_statistics_every_n is not None:
+            unsupported.append("cache_config.log_statistics_every_n")
         return unsupported
 
 

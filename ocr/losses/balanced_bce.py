@@ -26,7 +26,9 @@ def hard_negative_weights(logits: Tensor, negatives: Tensor, num_hard: Tensor) -
     counts = torch.histc(counted, NUM_BINS, -LOGIT_RANGE, LOGIT_RANGE)
     above = counts.flip(0).cumsum(0).flip(0) - counts
     shares = ((num_hard - above) / counts.clamp(min=1)).clamp(0, 1)
-    bins = ((clipped + LOGIT_RANGE) * (NUM_BINS / (2 * LOGIT_RANGE))).long().clamp(max=NUM_BINS - 1)
+    bins = (
+        ((clipped + LOGIT_RANGE) * (NUM_BINS / (2 * LOGIT_RANGE))).long().clamp(0, NUM_BINS - 1)
+    )  # also of a NaN: the loss is to show it
     return shares[bins] * negatives
 
 

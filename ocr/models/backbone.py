@@ -5,6 +5,7 @@ import socket
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import huggingface_hub.constants
 import timm
@@ -75,6 +76,8 @@ def _create_pretrained(name: str) -> nn.Module | None:
 
 def _hub_answers(endpoint: str) -> bool:
     address = urlsplit(endpoint)
+    if address.scheme in getproxies():
+        return True  # the proxy answers for it
     try:
         socket.create_connection((address.hostname or "", address.port or 443), PROBE_SECONDS).close()
     except OSError:

@@ -3,20 +3,21 @@
 import hashlib
 import json
 import logging
+import shutil
 import time
 from pathlib import Path
 from typing import Any
 
 import lightning
 import numpy as np
-from lightning.pytorch.callbacks import Callback, RichProgressBar
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from ocr.config import TrainConfig
 from ocr.datasets.loader import BatchLoader
 from ocr.environment import git_commit, package_versions
-from ocr.predictions import draw_picture
+from ocr.predictions import draw_picture, save_picture
 from ocr.training.module import STRICT_IOU, DBNetModule
 
 log = logging.getLogger(__name__)
@@ -28,22 +29,27 @@ class ProgressBar(RichProgressBar):
     def __init__(self) -> None:
         super().__init__(refresh_rate=5)
         self._epoch_started = time.perf_counter()
+        self._shown: dict[str, Any] = {}
+        self._shown_at = 0.0
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         super().on_train_epoch_start(trainer, pl_module)
         self._epoch_started = time.perf_counter()
 
     def get_metrics(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> dict[str, Any]:
-        metrics = super().get_metrics(trainer, pl_module)
-        metrics.pop("v_num", None)
+        # Lightning asks after each batch; reading the loss waits for the device, so twice a second is enough.
+        now = time.perf_counter()
+        if now - self._shown_at < 0.5:
+            return self._shown
+        metrics: dict[str, Any] = {}
         callback_metrics = trainer.callback_metrics
         for shown, name in (("loss", "train/total_loss"), ("hmean", "val/hmean")):
             if name in callback_metrics:
                 metrics[shown] = f"{callback_metrics[name].item():.3f}"
         loader = trainer.train_dataloader
         if isinstance(loader, BatchLoader):
-            elapsed = time.perf_counter() - self._epoch_started
-            metrics["waiting"] = f"{loader.wait_seconds / max(elapsed, 1e-9):.0%}"
+            metrics["waiting"] = f"{loader.wait_seconds / max(now - self._epoch_started, 1e-9):.0%}"
+        self._shown, self._shown_at = metrics, now
         return metrics
 
 
@@ -58,6 +64,7 @@ class RunSummary(Callback):
             "recall": None,
             "best_epoch": None,
             "epochs": [],
+            "failed_files": {},
             "device": device,
             "versions": package_versions(),
             "git_commit": git_commit(),
@@ -81,10 +88,9 @@ class RunSummary(Callback):
         self._train_started = time.perf_counter()
         self._epoch = {"epoch": trainer.current_epoch}
 
-    def on_train_batch_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if batch_idx + 1 < trainer.num_training_batches:
+    def _finish_training(self, trainer: lightning.Trainer) -> None:
+        """The training figures of the epoch, once: at its validation or, without one, at its end."""
+        if "train_seconds" in self._epoch:
             return
         loader = _loader(trainer.train_dataloader)
         seconds = time.perf_counter() - self._train_started
@@ -93,8 +99,11 @@ class RunSummary(Callback):
             "train_data_wait_seconds": loader.wait_seconds,
             "train_images_per_second": loader.num_images * trainer.world_size / seconds,
         }
+        self.summary["failed_files"] |= loader.failures
 
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if trainer.training and not trainer.sanity_checking:
+            self._finish_training(trainer)
         for loader in _as_list(trainer.val_dataloaders):
             loader.reset_statistics()
         self._val_started = time.perf_counter()
@@ -102,11 +111,11 @@ class RunSummary(Callback):
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if trainer.sanity_checking:
             return
-        assert isinstance(pl_module, DBNetModule)
-        seconds = pl_module.evaluation.seconds
+        loaders = _as_list(trainer.val_dataloaders)
+        seconds = _module(pl_module).evaluation.seconds
         self._epoch |= {
             "val_seconds": time.perf_counter() - self._val_started,
-            "val_data_wait_seconds": sum(loader.wait_seconds for loader in _as_list(trainer.val_dataloaders)),
+            "val_data_wait_seconds": sum(loader.wait_seconds for loader in loaders),
             "val_forward_seconds": seconds.forward,
             "val_postprocess_seconds": seconds.postprocess,
             "val_metric_seconds": seconds.metric,
@@ -116,18 +125,22 @@ class RunSummary(Callback):
         self._epoch |= scores | {strict: float(trainer.callback_metrics[f"val/{strict}"])}
         if self.summary["hmean"] is None or scores["hmean"] > self.summary["hmean"]:
             self.summary |= scores | {"best_epoch": trainer.current_epoch}
+        for loader in loaders:
+            self.summary["failed_files"] |= loader.failures
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self._finish_training(trainer)
         # The tensor caches will count here; nothing is cached yet.
         self._epoch |= {"cache_hits": 0, "cache_misses": 0, "cache_bytes": 0}
         self._epoch["train_loss"] = float(trainer.callback_metrics["train/total_loss"])
         self.summary["epochs"].append(self._epoch)
-        self._write()
+        self.write()
         if trainer.is_global_zero:
             log.info("%s", epoch_line(self._epoch, trainer.max_epochs))
 
     @rank_zero_only
-    def _write(self) -> None:
+    def write(self) -> None:
+        """Brings summary.json up to date."""
         self.path.write_text(json.dumps(self.summary, indent=1))
 
 
@@ -146,8 +159,25 @@ def epoch_line(epoch: dict[str, Any], max_epochs: int | None) -> str:
     return line
 
 
+class BestCheckpoint(ModelCheckpoint):
+    """best.ckpt. A resumed run has a folder of its own: the best checkpoint so far moves in, with its score."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        best_so_far, score = Path(state_dict["best_model_path"]), state_dict["best_model_score"]
+        if best_so_far.is_file() and score is not None and self.dirpath is not None:
+            moved = Path(self.dirpath) / best_so_far.name
+            if moved != best_so_far:
+                moved.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(best_so_far, moved)
+            best = {"best_model_path": str(moved), "best_k_models": {str(moved): score}, "dirpath": self.dirpath}
+            super().load_state_dict(state_dict | best | {"kth_best_model_path": str(moved)})
+
+
 class ValidateLastEpoch(Callback):
     """Validates the last epoch, whatever check_val_every_n_epoch is: a run always ends with its score."""
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self.on_train_epoch_start(trainer, pl_module)  # which is not called on a resume in the middle of the last epoch
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if trainer.max_epochs is not None and trainer.current_epoch + 1 == trainer.max_epochs:
@@ -163,21 +193,25 @@ class DetectionPictures(Callback):
 
     @rank_zero_only
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        assert isinstance(pl_module, DBNetModule)
         dataset = _as_list(trainer.val_dataloaders)[0].dataset
-        found = pl_module.evaluation.detections_original
+        found = _module(pl_module).evaluation.detections_original
         for index in sorted(found)[: self.num_pictures]:
             pixels = dataset.load_image(index).image_array
             truth = dataset.manifest.polygons
             picture = draw_picture(pixels, found[index], truth.polygons_of(index), truth.ignore_of(index))
-            name = Path(dataset.manifest.filenames[index]).stem
-            self.directory.mkdir(exist_ok=True)
-            picture.save(self.directory / f"{name}.jpg", quality=90)
+            name = dataset.manifest.filenames[index]
+            save_picture(picture, self.directory, name)
             for logger in trainer.loggers:
                 if isinstance(logger, TensorBoardLogger):
                     logger.experiment.add_image(
                         f"val/{name}", np.asarray(picture), trainer.global_step, dataformats="HWC"
                     )
+
+
+def _module(module: lightning.LightningModule) -> DBNetModule:
+    if not isinstance(module, DBNetModule):
+        raise TypeError(f"the trainer's module is a {type(module).__name__}; a DBNetModule is needed")
+    return module
 
 
 def _loader(loader: Any) -> BatchLoader:

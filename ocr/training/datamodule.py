@@ -17,7 +17,6 @@ class DBNetDataModule(lightning.LightningDataModule):
         train, val: audited data sets; None where the split is not used.
         config: batch sizes and workers.
         loader: dali or torch.
-        device_type: cuda or cpu; a rank takes the GPU of its local rank.
     """
 
     def __init__(
@@ -27,14 +26,14 @@ class DBNetDataModule(lightning.LightningDataModule):
         config: DataLoaderConfig,
         *,
         loader: LoaderName,
-        device_type: str,
     ) -> None:
         super().__init__()
         self.train = train
         self.val = val
         self.config = config
         self.loader = loader
-        self.device_type = device_type
+        self.evaluation_failures: dict[str, str] = {}
+        """Reason for each file that failed while it was evaluated."""
         self._train_loader: BatchLoader | None = None
         self._train_state: dict[str, int] | None = None
 
@@ -53,7 +52,9 @@ class DBNetDataModule(lightning.LightningDataModule):
         return self._train_loader
 
     def val_dataloader(self) -> BatchLoader:
-        return self._loader(self.val, self.config.eval_batch_size)
+        loader = self._loader(self.val, self.config.eval_batch_size)
+        self.evaluation_failures = loader.failures
+        return loader
 
     def predict_dataloader(self) -> BatchLoader:
         return self.val_dataloader()
@@ -64,15 +65,15 @@ class DBNetDataModule(lightning.LightningDataModule):
     def _loader(self, dataset: ValidatedOCRDataset | None, batch_size: int) -> BatchLoader:
         if dataset is None:
             raise ValueError("this data module was built without the split that the trainer asks for")
-        rank, num_ranks, local_rank = 0, 1, 0
-        if self.trainer is not None:
-            rank, num_ranks, local_rank = self.trainer.global_rank, self.trainer.world_size, self.trainer.local_rank
+        if self.trainer is None:
+            raise RuntimeError("a trainer must have this data module: it knows the device and the rank")
         return BatchLoader(
             dataset,
             loader=self.loader,
             batch_size=batch_size,
             num_workers=self.config.num_workers,
-            device=torch.device("cuda", local_rank) if self.device_type == "cuda" else torch.device("cpu"),
-            rank=rank,
-            num_ranks=num_ranks,
+            device=self.trainer.strategy.root_device,
+            rank=self.trainer.global_rank,
+            num_ranks=self.trainer.world_size,
+            skip_failures=dataset.config.on_bad_sample != "error",
         )

@@ -4,6 +4,7 @@ import json
 import logging
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,11 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from ocr.config import LoggerConfig, TrainConfig
 from ocr.datasets.splits import build_dataset, draw_if_synthetic
-from ocr.device import resolve_device, resolve_precision
+from ocr.device import resolve_device, resolve_pipeline, resolve_precision
 from ocr.environment import device_name
 from ocr.models.dbnet import build_dbnet
 from ocr.predictions import write_predictions
-from ocr.training.callbacks import DetectionPictures, ProgressBar, RunSummary, ValidateLastEpoch
+from ocr.training.callbacks import BestCheckpoint, DetectionPictures, ProgressBar, RunSummary, ValidateLastEpoch
 from ocr.training.datamodule import DBNetDataModule
 from ocr.training.module import DBNetModule
 
@@ -38,19 +39,20 @@ def train(config: TrainConfig, run_dir: Path, callbacks: Sequence[Callback] = ()
     run_dir.mkdir(parents=True, exist_ok=True)
     (run_dir / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
     lightning.seed_everything(config.seed, verbose=False)
+    if config.resume is not None and not Path(config.resume).is_file():
+        raise FileNotFoundError(f"resume={config.resume}: no such checkpoint")
     device = resolve_device(config.device)
     precision = resolve_precision(config.trainer.precision, device)
 
     draw_if_synthetic(config)
+    suited = config.model_copy(update={"pipeline": resolve_pipeline(config.pipeline, precision)})
     splits = {
         name: build_dataset(
-            config.datasets.split(name), config, training=name == "train", report_path=run_dir / f"audit_{name}.json"
+            config.datasets.split(name), suited, training=name == "train", report_path=run_dir / f"audit_{name}.json"
         )
         for name in ("train", "val")
     }
-    data = DBNetDataModule(
-        splits["train"], splits["val"], config.dataloader, loader=config.loader, device_type=device.type
-    )
+    data = DBNetDataModule(splits["train"], splits["val"], config.dataloader, loader=config.loader)
     model = build_dbnet(config.model, config.targets.map_stride)
     module = DBNetModule(model, config, splits["val"].manifest)
     summary = RunSummary(config, run_dir, device_name(device))
@@ -64,8 +66,14 @@ def train(config: TrainConfig, run_dir: Path, callbacks: Sequence[Callback] = ()
         config.loader,
         device_name(device),
     )
-    trainer.fit(module, datamodule=data, ckpt_path=config.resume, weights_only=False)
+    warnings.filterwarnings(
+        "ignore", message="`ModelCheckpoint\\(monitor='val/hmean'\\)` could not find"
+    )  # before it is known
+    trainer.fit(module, datamodule=data, ckpt_path=config.resume, weights_only=True)
 
+    if summary.summary["hmean"] is None:  # stopped before the first validation
+        trainer.validate(module, datamodule=data, verbose=False)
+        summary.write()
     if trainer.is_global_zero:
         write_predictions(run_dir / "predictions.json", splits["val"].manifest, module.evaluation.detections_original)
         result = summary.summary
@@ -86,8 +94,13 @@ def build_trainer(
     """Lightning's trainer with this run's callbacks and loggers."""
     settings = config.trainer
     callbacks: list[Callback] = [
-        ModelCheckpoint(
-            run_dir / "checkpoints", filename="best", monitor="val/hmean", mode="max", enable_version_counter=False
+        BestCheckpoint(
+            run_dir / "checkpoints",
+            filename="best",
+            monitor="val/hmean",
+            mode="max",
+            enable_version_counter=False,
+            save_on_train_epoch_end=True,  # not within the epoch: a run resumed there would train nothing in it
         ),
         ModelCheckpoint(
             run_dir / "checkpoints", filename="last", enable_version_counter=False, save_on_train_epoch_end=True
@@ -100,7 +113,7 @@ def build_trainer(
     if loggers:
         callbacks.append(LearningRateMonitor("step"))
     if settings.ema_decay is not None:
-        callbacks.append(EMAWeightAveraging(decay=settings.ema_decay))
+        callbacks.append(EMAWeightAveraging(device, decay=settings.ema_decay))
     interactive = sys.stderr.isatty()
     if interactive:
         callbacks.append(ProgressBar())
@@ -118,7 +131,7 @@ def build_trainer(
         accumulate_grad_batches=settings.accumulate_grad_batches,
         gradient_clip_val=settings.gradient_clip_val,
         benchmark=settings.benchmark,
-        deterministic=settings.deterministic,
+        deterministic="warn" if settings.deterministic else None,
         log_every_n_steps=settings.log_every_n_steps,
         fast_dev_run=settings.fast_dev_run,
         use_distributed_sampler=False,  # the plan shards

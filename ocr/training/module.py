@@ -62,21 +62,21 @@ class DBNetModule(lightning.LightningModule):
         self.evaluation = EvaluationResult()
         if config.trainer.channels_last:
             self.model.to(memory_format=torch.channels_last)
-        self._network = torch.compile(model) if config.trainer.compile else model
+        if config.trainer.compile:
+            self.model.compile()  # in place: the names in checkpoints stay
 
     def forward(self, images: Tensor) -> DBMaps:
         """The maps of (B, 3, H, W) normalised images."""
         if self.config.trainer.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
-        return self._network(images)
+        return self.model(images)
 
     def on_train_epoch_start(self) -> None:
         # Not called when a run goes on in the middle of an epoch: then the loader's own state has told it the epoch.
         self.trainer.train_dataloader.set_epoch(self.current_epoch)  # type: ignore[union-attr]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        assert_targets = batch.targets
-        losses = self.loss(self(batch.images), assert_targets)
+        losses = self.loss(self(batch.images), batch.targets)
         scalars = {f"train/{name}_loss": value.detach() for name, value in losses._asdict().items()}
         self.log_dict(scalars, on_step=True, on_epoch=True, batch_size=len(batch.samples))
         return losses.total

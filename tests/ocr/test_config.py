@@ -126,6 +126,9 @@ def test_a_wrong_key_fails_and_is_named(override):
         ("trainer.precision=64", "trainer.precision"),
         ("pipeline.image_size=650", "pipeline.image_size"),
         ("loader=fast", "loader"),
+        ("trainer.limit_val_batches=-1", "trainer.limit_val_batches"),
+        ("trainer.limit_train_batches=1.5", "trainer.limit_train_batches"),
+        ("trainer.max_time=soon", "trainer.max_time"),
         ("datasets.val_dataset.config.cache_config.log_statistics_every_n=0", "log_statistics_every_n"),
         ("targets.shrink_ratio=1.5", "targets.shrink_ratio"),
         ("datasets.train_dataset.config.cache_config.cache_transformed_tensors=true", "augmented at random"),
@@ -157,6 +160,24 @@ def test_inference_overrides_are_null_unless_given():
     given = {key: value for key, value in config.postprocess if value is not None}
     assert given == {"box_thresh": 0.5}
     assert load("checkpoint=a.ckpt", "images=in", "output=out", name="predict", schema=PredictConfig).output == "out"
+
+
+@pytest.mark.parametrize("name", ["evaluate", "predict"])
+def test_each_data_set_composes_with_the_other_commands(name):
+    schema = {"evaluate": EvaluateConfig, "predict": PredictConfig}[name]
+    for data in ("synthetic", "upstage", "icdar"):
+        config = load(f"data={data}", "checkpoint=a.ckpt", name=name, schema=schema)
+        assert config.datasets.has_split("val")
+
+
+def test_overrides_of_a_checkpoint_keep_their_bounds():
+    with pytest.raises(SystemExit, match=r"postprocess\.bin_thresh"):
+        load("checkpoint=a.ckpt", "postprocess.bin_thresh=5", name="evaluate", schema=EvaluateConfig)
+
+
+def test_float16_images_and_full_precision_exclude_each_other():
+    with pytest.raises(SystemExit, match="output_dtype"):
+        load("trainer.precision=32-true", "pipeline.output_dtype=float16")
 
 
 def test_sections_are_frozen():

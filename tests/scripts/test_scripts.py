@@ -71,12 +71,26 @@ def test_predict_writes_predictions_and_a_picture_for_each_image(trained):
     images = json.loads((cwd / "found" / "predictions.json").read_text())["images"]
     names = sorted(path.name for path in (cwd / "outputs/synthetic/images/val").iterdir())
     assert sorted(images) == names
-    assert sorted(path.name for path in (cwd / "found").glob("*.jpg")) == names
+    assert sorted(path.name for path in (cwd / "found" / "pictures").iterdir()) == [f"{name}.jpg" for name in names]
     for entry in images.values():
         for key, word in entry["words"].items():
             assert len(key) == 4
             assert len(word["points"]) >= 4
             assert 0 <= word["confidence"] <= 1
+
+
+def test_predict_does_not_write_among_the_images(trained):
+    cwd, _ = trained
+    images = cwd / "outputs/synthetic/images/val"
+    before = {path: path.read_bytes() for path in images.iterdir()}
+    command = [sys.executable, str(ROOT / "scripts" / "predict.py"), "checkpoint=run/checkpoints/last.ckpt"]
+    done = subprocess.run(
+        [*command, f"images={images}", f"output={images}"], cwd=cwd, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode != 0
+    assert "lies in the folder of images" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert {path: path.read_bytes() for path in images.iterdir()} == before
 
 
 def test_a_wrong_value_ends_with_its_name_and_no_traceback(tmp_path):

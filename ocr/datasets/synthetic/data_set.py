@@ -52,7 +52,7 @@ def draw_data_set(config: SyntheticConfig, directory: Path, num_workers: int = 0
     if not (root / _SIGNATURE).exists() and any(not path.name.startswith(_TEMPORARY) for path in root.iterdir()):
         raise FileExistsError(
             f"{root}: is not empty and holds no {_SIGNATURE}, so it is not a drawn data set; "
-            "name another folder to draw into"
+            "add data=upstage (or another) to train on what is there, or name another folder to draw into"
         )
     with tempfile.TemporaryDirectory(prefix=_TEMPORARY, dir=root) as temporary:
         drawn = Path(temporary)

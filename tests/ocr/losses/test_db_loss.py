@@ -63,6 +63,13 @@ def test_an_empty_mask_and_a_batch_without_text_give_finite_losses_and_gradients
             assert losses.total == 0
 
 
+def test_a_nan_reaches_the_loss_instead_of_crashing():
+    # In float16 training the gradient scaler has to see it to skip the step.
+    logits = torch.randn(1, 8, 8)
+    logits[0, 0, 0] = float("nan")
+    assert torch.isnan(balanced_bce(logits, torch.zeros(1, 8, 8), torch.ones(1, 8, 8), 3.0))
+
+
 def test_dice_of_a_case_worked_by_hand():
     prediction, target = torch.tensor([[[1.0, 0.5, 0.0]]]), torch.tensor([[[1.0, 1.0, 1.0]]])
     mask = torch.tensor([[[1.0, 1.0, 0.0]]])

@@ -168,6 +168,32 @@ def test_a_run_stopped_in_the_middle_of_an_epoch_ends_as_the_uninterrupted_one(f
     assert all(torch.equal(whole[key], rest[key]) for key in whole)
 
 
+@pytest.mark.parametrize("checkpoint", ["best.ckpt", "last.ckpt"])
+def test_a_run_that_validates_seldom_can_be_resumed_and_keeps_its_best(drawn_set, tmp_path, checkpoint):
+    seldom = {"max_epochs": 3, "check_val_every_n_epoch": 2}
+    train(make_config(drawn_set, trainer=seldom), tmp_path / "first")
+    path = tmp_path / "first" / "checkpoints" / checkpoint
+    longer = make_config(drawn_set, trainer=seldom | {"max_epochs": 5}, resume=str(path))
+    summary = train(longer, tmp_path / "resumed")
+    assert [epoch["epoch"] for epoch in summary["epochs"]] == [0, 1, 2, 3, 4]
+    assert summary["epochs"][-1].get("hmean") is not None
+    assert (tmp_path / "resumed" / "checkpoints" / "best.ckpt").is_file()
+
+
+def test_a_run_stopped_by_the_clock_still_ends_with_a_score(drawn_set, tmp_path):
+    config = make_config(
+        drawn_set, trainer={"max_epochs": 1000, "max_time": "00:00:00:01", "check_val_every_n_epoch": 999}
+    )
+    summary = train(config, tmp_path)
+    assert summary["hmean"] is not None
+    assert (tmp_path / "checkpoints" / "last.ckpt").is_file()
+
+
+def test_a_missing_checkpoint_to_resume_from_is_named_before_anything_else(drawn_set, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"resume=nowhere\.ckpt"):
+        train(make_config(drawn_set, resume="nowhere.ckpt"), tmp_path)
+
+
 class ForbidHostSync(TorchDispatchMode):
     """Raises at each operation that would wait for the device."""
 
