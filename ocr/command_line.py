@@ -16,7 +16,7 @@ NOT_FOR_USERS = (
     "Experiment logs directory",  # the run's folder holds config.yaml already
     "The number of training batches",  # fewer than log_every_n_steps
     "`isinstance(treespec, LeafSpec)` is deprecated",  # inside Lightning
-    "The '.*_dataloader' does not have many workers",  # DALI's threads do the work
+    "The dirpath has changed from",  # on a resume; BestCheckpoint sees to it
 )
 """Warnings of libraries that are true and of no use to who runs a script."""
 

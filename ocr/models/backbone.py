@@ -59,16 +59,14 @@ def _create_pretrained(name: str) -> nn.Module | None:
     was_offline, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, not _hub_answers(constants.ENDPOINT)
     try:
         return _create(name, pretrained=True)
-    except (
-        OSError,
-        RuntimeError,
-    ) as error:  # hub errors derive from OSError; timm raises RuntimeError without a weight file
+    # The hub's errors derive from OSError; timm raises RuntimeError for a model without published weights.
+    except (OSError, RuntimeError) as error:
         log.warning(
-            "%s starts from random weights: timm's weights are neither reachable nor in the local cache (%s). Training takes "
-            "longer; model.backbone.weights=FILE loads a file, model.backbone.weights=null silences this.",
+            "%s starts from random weights: timm's are neither reachable nor in the local cache. Training takes longer; "
+            "model.backbone.weights=FILE loads a file, model.backbone.weights=null silences this",
             name,
-            " ".join(str(error).split())[:200],
         )
+        log.debug("timm's weights: %s", error)
         return None
     finally:
         constants.HF_HUB_OFFLINE = was_offline

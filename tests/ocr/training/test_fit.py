@@ -15,6 +15,7 @@ from ocr.datasets.plan import SamplePlanner
 from ocr.losses.db_loss import DBLoss
 from ocr.models.dbnet import build_dbnet
 from ocr.training.fit import train
+from ocr.training.module import DBNetModule
 from ocr.training.optimizer import build_optimizer
 
 
@@ -229,6 +230,21 @@ def test_a_training_step_asks_nothing_of_the_device(drawn_set):
     with ForbidHostSync():
         maps = model(batch.images)
         loss(maps, batch.targets).total.backward()
+
+
+def test_the_module_s_training_step_asks_nothing_of_the_device_under_the_trainer(drawn_set, tmp_path, monkeypatch):
+    """The real step, logging included, in a real run."""
+    original = DBNetModule.training_step
+    num_steps = []
+
+    def guarded(self, batch, batch_idx):
+        num_steps.append(batch_idx)
+        with ForbidHostSync():
+            return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(DBNetModule, "training_step", guarded)
+    train(make_config(drawn_set, trainer={"max_epochs": 1}), tmp_path)
+    assert num_steps == [0, 1, 2, 3, 4]
 
 
 def test_the_guard_against_host_syncs_can_fail():
