@@ -12,6 +12,7 @@ import lightning
 import numpy as np
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 
 from ocr.config import TrainConfig
@@ -102,7 +103,7 @@ class RunSummary(Callback):
         self.summary["failed_files"] |= loader.failures
 
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        if trainer.training and not trainer.sanity_checking:
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
             self._finish_training(trainer)
         for loader in _as_list(trainer.val_dataloaders):
             loader.reset_statistics()

@@ -104,6 +104,27 @@ def test_the_summary_has_the_promised_keys(finished_run):
         assert epoch["train_images_per_second"] == pytest.approx(10 / epoch["train_seconds"])
 
 
+def test_training_and_validation_seconds_do_not_overlap(drawn_set, tmp_path):
+    import time
+
+    import lightning
+
+    class Watch(lightning.Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            self.started = time.perf_counter()
+
+        def on_validation_batch_start(self, *args, **kwargs):
+            time.sleep(0.2)
+
+        def on_train_epoch_end(self, trainer, pl_module):
+            self.seconds = time.perf_counter() - self.started
+
+    watch = Watch()
+    (epoch,) = train(make_config(drawn_set, trainer={"max_epochs": 1}), tmp_path, callbacks=[watch])["epochs"]
+    assert epoch["val_seconds"] >= 0.4  # two batches
+    assert epoch["train_seconds"] + epoch["val_seconds"] <= watch.seconds + 0.05
+
+
 def test_a_checkpoint_carries_its_configuration_and_rebuilds_the_network(finished_run, drawn_set):
     config, model = load_checkpoint(finished_run / "checkpoints" / "last.ckpt")
     assert config == make_config(drawn_set)
