@@ -30,7 +30,7 @@ def main(summary_file: Path, picture: Path) -> None:
             ha="right",
         )
     score_axis.set(ylabel="validation", ylim=(0, 1))
-    score_axis.legend(loc="lower right")
+    score_axis.legend(loc="center right")
     figure.savefig(picture, dpi=100)
 
 
