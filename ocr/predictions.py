@@ -44,15 +44,16 @@ def draw_picture(
     """The upright image with detections in green, over annotations in blue and don't-care regions in grey."""
     picture = Image.fromarray(pixels).convert("RGB")
     canvas = ImageDraw.Draw(picture)
-    width = max(1, round(max(picture.size) / 600))
+    width = max(2, round(max(picture.size) / 500))
     for polygon, colour in _outlines(detections, truth or [], ignore):
         canvas.polygon([tuple(point) for point in polygon], outline=colour, width=width)
     return picture
 
 
 def save_picture(picture: Image.Image, directory: Path, filename: str) -> None:
-    """Saves the picture as `directory`/`filename`.jpg; the whole name is kept, so that a.png and a.jpg stay apart."""
-    target = directory / f"{filename}.jpg"
+    """Saves the picture under the image's own name; .jpg is added to other formats, so that a.png and a.jpg stay apart."""
+    is_jpeg = filename.lower().endswith((".jpg", ".jpeg"))
+    target = directory / (filename if is_jpeg else f"{filename}.jpg")
     target.parent.mkdir(parents=True, exist_ok=True)
     picture.save(target, quality=90)
 
