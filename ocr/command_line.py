@@ -15,7 +15,7 @@ from ocr.errors import InputError
 NOT_FOR_USERS = (
     "Experiment logs directory",  # the run's folder holds config.yaml already
     "The number of training batches",  # fewer than log_every_n_steps
-    "`isinstance(treespec, LeafSpec)` is deprecated",  # inside Lightning
+    ".*LeafSpec.* is deprecated",  # inside Lightning
     "It is recommended to use `self.log",  # scores are summed over ranks already; the loss shown is that of rank 0
     "The dirpath has changed from",  # on a resume; BestCheckpoint sees to it
 )
