@@ -73,6 +73,16 @@ class PipelineConfig(Section):
         """Side of the training input."""
         return self.augmentation.crop_size or self.image_size
 
+    @property
+    def black(self) -> tuple[float, float, float]:
+        """What black pixels are once they are normalised."""
+        red, green, blue = (-mean / std for mean, std in zip(self.mean, self.std, strict=True))
+        return red, green, blue
+
+    def input_size(self, training: bool) -> int:
+        """Side of the square input in pixels."""
+        return self.crop_size if training else self.image_size
+
     def wants_float16(self, device_type: str) -> bool:
         """Whether inputs on this type of device (cuda, cpu) are float16."""
         return device_type == "cuda" if self.output_dtype == "auto" else self.output_dtype == "float16"

@@ -140,8 +140,9 @@ class DaliLoader:
         for sample, reason in zip(samples, reasons, strict=True):
             if reason:
                 self._record_failure(self._paths[sample.index], reason, batch_error)
-        size = self.config.crop_size if self.training else self.config.image_size
-        images = torch.zeros((len(samples), 3, size, size), dtype=self.dtype, device=self.device)
+        size = self.config.input_size(self.training)
+        black = torch.tensor(self.config.black, dtype=self.dtype, device=self.device)[:, None, None]
+        images = black.expand(len(samples), 3, size, size).clone()
         good = [slot for slot, reason in enumerate(reasons) if not reason]
         if good:
             source = _PlanSource(self._arrays)

@@ -99,14 +99,13 @@ def recolour(images: DataNode, colour_matrix: DataNode, colour_offset: DataNode)
 
 def normalize(images: DataNode, config: PipelineConfig, size: int, dtype: types.DALIDataType) -> DataNode:
     """(x - mean) / std as CHW, padded with black to a square of `size` pixels, right and below."""
-    black = [-mean / std for mean, std in zip(config.mean, config.std, strict=True)]
     return fn.crop_mirror_normalize(
         images,
         crop=(size, size),
         crop_pos_x=0,
         crop_pos_y=0,
         out_of_bounds_policy="pad",
-        fill_values=black,  # DALI applies these after the normalisation
+        fill_values=config.black,  # DALI applies these after the normalisation
         mean=config.mean,
         std=config.std,
         dtype=dtype,

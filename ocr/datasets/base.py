@@ -20,7 +20,7 @@ from ocr.targets import TargetConfig, make_targets
 
 
 def load_manifest(
-    config: DatasetConfig, *, max_megapixels: float = 100.0, report_path: Path | None = None
+    config: DatasetConfig, *, max_megapixels: float, report_path: Path | None = None
 ) -> tuple[Manifest, AuditReport]:
     """The checked annotations of a split; bad input is reported, skipped or raised as `config.on_bad_sample` says."""
     image_dir = Path(config.image_path)
@@ -85,7 +85,11 @@ class ValidatedOCRDataset(Dataset[dict[str, Any]]):
         self.config = config
         self.transform = transform
         self.targets = targets or TargetConfig()
-        self.manifest = manifest if manifest is not None else load_manifest(config)[0]
+        self.manifest = (
+            manifest
+            if manifest is not None
+            else load_manifest(config, max_megapixels=transform.config.max_megapixels)[0]
+        )
         self.epoch = 0
 
     def __len__(self) -> int:

@@ -54,12 +54,11 @@ def _turned_upright(stored: ImageArray, orientation: int) -> ImageArray:
 def render(original: ImageArray, sample: PlannedSample, config: PipelineConfig, *, training: bool) -> ImageArray:
     """(S, S, 3) RGB levels of the network's input, as the plan says; what lies outside the image is black."""
     resized = _resized_region(original, sample)
+    size = config.input_size(training)
     if not training:
-        size = config.image_size
         height, width = sample.resized_size
         return cv2.copyMakeBorder(resized, 0, size - height, 0, size - width, cv2.BORDER_CONSTANT, value=(0, 0, 0))
     matrix = opencv_from_continuous(sample.input_from_resized)[:2]
-    size = config.crop_size
     warped = cv2.warpAffine(resized, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
     return cv2.transform(warped, sample.colour_matrix)
 

@@ -42,7 +42,7 @@ class SamplePlanner:
     @property
     def input_size(self) -> int:
         """Side of the square input in pixels."""
-        return self.config.crop_size if self.training else self.config.image_size
+        return self.config.input_size(self.training)
 
     def plan(
         self,

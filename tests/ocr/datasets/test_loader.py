@@ -222,6 +222,8 @@ def test_a_file_that_breaks_after_the_audit_costs_that_file_and_is_named(name, s
             if sample.index == 7:
                 assert sample.is_padding
                 assert batch.targets.shrink_mask[slot].max() == 0
+                levels = to_levels(batch.images[slot : slot + 1], dataset.transform.config)
+                np.testing.assert_allclose(levels, 0, atol=1e-4)  # black
             else:
                 assert not sample.is_padding
                 assert torch.equal(batch.images[slot], expected.images[slot])

@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ocr.checkpoint import CONFIG_KEY, load_checkpoint
 from ocr.config import TrainConfig
-from ocr.datasets.base import ValidatedOCRDataset, load_manifest
+from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.loader import BatchLoader
 from ocr.datasets.plan import SamplePlanner
 from ocr.losses.db_loss import DBLoss
@@ -231,7 +231,7 @@ class ForbidHostSync(TorchDispatchMode):
 def make_batches(root: Path, config: TrainConfig) -> BatchLoader:
     split = config.datasets.split("train")
     planner = SamplePlanner(config.pipeline, training=True, seed=0)
-    dataset = ValidatedOCRDataset(split, planner, config.targets, load_manifest(split)[0])
+    dataset = ValidatedOCRDataset(split, planner, config.targets)
     return BatchLoader(dataset, loader="dali", batch_size=2, num_workers=0, device=torch.device("cpu"))
 
 
