@@ -1,26 +1,22 @@
 """Batches for training and evaluation: planned images from DALI or from PyTorch workers, their polygons and target maps."""
 
-import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-import numpy as np
 import torch
 from pydantic import Field
-from torch.utils.data import DataLoader
 
 from dali_pipelines.config import Section
-from dali_pipelines.loader import DaliLoader, ImageBatch, SampleError
+from dali_pipelines.loader import DaliLoader, ImageBatch
 from dali_pipelines.source import EpochPlan as EpochPlanProtocol
 from dali_pipelines.source import PlannedSample
-from ocr.datasets.base import ValidatedOCRDataset, normalize, polygons_for_training
+from ocr.datasets.base import ValidatedOCRDataset, polygons_for_training
 from ocr.datasets.plan import EpochPlan
+from ocr.datasets.torch_loader import TorchLoader
 from ocr.polygons import PolygonBatch
 from ocr.targets import TargetMaps, make_targets
-
-log = logging.getLogger(__name__)
 
 
 class DataLoaderConfig(Section):
@@ -51,84 +47,6 @@ class ImageLoader(Protocol):
     failures: dict[str, str]
 
     def batches(self, plan: EpochPlanProtocol, first_step: int = 0) -> Iterator[ImageBatch]: ...
-
-
-class TorchLoader:
-    """The plain baseline: PyTorch workers decode and resample, the main process normalises on the device.
-
-    Workers send uint8: a quarter of the bytes that float32 images would take between processes.
-    """
-
-    def __init__(
-        self, dataset: ValidatedOCRDataset, *, num_workers: int, device: torch.device, skip_failures: bool
-    ) -> None:
-        self.dataset = dataset
-        self.device = device
-        self.skip_failures = skip_failures
-        self.failures: dict[str, str] = {}
-        self.dtype = torch.float16 if dataset.transform.config.wants_float16(device.type) else torch.float32
-        self._sampler = _PlanSampler()
-        self._loader = DataLoader(
-            _RenderedSamples(dataset),
-            batch_sampler=self._sampler,  # type: ignore[arg-type]  # planned samples take the place of indices
-            num_workers=num_workers,
-            collate_fn=_stack,
-            pin_memory=device.type == "cuda",
-            persistent_workers=num_workers > 0,
-        )
-
-    def batches(self, plan: EpochPlanProtocol, first_step: int = 0) -> Iterator[ImageBatch]:
-        """The batches of `plan` from `first_step` on."""
-        self._sampler.start(plan, first_step)
-        for images, samples in self._loader:
-            on_device = images.to(self.device, non_blocking=True)
-            kept = tuple(self._checked(sample, error) for sample, error in samples)
-            yield ImageBatch(normalize(on_device, self.dataset.transform, self.dtype), kept)
-
-    def _checked(self, sample: PlannedSample, error: str | None) -> PlannedSample:
-        if error is None:
-            return sample
-        if not self.skip_failures:
-            raise SampleError(error)
-        path = self.dataset.manifest.image_paths[sample.index]
-        if path not in self.failures:
-            log.error("left out: %s", error)
-        self.failures[path] = error
-        return sample.as_padding()
-
-
-class _PlanSampler:
-    """The plan's batches; drawn in the main process, so workers need not know the epoch."""
-
-    def __init__(self) -> None:
-        self._batches: Iterator[Sequence[PlannedSample]] = iter(())
-
-    def start(self, plan: EpochPlanProtocol, first_step: int) -> None:
-        self._batches = (plan.batch(step) for step in range(first_step, len(plan)))
-
-    def __iter__(self) -> Iterator[Sequence[PlannedSample]]:
-        return self._batches
-
-
-class _RenderedSamples(torch.utils.data.Dataset[tuple[np.ndarray, PlannedSample, str | None]]):
-    """A data set whose index is a planned sample."""
-
-    def __init__(self, dataset: ValidatedOCRDataset) -> None:
-        self.dataset = dataset
-
-    def __getitem__(self, sample: PlannedSample) -> tuple[np.ndarray, PlannedSample, str | None]:
-        try:
-            return self.dataset.render(sample), sample, None
-        except (OSError, ValueError) as error:
-            size = self.dataset.transform.input_size
-            return np.zeros((size, size, 3), np.uint8), sample, str(error)
-
-
-def _stack(
-    rendered: list[tuple[np.ndarray, PlannedSample, str | None]],
-) -> tuple[torch.Tensor, list[tuple[PlannedSample, str | None]]]:
-    images = torch.from_numpy(np.stack([image for image, _, _ in rendered]))
-    return images, [(sample, error) for _, sample, error in rendered]
 
 
 class BatchLoader:

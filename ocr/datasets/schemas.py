@@ -1,24 +1,41 @@
 """What a data set is made of, as configured and as loaded."""
 
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, field_validator, model_validator
 
 from dali_pipelines.config import Section
 
 
 class CacheConfig(Section):
-    """Which results of a deterministic split are kept after they were first made."""
+    """Which results are kept after they were first made, and where. Budgets are of one rank."""
 
     cache_images: bool = True
-    """Keep decoded images."""
+    """Keep in RAM what preload_images reads; false: files are read anew in each epoch."""
     cache_maps: bool = True
-    """Keep target maps."""
+    """Keep offline target maps in RAM once they were read (load_maps)."""
     cache_transformed_tensors: bool = False
-    """Keep finished inputs and targets. Never for a randomly augmented split."""
+    """Keep finished inputs and targets after epoch 0. Only for a split without randomness."""
     log_statistics_every_n: int | None = Field(default=None, ge=1)
-    """Log hits and misses every n accesses; null: never."""
+    """Log hits and misses every n accesses; null: once an epoch."""
+    image_format: Literal["encoded", "decoded"] = "encoded"
+    """What preload_images keeps: the bytes of the files, or pixels, about ten times as many bytes that need no decoding."""
+    cache_decoded_images: bool = False
+    """Keep the decoded images of epoch 0 on the device (in RAM without a GPU); all random steps start from them."""
+    dtype: Literal["float16", "uint8"] = "float16"
+    """Of finished inputs: normalised float16, or exact levels at half the memory, normalised on the way to the network."""
+    device_budget: ByteSize | None = None
+    """Bytes on the GPU, as 4GB; null: half of what is free when the run starts. Without a GPU RAM is the first tier."""
+    ram_budget: ByteSize | None = None
+    """Bytes in RAM; null: half of what is free when the run starts."""
+    directory: str | None = None
+    """Folder that keeps finished tensors beyond the run; null: no disk tier."""
+    disk_budget: ByteSize | None = None
+    """Bytes in `directory`, entries of earlier runs included; null: half of what is free on its disk."""
+    verify: int = Field(default=0, ge=0)
+    """Make this many random entries of the tensor cache again in each epoch and stop on a difference."""
 
 
 class ImageLoadingConfig(Section):
@@ -38,13 +55,15 @@ class DatasetConfig(Section):
     image_extensions: tuple[str, ...] = (".jpg", ".jpeg", ".png")
     """Files of the folder that count as images, in any case."""
     preload_maps: bool = False
-    """Read all offline target maps into RAM first."""
+    """Read all offline target maps into RAM before the run (with load_maps)."""
     load_maps: bool = False
-    """Read target maps from .npz files instead of making them on the device."""
+    """Read target maps from the .npz files of scripts/prepare_data.py; maps that are not there, or no longer fit, are made."""
+    maps_path: str | None = None
+    """Folder of the .npz files; null: image_path with _maps added."""
     preload_images: bool = False
-    """Read all images into RAM first."""
+    """Read all images into RAM before the run."""
     prenormalize_images: bool = False
-    """Normalise preloaded images once."""
+    """Fill the cache of finished, normalised inputs before the run instead of in epoch 0 (cache_transformed_tensors)."""
     cache_config: CacheConfig = CacheConfig()
     image_loading_config: ImageLoadingConfig = ImageLoadingConfig()
     annotation_frame: Literal["stored", "upright"] = "stored"
@@ -62,15 +81,19 @@ class DatasetConfig(Section):
             raise ValueError(f"image_extensions: {wrong} must start with a dot, as .jpg does")
         return tuple(extension.lower() for extension in extensions)
 
-    def unsupported_settings(self) -> list[str]:
-        """Keys that are set but have no effect yet."""
-        names = ("preload_maps", "load_maps", "preload_images", "prenormalize_images")
-        unsupported = [name for name in names if getattr(self, name)]
-        if self.cache_config.cache_transformed_tensors:
-            unsupported.append("cache_config.cache_transformed_tensors")
-        if self.cache_config.log_statistics_every_n is not None:
-            unsupported.append("cache_config.log_statistics_every_n")
-        return unsupported
+    @model_validator(mode="after")
+    def _normalised_inputs_have_a_place(self) -> "DatasetConfig":
+        if self.prenormalize_images and not self.cache_config.cache_transformed_tensors:
+            raise ValueError(
+                "prenormalize_images=true fills the cache of finished inputs, which is off: set "
+                "cache_config.cache_transformed_tensors=true too"
+            )
+        return self
+
+    @property
+    def maps_dir(self) -> Path:
+        """Folder of the offline target maps."""
+        return Path(self.maps_path or f"{self.image_path.rstrip('/')}_maps")
 
 
 class ImageData(BaseModel):

@@ -30,11 +30,6 @@ def build_dataset(
         training: augment at random; otherwise letterbox.
         report_path: where the audit writes its findings as JSON.
     """
-    unsupported = split_config.unsupported_settings()
-    if unsupported:
-        log.warning(
-            "%s: accepted, but without effect in this version: %s", split_config.image_path, ", ".join(unsupported)
-        )
     manifest, report = load_manifest(
         split_config, max_megapixels=config.pipeline.max_megapixels, report_path=report_path
     )
