@@ -9,21 +9,29 @@ Polygons that cross themselves are replaced by the region they enclose; some eva
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import shapely
 import torch
 from torchmetrics import Metric
 
-Polygons = Sequence[npt.NDArray[np.floating]]
-"""Of one image: (n, 2) each, (x, y), n >= 3."""
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
+from ocr.metrics.regions import (
+    Bools,
+    Ints,
+    Polygons,
+    Regions,
+    box_overlap,
+    flat_polygons,
+    ignore_flags,
+    overlap_of_pairs,
+)
 
 DONT_CARE_OVERLAP = 0.5
 """A detection with more than this part of its area in a don't-care region is not counted."""
+ROUNDING = 1 + 1e-9
+"""An intersection may come out larger than the box it lies in by less than this factor."""
 
 
 class MatchCounts(NamedTuple):
@@ -34,6 +42,28 @@ class MatchCounts(NamedTuple):
     """Don't-care regions left out."""
     num_predictions: int
     """Detections in don't-care regions left out."""
+
+
+@dataclass(frozen=True)
+class TargetRegions:
+    """The ground truth of one image, prepared: it can be kept between epochs and used from any thread."""
+
+    regions: Regions
+    ignore: Bools
+    """(T,): don't-care."""
+
+    @classmethod
+    def from_polygons(cls, polygons: Polygons, ignore: npt.ArrayLike) -> "TargetRegions":
+        """The targets of one image.
+
+        Args:
+            polygons: T times (n, 2), in the frame the detections will be in.
+            ignore: T flags: don't-care.
+
+        Raises:
+            ValueError: lengths differ, or a polygon has fewer than 3 points or a coordinate that is not finite.
+        """
+        return cls(Regions.from_flat(flat_polygons(polygons, "target")), ignore_flags(ignore, len(polygons)))
 
 
 class ICDARMetric(Metric):
@@ -74,14 +104,17 @@ class ICDARMetric(Metric):
             )
         if scores is not None:
             predictions = [_best_first(*image) for image in zip(predictions, scores, strict=True)]
-        for index, image in enumerate(zip(predictions, targets, ignore, strict=True)):
+        for index, (found, wanted, flags) in enumerate(zip(predictions, targets, ignore, strict=True)):
             try:
-                counts = match_image(*image, iou_threshold=self.iou_threshold)
+                (counts,) = match_image(found, TargetRegions.from_polygons(wanted, flags), (self.iou_threshold,))
             except ValueError as error:
                 raise ValueError(f"image {index} of the batch: {error}") from error
-            self.matched += counts.matched
-            self.num_targets += counts.num_targets
-            self.num_predictions += counts.num_predictions
+            self._accumulate(counts)
+
+    def add(self, counts: MatchCounts) -> None:
+        """Adds one image that `match_image` counted at this metric's threshold, perhaps in another thread."""
+        self.update([], [], [])  # of no images: tells torchmetrics that a computed result is out of date
+        self._accumulate(counts)
 
     def compute(self) -> dict[str, torch.Tensor]:
         """hmean, precision and recall as float64 scalars; 0 where nothing was detected or nothing is to be found."""
@@ -92,25 +125,61 @@ class ICDARMetric(Metric):
             "recall": matched / self.num_targets.clamp(min=1),
         }
 
+    def _accumulate(self, counts: MatchCounts) -> None:
+        self.matched += counts.matched
+        self.num_targets += counts.num_targets
+        self.num_predictions += counts.num_predictions
+
 
 def match_image(
-    predictions: Polygons, targets: Polygons, ignore: npt.ArrayLike, *, iou_threshold: float = 0.5
-) -> MatchCounts:
-    """The counts of one image; arguments as for one image of `ICDARMetric.update`."""
-    ignored = np.asarray(ignore, np.bool_).reshape(-1)
-    if len(ignored) != len(targets):
-        raise ValueError(f"ignore has {len(ignored)} flags for {len(targets)} targets; one each is needed")
-    detected, wanted = _regions(predictions, "prediction"), _regions(targets, "target")
-    overlap = _intersection_areas(wanted, detected)
-    detected_area, wanted_area = shapely.area(detected), shapely.area(wanted)
-    uncounted = (overlap[ignored] > DONT_CARE_OVERLAP * detected_area).any(axis=0)
-    union = wanted_area[:, None] + detected_area - overlap
-    fits = overlap > iou_threshold * union
-    return MatchCounts(
-        matched=_num_matched(fits[~ignored][:, ~uncounted]),
-        num_targets=int(np.sum(~ignored)),
-        num_predictions=int(np.sum(~uncounted)),
-    )
+    predictions: Polygons, targets: TargetRegions, iou_thresholds: Sequence[float] = (0.5, 0.7)
+) -> tuple[MatchCounts, ...]:
+    """The counts of one image at each threshold, from one computation of overlaps. Pure: any thread may call it.
+
+    Args:
+        predictions: (n, 2) polygons in the frame of the targets, in the order in which they are served.
+        iou_thresholds: one or more.
+
+    Raises:
+        ValueError: a prediction has fewer than 3 points or a coordinate that is not finite.
+    """
+    detected = Regions.from_flat(flat_polygons(predictions, "prediction"))
+    rows, columns = _pairs_that_can_matter(targets, detected, min(iou_thresholds))
+    overlap = overlap_of_pairs(targets.regions, detected, rows, columns)
+
+    is_uncounted = np.zeros(len(detected), np.bool_)
+    in_dont_care = targets.ignore[rows] & (overlap > DONT_CARE_OVERLAP * detected.areas[columns])
+    is_uncounted[columns[in_dont_care]] = True
+
+    is_counted_pair = ~targets.ignore[rows] & ~is_uncounted[columns]
+    union = targets.regions.areas[rows] + detected.areas[columns] - overlap
+    num_targets, num_predictions = int(np.sum(~targets.ignore)), int(np.sum(~is_uncounted))
+    counts = []
+    for threshold in iou_thresholds:
+        fits = is_counted_pair & (overlap > threshold * union)
+        counts.append(MatchCounts(_num_matched(rows[fits], columns[fits]), num_targets, num_predictions))
+    return tuple(counts)
+
+
+def _pairs_that_can_matter(targets: TargetRegions, detected: Regions, iou_threshold: float) -> tuple[Ints, Ints]:
+    """Targets and detections, ordered by target, that could match or be don't-care by the size of their boxes."""
+    at_most = box_overlap(targets.regions, detected) * ROUNDING
+    least_union = targets.regions.areas[:, None] + detected.areas - at_most
+    can_match = at_most > iou_threshold * least_union
+    can_be_dont_care = targets.ignore[:, None] & (at_most > DONT_CARE_OVERLAP * detected.areas)
+    rows, columns = np.nonzero((can_match | can_be_dont_care) & (at_most > 0))
+    return rows, columns
+
+
+def _num_matched(targets: Ints, detections: Ints) -> int:
+    """One-to-one matches of pairs ordered by target: each target in turn takes the first detection left."""
+    served: set[int] = set()
+    taken: set[int] = set()
+    for target, detection in zip(targets.tolist(), detections.tolist(), strict=True):
+        if target not in served and detection not in taken:
+            served.add(target)
+            taken.add(detection)
+    return len(taken)
 
 
 def _best_first(polygons: Polygons, scores: npt.ArrayLike) -> Polygons:
@@ -118,40 +187,3 @@ def _best_first(polygons: Polygons, scores: npt.ArrayLike) -> Polygons:
     if scores.shape != (len(polygons),):
         raise ValueError(f"scores have shape {scores.shape} for {len(polygons)} predictions; one each is needed")
     return [polygons[index] for index in np.argsort(-scores, kind="stable")]
-
-
-def _num_matched(fits: Bools) -> int:
-    """One-to-one matches of (targets, detections): each target in turn takes the first detection left."""
-    free = np.ones(fits.shape[1], np.bool_)
-    for of_target in fits:
-        taken = np.flatnonzero(of_target & free)[:1]
-        free[taken] = False
-    return int(np.sum(~free))
-
-
-def _intersection_areas(first: npt.NDArray[np.object_], second: npt.NDArray[np.object_]) -> Floats:
-    """(len(first), len(second)) areas, computed only where the bounding boxes overlap."""
-    a, b = shapely.bounds(first)[:, None], shapely.bounds(second)[None]
-    meets = ((a[..., :2] < b[..., 2:]) & (b[..., :2] < a[..., 2:])).all(axis=-1)
-    rows, columns = np.nonzero(meets)
-    areas = np.zeros(meets.shape)
-    areas[rows, columns] = shapely.area(shapely.intersection(first[rows], second[columns]))
-    return areas
-
-
-def _regions(polygons: Polygons, what: str) -> npt.NDArray[np.object_]:
-    """One shapely geometry a polygon; of one that crosses itself, the region it encloses."""
-    for index, polygon in enumerate(polygons):
-        if np.ndim(polygon) != 2 or np.shape(polygon)[0] < 3 or np.shape(polygon)[1] != 2:
-            raise ValueError(f"{what} {index} has shape {np.shape(polygon)}; (n, 2) with n >= 3 is needed")
-        if not np.isfinite(polygon).all():
-            raise ValueError(f"{what} {index} has coordinates that are not finite")
-    if not polygons:
-        return np.empty(0, np.object_)
-    rings = shapely.linearrings(
-        np.concatenate(polygons), indices=np.repeat(np.arange(len(polygons)), [len(p) for p in polygons])
-    )
-    regions = shapely.polygons(rings)
-    crossing = ~shapely.is_valid(regions)
-    regions[crossing] = shapely.make_valid(regions[crossing], method="structure", keep_collapsed=False)
-    return regions

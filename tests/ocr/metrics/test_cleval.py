@@ -1,0 +1,361 @@
+import json
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import shapely
+import torch
+from cleval.box_types import QUAD
+from cleval.data import GlobalResult, accumulate_result, calculate_global_rph
+from cleval.eval_functions import evaluation
+
+from ocr.metrics import CLEvalMetric
+from ocr.metrics.cleval import CharacterTargets, CLEvalCounts, count_characters
+
+PACKAGE_DEFAULTS = SimpleNamespace(
+    CASE_SENSITIVE=True,
+    VERTICAL_ASPECT_RATIO_THRESH=0.5,
+    AREA_PRECISION_CONSTRAINT=0.3,
+    RECALL_GRANULARITY_PENALTY_WEIGHT=1.0,
+    PRECISION_GRANULARITY_PENALTY_WEIGHT=1.0,
+    E2E=False,
+    ORIENTATION=False,
+    DUMP_SAMPLE_RESULT=False,
+)
+
+
+def box(x0, y0, x1, y1):
+    return np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]], np.float32)
+
+
+def flags(*values):
+    return np.array(values, np.bool_)
+
+
+def count(predictions, targets, ignore=None, lengths=None):
+    ignore = np.zeros(len(targets), np.bool_) if ignore is None else ignore
+    return count_characters(predictions, CharacterTargets.from_polygons(targets, ignore, lengths))
+
+
+def scores_of(metric):
+    return {name: float(value) for name, value in metric.compute().items()}
+
+
+def annotated(data_set):
+    """(polygons, ignore, numbers of characters) of each validation image."""
+    images = json.loads((data_set / "jsons" / "val.json").read_text())["images"]
+    for name in sorted(images):
+        words = images[name]["words"].values()
+        yield (
+            [np.array(word["points"], np.float64) for word in words],
+            np.array([word.get("illegibility", False) for word in words], np.bool_),
+            np.array([len(word["transcription"]) for word in words]),
+        )
+
+
+def imperfect_detections(polygons, rng):
+    """The polygons moved and bent; some dropped, cut in two, joined with the next, or made up; in random order."""
+    found = []
+    for index, polygon in enumerate(polygons):
+        height = min(np.linalg.norm(polygon[1] - polygon[0]), np.linalg.norm(polygon[2] - polygon[1]))
+        moved = polygon + rng.normal(0, 0.15 * height, 2) + rng.normal(0, 0.05 * height, polygon.shape)
+        fate = rng.random()
+        if fate < 0.06:
+            continue
+        if fate < 0.2:
+            top, bottom = (moved[side].mean(axis=0) for side in ([0, 1], [2, 3]))
+            found += [np.stack([moved[0], top, bottom, moved[3]]), np.stack([top, moved[1], moved[2], bottom])]
+        elif fate < 0.3:
+            both = np.concatenate([polygon, polygons[index - 1]])
+            found.append(box(*both.min(axis=0), *both.max(axis=0)).astype(np.float64))
+        elif fate < 0.35:
+            found += [moved, moved + 5 * height]
+        else:
+            found.append(moved)
+    return [found[index] for index in rng.permutation(len(found)) if shapely.Polygon(np.trunc(found[index])).is_valid]
+
+
+def evaluated_by_the_package(predictions, targets, ignore, lengths):
+    """The result of one image; without lengths they follow the package's rule for don't-care words."""
+    if lengths is None:
+        quads = [QUAD(target.reshape(-1).astype(float), is_dc=False) for target in targets]
+        lengths = [quad.pseudo_transcription_length() for quad in quads]
+    wanted = [
+        QUAD(target.reshape(-1).astype(float), transcription="x" * int(length), is_dc=bool(is_ignored))
+        for target, is_ignored, length in zip(targets, ignore, lengths, strict=True)
+    ]
+    found = [QUAD(prediction.reshape(-1).astype(float), is_dc=False) for prediction in predictions]
+    return evaluation(PACKAGE_DEFAULTS, wanted, found)
+
+
+def counts_of(result):
+    of_detection = result.stats.det
+    return (
+        of_detection.num_char_tp_recall,
+        of_detection.num_char_gt,
+        of_detection.num_char_det,
+        of_detection.gran_score_recall,
+        of_detection.gran_score_precision,
+    )
+
+
+WORD = box(0, 0, 100, 20)
+"""Pseudo length 0.5 + 5, rounded: 5 characters at x = 10, 30, 50, 70, 90 and y = 10."""
+
+
+@pytest.mark.parametrize(
+    ("what", "predictions", "targets", "ignore", "counts"),
+    [
+        ("perfect", [WORD], [WORD], flags(0), (5, 5, 5, 0, 0)),
+        ("part", [box(0, 0, 60, 20)], [WORD], flags(0), (3, 5, 3, 0, 0)),
+        ("split", [box(0, 0, 60, 20), box(60, 0, 100, 20)], [WORD], flags(0), (5, 5, 5, 1, 0)),
+        ("split, one character in both", [box(0, 0, 60, 20), box(40, 0, 100, 20)], [WORD], flags(0), (5, 5, 6, 1, 0)),
+        ("merge", [box(0, 0, 220, 20)], [WORD, box(120, 0, 220, 20)], flags(0, 0), (10, 10, 10, 0, 1)),
+        ("missed", [], [WORD], flags(0), (0, 5, 0, 0, 0)),
+        ("false positive", [box(0, 50, 100, 70)], [WORD], flags(0), (0, 5, 1, 0, 0)),
+        ("upright false positive", [box(0, 50, 20, 150)], [WORD], flags(0), (0, 5, 5, 0, 0)),
+        ("too large", [box(0, 0, 100, 67)], [WORD], flags(0), (0, 5, 1, 0, 0)),
+        ("large", [box(0, 0, 100, 66)], [WORD], flags(0), (5, 5, 5, 0, 0)),
+        ("don't care", [WORD], [WORD], flags(1), (0, 0, 0, 0, 0)),
+        ("30 of 100 don't care", [box(0, 50, 100, 60)], [box(70, 50, 200, 60)], flags(1), (0, 0, 0, 0, 0)),
+        ("29 of 100 don't care", [box(0, 50, 100, 60)], [box(71, 50, 200, 60)], flags(1), (0, 0, 1, 0, 0)),
+        ("a word on a don't-care region", [WORD], [WORD, box(-50, -50, 200, 50)], flags(0, 1), (5, 5, 5, 0, 0)),
+        ("nothing", [], [], flags(), (0, 0, 0, 0, 0)),
+        ("nothing to be found", [WORD], [], flags(), (0, 0, 1, 0, 0)),
+    ],
+)
+def test_case_worked_by_hand(what, predictions, targets, ignore, counts):
+    assert count(predictions, targets, ignore) == counts
+    assert counts_of(evaluated_by_the_package(predictions, targets, ignore, None)) == counts
+
+
+def test_scores_worked_by_hand():
+    metric = CLEvalMetric()
+    pieces = [box(0, 0, 60, 20), box(60, 0, 100, 20)]
+    metric.update([pieces, []], [[WORD], [WORD]], [flags(0), flags(0)])
+    assert scores_of(metric) == pytest.approx({"recall": 4 / 10, "precision": 1.0, "hmean": 4 / 7})
+
+
+def test_scores_are_zero_without_detections_and_without_text():
+    zero = {"hmean": 0, "precision": 0, "recall": 0}
+    metric = CLEvalMetric()
+    metric.update([], [], [])
+    assert scores_of(metric) == zero
+    metric.update([[], [WORD]], [[WORD], []], [flags(0), flags()])
+    assert scores_of(metric) == zero
+
+
+def test_penalties_do_not_make_scores_negative():
+    slices = [box(x, 0, x + 34, 20) for x in (0, 33, 66)]
+    metric = CLEvalMetric()
+    metric.update([slices], [[WORD]], [flags(0)], [[1]])
+    assert metric.splits == 0  # the only character lies in one slice
+    metric.update([[box(0, 0, 250, 20)]], [[box(x, 0, x + 50, 20) for x in (0, 50, 100, 150, 200)]], [flags(*[0] * 5)])
+    metric.reset()
+    metric.add(CLEvalCounts(found=2, num_target_chars=9, num_predicted_chars=9, splits=3, merges=4))
+    assert scores_of(metric) == {"hmean": 0, "precision": 0, "recall": 0}
+
+
+def test_lengths_place_the_characters_and_do_not_matter_in_dont_care_regions():
+    left = [box(0, 0, 50, 20)]
+    assert count(left, [WORD], lengths=[20]) == (10, 20, 10, 0, 0)
+    assert count(left, [WORD], lengths=[0]) == (0, 0, 1, 0, 0)
+    assert count([], [WORD], flags(1), lengths=[20]) == (0, 0, 0, 0, 0)
+
+
+def test_characters_of_a_tall_quadrilateral_stand_one_above_the_other():
+    tall = box(0, 0, 20, 100)
+    assert count([box(0, 0, 20, 60)], [tall]) == (3, 5, 3, 0, 0)
+
+
+def test_characters_follow_a_bent_word():
+    """A quarter of a ring between the radii 80 and 100: its middle line is 141 long, so 7 characters."""
+    angles = np.linspace(np.pi, np.pi / 2, 12)[:, None]
+    rim = np.hstack([np.cos(angles), -np.sin(angles)])
+    ring = np.concatenate([100 * rim, 80 * rim[::-1]]) + 100
+    targets = CharacterTargets.from_polygons([ring], flags(0))
+    radii = np.linalg.norm(targets.characters - 100, axis=1)
+    np.testing.assert_allclose(radii, 90, atol=0.3)
+    assert count([ring], [ring]) == (8, 8, 8, 0, 0)
+    upper_half = np.concatenate([ring[6:12], ring[12:18]])
+    assert count([upper_half], [ring]) == (4, 8, 4, 0, 0)
+
+
+def test_polygons_with_more_points_count_as_their_quadrilateral():
+    with_midpoints = np.array([[0, 0], [50, 0], [100, 0], [100, 20], [50, 20], [0, 20]], np.float32)
+    for prediction in (WORD, with_midpoints):
+        for target in (WORD, with_midpoints):
+            assert count([prediction], [target]) == (5, 5, 5, 0, 0)
+    assert count([with_midpoints + 500], [WORD]) == count([WORD + 500], [WORD])
+    triangle = np.array([[0, 0], [100, 10], [0, 20]], np.float32)
+    assert count([triangle], [triangle]).found == count([], [triangle]).num_target_chars == 10
+
+
+def test_self_crossing_polygon_is_the_region_it_encloses():
+    """The package gives a bow tie no area, so that it matches nothing."""
+    bow_tie = np.array([[0, 0], [100, 20], [100, 0], [0, 20]], np.float32)
+    assert count([bow_tie], [WORD]).found == 5
+    assert counts_of(evaluated_by_the_package([bow_tie], [WORD], flags(0), None))[0] == 0
+
+
+def test_polygons_without_area_match_nothing():
+    line = np.array([[0, 10], [50, 10], [100, 10], [20, 10]], np.float32)
+    assert count([line], [WORD]).found == 0
+    assert count([WORD], [line]).found == 0
+    assert count([WORD], [line], flags(1)) == (0, 0, 1, 0, 0)
+
+
+@pytest.mark.parametrize("has_text", [True, False])
+def test_real_pages_count_as_in_the_package(sroie, icdar15, has_text):
+    rng = np.random.default_rng(0)
+    of_package, metric = GlobalResult(), CLEvalMetric()
+    for targets, ignore, lengths in [*islice(annotated(sroie), 24), *annotated(icdar15)]:
+        predictions = imperfect_detections(targets, rng)
+        result = evaluated_by_the_package(predictions, targets, ignore, lengths if has_text else None)
+        counts = count(predictions, targets, ignore, lengths if has_text else None)
+        assert counts == counts_of(result)
+        single = CLEvalMetric()
+        single.add(counts)
+        of_image = {name: getattr(result.stats.det, name) for name in ("hmean", "precision", "recall")}
+        assert scores_of(single) == pytest.approx(of_image, abs=1e-12)
+        accumulate_result(of_package, result, is_e2e=False)
+        metric.add(counts)
+    calculate_global_rph(of_package, is_e2e=False)
+    pooled = of_package.stats.det
+    assert scores_of(metric) == pytest.approx(
+        {"hmean": pooled.hmean, "precision": pooled.precision, "recall": pooled.recall}, abs=1e-12
+    )
+    assert 0.5 < pooled.hmean < 0.95
+    assert min(metric.splits, metric.merges) > 50
+
+
+def test_crowded_pages_of_whole_pixels_count_as_in_the_package():
+    """Words on words, don't-care regions among them, characters and thresholds met to the pixel."""
+    rng = np.random.default_rng(1)
+    total = np.zeros(5, int)
+
+    def draw():
+        corners, sizes = rng.integers(0, 60, (9, 2)), rng.integers(2, 40, (9, 2))
+        quads = [box(*corner, *(corner + size)) for corner, size in zip(corners, sizes, strict=True)]
+        quads = [quad + rng.integers(-1, 2, (4, 2)) for quad in quads][rng.integers(0, 10) :]
+        return [quad for quad in quads if shapely.Polygon(quad).is_valid]
+
+    for _ in range(300):
+        predictions, targets = draw(), draw()
+        ignore, lengths = rng.random(len(targets)) < 0.25, rng.integers(0, 12, len(targets))
+        counts = count(predictions, targets, ignore, lengths)
+        assert counts == counts_of(evaluated_by_the_package(predictions, targets, ignore, lengths))
+        total += counts
+    assert total.min() > 50
+
+
+@pytest.mark.parametrize(
+    ("prediction", "targets", "lengths", "found"),
+    [
+        (box(3, 0, 6, 6), [box(0, 0, 6, 6)], [7], 3),  # the fourth character at 2.9999999999999996, not at 3
+        (
+            box(0, 0, 100, 10),
+            [box(-10, 0, 11, 10), box(81, 0, 102, 10)],
+            None,
+            0,
+        ),  # float32(0.11) + float32(0.19) < 0.3
+        (box(0, 0, 100, 10), [box(-10, 0, 7, 10), box(77, 0, 102, 10)], None, 4),  # float32(0.07) + float32(0.23) > 0.3
+    ],
+)
+def test_rounding_goes_the_way_of_the_package(prediction, targets, lengths, found):
+    ignore = np.zeros(len(targets), np.bool_)
+    counts = count([prediction], targets, ignore, lengths)
+    assert counts.found == found
+    assert counts == counts_of(evaluated_by_the_package([prediction], targets, ignore, lengths))
+
+
+def test_annotations_against_themselves_score_almost_one(sroie, icdar15):
+    """Not quite: where lines of text overlap, a character lies in two of them."""
+    for data_set, least in ((sroie, 0.998), (icdar15, 0.98)):
+        metric = CLEvalMetric()
+        for polygons, _, _ in annotated(data_set):
+            metric.update([polygons], [polygons], [np.zeros(len(polygons), np.bool_)])
+        assert least < scores_of(metric)["hmean"] < 1
+
+
+def test_one_batch_gives_what_single_images_give(icdar15):
+    rng = np.random.default_rng(2)
+    images = [(imperfect_detections(image[0], rng), *image) for image in islice(annotated(icdar15), 12)]
+    batch, singly = CLEvalMetric(), CLEvalMetric()
+    batch.update(*zip(*images, strict=True))
+    for image in images:
+        singly.update(*([part] for part in image))
+    assert scores_of(batch) == scores_of(singly)
+    batch.reset()
+    assert not any(getattr(batch, name) for name in CLEvalCounts._fields)
+
+
+def test_counts_can_be_added_without_an_update():
+    metric = CLEvalMetric()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # torchmetrics warns when it thinks that there was nothing to compute
+        metric.add(CLEvalCounts(5, 10, 5, 0, 0))
+        assert scores_of(metric)["recall"] == 0.5
+        metric.add(CLEvalCounts(10, 10, 10, 0, 0))
+        assert scores_of(metric)["recall"] == 0.75
+
+
+def test_two_threads_sharing_prepared_targets_give_what_one_gives(sroie):
+    rng = np.random.default_rng(3)
+    images = list(islice(annotated(sroie), 8))
+    prepared = [CharacterTargets.from_polygons(*image) for image in images]
+    predictions = [imperfect_detections(image[0], rng) for image in images]
+    serial = list(map(count_characters, predictions, prepared))
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(count_characters, predictions * 4, prepared * 4)) == serial * 4
+
+
+def test_arguments_are_not_changed_and_not_followed():
+    predictions, targets, ignore, lengths = [WORD.copy()], [WORD.copy()], flags(0), np.array([5])
+    prepared = CharacterTargets.from_polygons(targets, ignore, lengths)
+    counts = count_characters(predictions, prepared)
+    np.testing.assert_array_equal([*predictions, *targets], [WORD, WORD])
+    assert (ignore.tolist(), lengths.tolist()) == ([False], [5])
+    targets[0][:], ignore[:], lengths[:] = 0, True, 0
+    assert count_characters(predictions, prepared) == counts == (5, 5, 5, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (([[]], [[], []], [flags()]), "predictions, targets, ignore and lengths are of 1, 2, 1 and 2 images"),
+        (([[], []], [[], [WORD]], [flags(), flags()]), "image 1 .*: ignore has 0 flags for 1 targets"),
+        (([[]], [[WORD]], [flags(0)], [[3, 4]]), "lengths has 2 numbers for 1 targets; one each is needed"),
+        (([[]], [[WORD, WORD]], [flags(0, 0)], [[3, -4]]), "target 1 has a length of -4 characters; 0 or more"),
+        (([[np.zeros((2, 2))]], [[]], [flags()]), r"image 0 .*: prediction 0 has shape \(2, 2\); \(n, 2\) with n >= 3"),
+        (([[]], [[WORD, WORD * np.nan]], [flags(0, 0)]), "target 1 has coordinates that are not finite"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        CLEvalMetric().update(*arguments)
+
+
+def _score_every_second_image(rank, init_file, images):
+    torch.distributed.init_process_group("gloo", f"file://{init_file}", rank=rank, world_size=2)
+    metric = CLEvalMetric()
+    for image in images[rank::2]:
+        metric.update(*([part] for part in image))
+    torch.save(metric.compute(), f"{init_file}.{rank}")
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_give_exactly_what_one_gives(icdar15, tmp_path):
+    rng = np.random.default_rng(5)
+    images = [(imperfect_detections(image[0], rng), *image) for image in islice(annotated(icdar15), 13)]
+    alone = CLEvalMetric()
+    alone.update(*zip(*images, strict=True))
+    # Forked: two fresh interpreters would import torch for 15 s.
+    torch.multiprocessing.start_processes(
+        _score_every_second_image, (tmp_path / "init", images), nprocs=2, start_method="fork"
+    )
+    for rank in range(2):
+        assert torch.load(tmp_path / f"init.{rank}") == alone.compute()
