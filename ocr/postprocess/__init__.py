@@ -1,6 +1,16 @@
 """From probability maps to polygons in pixels of the file."""
 
-from ocr.postprocess.boxes import Detections, detect, moved_detections
+from ocr.postprocess.boxes import Detections, detect, detect_levels, moved_detections
 from ocr.postprocess.config import PostprocessConfig
+from ocr.postprocess.levels import to_levels
+from ocr.postprocess.pool import OrderedPool
 
-__all__ = ["Detections", "PostprocessConfig", "detect", "moved_detections"]
+__all__ = [
+    "Detections",
+    "OrderedPool",
+    "PostprocessConfig",
+    "detect",
+    "detect_levels",
+    "moved_detections",
+    "to_levels",
+]

@@ -25,3 +25,9 @@ class PostprocessConfig(Section):
     area * unclip_ratio / perimeter of the shrunk region (1.5 in the DBNet paper), too tight for long lines."""
     polygon_tolerance: float = Field(default=0.1, gt=0, le=1)
     """Polygon output: how far the simplified outline may leave the region's border, in parts of its thickness."""
+    num_workers: int = Field(default=-1, ge=-1)
+    """Threads beside the forward pass on each rank; -1: one less than the cores of this process, at least 1 and at most 4.
+    0: the forward pass waits for each image's polygons."""
+    max_pending: int = Field(default=64, ge=1)
+    """Images whose polygons are still to be found before the forward pass waits: a byte of memory for each pixel of their
+    maps."""

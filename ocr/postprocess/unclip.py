@@ -1,11 +1,11 @@
 """Growing a shrunk text region back to the text: distances, rectangles, polygons.
 
 A rectangle with area A and perimeter L, grown by d on every side, has area A + L d + 4 d^2 and perimeter L + 8 d.
-The formulas below take this for every shape with mitred corners. All lengths are in one frame, whichever it is.
+The formulas below take this for every shape with mitred corners, for one shape or for arrays of them. All lengths are in
+one frame, whichever it is.
 """
 
-import math
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,17 +13,18 @@ import pyclipper
 import shapely
 
 UnclipRatio = Literal["exact"] | float
+Numbers = TypeVar("Numbers", float, npt.NDArray[np.float64])
 CLIPPER_UNITS = 1024
 """pyclipper works on integers: units a pixel."""
 
 
-def distance_to_area(area: float, perimeter: float, wanted_area: float) -> float:
+def distance_to_area(area: Numbers, perimeter: Numbers, wanted_area: Numbers) -> Numbers:
     """The distance d, negative for shrinking, after which a shape of this area and perimeter has the wanted area."""
     discriminant = perimeter**2 - 16 * (area - wanted_area)
-    return (math.sqrt(max(discriminant, 0.0)) - perimeter) / 8
+    return (np.sqrt(np.maximum(discriminant, 0.0)) - perimeter) / 8
 
 
-def unshrink_distance(area: float, perimeter: float, shrink_ratio: float) -> float:
+def unshrink_distance(area: Numbers, perimeter: Numbers, shrink_ratio: float) -> Numbers:
     """The distance D by which the text was shrunk, from the area A' and perimeter L' of what is left.
 
     Targets are shrunk by D = k A / L with k = 1 - r^2 (DBNet, arXiv 1911.08947). With A = A' + L' D + 4 D^2 and
@@ -32,10 +33,10 @@ def unshrink_distance(area: float, perimeter: float, shrink_ratio: float) -> flo
     """
     k = 1 - shrink_ratio**2
     a, b, c = 8 - 4 * k, (1 - k) * perimeter, -k * area
-    return (math.sqrt(b * b - 4 * a * c) - b) / (2 * a)
+    return (np.sqrt(b * b - 4 * a * c) - b) / (2 * a)
 
 
-def unclip_distance(area: float, perimeter: float, shrink_ratio: float, unclip_ratio: UnclipRatio) -> float:
+def unclip_distance(area: Numbers, perimeter: Numbers, shrink_ratio: float, unclip_ratio: UnclipRatio) -> Numbers:
     """The distance to grow a shrunk region by: exact inverse of the shrinking, or classic where a ratio is given."""
     if unclip_ratio == "exact":
         return unshrink_distance(area, perimeter, shrink_ratio)
@@ -45,12 +46,14 @@ def unclip_distance(area: float, perimeter: float, shrink_ratio: float, unclip_r
 def grow_polygon(polygon: npt.NDArray[np.generic], distance: float) -> npt.NDArray[np.float64] | None:
     """The polygon (n, 2) with its border moved outwards, corners mitred: (m, 2), m >= 4, without touching itself.
 
-    None where there is no such polygon. Of several pieces, or an outline with holes, the largest outline is taken.
+    It runs clockwise as seen on the picture, where y points down. None where there is no such polygon. Of several pieces, or
+    an outline with holes, the largest outline is taken.
     """
     offset = pyclipper.PyclipperOffset()
     offset.AddPath(np.rint(polygon * CLIPPER_UNITS).tolist(), pyclipper.JT_MITER, pyclipper.ET_CLOSEDPOLYGON)
     pieces = offset.Execute(distance * CLIPPER_UNITS)
-    outline: list[list[int]] = max(pieces, key=lambda piece: abs(pyclipper.Area(piece)), default=[])
-    if len(outline) < 4 or not shapely.is_valid(shapely.Polygon(outline)):
+    # Outlines have a positive area, holes a negative one.
+    outline = np.array(max(pieces, key=pyclipper.Area, default=[]), np.float64)
+    if len(outline) < 4 or not shapely.is_valid(shapely.polygons(outline)):
         return None
-    return np.array(outline, np.float64) / CLIPPER_UNITS
+    return outline / CLIPPER_UNITS

@@ -4,16 +4,21 @@ import cv2
 import numpy as np
 import pytest
 import shapely
+import torch
 
 from dali_pipelines.geometry import apply, scaling
 from ocr.datasets.orientation import original_from_stored, stored_from_original
 from ocr.polygons import PolygonBatch
-from ocr.postprocess import Detections, PostprocessConfig, detect, moved_detections
+from ocr.postprocess import Detections, PostprocessConfig, detect, detect_levels, moved_detections, to_levels
+from ocr.postprocess.levels import probabilities_of_levels
+from ocr.postprocess.unclip import distance_to_area, unclip_distance
 from ocr.targets.config import TargetConfig
 from ocr.targets.reference import make_targets_reference
 
 CONFIG = PostprocessConfig()
 EVERYTHING = PostprocessConfig(min_side=0, box_thresh=0)
+HALF_A_LEVEL = 0.7 / 254
+"""Probability by which a pixel above the default threshold can be off."""
 
 
 def found_as_drawn(prob_map, map_stride=1, config=EVERYTHING):
@@ -73,6 +78,42 @@ def round_trip_ious(data_set, num_images, shrink_ratio, config=CONFIG, blur=0.0,
         found = detect(prob_map, map_stride=1, shrink_ratio=shrink_ratio, config=config)
         ious.append(best_ious(polygons, found.polygons))
     return np.concatenate(ious)
+
+
+def levels_of(prob_map, config=CONFIG):
+    return to_levels(torch.from_numpy(prob_map), config.bin_thresh).numpy()
+
+
+def quads_one_by_one(prob_map, shrink_ratio, config):
+    """Slow reference on probabilities: (corners in any order, score) of each region, best first."""
+    num_labels, labels = cv2.connectedComponents((prob_map > config.bin_thresh).astype(np.uint8), connectivity=8)
+    found = []
+    for label in range(1, num_labels):
+        region = (labels == label).astype(np.uint8)
+        score = prob_map[region > 0].mean()
+        area = prob_map[cv2.dilate(region, np.ones((3, 3), np.uint8)) > 0].sum()
+        center, (width, height), angle = cv2.minAreaRect(cv2.findNonZero(region))
+        border = np.clip(distance_to_area(width * height, 2 * (width + height), area), -1, 0.5)
+        width, height = width + 2 * border, height + 2 * border
+        distance = unclip_distance(width * height, 2 * (width + height), shrink_ratio, config.unclip_ratio)
+        sides = width + 2 * distance, height + 2 * distance
+        if score >= config.box_thresh:
+            found.append((cv2.boxPoints((center, sides, angle)) + 0.5, score, min(sides)))
+    best = sorted(found, key=lambda quad: -quad[1])[: config.max_candidates]
+    return [(corners, score) for corners, score, thickness in best if thickness >= config.min_side]
+
+
+def soft_lines(data_set, num_images):
+    """Blurred shrink maps of real annotations, with uneven probabilities inside."""
+    noise = np.random.default_rng(0).normal(size=(256, 256)).astype(np.float32)
+    for polygons, size in scaled_annotations(data_set, num_images, 640):
+        uneven = cv2.resize(cv2.GaussianBlur(noise, (0, 0), 2), size[::-1])
+        yield cv2.GaussianBlur(shrunk_map(polygons, size, 0.6), (0, 0), 0.8) * (0.9 + 0.1 * np.tanh(4 * uneven))
+
+
+def noisy_map():
+    noise = np.random.default_rng(0).normal(size=(160, 200)).astype(np.float32)
+    return 1 / (1 + np.exp(-6 * cv2.GaussianBlur(noise, (0, 0), 2) / 0.15 - 1))
 
 
 @pytest.mark.parametrize("output", ["quad", "polygon"])
@@ -186,21 +227,84 @@ def test_scores_are_mean_probabilities_best_first():
     prob_map[20:24, 2:12] = np.linspace(0.4, 0.6, 10)
     prob_map[30:34, 2:12] = [[0.4], [0.9], [0.9], [0.4]]
     found = found_as_drawn(prob_map)
-    np.testing.assert_allclose(found.scores, [0.9, 0.7, 0.65, 0.5], atol=1e-6)
+    np.testing.assert_allclose(found.scores, [0.9, 0.7, 0.65, 0.5], atol=HALF_A_LEVEL)
     assert [round(float(polygon[:, 1].mean())) for polygon in found.polygons] == [12, 4, 32, 22]
     assert found.scores.dtype == np.float32
     above = PostprocessConfig(min_side=0, box_thresh=0.66)
-    np.testing.assert_allclose(found_as_drawn(prob_map, config=above).scores, [0.9, 0.7])
+    np.testing.assert_allclose(found_as_drawn(prob_map, config=above).scores, [0.9, 0.7], atol=HALF_A_LEVEL)
 
 
-def test_scores_agree_with_one_region_at_a_time():
-    noise = np.random.default_rng(0).normal(size=(160, 200)).astype(np.float32)
-    prob_map = 1 / (1 + np.exp(-6 * cv2.GaussianBlur(noise, (0, 0), 2) / 0.15 - 1))
-    num_labels, labels = cv2.connectedComponents((prob_map > 0.3).astype(np.uint8), connectivity=8)
-    expected = sorted((prob_map[labels == label].mean() for label in range(1, num_labels)), reverse=True)
-    found = found_as_drawn(prob_map.astype(np.float32))
-    assert len(expected) > 10
-    np.testing.assert_allclose(found.scores, expected, atol=1e-5)
+@pytest.mark.parametrize("config", [EVERYTHING, PostprocessConfig(min_side=9, box_thresh=0.5, max_candidates=20)])
+def test_levels_give_what_their_probabilities_give_region_by_region(sroie, config):
+    """Regions beside each other, at the border and in holes of others; all sums exact."""
+    rounding, num_regions = probabilities_of_levels(config.bin_thresh), 0
+    ring = np.zeros((60, 60), np.float32)
+    cv2.rectangle(ring, (0, 5), (50, 50), 0.8, 3)
+    ring[25:30, 15:40] = 0.7
+    ring[31:36, 15:40] = 0.75
+    ring[30, 15:40] = 0.2  # between the two
+    for prob_map in (noisy_map(), ring, *soft_lines(sroie, 2)):
+        levels = levels_of(prob_map)
+        expected = quads_one_by_one(rounding[levels], 0.6, config)
+        found = detect_levels(levels, map_stride=1, shrink_ratio=0.6, config=config)
+        num_regions += len(expected)
+        np.testing.assert_allclose(found.scores, [score for _, score in expected], atol=1e-6)
+        for (corners, score), polygon in zip(expected, found.polygons, strict=True):
+            nearest = np.abs(polygon[:, None] - corners).max(axis=2).min(axis=1)
+            assert nearest.max() < 2e-3, (corners, score, polygon)
+    assert num_regions > 20
+
+
+def test_levels_move_a_box_by_less_than_a_hundredth_of_a_pixel(sroie, icdar15):
+    distances, differences = [], []
+    for prob_map in (*soft_lines(sroie, 3), *soft_lines(icdar15, 4)):
+        expected = quads_one_by_one(prob_map, 0.6, CONFIG)
+        found = detect(prob_map, map_stride=1, shrink_ratio=0.6, config=CONFIG)
+        assert len(found.polygons) == len(expected)
+        for corners, score in expected:
+            each = [np.abs(polygon[:, None] - corners).max(axis=2).min(axis=1).max() for polygon in found.polygons]
+            distances.append(min(each))
+            differences.append(abs(found.scores[int(np.argmin(each))] - score))
+    assert len(distances) > 80
+    assert max(distances) < 0.01
+    assert np.median(distances) < 0.002
+    assert max(differences) < HALF_A_LEVEL
+
+
+@pytest.mark.parametrize("output", ["quad", "polygon"])
+def test_levels_may_be_a_view_and_are_not_changed(sroie, output):
+    (prob_map,) = soft_lines(sroie, 1)
+    config = PostprocessConfig(output=output)
+    levels = levels_of(prob_map)
+    padded = np.zeros((levels.shape[0] + 40, levels.shape[1] + 64), np.uint8)
+    padded[: levels.shape[0], : levels.shape[1]] = levels
+    before = padded.copy()
+    whole = detect(prob_map, map_stride=1, shrink_ratio=0.6, config=config)
+    cut = padded[: levels.shape[0], : levels.shape[1]]
+    cut.flags.writeable = False
+    found = detect_levels(cut, map_stride=1, shrink_ratio=0.6, config=config)
+    assert len(whole.polygons) > 20
+    for polygon, same in zip(found.polygons, whole.polygons, strict=True):
+        np.testing.assert_array_equal(polygon, same)
+    np.testing.assert_array_equal(found.scores, whole.scores)
+    np.testing.assert_array_equal(padded, before)
+
+
+@pytest.mark.parametrize("bad", [np.zeros((1, 8, 8), np.uint8), np.zeros((8, 8), np.float32)])
+def test_what_is_no_map_of_levels_is_refused(bad):
+    with pytest.raises(ValueError, match=rf"levels are {bad.dtype} of shape .*one map \(Hm, Wm\) of uint8 is needed"):
+        detect_levels(bad, map_stride=1, shrink_ratio=0.4, config=CONFIG)
+
+
+def test_a_hundred_thousand_regions_are_scored():
+    """What an untrained network may give; OpenCV's 16-bit labels would not do."""
+    levels = np.zeros((640, 640), np.uint8)
+    levels[::2, ::2] = 200
+    levels[100, 200] = 255
+    config = PostprocessConfig(min_side=0, box_thresh=0, max_candidates=50)
+    found = detect_levels(levels, map_stride=1, shrink_ratio=1.0, config=config)
+    assert len(found.polygons) == 50
+    np.testing.assert_allclose(found.polygons[0], box(200, 100, 201, 101), atol=1e-3)
 
 
 def test_best_candidates_are_kept_not_the_first():
@@ -209,7 +313,7 @@ def test_best_candidates_are_kept_not_the_first():
         prob_map[20 * row + 4 : 20 * row + 12, 4:36] = probability
     config = PostprocessConfig(max_candidates=2)
     found = detect(prob_map, map_stride=1, shrink_ratio=0.6, config=config)
-    np.testing.assert_allclose(found.scores, [0.95, 0.9])
+    np.testing.assert_allclose(found.scores, [0.95, 0.9], atol=HALF_A_LEVEL)
 
 
 def test_min_side_counts_input_pixels():
