@@ -26,6 +26,12 @@ class TargetMaps:
         is_real = (~is_padding).to(self.shrink_mask, non_blocking=True)[:, None, None]
         return TargetMaps(self.shrink_map, self.shrink_mask * is_real, self.thresh_map, self.thresh_mask * is_real)
 
+    def as_float32(self) -> "TargetMaps":
+        """The same maps, from the smaller types that a cache keeps them in."""
+        return TargetMaps(
+            *(maps.float() for maps in (self.shrink_map, self.shrink_mask, self.thresh_map, self.thresh_mask))
+        )
+
 
 def make_targets(
     polygons_input: PolygonBatch, size: tuple[int, int], config: TargetConfig, device: torch.device | str = "cpu"

@@ -1,0 +1,86 @@
+"""The command as a user types it, and what its configuration is made of."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from ocr.command_line import prepare
+from ocr.config import PrepareConfig, validate_config
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = str(ROOT / "scripts" / "prepare_data.py")
+EXPERIMENTS = sorted(path.stem for path in (ROOT / "configs/experiment").glob("*.yaml"))
+
+
+def composed(*overrides: str) -> PrepareConfig:
+    prepare()
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        return validate_config(PrepareConfig, compose("prepare_data", list(overrides)))
+
+
+def test_a_data_set_is_drawn_checked_and_written(tmp_path):
+    overrides = ["data=synthetic", "synthetic.num_train=3", "synthetic.num_val=2", "synthetic.exif_share=1"]
+    overrides += ["pipeline.image_size=128", "splits=[train,val]", "output=ready", "hydra.run.dir=run"]
+    command = [sys.executable, SCRIPT, *overrides]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = [line for line in (done.stdout + done.stderr).splitlines() if "[INFO]" in line]
+    assert str(tmp_path / "run") in lines[0]
+    assert str(tmp_path / "ready") in lines[-1]
+    assert "train images: 3 encoded" in done.stdout
+    assert "val maps: 2 made" in done.stdout
+    report = json.loads((tmp_path / "run/report.json").read_text())
+    assert report["val"]["images"]["counts"] == {"encoded": 2}
+    assert json.loads((tmp_path / "run/audit_val.json").read_text())["num_images"] == 2
+    written = {path.relative_to(tmp_path / "ready").as_posix() for path in (tmp_path / "ready").rglob("*.*")}
+    assert {"prepared.json", "jsons/train.json", "jsons/val.json"} <= written
+    for name in json.loads((tmp_path / "ready/jsons/val.json").read_text())["images"]:
+        assert {f"images_val_canonical/{name}", f"images_val_canonical_maps/{name}.npz"} <= written
+
+
+def test_an_input_at_fault_ends_with_a_message_and_no_traceback(tmp_path):
+    command = [sys.executable, SCRIPT, "dataset_base_path=nowhere", "output=ready"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode != 0
+    assert "there is no split to prepare" in done.stderr
+    assert "nowhere/images/train" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "ready").exists()
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_experiments_give_the_settings_of_their_maps(experiment):
+    config = composed(f"experiment={experiment}", "output=ready")
+    assert (config.targets.shrink_ratio, config.targets.min_side) == (0.6, 4)
+    assert config.pipeline.image_size == {"receipts": 1600, "receipts_cpu": 1280}[experiment]
+    assert not hasattr(config, "trainer")
+
+
+@pytest.mark.parametrize("data", sorted(path.stem for path in (ROOT / "configs/data").glob("*.yaml")))
+def test_data_sets_compose(data):
+    config = composed(f"data={data}", "output=ready")
+    assert all(config.datasets.has_split(name) for name in ("train", "val", "test"))
+    assert config.draw_synthetic == (data == "synthetic")
+    assert config.targets.map_stride == (2 if data == "synthetic" else 1)
+
+
+def test_output_has_to_be_given():
+    with pytest.raises(SystemExit, match="output=FOLDER is needed"):
+        composed()
+
+
+@pytest.mark.parametrize(
+    ("override", "named"), [("splits=[all]", "splits"), ("splits=[]", "splits"), ("num_workers=0", "num_workers")]
+)
+def test_wrong_values_are_named(override, named):
+    with pytest.raises(SystemExit, match=named):
+        composed("output=ready", override)
+
+
+def test_a_key_that_does_not_exist_is_refused():
+    with pytest.raises(Exception, match="canonicle"):
+        composed("output=ready", "canonicle=false")
