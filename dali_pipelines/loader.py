@@ -5,21 +5,28 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import tee
 from typing import Any
 
 import numpy as np
 import torch
 from nvidia.dali import types
 from nvidia.dali.pipeline import Pipeline
-from nvidia.dali.plugin.pytorch import feed_ndarray
+from nvidia.dali.plugin.pytorch import feed_ndarray, to_torch_type
 
 from dali_pipelines import steps
 from dali_pipelines.config import PipelineConfig
 from dali_pipelines.eval import decode_pipeline, eval_pipeline
-from dali_pipelines.source import EpochPlan, PlannedSample
+from dali_pipelines.source import EpochPlan, KeptImages, PlannedSample
 from dali_pipelines.train import train_pipeline
 
 log = logging.getLogger(__name__)
+
+_DALI_TYPE = {torch.float16: types.FLOAT16, torch.float32: types.FLOAT, torch.uint8: types.UINT8}
+_NO_CONTENT = np.zeros(1, np.uint8)
+_TRUE, _FALSE = np.array(True), np.array(False)
+_FedArrays = tuple[tuple[steps.Arrays, ...], ...]
+"""For each function of a graph's feed, one list for each of its fields."""
 
 
 class SampleError(RuntimeError):
@@ -28,10 +35,10 @@ class SampleError(RuntimeError):
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """Normalised images and the plan they were made by."""
+    """Images and the plan they were made by."""
 
     images: torch.Tensor
-    """(B, 3, H, W) float16 or float32, on the loader's device."""
+    """(B, 3, H, W) float16 or float32, normalised, on the loader's device; uint8 RGB levels of a loader with levels=True."""
     samples: tuple[PlannedSample, ...]
     """One for each image; a sample that failed keeps its slot, black, marked as padding."""
 
@@ -45,7 +52,8 @@ class DaliLoader:
     """Runs an epoch's plan through DALI.
 
     `batches(plan, first_step)` starts anywhere, also after an earlier iteration was left half-way: what DALI had prepared
-    ahead is drained first. Shards, order and the tail are the plan's business.
+    ahead is drained first. Shards, order and the tail are the plan's business. The pipeline, its threads and its memory come
+    into being with the first call of `batches`.
 
     Args:
         paths: file of each sample index of the plan.
@@ -53,6 +61,8 @@ class DaliLoader:
         batch_size: the most samples a batch of the plan has.
         device: cpu, or cuda with an index.
         skip_failures: a file that cannot be decoded loses its slot and is kept in `failures`; otherwise SampleError.
+        kept: images in memory, used instead of the files; decoded ones that it wants are given to it.
+        levels: images are uint8 levels, not normalised; evaluation only.
     """
 
     def __init__(
@@ -64,7 +74,11 @@ class DaliLoader:
         batch_size: int,
         device: torch.device,
         skip_failures: bool = True,
+        kept: KeptImages | None = None,
+        levels: bool = False,
     ) -> None:
+        if levels and training:
+            raise ValueError("levels=True gives evaluation inputs; this loader was asked for training=True")
         self.config = config
         self.training = training
         self.batch_size = batch_size
@@ -72,44 +86,75 @@ class DaliLoader:
         self.skip_failures = skip_failures
         self.failures: dict[str, str] = {}
         """Reason for each file that failed while running."""
-        self.dtype = torch.float16 if config.wants_float16(device.type) else torch.float32
+        normalised_dtype = torch.float16 if config.wants_float16(device.type) else torch.float32
+        self.dtype = torch.uint8 if levels else normalised_dtype
         self._paths = paths
+        self._kept = kept
+        self._no_pixels = torch.zeros((1, 1, 3), dtype=torch.uint8, device=kept.device if kept is not None else "cpu")
         self._encoded_paths: dict[int, np.ndarray] = {}
-        self._source = _PlanSource(self._arrays)
-        self._pipeline = self._build(self._source, batch_size)
+        self._source = self._new_source()
+        self._pipeline: Pipeline | None = None
 
     def batches(self, plan: EpochPlan, first_step: int = 0) -> Iterator[ImageBatch]:
         """The batches of `plan` from `first_step` on."""
         self._drain()
         step = first_step
         while step < len(plan):
+            self._ready_pipeline()
             self._source.start(plan.batch(later) for later in range(step, len(plan)))
             try:
                 while step < len(plan):
-                    (images,) = self._pipeline.run()
-                    yield ImageBatch(self._to_torch(images), self._source.pop())
+                    yield self._next_batch()
                     step += 1
             except RuntimeError as error:
                 # After an error DALI calls its pipeline invalid: the batch is redone sample by sample, the rest by a new one.
                 log.warning("DALI failed on batch %d of epoch %d; redoing it file by file", step, plan.epoch)
+                self.release()
                 yield self._without_bad_files(plan.batch(step), error)
-                self._source = _PlanSource(self._arrays)
-                self._pipeline = self._build(self._source, self.batch_size)
                 step += 1
 
+    def release(self) -> None:
+        """Gives back the pipeline's threads and memory and ends an iteration under way. The next one builds it anew."""
+        self._pipeline = None
+
+    def _new_source(self) -> "_PlanSource":
+        return _PlanSource(self._arrays, num_sources=1 if self._kept is None else 3)
+
+    def _ready_pipeline(self) -> Pipeline:
+        if self._pipeline is None:
+            self._source = self._new_source()
+            self._pipeline = self._build(self._source, self.batch_size)
+        return self._pipeline
+
+    def _next_batch(self) -> ImageBatch:
+        outputs = self._ready_pipeline().run()
+        samples = self._source.pop()
+        return ImageBatch(self._taken(outputs, samples), samples)
+
     def _build(self, source: "_PlanSource", batch_size: int) -> Pipeline:
-        on_gpu = self.device.type == "cuda"
         graph = train_pipeline if self.training else eval_pipeline
         pipeline = graph(
-            next_batch=source.next_batch,
+            feed=self._feed(source),
             config=self.config,
-            on_gpu=on_gpu,
-            dtype=types.FLOAT16 if self.dtype == torch.float16 else types.FLOAT,
+            on_gpu=self.device.type == "cuda",
+            dtype=_DALI_TYPE[self.dtype],
             batch_size=batch_size,
             **self._resources(),
         )
         pipeline.build()
         return pipeline
+
+    def _feed(self, source: "_PlanSource") -> steps.Feed:
+        kept = self._kept
+        if kept is None:
+            return steps.Feed(source.next_batch)
+        return steps.Feed(
+            source.next_batch,
+            source.next_kept,
+            source.next_pixels,
+            pixels_on_gpu=kept.device.type == "cuda",
+            hands_out_images=any(kept.wants(index) for index in range(len(self._paths))),
+        )
 
     def _resources(self) -> dict[str, Any]:
         return {
@@ -121,46 +166,61 @@ class DaliLoader:
     def _drain(self) -> None:
         """Throws away what was prepared for an iteration that is over; the pipeline can then start anew."""
         self._source.stop()
-        while True:
+        while self._pipeline is not None:
             try:
                 self._pipeline.run()
             except StopIteration:
-                break
-            except RuntimeError:  # a bad file among the abandoned batches
-                self._source = _PlanSource(self._arrays)
-                self._pipeline = self._build(self._source, self.batch_size)
+                self._pipeline.reset()
                 return
-        self._pipeline.reset()
+            except RuntimeError:  # a bad file among the abandoned batches
+                self.release()
+
+    def _taken(self, outputs: Sequence["types.TensorList"], samples: Sequence[PlannedSample]) -> torch.Tensor:
+        """The finished images; the decoded ones, if the graph hands them out, are kept."""
+        finished, *decoded = outputs
+        for images in decoded:
+            for slot, sample in enumerate(samples):
+                if self._kept is not None and self._kept.wants(sample.index):
+                    # On the CPU a view: `keep` has copied it when it returns. On a GPU it has only ordered the copy.
+                    on_gpu = self.device.type == "cuda"
+                    image = self._to_torch(images[slot]) if on_gpu else torch.from_dlpack(images[slot])
+                    self._kept.keep(sample.index, image)
+        return self._to_torch(finished.as_tensor())
 
     def _without_bad_files(self, samples: Sequence[PlannedSample], batch_error: RuntimeError) -> ImageBatch:
         """The batch again; files that do not decode even alone are recorded, their slots black and marked as padding."""
-        reasons = [self._decode_failure(self._paths[sample.index]) for sample in samples]
+        reasons = [self._decode_failure(sample.index) for sample in samples]
         if not any(reasons):  # the fault is not a file's
             raise batch_error
         for sample, reason in zip(samples, reasons, strict=True):
             if reason:
                 self._record_failure(self._paths[sample.index], reason, batch_error)
         size = self.config.input_size(self.training)
-        black = torch.tensor(self.config.black, dtype=self.dtype, device=self.device)[:, None, None]
-        images = black.expand(len(samples), 3, size, size).clone()
+        black = (0, 0, 0) if self.dtype == torch.uint8 else self.config.black
+        images = torch.tensor(black, dtype=self.dtype, device=self.device)[:, None, None]
+        images = images.expand(len(samples), 3, size, size).clone()
         good = [slot for slot, reason in enumerate(reasons) if not reason]
         if good:
-            source = _PlanSource(self._arrays)
+            source = self._new_source()
             source.start(iter([[samples[slot] for slot in good]]))
-            (decoded,) = self._build(source, len(good)).run()
-            images[good] = self._to_torch(decoded)
+            outputs = self._build(source, len(good)).run()
+            images[good] = self._taken(outputs, source.pop())
         return ImageBatch(
             images,
             tuple(sample.as_padding() if reason else sample for sample, reason in zip(samples, reasons, strict=True)),
         )
 
-    def _decode_failure(self, path: str) -> str | None:
-        """DALI's words on why a file cannot be read and decoded; None if it can."""
-        encoded_path = np.frombuffer(os.fsencode(path), np.uint8)
+    def _decode_failure(self, index: int) -> str | None:
+        """DALI's words on why a file, or its content in memory, cannot be read and decoded; None if it can."""
+        if self._kept is not None and self._kept.decoded(index) is not None:
+            return None
+        content = self._kept.encoded(index) if self._kept is not None else None
+        given = self._path_bytes(index) if content is None else content
         pipeline = decode_pipeline(
-            next_batch=lambda: ([encoded_path],),
+            next_batch=lambda: ([given],),
             config=self.config,
             on_gpu=self.device.type == "cuda",
+            is_path=content is None,
             batch_size=1,
             **self._resources(),
         )
@@ -177,14 +237,28 @@ class DaliLoader:
             log.error("%s: left out, DALI cannot read or decode it: %s", path, reason)
         self.failures[path] = reason
 
-    def _to_torch(self, images: "types.TensorList") -> torch.Tensor:
-        dense = images.as_tensor()
-        output = torch.empty(dense.shape(), dtype=self.dtype, device=self.device)
+    def _to_torch(self, dense: "types.Tensor") -> torch.Tensor:
+        """A copy on the loader's device."""
+        output = torch.empty(dense.shape(), dtype=to_torch_type[dense.dtype], device=self.device)
         stream = torch.cuda.current_stream(self.device) if self.device.type == "cuda" else None
         return feed_ndarray(dense, output, cuda_stream=stream)
 
-    def _arrays(self, samples: Sequence[PlannedSample]) -> tuple[steps.Arrays, ...]:
-        """One list for each field of the graph's source."""
+    def _arrays(self, samples: Sequence[PlannedSample]) -> _FedArrays:
+        if self._kept is None:
+            return (self._planned_arrays(samples),)
+        contents = [self._kept.encoded(s.index) for s in samples]
+        pixels = [self._kept.decoded(s.index) for s in samples]
+        kept: tuple[steps.Arrays, ...] = (
+            [_NO_CONTENT if content is None else content for content in contents],
+            [_FALSE if content is None else _TRUE for content in contents],
+            [_FALSE if image is None else _TRUE for image in pixels],
+        )
+        fed_pixels = [self._no_pixels if image is None else image for image in pixels]
+        if self._kept.device.type == "cpu":  # for a torch tensor on the CPU too DALI asks CUDA for a stream
+            return self._planned_arrays(samples), kept, ([image.numpy() for image in fed_pixels],)
+        return self._planned_arrays(samples), kept, (fed_pixels,)
+
+    def _planned_arrays(self, samples: Sequence[PlannedSample]) -> tuple[steps.Arrays, ...]:
         fields: list[steps.Arrays] = [
             [self._path_bytes(s.index) for s in samples],
             [np.ascontiguousarray(s.region_xyxy[1::-1]) for s in samples],
@@ -206,25 +280,35 @@ class DaliLoader:
 
 
 class _PlanSource:
-    """Feeds DALI's external source from a plan and remembers which batches are under way."""
+    """Feeds DALI's external sources from a plan and remembers which batches are under way."""
 
-    def __init__(self, arrays: Callable[[Sequence[PlannedSample]], tuple[steps.Arrays, ...]]) -> None:
+    def __init__(self, arrays: Callable[[Sequence[PlannedSample]], _FedArrays], num_sources: int) -> None:
         self._arrays = arrays
-        self._batches: Iterator[Sequence[PlannedSample]] = iter(())
         self._under_way: deque[tuple[PlannedSample, ...]] = deque()
+        self._fed: tuple[Iterator[_FedArrays], ...] = (iter(()),) * num_sources
 
     def start(self, batches: Iterator[Sequence[PlannedSample]]) -> None:
         self._under_way.clear()
-        self._batches = batches
+        # DALI asks source after source for each batch; which one first draws the batch does not matter.
+        self._fed = tee(map(self._under_way_arrays, batches), len(self._fed))
 
     def stop(self) -> None:
-        self._batches = iter(())
+        self._fed = (iter(()),) * len(self._fed)
 
     def next_batch(self) -> tuple[steps.Arrays, ...]:
-        samples = tuple(next(self._batches))  # StopIteration tells DALI that the epoch is over
-        self._under_way.append(samples)
-        return self._arrays(samples)
+        return next(self._fed[0])[0]  # StopIteration tells DALI that the epoch is over
+
+    def next_kept(self) -> tuple[steps.Arrays, ...]:
+        return next(self._fed[1])[1]
+
+    def next_pixels(self) -> tuple[steps.Arrays, ...]:
+        return next(self._fed[2])[2]
 
     def pop(self) -> tuple[PlannedSample, ...]:
         """The samples of the batch that DALI has just handed out."""
         return self._under_way.popleft()
+
+    def _under_way_arrays(self, batch: Sequence[PlannedSample]) -> _FedArrays:
+        samples = tuple(batch)
+        self._under_way.append(samples)
+        return self._arrays(samples)

@@ -1,4 +1,4 @@
-"""What one sample tells DALI: its file, the region to resize, the warp and the colour matrix."""
+"""What one sample tells DALI: its file or kept image, the region to resize, the warp and the colour matrix."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -6,6 +6,7 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from dali_pipelines.geometry import Matrix
 
@@ -32,6 +33,25 @@ class PlannedSample:
     def as_padding(self) -> "PlannedSample":
         """The same sample, left out of loss and metrics."""
         return replace(self, is_padding=True)
+
+
+class KeptImages(Protocol):
+    """Images that are in memory already, by position in the manifest. Those that are not are read from their files."""
+
+    device: torch.device
+    """Where decoded images are."""
+
+    def encoded(self, index: int) -> npt.NDArray[np.uint8] | None:
+        """(n,) content of the file."""
+
+    def decoded(self, index: int) -> torch.Tensor | None:
+        """(H, W, 3) uint8 RGB, upright, contiguous, on `device`. Never written again, so it may be read at any later time."""
+
+    def wants(self, index: int) -> bool:
+        """Whether there is room for this image, decoded, and it is not there yet."""
+
+    def keep(self, index: int, image: torch.Tensor) -> None:
+        """Takes a copy of a decoded image, (H, W, 3) uint8 on any device, that is wanted."""
 
 
 class EpochPlan(Protocol):

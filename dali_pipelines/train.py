@@ -7,14 +7,15 @@ from dali_pipelines import steps
 from dali_pipelines.config import PipelineConfig
 
 
-@pipeline_def
+@pipeline_def(enable_conditionals=True)
 def train_pipeline(
-    next_batch: steps.NextBatch, config: PipelineConfig, on_gpu: bool, dtype: types.DALIDataType
-) -> DataNode:
-    """Normalised crops, (3, crop_size, crop_size). `next_batch`: see `steps.receive`."""
-    source = steps.receive(next_batch, steps.TrainSource)
-    images = steps.decode(steps.read(source.path), config, on_gpu)
-    images = steps.resize(images, source.region_start, source.region_end, source.resized_size)
-    images = steps.warp(images, source.input_from_resized, config.crop_size)
-    images = steps.recolour(images, source.colour_matrix, source.colour_offset)
-    return steps.normalize(images, config, config.crop_size, dtype)
+    feed: steps.Feed, config: PipelineConfig, on_gpu: bool, dtype: types.DALIDataType
+) -> DataNode | tuple[DataNode, DataNode]:
+    """Normalised crops, (3, crop_size, crop_size); and the decoded images they were made from, if `feed` says so."""
+    source, kept = steps.receive(feed, steps.TrainSource)
+    images = steps.load(source.path, kept, config, on_gpu)
+    resized = steps.resize(images, source.region_start, source.region_end, source.resized_size)
+    warped = steps.warp(resized, source.input_from_resized, config.crop_size)
+    recoloured = steps.recolour(warped, source.colour_matrix, source.colour_offset)
+    finished = steps.finish(recoloured, config, config.crop_size, dtype)
+    return (finished, images) if feed.hands_out_images else finished

@@ -15,11 +15,11 @@ trainer, logger, and everything else: here
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
-from pydantic import Field, ValidationError, create_model, model_validator
+from pydantic import ConfigDict, Field, ValidationError, create_model, model_validator
 
 from dali_pipelines.config import PipelineConfig, Section
 from ocr.datasets.loader import DataLoaderConfig
-from ocr.datasets.schemas import DatasetConfig
+from ocr.datasets.schemas import CacheConfig, DatasetConfig
 from ocr.datasets.synthetic import SyntheticConfig
 from ocr.errors import InputError
 from ocr.losses.db_loss import LossConfig
@@ -39,10 +39,25 @@ class DatasetEntry(Section):
     config: DatasetConfig = DatasetConfig(image_path=NOT_SET)
 
 
+class EvaluatedCacheConfig(CacheConfig):
+    cache_transformed_tensors: bool = True
+    """Keep finished inputs and targets after epoch 0: nothing in this split is random."""
+
+
+class EvaluatedDatasetConfig(DatasetConfig):
+    preload_images: bool = True
+    """Read all images into RAM before the run; they are let go once finished inputs have taken their place."""
+    cache_config: EvaluatedCacheConfig = EvaluatedCacheConfig()
+
+
+class EvaluatedDatasetEntry(Section):
+    config: EvaluatedDatasetConfig = EvaluatedDatasetConfig(image_path=NOT_SET)
+
+
 class DatasetsConfig(Section):
     train_dataset: DatasetEntry = DatasetEntry()
-    val_dataset: DatasetEntry = DatasetEntry()
-    test_dataset: DatasetEntry = DatasetEntry()
+    val_dataset: EvaluatedDatasetEntry = EvaluatedDatasetEntry()
+    test_dataset: EvaluatedDatasetEntry = EvaluatedDatasetEntry()
     predict_dataset: DatasetEntry = DatasetEntry()
 
     def has_split(self, name: str) -> bool:
@@ -78,6 +93,8 @@ class TrainerConfig(Section):
     """Batches of an epoch, or a share of them (with a decimal point); null: all."""
     limit_val_batches: BatchLimit = None
     check_val_every_n_epoch: int = Field(default=1, ge=1)
+    val_loss: bool = True
+    """Log the loss of the validation batches too; false: no target maps are made for them."""
     num_sanity_val_steps: int = Field(default=0, ge=0)
     accumulate_grad_batches: int = Field(default=1, ge=1)
     gradient_clip_val: float | None = Field(default=5.0, gt=0)
@@ -136,6 +153,8 @@ class TrainConfig(DataSection):
     """auto: a GPU where there is one."""
     loader: LoaderName = "dali"
     """dali reads, decodes and augments on the device; torch is the plain baseline with the same samples."""
+    metric: Literal["icdar", "cleval"] = "icdar"
+    """What val/hmean is and the best checkpoint is chosen by: IoU above 0.5 (ICDAR), or characters found (CLEval)."""
     resume: str | None = None
     """Checkpoint to go on from, also in the middle of an epoch."""
     pipeline: PipelineConfig = PipelineConfig()
@@ -152,15 +171,6 @@ class TrainConfig(DataSection):
     def _full_precision_needs_float32_images(self) -> "TrainConfig":
         if self.trainer.precision == "32-true" and self.pipeline.output_dtype == "float16":
             raise ValueError("trainer.precision=32-true needs pipeline.output_dtype=auto or float32, not float16")
-        return self
-
-    @model_validator(mode="after")
-    def _no_cache_on_a_random_split(self) -> "TrainConfig":
-        if self.datasets.train_dataset.config.cache_config.cache_transformed_tensors:
-            raise ValueError(
-                "datasets.train_dataset.config.cache_config.cache_transformed_tensors=true: training samples are augmented at "
-                "random and differ each epoch; set it to false"
-            )
         return self
 
 
@@ -215,6 +225,33 @@ class PredictConfig(InferenceConfig):
     """Folder for predictions.json and the pictures."""
     draw: bool = True
     """Write each image with its detections drawn on it."""
+
+
+class PrepareConfig(DataSection):
+    """scripts/prepare_data.py. Sections of an experiment that only training knows are of no use here and left aside."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    output: str = NOT_SET
+    """Folder for the prepared data set: a new one, or one of an earlier run. With canonical=false it may be dataset_base_path."""
+    splits: tuple[Literal["train", "val", "test"], ...] | None = Field(default=None, min_length=1)
+    """Those to prepare; null: all that are there."""
+    canonical: bool = True
+    """Turn images upright as their EXIF says, and their annotations with them; false: keep both as they are stored."""
+    maps: bool = True
+    """Write the target maps of val and test, for load_maps=true. They depend on pipeline.image_size and on targets."""
+    on_bad_sample: Literal["error", "skip"] | None = None
+    """What the audit does with bad input, for all splits; null: as each split's on_bad_sample says."""
+    num_workers: int | None = Field(default=None, ge=1)
+    """Threads; null: one a core."""
+    pipeline: PipelineConfig = PipelineConfig()
+    targets: TargetConfig = TargetConfig()
+
+    @model_validator(mode="after")
+    def _output_is_given(self) -> "PrepareConfig":
+        if self.output == NOT_SET:
+            raise ValueError("output=FOLDER is needed, for example output=data/prepared")
+        return self
 
 
 AnyConfig = TypeVar("AnyConfig", bound=Section)

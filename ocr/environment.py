@@ -15,7 +15,9 @@ PACKAGES = (
     "numpy",
     "nvidia-dali-cuda120",
     "opencv-python-headless",
+    "pillow",
     "pyclipper",
+    "simplejpeg",
     "timm",
     "torch",
 )

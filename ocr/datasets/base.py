@@ -1,5 +1,6 @@
 """A plain PyTorch data set: the baseline, the oracle of the tests, and what `loader=torch` runs in its workers."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 from torch.utils.data import Dataset
 
 from dali_pipelines.source import PlannedSample
+from ocr.cache.images import ImageCache
 from ocr.datasets.audit import AuditReport, build_manifest
 from ocr.datasets.formats.icdar import read_icdar
 from ocr.datasets.formats.upstage import read_upstage
@@ -16,7 +18,8 @@ from ocr.datasets.manifest import Manifest
 from ocr.datasets.plan import SamplePlanner, hide_cut_polygons
 from ocr.datasets.schemas import DatasetConfig, ImageData
 from ocr.polygons import PolygonBatch
-from ocr.targets import TargetConfig, make_targets
+from ocr.targets import TargetConfig, TargetMaps, make_targets
+from ocr.targets.offline import OfflineMaps
 
 
 def load_manifest(
@@ -40,15 +43,13 @@ def load_manifest(
     )
 
 
-def move_polygons(manifest: Manifest, samples: "list[PlannedSample] | tuple[PlannedSample, ...]") -> PolygonBatch:
+def move_polygons(manifest: Manifest, samples: Sequence[PlannedSample]) -> PolygonBatch:
     """The samples' polygons in the input frame."""
     polygons = manifest.polygons.select([sample.index for sample in samples])
     return polygons.transformed(np.stack([sample.input_from_original for sample in samples]))
 
 
-def polygons_for_training(
-    manifest: Manifest, samples: "list[PlannedSample] | tuple[PlannedSample, ...]", planner: SamplePlanner
-) -> PolygonBatch:
+def polygons_for_training(manifest: Manifest, samples: Sequence[PlannedSample], planner: SamplePlanner) -> PolygonBatch:
     """`move_polygons`, with what the crop cuts away for the most part marked as don't-care."""
     polygons = move_polygons(manifest, samples)
     if not planner.training:
@@ -90,7 +91,18 @@ class ValidatedOCRDataset(Dataset[dict[str, Any]]):
             if manifest is not None
             else load_manifest(config, max_megapixels=transform.config.max_megapixels)[0]
         )
+        self.offline_maps: OfflineMaps | None = None
+        """Maps of `config.load_maps`."""
+        if config.load_maps:
+            keep = config.cache_config.cache_maps
+            self.offline_maps = OfflineMaps(config.maps_dir, self.manifest.filenames, self.targets, keep)
         self.epoch = 0
+        self.kept_images: ImageCache | None = None
+        """Images that `keep_images` put in memory."""
+
+    def keep_images(self, kept: ImageCache | None) -> None:
+        """Images are taken from `kept` from now on, where it has them. Before worker processes start, which inherit it."""
+        self.kept_images = kept
 
     def __len__(self) -> int:
         return len(self.manifest)
@@ -112,7 +124,7 @@ class ValidatedOCRDataset(Dataset[dict[str, Any]]):
         sample = self.planned(index)
         polygons = polygons_for_training(manifest, [sample], self.transform)
         size = (self.transform.input_size, self.transform.input_size)
-        maps = make_targets(polygons, size, self.targets)
+        maps = self.make_targets([sample], polygons)
         image = torch.from_numpy(self.render(sample))[None]
         height, width = manifest.stored_sizes[index]
         return {
@@ -130,6 +142,15 @@ class ValidatedOCRDataset(Dataset[dict[str, Any]]):
             "filename": manifest.filenames[index],
         }
 
+    def make_targets(
+        self, samples: Sequence[PlannedSample], polygons_input: PolygonBatch, device: torch.device | str = "cpu"
+    ) -> TargetMaps:
+        """The maps of a batch on the device, from `offline_maps` where it has them."""
+        size = (self.transform.input_size, self.transform.input_size)
+        if self.offline_maps is None:
+            return make_targets(polygons_input, size, self.targets, device)
+        return self.offline_maps.targets([sample.index for sample in samples], polygons_input, size, device)
+
     def planned(self, index: int) -> PlannedSample:
         """The plan of one sample in this epoch."""
         manifest = self.manifest
@@ -143,18 +164,31 @@ class ValidatedOCRDataset(Dataset[dict[str, Any]]):
         )
 
     def load_image(self, index: int) -> ImageData:
-        """The decoded, upright image."""
+        """The decoded, upright image; pixels that are kept in memory are not to be modified."""
         manifest = self.manifest
-        path, orientation = manifest.image_paths[index], int(manifest.orientations[index])
+        kept = None if self.kept_images is None else self.kept_images.decoded(index)
+        pixels = self._decode(index) if kept is None else kept.cpu().numpy()
+        height, width = manifest.stored_sizes[index]
+        return ImageData(
+            image_array=pixels,
+            raw_width=int(width),
+            raw_height=int(height),
+            orientation=int(manifest.orientations[index]),
+        )
+
+    def _decode(self, index: int) -> ImageArray:
+        path, orientation = self.manifest.image_paths[index], int(self.manifest.orientations[index])
+        content = None if self.kept_images is None else self.kept_images.encoded(index)
         try:
-            encoded = Path(path).read_bytes()
-            pixels = decode_upright(encoded, orientation, self.config.image_loading_config.use_turbojpeg)
+            encoded = Path(path).read_bytes() if content is None else content.tobytes()
+            return decode_upright(encoded, orientation, self.config.image_loading_config.use_turbojpeg)
         except (OSError, ValueError) as error:
             raise type(error)(f"{path}: cannot be read or decoded: {error}") from error
-        height, width = manifest.stored_sizes[index]
-        return ImageData(image_array=pixels, raw_width=int(width), raw_height=int(height), orientation=orientation)
 
     def render(self, sample: PlannedSample) -> ImageArray:
-        """(S, S, 3) RGB levels of a planned sample, before normalisation."""
+        """(S, S, 3) RGB levels of a planned sample, before normalisation; an image wanted for later is kept on the way."""
         original = self.load_image(sample.index).image_array
+        kept = self.kept_images
+        if kept is not None and kept.wants(sample.index):
+            kept.keep(sample.index, torch.from_numpy(np.require(original, requirements="W")))
         return render(original, sample, self.transform.config, training=self.transform.training)

@@ -1,22 +1,36 @@
 """Batches for training and evaluation: planned images from DALI or from PyTorch workers, their polygons and target maps."""
 
+import logging
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import torch
 from pydantic import Field
+from rich.progress import track
 
 from dali_pipelines.config import Section
 from dali_pipelines.loader import DaliLoader, ImageBatch
 from dali_pipelines.source import EpochPlan as EpochPlanProtocol
 from dali_pipelines.source import PlannedSample
+from ocr.cache.budget import TierPlan
+from ocr.cache.entry import EntryLayout
+from ocr.cache.files import EntryFiles
+from ocr.cache.key import recipe_digest
+from ocr.cache.normalize import normalize_levels
+from ocr.cache.signature import Signature
+from ocr.cache.split import CachedSplit
+from ocr.cache.statistics import CacheSizes, CacheStatistics
+from ocr.cache.store import TensorStore
 from ocr.datasets.base import ValidatedOCRDataset, polygons_for_training
 from ocr.datasets.plan import EpochPlan
 from ocr.datasets.torch_loader import TorchLoader
 from ocr.polygons import PolygonBatch
-from ocr.targets import TargetMaps, make_targets
+from ocr.targets import TargetMaps
+
+log = logging.getLogger(__name__)
 
 
 class DataLoaderConfig(Section):
@@ -33,12 +47,12 @@ class Batch:
     """What one step gets."""
 
     images: torch.Tensor
-    """(B, 3, H, W) normalised, on the device."""
+    """(B, 3, H, W) normalised, on the device. Those of a cached split are views of the cache: not to be modified."""
     samples: tuple[PlannedSample, ...]
     polygons_input: PolygonBatch
     """On the host."""
     targets: TargetMaps | None
-    """On the device; padded samples have empty masks. None outside of training."""
+    """On the device; padded samples have empty masks. None where they were not asked for."""
 
 
 class ImageLoader(Protocol):
@@ -48,12 +62,19 @@ class ImageLoader(Protocol):
 
     def batches(self, plan: EpochPlanProtocol, first_step: int = 0) -> Iterator[ImageBatch]: ...
 
+    def release(self) -> None:
+        """Frees what the next call of `batches` can build again."""
+
 
 class BatchLoader:
     """One split, as Lightning iterates it: sized, restartable, resumable in the middle of an epoch.
 
     Each iteration starts a fresh epoch plan, so a sanity check, `limit_val_batches` or an abandoned loop never changes which
     samples the next one sees. Time the consumer spent waiting is summed in `wait_seconds`.
+
+    Args:
+        with_targets: make target maps too.
+        tiers: where finished tensors are kept (ocr/cache); None: they are made in each epoch.
     """
 
     def __init__(
@@ -67,33 +88,31 @@ class BatchLoader:
         rank: int = 0,
         num_ranks: int = 1,
         skip_failures: bool = True,
+        with_targets: bool | None = None,
+        tiers: TierPlan | None = None,
     ) -> None:
         self.dataset = dataset
         self.batch_size = batch_size
         self.device = device
+        self.with_targets = dataset.transform.training if with_targets is None else with_targets
         self.epoch = 0
         self.wait_seconds = 0.0
+        self.target_seconds = 0.0
+        """The part of `wait_seconds` in which targets were made."""
         self.num_images = 0
+        self.failures: dict[str, str] = {}
+        """Reason for each file that failed while running."""
+        self._loader, self._num_workers, self._skip_failures = loader, num_workers, skip_failures
         self._rank, self._num_ranks = rank, num_ranks
         self._step = 0
         self._resume_at: tuple[int, int] | None = None
-        self._loader: ImageLoader
-        if loader == "dali":
-            self._loader = DaliLoader(
-                dataset.manifest.image_paths,
-                dataset.transform.config,
-                training=dataset.transform.training,
-                batch_size=batch_size,
-                device=device,
-                skip_failures=skip_failures,
-            )
-        else:
-            self._loader = TorchLoader(dataset, num_workers=num_workers, device=device, skip_failures=skip_failures)
-
-    @property
-    def failures(self) -> dict[str, str]:
-        """Reason for each file that failed while running."""
-        return self._loader.failures
+        self._levels = tiers is not None and dataset.config.cache_config.dtype == "uint8"
+        self._images = self._image_loader()
+        self._images_again: ImageLoader | None = None
+        self.statistics = CacheStatistics(
+            dataset.config.cache_config.log_statistics_every_n, self._cache_sizes, lambda line: log.info("%s", line)
+        )
+        self.cache = None if tiers is None else self._cached_split(tiers)
 
     def plan(self, epoch: int) -> EpochPlan:
         """The plan of an epoch on this rank."""
@@ -114,8 +133,9 @@ class BatchLoader:
         self.epoch = epoch
 
     def reset_statistics(self) -> None:
-        """Starts counting waiting time and images anew."""
-        self.wait_seconds, self.num_images = 0.0, 0
+        """Starts counting waiting time, images and the epoch's cache accesses anew."""
+        self.wait_seconds, self.target_seconds, self.num_images = 0.0, 0.0, 0
+        self.statistics.start_epoch()
 
     def state_dict(self) -> dict[str, int]:
         """Where this loader is: all that a resumed run needs, since the plan is a function of it."""
@@ -127,16 +147,47 @@ class BatchLoader:
         self.epoch = state["epoch"]
 
     def __iter__(self) -> Iterator[Batch]:
+        started = time.perf_counter()
         plan = self.plan(self.epoch)
         self._step = self._first_step(len(plan))
-        images = self._loader.batches(plan, self._step)
+        batches = self._loaded(plan) if self.cache is None else self._cached(self.cache)
         while self._step < len(plan):
-            started = time.perf_counter()
-            batch = self._complete(next(images))
+            batch = next(batches)
             self.wait_seconds += time.perf_counter() - started
             self.num_images += sum(not sample.is_padding for sample in batch.samples)
             self._step += 1
             yield batch
+            started = time.perf_counter()
+        next(batches, None)  # what is to be done at the end of an epoch
+        self.wait_seconds += time.perf_counter() - started
+
+    @property
+    def cache_bytes(self) -> dict[str, int]:
+        """Bytes that the caches of this split take, by tier: gpu, ram, disk."""
+        num_bytes = {"gpu": 0, "ram": 0}
+        if self.cache is not None:
+            num_bytes |= self.cache.store.num_bytes
+        kept = self.dataset.kept_images
+        if kept is not None:
+            num_bytes["ram"] += kept.file_bytes
+            num_bytes["gpu" if kept.device.type == "cuda" else "ram"] += kept.pixel_bytes
+        maps = self.dataset.offline_maps
+        if maps is not None:
+            num_bytes["ram"] += maps.num_bytes
+        return num_bytes
+
+    def fill_cache(self) -> None:
+        """Makes all entries of the tensor cache now, with a progress bar."""
+        for _ in track(self, f"Normalising {self.dataset.config.image_path}", disable=not sys.stderr.isatty()):
+            pass
+
+    def close(self) -> None:
+        """Ends threads and frees the pipelines."""
+        self._images.release()
+        if self._images_again is not None:
+            self._images_again.release()
+        if self.cache is not None:
+            self.cache.close()
 
     def _first_step(self, num_steps: int) -> int:
         resume_at, self._resume_at = self._resume_at, None
@@ -144,14 +195,128 @@ class BatchLoader:
             return 0
         return resume_at[1]
 
-    def _complete(self, batch: ImageBatch) -> Batch:
-        """The batch with its polygons and, in training, its targets, made on the device."""
+    def _loaded(self, plan: EpochPlan) -> Iterator[Batch]:
+        """Batches made now, with their targets. What counts as a hit is an image that was in memory before the epoch."""
+        kept = self.dataset.kept_images
+        held = kept.indices() if kept is not None else set()
+        for batch in self._images.batches(plan, self._step):
+            if kept is not None:
+                real = [sample.index for sample in batch.samples if not sample.is_padding]
+                num_hits = sum(index in held for index in real)
+                self.statistics.count(hits=num_hits, misses=len(real) - num_hits)
+            targets = self._targets(batch.samples) if self.with_targets else None
+            yield self._batch(batch.images, batch.samples, targets)
+        self._tell_of_fallbacks()
+
+    def _cached(self, cache: CachedSplit) -> Iterator[Batch]:
+        """Batches of entries, made where they are not kept."""
+        config = self.dataset.transform.config
+        dtype = torch.float16 if config.wants_float16(self.device.type) else torch.float32
+        for tensors, samples in cache.batches(self.epoch, self._step):
+            images = tensors["images"]
+            if self._levels:
+                images = normalize_levels(images, config.mean, config.std, dtype=dtype)
+            yield self._batch(images, samples, cache.store.layout.unpack_targets(tensors))
+        self._tell_of_fallbacks()
+        if cache.store.is_all_resident:
+            self._images.release()
+            if self.dataset.kept_images is not None:
+                self.dataset.kept_images.clear()
+
+    def _tell_of_fallbacks(self) -> None:
+        if self.dataset.offline_maps is not None:
+            self.dataset.offline_maps.warn_of_fallbacks()
+
+    def _forget_changed(self, signatures: Mapping[int, Signature | None]) -> None:
+        """Images in memory whose files have changed are read anew, by new worker processes too."""
+        kept = self.dataset.kept_images
+        if kept is not None and kept.forget_changed(signatures):
+            self._images.release()
+            if self._images_again is not None:
+                self._images_again.release()
+
+    def _batch(self, images: torch.Tensor, samples: tuple[PlannedSample, ...], targets: TargetMaps | None) -> Batch:
+        is_padding = [sample.is_padding for sample in samples]
+        if targets is not None and any(is_padding):
+            targets = targets.blanked(torch.tensor(is_padding))
+        return Batch(images, samples, self._polygons(samples), targets)
+
+    def _polygons(self, samples: Sequence[PlannedSample]) -> PolygonBatch:
+        return polygons_for_training(self.dataset.manifest, samples, self.dataset.transform)
+
+    def _targets(self, samples: Sequence[PlannedSample]) -> TargetMaps:
+        started = time.perf_counter()
+        maps = self.dataset.make_targets(samples, self._polygons(samples), self.device)
+        self.target_seconds += time.perf_counter() - started
+        return maps
+
+    def _image_loader(self) -> ImageLoader:
         dataset = self.dataset
-        polygons = polygons_for_training(dataset.manifest, batch.samples, dataset.transform)
-        targets = None
-        if dataset.transform.training:
-            targets = make_targets(
-                polygons, (batch.images.shape[2], batch.images.shape[3]), dataset.targets, self.device
+        loader: ImageLoader
+        if self._loader == "dali":
+            loader = DaliLoader(
+                dataset.manifest.image_paths,
+                dataset.transform.config,
+                training=dataset.transform.training,
+                batch_size=self.batch_size,
+                device=self.device,
+                skip_failures=self._skip_failures,
+                kept=dataset.kept_images,
+                levels=self._levels,
             )
-            targets = targets.blanked(torch.tensor([sample.is_padding for sample in batch.samples]))
-        return Batch(batch.images, batch.samples, polygons, targets)
+        else:
+            loader = TorchLoader(
+                dataset,
+                num_workers=self._num_workers,
+                device=self.device,
+                skip_failures=self._skip_failures,
+                levels=self._levels,
+            )
+        loader.failures = self.failures
+        return loader
+
+    def _make_again(self, plan: EpochPlanProtocol) -> Iterator[ImageBatch]:
+        if self._images_again is None:
+            self._images_again = self._image_loader()
+        return self._images_again.batches(plan)
+
+    def _cached_split(self, tiers: TierPlan) -> CachedSplit:
+        dataset, config = self.dataset, self.dataset.config.cache_config
+        layout = entry_layout(dataset, self.with_targets)
+        files = EntryFiles(config.directory, tiers.disk_budget) if config.directory is not None else None
+        return CachedSplit(
+            dataset.manifest,
+            self.plan(0),
+            TensorStore(layout, tiers, self.device, files),
+            recipe=recipe_digest(
+                dataset.transform.config,
+                dataset.targets,
+                layout,
+                loader=self._loader,
+                device=self.device.type,
+                image_loading=dataset.config.image_loading_config.model_dump(),
+            ),
+            images=self._images.batches,
+            images_again=self._make_again,
+            make_targets=self._targets if self.with_targets else None,
+            on_signatures=self._forget_changed,
+            statistics=self.statistics,
+            verify=config.verify,
+            std=1.0 if self._levels else min(dataset.transform.config.std),
+            seed=dataset.transform.seed,
+        )
+
+    def _cache_sizes(self) -> CacheSizes:
+        kept, maps = self.dataset.kept_images, self.dataset.offline_maps
+        return CacheSizes(
+            images=kept.num_images if kept is not None else 0,
+            tensors=self.cache.store.num_kept if self.cache is not None else 0,
+            maps=maps.num_kept if maps is not None else 0,
+        )
+
+
+def entry_layout(dataset: ValidatedOCRDataset, with_targets: bool) -> EntryLayout:
+    """What the tensor cache keeps of each sample of this split."""
+    size = dataset.transform.input_size
+    map_size = size // dataset.targets.map_stride if with_targets else None
+    return EntryLayout(size, map_size, dataset.config.cache_config.dtype)

@@ -44,6 +44,11 @@ class SamplePlanner:
         """Side of the square input in pixels."""
         return self.config.input_size(self.training)
 
+    @property
+    def is_random(self) -> bool:
+        """Whether a sample differs from one epoch to the next: then its finished tensors and maps cannot be kept."""
+        return self.training
+
     def plan(
         self,
         index: int,

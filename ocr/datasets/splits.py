@@ -30,6 +30,8 @@ def build_dataset(
         training: augment at random; otherwise letterbox.
         report_path: where the audit writes its findings as JSON.
     """
+    planner = SamplePlanner(config.pipeline, training=training, seed=config.seed)
+    check_caches(split_config, planner)
     manifest, report = load_manifest(
         split_config, max_megapixels=config.pipeline.max_megapixels, report_path=report_path
     )
@@ -38,5 +40,26 @@ def build_dataset(
         raise InputError(
             f"{split_config.image_path}: no usable image; expected files ending in {split_config.image_extensions}"
         )
-    planner = SamplePlanner(config.pipeline, training=training, seed=config.seed)
     return ValidatedOCRDataset(split_config, planner, config.targets, manifest)
+
+
+def check_caches(split_config: DatasetConfig, planner: SamplePlanner) -> None:
+    """Refuses to keep what is different in each epoch.
+
+    Raises:
+        InputError: finished tensors or maps of a random pipeline were asked for.
+    """
+    if not planner.is_random:
+        return
+    asked = {
+        "cache_config.cache_transformed_tensors": split_config.cache_config.cache_transformed_tensors,
+        "load_maps": split_config.load_maps,
+        "preload_maps": split_config.preload_maps,
+    }
+    wrong = [key for key, value in asked.items() if value]
+    if wrong:
+        raise InputError(
+            f"{split_config.image_path}: {', '.join(f'{key}=true' for key in wrong)}, but this pipeline crops, turns and colours "
+            "each image anew in every epoch, so a kept result would be wrong in the next; set it to false (what can be kept "
+            "of training images is cache_config.cache_decoded_images)"
+        )

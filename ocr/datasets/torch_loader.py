@@ -17,34 +17,63 @@ log = logging.getLogger(__name__)
 class TorchLoader:
     """The plain baseline: PyTorch workers decode and resample, the main process normalises on the device.
 
-    Workers send uint8: a quarter of the bytes that float32 images would take between processes.
+    Workers send uint8: a quarter of the bytes that float32 images would take between processes. They are forked at the first
+    call of `batches`, so what the data set keeps in memory by then is theirs too.
+
+    Args:
+        levels: images are uint8 levels, not normalised; evaluation only.
     """
 
     def __init__(
-        self, dataset: ValidatedOCRDataset, *, num_workers: int, device: torch.device, skip_failures: bool
+        self,
+        dataset: ValidatedOCRDataset,
+        *,
+        num_workers: int,
+        device: torch.device,
+        skip_failures: bool,
+        levels: bool = False,
     ) -> None:
+        if levels and dataset.transform.training:
+            raise ValueError("levels=True gives evaluation inputs; this data set is planned for training")
         self.dataset = dataset
         self.device = device
         self.skip_failures = skip_failures
         self.failures: dict[str, str] = {}
-        self.dtype = torch.float16 if dataset.transform.config.wants_float16(device.type) else torch.float32
+        normalised_dtype = torch.float16 if dataset.transform.config.wants_float16(device.type) else torch.float32
+        self.dtype = torch.uint8 if levels else normalised_dtype
+        self._num_workers = num_workers
         self._sampler = _PlanSampler()
-        self._loader = DataLoader(
-            _RenderedSamples(dataset),
-            batch_sampler=self._sampler,  # type: ignore[arg-type]  # planned samples take the place of indices
-            num_workers=num_workers,
-            collate_fn=_stack,
-            pin_memory=device.type == "cuda",
-            persistent_workers=num_workers > 0,
-        )
+        self._loader: DataLoader[_Rendered] | None = None
 
     def batches(self, plan: EpochPlan, first_step: int = 0) -> Iterator[ImageBatch]:
         """The batches of `plan` from `first_step` on."""
+        if self._loader is None:
+            self._loader = self._build()
         self._sampler.start(plan, first_step)
         for images, samples in self._loader:
             on_device = images.to(self.device, non_blocking=True)
-            kept = tuple(self._checked(sample, error) for sample, error in samples)
-            yield ImageBatch(normalize(on_device, self.dataset.transform, self.dtype), kept)
+            checked = tuple(self._checked(sample, error) for sample, error in samples)
+            yield ImageBatch(self._finished(on_device), checked)
+
+    def release(self) -> None:
+        """Ends the worker processes; no iteration may be under way. The next one starts new ones."""
+        self._loader = None
+
+    def _build(self) -> "DataLoader[_Rendered]":
+        return DataLoader(
+            _RenderedSamples(self.dataset),
+            batch_sampler=self._sampler,  # type: ignore[arg-type]  # planned samples take the place of indices
+            num_workers=self._num_workers,
+            collate_fn=_stack,
+            pin_memory=self.device.type == "cuda",
+            persistent_workers=self._num_workers > 0,
+            multiprocessing_context="fork" if self._num_workers else None,  # kept images are shared, not copied
+        )
+
+    def _finished(self, images_BHWC: torch.Tensor) -> torch.Tensor:
+        if self.dtype == torch.uint8:
+            return images_BHWC.permute(0, 3, 1, 2).contiguous()
+        return normalize(images_BHWC, self.dataset.transform, self.dtype)
 
     def _checked(self, sample: PlannedSample, error: str | None) -> PlannedSample:
         if error is None:
@@ -71,13 +100,16 @@ class _PlanSampler:
         return self._batches
 
 
-class _RenderedSamples(torch.utils.data.Dataset[tuple[np.ndarray, PlannedSample, str | None]]):
+_Rendered = tuple[np.ndarray, PlannedSample, str | None]
+
+
+class _RenderedSamples(torch.utils.data.Dataset[_Rendered]):
     """A data set whose index is a planned sample."""
 
     def __init__(self, dataset: ValidatedOCRDataset) -> None:
         self.dataset = dataset
 
-    def __getitem__(self, sample: PlannedSample) -> tuple[np.ndarray, PlannedSample, str | None]:
+    def __getitem__(self, sample: PlannedSample) -> _Rendered:
         try:
             return self.dataset.render(sample), sample, None
         except (OSError, ValueError) as error:
@@ -86,7 +118,7 @@ class _RenderedSamples(torch.utils.data.Dataset[tuple[np.ndarray, PlannedSample,
 
 
 def _stack(
-    rendered: list[tuple[np.ndarray, PlannedSample, str | None]],
+    rendered: list[_Rendered],
 ) -> tuple[torch.Tensor, list[tuple[PlannedSample, str | None]]]:
     images = torch.from_numpy(np.stack([image for image, _, _ in rendered]))
     return images, [(sample, error) for _, sample, error in rendered]

@@ -10,16 +10,19 @@ from typing import Any
 
 import lightning
 import numpy as np
+import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 
+from ocr.cache.budget import NEARLY_FULL, free_ram, resident_set, total_ram
 from ocr.config import TrainConfig
 from ocr.datasets.loader import BatchLoader
 from ocr.environment import git_commit, package_versions
 from ocr.predictions import draw_picture, save_picture
 from ocr.training.module import STRICT_IOU, DBNetModule
+from ocr.training.verdict import LOW_HIT_RATE, training_verdict, validation_verdict
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +76,7 @@ class RunSummary(Callback):
         }
         self._train_started = 0.0
         self._val_started = 0.0
+        self._num_validations = 0
         self._epoch: dict[str, Any] = {}
 
     def state_dict(self) -> dict[str, Any]:
@@ -98,6 +102,7 @@ class RunSummary(Callback):
         self._epoch |= {
             "train_seconds": seconds,
             "train_data_wait_seconds": loader.wait_seconds,
+            "train_target_seconds": loader.target_seconds,
             "train_images_per_second": loader.num_images * trainer.world_size / seconds,
         }
         self.summary["failed_files"] |= loader.failures
@@ -118,9 +123,13 @@ class RunSummary(Callback):
             "val_seconds": time.perf_counter() - self._val_started,
             "val_data_wait_seconds": sum(loader.wait_seconds for loader in loaders),
             "val_forward_seconds": seconds.forward,
+            "val_device_postprocess_seconds": seconds.device_postprocess,
             "val_postprocess_seconds": seconds.postprocess,
             "val_metric_seconds": seconds.metric,
+            "val_blocked_seconds": seconds.blocked,
         }
+        if "val/loss" in trainer.callback_metrics:
+            self._epoch["val_loss"] = float(trainer.callback_metrics["val/loss"])
         scores = {name: float(trainer.callback_metrics[f"val/{name}"]) for name in ("hmean", "precision", "recall")}
         strict = f"hmean_iou{STRICT_IOU}"
         self._epoch |= scores | {strict: float(trainer.callback_metrics[f"val/{strict}"])}
@@ -128,16 +137,57 @@ class RunSummary(Callback):
             self.summary |= scores | {"best_epoch": trainer.current_epoch}
         for loader in loaders:
             self.summary["failed_files"] |= loader.failures
+        self._epoch |= self._cache_figures(trainer, loaders)
+
+    def _cache_figures(self, trainer: lightning.Trainer, loaders: list[BatchLoader]) -> dict[str, Any]:
+        """Hits, misses and bytes of the epoch's caches, which are logged too; warns of what is not as it should be."""
+        figures = {
+            "cache_hits": sum(loader.statistics.epoch_hits for loader in loaders),
+            "cache_misses": sum(loader.statistics.epoch_misses for loader in loaders),
+            "cache_bytes": 0,
+        }
+        memory = {"ram_used": float(resident_set()), "ram_free": float(free_ram())}
+        if torch.cuda.is_available():
+            memory["gpu_used"] = float(torch.cuda.max_memory_allocated())
+        scalars = {f"memory/{name}": value for name, value in memory.items()}
+        for loader in loaders:
+            num_bytes = loader.cache_bytes
+            figures["cache_bytes"] += sum(num_bytes.values())
+            scalars |= {f"cache/bytes_{tier}": float(count) for tier, count in num_bytes.items()}
+            rate = loader.statistics.epoch_hit_rate
+            if rate is None:
+                continue
+            scalars["cache/hit_rate"] = rate
+            if loader.statistics.log_every_n is None and trainer.is_global_zero:
+                log.info("%s", loader.statistics.line())
+            if self._num_validations > 0 and rate < LOW_HIT_RATE:
+                log.warning(
+                    "cache: only %.0f %% of the validation samples came from the cache; give it more room "
+                    "(cache_config.ram_budget, device_budget, directory) or take performance=constrained, which needs half",
+                    100 * rate,
+                )
+        if free_ram() < NEARLY_FULL * total_ram():
+            log.warning(
+                "memory: %.1f of %.1f GB of RAM are left; lower cache_config.ram_budget or take performance=constrained",
+                free_ram() / 1e9,
+                total_ram() / 1e9,
+            )
+        for logger in trainer.loggers:
+            logger.log_metrics(scalars, step=trainer.global_step)
+        self._num_validations += 1
+        return figures
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._finish_training(trainer)
-        # The tensor caches will count here; nothing is cached yet.
-        self._epoch |= {"cache_hits": 0, "cache_misses": 0, "cache_bytes": 0}
+        self._epoch = {"cache_hits": 0, "cache_misses": 0, "cache_bytes": 0} | self._epoch
         self._epoch["train_loss"] = float(trainer.callback_metrics["train/total_loss"])
         self.summary["epochs"].append(self._epoch)
         self.write()
         if trainer.is_global_zero:
             log.info("%s", epoch_line(self._epoch, trainer.max_epochs))
+            log.info("%s", training_verdict(self._epoch))
+            if "val_seconds" in self._epoch:
+                log.info("%s", validation_verdict(self._epoch))
 
     @rank_zero_only
     def write(self) -> None:

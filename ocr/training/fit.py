@@ -52,7 +52,9 @@ def train(config: TrainConfig, run_dir: Path, callbacks: Sequence[Callback] = ()
         )
         for name in ("train", "val")
     }
-    data = DBNetDataModule(splits["train"], splits["val"], config.dataloader, loader=config.loader)
+    data = DBNetDataModule(
+        splits["train"], splits["val"], config.dataloader, loader=config.loader, val_targets=config.trainer.val_loss
+    )
     model = build_dbnet(config.model, config.targets.map_stride)
     module = DBNetModule(model, config, splits["val"].manifest)
     summary = RunSummary(config, run_dir, device_name(device))

@@ -1,11 +1,11 @@
 """The Lightning module: wires network, loss, post-processing and metric together."""
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import lightning
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,23 +14,31 @@ from ocr.config import TrainConfig
 from ocr.datasets.loader import Batch
 from ocr.datasets.manifest import Manifest
 from ocr.losses.db_loss import DBLoss
-from ocr.metrics.icdar import ICDARMetric
+from ocr.metrics.cleval import CLEvalCounts, CLEvalMetric
+from ocr.metrics.icdar import ICDARMetric, MatchCounts
 from ocr.models.db_head import DBMaps
 from ocr.models.dbnet import DBNet
-from ocr.postprocess import Detections, detect, moved_detections
+from ocr.postprocess import Detections, to_levels
+from ocr.training.evaluation import IOU_THRESHOLDS, ImageResult, OverlappedEvaluation
 from ocr.training.optimizer import build_optimizer, build_schedule
+from ocr.training.stages import DeviceStages
 
-STRICT_IOU = 0.7
-"""Second threshold at which hmean is told: how well boxes fit. The best checkpoint is chosen at 0.5."""
+Counts = TypeVar("Counts", MatchCounts, CLEvalCounts)
+
+STRICT_IOU = IOU_THRESHOLDS[1]
 
 
 @dataclass
-class StageSeconds:
-    """Where the time of an evaluation epoch went."""
+class EvaluationSeconds:
+    """Where the time of an evaluation epoch went. The host's work runs beside the device's: the sum may exceed the epoch."""
 
     forward: float = 0.0
+    device_postprocess: float = 0.0
     postprocess: float = 0.0
+    """On the host, summed over the worker threads; the metric too."""
     metric: float = 0.0
+    blocked: float = 0.0
+    """The forward pass waited for the workers: a full queue, and the last images."""
 
 
 @dataclass
@@ -39,27 +47,30 @@ class EvaluationResult:
 
     detections_original: dict[int, Detections] = field(default_factory=dict)
     """By position in the manifest; pixels of the upright image."""
-    seconds: StageSeconds = field(default_factory=StageSeconds)
+    seconds: EvaluationSeconds = field(default_factory=EvaluationSeconds)
 
 
 class DBNetModule(lightning.LightningModule):
-    """Trains a DBNet and evaluates it by ICDAR IoU.
+    """Trains a DBNet and evaluates it by ICDAR IoU, and by CLEval where asked for.
 
     Args:
         model: the network.
         config: of the run; saved in each checkpoint.
         manifest: of the split that is evaluated; its polygons are the ground truth.
+        with_cleval: compute CLEval too; metric=cleval does in any case.
     """
 
-    def __init__(self, model: DBNet, config: TrainConfig, manifest: Manifest) -> None:
+    def __init__(self, model: DBNet, config: TrainConfig, manifest: Manifest, with_cleval: bool = False) -> None:
         super().__init__()
         self.model = model
         self.config = config
         self.manifest = manifest
         self.loss = DBLoss(config.loss)
-        self.metric = ICDARMetric()
-        self.strict_metric = ICDARMetric(iou_threshold=STRICT_IOU)
+        self.metric, self.strict_metric = (ICDARMetric(threshold) for threshold in IOU_THRESHOLDS)
+        self.cleval_metric = CLEvalMetric() if with_cleval or config.metric == "cleval" else None
         self.evaluation = EvaluationResult()
+        self._stages = DeviceStages()
+        self._overlapped: OverlappedEvaluation | None = None
         if config.trainer.channels_last:
             self.model.to(memory_format=torch.channels_last)
         if config.trainer.compile:
@@ -67,6 +78,8 @@ class DBNetModule(lightning.LightningModule):
 
     def forward(self, images: Tensor) -> DBMaps:
         """The maps of (B, 3, H, W) normalised images."""
+        if not torch.is_autocast_enabled(images.device.type):
+            images = images.to(next(self.model.parameters()).dtype)  # cached inputs are float16
         if self.config.trainer.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         return self.model(images)
@@ -82,33 +95,40 @@ class DBNetModule(lightning.LightningModule):
         return losses.total
 
     def on_validation_epoch_start(self) -> None:
-        self.evaluation = EvaluationResult()
-        self.metric.reset()
-        self.strict_metric.reset()
+        self._start_evaluation(with_truth=True)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._detect(batch)
-        started = time.perf_counter()
-        truth = self.manifest.polygons
-        for index in (sample.index for sample in batch.samples if not sample.is_padding):
-            found = self.evaluation.detections_original[index]
-            for metric in (self.metric, self.strict_metric):
-                metric.update([found.polygons], [truth.polygons_of(index)], [truth.ignore_of(index)])
-        self.evaluation.seconds.metric += time.perf_counter() - started
+        maps = self._evaluate(batch)
+        if batch.targets is not None:
+            loss = self.loss(maps, batch.targets.as_float32()).total
+            self.log("val/loss", loss, on_epoch=True, batch_size=len(batch.samples), sync_dist=True)
 
     def on_predict_epoch_start(self) -> None:
-        self.evaluation = EvaluationResult()
+        self._start_evaluation(with_truth=False)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> None:
-        self._detect(batch)
+        self._evaluate(batch)
+
+    def on_predict_epoch_end(self) -> None:
+        self._finish_evaluation()
 
     def on_validation_epoch_end(self) -> None:
+        results = self._finish_evaluation()
         self._gather_detections()
         started = time.perf_counter()
+        for place, metric in enumerate((self.metric, self.strict_metric)):
+            metric.reset()
+            metric.add(summed(MatchCounts, (result.matches[place] for result in results)))
         scores = {f"val/{name}": value for name, value in self.metric.compute().items()}
         scores[f"val/hmean_iou{STRICT_IOU}"] = self.strict_metric.compute()["hmean"]
+        scores |= self._cleval_scores(results)
         self.evaluation.seconds.metric += time.perf_counter() - started
         self.log_dict(scores)  # already summed over all ranks
+
+    def teardown(self, stage: str) -> None:
+        if self._overlapped is not None:
+            self._overlapped.close()
+            self._overlapped = None
 
     def configure_optimizers(self) -> Any:
         optimizer = build_optimizer(self.model, self.config.optimizer)
@@ -128,30 +148,62 @@ class DBNetModule(lightning.LightningModule):
         for detections in of_ranks:
             self.evaluation.detections_original.update(detections)
 
-    def _detect(self, batch: Batch) -> None:
-        """Adds the detections of each image, padding left out, to `self.evaluation`."""
-        config, seconds = self.config, self.evaluation.seconds
-        started = time.perf_counter()
-        prob_maps_BHW = self(batch.images).prob_map.float().cpu().numpy()
-        forwarded = time.perf_counter()
-        seconds.forward += forwarded - started
-        for prob_map, sample in zip(prob_maps_BHW, batch.samples, strict=True):
-            if sample.is_padding:
-                continue
-            height, width = self.manifest.original_sizes[sample.index]
-            detections_input = detect(
-                _without_padding(prob_map, sample.resized_size, config.targets.map_stride),
-                map_stride=config.targets.map_stride,
-                shrink_ratio=config.targets.shrink_ratio,
-                config=config.postprocess,
+    def _start_evaluation(self, with_truth: bool) -> None:
+        if self._overlapped is None:
+            self._overlapped = OverlappedEvaluation(
+                self.manifest,
+                self.config.postprocess,
+                self.config.targets,
+                with_truth=with_truth,
+                with_cleval=self.cleval_metric is not None,
             )
-            self.evaluation.detections_original[sample.index] = moved_detections(
-                detections_input, np.linalg.inv(sample.input_from_original), (int(height), int(width))
-            )
-        seconds.postprocess += time.perf_counter() - forwarded
+        self.evaluation = EvaluationResult()
+        self._stages = DeviceStages()
+
+    def _evaluate(self, batch: Batch) -> DBMaps:
+        """The maps of a batch, which are handed over to the workers."""
+        with self._stages.stage("forward", self.device):
+            maps = self(batch.images)
+        with self._stages.stage("device_postprocess", self.device):
+            levels = to_levels(maps.prob_map, self.config.postprocess.bin_thresh)
+        self._workers.add(levels, batch.samples)
+        return maps
+
+    @property
+    def _workers(self) -> OverlappedEvaluation:
+        if self._overlapped is None:
+            raise RuntimeError("no evaluation was started")
+        return self._overlapped
+
+    def _finish_evaluation(self) -> list[ImageResult]:
+        """Waits for the workers; fills `self.evaluation`."""
+        pool, seconds = self._workers.pool, self.evaluation.seconds
+        results = self._workers.finish()
+        self.evaluation.detections_original = {result.sample_index: result.detections_original for result in results}
+        seconds.forward = self._stages.seconds("forward")
+        seconds.device_postprocess = self._stages.seconds("device_postprocess")
+        seconds.postprocess = sum(result.postprocess_seconds for result in results)
+        seconds.metric = sum(result.metric_seconds for result in results)
+        seconds.blocked = pool.blocked_seconds
+        pool.reset_statistics()
+        return results
+
+    def _cleval_scores(self, results: list[ImageResult]) -> dict[str, Tensor]:
+        """val/cleval_hmean and so on; with metric=cleval val/hmean and so on too, and val/iou_hmean beside them."""
+        if self.cleval_metric is None:
+            return {}
+        self.cleval_metric.reset()
+        characters = (result.characters for result in results if result.characters is not None)
+        self.cleval_metric.add(summed(CLEvalCounts, characters))
+        found = self.cleval_metric.compute()
+        scores = {f"val/cleval_{name}": value for name, value in found.items()}
+        if self.config.metric == "cleval":
+            scores |= {f"val/iou_{name}": value for name, value in self.metric.compute().items()}
+            scores |= {f"val/{name}": value for name, value in found.items()}
+        return scores
 
 
-def _without_padding(prob_map: np.ndarray, image_size: tuple[int, int], map_stride: int) -> np.ndarray:
-    """The part of the map that shows the image, which lies top left."""
-    height, width = image_size
-    return np.ascontiguousarray(prob_map[: -(-height // map_stride), : -(-width // map_stride)])
+def summed(kind: type[Counts], counts: Iterable[Counts]) -> Counts:
+    """The counts of many images as those of one: added up here, each is one number less on its way to the device."""
+    nothing = kind(*[0] * len(kind._fields))
+    return kind(*(sum(column) for column in zip(nothing, *counts, strict=True)))

@@ -131,7 +131,9 @@ def test_a_wrong_key_fails_and_is_named(override):
         ("trainer.max_time=soon", "trainer.max_time"),
         ("datasets.val_dataset.config.cache_config.log_statistics_every_n=0", "log_statistics_every_n"),
         ("targets.shrink_ratio=1.5", "targets.shrink_ratio"),
-        ("datasets.train_dataset.config.cache_config.cache_transformed_tensors=true", "augmented at random"),
+        ("datasets.val_dataset.config.cache_config.dtype=float64", "dtype"),
+        ("datasets.val_dataset.config.cache_config.device_budget=much", "device_budget"),
+        ("+datasets.val_dataset.config.cache_config.size=3", "size"),
         ("pipeline.augmentation.scale_min=4", "scale_min"),
     ],
 )

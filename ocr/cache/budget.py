@@ -1,0 +1,189 @@
+"""How much memory the caches of a run will take, where, and what is free: decided and shown before the run starts."""
+
+import logging
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from ocr.cache.entry import EntryLayout
+from ocr.datasets.manifest import Manifest
+from ocr.datasets.schemas import CacheConfig
+
+log = logging.getLogger(__name__)
+
+SHARE_OF_FREE = 0.5
+"""Of the free memory, what a budget of null takes: the training step and DALI need the rest."""
+NEARLY_FULL = 0.1
+"""Below this free share of the memory a run warns."""
+
+
+@dataclass(frozen=True)
+class TierPlan:
+    """Where the entries of one rank's share of a split will lie: the first on the GPU, the next in RAM, all on disk.
+
+    entries   0 1 2 3 | 4 5 6 7 8 | 9 10 11
+    memory    GPU     | RAM       | -          a batch lies in one of them; 9 to 11 are read from disk, or loaded
+    disk      0 1 2 3   4 5 6 7 8   9          kept beyond the run, as far as its budget goes
+    """
+
+    num_entries: int
+    entry_bytes: int
+    num_on_gpu: int
+    num_in_ram: int
+    disk_budget: int = 0
+    """Bytes; 0: no disk tier."""
+    free_disk: int = 0
+    """Bytes that were free there when the plan was made."""
+
+    @property
+    def gpu_bytes(self) -> int:
+        return self.num_on_gpu * self.entry_bytes
+
+    @property
+    def ram_bytes(self) -> int:
+        return self.num_in_ram * self.entry_bytes
+
+    @property
+    def num_resident(self) -> int:
+        """Entries on the GPU or in RAM."""
+        return self.num_on_gpu + self.num_in_ram
+
+
+@dataclass(frozen=True)
+class FreeMemory:
+    """Bytes that are free for one rank."""
+
+    gpu: int
+    ram: int
+
+    @classmethod
+    def measured(cls, device: torch.device, num_ranks: int = 1) -> "FreeMemory":
+        """What is free now. RAM is shared by the ranks of this machine, a GPU belongs to one."""
+        gpu = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
+        return cls(gpu, free_ram() // num_ranks)
+
+    def less(self, *, gpu: int, ram: int) -> "FreeMemory":
+        """What is free once these are taken."""
+        return FreeMemory(self.gpu - gpu, self.ram - ram)
+
+
+def plan_tiers(
+    layout: EntryLayout, num_entries: int, batch_size: int, config: CacheConfig, device: torch.device, free: FreeMemory
+) -> TierPlan:
+    """As many whole batches as the budgets allow, in the fastest memory first."""
+    gpu_budget = budget_bytes(config.device_budget, free.gpu) if device.type == "cuda" else 0
+    num_on_gpu = _whole_batches(gpu_budget // layout.num_bytes, num_entries, batch_size)
+    rest = num_entries - num_on_gpu
+    num_in_ram = _whole_batches(budget_bytes(config.ram_budget, free.ram) // layout.num_bytes, rest, batch_size)
+    free_disk = 0 if config.directory is None else _free_disk(Path(config.directory))
+    disk_budget = 0 if config.directory is None else budget_bytes(config.disk_budget, free_disk)
+    return TierPlan(num_entries, layout.num_bytes, num_on_gpu, num_in_ram, disk_budget, free_disk)
+
+
+def budget_bytes(configured: int | None, free: int) -> int:
+    """What is configured, or the default share of what is free."""
+    return int(SHARE_OF_FREE * free) if configured is None else int(configured)
+
+
+def _whole_batches(num_fitting: int, num_wanted: int, batch_size: int) -> int:
+    return num_wanted if num_fitting >= num_wanted else num_fitting // batch_size * batch_size
+
+
+def file_bytes(manifest: Manifest, indices: Sequence[int]) -> int:
+    """Of the files of these images; those that are gone are reported when they are read."""
+    paths = (Path(manifest.image_paths[index]) for index in indices)
+    return sum(path.stat().st_size for path in paths if path.is_file())
+
+
+def decoded_bytes(manifest: Manifest, indices: Sequence[int]) -> int:
+    """Of these images as RGB levels."""
+    return int(3 * np.prod(manifest.original_sizes[list(indices)].astype(np.int64), axis=1).sum())
+
+
+def free_ram() -> int:
+    """Bytes of RAM that can be taken without swapping, within the limit of this process's control group."""
+    return min(_meminfo("MemAvailable"), _cgroup_room())
+
+
+def total_ram() -> int:
+    """Bytes of RAM of this machine, or of this process's control group where that is less."""
+    return min(_meminfo("MemTotal"), _cgroup_limit())
+
+
+def resident_set() -> int:
+    """Bytes of RAM that this process holds."""
+    num_pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return num_pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _meminfo(name: str) -> int:
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"/proc/meminfo has no {name}")
+
+
+CGROUP = Path("/sys/fs/cgroup")
+UNLIMITED = 1 << 62
+
+
+def _cgroup_limit() -> int:
+    return _cgroup_number("memory.max", "memory/memory.limit_in_bytes") or UNLIMITED
+
+
+def _cgroup_room() -> int:
+    used = _cgroup_number("memory.current", "memory/memory.usage_in_bytes") or 0
+    return max(_cgroup_limit() - used, 0)
+
+
+def _cgroup_number(*names: str) -> int | None:
+    """From the file of cgroup version 2 or 1, whichever is there; None: no limit is set."""
+    for name in names:
+        try:
+            return int((CGROUP / name).read_text())
+        except (OSError, ValueError):  # not there, or "max"
+            continue
+    return None
+
+
+def _free_disk(directory: Path) -> int:
+    while not directory.exists() and directory != directory.parent:
+        directory = directory.parent
+    return shutil.disk_usage(directory).free
+
+
+@dataclass(frozen=True)
+class MemoryRow:
+    """One line of the table before the run."""
+
+    what: str
+    tier: str
+    predicted: int
+    budget: int
+    free: int
+
+
+def memory_table(rows: Sequence[MemoryRow]) -> str:
+    """The rows as a table of text, in MB (10^6 bytes)."""
+    table = Table(title="Memory of the caches, predicted for this process")
+    table.add_column("what")
+    table.add_column("where")
+    for column in ("predicted", "budget", "free now"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        table.add_row(row.what, row.tier, _megabytes(row.predicted), _megabytes(row.budget), _megabytes(row.free))
+    console = Console(width=110, force_terminal=False, color_system=None)
+    with console.capture() as capture:
+        console.print(table)
+    return capture.get().rstrip()
+
+
+def _megabytes(num_bytes: int) -> str:
+    return f"{num_bytes / 1e6:,.0f} MB"

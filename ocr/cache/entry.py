@@ -1,0 +1,71 @@
+"""What the tensor cache keeps of one sample, and how it lies in memory."""
+
+from dataclasses import dataclass
+from math import prod
+from typing import Literal
+
+import torch
+
+from ocr.targets import TargetMaps
+
+Tensors = dict[str, torch.Tensor]
+"""One entry, or a batch of them, by the names of `EntryLayout.shapes`."""
+
+
+@dataclass(frozen=True)
+class EntryLayout:
+    """Shapes and types of one entry."""
+
+    input_size: int
+    """Side of the square input in pixels."""
+    map_size: int | None
+    """Side of the target maps in map pixels; None: no targets are kept."""
+    image_dtype: Literal["float16", "uint8"]
+    """float16: normalised; uint8: RGB levels."""
+
+    @property
+    def shapes(self) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+        """Shape and dtype of each tensor.
+
+        Three of the four target maps are 0 or 1 and stand together as bytes; `thresh_map` is float16 (error below 2.5e-4).
+        """
+        image_dtype = torch.float16 if self.image_dtype == "float16" else torch.uint8
+        tensors: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
+            "images": ((3, self.input_size, self.input_size), image_dtype)
+        }
+        if self.map_size is not None:
+            tensors["binary_maps"] = ((3, self.map_size, self.map_size), torch.uint8)
+            tensors["thresh_map"] = ((self.map_size, self.map_size), torch.float16)
+        return tensors
+
+    @property
+    def num_bytes(self) -> int:
+        """Of one entry."""
+        return sum(prod(shape) * dtype.itemsize for shape, dtype in self.shapes.values())
+
+    def allocate(self, num_entries: int, device: torch.device | str, pin_memory: bool = False) -> Tensors:
+        """Room for so many entries: one tensor (N, ...) for each name, not filled."""
+        return {
+            name: torch.empty((num_entries, *shape), dtype=dtype, device=device, pin_memory=pin_memory)
+            for name, (shape, dtype) in self.shapes.items()
+        }
+
+    def pack(self, images: torch.Tensor, targets: TargetMaps | None) -> Tensors:
+        """The entries of a batch, as they are kept.
+
+        Args:
+            images: (B, 3, S, S), normalised or uint8 levels as the layout says.
+            targets: of the same B samples; None where the layout has no maps.
+        """
+        packed = {"images": images.to(self.shapes["images"][1])}
+        if targets is not None:
+            binary = torch.stack([targets.shrink_map, targets.shrink_mask, targets.thresh_mask], dim=1)
+            packed |= {"binary_maps": binary.to(torch.uint8), "thresh_map": targets.thresh_map.to(torch.float16)}
+        return packed
+
+    def unpack_targets(self, batch: Tensors) -> TargetMaps | None:
+        """The target maps of a batch, still in the types they are kept in: views, nothing is copied."""
+        if self.map_size is None:
+            return None
+        shrink_map, shrink_mask, thresh_mask = batch["binary_maps"].unbind(dim=1)
+        return TargetMaps(shrink_map, shrink_mask, batch["thresh_map"], thresh_mask)

@@ -1,0 +1,247 @@
+"""Where entries live: resident tensors in batch order on the GPU and in RAM, and files on disk.
+
+Entry n of a rank's share is row n of the tensors it lies in, so a batch of consecutive entries is a view of them.
+"""
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from enum import Enum
+
+import numpy as np
+import torch
+
+from ocr.cache.budget import TierPlan
+from ocr.cache.entry import EntryLayout, Tensors
+from ocr.cache.files import EntryError, EntryFiles
+
+MAX_PENDING_WRITES = 8
+"""Entries waiting to be written to disk; then filling waits for the disk."""
+
+Key = bytes | None
+"""None: the entry cannot be kept, since its file cannot be read."""
+
+
+class Keep(Enum):
+    """What may become of an entry that was just made."""
+
+    NOT = "the file changed while it was read"
+    IN_MEMORY = "what stands in for a file that failed: good for this run"
+    EVERYWHERE = "a sound entry"
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Entries `start` to `stop` of the share."""
+
+    start: int
+    stop: int
+    tensors: Tensors
+
+    def rows(self, entries: range) -> Tensors:
+        """Views of these entries."""
+        rows = slice(entries.start - self.start, entries.stop - self.start)
+        return {name: tensor[rows] for name, tensor in self.tensors.items()}
+
+
+@dataclass
+class StoredBatch:
+    """What the store has of a batch."""
+
+    entries: range
+    tensors: Tensors
+    """(B, ...) in the batch's place, or in memory of its own; rows of `missing` are not filled. Empty where all are missing
+    and the batch has no place."""
+    missing: list[int]
+    """Rows that must be made."""
+    errors: dict[int, EntryError] = field(default_factory=dict)
+    """Why a row that was on disk is missing."""
+
+
+class TensorStore:
+    """The entries of one rank's share of a split.
+
+    Args:
+        layout: of an entry.
+        plan: how many lie where.
+        device: that batches are handed out on.
+        files: the disk tier.
+    """
+
+    def __init__(
+        self, layout: EntryLayout, plan: TierPlan, device: torch.device, files: EntryFiles | None = None
+    ) -> None:
+        self.layout = layout
+        self.plan = plan
+        self.device = device
+        self.files = files
+        self._wanted: list[Key] = [None] * plan.num_entries
+        self._resident: list[Key] = [None] * plan.num_entries
+        """Key that the memory of each entry was filled under."""
+        self._on_disk = [False] * plan.num_entries
+        on_gpu = plan.num_on_gpu
+        self._blocks = [
+            _Block(start, stop, layout.allocate(stop - start, where, pin_memory=pin_memory))
+            for start, stop, where, pin_memory in (
+                (0, on_gpu, device, False),
+                (on_gpu, plan.num_resident, torch.device("cpu"), device.type == "cuda"),
+            )
+            if stop > start
+        ]
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._writer = ThreadPoolExecutor(1, "cache-writer") if files is not None else None
+        self._writes: list[Future[None]] = []
+        self._write_slots = threading.BoundedSemaphore(MAX_PENDING_WRITES)
+
+    @property
+    def num_kept(self) -> int:
+        """Entries that are valid, in memory or on disk."""
+        return sum(self.has(entry) for entry in range(self.plan.num_entries))
+
+    @property
+    def is_all_resident(self) -> bool:
+        """Whether every entry is valid in memory: nothing has to be made or read in the next epoch."""
+        return all(key is not None for key in self._resident)
+
+    @property
+    def num_bytes(self) -> dict[str, int]:
+        """Bytes allocated: gpu and ram; on disk those of all entries in the folder."""
+        num_bytes = {"gpu": 0, "ram": 0}
+        for block in self._blocks:
+            for tensor in block.tensors.values():
+                num_bytes["gpu" if tensor.is_cuda else "ram"] += tensor.nbytes
+        return num_bytes | ({"disk": self.files.num_bytes} if self.files is not None else {})
+
+    def refresh(self, keys: Sequence[Key]) -> None:
+        """Entries are valid under these keys from now on; what was kept under others is dropped."""
+        self._wanted = list(keys)
+        for entry, key in enumerate(keys):
+            if key is None or self._resident[entry] != key:
+                self._resident[entry] = None
+            self._on_disk[entry] = key is not None and self.files is not None and self.files.has(key)
+        if self.files is not None:
+            self.files.mark_used(
+                key for key, found in zip(keys, self._on_disk, strict=True) if found and key is not None
+            )
+
+    def has(self, entry: int) -> bool:
+        """Whether the entry is kept under its present key."""
+        return self._resident[entry] is not None or self._on_disk[entry]
+
+    def is_view(self, entries: range) -> bool:
+        """Whether the batch is resident on the device it is used on: handing it out costs nothing."""
+        block = self._block(entries)
+        return (
+            block is not None
+            and next(iter(block.tensors.values())).device.type == self.device.type
+            and all(self._resident[entry] is not None for entry in entries)
+        )
+
+    def read(self, entries: range) -> StoredBatch:
+        """What is kept of a batch; reads from disk what is not in memory. May run beside the main thread."""
+        block = self._block(entries)
+        from_disk = [row for row, entry in enumerate(entries) if self._resident[entry] is None and self._on_disk[entry]]
+        missing = [row for row, entry in enumerate(entries) if not self.has(entry)]
+        if block is None and not from_disk:
+            return StoredBatch(entries, {}, missing)
+        tensors = self._own_memory(len(entries)) if block is None else block.rows(entries)
+        errors: dict[int, EntryError] = {}
+        for row in from_disk:
+            try:
+                self._read_file(entries[row], {name: tensor[row] for name, tensor in tensors.items()})
+            except EntryError as error:
+                errors[row] = error
+                continue
+            if block is not None:
+                self._resident[entries[row]] = self._wanted[entries[row]]
+        return StoredBatch(entries, tensors, sorted(missing + list(errors)), errors)
+
+    def fill(self, batch: StoredBatch, made: Tensors, keep: Sequence[Keep]) -> Tensors:
+        """The whole batch, on the device, its missing rows filled with what was `made` for them.
+
+        Args:
+            made: (M, ...) on the device, of the M missing rows in their order.
+            keep: of each of them, whether it may be served again.
+        """
+        has_place = self._block(batch.entries) is not None
+        for number, row in enumerate(batch.missing):
+            entry = batch.entries[row]
+            for name, tensor in batch.tensors.items():
+                tensor[row].copy_(made[name][number])
+            self._resident[entry] = self._wanted[entry] if has_place and keep[number] is not Keep.NOT else None
+            if keep[number] is Keep.EVERYWHERE:
+                self._write(entry, {name: tensor[number] for name, tensor in made.items()})
+        if len(batch.missing) == len(batch.entries) and (not batch.tensors or self.device.type == "cuda"):
+            return made
+        return self.upload(batch.tensors)
+
+    def upload(self, tensors: Tensors) -> Tensors:
+        """The tensors on the device; copied from pinned memory beside whatever the device is doing."""
+        if self._stream is None or all(tensor.is_cuda for tensor in tensors.values()):
+            return tensors
+        with torch.cuda.stream(self._stream):
+            moved = {name: tensor.to(self.device, non_blocking=True) for name, tensor in tensors.items()}
+        current = torch.cuda.current_stream(self.device)
+        current.wait_stream(self._stream)
+        for tensor in moved.values():
+            tensor.record_stream(current)
+        return moved
+
+    def forget(self, entry: int) -> None:
+        """Drops an entry that turned out to be bad."""
+        key = self._wanted[entry]
+        if self.files is not None and key is not None:
+            self.files.remove(key)
+        self._resident[entry], self._on_disk[entry] = None, False
+
+    def flush(self) -> None:
+        """Waits until all that is to be written is on disk."""
+        writes, self._writes = self._writes, []
+        for write in writes:
+            write.result()
+
+    def close(self) -> None:
+        """Ends the writing thread."""
+        if self._writer is not None:
+            self._writer.shutdown()
+
+    def _block(self, entries: range) -> _Block | None:
+        """Where the batch lies; None: nowhere in memory."""
+        return next((b for b in self._blocks if b.start <= entries.start and entries.stop <= b.stop), None)
+
+    def _own_memory(self, num_entries: int) -> Tensors:
+        # Fresh for each batch, so that a caller may keep it.
+        return self.layout.allocate(num_entries, "cpu", pin_memory=self.device.type == "cuda")
+
+    def _read_file(self, entry: int, row: Tensors) -> None:
+        key = self._wanted[entry]
+        if self.files is None or key is None:
+            raise EntryError(f"entry {entry} has no file")
+        on_host = {
+            name: tensor if not tensor.is_cuda else torch.empty_like(tensor, device="cpu")
+            for name, tensor in row.items()
+        }
+        self.files.read(key, [_bytes(tensor) for tensor in on_host.values()])
+        for name, tensor in row.items():
+            if tensor.is_cuda:
+                tensor.copy_(on_host[name])
+
+    def _write(self, entry: int, row: Tensors) -> None:
+        key = self._wanted[entry]
+        if self._writer is None or key is None or self._on_disk[entry]:
+            return
+        self._write_slots.acquire()
+        self._writes.append(self._writer.submit(self._write_file, entry, key, row))
+
+    def _write_file(self, entry: int, key: bytes, row: Tensors) -> None:
+        try:
+            if self.files is not None and self.files.write(key, [_bytes(tensor.cpu()) for tensor in row.values()]):
+                self._on_disk[entry] = True
+        finally:
+            self._write_slots.release()
+
+
+def _bytes(tensor: torch.Tensor) -> np.ndarray:
+    """The memory of a contiguous CPU tensor."""
+    return tensor.reshape(-1).view(torch.uint8).numpy()

@@ -1,0 +1,99 @@
+import pytest
+import torch
+
+from ocr.cache import budget
+from ocr.cache.budget import FreeMemory, MemoryRow, memory_table, plan_tiers
+from ocr.cache.entry import EntryLayout
+from ocr.cache.files import EntryFiles
+from ocr.cache.store import TensorStore
+from ocr.datasets.schemas import CacheConfig
+
+LAYOUT = EntryLayout(input_size=64, map_size=32, image_dtype="float16")
+CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
+MUCH = FreeMemory(gpu=10**9, ram=10**9)
+
+
+def test_an_entry_has_the_bytes_of_its_tensors():
+    assert LAYOUT.num_bytes == 3 * 64 * 64 * 2 + 3 * 32 * 32 + 32 * 32 * 2
+    assert EntryLayout(64, None, "uint8").num_bytes == 3 * 64 * 64
+
+
+def plan(num_gpu: int, num_ram: int, device: torch.device, num_entries: int = 20):
+    config = CacheConfig(device_budget=num_gpu * LAYOUT.num_bytes, ram_budget=num_ram * LAYOUT.num_bytes)
+    tiers = plan_tiers(LAYOUT, num_entries, 4, config, device, MUCH)
+    return tiers.num_on_gpu, tiers.num_in_ram
+
+
+def test_what_fits_lies_on_the_gpu_the_next_in_ram():
+    assert plan(100, 100, GPU) == (20, 0)
+    assert plan(8, 100, GPU) == (8, 12)
+    assert plan(8, 4, GPU) == (8, 4)
+    assert plan(0, 0, GPU) == (0, 0)
+
+
+def test_a_tier_ends_with_a_whole_batch():
+    assert plan(11, 6, GPU) == (8, 4)
+    assert plan(3, 3, GPU) == (0, 0)
+
+
+def test_the_last_batch_may_be_short():
+    assert plan(18, 0, GPU, num_entries=18) == (18, 0)
+    assert plan(8, 10, GPU, num_entries=18) == (8, 10)
+
+
+def test_without_a_gpu_ram_is_the_first_tier():
+    assert plan(100, 100, CPU) == (0, 20)
+    assert plan(100, 9, CPU) == (0, 8)
+
+
+def test_without_a_budget_half_of_what_is_free_is_taken():
+    free = FreeMemory(gpu=16 * LAYOUT.num_bytes, ram=9 * LAYOUT.num_bytes)
+    tiers = plan_tiers(LAYOUT, 20, 4, CacheConfig(), GPU, free)
+    assert (tiers.num_on_gpu, tiers.num_in_ram) == (8, 4)
+
+
+def test_the_disk_tier_needs_a_folder(tmp_path):
+    assert plan_tiers(LAYOUT, 20, 4, CacheConfig(), CPU, MUCH).disk_budget == 0
+    config = CacheConfig(directory=str(tmp_path / "not" / "there"), disk_budget="3MB")
+    assert plan_tiers(LAYOUT, 20, 4, config, CPU, MUCH).disk_budget == 3_000_000
+    free_on_disk = plan_tiers(LAYOUT, 20, 4, CacheConfig(directory=str(tmp_path)), CPU, MUCH).disk_budget
+    assert free_on_disk > 0
+
+
+def test_the_bytes_taken_are_those_predicted(tmp_path):
+    tiers = plan_tiers(LAYOUT, 18, 4, CacheConfig(ram_budget=13 * LAYOUT.num_bytes), CPU, MUCH)
+    store = TensorStore(LAYOUT, tiers, CPU, EntryFiles(tmp_path, 10**6))
+    assert store.num_bytes == {"gpu": 0, "ram": tiers.ram_bytes, "disk": 0}
+    assert tiers.ram_bytes == 12 * LAYOUT.num_bytes
+
+
+def test_free_and_total_memory_are_those_of_this_machine():
+    assert 0 < budget.free_ram() <= budget.total_ram()
+    assert 0 < budget.resident_set() < budget.total_ram()
+
+
+@pytest.mark.parametrize(("limit", "free"), [("5000000000\n", 2_000_000_000), ("max\n", None)])
+def test_the_limit_of_a_control_group_counts(tmp_path, monkeypatch, limit, free):
+    (tmp_path / "memory.max").write_text(limit)
+    (tmp_path / "memory.current").write_text("3000000000\n")
+    monkeypatch.setattr(budget, "CGROUP", tmp_path)
+    monkeypatch.setattr(budget, "_meminfo", lambda name: 64_000_000_000)
+    assert budget.free_ram() == (free or 64_000_000_000)
+
+
+def test_ranks_of_a_machine_share_its_memory():
+    alone, one_of_two = FreeMemory.measured(CPU), FreeMemory.measured(CPU, num_ranks=2)
+    assert one_of_two.ram == pytest.approx(alone.ram / 2, rel=0.2)
+
+
+def test_the_table_shows_prediction_budget_and_what_is_free():
+    text = memory_table(
+        [
+            MemoryRow("val: finished inputs", "RAM", 1_034_000_000, 2_000_000_000, 12_000_000_000),
+            MemoryRow("val: images", "RAM", 140_000_000, 9_000_000_000, 12_000_000_000),
+        ]
+    )
+    assert "1,034 MB" in text
+    assert "9,000 MB" in text
+    assert "12,000 MB" in text
+    assert max(len(line) for line in text.splitlines()) <= 120

@@ -1,0 +1,121 @@
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dali_pipelines.config import AugmentationConfig, PipelineConfig
+from ocr.cache import key
+from ocr.cache.entry import EntryLayout
+from ocr.cache.key import ImageDigests, digest_of_sources, recipe_digest, sample_digest
+from ocr.datasets.manifest import Manifest
+from ocr.datasets.plan import letterbox
+from ocr.polygons import PolygonBatch
+from ocr.targets import TargetConfig
+
+LAYOUT = EntryLayout(64, 32, "float16")
+BOX = np.array([[1, 1], [9, 1], [9, 5], [1, 5]], np.float32)
+
+
+def make_recipe(pipeline=None, targets=None, layout=LAYOUT, **other):
+    return recipe_digest(pipeline or PipelineConfig(), targets or TargetConfig(), layout, **other)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"pipeline": PipelineConfig(image_size=608)},
+        {"pipeline": PipelineConfig(mean=(123.0, 116.28, 103.53))},
+        {"pipeline": PipelineConfig(std=(58.395, 57.0, 57.375))},
+        {"pipeline": PipelineConfig(jpeg_fancy_upsampling=False)},
+        {"targets": TargetConfig(shrink_ratio=0.5)},
+        {"targets": TargetConfig(map_stride=2)},
+        {"layout": EntryLayout(64, 32, "uint8")},
+        {"layout": EntryLayout(64, None, "float16")},
+        {"loader": "torch"},
+    ],
+)
+def test_whatever_can_change_an_entry_changes_the_recipe(changed):
+    assert make_recipe(**changed) != make_recipe()
+
+
+def test_threads_and_augmentation_do_not_change_the_recipe():
+    other = PipelineConfig(num_threads=3, prefetch_queue_depth=5, augmentation=AugmentationConfig(rotation_degrees=1))
+    assert make_recipe(other) == make_recipe()
+
+
+def test_another_library_or_code_changes_the_recipe(monkeypatch):
+    before = make_recipe()
+    monkeypatch.setattr(key, "package_versions", lambda: {"nvidia-dali-cuda120": "0.0"})
+    with_other_dali = make_recipe()
+    monkeypatch.setattr(key, "code_digest", lambda: "other")
+    assert len({before, with_other_dali, make_recipe()}) == 3
+
+
+def test_changing_the_resize_filter_in_the_graph_changes_the_code_digest(tmp_path):
+    import dali_pipelines
+
+    sources = tmp_path / "dali_pipelines"
+    sources.mkdir()
+    steps = Path(dali_pipelines.__file__).with_name("steps.py").read_text()
+    assert "INTERP_LINEAR" in steps
+    digests = set()
+    for text in (steps, steps.replace("INTERP_LINEAR", "INTERP_CUBIC"), steps):
+        (sources / "steps.py").write_text(text)
+        digests.add(digest_of_sources([sources]))
+    assert len(digests) == 2
+
+
+def make_manifest(polygons, ignore=None, size=(10, 20), orientation=1) -> Manifest:
+    return Manifest(
+        image_paths=("a.jpg",),
+        filenames=("a.jpg",),
+        sample_ids=np.arange(1),
+        stored_sizes=np.array([size], np.int32),
+        orientations=np.array([orientation], np.uint8),
+        polygons=PolygonBatch.from_lists([polygons], ignore),
+        num_listed=1,
+    )
+
+
+def test_each_part_of_an_annotation_counts():
+    sample = letterbox(0, (10, 20), 64, False)
+    moved = BOX.copy()
+    moved[0, 0] += 0.01
+    manifests = [
+        make_manifest([BOX]),
+        make_manifest([moved]),
+        make_manifest([BOX], [[True]]),
+        make_manifest([BOX, BOX]),
+        make_manifest([np.concatenate([BOX, BOX])]),
+        make_manifest([]),
+        make_manifest([BOX], size=(11, 20)),
+        make_manifest([BOX], orientation=3),
+    ]
+    digests = [sample_digest(manifest, sample) for manifest in manifests]
+    digests.append(sample_digest(manifests[0], replace(sample, resized_size=(31, 64))))
+    digests.append(sample_digest(manifests[0], replace(sample, input_from_original=np.eye(3))))
+    assert len(set(digests)) == len(digests)
+    assert sample_digest(manifests[0], sample.as_padding()) == digests[0]
+
+
+def test_a_file_changed_behind_its_size_and_time_is_noticed(tmp_path):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"old bytes")
+    digests = ImageDigests([str(path)])
+    digests.refresh()
+    before, status = digests.digest(0), path.stat()
+    assert digests.is_unchanged(0)
+    path.write_bytes(b"new bytes")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert not digests.is_unchanged(0)
+    digests.refresh()
+    assert digests.is_unchanged(0)
+    assert digests.digest(0) != before
+
+
+def test_a_missing_file_has_no_digest(tmp_path):
+    digests = ImageDigests([str(tmp_path / "none.jpg")])
+    digests.refresh()
+    assert digests.digest(0) is None

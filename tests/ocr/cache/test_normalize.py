@@ -1,0 +1,93 @@
+import numpy as np
+import pytest
+import torch
+
+from dali_pipelines.config import PipelineConfig
+from ocr.cache.normalize import normalize_levels
+
+CONFIG = PipelineConfig()
+
+
+def all_levels(batch: int = 2) -> torch.Tensor:
+    """(B, 3, 16, 16) with each level in each channel."""
+    levels = torch.arange(256, dtype=torch.uint8).reshape(16, 16).expand(batch, 3, 16, 16)
+    return torch.stack([image.roll(shift, 1) for shift, image in enumerate(levels)]).contiguous()
+
+
+def exact(levels: torch.Tensor) -> np.ndarray:
+    mean, std = (np.array(values)[:, None, None] for values in (CONFIG.mean, CONFIG.std))
+    return (levels.numpy() - mean) / std
+
+
+def test_levels_worked_by_hand():
+    levels = torch.tensor([10, 20, 30], dtype=torch.uint8).reshape(1, 3, 1, 1)
+    found = normalize_levels(levels, (10.0, 10.0, 10.0), (1.0, 5.0, 4.0))
+    assert found.flatten().tolist() == [0.0, 2.0, 5.0]
+    assert found.dtype == torch.float32
+
+
+@pytest.mark.parametrize(("dtype", "numpy_dtype"), [(torch.float16, np.float16), (torch.float32, np.float32)])
+@pytest.mark.parametrize("num_threads", [1, 2])
+def test_each_level_is_the_exact_quotient_rounded_once(num_threads, dtype, numpy_dtype):
+    levels = all_levels()
+    before = torch.get_num_threads()
+    torch.set_num_threads(num_threads)
+    try:
+        found = normalize_levels(levels, CONFIG.mean, CONFIG.std, dtype=dtype)
+    finally:
+        torch.set_num_threads(before)
+    np.testing.assert_array_equal(found.numpy(), exact(levels).astype(numpy_dtype))
+
+
+def test_the_result_goes_where_it_is_wanted():
+    levels = all_levels()
+    tensor = torch.full((4, 3, 16, 16), 9.0, dtype=torch.float16)
+    found = normalize_levels(levels, CONFIG.mean, CONFIG.std, out=tensor[1:3])
+    assert found.data_ptr() == tensor[1:3].data_ptr()
+    assert torch.equal(found, normalize_levels(levels, CONFIG.mean, CONFIG.std, dtype=torch.float16))
+    assert (tensor[[0, 3]] == 9).all()
+    assert torch.equal(levels, all_levels())
+
+
+def test_no_image_gives_no_image():
+    empty = torch.zeros((0, 3, 32, 32), dtype=torch.uint8)
+    assert normalize_levels(empty, CONFIG.mean, CONFIG.std).shape == (0, 3, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("levels", "out", "message"),
+    [
+        (torch.zeros(1, 3, 4, 4), None, r"levels are torch.float32 of shape \(1, 3, 4, 4\)"),
+        (
+            torch.zeros(1, 4, 4, 3, dtype=torch.uint8),
+            None,
+            r"shape \(1, 4, 4, 3\); expected torch.uint8 \(B, 3, H, W\)",
+        ),
+        (torch.zeros(1, 3, 4, 4, dtype=torch.uint8), torch.zeros(2, 3, 4, 4), r"out is torch.float32 of shape \(2, 3"),
+        (torch.zeros(1, 3, 4, 4, dtype=torch.uint8), torch.zeros(1, 3, 4, 4).double(), "out is torch.float64"),
+        (torch.zeros(1, 4, 4, 3, dtype=torch.uint8).permute(0, 3, 1, 2), None, "must be contiguous"),
+    ],
+)
+def test_other_tensors_are_refused(levels, out, message):
+    with pytest.raises(ValueError, match=message):
+        normalize_levels(levels, CONFIG.mean, CONFIG.std, out=out)
+
+
+def test_the_gpu_formula_promotes_uint8_and_rounds_to_the_type_of_out():
+    """On the CPU the same call, so that its semantics are checked where there is no GPU."""
+    levels = all_levels()
+    scale, offset = (
+        torch.tensor(values, dtype=torch.float64).float()[:, None, None]
+        for values in ([1 / s for s in CONFIG.std], [-m / s for m, s in zip(CONFIG.mean, CONFIG.std, strict=True)])
+    )
+    found = torch.addcmul(offset, levels, scale, out=torch.empty(levels.shape, dtype=torch.float16))
+    np.testing.assert_array_equal(found.numpy(), exact(levels).astype(np.float16))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_a_gpu_gives_what_the_cpu_gives(dtype):
+    levels = all_levels()
+    on_gpu = normalize_levels(levels.cuda(), CONFIG.mean, CONFIG.std, dtype=dtype).cpu()
+    on_cpu = normalize_levels(levels, CONFIG.mean, CONFIG.std, dtype=dtype)
+    torch.testing.assert_close(on_gpu, on_cpu, rtol=0, atol=2e-3 if dtype == torch.float16 else 5e-7)
