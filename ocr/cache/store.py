@@ -38,11 +38,14 @@ class _Block:
     start: int
     stop: int
     tensors: Tensors
+    _views: dict[range, Tensors] = field(default_factory=dict)
 
     def rows(self, entries: range) -> Tensors:
-        """Views of these entries."""
-        rows = slice(entries.start - self.start, entries.stop - self.start)
-        return {name: tensor[rows] for name, tensor in self.tensors.items()}
+        """Views of these entries; made once, since they are asked for in each epoch."""
+        if entries not in self._views:
+            rows = slice(entries.start - self.start, entries.stop - self.start)
+            self._views[entries] = {name: tensor[rows] for name, tensor in self.tensors.items()}
+        return self._views[entries]
 
 
 @dataclass

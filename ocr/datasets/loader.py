@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, Protocol
 
 import torch
@@ -49,10 +50,14 @@ class Batch:
     images: torch.Tensor
     """(B, 3, H, W) normalised, on the device. Those of a cached split are views of the cache: not to be modified."""
     samples: tuple[PlannedSample, ...]
-    polygons_input: PolygonBatch
-    """On the host."""
     targets: TargetMaps | None
     """On the device; padded samples have empty masks. None where they were not asked for."""
+    dataset: ValidatedOCRDataset
+
+    @cached_property
+    def polygons_input(self) -> PolygonBatch:
+        """On the host, moved when they are first asked for."""
+        return polygons_for_training(self.dataset.manifest, self.samples, self.dataset.transform)
 
 
 class ImageLoader(Protocol):
@@ -239,14 +244,12 @@ class BatchLoader:
         is_padding = [sample.is_padding for sample in samples]
         if targets is not None and any(is_padding):
             targets = targets.blanked(torch.tensor(is_padding))
-        return Batch(images, samples, self._polygons(samples), targets)
-
-    def _polygons(self, samples: Sequence[PlannedSample]) -> PolygonBatch:
-        return polygons_for_training(self.dataset.manifest, samples, self.dataset.transform)
+        return Batch(images, samples, targets, self.dataset)
 
     def _targets(self, samples: Sequence[PlannedSample]) -> TargetMaps:
         started = time.perf_counter()
-        maps = self.dataset.make_targets(samples, self._polygons(samples), self.device)
+        polygons = polygons_for_training(self.dataset.manifest, samples, self.dataset.transform)
+        maps = self.dataset.make_targets(samples, polygons, self.device)
         self.target_seconds += time.perf_counter() - started
         return maps
 

@@ -170,7 +170,7 @@ def _best_regions(levels: Levels, config: PostprocessConfig) -> _Regions:
     is_best = np.zeros(num_labels, np.bool_)
     is_best[best] = True
     text.ravel()[text_pixels[~is_best.take(label_of_pixel)]] = 0
-    contour_of_label = _outer_contours(text, labels)
+    contour_of_label = _outer_contours(text, labels, len(best))
     return _Regions([contour_of_label[label] + corner for label in best.tolist()], areas[best], scores[best])
 
 
@@ -221,12 +221,15 @@ def _fringe_sums(window: Levels, text: Bytes, labels: Labels, num_labels: int, p
     return sums + _sums_by_label(lowest[shared], weights[shared], num_labels)
 
 
-def _outer_contours(text: Bytes, labels: Labels) -> dict[int, Contour]:
+def _outer_contours(text: Bytes, labels: Labels, num_regions: int) -> dict[int, Contour]:
     """The outline of each region of `text` by its label, without its holes; regions inside of holes have their own."""
-    contours, hierarchy = cv2.findContours(text, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
-    if not contours:
+    outer = list(cv2.findContours(text, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)[0])
+    if len(outer) < num_regions:
+        # Some lie in holes. Tracing all holes takes 9 ms where an untrained network leaves twenty thousand; without, 0.2.
+        contours, hierarchy = cv2.findContours(text, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+        outer = [contours[index] for index in np.flatnonzero(hierarchy[0, :, 3] < 0).tolist()]
+    if not outer:
         return {}
-    outer = [contours[index] for index in np.flatnonzero(hierarchy[0, :, 3] < 0).tolist()]
     first = np.array([contour[0, 0] for contour in outer])
     return dict(zip(labels[first[:, 1], first[:, 0]].tolist(), outer, strict=True))
 
