@@ -13,6 +13,7 @@ from rich.progress import track
 from ocr.checkpoint import load_checkpoint
 from ocr.config import NOT_SET, DataSection, DatasetsConfig, EvaluateConfig, InferenceConfig, PredictConfig, TrainConfig
 from ocr.datasets.base import ValidatedOCRDataset
+from ocr.datasets.schemas import DatasetConfig
 from ocr.datasets.splits import build_dataset, draw_if_synthetic
 from ocr.device import resolve_device, resolve_pipeline, resolve_precision
 from ocr.errors import InputError
@@ -36,23 +37,28 @@ def evaluate(config: EvaluateConfig, run_dir: Path) -> dict[str, Any]:
         raise InputError(
             f"datasets.{config.split}_dataset.config.annotation_path is not set; nothing to evaluate against"
         )
-    dataset = build_dataset(split_config, settings, training=False, report_path=run_dir / f"audit_{config.split}.json")
-    module = DBNetModule(model, settings, dataset.manifest)
+    dataset = build_dataset(
+        _for_one_pass(split_config), settings, training=False, report_path=run_dir / f"audit_{config.split}.json"
+    )
+    module = DBNetModule(model, settings, dataset.manifest, with_cleval=True)
     trainer, data = _trainer(settings, dataset, DetectionPictures(run_dir, num_pictures=settings.logger.num_pictures))
     (scores,) = trainer.validate(module, datamodule=data, verbose=False)
-    metrics: dict[str, Any] = {name: scores[f"val/{name}"] for name in ("hmean", "precision", "recall")}
+    iou = "iou_" if settings.metric == "cleval" else ""  # val/hmean is then CLEval's
+    metrics: dict[str, Any] = {name: scores[f"val/{iou}{name}"] for name in ("hmean", "precision", "recall")}
     metrics |= {
         f"hmean_iou{STRICT_IOU}": scores[f"val/hmean_iou{STRICT_IOU}"],
         "images": len(module.evaluation.detections_original),
+        "cleval": {name: scores[f"val/cleval_{name}"] for name in ("hmean", "precision", "recall")},
         "failed_files": data.evaluation_failures,
     }
     run_dir.mkdir(parents=True, exist_ok=True)
     (run_dir / "metrics.json").write_text(json.dumps(metrics, indent=1))
     write_predictions(run_dir / "predictions.json", dataset.manifest, module.evaluation.detections_original)
     log.info(
-        "hmean %.4f, precision %.4f, recall %.4f at IoU 0.5; hmean %.4f at IoU %.1f; %d images",
+        "hmean %.4f, precision %.4f, recall %.4f at IoU 0.5; hmean %.4f at IoU %.1f; CLEval hmean %.4f; %d images",
         *(metrics[name] for name in ("hmean", "precision", "recall", f"hmean_iou{STRICT_IOU}")),
         STRICT_IOU,
+        metrics["cleval"]["hmean"],
         metrics["images"],
     )
     log.info("everything is in %s", run_dir)
@@ -73,7 +79,7 @@ def predict(config: PredictConfig, run_dir: Path) -> Path:
     settings, model = _restore(config)
     template = config.datasets.predict_dataset.config
     split_config = template.model_copy(update={"image_path": folder, "annotation_path": None})
-    dataset = build_dataset(split_config, settings, training=False)
+    dataset = build_dataset(_for_one_pass(split_config), settings, training=False)
     module = DBNetModule(model, settings, dataset.manifest)
     trainer, data = _trainer(settings, dataset)
     trainer.predict(module, datamodule=data, return_predictions=False)
@@ -86,6 +92,13 @@ def predict(config: PredictConfig, run_dir: Path) -> Path:
     num_found = sum(len(detections.polygons) for detections in found.values())
     log.info("%d texts found in %d images; everything is in %s", num_found, len(found), output)
     return output
+
+
+def _for_one_pass(config: DatasetConfig) -> DatasetConfig:
+    """Without what pays from the second pass on: only the disk tier is of use. Inputs are rounded as in the run's validation,
+    so that the scores are the same."""
+    cache = config.cache_config.model_copy(update={"device_budget": 0, "ram_budget": 0})
+    return config.model_copy(update={"preload_images": False, "prenormalize_images": False, "cache_config": cache})
 
 
 def _data_of(config: EvaluateConfig, settings: TrainConfig) -> DataSection:
@@ -134,5 +147,7 @@ def _trainer(
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
-    data = DBNetDataModule(None, dataset, settings.dataloader, loader=settings.loader)
+    # Targets only so that entries of the disk tier are those of a training run.
+    val_targets = settings.trainer.val_loss and dataset.config.cache_config.directory is not None
+    data = DBNetDataModule(None, dataset, settings.dataloader, loader=settings.loader, val_targets=val_targets)
     return trainer, data

@@ -20,7 +20,7 @@ from ocr.cache.budget import (
 from ocr.cache.images import keep_images
 from ocr.config import DataLoaderConfig, LoaderName
 from ocr.datasets.base import ValidatedOCRDataset
-from ocr.datasets.loader import Batch, BatchLoader, entry_layout
+from ocr.datasets.loader import BatchLoader, entry_layout
 
 log = logging.getLogger(__name__)
 
@@ -101,9 +101,6 @@ class DBNetDataModule(lightning.LightningDataModule):
     def predict_dataloader(self) -> BatchLoader:
         return self.val_dataloader()
 
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        return batch  # made on the device
-
     def teardown(self, stage: str) -> None:
         for loader in self._loaders.values():
             loader.close()
@@ -126,14 +123,14 @@ class DBNetDataModule(lightning.LightningDataModule):
         num_entries = -(-len(dataset) // trainer.world_size)
         tiers = plan_tiers(layout, num_entries, self.config.eval_batch_size, config, self._device(), free)
         self._tiers = tiers
+        if not tiers.num_resident and not tiers.disk_budget:
+            return free
         what = f"validation: {num_entries} finished inputs"
         if self._device().type == "cuda":
-            self.memory_rows.append(
-                MemoryRow(what, "GPU", tiers.gpu_bytes, budget_bytes(config.device_budget, free.gpu), free.gpu)
-            )
-        self.memory_rows.append(
-            MemoryRow(what, "RAM", tiers.ram_bytes, budget_bytes(config.ram_budget, free.ram), free.ram)
-        )
+            gpu_budget = budget_bytes(config.device_budget, free.gpu)
+            self.memory_rows.append(MemoryRow(what, "GPU", tiers.gpu_bytes, gpu_budget, free.gpu))
+        ram_budget = budget_bytes(config.ram_budget, free.ram)
+        self.memory_rows.append(MemoryRow(what, "RAM", tiers.ram_bytes, ram_budget, free.ram))
         if config.directory is not None:
             on_disk = min(num_entries * layout.num_bytes, tiers.disk_budget)
             self.memory_rows.append(MemoryRow(what, "disk", on_disk, tiers.disk_budget, tiers.free_disk))

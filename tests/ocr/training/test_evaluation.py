@@ -1,0 +1,189 @@
+"""Evaluation beside the forward pass: the results of the serial loop, whatever is cached and however many processes share it."""
+
+from pathlib import Path
+
+import lightning
+import numpy as np
+import pytest
+import torch
+
+from dali_pipelines.config import PipelineConfig
+from ocr.cache.budget import FreeMemory, plan_tiers
+from ocr.config import TrainConfig
+from ocr.datasets.base import ValidatedOCRDataset
+from ocr.datasets.loader import BatchLoader, DataLoaderConfig, entry_layout
+from ocr.datasets.plan import SamplePlanner
+from ocr.datasets.schemas import CacheConfig, DatasetConfig
+from ocr.metrics.icdar import ICDARMetric
+from ocr.models.dbnet import build_dbnet
+from ocr.postprocess import PostprocessConfig, to_levels
+from ocr.targets import TargetConfig
+from ocr.training.datamodule import DBNetDataModule
+from ocr.training.evaluation import ImageResult, OverlappedEvaluation
+from ocr.training.module import DBNetModule
+
+CPU = torch.device("cpu")
+SCORES = ("val/hmean", "val/precision", "val/recall", "val/hmean_iou0.7", "val/cleval_hmean", "val/loss")
+
+
+def receipts(root: Path, size: int = 640) -> ValidatedOCRDataset:
+    config = DatasetConfig(
+        image_path=str(root / "images" / "val"), annotation_path=str(root / "jsons" / "val.json"), check_pixels=False
+    )
+    planner = SamplePlanner(PipelineConfig(image_size=size), training=False, seed=0)
+    return ValidatedOCRDataset(config, planner, TargetConfig(shrink_ratio=0.6, map_stride=2, min_side=2))
+
+
+def evaluate_maps(dataset: ValidatedOCRDataset, num_workers: int, num_ranks: int = 1) -> list[ImageResult]:
+    """Probability maps as a good network would give them: the targets, blurred and a little wrong, for two epochs."""
+    evaluation = OverlappedEvaluation(
+        dataset.manifest,
+        PostprocessConfig(num_workers=num_workers, max_pending=3, box_thresh=0.4),
+        dataset.targets,
+        with_truth=True,
+        with_cleval=True,
+    )
+    loader = BatchLoader(
+        dataset,
+        loader="dali",
+        batch_size=4,
+        num_workers=0,
+        device=CPU,
+        rank=num_ranks - 1,
+        num_ranks=num_ranks,
+        with_targets=True,
+    )
+    results = []
+    for epoch in range(2):
+        generator = torch.Generator().manual_seed(epoch)
+        for batch in loader:
+            noise = 0.3 * torch.rand(batch.targets.shrink_map.shape, generator=generator)
+            maps = torch.nn.functional.avg_pool2d(batch.targets.shrink_map, 3, 1, 1) * (1 - noise) + 0.2 * noise
+            evaluation.add(to_levels(maps, 0.3), batch.samples)
+        results += evaluation.finish()
+    evaluation.close()
+    return results
+
+
+def assert_equal(found: list[ImageResult], expected: list[ImageResult]) -> None:
+    assert [result.sample_index for result in found] == [result.sample_index for result in expected]
+    for one, other in zip(found, expected, strict=True):
+        assert (one.matches, one.characters) == (other.matches, other.characters)
+        np.testing.assert_array_equal(one.detections_original.scores, other.detections_original.scores)
+        for polygon, same in zip(one.detections_original.polygons, other.detections_original.polygons, strict=True):
+            np.testing.assert_array_equal(polygon, same)
+
+
+def test_threads_give_the_results_of_the_serial_loop_in_its_order(sroie):
+    dataset = receipts(sroie)
+    serial = evaluate_maps(dataset, num_workers=0)
+    assert [result.sample_index for result in serial] == 2 * list(range(len(dataset)))
+    assert sum(result.matches[0].matched for result in serial) > 0.8 * sum(r.matches[0].num_targets for r in serial)
+    assert_equal(evaluate_maps(dataset, num_workers=3), serial)
+
+
+def test_counts_are_those_of_the_metric_over_the_detections(sroie):
+    dataset = receipts(sroie)
+    results = evaluate_maps(dataset, num_workers=2)
+    for place, threshold in enumerate((0.5, 0.7)):
+        metric = ICDARMetric(threshold)
+        truth = dataset.manifest.polygons
+        for result in results:
+            index = result.sample_index
+            metric.update([result.detections_original.polygons], [truth.polygons_of(index)], [truth.ignore_of(index)])
+        assert int(metric.matched) == sum(result.matches[place].matched for result in results)
+        assert int(metric.num_predictions) == sum(result.matches[place].num_predictions for result in results)
+
+
+def test_padding_is_left_out(icdar15):
+    dataset = receipts(icdar15, size=320)
+    last_rank = evaluate_maps(dataset, num_workers=2, num_ranks=4)  # 30 images: 7 and one of padding
+    assert [result.sample_index for result in last_rank] == 2 * [3, 7, 11, 15, 19, 23, 27]
+
+
+@pytest.fixture(scope="module")
+def small_network() -> tuple[TrainConfig, DBNetModule]:
+    """Weights by chance, thresholds so low that it finds a lot, a bit of it true."""
+    torch.manual_seed(3)
+    config = TrainConfig.model_validate(
+        {
+            "device": "cpu",
+            "targets": {"map_stride": 2},
+            "model": {"backbone": {"weights": None}, "fpn_channels": 16},
+            "postprocess": {"bin_thresh": 0.5, "box_thresh": 0.5, "min_side": 1},
+        }
+    )
+    return config, build_dbnet(config.model, 2)
+
+
+def with_cache(dataset: ValidatedOCRDataset, **cache) -> ValidatedOCRDataset:
+    config = dataset.config.model_copy(
+        update={"cache_config": CacheConfig(cache_transformed_tensors=bool(cache), **cache)}
+    )
+    return ValidatedOCRDataset(config, dataset.transform, dataset.targets, dataset.manifest)
+
+
+def make_trainer(num_processes: int = 1) -> lightning.Trainer:
+    return lightning.Trainer(
+        accelerator="cpu",
+        devices=num_processes,
+        strategy="ddp_spawn" if num_processes > 1 else "auto",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+
+
+def scores_of_two_passes(dataset: ValidatedOCRDataset, network) -> list[dict[str, float]]:
+    config, model = network
+    module = DBNetModule(model, config, dataset.manifest, with_cleval=True)
+    cache = dataset.config.cache_config
+    tiers = None
+    if cache.cache_transformed_tensors:
+        layout = entry_layout(dataset, with_targets=True)
+        tiers = plan_tiers(layout, len(dataset), 4, cache, CPU, FreeMemory(gpu=0, ram=10**9))
+    loader = BatchLoader(
+        dataset, loader="dali", batch_size=4, num_workers=0, device=CPU, with_targets=True, tiers=tiers
+    )
+    passes = []
+    for _ in range(2):
+        (scores,) = make_trainer().validate(module, dataloaders=loader, verbose=False)
+        passes.append({name: scores[name] for name in SCORES})
+    loader.close()
+    return passes
+
+
+def test_no_cache_setting_changes_the_scores(icdar15, small_network, tmp_path):
+    dataset = receipts(icdar15, size=256)
+    entry_bytes = entry_layout(dataset, with_targets=True).num_bytes
+    uncached, again = scores_of_two_passes(with_cache(dataset), small_network)
+    assert uncached == again
+    assert uncached["val/recall"] > 0
+    settings = {
+        "ram": {"dtype": "float16"},
+        "half": {"ram_budget": 15 * entry_bytes},
+        "disk": {"ram_budget": 0, "directory": str(tmp_path / "cache")},
+        "disk again": {"ram_budget": 0, "directory": str(tmp_path / "cache")},
+    }
+    passes = [
+        scores
+        for cache in settings.values()
+        for scores in scores_of_two_passes(with_cache(dataset, **cache), small_network)
+    ]
+    assert all(scores == passes[0] for scores in passes)
+    exact = scores_of_two_passes(with_cache(dataset, dtype="uint8"), small_network)
+    assert exact[0] == exact[1]
+    for scores in (passes[0], exact[0]):
+        for name in SCORES[:5]:
+            assert scores[name] == pytest.approx(uncached[name], abs=0.0005), name
+
+
+def test_two_processes_score_as_one(icdar15, small_network, tmp_path):
+    dataset = with_cache(receipts(icdar15, size=256), directory=str(tmp_path / "cache"))
+    config, model = small_network
+    alone = scores_of_two_passes(dataset, small_network)[0]
+    module = DBNetModule(model, config, dataset.manifest, with_cleval=True)
+    data = DBNetDataModule(None, dataset, DataLoaderConfig(), loader="dali", val_targets=True)
+    (scores,) = make_trainer(num_processes=2).validate(module, datamodule=data, verbose=False)
+    assert {name: scores[name] for name in SCORES[:5]} == {name: alone[name] for name in SCORES[:5]}
