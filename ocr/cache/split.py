@@ -137,7 +137,6 @@ class CachedSplit:
                     for entry, sample in zip(stored.entries, samples, strict=True)
                 ),
             )
-        self.store.flush()
 
     def close(self) -> None:
         """Ends the threads."""

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from pydantic import Field
@@ -53,6 +53,10 @@ class Batch:
     targets: TargetMaps | None
     """On the device; padded samples have empty masks. None where they were not asked for."""
     dataset: ValidatedOCRDataset
+
+    def to(self, device: torch.device | str, **_: Any) -> "Batch":
+        """Itself, since it was made on the device. Lightning moves each batch by this name."""
+        return self
 
     @cached_property
     def polygons_input(self) -> PolygonBatch:
@@ -158,13 +162,15 @@ class BatchLoader:
         batches = self._loaded(plan) if self.cache is None else self._cached(self.cache)
         while self._step < len(plan):
             batch = next(batches)
-            self.wait_seconds += time.perf_counter() - started
             self.num_images += sum(not sample.is_padding for sample in batch.samples)
             self._step += 1
+            if self._step == len(
+                plan
+            ):  # now: Lightning, which knows the length, does not come back after the last batch
+                self._finish_epoch()
+            self.wait_seconds += time.perf_counter() - started
             yield batch
             started = time.perf_counter()
-        next(batches, None)  # what is to be done at the end of an epoch
-        self.wait_seconds += time.perf_counter() - started
 
     @property
     def cache_bytes(self) -> dict[str, int]:
@@ -211,7 +217,6 @@ class BatchLoader:
                 self.statistics.count(hits=num_hits, misses=len(real) - num_hits)
             targets = self._targets(batch.samples) if self.with_targets else None
             yield self._batch(batch.images, batch.samples, targets)
-        self._tell_of_fallbacks()
 
     def _cached(self, cache: CachedSplit) -> Iterator[Batch]:
         """Batches of entries, made where they are not kept."""
@@ -222,15 +227,18 @@ class BatchLoader:
             if self._levels:
                 images = normalize_levels(images, config.mean, config.std, dtype=dtype)
             yield self._batch(images, samples, cache.store.layout.unpack_targets(tensors))
-        self._tell_of_fallbacks()
-        if cache.store.is_all_resident:
+
+    def _finish_epoch(self) -> None:
+        """What is left to do when the last batch was made."""
+        if self.dataset.offline_maps is not None:
+            self.dataset.offline_maps.warn_of_fallbacks()
+        if self.cache is None:
+            return
+        self.cache.store.flush()
+        if self.cache.store.is_all_resident:  # no image will be needed again
             self._images.release()
             if self.dataset.kept_images is not None:
                 self.dataset.kept_images.clear()
-
-    def _tell_of_fallbacks(self) -> None:
-        if self.dataset.offline_maps is not None:
-            self.dataset.offline_maps.warn_of_fallbacks()
 
     def _forget_changed(self, signatures: Mapping[int, Signature | None]) -> None:
         """Images in memory whose files have changed are read anew, by new worker processes too."""

@@ -84,9 +84,6 @@ class DBNetModule(lightning.LightningModule):
             images = images.contiguous(memory_format=torch.channels_last)
         return self.model(images)
 
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        return batch  # made on the device
-
     def on_train_epoch_start(self) -> None:
         # Not called when a run goes on in the middle of an epoch: then the loader's own state has told it the epoch.
         self.trainer.train_dataloader.set_epoch(self.current_epoch)  # type: ignore[union-attr]
