@@ -51,7 +51,7 @@ def main() -> None:
         "versions": package_versions(),
         "commit": git_commit(),
     }
-    Console().print(_speed_table(results) if arguments.what == "speed" else _settings_table(results))
+    Console(width=120).print(_speed_table(results) if arguments.what == "speed" else _settings_table(results))
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=2) + "\n")
 
@@ -129,13 +129,13 @@ def _speed_table(results: dict[str, Any]) -> Table:
     columns = {
         "data wait": "val_data_wait_seconds",
         "forward": "val_forward_seconds",
-        "levels on the device": "val_device_postprocess_seconds",
-        "post-processing beside": "val_postprocess_seconds",
-        "metric beside": "val_metric_seconds",
-        "waited for them": "val_blocked_seconds",
+        "levels": "val_device_postprocess_seconds",
+        "polygons": "val_postprocess_seconds",
+        "metric": "val_metric_seconds",
+        "blocked": "val_blocked_seconds",
         "total": "val_seconds",
     }
-    for column in ("epoch", *columns, "bare forward", "total / bare", "RAM"):
+    for column in ("epoch", *columns, "bare", "total / bare", "RAM"):
         table.add_column(column, justify="right")
     epochs, bare = results["epochs"], results["bare_forward_seconds"]
     for epoch, alone, memory in zip(epochs, bare, results["resident_set_bytes"], strict=True):
