@@ -207,7 +207,7 @@ class DaliLoader:
             images[good] = self._taken(outputs, source.pop())
         return ImageBatch(
             images,
-            tuple(sample.as_padding() if reason else sample for sample, reason in zip(samples, reasons, strict=True)),
+            tuple(sample.as_failed() if reason else sample for sample, reason in zip(samples, reasons, strict=True)),
         )
 
     def _decode_failure(self, index: int) -> str | None:

@@ -29,10 +29,12 @@ class PlannedSample:
     """(3, 3) the whole way; polygons move by it."""
     colour_matrix: npt.NDArray[np.float32]
     """(3, 4) RGB levels out = matrix[:, :3] @ RGB levels in + matrix[:, 3]."""
+    has_failed: bool = False
+    """Set by a loader that could not read or decode the file: the image is black, and `is_padding` is set too."""
 
-    def as_padding(self) -> "PlannedSample":
-        """The same sample, left out of loss and metrics."""
-        return replace(self, is_padding=True)
+    def as_failed(self) -> "PlannedSample":
+        """The same sample, left out of loss and metrics because of its file."""
+        return replace(self, is_padding=True, has_failed=True)
 
 
 class KeptImages(Protocol):

@@ -5,7 +5,9 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import cv2
 import llvmlite.binding  # type: ignore[import-untyped]  # no types are published
+import nvidia.dali
 import torch
 
 PACKAGES = (
@@ -13,8 +15,6 @@ PACKAGES = (
     "lightning",
     "numba",
     "numpy",
-    "nvidia-dali-cuda120",
-    "opencv-python-headless",
     "pillow",
     "pyclipper",
     "simplejpeg",
@@ -25,7 +25,12 @@ PACKAGES = (
 
 def package_versions() -> dict[str, str | None]:
     """Python's version and those of the packages that results depend on; None for one that is installed under another name."""
-    return {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
+    return {
+        "python": platform.python_version(),
+        "nvidia-dali": nvidia.dali.__version__,  # its package is named after the CUDA version, OpenCV's after its build
+        "opencv": cv2.__version__,
+        **{name: _version(name) for name in PACKAGES},
+    }
 
 
 def _version(package: str) -> str | None:

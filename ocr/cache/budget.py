@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ocr.cache.entry import EntryLayout
+from ocr.cache.files import SUFFIX
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.schemas import CacheConfig
 
@@ -21,7 +22,7 @@ log = logging.getLogger(__name__)
 SHARE_OF_FREE = 0.5
 """Of the free memory, what a budget of null takes: the training step and DALI need the rest."""
 NEARLY_FULL = 0.1
-"""Below this free share of the memory a run warns."""
+"""Below this free share of the memory a run warns, and no budget goes further."""
 
 
 @dataclass(frozen=True)
@@ -82,14 +83,14 @@ def plan_tiers(
     num_on_gpu = _whole_batches(gpu_budget // layout.num_bytes, num_entries, batch_size)
     rest = num_entries - num_on_gpu
     num_in_ram = _whole_batches(budget_bytes(config.ram_budget, free.ram) // layout.num_bytes, rest, batch_size)
-    free_disk = 0 if config.directory is None else _free_disk(Path(config.directory))
+    free_disk = 0 if config.directory is None else free_on_disk(Path(config.directory))
     disk_budget = 0 if config.directory is None else budget_bytes(config.disk_budget, free_disk)
     return TierPlan(num_entries, layout.num_bytes, num_on_gpu, num_in_ram, disk_budget, free_disk)
 
 
 def budget_bytes(configured: int | None, free: int) -> int:
-    """What is configured, or the default share of what is free."""
-    return int(SHARE_OF_FREE * free) if configured is None else int(configured)
+    """What is configured, but no more than nearly all that is free; or the default share of that."""
+    return int(SHARE_OF_FREE * free) if configured is None else min(int(configured), int((1 - NEARLY_FULL) * free))
 
 
 def _whole_batches(num_fitting: int, num_wanted: int, batch_size: int) -> int:
@@ -140,7 +141,20 @@ def _cgroup_limit() -> int:
 
 def _cgroup_room() -> int:
     used = _cgroup_number("memory.current", "memory/memory.usage_in_bytes") or 0
-    return max(_cgroup_limit() - used, 0)
+    return max(_cgroup_limit() - used + _cgroup_file_cache(), 0)
+
+
+def _cgroup_file_cache() -> int:
+    """Bytes of files read lately, which count as used but make room when it is needed."""
+    for name in ("memory.stat", "memory/memory.stat"):
+        try:
+            lines = (CGROUP / name).read_text().splitlines()
+        except OSError:
+            continue
+        return sum(
+            int(line.split()[1]) for line in lines if line.split()[0] in ("inactive_file", "total_inactive_file")
+        )
+    return 0
 
 
 def _cgroup_number(*names: str) -> int | None:
@@ -153,10 +167,12 @@ def _cgroup_number(*names: str) -> int | None:
     return None
 
 
-def _free_disk(directory: Path) -> int:
+def free_on_disk(directory: Path) -> int:
+    """Bytes that entries in this folder may have: those that are free, and those of the entries in it."""
+    of_entries = sum(path.stat().st_size for path in directory.glob(f"*{SUFFIX}"))
     while not directory.exists() and directory != directory.parent:
         directory = directory.parent
-    return shutil.disk_usage(directory).free
+    return shutil.disk_usage(directory).free + of_entries
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import logging
 import os
 import struct
 import threading
+import time
 import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -28,6 +29,8 @@ Bytes = npt.NDArray[np.uint8]
 MAGIC = b"DBNETTC1"
 HEADER = struct.Struct("<8s32sQI")
 """Magic, key, bytes that follow, their CRC-32."""
+WRITES_BETWEEN_LOOKS = 16
+"""After so many writes the folder is looked at again: how full other runs have made it."""
 SUFFIX = ".entry"
 TEMPORARY_SUFFIX = ".writing"
 
@@ -53,6 +56,8 @@ class EntryFiles:
             raise InputError(f"cache_config.directory={directory}: cannot be made: {error.strerror}") from error
         self._lock = threading.Lock()
         self._in_use: set[str] = set()
+        self._started = time.time()
+        self._num_writes = 0
         self._stopped: str | None = None
         self._remove_abandoned()
         self.num_bytes = sum(size for _, size, _ in self._entries())
@@ -146,14 +151,17 @@ class EntryFiles:
 
     def _make_room(self, size: int) -> bool:
         with self._lock:
-            if self.num_bytes + size <= self.budget:
+            self._num_writes += 1
+            is_known = self._num_writes % WRITES_BETWEEN_LOOKS != 0  # other runs write and drop too
+            if is_known and self.num_bytes + size <= self.budget:
                 return True
-            entries = self._entries()  # other runs write and drop too
+            entries = self._entries()
             self.num_bytes = sum(entry_size for _, entry_size, _ in entries)
-            for _, entry_size, path in entries:
+            for last_use, entry_size, path in entries:
                 if self.num_bytes + size <= self.budget:
                     break
-                if path.name not in self._in_use:
+                # Since this run began: in use by a run beside it, which marks its entries in each epoch.
+                if path.name not in self._in_use and last_use < self._started:
                     path.unlink(missing_ok=True)
                     self.num_bytes -= entry_size
             has_room = self.num_bytes + size <= self.budget

@@ -8,7 +8,7 @@ import logging
 import mmap
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -116,7 +116,7 @@ class ImageCache:
         image_paths: file of each index.
         files: content of files, by index.
         pixels: decoded images; None: none are kept.
-        signatures: of the files as they were when they were read.
+        signatures: of the files before any was read; a file that changes later is noticed by them, whoever kept it.
     """
 
     def __init__(
@@ -161,10 +161,15 @@ class ImageCache:
         changed = [index for index, now in signatures.items() if self._signatures.get(index, now) != now]
         for index in changed:
             self.files.pop(index, None)
-            self._signatures.pop(index)
+            self._signatures[index] = signatures[index]
             if self.pixels is not None:
                 self.pixels.forget(index)
         return bool(changed)
+
+    def drop_files(self, indices: Iterable[int]) -> None:
+        """Drops the content of these files, which are not needed any more."""
+        for index in indices:
+            self.files.pop(index, None)
 
     def clear(self) -> None:
         """Drops everything, for good."""
@@ -183,7 +188,6 @@ class ImageCache:
     def keep(self, index: int, image: torch.Tensor) -> None:
         if self.pixels is None:
             return
-        self._signatures[index] = signature_of(self._image_paths[index])
         try:
             self.pixels.keep(index, image)
         except (
@@ -231,7 +235,7 @@ def keep_images(
             pixels.capacity / 1e6,
             _name_of(on_device),
         )
-    return ImageCache(manifest.image_paths, files, pixels, signatures if does_preload else None)
+    return ImageCache(manifest.image_paths, files, pixels, signatures)
 
 
 def preload_files(manifest: Manifest, budget: int, indices: Sequence[int]) -> dict[int, Content]:

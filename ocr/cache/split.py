@@ -7,7 +7,7 @@ keys of this epoch -> what is kept? -- resident: a view
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -100,6 +100,17 @@ class CachedSplit:
         self._failed: dict[int, Key] = {}
         """Entries whose file failed, and their keys then: black, and marked as padding for the rest of the run."""
         self._reader = ThreadPoolExecutor(1, "cache-reader")
+        self._ahead: Future[StoredBatch] | None = None
+        """The batch that is being read."""
+
+    def __len__(self) -> int:
+        """Number of entries."""
+        return len(self._samples)
+
+    @property
+    def resident_samples(self) -> list[int]:
+        """Positions in the manifest, one for each entry that is valid in memory."""
+        return [self._samples[entry].index for entry in self.store.resident_entries]
 
     def refresh(self) -> None:
         """Looks for changed files; what was kept of them is not valid any more."""
@@ -121,6 +132,7 @@ class CachedSplit:
         Raises:
             CacheError: `verify` found an entry that differs.
         """
+        self._settle()
         self.refresh()
         self._verify_some(epoch)
         steps = range(first_step, len(self._steps))
@@ -133,10 +145,17 @@ class CachedSplit:
             yield (
                 tensors,
                 tuple(
-                    sample.as_padding() if entry in self._failed else sample
+                    sample.as_failed() if entry in self._failed else sample
                     for entry, sample in zip(stored.entries, samples, strict=True)
                 ),
             )
+
+    def _settle(self) -> None:
+        """Waits for what an epoch that was left early is still reading and writing: it would take old entries for new."""
+        if self._ahead is not None:
+            self._ahead.result()
+            self._ahead = None
+        self.store.flush()
 
     def close(self) -> None:
         """Ends the threads."""
@@ -145,12 +164,12 @@ class CachedSplit:
 
     def _read_ahead(self, steps: range) -> Iterator[StoredBatch]:
         """What is kept of each batch; reading the next begins before this one is used."""
-        store, ahead = self.store, None
+        store = self.store
         for step in steps:
-            stored = store.read(self._entries[step]) if ahead is None else ahead.result()
-            following = self._entries[step + 1] if step + 1 in steps else None
-            is_read_from_disk = following is not None and not store.is_view(following)
-            ahead = self._reader.submit(store.read, following) if is_read_from_disk and following is not None else None
+            stored = store.read(self._entries[step]) if self._ahead is None else self._ahead.result()
+            self._ahead = None
+            if step + 1 in steps and not store.is_view(self._entries[step + 1]):
+                self._ahead = self._reader.submit(store.read, self._entries[step + 1])
             yield stored
 
     def _completed(self, stored: StoredBatch, expected: ImageBatch | None) -> Tensors:
@@ -177,7 +196,7 @@ class CachedSplit:
         return self.store.fill(StoredBatch(stored.entries, stored.tensors, rows), self._packed(images), keep)
 
     def _may_keep(self, entry: int, made: PlannedSample) -> Keep:
-        if made.is_padding and not self._samples[entry].is_padding:
+        if made.has_failed:
             self._failed[entry] = self._keys[entry]
             return Keep.IN_MEMORY
         return Keep.EVERYWHERE if self._digests.is_unchanged(entry) else Keep.NOT

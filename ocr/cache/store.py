@@ -103,9 +103,9 @@ class TensorStore:
         return sum(self.has(entry) for entry in range(self.plan.num_entries))
 
     @property
-    def is_all_resident(self) -> bool:
-        """Whether every entry is valid in memory: nothing has to be made or read in the next epoch."""
-        return all(key is not None for key in self._resident)
+    def resident_entries(self) -> list[int]:
+        """Entries that are valid in memory: they need not be made or read in the next epoch."""
+        return [entry for entry, key in enumerate(self._resident) if key is not None]
 
     @property
     def num_bytes(self) -> dict[str, int]:
@@ -151,13 +151,14 @@ class TensorStore:
         tensors = self._own_memory(len(entries)) if block is None else block.rows(entries)
         errors: dict[int, EntryError] = {}
         for row in from_disk:
+            key = self._wanted[entries[row]]
             try:
-                self._read_file(entries[row], {name: tensor[row] for name, tensor in tensors.items()})
+                self._read_file(key, {name: tensor[row] for name, tensor in tensors.items()})
             except EntryError as error:
                 errors[row] = error
                 continue
             if block is not None:
-                self._resident[entries[row]] = self._wanted[entries[row]]
+                self._resident[entries[row]] = key
         return StoredBatch(entries, tensors, sorted(missing + list(errors)), errors)
 
     def fill(self, batch: StoredBatch, made: Tensors, keep: Sequence[Keep]) -> Tensors:
@@ -217,10 +218,9 @@ class TensorStore:
         # Fresh for each batch, so that a caller may keep it.
         return self.layout.allocate(num_entries, "cpu", pin_memory=self.device.type == "cuda")
 
-    def _read_file(self, entry: int, row: Tensors) -> None:
-        key = self._wanted[entry]
+    def _read_file(self, key: Key, row: Tensors) -> None:
         if self.files is None or key is None:
-            raise EntryError(f"entry {entry} has no file")
+            raise EntryError("there is no file of this entry")
         on_host = {
             name: tensor if not tensor.is_cuda else torch.empty_like(tensor, device="cpu")
             for name, tensor in row.items()

@@ -235,10 +235,17 @@ class BatchLoader:
         if self.cache is None:
             return
         self.cache.store.flush()
-        if self.cache.store.is_all_resident:  # no image will be needed again
+        kept, maps, resident = self.dataset.kept_images, self.dataset.offline_maps, self.cache.resident_samples
+        if kept is not None:
+            kept.drop_files(resident)
+        if len(resident) == len(self.cache):  # nothing will be made again
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)  # once: the last batch may still be on its way out of DALI
             self._images.release()
-            if self.dataset.kept_images is not None:
-                self.dataset.kept_images.clear()
+            if kept is not None:
+                kept.clear()
+            if maps is not None:
+                maps.clear()
 
     def _forget_changed(self, signatures: Mapping[int, Signature | None]) -> None:
         """Images in memory whose files have changed are read anew, by new worker processes too."""
@@ -305,7 +312,9 @@ class BatchLoader:
                 layout,
                 loader=self._loader,
                 device=self.device.type,
+                device_name=torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else None,
                 image_loading=dataset.config.image_loading_config.model_dump(),
+                predecoded=dataset.config.preload_images and config.image_format == "decoded",
             ),
             images=self._images.batches,
             images_again=self._make_again,

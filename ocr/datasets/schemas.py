@@ -90,6 +90,30 @@ class DatasetConfig(Section):
             )
         return self
 
+    def settings_without_effect(self) -> list[str]:
+        """Keys that are set, and which others keep from having an effect."""
+        cache = self.cache_config
+        needs_tensors = {
+            "cache_config.dtype": cache.dtype != "float16",
+            "cache_config.directory": cache.directory is not None,
+            "cache_config.disk_budget": cache.disk_budget is not None,
+            "cache_config.verify": cache.verify > 0,
+        }
+        idle = []
+        if not cache.cache_transformed_tensors:
+            idle += [
+                f"{key} (cache_config.cache_transformed_tensors=false)"
+                for key, is_set in needs_tensors.items()
+                if is_set
+            ]
+        elif cache.disk_budget is not None and cache.directory is None:
+            idle.append("cache_config.disk_budget (cache_config.directory=null)")
+        if self.preload_maps and not self.load_maps:
+            idle.append("preload_maps (load_maps=false)")
+        if cache.image_format == "decoded" and not (self.preload_images and cache.cache_images):
+            idle.append("cache_config.image_format (nothing is preloaded)")
+        return idle
+
     @property
     def maps_dir(self) -> Path:
         """Folder of the offline target maps."""

@@ -32,6 +32,9 @@ def build_dataset(
     """
     planner = SamplePlanner(config.pipeline, training=training, seed=config.seed)
     check_caches(split_config, planner)
+    idle = split_config.settings_without_effect()
+    if idle:
+        log.warning("%s: set, but without effect: %s", split_config.image_path, ", ".join(idle))
     manifest, report = load_manifest(
         split_config, max_megapixels=config.pipeline.max_megapixels, report_path=report_path
     )

@@ -84,7 +84,7 @@ class TorchLoader:
         if path not in self.failures:
             log.error("left out: %s", error)
         self.failures[path] = error
-        return sample.as_padding()
+        return sample.as_failed()
 
 
 class _PlanSampler:

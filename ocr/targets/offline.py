@@ -184,10 +184,23 @@ class OfflineMaps:
         with self._lock:
             return sum(maps.num_bytes for maps in self._kept.values())
 
-    def preload(self) -> None:
-        """Reads all files into RAM, with a progress bar; whether their maps fit shows when they are asked for."""
+    def file_bytes(self, indices: Sequence[int]) -> int:
+        """Of the files of these images."""
+        return sum(self._paths[index].stat().st_size for index in indices if self._paths[index].is_file())
+
+    def clear(self) -> None:
+        """Drops the files in RAM."""
+        with self._lock:
+            self._kept.clear()
+
+    def preload(self, indices: Sequence[int] | None = None) -> None:
+        """Reads the files of these images (None: of all) into RAM, with a progress bar.
+
+        Whether their maps fit shows when they are asked for.
+        """
+        wanted = range(len(self._paths)) if indices is None else indices
         shown = track(
-            range(len(self._paths)),
+            wanted,
             "Preloading maps",
             console=Console(stderr=True),
             disable=not sys.stderr.isatty(),
@@ -200,9 +213,9 @@ class OfflineMaps:
                 continue
             with self._lock:
                 self._kept[index] = stored
-        share = self.num_kept / max(len(self._paths), 1)
+        share = self.num_kept / max(len(wanted), 1)
         size = self.num_bytes / 1e6
-        log.info("Preloaded %d/%d maps into RAM (%.1f%%), %.1f MB", self.num_kept, len(self._paths), 100 * share, size)
+        log.info("Preloaded %d/%d maps into RAM (%.1f%%), %.1f MB", self.num_kept, len(wanted), 100 * share, size)
 
     def targets(
         self,

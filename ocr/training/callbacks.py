@@ -5,6 +5,7 @@ import json
 import logging
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,8 @@ class RunSummary(Callback):
         }
         self._train_started = 0.0
         self._val_started = 0.0
-        self._num_validations = 0
+        self._cached_before: set[str] = set()
+        """Splits whose first epoch, which fills the caches, is over."""
         self._epoch: dict[str, Any] = {}
 
     def state_dict(self) -> dict[str, Any]:
@@ -105,7 +107,14 @@ class RunSummary(Callback):
             "train_target_seconds": loader.target_seconds,
             "train_images_per_second": loader.num_images * trainer.world_size / seconds,
         }
-        self.summary["failed_files"] |= loader.failures
+        self._add_failures(trainer, [loader])
+        figures = self._log_caches(trainer, "train", [loader])
+        self._epoch |= {f"train_cache_{name}": count for name, count in figures.items()}
+
+    def _add_failures(self, trainer: lightning.Trainer, loaders: list[BatchLoader]) -> None:
+        failures = {path: reason for loader in loaders for path, reason in loader.failures.items()}
+        for of_rank in _gathered(trainer, failures):
+            self.summary["failed_files"] |= of_rank
 
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
@@ -135,47 +144,65 @@ class RunSummary(Callback):
         self._epoch |= scores | {strict: float(trainer.callback_metrics[f"val/{strict}"])}
         if self.summary["hmean"] is None or scores["hmean"] > self.summary["hmean"]:
             self.summary |= scores | {"best_epoch": trainer.current_epoch}
-        for loader in loaders:
-            self.summary["failed_files"] |= loader.failures
-        self._epoch |= self._cache_figures(trainer, loaders)
+        self._add_failures(trainer, loaders)
+        self._epoch |= {f"cache_{name}": count for name, count in self._log_caches(trainer, "val", loaders).items()}
+        self._log_memory(trainer)
 
-    def _cache_figures(self, trainer: lightning.Trainer, loaders: list[BatchLoader]) -> dict[str, Any]:
-        """Hits, misses and bytes of the epoch's caches, which are logged too; warns of what is not as it should be."""
-        figures = {
-            "cache_hits": sum(loader.statistics.epoch_hits for loader in loaders),
-            "cache_misses": sum(loader.statistics.epoch_misses for loader in loaders),
-            "cache_bytes": 0,
-        }
-        memory = {"ram_used": float(resident_set()), "ram_free": float(free_ram())}
-        if torch.cuda.is_available():
-            memory["gpu_used"] = float(torch.cuda.max_memory_allocated())
-        scalars = {f"memory/{name}": value for name, value in memory.items()}
+    def _log_caches(self, trainer: lightning.Trainer, split: str, loaders: list[BatchLoader]) -> dict[str, int]:
+        """Hits, misses and bytes of a split's caches in this epoch, over all ranks. Logs them, and warns of a low hit rate."""
+        num_bytes: dict[str, int] = {}
         for loader in loaders:
-            num_bytes = loader.cache_bytes
-            figures["cache_bytes"] += sum(num_bytes.values())
-            scalars |= {f"cache/bytes_{tier}": float(count) for tier, count in num_bytes.items()}
-            rate = loader.statistics.epoch_hit_rate
-            if rate is None:
-                continue
-            scalars["cache/hit_rate"] = rate
+            for tier, count in loader.cache_bytes.items():
+                num_bytes[tier] = num_bytes.get(tier, 0) + count
+        hits, misses, *by_tier = _summed_over_ranks(
+            trainer,
+            [
+                sum(loader.statistics.epoch_hits for loader in loaders),
+                sum(loader.statistics.epoch_misses for loader in loaders),
+                *num_bytes.values(),
+            ],
+        )
+        figures = {"hits": hits, "misses": misses, "bytes": sum(by_tier)}
+        if hits + misses == 0:
+            return figures
+        rate = hits / (hits + misses)
+        scalars = {f"cache/{split}_bytes_{tier}": count for tier, count in zip(num_bytes, by_tier, strict=True)}
+        self._log_scalars(trainer, scalars | {f"cache/{split}_hit_rate": rate})
+        for loader in loaders:
             if loader.statistics.log_every_n is None and trainer.is_global_zero:
                 log.info("%s", loader.statistics.line())
-            if self._num_validations > 0 and rate < LOW_HIT_RATE:
-                log.warning(
-                    "cache: only %.0f %% of the validation samples came from the cache; give it more room "
-                    "(cache_config.ram_budget, device_budget, directory) or take performance=constrained, which needs half",
-                    100 * rate,
-                )
-        if free_ram() < NEARLY_FULL * total_ram():
+        if split in self._cached_before and rate < LOW_HIT_RATE and trainer.is_global_zero:
             log.warning(
-                "memory: %.1f of %.1f GB of RAM are left; lower cache_config.ram_budget or take performance=constrained",
-                free_ram() / 1e9,
-                total_ram() / 1e9,
+                "cache: only %.0f %% of the %s samples came from the cache; give it more room (cache_config.ram_budget, "
+                "device_budget, directory) or take performance=constrained, which needs half",
+                100 * rate,
+                {"val": "validation", "train": "training"}[split],
             )
-        for logger in trainer.loggers:
-            logger.log_metrics(scalars, step=trainer.global_step)
-        self._num_validations += 1
+        self._cached_before.add(split)
         return figures
+
+    def _log_memory(self, trainer: lightning.Trainer) -> None:
+        """Memory in use; warns where little is left."""
+        figures = {"RAM": (free_ram(), total_ram())}
+        scalars = {"memory/ram_used": resident_set(), "memory/ram_free": free_ram()}
+        device = trainer.strategy.root_device
+        if device.type == "cuda":
+            figures["GPU memory"] = torch.cuda.mem_get_info(device)  # DALI's share too, unlike torch's own count
+            scalars["memory/gpu_used"] = figures["GPU memory"][1] - figures["GPU memory"][0]
+        self._log_scalars(trainer, scalars)
+        for what, (free, total) in figures.items():
+            if free < NEARLY_FULL * total:
+                log.warning(
+                    "memory: %.1f of %.1f GB of %s are left; lower cache_config.ram_budget or device_budget, or take "
+                    "performance=constrained",
+                    free / 1e9,
+                    total / 1e9,
+                    what,
+                )
+
+    def _log_scalars(self, trainer: lightning.Trainer, scalars: Mapping[str, float]) -> None:
+        for logger in trainer.loggers:
+            logger.log_metrics(dict(scalars), step=trainer.global_step)
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._finish_training(trainer)
@@ -257,6 +284,19 @@ class DetectionPictures(Callback):
                     logger.experiment.add_image(
                         f"val/{name}", np.asarray(picture), trainer.global_step, dataformats="HWC"
                     )
+
+
+def _gathered(trainer: lightning.Trainer, value: Any) -> list[Any]:
+    """The value of each rank."""
+    if trainer.world_size == 1:
+        return [value]
+    of_ranks: list[Any] = [None] * trainer.world_size
+    torch.distributed.all_gather_object(of_ranks, value)
+    return of_ranks
+
+
+def _summed_over_ranks(trainer: lightning.Trainer, counts: list[int]) -> list[int]:
+    return [sum(column) for column in zip(*_gathered(trainer, counts), strict=True)]
 
 
 def _module(module: lightning.LightningModule) -> DBNetModule:

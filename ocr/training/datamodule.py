@@ -124,6 +124,8 @@ class DBNetDataModule(lightning.LightningDataModule):
         tiers = plan_tiers(layout, num_entries, self.config.eval_batch_size, config, self._device(), free)
         self._tiers = tiers
         if not tiers.num_resident and not tiers.disk_budget:
+            if config.ram_budget != 0 and trainer.is_global_zero:
+                log.warning("validation: not one batch of finished inputs fits into memory; each epoch makes them anew")
             return free
         what = f"validation: {num_entries} finished inputs"
         if self._device().type == "cuda":
@@ -151,8 +153,10 @@ class DBNetDataModule(lightning.LightningDataModule):
         # Workers of loader=torch must see what is kept.
         device = self._device() if self.loader == "dali" else torch.device("cpu")
         on_gpu = cache.cache_decoded_images and device.type == "cuda"
-        gpu_budget = budget_bytes(cache.device_budget, free.gpu)
-        ram_budget = budget_bytes(cache.ram_budget, free.ram)
+        # A configured budget is of the whole split: finished tensors have had their part of it.
+        taken = self._tiers if dataset is self.val else None
+        gpu_budget = budget_bytes(_less(cache.device_budget, taken.gpu_bytes if taken else 0), free.gpu)
+        ram_budget = budget_bytes(_less(cache.ram_budget, taken.ram_bytes if taken else 0), free.ram)
         indices = range(len(dataset))
         if not dataset.transform.is_random:  # this rank's share is the same in each epoch
             indices = indices[trainer.global_rank :: trainer.world_size]
@@ -168,6 +172,11 @@ class DBNetDataModule(lightning.LightningDataModule):
             else:
                 ram += min(wanted, ram_budget - ram)
                 self.memory_rows.append(MemoryRow(what, "RAM", ram, ram_budget, free.ram))
+        maps = dataset.offline_maps
+        if maps is not None and config.preload_maps:
+            num_bytes = maps.file_bytes(indices)
+            ram += num_bytes
+            self.memory_rows.append(MemoryRow(f"{name}: map files", "RAM", num_bytes, ram_budget, free.ram))
 
         def preload() -> None:
             dataset.keep_images(
@@ -180,8 +189,8 @@ class DBNetDataModule(lightning.LightningDataModule):
                     indices=indices,
                 )
             )
-            if dataset.offline_maps is not None and config.preload_maps:
-                dataset.offline_maps.preload()
+            if maps is not None and config.preload_maps:
+                maps.preload(indices)
 
         return preload, free.less(gpu=gpu, ram=ram)
 
@@ -202,3 +211,7 @@ class DBNetDataModule(lightning.LightningDataModule):
             tiers=self._tiers if name == "val" else None,
         )
         return self._loaders[name]
+
+
+def _less(budget: int | None, taken: int) -> int | None:
+    return None if budget is None else max(budget - taken, 0)

@@ -95,10 +95,17 @@ class OverlappedEvaluation:
 
     def _evaluate(self, levels: Callable[[], Levels], row: int, sample: PlannedSample) -> ImageResult:
         levels_BHW = levels()  # waits for the copy: not part of anyone's work
+        try:
+            return self._evaluate_image(levels_BHW[row], sample)
+        except Exception as error:
+            filename = self.manifest.filenames[sample.index]
+            raise RuntimeError(f"{filename}: post-processing or metric failed: {error!r}") from error
+
+    def _evaluate_image(self, levels_HW: Levels, sample: PlannedSample) -> ImageResult:
         started = time.perf_counter()
         height, width = (int(side) for side in self.manifest.original_sizes[sample.index])
         detections_input = detect_levels(
-            _without_padding(levels_BHW[row], sample.resized_size, self._targets.map_stride),
+            _without_padding(levels_HW, sample.resized_size, self._targets.map_stride),
             map_stride=self._targets.map_stride,
             shrink_ratio=self._targets.shrink_ratio,
             config=self._postprocess,
@@ -129,7 +136,7 @@ def to_host(levels: torch.Tensor) -> Callable[[], Levels]:
         return lambda: on_host
     pinned = torch.empty(levels.shape, dtype=levels.dtype, pin_memory=True)
     pinned.copy_(levels, non_blocking=True)
-    copied = torch.cuda.Event()
+    copied = torch.cuda.Event(blocking=True)  # the waiting thread sleeps: the one that launches kernels needs the core
     copied.record()
 
     def arrived() -> Levels:

@@ -71,7 +71,11 @@ def train(config: TrainConfig, run_dir: Path, callbacks: Sequence[Callback] = ()
     warnings.filterwarnings(
         "ignore", message="`ModelCheckpoint\\(monitor='val/hmean'\\)` could not find"
     )  # before it is known
-    trainer.fit(module, datamodule=data, ckpt_path=config.resume, weights_only=True)
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=config.resume, weights_only=True)
+    finally:  # Lightning leaves this out where a run ends with an error
+        module.teardown("fit")
+        data.teardown("fit")
 
     if summary.summary["hmean"] is None:  # stopped before the first validation
         trainer.validate(module, datamodule=data, verbose=False)

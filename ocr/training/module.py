@@ -101,7 +101,8 @@ class DBNetModule(lightning.LightningModule):
         maps = self._evaluate(batch)
         if batch.targets is not None:
             loss = self.loss(maps, batch.targets.as_float32()).total
-            self.log("val/loss", loss, on_epoch=True, batch_size=len(batch.samples), sync_dist=True)
+            num_real = sum(not sample.is_padding for sample in batch.samples)
+            self.log("val/loss", loss, on_epoch=True, batch_size=max(num_real, 1), sync_dist=True)
 
     def on_predict_epoch_start(self) -> None:
         self._start_evaluation(with_truth=False)

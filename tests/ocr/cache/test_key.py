@@ -97,7 +97,7 @@ def test_each_part_of_an_annotation_counts():
     digests.append(sample_digest(manifests[0], replace(sample, resized_size=(31, 64))))
     digests.append(sample_digest(manifests[0], replace(sample, input_from_original=np.eye(3))))
     assert len(set(digests)) == len(digests)
-    assert sample_digest(manifests[0], sample.as_padding()) == digests[0]
+    assert sample_digest(manifests[0], replace(sample, is_padding=True)) == digests[0]
 
 
 def test_a_file_changed_behind_its_size_and_time_is_noticed(tmp_path):
