@@ -52,6 +52,19 @@ def test_without_a_budget_half_of_what_is_free_is_taken():
     assert (tiers.num_on_gpu, tiers.num_in_ram) == (8, 4)
 
 
+def test_a_budget_never_goes_beyond_what_is_free():
+    config = CacheConfig(device_budget="1TB", ram_budget="1TB")
+    tiers = plan_tiers(LAYOUT, 20, 4, config, GPU, FreeMemory(gpu=9 * LAYOUT.num_bytes, ram=5 * LAYOUT.num_bytes))
+    assert (tiers.num_on_gpu, tiers.num_in_ram) == (8, 4)
+
+
+def test_entries_of_earlier_runs_do_not_make_the_disk_budget_smaller(tmp_path):
+    (tmp_path / "old.entry").write_bytes(bytes(10**7))
+    with_entries = budget.free_on_disk(tmp_path)
+    (tmp_path / "old.entry").unlink()
+    assert with_entries == pytest.approx(budget.free_on_disk(tmp_path), abs=5 * 10**6)
+
+
 def test_the_disk_tier_needs_a_folder(tmp_path):
     assert plan_tiers(LAYOUT, 20, 4, CacheConfig(), CPU, MUCH).disk_budget == 0
     config = CacheConfig(directory=str(tmp_path / "not" / "there"), disk_budget="3MB")
@@ -72,10 +85,11 @@ def test_free_and_total_memory_are_those_of_this_machine():
     assert 0 < budget.resident_set() < budget.total_ram()
 
 
-@pytest.mark.parametrize(("limit", "free"), [("5000000000\n", 2_000_000_000), ("max\n", None)])
+@pytest.mark.parametrize(("limit", "free"), [("5000000000\n", 2_700_000_000), ("max\n", None)])
 def test_the_limit_of_a_control_group_counts(tmp_path, monkeypatch, limit, free):
     (tmp_path / "memory.max").write_text(limit)
     (tmp_path / "memory.current").write_text("3000000000\n")
+    (tmp_path / "memory.stat").write_text("anon 2000000000\nactive_file 300000000\ninactive_file 700000000\n")
     monkeypatch.setattr(budget, "CGROUP", tmp_path)
     monkeypatch.setattr(budget, "_meminfo", lambda name: 64_000_000_000)
     assert budget.free_ram() == (free or 64_000_000_000)

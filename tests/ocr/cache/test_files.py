@@ -166,6 +166,16 @@ def test_a_spent_budget_is_said_once_and_the_rest_is_not_kept(tmp_path, caplog):
     assert str(tmp_path) in record.message
 
 
+def test_runs_beside_each_other_keep_the_budget_and_their_entries(tmp_path):
+    size = HEADER.size + 5077
+    runs = [EntryFiles(tmp_path, 30 * size) for _ in range(2)]
+    for number in range(60):
+        runs[number % 2].write(key_of(number), parts_of(number))
+    assert len(list(tmp_path.iterdir())) <= 30 + 16  # the folder is looked at after each 16 writes
+    for number in range(15):
+        assert_holds(runs[0], number)
+
+
 def test_entries_of_earlier_runs_count_towards_the_budget_and_do_not_pile_up(tmp_path):
     size = HEADER.size + 5077
     for run in range(6):

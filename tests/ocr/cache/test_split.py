@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from dali_pipelines.config import PipelineConfig
 from ocr.cache import key
 from ocr.cache.budget import FreeMemory, plan_tiers
 from ocr.cache.files import HEADER, MAGIC, _checksum
+from ocr.cache.images import keep_images
 from ocr.cache.split import CacheError
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.loader import Batch, BatchLoader, entry_layout
@@ -48,6 +50,7 @@ def make_loader(
     rank: int = 0,
     num_ranks: int = 1,
     loader: str = "dali",
+    num_workers: int = 0,
     pipeline: PipelineConfig | None = None,
     targets: TargetConfig | None = None,
     **cache,
@@ -59,6 +62,7 @@ def make_loader(
     )
     planner = SamplePlanner(pipeline or PipelineConfig(image_size=SIZE), training=False, seed=0)
     dataset = ValidatedOCRDataset(config, planner, targets or TargetConfig(map_stride=2))
+    dataset.keep_images(keep_images(config, dataset.manifest, device=CPU, ram_budget=10**9, device_budget=0))
     layout = entry_layout(dataset, with_targets=True)
     ram = 10**9 if budget_entries is None else 2 * budget_entries * layout.num_bytes
     num_entries = -(-len(dataset) // num_ranks)
@@ -67,7 +71,7 @@ def make_loader(
         dataset,
         loader=loader,
         batch_size=BATCH,
-        num_workers=0,
+        num_workers=num_workers,
         device=CPU,
         rank=rank,
         num_ranks=num_ranks,
@@ -431,3 +435,54 @@ def test_real_receipts_and_scenes_are_the_same_from_the_cache(sroie, icdar15, tm
         assert torch.equal(images_of(first), images_of(expected).half())
         assert_same(run_epoch(cached, 1), first)
         assert counts(cached) == (len(cached.dataset), 0)
+
+
+def test_a_file_that_fails_as_padding_never_reaches_the_disk_either(drawn_set, tmp_path):
+    """10 images on 4 ranks: rank 2 repeats image 0 as padding."""
+    path = sorted((drawn_set / "images" / "val").iterdir())[0]
+    ranks = [make_loader(drawn_set, rank=rank, num_ranks=4, directory=str(tmp_path / "cache")) for rank in range(4)]
+    path.write_bytes(path.read_bytes()[:2000])  # after the audit
+    for loader in ranks:
+        run_epoch(loader)
+    assert len(list((tmp_path / "cache").iterdir())) == NUM_IMAGES - 1
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_changed_image_is_noticed_when_worker_processes_kept_its_pixels(drawn_set, tmp_path, num_workers):
+    cached = make_loader(
+        drawn_set,
+        loader="torch",
+        num_workers=num_workers,
+        budget_entries=0,
+        directory=str(tmp_path / "cache"),
+        cache_decoded_images=True,
+    )
+    run_epoch(cached)
+    for epoch in (1, 3):
+        change_image_bytes(drawn_set)
+        assert_same(run_epoch(cached, epoch), run_epoch(make_loader(drawn_set, loader="torch")))
+        run_epoch(cached, epoch + 1)
+        assert counts(cached) == (NUM_IMAGES, 0)
+    cached.close()
+    again = make_loader(drawn_set, loader="torch", directory=str(tmp_path / "cache"))
+    assert_same(run_epoch(again), run_epoch(make_loader(drawn_set, loader="torch")))
+
+
+def test_an_epoch_left_early_is_settled_before_the_next(drawn_set, tmp_path, monkeypatch):
+    """Its reads and writes are still under way, slowly, when the next epoch begins with a changed image."""
+    cached = make_loader(drawn_set, budget_entries=0, directory=str(tmp_path / "cache"))
+    for method in ("read", "write"):
+        original = getattr(cached.cache.store.files, method)
+
+        def slow(*arguments, original=original):
+            time.sleep(0.05)
+            return original(*arguments)
+
+        monkeypatch.setattr(cached.cache.store.files, method, slow)
+    for epoch in range(3):
+        cached.set_epoch(epoch)
+        batches = iter(cached)
+        next(batches)
+        batches.close()
+        change_image_bytes(drawn_set)
+    assert_same(run_epoch(cached, 3), run_epoch(make_loader(drawn_set)))

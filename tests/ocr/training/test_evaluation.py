@@ -1,5 +1,6 @@
 """Evaluation beside the forward pass: the results of the serial loop, whatever is cached and however many processes share it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import lightning
@@ -99,6 +100,20 @@ def test_padding_is_left_out(icdar15):
     dataset = receipts(icdar15, size=320)
     last_rank = evaluate_maps(dataset, num_workers=2, num_ranks=4)  # 30 images: 7 and one of padding
     assert [result.sample_index for result in last_rank] == 2 * [3, 7, 11, 15, 19, 23, 27]
+
+
+def test_a_failure_in_a_worker_names_the_image(icdar15):
+    dataset = receipts(icdar15, size=320)
+    evaluation = OverlappedEvaluation(
+        dataset.manifest, PostprocessConfig(num_workers=1), dataset.targets, with_truth=True, with_cleval=False
+    )
+    broken = replace(dataset.planned(4), input_from_original=np.zeros((3, 3)))
+    evaluation.add(torch.full((1, 160, 160), 255, dtype=torch.uint8), [broken])
+    with pytest.raises(
+        RuntimeError, match=rf"{dataset.manifest.filenames[4]}: post-processing or metric failed: LinAlg"
+    ):
+        evaluation.finish()
+    evaluation.close()
 
 
 @pytest.fixture(scope="module")
