@@ -1,7 +1,9 @@
 """Where a number comes from: machine, versions, commit."""
 
+import hashlib
 import platform
 import subprocess
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -45,6 +47,15 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{llvmlite.binding.get_host_cpu_name()} CPU, {torch.get_num_threads()} threads"
+
+
+def digest_of_sources(sources: Sequence[Path]) -> str:
+    """SHA-256 of the Python files among and below `sources`, names included."""
+    digest = hashlib.sha256()
+    for source in sources:
+        for file in sorted(source.rglob("*.py")) if source.is_dir() else [source]:
+            digest.update(f"{file.relative_to(source.parent)}\0".encode() + file.read_bytes() + b"\0")
+    return digest.hexdigest()
 
 
 def git_commit() -> str | None:

@@ -23,7 +23,7 @@ from dali_pipelines.source import PlannedSample
 from ocr.cache.entry import EntryLayout
 from ocr.cache.signature import Signature, signature_of
 from ocr.datasets.manifest import Manifest
-from ocr.environment import package_versions
+from ocr.environment import digest_of_sources, package_versions
 from ocr.targets import TargetConfig
 
 NOT_IN_ENTRIES = {"augmentation", "num_threads", "prefetch_queue_depth", "max_megapixels"}
@@ -51,15 +51,6 @@ def code_digest() -> str:
     folder = Path(ocr.__file__).parent
     sources = [Path(dali_pipelines.__file__).parent, *(folder / part for part in CODE)]
     return digest_of_sources(sources)
-
-
-def digest_of_sources(sources: Sequence[Path]) -> str:
-    """SHA-256 of the Python files among and below `sources`, names included."""
-    digest = hashlib.sha256()
-    for source in sources:
-        for file in sorted(source.rglob("*.py")) if source.is_dir() else [source]:
-            digest.update(f"{file.relative_to(source.parent)}\0".encode() + file.read_bytes() + b"\0")
-    return digest.hexdigest()
 
 
 def sample_digest(manifest: Manifest, sample: PlannedSample) -> bytes:

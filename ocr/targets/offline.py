@@ -32,6 +32,7 @@ from rich.console import Console
 from rich.progress import track
 
 from ocr.atomic_write import write_atomically
+from ocr.environment import digest_of_sources
 from ocr.polygons import PolygonBatch
 from ocr.targets.config import TargetConfig
 from ocr.targets.maps import TargetMaps, make_targets
@@ -76,10 +77,7 @@ def maps_key(polygons_input: PolygonBatch, size: tuple[int, int], config: Target
 @cache
 def _code_digest() -> str:
     """Of this package's source: another one after any change of what makes or stores maps."""
-    digest = hashlib.sha256()
-    for source in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
-    return digest.hexdigest()
+    return digest_of_sources([Path(__file__).parent])
 
 
 def write_maps(path: Path, maps: TargetMaps, key: str) -> int:

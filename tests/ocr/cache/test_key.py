@@ -8,9 +8,10 @@ import pytest
 from dali_pipelines.config import AugmentationConfig, PipelineConfig
 from ocr.cache import key
 from ocr.cache.entry import EntryLayout
-from ocr.cache.key import ImageDigests, digest_of_sources, recipe_digest, sample_digest
+from ocr.cache.key import ImageDigests, recipe_digest, sample_digest
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.plan import letterbox
+from ocr.environment import digest_of_sources
 from ocr.polygons import PolygonBatch
 from ocr.targets import TargetConfig
 
