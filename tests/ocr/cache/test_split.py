@@ -51,6 +51,7 @@ def make_loader(
     num_ranks: int = 1,
     loader: str = "dali",
     num_workers: int = 0,
+    device: torch.device = CPU,
     pipeline: PipelineConfig | None = None,
     targets: TargetConfig | None = None,
     **cache,
@@ -66,13 +67,13 @@ def make_loader(
     layout = entry_layout(dataset, with_targets=True)
     ram = 10**9 if budget_entries is None else 2 * budget_entries * layout.num_bytes
     num_entries = -(-len(dataset) // num_ranks)
-    tiers = plan_tiers(layout, num_entries, BATCH, config.cache_config, CPU, FreeMemory(gpu=0, ram=ram))
+    tiers = plan_tiers(layout, num_entries, BATCH, config.cache_config, device, FreeMemory(gpu=10**9, ram=ram))
     return BatchLoader(
         dataset,
         loader=loader,
         batch_size=BATCH,
         num_workers=num_workers,
-        device=CPU,
+        device=device,
         rank=rank,
         num_ranks=num_ranks,
         with_targets=True,
@@ -486,3 +487,31 @@ def test_an_epoch_left_early_is_settled_before_the_next(drawn_set, tmp_path, mon
         batches.close()
         change_image_bytes(drawn_set)
     assert_same(run_epoch(cached, 3), run_epoch(make_loader(drawn_set)))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    ("settings", "expected_bytes"),
+    [
+        ({}, {"gpu": 10, "ram": 0}),
+        ({"device_budget": 0}, {"gpu": 0, "ram": 10}),
+        ({"device_budget": 5 * 118_784}, {"gpu": 4, "ram": 6}),
+        ({"device_budget": 0, "budget_entries": 0, "directory": "cache"}, {"gpu": 0, "ram": 0}),
+    ],
+    ids=["gpu", "pinned ram", "both", "disk"],
+)
+def test_every_tier_of_a_gpu_serves_the_same_and_takes_the_bytes_predicted(
+    drawn_once, tmp_path, settings, expected_bytes
+):
+    device = torch.device("cuda", 0)
+    cached = make_loader(drawn_once, device=device, **in_folder(settings, tmp_path))
+    store = cached.cache.store
+    assert {tier: store.num_bytes[tier] for tier in ("gpu", "ram")} == {
+        tier: count * store.layout.num_bytes for tier, count in expected_bytes.items()
+    }
+    first = [batch.images.clone() for batch in run_epoch(cached)]
+    for epoch in (1, 2):
+        for batch, images in zip(run_epoch(cached, epoch), first, strict=True):
+            assert batch.images.is_cuda
+            assert torch.equal(batch.images, images)
+        assert counts(cached) == (NUM_IMAGES, 0)
