@@ -87,12 +87,12 @@ class CachedSplit:
     ) -> None:
         self.store = store
         self.statistics = statistics
-        self._manifest = manifest
+        self._manifest, self._recipe = manifest, recipe
         self._steps = [tuple(plan.batch(step)) for step in range(len(plan))]
         starts = np.cumsum([0, *(len(samples) for samples in self._steps)]).tolist()
         self._entries = [range(start, stop) for start, stop in pairwise(starts)]
         self._samples = [sample for samples in self._steps for sample in samples]
-        self._sample_digests = [recipe + sample_digest(manifest, sample) for sample in self._samples]
+        self._sample_digests = [sample_digest(manifest, sample) for sample in self._samples]
         self._digests = ImageDigests([manifest.image_paths[sample.index] for sample in self._samples])
         self._images, self._images_again = images, images_again
         self._make_targets, self._on_signatures = make_targets, on_signatures
@@ -121,7 +121,7 @@ class CachedSplit:
         keys: list[Key] = []
         for entry, sample in enumerate(self._sample_digests):
             image = self._digests.digest(entry)
-            keys.append(None if image is None else entry_key(b"", sample, image))
+            keys.append(None if image is None else entry_key(self._recipe, sample, image))
         self._failed = {entry: key for entry, key in self._failed.items() if keys[entry] == key}
         self.store.refresh(keys)
         self._keys = keys
@@ -219,9 +219,9 @@ class CachedSplit:
 
     def _verify_some(self, epoch: int) -> None:
         """Makes some entries again and compares them with what would be served."""
-        kept = [entry for entry in range(len(self._samples)) if self.store.has(entry) and entry not in self._failed]
-        if not self._verify or not kept:
+        if not self._verify:
             return
+        kept = [entry for entry in range(len(self._samples)) if self.store.has(entry) and entry not in self._failed]
         rng = np.random.Generator(np.random.Philox(key=[self._seed, epoch]))
         chosen = sorted(rng.choice(kept, min(self._verify, len(kept)), replace=False).tolist())
         for entry in chosen:
