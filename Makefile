@@ -2,15 +2,15 @@
 PYTHON ?= python3
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 
-.PHONY: demo test check setup
+.PHONY: demo test check setup setup-all
 
 demo: setup  ## draw synthetic receipts, train a small DBNet on them, print the validation hmean
 	$(UV) run --no-sync scripts/train.py
 
-test: setup  ## run the tests; those that need a GPU are skipped where there is none
+test: setup-all  ## run the tests; those that need a GPU are skipped where there is none
 	$(UV) run --no-sync pytest
 
-check: setup  ## everything that CI runs: format, lint, types, tests
+check: setup-all  ## everything that CI runs: format, lint, types, tests
 	$(UV) run --no-sync ruff format --check .
 	$(UV) run --no-sync ruff check .
 	$(UV) run --no-sync mypy
@@ -18,6 +18,9 @@ check: setup  ## everything that CI runs: format, lint, types, tests
 
 setup: $(UV)
 	$(UV) sync --quiet
+
+setup-all: $(UV)  ## with what only tests and benchmarks need
+	$(UV) sync --quiet --extra webdataset --extra s3 --extra bench
 
 .uv/bin/uv:
 	$(PYTHON) -m venv .uv

@@ -4,10 +4,11 @@ import fcntl
 import io
 import json
 import logging
-import multiprocessing
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ from ocr.datasets.synthetic import SyntheticConfig, draw_data_set
 from ocr.errors import InputError
 from ocr.targets import make_targets
 from ocr.targets.offline import OfflineMaps
+
+ROOT = Path(__file__).parents[3]
 
 SYNTHETIC = SyntheticConfig(num_train=6, num_val=5, exif_share=0.7, blank_share=0, min_side=256, max_side=384)
 
@@ -341,16 +344,22 @@ def jpeg() -> bytes:
     return file.getvalue()
 
 
-def stop_once_there_is(pattern: str, output: Path, number: signal.Signals, config: PrepareConfig) -> int | None:
-    """Runs in a process of its own that gets the signal as soon as a file of the pattern is there; its exit code."""
-    process = multiprocessing.get_context("fork").Process(target=prepare_data, args=(config, output.parent / "run"))
-    process.start()
-    while process.is_alive() and not any(output.glob(pattern)):
-        time.sleep(0.001)
-    assert process.pid is not None
-    os.kill(process.pid, number)
-    process.join()
-    return process.exitcode
+def stop_once_there_is(pattern: str, output: Path, number: signal.Signals, config: PrepareConfig) -> int:
+    """Runs in an interpreter of its own that gets the signal as soon as a file of the pattern is there; its exit code.
+
+    Not forked: what the other tests left running in threads here (OpenMP, DALI) would hold its locks for good in the copy.
+    """
+    code = (
+        "import sys; from pathlib import Path; from ocr.config import PrepareConfig; "
+        "from ocr.datasets.preparation import prepare_data; "
+        "prepare_data(PrepareConfig.model_validate_json(sys.argv[1]), Path(sys.argv[2]))"
+    )
+    command = [sys.executable, "-c", code, config.model_dump_json(), str(output.parent / "run")]
+    with subprocess.Popen(command, cwd=ROOT) as process:
+        while process.poll() is None and not any(output.glob(pattern)):
+            time.sleep(0.001)
+        process.send_signal(number)
+        return process.wait()
 
 
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGKILL, -9), (signal.SIGINT, 1)])
