@@ -10,6 +10,7 @@ import cv2
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
+from dali_pipelines.config import Section
 from ocr.cache.split import CacheError
 from ocr.config import EvaluateConfig, PredictConfig, PrepareConfig, TrainConfig
 from ocr.errors import InputError
@@ -24,14 +25,19 @@ NOT_FOR_USERS = (
 """Warnings of libraries that are true and of no use to who runs a script."""
 
 
-def prepare() -> None:
-    """Gives Hydra every key and its default, from the pydantic schemas, and silences what users need not read."""
+def prepare(*schemas: tuple[str, type[Section]]) -> None:
+    """Gives Hydra every key and its default, from the pydantic schemas, and silences what users need not read.
+
+    Args:
+        schemas: name in the ConfigStore and class of those that only one script has.
+    """
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainConfig().model_dump(mode="json"))
     for name, schema in (
         ("evaluate_schema", EvaluateConfig),
         ("predict_schema", PredictConfig),
         ("prepare_schema", PrepareConfig),
+        *schemas,
     ):
         store.store(name=name, node=schema.model_construct().model_dump(mode="json"))
     OmegaConf.register_new_resolver("first_existing", _first_existing, replace=True)

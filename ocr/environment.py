@@ -25,13 +25,14 @@ PACKAGES = (
 )
 
 
-def package_versions() -> dict[str, str | None]:
-    """Python's version and those of the packages that results depend on; None for one that is installed under another name."""
+def package_versions(*more: str) -> dict[str, str | None]:
+    """Python's version and those of the packages that results depend on, and of `more`; None for one that is not installed, or
+    under another name."""
     return {
         "python": platform.python_version(),
         "nvidia-dali": nvidia.dali.__version__,  # its package is named after the CUDA version, OpenCV's after its build
         "opencv": cv2.__version__,
-        **{name: _version(name) for name in PACKAGES},
+        **{name: _version(name) for name in (*PACKAGES, *more)},
     }
 
 

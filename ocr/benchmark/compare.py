@@ -1,0 +1,268 @@
+"""A comparison from its configuration to its files: rows in processes of their own, rounds in alternating order."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from ocr.benchmark.config import CompareConfig, Level
+from ocr.benchmark.doctor import verdict
+from ocr.benchmark.gpu_monitor import GpuMonitor
+from ocr.benchmark.report import print_tables, write_report
+from ocr.benchmark.results import Measured, Results
+from ocr.benchmark.row_process import RowFailed, RowProcess
+from ocr.benchmark.rows import Row, chosen_rows
+from ocr.benchmark.setting import Setting, evenly
+from ocr.benchmark.source import CannotRun
+from ocr.cache.budget import FreeMemory, total_ram
+from ocr.cache.entry import EntryLayout
+from ocr.datasets.audit import AuditReport
+from ocr.datasets.base import load_manifest
+from ocr.datasets.manifest import Manifest
+from ocr.datasets.splits import draw_if_synthetic
+from ocr.device import resolve_device, resolve_pipeline, resolve_precision
+from ocr.environment import device_name, git_commit, package_versions
+from ocr.errors import InputError
+
+log = logging.getLogger(__name__)
+
+OPEN_TIMEOUT, MEASURE_TIMEOUT = 300.0, 300.0
+"""Seconds after which a row that gives no answer is ended."""
+BENCH_PACKAGES = ("albumentations", "spdl", "torchvision", "webdataset")
+WITH_PARITY: tuple[Level, ...] = ("input", "input+targets")
+SWEEP_ROUNDS = 2
+
+
+def compare_loaders(config: CompareConfig, run_dir: Path) -> Results:
+    """Measures all chosen rows at all levels; writes results.{json,md,png} below `run_dir` and prints the tables.
+
+    What was measured is kept when Ctrl-C ends it early.
+    """
+    rows = chosen_rows(config.only)
+    log.info("writing to %s", run_dir)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    draw_if_synthetic(config)
+    device = resolve_device(config.device)
+    pipeline = resolve_pipeline(config.pipeline, resolve_precision(config.trainer.precision, device))
+    config = config.model_copy(update={"pipeline": pipeline})
+    train, audit = _manifest(config, "train", run_dir)
+    val, _ = _manifest(config, "val", run_dir)
+    setting = Setting(config, evenly(train, config.num_images), evenly(val, config.num_images))
+    results = Results(
+        environment=_environment(device),
+        settings=config.model_dump(mode="json"),
+        image_statistics={"images": len(train), **audit.statistics},
+        validation=_validation_memory(config, len(val), device),
+    )
+    comparison = _Comparison(setting, rows, results, run_dir)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        comparison.run()
+    except KeyboardInterrupt:
+        results.is_interrupted = True
+        log.warning("interrupted; what was measured so far follows")
+    results.verdict = verdict(results)
+    print_tables(results, Console(width=min(Console().width, 120) if sys.stdout.isatty() else 120))
+    write_report(results, run_dir)
+    log.info("everything is in %s", run_dir)
+    return results
+
+
+def _manifest(config: CompareConfig, split: str, run_dir: Path) -> tuple[Manifest, AuditReport]:
+    dataset = config.datasets.split(split)
+    manifest, audit = load_manifest(
+        dataset, max_megapixels=config.pipeline.max_megapixels, report_path=run_dir / f"audit_{split}.json"
+    )
+    log.info("%s: %s", split, audit.summary().plain.rstrip())
+    if not len(manifest):
+        raise InputError(f"{dataset.image_path}: no usable image; expected files ending in {dataset.image_extensions}")
+    return manifest, audit
+
+
+def _environment(device: torch.device) -> dict[str, Any]:
+    return {
+        "command": ["scripts/compare_loaders.py", *sys.argv[1:]],
+        "device": device_name(device),
+        "device_type": device.type,
+        "driver": _driver() if device.type == "cuda" else None,
+        "transfer_ms_per_megabyte": _transfer_ms_per_megabyte(device) if device.type == "cuda" else None,
+        "cores": len(os.sched_getaffinity(0)),
+        "ram_bytes": total_ram(),
+        "gpu_bytes": torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None,
+        "versions": package_versions(*BENCH_PACKAGES),
+        "commit": git_commit(),
+        "started": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+    }
+
+
+def _driver() -> str | None:
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader", "--id=0"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _transfer_ms_per_megabyte(device: torch.device) -> float:
+    """From pinned RAM to the GPU."""
+    pinned = torch.empty(64_000_000, dtype=torch.uint8, pin_memory=True)
+    for _ in range(2):  # the first one warms up
+        torch.cuda.synchronize(device)
+        started = time.perf_counter()
+        pinned.to(device)
+        torch.cuda.synchronize(device)
+    return 1000 * (time.perf_counter() - started) / 64
+
+
+def _validation_memory(config: CompareConfig, num_images: int, device: torch.device) -> dict[str, Any]:
+    """What the finished inputs of the whole validation split would take, and what is free."""
+    map_size = config.pipeline.image_size // config.targets.map_stride if config.trainer.val_loss else None
+    free = FreeMemory.measured(device)
+    return {
+        "images": num_images,
+        "float16_bytes": num_images * EntryLayout(config.pipeline.image_size, map_size, "float16").num_bytes,
+        "uint8_bytes": num_images * EntryLayout(config.pipeline.image_size, map_size, "uint8").num_bytes,
+        "free_gpu_bytes": free.gpu,
+        "free_ram_bytes": free.ram,
+    }
+
+
+class _Comparison:
+    """The rows while they run."""
+
+    def __init__(self, setting: Setting, rows: Sequence[Row], results: Results, run_dir: Path) -> None:
+        self._setting, self._config = setting, setting.config
+        self._rows = list(rows)
+        self._results = results
+        self._run_dir = run_dir
+        self._processes: dict[str, RowProcess] = {}
+        self._num_workers = {
+            "processes": max(setting.config.dataloader.num_workers, 1),
+            "threads": setting.config.pipeline.num_threads or len(os.sched_getaffinity(0)),
+            "none": 0,
+        }
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=Console(stderr=True),
+            disable=not sys.stderr.isatty(),
+        )
+        self._monitor = GpuMonitor()
+
+    def run(self) -> None:
+        with self._progress, self._started():
+            if self._config.sweep:
+                for kind in ("processes", "threads"):
+                    self._sweep(kind)
+            for level in self._config.levels:
+                self._run_level(level)
+
+    @contextmanager
+    def _started(self) -> Iterator[None]:
+        """The processes of all rows."""
+        logs = self._run_dir / "rows"
+        logs.mkdir(exist_ok=True)
+        log.info("starting %d rows", len(self._rows))
+        try:
+            for row in self._rows:
+                self._processes[row.name] = RowProcess(row.name, self._setting, logs / f"{row.name}.log")
+            yield
+        finally:
+            for process in self._processes.values():
+                process.end()
+            self._monitor.close()
+
+    def _sweep(self, kind: str) -> None:
+        """Finds the number of workers of this kind that is fastest at the level `input`, for the first row that runs."""
+        candidates = _candidates(len(os.sched_getaffinity(0)))
+        for row in (row for row in self._rows if row.workers_are == kind):
+            found: dict[int, Measured] = {}
+            for number in candidates:
+                measured = found.setdefault(number, Measured(number))
+                if not self._open(row, "input", number, measured):
+                    break
+                for _ in range(SWEEP_ROUNDS):
+                    self._measure(row, measured)
+            if all(measured.rounds for measured in found.values()):
+                self._results.sweeps[row.name] = found
+                self._num_workers[kind] = fastest(found)
+                log.info("%s: %d %s are fastest of %s", row.name, self._num_workers[kind], kind, candidates)
+                return
+
+    def _run_level(self, level: Level) -> None:
+        running = [row for row in self._rows if self._open_at(level, row)]
+        passes = [False, True] if level == "input" and self._config.cold else [False]
+        log.info("%s: measuring %d rows, %d rounds", level, len(running), self._config.rounds)
+        total = len(running) * self._config.rounds * len(passes)
+        task = self._progress.add_task(level, total=total)
+        for round_ in range(self._config.rounds):
+            for row in running if round_ % 2 == 0 else running[::-1]:
+                for cold in passes:
+                    self._measure(row, self._results.measured(level, row.name), cold)
+                    self._progress.advance(task)
+        for row in running:
+            self._ask(row, Measured(), "close", OPEN_TIMEOUT)
+
+    def _open_at(self, level: Level, row: Row) -> bool:
+        measured = self._results.measured(level, row.name)
+        if not self._open(row, level, self._num_workers[row.workers_are], measured):
+            return False
+        if level in WITH_PARITY:
+            measured.parity = self._ask(row, measured, "parity", MEASURE_TIMEOUT)
+        return measured.reason is None
+
+    def _open(self, row: Row, level: Level, num_workers: int, measured: Measured) -> bool:
+        measured.num_workers = num_workers
+        answer = self._ask(row, measured, "open", OPEN_TIMEOUT, level=level, num_workers=num_workers)
+        if answer is None:
+            return False
+        measured.first_batch_seconds = answer["first_batch_seconds"]
+        return True
+
+    def _measure(self, row: Row, measured: Measured, cold: bool = False) -> None:
+        started = time.perf_counter()
+        answer = self._ask(row, measured, "measure", MEASURE_TIMEOUT, seconds=self._config.seconds, cold=cold)
+        if answer is not None:
+            answer["gpu_percent"] = self._monitor.percent_since(started)
+            (measured.cold_rounds if cold else measured.rounds).append(answer)
+
+    def _ask(self, row: Row, measured: Measured, do: str, timeout: float, **arguments: Any) -> dict[str, Any] | None:
+        """The row's answer; None, and the reason noted, where it gives none."""
+        if measured.reason is not None:
+            return None
+        try:
+            return self._processes[row.name].ask(do, timeout, **arguments)
+        except CannotRun as reason:
+            measured.reason = str(reason)
+        except RowFailed as failure:
+            measured.reason = f"failed: {failure}"
+            log.warning("%s failed: %s", row.name, failure)
+        return None
+
+
+def _candidates(num_cores: int) -> list[int]:
+    """1, 2, 4 and so on, up to the number of cores."""
+    powers = [1 << exponent for exponent in range(num_cores.bit_length())]
+    return sorted({number for number in powers if number <= num_cores} | {num_cores})
+
+
+SAME_SPEED = 0.03
+"""What differs by less is called equally fast."""
+
+
+def fastest(found: dict[int, Measured]) -> int:
+    """The fewest workers that are as fast as the fastest."""
+    rates = {number: rate.median for number, measured in found.items() if (rate := measured.images_per_second)}
+    return min(number for number, rate in rates.items() if rate >= (1 - SAME_SPEED) * max(rates.values()))

@@ -1,0 +1,258 @@
+"""What the figures mean for a run, in words: what limits it, which loader to take, what to change."""
+
+import math
+from typing import Any
+
+from ocr.benchmark.config import Level
+from ocr.benchmark.results import Measured, Results
+from ocr.benchmark.rows import ROWS, Row
+
+WORTH_A_WORD = 0.03
+"""Differences below this share are left unsaid."""
+SAME_SPEED = 0.03
+PRESETS = ((10, "constrained"), (20, "balanced"), (math.inf, "max"))
+"""GB of the GPU below which a preset is named."""
+
+
+def verdict(results: Results) -> list[str]:
+    """Sentences for the terminal and the report; only of what was measured."""
+    lines = []
+    best = recommended(results)
+    if best is not None:
+        lines += _training(results, best)
+        lines += _rivals(results, best)
+    lines += _workers(results)
+    if best is not None:
+        lines += _disk(results, best)
+    lines += _validation(results)
+    lines += _hardware_decode(results)
+    if best is not None:
+        lines.append(f"Paste: uv run scripts/train.py {paste(results, best)}")
+    return lines or ["Nothing was measured that a verdict could be drawn from."]
+
+
+def recommended(results: Results) -> Row | None:
+    """Of the loaders that a run can train with, the fastest of the level nearest to training; of equally fast ones that which
+    takes the least processor time."""
+    for level in ("train-step", "input+targets", "input"):
+        found = {row.name: row for row in ROWS if row.options is not None and results.found(level, row.name)}
+        if found:
+            rates = {name: _rate(results, level, name) for name in found}
+            nearly = [name for name in found if rates[name] >= (1 - SAME_SPEED) * max(rates.values())]
+            return found[min(nearly, key=lambda name: _cpu_ms(results, level, name))]
+    return None
+
+
+def paste(results: Results, row: Row) -> str:
+    """The overrides that give a run this loader and the preset that this machine can hold."""
+    parts = [argument for argument in results.environment["command"][1:] if _is_of_the_run(argument)]
+    parts += [row.options or "", f"performance={_preset(results)}"]
+    level: Level = "input"
+    measured = results.found(level, row.name)
+    if measured is not None and measured.num_workers:
+        key = "dataloader.num_workers" if row.workers_are == "processes" else "pipeline.num_threads"
+        parts.append(f"{key}={measured.num_workers}")
+    return " ".join(parts)
+
+
+COMPARISON_KEYS = (
+    "levels=",
+    "only=",
+    "rounds=",
+    "seconds=",
+    "num_images=",
+    "step_images=",
+    "cold=",
+    "augment=",
+    "sweep=",
+    "loader=",
+    "performance=",
+    "hydra.",
+)
+
+
+def _is_of_the_run(argument: str) -> bool:
+    return "=" in argument and not argument.startswith(COMPARISON_KEYS)
+
+
+def _preset(results: Results) -> str:
+    gpu_bytes = results.environment["gpu_bytes"]
+    if gpu_bytes is not None:
+        return next(name for gigabytes, name in PRESETS if gpu_bytes / 1e9 < gigabytes)
+    memory = results.validation
+    return "balanced" if memory["float16_bytes"] < memory["free_ram_bytes"] / 2 else "constrained"
+
+
+def _training(results: Results, best: Row) -> list[str]:
+    whole, alone = results.found("train-step", best.name), results.found("train-step", "replay")
+    stages = loader_stages(results, best)
+    told = ", ".join(f"{name} {milliseconds:.1f}" for name, milliseconds in stages.items())
+    lines = []
+    if whole is not None and alone is not None:
+        step, total = _ms(alone), _ms(whole)
+        waiting = max(0.0, 1 - step / total)
+        if waiting <= 2 * WORTH_A_WORD:
+            lines.append(
+                f"Training is limited by the network: a step takes {step:.1f} ms an image on a batch that is there already, and "
+                f"{total:.1f} ms with {best.name}. A faster loader cannot help."
+            )
+        else:
+            limit = max(stages, key=lambda name: stages[name]) if stages else "its loader"
+            lines.append(
+                f"Training waits {waiting:.0%} of its time for {best.name}: {total:.1f} ms an image, of which the network takes "
+                f"{step:.1f}. Most of what the loader does is: {limit}."
+            )
+    if told:
+        lines.append(f"What {best.name} spends by itself, ms an image (wall clock): {told}.")
+    return lines
+
+
+def loader_stages(results: Results, row: Row) -> dict[str, float]:
+    """Milliseconds an image that each stage of a loader adds, as far as they were measured."""
+    decode, whole = (results.found(level, row.name) for level in ("decode", "input"))
+    with_targets = results.found("input+targets", row.name)
+    stages: dict[str, float] = {}
+    if decode is not None:
+        stages["decode"] = _ms(decode)
+    if whole is not None:
+        name = "decode, resize and normalise" if decode is None else "resize and normalise"
+        stages[name] = max(0.0, _ms(whole) - stages.get("decode", 0.0))
+        if whole.cold_images_per_second is not None:
+            stages["disk, when the files are not in RAM"] = max(
+                0.0, 1000 / whole.cold_images_per_second.median - _ms(whole)
+            )
+        if with_targets is not None:
+            stages["targets"] = max(0.0, _ms(with_targets) - _ms(whole))
+    per_megabyte = results.environment["transfer_ms_per_megabyte"]
+    if per_megabyte is not None:
+        pixels = results.settings["pipeline"]["image_size"] ** 2
+        stages["transfer of a finished float16 image to the GPU"] = per_megabyte * 6 * pixels / 1e6
+    return stages
+
+
+def _rivals(results: Results, best: Row) -> list[str]:
+    """Who is faster, or cheaper, at `input`: said whether we like it or not."""
+    level: Level = "input"
+    own = results.found(level, best.name)
+    others = [row.name for row in ROWS if not row.is_ours and results.found(level, row.name)]
+    if own is None or not others:
+        return []
+    fastest = max(others, key=lambda name: _rate(results, level, name))
+    cheapest = min(others, key=lambda name: _cpu_ms(results, level, name))
+    ratio = _rate(results, level, best.name) / _rate(results, level, fastest)
+    cost = _cpu_ms(results, level, best.name) / _cpu_ms(results, level, cheapest)
+    return [
+        f"The fastest of the others at input is {fastest} ({_filter_of(results, fastest)}): {best.name} runs at {ratio:.2f} times "
+        f"its speed. The cheapest is {cheapest} ({_filter_of(results, cheapest)}): {best.name} takes {cost:.2f} times its "
+        "processor time an image."
+    ]
+
+
+def _filter_of(results: Results, name: str) -> str:
+    measured = results.found("input", name)
+    parity = measured.parity if measured is not None else None
+    return parity["resize_filter"] if parity else "filter unknown"
+
+
+def _workers(results: Results) -> list[str]:
+    kinds = {row.name: row.workers_are for row in ROWS}
+    lines = []
+    for name, found in results.sweeps.items():
+        rates = ", ".join(
+            f"{number}: {rate.median:.0f}" for number, measured in found.items() if (rate := measured.images_per_second)
+        )
+        best = next((m.num_workers for m in _at_all_levels(results, name) if m.num_workers), None)
+        lines.append(f"{kinds[name].capitalize()} of {name}, images/s by number: {rates}; {best} were used.")
+    return lines
+
+
+def _at_all_levels(results: Results, name: str) -> list[Measured]:
+    return [rows[name] for rows in results.levels.values() if name in rows]
+
+
+def _disk(results: Results, best: Row) -> list[str]:
+    measured = results.found("input", best.name)
+    if measured is None or measured.cold_images_per_second is None or measured.images_per_second is None:
+        return []
+    slower = 1 - measured.cold_images_per_second.median / measured.images_per_second.median
+    if slower <= 2 * WORTH_A_WORD:
+        return ["The disk does not matter: files that are not in RAM are read as fast as they are decoded."]
+    return [
+        f"Files that are not in RAM cost {best.name} {slower:.0%} of its speed: a first epoch is slower, and every one if RAM does "
+        "not hold the data set; datasets.train_dataset.config.preload_images=true reads them once."
+    ]
+
+
+def _validation(results: Results) -> list[str]:
+    level: Level = "val-epoch"
+    kept, plain = results.found(level, "dali_tensors"), None
+    for name in ("dali_gpu", "dali_cpu", "torch"):
+        plain = plain or results.found(level, name)
+    lines = []
+    if kept is not None and plain is not None:
+        saved = 1 - _ms(kept) / _ms(plain)
+        if saved > WORTH_A_WORD:
+            lines.append(
+                f"In validation, finished tensors save {saved:.0%} of the time from the second epoch on "
+                f"({_ms(plain):.1f} -> {_ms(kept):.1f} ms an image)."
+            )
+        else:
+            lines.append(
+                "In validation, finished tensors save nothing that shows: its forward pass takes nearly all of the time."
+            )
+    measured = kept or plain
+    forward = measured.stage_ms_per_image("forward") if measured else None
+    blocked = measured.stage_ms_per_image("blocked") if measured else None
+    if measured is not None and forward is not None and blocked is not None:
+        share = blocked / _ms(measured)
+        if share > 2 * WORTH_A_WORD:
+            lines.append(
+                f"Validation waits {share:.0%} of its time for post-processing and metric; raise postprocess.num_workers."
+            )
+        else:
+            lines.append(
+                f"Validation is limited by its forward pass ({forward:.1f} of {_ms(measured):.1f} ms an image); post-processing "
+                "and metric run beside it."
+            )
+    return lines
+
+
+def _hardware_decode(results: Results) -> list[str]:
+    """What a GPU's JPEG engines leave to the processor, from the headers of all training images."""
+    statistics = results.image_statistics
+    total = statistics["images"]
+    refused = {
+        "progressive": _count(statistics, "coding", "progressive"),
+        "CMYK": _count(statistics, "color", "cmyk"),
+        "not JPEG": _count(statistics, "format", "PNG"),
+    }
+    doubtful = {name: _count(statistics, "sampling", name) for name in ("4:4:4", "4:4:0", "4:1:1", "4:1:0")}
+    told = ", ".join(f"{name} {count / total:.1%}" for name, count in refused.items() if count)
+    perhaps = ", ".join(f"{name} {count / total:.1%}" for name, count in doubtful.items() if count)
+    line = f"A GPU's JPEG engines decode baseline JPEGs; of this data set they leave to the processor: {told or 'nothing'}."
+    if perhaps:
+        line += f" It depends on the GPU whether they take: {perhaps}."
+    return [line]
+
+
+def _count(statistics: dict[str, Any], group: str, name: str) -> int:
+    counts = statistics.get(group, {})
+    return sum(count for key, count in counts.items() if key.lower() == name.lower())
+
+
+def _rate(results: Results, level: Level, name: str) -> float:
+    measured = results.found(level, name)
+    rate = measured.images_per_second if measured is not None else None
+    return rate.median if rate is not None else 0.0
+
+
+def _cpu_ms(results: Results, level: Level, name: str) -> float:
+    measured = results.found(level, name)
+    cost = measured.cpu_ms_per_image if measured is not None else None
+    return cost.median if cost is not None else math.inf
+
+
+def _ms(measured: Measured) -> float:
+    """Wall-clock milliseconds an image."""
+    rate = measured.images_per_second
+    return 1000 / rate.median if rate is not None else math.nan

@@ -1,0 +1,141 @@
+"""One pass over the images at each level: what is timed."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ocr.benchmark.config import Level
+from ocr.benchmark.setting import Setting
+from ocr.benchmark.source import InputBatch, Source
+from ocr.datasets.base import move_polygons
+from ocr.device import resolve_precision
+from ocr.losses.db_loss import DBLoss
+from ocr.models.dbnet import DBNet, build_dbnet
+from ocr.postprocess.levels import to_levels
+from ocr.targets import make_targets
+from ocr.training.evaluation import OverlappedEvaluation
+from ocr.training.optimizer import build_optimizer
+from ocr.training.stages import DeviceStages
+
+
+@dataclass(frozen=True)
+class Passed:
+    """One epoch."""
+
+    num_images: int
+    stage_seconds: dict[str, float]
+    """Of val-epoch: forward, postprocess (summed over its threads), blocked (the forward pass waited for them)."""
+
+
+Pass = Callable[[], Passed]
+
+
+def pass_of(level: Level, source: Source, setting: Setting) -> tuple[Pass, Callable[[], None]]:
+    """What runs one epoch, and what ends it all: threads, too."""
+    if level == "decode":
+        return lambda: _synchronized(source.decoded(), setting.device), source.close
+    if level == "val-epoch":
+        validation = _Validation(source, setting)
+        return validation.run, validation.close
+    if level == "train-step":
+        step = training_step(setting)
+        return lambda: _synchronized(_stepped(source.epoch(), step), setting.device), source.close
+    return lambda: _synchronized((len(batch.indices) for batch in source.epoch()), setting.device), source.close
+
+
+def _synchronized(counts: Iterator[int], device: torch.device) -> Passed:
+    num_images = sum(counts)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return Passed(num_images, {})
+
+
+def _stepped(batches: Iterator[InputBatch], step: Callable[[InputBatch], None]) -> Iterator[int]:
+    for batch in batches:
+        step(batch)
+        yield len(batch.indices)
+
+
+def training_step(setting: Setting) -> Callable[[InputBatch], None]:
+    """One optimizer step of the configured network, from random weights: the time does not depend on them."""
+    config = setting.config
+    model = _network(setting).train()
+    loss, optimizer = DBLoss(config.loss), build_optimizer(model, config.optimizer)
+    autocast = _autocast(setting)
+
+    def step(batch: InputBatch) -> None:
+        with autocast():
+            maps = model(_as_network_takes(batch.images, config.trainer.channels_last))
+        loss(maps, batch.targets).total.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def _network(setting: Setting) -> DBNet:
+    torch.manual_seed(setting.config.seed)
+    model = setting.config.model
+    without_weights = model.model_copy(update={"backbone": model.backbone.model_copy(update={"weights": None})})
+    network = build_dbnet(without_weights, setting.config.targets.map_stride).to(setting.device)
+    if setting.config.trainer.channels_last:
+        network = network.to(memory_format=torch.channels_last)
+    return network
+
+
+def _autocast(setting: Setting) -> Callable[[], torch.autocast]:
+    precision = resolve_precision(setting.config.trainer.precision, setting.device)
+    half = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
+    return lambda: torch.autocast(setting.device.type, half or torch.bfloat16, enabled=half is not None)
+
+
+def _as_network_takes(images: Tensor, channels_last: bool) -> Tensor:
+    return images.contiguous(memory_format=torch.channels_last) if channels_last else images
+
+
+class _Validation:
+    """Validation epochs: forward pass, post-processing and metric beside it.
+
+    The network has random weights, so post-processing is given the shrink maps of the annotations in place of its maps: the work
+    that a trained network would make. The forward pass and the step from maps to levels are done all the same.
+    """
+
+    def __init__(self, source: Source, setting: Setting) -> None:
+        self._source, self._setting = source, setting
+        self._network = _network(setting).eval()
+        self._autocast = _autocast(setting)
+        dataset = setting.dataset("val-epoch")
+        self._samples = [dataset.planned(index) for index in range(len(dataset))]
+        size = (dataset.transform.input_size,) * 2
+        polygons = move_polygons(dataset.manifest, self._samples)
+        shrink_maps = make_targets(polygons, size, dataset.targets).shrink_map
+        self._levels = to_levels(shrink_maps, setting.config.postprocess.bin_thresh).to(setting.device)
+        self._workers = OverlappedEvaluation(
+            dataset.manifest, setting.config.postprocess, dataset.targets, with_truth=True, with_cleval=False
+        )
+
+    @torch.inference_mode()
+    def run(self) -> Passed:
+        config, stages = self._setting.config, DeviceStages()
+        num_images = 0
+        for batch in self._source.epoch():
+            with stages.stage("forward", self._setting.device), self._autocast():
+                maps = self._network(_as_network_takes(batch.images, config.trainer.channels_last))
+            to_levels(maps.prob_map, config.postprocess.bin_thresh)
+            indices = list(batch.indices)
+            self._workers.add(self._levels[indices], [self._samples[index] for index in indices])
+            num_images += len(indices)
+        results = self._workers.finish()
+        seconds = {
+            "forward": stages.seconds("forward"),
+            "postprocess": sum(result.postprocess_seconds + result.metric_seconds for result in results),
+            "blocked": self._workers.pool.blocked_seconds,
+        }
+        self._workers.pool.reset_statistics()
+        return Passed(num_images, seconds)
+
+    def close(self) -> None:
+        self._source.close()
+        self._workers.close()

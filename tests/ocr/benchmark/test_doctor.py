@@ -1,0 +1,141 @@
+"""The verdict, on figures made up so that its sentences are known."""
+
+from typing import Any
+
+import pytest
+
+from ocr.benchmark.config import CompareConfig, Level
+from ocr.benchmark.doctor import loader_stages, paste, recommended, verdict
+from ocr.benchmark.results import Measured, Results
+
+
+def measured(images_per_second: float, cpu_ms: float, cold: float | None = None, **stages: float) -> Measured:
+    """Two rounds of 10 images; stages in ms an image."""
+
+    def round_of(rate: float) -> dict[str, Any]:
+        return {
+            "images": 10,
+            "seconds": 10 / rate,
+            "cpu_seconds": cpu_ms / 100,
+            "read_bytes": 0,
+            "peak_memory": 0,
+            "gpu_bytes": 0,
+            "stages": {name: milliseconds / 100 for name, milliseconds in stages.items()},
+        }
+
+    return Measured(2, [round_of(images_per_second)] * 2, [] if cold is None else [round_of(cold)])
+
+
+def results_of(levels: dict[Level, dict[str, Measured]], **environment: Any) -> Results:
+    config = CompareConfig(device="cpu")
+    return Results(
+        levels=levels,
+        environment={
+            "command": ["scripts/compare_loaders.py", "data=upstage", "rounds=3", "only=[torch]", "hydra.run.dir=x"],
+            "transfer_ms_per_megabyte": None,
+            "gpu_bytes": None,
+        }
+        | environment,
+        settings=config.model_dump(mode="json"),
+        image_statistics={
+            "images": 8,
+            "coding": {"baseline": 6, "progressive": 2},
+            "sampling": {"4:2:0": 7, "4:4:4": 1},
+        },
+        validation={"float16_bytes": 4, "uint8_bytes": 2, "free_gpu_bytes": 0, "free_ram_bytes": 100},
+    )
+
+
+def told(results: Results) -> str:
+    return "\n".join(verdict(results))
+
+
+def test_a_network_that_is_the_limit_is_named():
+    results = results_of({"train-step": {"replay": measured(10, 90), "torch": measured(9.8, 95)}})
+    assert (
+        "Training is limited by the network: a step takes 100.0 ms an image on a batch that is there already, and 102.0 ms with "
+        "torch. A faster loader cannot help."
+    ) in told(results)
+
+
+def test_the_dearest_stage_of_a_loader_that_is_the_limit_is_named():
+    results = results_of(
+        {
+            "decode": {"dali_cpu": measured(100, 9)},
+            "input": {"dali_cpu": measured(80, 11)},
+            "input+targets": {"dali_cpu": measured(20, 40)},
+            "train-step": {"replay": measured(100, 10), "dali_cpu": measured(16, 50)},
+        }
+    )
+    stages = loader_stages(results, next(iter([recommended(results)])) or pytest.fail("nothing recommended"))
+    assert {name: round(value, 6) for name, value in stages.items()} == {
+        "decode": 10.0,
+        "resize and normalise": 2.5,
+        "targets": 37.5,
+    }
+    assert (
+        "Training waits 84% of its time for dali_cpu: 62.5 ms an image, of which the network takes 10.0. Most of what the loader "
+        "does is: targets."
+    ) in told(results)
+
+
+def test_of_equally_fast_loaders_the_cheaper_one_is_recommended():
+    results = results_of({"train-step": {"torch": measured(100, 9), "dali_cpu": measured(98, 5)}})
+    row = recommended(results)
+    assert row is not None
+    assert row.name == "dali_cpu"
+    results = results_of({"train-step": {"torch": measured(100, 9), "dali_cpu": measured(90, 5)}})
+    row = recommended(results)
+    assert row is not None
+    assert row.name == "torch"
+
+
+def test_what_a_run_cannot_train_with_is_not_recommended():
+    assert recommended(results_of({"input": {"spdl": measured(900, 1), "dali_tensors": measured(9000, 1)}})) is None
+
+
+def test_the_line_to_paste_keeps_the_users_overrides_and_drops_the_benchmarks():
+    results = results_of({"input": {"torch": measured(100, 9)}})
+    row = recommended(results)
+    assert row is not None
+    assert paste(results, row) == "data=upstage loader=torch performance=balanced dataloader.num_workers=2"
+
+
+@pytest.mark.parametrize(("gigabytes", "preset"), [(8, "constrained"), (12, "balanced"), (24, "max"), (141, "max")])
+def test_the_preset_follows_the_gpus_memory(gigabytes, preset):
+    results = results_of({"input": {"torch": measured(100, 9)}}, gpu_bytes=gigabytes * 1e9)
+    assert f"performance={preset} " in told(results)
+
+
+def test_what_hardware_decode_leaves_is_counted():
+    assert (
+        "of this data set they leave to the processor: progressive 25.0%. It depends on the GPU whether they take: 4:4:4 12.5%."
+    ) in told(results_of({}))
+
+
+def test_a_faster_rival_is_said():
+    results = results_of({"input": {"torch": measured(50, 8), "spdl": measured(100, 4), "wds": measured(20, 3)}})
+    text = told(results)
+    assert "The fastest of the others at input is spdl" in text
+    assert "torch runs at 0.50 times its speed" in text
+    assert "The cheapest is wds" in text
+    assert "torch takes 2.67 times its processor time" in text
+
+
+def test_a_slow_disk_is_said_and_a_fast_one_too():
+    assert "cost torch 50% of its speed" in told(results_of({"input": {"torch": measured(100, 9, cold=50)}}))
+    assert "The disk does not matter" in told(results_of({"input": {"torch": measured(100, 9, cold=99)}}))
+
+
+def test_what_limits_validation_is_said():
+    waiting = measured(100, 9, forward=5, postprocess=12, blocked=4)
+    assert "Validation waits 40% of its time for post-processing" in told(results_of({"val-epoch": {"torch": waiting}}))
+    kept = measured(125, 9, forward=7.5, postprocess=1, blocked=0)
+    text = told(results_of({"val-epoch": {"torch": measured(100, 9), "dali_tensors": kept}}))
+    assert "finished tensors save 20% of the time from the second epoch on (10.0 -> 8.0 ms an image)" in text
+    assert "Validation is limited by its forward pass (7.5 of 8.0 ms an image)" in text
+
+
+def test_nothing_measured_gives_no_advice():
+    text = told(results_of({"input": {"torch": Measured(reason="failed: broken")}}))
+    assert "Paste" not in text
