@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import cv2
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
@@ -33,20 +32,18 @@ def prepare(*schemas: tuple[str, type[Section]]) -> None:
     """
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainConfig().model_dump(mode="json"))
-    for name, schema in (
+    shared: list[tuple[str, type[Section]]] = [
         ("evaluate_schema", EvaluateConfig),
         ("predict_schema", PredictConfig),
         ("prepare_schema", PrepareConfig),
-        *schemas,
-    ):
+    ]
+    for name, schema in (*shared, *schemas):
         store.store(name=name, node=schema.model_construct().model_dump(mode="json"))
     OmegaConf.register_new_resolver("first_existing", _first_existing, replace=True)
     for message in NOT_FOR_USERS:
         warnings.filterwarnings("ignore", message=message)
     for name in ("lightning.pytorch", "lightning.fabric", "timm"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    # Post-processing runs in threads of its own: OpenCV's cost 45 % more processor time there and save none.
-    cv2.setNumThreads(1)
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """This project's loaders as rows of the benchmark."""
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -59,6 +59,7 @@ class OwnLoader:
         self.keeps_polygons = False
         """Gather the polygons of each batch of an epoch in `polygons_input`."""
         self.polygons_input: list[PolygonBatch] = []
+        self.files_read: Sequence[str] = self.dataset.manifest.image_paths
         self._target_device = setting.device
         self._keeps = keeps
         self._num_workers = num_workers
@@ -178,6 +179,7 @@ class Replay:
     """One batch over and over: the limit that no loader can pass."""
 
     resize_filter = OwnLoader.resize_filter
+    files_read: Sequence[str] = ()
 
     def __init__(self, setting: Setting, level: Level) -> None:
         loader = OwnLoader(setting, level, "torch", "nothing", torch.device("cpu"), num_workers=0)

@@ -66,9 +66,11 @@ def training_step(setting: Setting) -> Callable[[InputBatch], None]:
     autocast = _autocast(setting)
 
     def step(batch: InputBatch) -> None:
+        if batch.targets is None:
+            raise ValueError("a training step needs targets")
         with autocast():
             maps = model(_as_network_takes(batch.images, config.trainer.channels_last))
-        loss(maps, batch.targets).total.backward()
+        loss(maps, batch.targets.as_float32()).total.backward()
         optimizer.step()
         optimizer.zero_grad()
 

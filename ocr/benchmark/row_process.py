@@ -35,6 +35,11 @@ class RowProcess:
         self._process.start()
         other_end.close()
 
+    @property
+    def pid(self) -> int:
+        """Its process number."""
+        return self._process.pid or 0
+
     def ask(self, do: str, timeout: float, **arguments: Any) -> dict[str, Any]:
         """The answer to a command.
 
@@ -43,6 +48,8 @@ class RowProcess:
             RowFailed: it failed, ended, or gave no answer within `timeout` seconds; in the last case it was ended.
         """
         try:
+            if self._pipe.closed:
+                raise EOFError
             self._pipe.send({"do": do} | arguments)
             if not self._pipe.poll(timeout):
                 self.end()

@@ -59,6 +59,8 @@ class Source(Protocol):
 
     resize_filter: str
     """Name of the filter, as `antialiased triangle`."""
+    files_read: Sequence[str]
+    """What an epoch reads from disk."""
 
     def epoch(self) -> Iterator[InputBatch]:
         """Each image once, in order, the last batch smaller if need be; nothing prepared for a later epoch."""

@@ -42,11 +42,12 @@ def serve(commands: Connection, row: str, setting: Setting, log_path: Path) -> N
     bench = RowBench(next(each for each in ROWS if each.name == row), setting)
     with suppress(EOFError):
         while True:
-            commands.send(_answer(bench, commands.recv()))
+            commands.send(answer(bench, commands.recv()))
     bench.close()
 
 
-def _answer(bench: "RowBench", command: dict[str, Any]) -> Answer:
+def answer(bench: "RowBench", command: dict[str, Any]) -> Answer:
+    """What a command gives, or why it gives nothing."""
     action: Callable[..., Answer] = getattr(bench, command.pop("do"))
     try:
         return action(**command)
@@ -95,7 +96,7 @@ class RowBench:
         free = self._free_gpu_bytes()
         while timed < seconds:
             if cold:
-                drop_from_page_cache([Path(path) for path in self._files_read()])
+                drop_from_page_cache([Path(path) for path in self._opened().files_read])
             before, started = usage(), time.perf_counter()
             for passed in self._passes(until=started if cold else started + seconds):
                 num_images += passed.num_images
@@ -154,11 +155,6 @@ class RowBench:
         if self._source is None:
             raise RuntimeError("open a level first")
         return self._source
-
-    def _files_read(self) -> tuple[str, ...]:
-        """What an epoch of the row reads: its own shards, or the images."""
-        own: tuple[str, ...] | None = getattr(self._opened(), "files_read", None)
-        return own or self._setting.dataset(self._level).manifest.image_paths
 
     def _free_gpu_bytes(self) -> int:
         on_gpu = self._setting.device.type == "cuda"

@@ -91,7 +91,9 @@ def test_of_equally_fast_loaders_the_cheaper_one_is_recommended():
 
 
 def test_what_a_run_cannot_train_with_is_not_recommended():
-    assert recommended(results_of({"input": {"spdl": measured(900, 1), "dali_tensors": measured(9000, 1)}})) is None
+    assert (
+        recommended(results_of({"input": {"spdl_scaled": measured(900, 1), "dali_tensors": measured(9000, 1)}})) is None
+    )
 
 
 def test_the_line_to_paste_keeps_the_users_overrides_and_drops_the_benchmarks():
@@ -114,9 +116,9 @@ def test_what_hardware_decode_leaves_is_counted():
 
 
 def test_a_faster_rival_is_said():
-    results = results_of({"input": {"torch": measured(50, 8), "spdl": measured(100, 4), "wds": measured(20, 3)}})
+    results = results_of({"input": {"torch": measured(50, 8), "spdl_scaled": measured(100, 4), "wds": measured(20, 3)}})
     text = told(results)
-    assert "The fastest of the others at input is spdl" in text
+    assert "The fastest of the others at input is spdl_scaled" in text
     assert "torch runs at 0.50 times its speed" in text
     assert "The cheapest is wds" in text
     assert "torch takes 2.67 times its processor time" in text

@@ -1,0 +1,210 @@
+"""The benchmark as a user starts it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ocr.benchmark.config import as_overrides
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = (
+    "synthetic.num_train=6",
+    "synthetic.num_val=4",
+    "dataset_base_path=drawn",
+    "pipeline.image_size=128",
+    "pipeline.augmentation.crop_size=128",
+    "model.fpn_channels=16",
+    "dataloader.batch_size=2",
+    "dataloader.eval_batch_size=2",
+    "num_images=5",
+    "step_images=3",
+    "sweep=false",
+    "hydra.run.dir=compared",
+)
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, str(ROOT / "scripts/compare_loaders.py"), *SMALL, *arguments]
+
+
+def compare(cwd: Path, *arguments: str, **environment: str) -> tuple[subprocess.CompletedProcess[str], dict[str, Any]]:
+    done = subprocess.run(
+        command(*arguments), cwd=cwd, capture_output=True, text=True, timeout=280, env=os.environ | environment
+    )
+    path = cwd / "compared/results.json"
+    return done, json.loads(path.read_text()) if path.exists() else {}
+
+
+def children_left(folder: Path) -> list[str]:
+    """Processes that still work in this folder."""
+    left = []
+    for link in Path("/proc").glob("[0-9]*/cwd"):
+        try:
+            if link.readlink() == folder:
+                left.append((link.parent / "cmdline").read_text())
+        except OSError:
+            continue
+    return left
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, dict[str, Any]]:
+    cwd = tmp_path_factory.mktemp("work")
+    done, results = compare(cwd, "--only", "replay,torch,dali,turbojpeg", "--rounds=2", "--seconds", "0.02")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return cwd, done.stdout, results
+
+
+def test_every_row_is_measured_at_every_level_or_says_why_not(compared):
+    _, _, results = compared
+    assert list(results["levels"]) == ["decode", "input", "input+targets", "train-step", "val-epoch"]
+    for level, rows in results["levels"].items():
+        assert {"replay", "torch", "torch_ram", "torch_tensors", "dali_cpu", "dali_gpu", "dali_images"} <= rows.keys()
+        for name, row in rows.items():
+            if row["reason"] is None:
+                assert len(row["rounds"]) == 2, (level, name)
+                assert all(round_["images"] > 0 and round_["cpu_seconds"] > 0 for round_ in row["rounds"])
+            else:
+                assert row["rounds"] == []
+                assert not row["reason"].startswith("failed"), (level, name, row["reason"])
+    assert len(results["levels"]["input"]["torch"]["cold_rounds"]) == 2
+    assert results["levels"]["val-epoch"]["dali_tensors"]["rounds"][0]["stages"]["forward"] > 0
+
+
+def test_no_row_is_further_from_the_oracle_than_it_may_be(compared):
+    _, _, results = compared
+    for level in ("input", "input+targets"):
+        for name, row in results["levels"][level].items():
+            if row["reason"] is not None:
+                continue
+            parity = row["parity"]
+            assert parity["in_order"], (level, name)
+            assert parity["max_levels"] < (1.2 if "antialiased" in parity["resize_filter"] else 120), (level, name)
+            assert parity["polygons_equal"] in (True, None)
+            assert parity["maps_equal"] is (None if level == "input" else True), (level, name)
+
+
+def test_tables_and_verdict_fit_the_terminal(compared):
+    _, output, _ = compared
+    lines = output.splitlines()
+    assert max(len(line) for line in lines) <= 132  # log lines; tables stop at 120
+    assert any("levels off" in line for line in lines)
+    assert "Paste: uv run scripts/train.py" in output
+    assert "GPU" in output
+
+
+def test_the_pasted_line_trains(compared):
+    cwd, _, results = compared
+    (line,) = (line for line in results["verdict"] if line.startswith("Paste: "))
+    script, *overrides = line.removeprefix("Paste: uv run scripts/").split()
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / script), *overrides, "trainer.fast_dev_run=true", "hydra.run.dir=run"],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_files_hold_machine_and_figures(compared):
+    cwd, _, results = compared
+    environment = results["environment"]
+    assert environment["cores"] == len(os.sched_getaffinity(0))
+    assert environment["versions"]["torch"]
+    text = (cwd / "compared/results.md").read_text()
+    assert text.count("| torch |") == 5
+    assert "## Verdict" in text
+    assert (cwd / "compared/results.png").stat().st_size > 10_000
+    assert not children_left(cwd)
+
+
+def test_ctrl_c_keeps_what_was_measured(compared):
+    cwd, _, _ = compared
+    (cwd / "compared/results.json").unlink()
+    arguments = command("--only", "replay,torch_ram", "--rounds", "9999", "--seconds", "0.02", "levels=[input,decode]")
+    with subprocess.Popen(arguments, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout is not None
+        before = next(line for line in process.stdout if "input: measuring 2 rows" in line)
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        output = before + process.communicate(timeout=100)[0]
+    assert process.returncode == 0, output
+    assert "interrupted; what was measured so far follows" in output
+    assert "Interrupted: not all rounds were measured" in output
+    results = json.loads((cwd / "compared/results.json").read_text())
+    assert results["is_interrupted"]
+    assert 0 < len(results["levels"]["input"]["torch_ram"]["rounds"]) < 9999
+    assert not children_left(cwd)
+
+
+def test_a_package_that_is_missing_costs_its_rows_only(compared, tmp_path):
+    cwd, _, _ = compared
+    for name in ("spdl", "albumentations", "matplotlib"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text(
+            f"raise ModuleNotFoundError(\"No module named '{name}'\", name='{name}')"
+        )
+    done, results = compare(
+        cwd,
+        "--only=torch,spdl_scaled,albumentations",
+        "--rounds=1",
+        "--seconds=0.01",
+        "levels=[input]",
+        "cold=false",
+        PYTHONPATH=str(tmp_path),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = results["levels"]["input"]
+    for name, row in (("spdl", "spdl_scaled"), ("albumentations", "albumentations")):
+        assert rows[row]["reason"] == f"{name} is not installed: uv sync --extra bench"
+    assert rows["torch"]["rounds"]
+    assert "results.png is not drawn: matplotlib is not installed: uv sync --extra bench" in done.stdout
+
+
+def test_a_data_set_that_is_not_there_is_named(tmp_path):
+    done, _ = compare(
+        tmp_path, "--only", "torch", "--rounds=1", "levels=[input]", "data=upstage", f"dataset_base_path={tmp_path}"
+    )
+    assert done.returncode == 1
+    assert f"{tmp_path}/images/train" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_row_that_is_not_there_is_named(tmp_path):
+    done, _ = compare(tmp_path, "--only", "torch,ffcv")
+    assert done.returncode == 1
+    assert "only=ffcv: no such row; there are replay, torch, torch_ram" in done.stderr
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    """As root nothing is read-only, so a file is in the way."""
+    (tmp_path / "file").write_text("")
+    done, _ = compare(tmp_path, "--only", "torch", "hydra.run.dir=file/compared")
+    assert done.returncode == 1
+    assert "file/compared" in done.stderr
+
+
+def test_help_names_the_short_flags(tmp_path):
+    done = subprocess.run(command("--help"), cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    assert "--only, --rounds and --seconds" in done.stdout
+
+
+def test_short_flags_are_overrides():
+    assert as_overrides(["--rounds", "5", "--only=dali,torch", "--seconds=0.5", "data=upstage", "--cfg", "job"]) == [
+        "rounds=5",
+        "only=[dali,torch]",
+        "seconds=0.5",
+        "data=upstage",
+        "--cfg",
+        "job",
+    ]
+    with pytest.raises(SystemExit, match="--only needs a value, as in --only dali,torch"):
+        as_overrides(["--only"])
