@@ -17,6 +17,8 @@ from nvidia.dali.plugin.pytorch import feed_ndarray, to_torch_type
 from dali_pipelines import steps
 from dali_pipelines.config import PipelineConfig
 from dali_pipelines.eval import decode_pipeline, eval_pipeline
+from dali_pipelines.normalize import finish_images
+from dali_pipelines.on_cpu import cpu_pipeline
 from dali_pipelines.source import EpochPlan, KeptImages, PlannedSample
 from dali_pipelines.train import train_pipeline
 
@@ -132,15 +134,12 @@ class DaliLoader:
         return ImageBatch(self._taken(outputs, samples), samples)
 
     def _build(self, source: "_PlanSource", batch_size: int) -> Pipeline:
-        graph = train_pipeline if self.training else eval_pipeline
-        pipeline = graph(
-            feed=self._feed(source),
-            config=self.config,
-            on_gpu=self.device.type == "cuda",
-            dtype=_DALI_TYPE[self.dtype],
-            batch_size=batch_size,
-            **self._resources(),
-        )
+        given = {"feed": self._feed(source), "config": self.config, "batch_size": batch_size, **self._resources()}
+        if self.device.type == "cuda":
+            graph = train_pipeline if self.training else eval_pipeline
+            pipeline = graph(on_gpu=True, dtype=_DALI_TYPE[self.dtype], **given)
+        else:
+            pipeline = cpu_pipeline(training=self.training, **given)
         pipeline.build()
         return pipeline
 
@@ -185,7 +184,12 @@ class DaliLoader:
                     on_gpu = self.device.type == "cuda"
                     image = self._to_torch(images[slot]) if on_gpu else torch.from_dlpack(images[slot])
                     self._kept.keep(sample.index, image)
-        return self._to_torch(finished.as_tensor())
+        if self.device.type == "cuda":
+            return self._to_torch(finished.as_tensor())
+        # The one pass that takes a batch out of DALI's memory also finishes it.
+        rendered = [np.asarray(image) for image in finished]
+        size = self.config.input_size(self.training)
+        return finish_images(rendered, size, self.config.mean, self.config.std, self.dtype)
 
     def _without_bad_files(self, samples: Sequence[PlannedSample], batch_error: RuntimeError) -> ImageBatch:
         """The batch again; files that do not decode even alone are recorded, their slots black and marked as padding."""

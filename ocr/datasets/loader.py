@@ -14,13 +14,13 @@ from rich.progress import track
 
 from dali_pipelines.config import Section
 from dali_pipelines.loader import DaliLoader, ImageBatch
+from dali_pipelines.normalize import normalize_levels
 from dali_pipelines.source import EpochPlan as EpochPlanProtocol
 from dali_pipelines.source import PlannedSample
 from ocr.cache.budget import TierPlan
 from ocr.cache.entry import EntryLayout
 from ocr.cache.files import EntryFiles
 from ocr.cache.key import recipe_digest
-from ocr.cache.normalize import normalize_levels
 from ocr.cache.signature import Signature
 from ocr.cache.split import CachedSplit
 from ocr.cache.statistics import CacheSizes, CacheStatistics

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -53,7 +54,7 @@ class TorchLoader:
         for images, samples in self._loader:
             on_device = images.to(self.device, non_blocking=True)
             checked = tuple(self._checked(sample, error) for sample, error in samples)
-            yield ImageBatch(self._finished(on_device), checked)
+            yield ImageBatch(normalize(on_device, self.dataset.transform, self.dtype), checked)
 
     def release(self) -> None:
         """Ends the worker processes; no iteration may be under way. The next one starts new ones."""
@@ -64,16 +65,11 @@ class TorchLoader:
             _RenderedSamples(self.dataset),
             batch_sampler=self._sampler,  # type: ignore[arg-type]  # planned samples take the place of indices
             num_workers=self._num_workers,
-            collate_fn=_stack,
+            collate_fn=partial(_stack, size=self.dataset.transform.input_size),
             pin_memory=self.device.type == "cuda",
             persistent_workers=self._num_workers > 0,
             multiprocessing_context="fork" if self._num_workers else None,  # kept images are shared, not copied
         )
-
-    def _finished(self, images_BHWC: torch.Tensor) -> torch.Tensor:
-        if self.dtype == torch.uint8:
-            return images_BHWC.permute(0, 3, 1, 2).contiguous()
-        return normalize(images_BHWC, self.dataset.transform, self.dtype)
 
     def _checked(self, sample: PlannedSample, error: str | None) -> PlannedSample:
         if error is None:
@@ -113,12 +109,12 @@ class _RenderedSamples(torch.utils.data.Dataset[_Rendered]):
         try:
             return self.dataset.render(sample), sample, None
         except (OSError, ValueError) as error:
-            size = self.dataset.transform.input_size
-            return np.zeros((size, size, 3), np.uint8), sample, str(error)
+            return np.zeros((1, 1, 3), np.uint8), sample, str(error)
 
 
-def _stack(
-    rendered: list[_Rendered],
-) -> tuple[torch.Tensor, list[tuple[PlannedSample, str | None]]]:
-    images = torch.from_numpy(np.stack([image for image, _, _ in rendered]))
-    return images, [(sample, error) for _, sample, error in rendered]
+def _stack(rendered: list[_Rendered], size: int) -> tuple[torch.Tensor, list[tuple[PlannedSample, str | None]]]:
+    """(B, size, size, 3) uint8, padded with black, right and below; and the rest."""
+    images_BHWC = np.zeros((len(rendered), size, size, 3), np.uint8)
+    for padded, (image, _, _) in zip(images_BHWC, rendered, strict=True):
+        padded[: image.shape[0], : image.shape[1]] = image
+    return torch.from_numpy(images_BHWC), [(sample, error) for _, sample, error in rendered]

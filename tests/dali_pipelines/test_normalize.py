@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from dali_pipelines.config import PipelineConfig
-from ocr.cache.normalize import normalize_levels
+from dali_pipelines.normalize import normalize_levels
 
 CONFIG = PipelineConfig()
 
