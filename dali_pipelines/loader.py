@@ -17,7 +17,7 @@ from nvidia.dali.plugin.pytorch import feed_ndarray, to_torch_type
 from dali_pipelines import steps
 from dali_pipelines.config import PipelineConfig
 from dali_pipelines.eval import decode_pipeline, eval_pipeline
-from dali_pipelines.normalize import finish_images
+from dali_pipelines.normalize import ImageFinisher
 from dali_pipelines.on_cpu import cpu_pipeline
 from dali_pipelines.source import EpochPlan, KeptImages, PlannedSample
 from dali_pipelines.train import train_pipeline
@@ -90,6 +90,7 @@ class DaliLoader:
         """Reason for each file that failed while running."""
         normalised_dtype = torch.float16 if config.wants_float16(device.type) else torch.float32
         self.dtype = torch.uint8 if levels else normalised_dtype
+        self._finisher = ImageFinisher(config.input_size(training), config.mean, config.std, self.dtype)
         self._paths = paths
         self._kept = kept
         self._no_pixels = torch.zeros((1, 1, 3), dtype=torch.uint8, device=kept.device if kept is not None else "cpu")
@@ -118,6 +119,7 @@ class DaliLoader:
     def release(self) -> None:
         """Gives back the pipeline's threads and memory and ends an iteration under way. The next one builds it anew."""
         self._pipeline = None
+        self._finisher.memory.release()
 
     def _new_source(self) -> "_PlanSource":
         return _PlanSource(self._arrays, num_sources=1 if self._kept is None else 3)
@@ -187,9 +189,7 @@ class DaliLoader:
         if self.device.type == "cuda":
             return self._to_torch(finished.as_tensor())
         # The one pass that takes a batch out of DALI's memory also finishes it.
-        rendered = [np.asarray(image) for image in finished]
-        size = self.config.input_size(self.training)
-        return finish_images(rendered, size, self.config.mean, self.config.std, self.dtype)
+        return self._finisher.finish([np.asarray(image) for image in finished])
 
     def _without_bad_files(self, samples: Sequence[PlannedSample], batch_error: RuntimeError) -> ImageBatch:
         """The batch again; files that do not decode even alone are recorded, their slots black and marked as padding."""

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from nvidia.dali import fn, pipeline_def
 from nvidia.dali.data_node import DataNode
+from nvidia.dali.pipeline import do_not_convert
 
 from dali_pipelines import rendering, steps
 from dali_pipelines.config import PipelineConfig
@@ -18,7 +19,11 @@ _Floats = npt.NDArray[np.float32]
 def cpu_pipeline(feed: steps.Feed, config: PipelineConfig, training: bool) -> DataNode | tuple[DataNode, DataNode]:
     """Rendered images, RGB levels, uint8 HWC, as `normalize.finish_images` takes them: the crops of training, or images of
     their own sizes, not yet padded. And the decoded images they were made from, if `feed` says so."""
-    source, kept = steps.receive(feed, steps.TrainSource if training else steps.EvalSource)
+    source: steps.EvalSource | steps.TrainSource
+    if training:  # once, when the graph is built
+        source, kept = steps.receive(feed, steps.TrainSource)
+    else:
+        source, kept = steps.receive(feed, steps.EvalSource)
     images = steps.load(source.path, kept, config, on_gpu=False)
     # DALI calls Python from its own thread, while the consumer works on an earlier batch; each step releases the GIL.
     rendered = fn.python_function(
@@ -31,6 +36,7 @@ def cpu_pipeline(feed: steps.Feed, config: PipelineConfig, training: bool) -> Da
     return (rendered, images) if feed.hands_out_images else rendered
 
 
+@do_not_convert  # it is called with images; without this DALI would trace it for nodes, with all that it calls
 def _resized(original: ImageArray, region_start: _Floats, region_end: _Floats, resized_size: _Floats) -> ImageArray:
     """The arguments are those of `steps.EvalSource`."""
     region_xyxy = np.concatenate([region_start[::-1], region_end[::-1]])
@@ -38,6 +44,7 @@ def _resized(original: ImageArray, region_start: _Floats, region_end: _Floats, r
 
 
 def _training_crop(size: int) -> Callable[..., ImageArray]:
+    @do_not_convert
     def crop(
         original: ImageArray,
         region_start: _Floats,

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from dali_pipelines.normalize import finish_images
+from dali_pipelines.normalize import ImageFinisher
 from dali_pipelines.source import PlannedSample
 from ocr.cache.images import ImageCache
 from ocr.datasets.audit import AuditReport, build_manifest
@@ -56,21 +56,6 @@ def polygons_for_training(manifest: Manifest, samples: Sequence[PlannedSample], 
     if not planner.training:
         return polygons
     return hide_cut_polygons(polygons, planner.config.augmentation.min_visible, planner.input_size)
-
-
-def normalize(images_BHWC: torch.Tensor, planner: SamplePlanner, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """(B, 3, H, W) (levels - mean) / std from (B, H, W, 3) uint8, on the images' device; the levels if `dtype` is uint8."""
-    config = planner.config
-    if images_BHWC.device.type == "cpu":
-        return finish_images(list(images_BHWC.numpy()), planner.input_size, config.mean, config.std, dtype)
-    levels_BCHW = images_BHWC.permute(0, 3, 1, 2)
-    if dtype == torch.uint8:
-        return levels_BCHW.contiguous()
-    mean, std = (
-        torch.tensor(values, device=images_BHWC.device, dtype=torch.float32)[:, None, None]
-        for values in (config.mean, config.std)
-    )
-    return ((levels_BCHW.float() - mean) / std).to(dtype)
 
 
 class ValidatedOCRDataset(Dataset[dict[str, Any]]):
@@ -132,11 +117,9 @@ class ValidatedOCRDataset(Dataset[dict[str, Any]]):
         polygons = polygons_for_training(manifest, [sample], self.transform)
         size = (self.transform.input_size, self.transform.input_size)
         maps = self.make_targets([sample], polygons)
-        config = self.transform.config
-        image = finish_images([self.render(sample)], self.transform.input_size, config.mean, config.std, torch.float32)[0]
         height, width = manifest.stored_sizes[index]
         return {
-            "image": image,
+            "image": self.finisher(torch.float32).finish([self.render(sample)])[0],
             "polygons": polygons.polygons_of(0),
             "ignore": polygons.ignore_of(0),
             "prob_map": maps.shrink_map[0],
@@ -149,6 +132,11 @@ class ValidatedOCRDataset(Dataset[dict[str, Any]]):
             "orientation": int(manifest.orientations[index]),
             "filename": manifest.filenames[index],
         }
+
+    def finisher(self, dtype: torch.dtype) -> ImageFinisher:
+        """What makes batches of the images that `render` gives."""
+        config = self.transform.config
+        return ImageFinisher(self.transform.input_size, config.mean, config.std, dtype)
 
     def make_targets(
         self, samples: Sequence[PlannedSample], polygons_input: PolygonBatch, device: torch.device | str = "cpu"
