@@ -1,4 +1,5 @@
-"""The evaluation graph: nothing random, no rotation; longest side to `image_size`, padded to a square."""
+"""The evaluation graph: nothing random, no rotation; longest side to `image_size`, padded to a square. On a GPU: on_cpu.py
+has the one that runs without."""
 
 from nvidia.dali import fn, pipeline_def, types
 from nvidia.dali.data_node import DataNode

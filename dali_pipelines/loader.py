@@ -17,6 +17,8 @@ from nvidia.dali.plugin.pytorch import feed_ndarray, to_torch_type
 from dali_pipelines import steps
 from dali_pipelines.config import PipelineConfig
 from dali_pipelines.eval import decode_pipeline, eval_pipeline
+from dali_pipelines.normalize import ImageFinisher
+from dali_pipelines.on_cpu import cpu_pipeline
 from dali_pipelines.source import EpochPlan, KeptImages, PlannedSample
 from dali_pipelines.train import train_pipeline
 
@@ -88,6 +90,7 @@ class DaliLoader:
         """Reason for each file that failed while running."""
         normalised_dtype = torch.float16 if config.wants_float16(device.type) else torch.float32
         self.dtype = torch.uint8 if levels else normalised_dtype
+        self._finisher = ImageFinisher(config.input_size(training), config.mean, config.std, self.dtype)
         self._paths = paths
         self._kept = kept
         self._no_pixels = torch.zeros((1, 1, 3), dtype=torch.uint8, device=kept.device if kept is not None else "cpu")
@@ -116,6 +119,7 @@ class DaliLoader:
     def release(self) -> None:
         """Gives back the pipeline's threads and memory and ends an iteration under way. The next one builds it anew."""
         self._pipeline = None
+        self._finisher.memory.release()
 
     def _new_source(self) -> "_PlanSource":
         return _PlanSource(self._arrays, num_sources=1 if self._kept is None else 3)
@@ -132,15 +136,12 @@ class DaliLoader:
         return ImageBatch(self._taken(outputs, samples), samples)
 
     def _build(self, source: "_PlanSource", batch_size: int) -> Pipeline:
-        graph = train_pipeline if self.training else eval_pipeline
-        pipeline = graph(
-            feed=self._feed(source),
-            config=self.config,
-            on_gpu=self.device.type == "cuda",
-            dtype=_DALI_TYPE[self.dtype],
-            batch_size=batch_size,
-            **self._resources(),
-        )
+        given = {"feed": self._feed(source), "config": self.config, "batch_size": batch_size, **self._resources()}
+        if self.device.type == "cuda":
+            graph = train_pipeline if self.training else eval_pipeline
+            pipeline = graph(on_gpu=True, dtype=_DALI_TYPE[self.dtype], **given)
+        else:
+            pipeline = cpu_pipeline(training=self.training, **given)
         pipeline.build()
         return pipeline
 
@@ -185,7 +186,10 @@ class DaliLoader:
                     on_gpu = self.device.type == "cuda"
                     image = self._to_torch(images[slot]) if on_gpu else torch.from_dlpack(images[slot])
                     self._kept.keep(sample.index, image)
-        return self._to_torch(finished.as_tensor())
+        if self.device.type == "cuda":
+            return self._to_torch(finished.as_tensor())
+        # The one pass that takes a batch out of DALI's memory also finishes it.
+        return self._finisher.finish([np.asarray(image) for image in finished])
 
     def _without_bad_files(self, samples: Sequence[PlannedSample], batch_error: RuntimeError) -> ImageBatch:
         """The batch again; files that do not decode even alone are recorded, their slots black and marked as padding."""

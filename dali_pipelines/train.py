@@ -1,4 +1,5 @@
-"""The training graph: it executes the plan's numbers and draws none of its own."""
+"""The training graph: it executes the plan's numbers and draws none of its own. On a GPU: on_cpu.py has the one
+that runs without."""
 
 from nvidia.dali import pipeline_def, types
 from nvidia.dali.data_node import DataNode

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from dali_pipelines.normalize import ImageFinisher
 from dali_pipelines.source import PlannedSample
 from ocr.cache.images import ImageCache
 from ocr.datasets.audit import AuditReport, build_manifest
@@ -55,15 +56,6 @@ def polygons_for_training(manifest: Manifest, samples: Sequence[PlannedSample], 
     if not planner.training:
         return polygons
     return hide_cut_polygons(polygons, planner.config.augmentation.min_visible, planner.input_size)
-
-
-def normalize(images_BHWC: torch.Tensor, planner: SamplePlanner, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """(B, 3, H, W) (levels - mean) / std from (B, H, W, 3) uint8, on the images' device."""
-    mean, std = (
-        torch.tensor(values, device=images_BHWC.device, dtype=torch.float32)[:, None, None]
-        for values in (planner.config.mean, planner.config.std)
-    )
-    return ((images_BHWC.permute(0, 3, 1, 2).float() - mean) / std).to(dtype)
 
 
 class ValidatedOCRDataset(Dataset[dict[str, Any]]):
@@ -125,10 +117,9 @@ class ValidatedOCRDataset(Dataset[dict[str, Any]]):
         polygons = polygons_for_training(manifest, [sample], self.transform)
         size = (self.transform.input_size, self.transform.input_size)
         maps = self.make_targets([sample], polygons)
-        image = torch.from_numpy(self.render(sample))[None]
         height, width = manifest.stored_sizes[index]
         return {
-            "image": normalize(image, self.transform)[0],
+            "image": self.finisher(torch.float32).finish([self.render(sample)])[0],
             "polygons": polygons.polygons_of(0),
             "ignore": polygons.ignore_of(0),
             "prob_map": maps.shrink_map[0],
@@ -141,6 +132,11 @@ class ValidatedOCRDataset(Dataset[dict[str, Any]]):
             "orientation": int(manifest.orientations[index]),
             "filename": manifest.filenames[index],
         }
+
+    def finisher(self, dtype: torch.dtype) -> ImageFinisher:
+        """What makes batches of the images that `render` gives."""
+        config = self.transform.config
+        return ImageFinisher(self.transform.input_size, config.mean, config.std, dtype)
 
     def make_targets(
         self, samples: Sequence[PlannedSample], polygons_input: PolygonBatch, device: torch.device | str = "cpu"
@@ -186,7 +182,8 @@ class ValidatedOCRDataset(Dataset[dict[str, Any]]):
             raise type(error)(f"{path}: cannot be read or decoded: {error}") from error
 
     def render(self, sample: PlannedSample) -> ImageArray:
-        """(S, S, 3) RGB levels of a planned sample, before normalisation; an image wanted for later is kept on the way."""
+        """(H, W, 3) RGB levels of a planned sample, before it is padded to a square and normalised; an image wanted for later is
+        kept on the way."""
         original = self.load_image(sample.index).image_array
         kept = self.kept_images
         if kept is not None and kept.wants(sample.index):

@@ -14,13 +14,13 @@ from rich.progress import track
 
 from dali_pipelines.config import Section
 from dali_pipelines.loader import DaliLoader, ImageBatch
+from dali_pipelines.normalize import BatchMemory, normalize_levels
 from dali_pipelines.source import EpochPlan as EpochPlanProtocol
 from dali_pipelines.source import PlannedSample
 from ocr.cache.budget import TierPlan
 from ocr.cache.entry import EntryLayout
 from ocr.cache.files import EntryFiles
 from ocr.cache.key import recipe_digest
-from ocr.cache.normalize import normalize_levels
 from ocr.cache.signature import Signature
 from ocr.cache.split import CachedSplit
 from ocr.cache.statistics import CacheSizes, CacheStatistics
@@ -222,10 +222,12 @@ class BatchLoader:
         """Batches of entries, made where they are not kept."""
         config = self.dataset.transform.config
         dtype = torch.float16 if config.wants_float16(self.device.type) else torch.float32
+        memory = BatchMemory()
         for tensors, samples in cache.batches(self.epoch, self._step):
             images = tensors["images"]
             if self._levels:
-                images = normalize_levels(images, config.mean, config.std, dtype=dtype)
+                out = memory.empty(images.shape, dtype) if images.device.type == "cpu" else None
+                images = normalize_levels(images, config.mean, config.std, out, dtype)
             yield self._batch(images, samples, cache.store.layout.unpack_targets(tensors))
 
     def _finish_epoch(self) -> None:

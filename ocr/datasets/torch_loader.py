@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -9,7 +10,8 @@ from torch.utils.data import DataLoader
 
 from dali_pipelines.loader import ImageBatch, SampleError
 from dali_pipelines.source import EpochPlan, PlannedSample
-from ocr.datasets.base import ValidatedOCRDataset, normalize
+from ocr.datasets.base import ValidatedOCRDataset
+from ocr.datasets.plan import SamplePlanner
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +43,7 @@ class TorchLoader:
         self.failures: dict[str, str] = {}
         normalised_dtype = torch.float16 if dataset.transform.config.wants_float16(device.type) else torch.float32
         self.dtype = torch.uint8 if levels else normalised_dtype
+        self._finisher = dataset.finisher(self.dtype)
         self._num_workers = num_workers
         self._sampler = _PlanSampler()
         self._loader: DataLoader[_Rendered] | None = None
@@ -51,29 +54,29 @@ class TorchLoader:
             self._loader = self._build()
         self._sampler.start(plan, first_step)
         for images, samples in self._loader:
-            on_device = images.to(self.device, non_blocking=True)
             checked = tuple(self._checked(sample, error) for sample, error in samples)
-            yield ImageBatch(self._finished(on_device), checked)
+            yield ImageBatch(self._finished(images), checked)
 
     def release(self) -> None:
         """Ends the worker processes; no iteration may be under way. The next one starts new ones."""
         self._loader = None
+        self._finisher.memory.release()
 
     def _build(self) -> "DataLoader[_Rendered]":
         return DataLoader(
             _RenderedSamples(self.dataset),
             batch_sampler=self._sampler,  # type: ignore[arg-type]  # planned samples take the place of indices
             num_workers=self._num_workers,
-            collate_fn=_stack,
+            collate_fn=partial(_stack, size=self.dataset.transform.input_size),
             pin_memory=self.device.type == "cuda",
             persistent_workers=self._num_workers > 0,
             multiprocessing_context="fork" if self._num_workers else None,  # kept images are shared, not copied
         )
 
     def _finished(self, images_BHWC: torch.Tensor) -> torch.Tensor:
-        if self.dtype == torch.uint8:
-            return images_BHWC.permute(0, 3, 1, 2).contiguous()
-        return normalize(images_BHWC, self.dataset.transform, self.dtype)
+        if self.device.type == "cpu":
+            return self._finisher.finish(list(images_BHWC.numpy()))
+        return _normalize(images_BHWC.to(self.device, non_blocking=True), self.dataset.transform, self.dtype)
 
     def _checked(self, sample: PlannedSample, error: str | None) -> PlannedSample:
         if error is None:
@@ -113,12 +116,24 @@ class _RenderedSamples(torch.utils.data.Dataset[_Rendered]):
         try:
             return self.dataset.render(sample), sample, None
         except (OSError, ValueError) as error:
-            size = self.dataset.transform.input_size
-            return np.zeros((size, size, 3), np.uint8), sample, str(error)
+            return np.zeros((1, 1, 3), np.uint8), sample, str(error)
 
 
-def _stack(
-    rendered: list[_Rendered],
-) -> tuple[torch.Tensor, list[tuple[PlannedSample, str | None]]]:
-    images = torch.from_numpy(np.stack([image for image, _, _ in rendered]))
-    return images, [(sample, error) for _, sample, error in rendered]
+def _stack(rendered: list[_Rendered], size: int) -> tuple[torch.Tensor, list[tuple[PlannedSample, str | None]]]:
+    """(B, size, size, 3) uint8, padded with black, right and below; and the rest."""
+    images_BHWC = np.zeros((len(rendered), size, size, 3), np.uint8)
+    for padded, (image, _, _) in zip(images_BHWC, rendered, strict=True):
+        padded[: image.shape[0], : image.shape[1]] = image
+    return torch.from_numpy(images_BHWC), [(sample, error) for _, sample, error in rendered]
+
+
+def _normalize(images_BHWC: torch.Tensor, planner: SamplePlanner, dtype: torch.dtype) -> torch.Tensor:
+    """(B, 3, H, W) (levels - mean) / std from (B, H, W, 3) uint8, on the images' device; the levels if `dtype` is uint8."""
+    levels_BCHW = images_BHWC.permute(0, 3, 1, 2)
+    if dtype == torch.uint8:
+        return levels_BCHW.contiguous()
+    mean, std = (
+        torch.tensor(values, device=images_BHWC.device, dtype=torch.float32)[:, None, None]
+        for values in (planner.config.mean, planner.config.std)
+    )
+    return ((levels_BCHW.float() - mean) / std).to(dtype)

@@ -3,7 +3,7 @@
 Threads, not processes: nothing is copied, and finding the text of a receipt holds Python's lock for less than a millisecond, a
 third of its time at 1280 px (measured for quads, with `detect_levels`). A task should call nothing of torch, whose threads would
 then fight with those of the forward pass. OpenCV's own threads gain nothing here and cost processor time (a half more with one
-worker); `ocr/datasets/image.py` turns them off.
+worker); `dali_pipelines/rendering.py` turns them off.
 """
 
 import os

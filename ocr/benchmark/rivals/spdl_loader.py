@@ -138,4 +138,4 @@ def _count_or_error(decoded: list[int | UnreadableFile]) -> int | UnreadableFile
 
 
 def _one_thread() -> None:
-    torch.set_num_threads(1)  # OpenCV has one already: ocr/datasets/image.py
+    torch.set_num_threads(1)  # OpenCV has one already: dali_pipelines/rendering.py

@@ -73,7 +73,7 @@ def worker_options(files: Files) -> dict:
 
 
 def _one_thread(_: int) -> None:
-    torch.set_num_threads(1)  # OpenCV has one already: ocr/datasets/image.py
+    torch.set_num_threads(1)  # OpenCV has one already: dali_pipelines/rendering.py
 
 
 class _LoadedImages(Dataset[Loaded]):

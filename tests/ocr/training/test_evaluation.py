@@ -119,7 +119,7 @@ def test_a_failure_in_a_worker_names_the_image(icdar15):
 @pytest.fixture(scope="module")
 def small_network() -> tuple[TrainConfig, DBNetModule]:
     """Weights by chance, thresholds so low that it finds a lot, a bit of it true."""
-    torch.manual_seed(3)
+    torch.manual_seed(4)
     config = TrainConfig.model_validate(
         {
             "device": "cpu",
@@ -192,6 +192,8 @@ def test_no_cache_setting_changes_the_scores(icdar15, small_network, tmp_path):
     for scores in (passes[0], exact[0]):
         for name in SCORES[:5]:
             assert scores[name] == pytest.approx(uncached[name], abs=0.0005), name
+    for name in SCORES[:5]:  # uint8 keeps the pixels, and one table normalises them with and without the cache
+        assert exact[0][name] == uncached[name]
 
 
 def test_two_processes_score_as_one(icdar15, small_network, tmp_path):

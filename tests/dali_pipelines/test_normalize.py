@@ -1,9 +1,12 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from dali_pipelines.config import PipelineConfig
-from ocr.cache.normalize import normalize_levels
+from dali_pipelines.normalize import BatchMemory, ImageFinisher, normalize_levels
 
 CONFIG = PipelineConfig()
 
@@ -91,3 +94,85 @@ def test_a_gpu_gives_what_the_cpu_gives(dtype):
     on_gpu = normalize_levels(levels.cuda(), CONFIG.mean, CONFIG.std, dtype=dtype).cpu()
     on_cpu = normalize_levels(levels, CONFIG.mean, CONFIG.std, dtype=dtype)
     torch.testing.assert_close(on_gpu, on_cpu, rtol=0, atol=2e-3 if dtype == torch.float16 else 5e-7)
+
+
+def finisher(size: int = 40, dtype: torch.dtype = torch.float32) -> ImageFinisher:
+    return ImageFinisher(size, CONFIG.mean, CONFIG.std, dtype)
+
+
+@pytest.fixture
+def odd_sizes(sroie: Path) -> list[np.ndarray]:
+    """Cut from a receipt; one read-only, one not contiguous."""
+    path = next(iter(sorted((sroie / "images" / "val").glob("*.jpg"))))
+    receipt = np.asarray(Image.open(path).convert("RGB"))
+    return [
+        receipt[:40, :40].copy(),
+        receipt[100:133, 100:107].copy(),
+        receipt[:1, 50:90],
+        receipt[60:61, 60:61].copy(),
+    ]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.uint8])
+@pytest.mark.parametrize("num_threads", [1, 2])
+def test_images_are_padded_with_black_put_in_planes_and_normalised(num_threads, dtype, odd_sizes):
+    before = torch.get_num_threads()
+    torch.set_num_threads(num_threads)
+    try:
+        found = finisher(dtype=dtype).finish(odd_sizes)
+    finally:
+        torch.set_num_threads(before)
+    levels = torch.zeros((4, 3, 40, 40), dtype=torch.uint8)
+    for padded, image in zip(levels, odd_sizes, strict=True):
+        padded[:, : image.shape[0], : image.shape[1]] = torch.tensor(image).permute(2, 0, 1)
+    expected = levels if dtype == torch.uint8 else normalize_levels(levels, CONFIG.mean, CONFIG.std, dtype=dtype)
+    assert found.dtype == dtype
+    assert torch.equal(found, expected)
+
+
+def test_no_image_makes_an_empty_batch():
+    assert finisher().finish([]).shape == (0, 3, 40, 40)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (
+            np.zeros((41, 4, 3), np.uint8),
+            r"an image is uint8 of shape \(41, 4, 3\); expected uint8 \(H, W, 3\), H and W 40",
+        ),
+        (np.zeros((4, 4), np.uint8), r"shape \(4, 4\)"),
+        (np.zeros((4, 4, 3), np.float32), "an image is float32"),
+    ],
+)
+def test_other_images_are_refused(image, message):
+    with pytest.raises(ValueError, match=message):
+        finisher().finish([image])
+
+
+def test_memory_is_used_again_only_when_no_tensor_looks_at_it():
+    memory = BatchMemory()
+    first = memory.empty((4, 3, 8, 8), torch.float32).fill_(1)
+    view = first[2:]
+    place = first.data_ptr()
+    del first
+    second = memory.empty((4, 3, 8, 8), torch.float32).fill_(2)
+    assert (view == 1).all()
+    assert second.data_ptr() != place
+    del view
+    third = memory.empty((5, 3, 8, 8), torch.float16)  # smaller, of another type
+    assert third.data_ptr() == place
+    assert third.shape == (5, 3, 8, 8)
+    assert third.dtype == torch.float16
+    del third
+    assert memory.empty((9, 3, 8, 8), torch.float32).data_ptr() != place  # larger
+
+
+def test_batches_that_are_kept_stay_as_they_are(odd_sizes):
+    made = finisher()
+    batches = [made.finish([image]) for image in odd_sizes]
+    copies = [batch.clone() for batch in batches]
+    made.memory.release()
+    for image in odd_sizes[::-1]:
+        made.finish([image])
+    assert all(torch.equal(batch, copy) for batch, copy in zip(batches, copies, strict=True))

@@ -1,0 +1,136 @@
+"""What the CPU renders against DALI's own operators, the ones that a GPU runs, and against the filter written out."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from nvidia.dali import types
+
+from dali_pipelines import steps
+from dali_pipelines.config import PipelineConfig
+from dali_pipelines.eval import eval_pipeline
+from dali_pipelines.loader import DaliLoader
+from dali_pipelines.rendering import recolour, resize_region, warp
+from dali_pipelines.train import train_pipeline
+from ocr.datasets.base import ValidatedOCRDataset
+from ocr.datasets.manifest import Manifest
+from ocr.datasets.plan import EpochPlan, SamplePlanner
+from ocr.datasets.schemas import DatasetConfig
+
+CONFIG = PipelineConfig(image_size=320, num_threads=1)
+
+
+@pytest.fixture(params=["sroie", "icdar15", "odd_jpegs"])
+def manifest(request: pytest.FixtureRequest) -> Manifest:
+    root: Path = request.getfixturevalue(request.param)
+    folder = root if request.param == "odd_jpegs" else root / "images" / "val"
+    planner = SamplePlanner(CONFIG, training=False, seed=3)
+    return ValidatedOCRDataset(DatasetConfig(image_path=str(folder)), planner).manifest
+
+
+class DaliOperators(DaliLoader):
+    """The graph of a GPU, run by DALI's CPU operators."""
+
+    def _build(self, source, batch_size):
+        graph = train_pipeline if self.training else eval_pipeline
+        pipeline = graph(
+            feed=steps.Feed(source.next_batch),
+            config=self.config,
+            on_gpu=False,
+            dtype=types.FLOAT,
+            batch_size=batch_size,
+            **self._resources(),
+        )
+        pipeline.build()
+        return pipeline
+
+    def _taken(self, outputs, samples):
+        return self._to_torch(outputs[0].as_tensor())
+
+
+@pytest.mark.parametrize(("training", "worst", "mean"), [(False, 1, 0.1), (True, 3, 0.2)])
+def test_the_cpu_renders_what_dalis_operators_give(training, worst, mean, manifest):
+    plan = EpochPlan(manifest, SamplePlanner(CONFIG, training=training, seed=3), epoch=0, batch_size=4)
+    rendered, by_dali = (
+        loader(manifest.image_paths, CONFIG, training=training, batch_size=4, device=torch.device("cpu"))
+        for loader in (DaliLoader, DaliOperators)
+    )
+    num_images = 0
+    for found, expected, _ in zip(rendered.batches(plan), by_dali.batches(plan), range(6), strict=False):
+        levels = (found.images - expected.images).abs() * torch.tensor(CONFIG.std)[:, None, None]
+        assert levels.max() < worst + 0.01
+        assert levels.mean() < mean
+        num_images += len(found.images)
+    assert num_images >= 20
+    assert not rendered.failures
+
+
+def written_out(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The triangle filter with repeated outermost pixels, as a matrix for each axis; float64."""
+    for axis, target in enumerate(size):
+        source = image.shape[axis]
+        scale = source / target
+        reach = max(1.0, scale)
+        weights = np.zeros((target, source))
+        for i in range(target):
+            centre = (i + 0.5) * scale
+            taps = np.arange(np.floor(centre - reach) - 1, np.ceil(centre + reach) + 1)
+            shares = np.maximum(0, 1 - np.abs(taps + 0.5 - centre) / reach)
+            np.add.at(weights[i], np.clip(taps, 0, source - 1).astype(int), shares / shares.sum())
+        image = np.moveaxis(np.tensordot(weights, image, (1, axis)), 0, axis)
+    return image
+
+
+SIZES = [
+    ((7, 9), (3, 4)),
+    ((50, 3), (20, 1)),
+    ((3, 50), (1, 20)),
+    ((1, 1), (1, 1)),
+    ((1, 40), (1, 10)),
+    ((5, 5), (1, 1)),
+    ((999, 12), (64, 1)),
+    ((100, 100), (99, 99)),
+    ((30, 20), (64, 50)),
+    ((20, 90), (64, 31)),
+    ((64, 64), (64, 64)),
+]
+
+
+@pytest.mark.parametrize(("source", "target"), SIZES)
+def test_the_resize_is_the_filter_written_out(source, target):
+    image = np.random.default_rng(0).integers(0, 256, (*source, 3), np.uint8)
+    found = resize_region(image, np.array([0, 0, source[1], source[0]], np.float32), target)
+    assert found.shape == (*target, 3)
+    assert found.flags.c_contiguous
+    # Half a level for each time that it is rounded: after either axis, and where the border is mixed in.
+    assert np.abs(found - written_out(image.astype(float), target)).max() <= 1.5
+
+
+def test_halving_worked_by_hand():
+    """Weights 1 3 3 1 of 8; the outermost pixel again beyond the border: 4 3 1 of 8."""
+    image = np.tile(np.array([0, 80, 160, 240], np.uint8)[None, :, None], (2, 1, 3))
+    found = resize_region(image, np.array([0, 0, 4, 2], np.float32), (2, 2))
+    assert found[:, :, 0].tolist() == [[50, 190], [50, 190]]
+
+
+def test_a_region_is_resized_alone_and_the_image_is_left_as_it_is():
+    image = np.random.default_rng(1).integers(0, 256, (40, 60, 3), np.uint8)
+    before = image.copy()
+    image.flags.writeable = False  # as pixels that Pillow decoded
+    found = resize_region(image, np.array([10, 5, 50, 35], np.float32), (15, 20))
+    np.testing.assert_array_equal(found, resize_region(before[5:35, 10:50], np.array([0, 0, 40, 30]), (15, 20)))
+    np.testing.assert_array_equal(image, before)
+
+
+def test_a_warp_by_whole_pixels_moves_pixels_and_fills_with_black():
+    image = np.arange(48, dtype=np.uint8).reshape(4, 4, 3) + 1
+    found = warp(image, np.array([[1.0, 0, 2], [0, 1, -1], [0, 0, 1]]), 4)
+    expected = np.zeros_like(image)
+    expected[:3, 2:] = image[1:, :2]
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_colours_are_mixed_offset_and_clamped():
+    matrix = np.array([[0, 1, 0, 0], [2, 0, 0, 0], [0, 0, 1, -50]], np.float32)
+    assert recolour(np.array([[[200, 30, 20]]], np.uint8), matrix).tolist() == [[[30, 255, 0]]]
