@@ -20,7 +20,7 @@ setup: $(UV)
 	$(UV) sync --quiet
 
 setup-all: $(UV)  ## with what only tests and benchmarks need
-	$(UV) sync --quiet --extra webdataset --extra s3 --extra bench
+	$(UV) sync --quiet --extra webdataset --extra s3 --extra bench --compile-bytecode  # many interpreters are started
 
 .uv/bin/uv:
 	$(PYTHON) -m venv .uv

@@ -209,8 +209,10 @@ class _Comparison:
         task = self._progress.add_task(level, total=total)
         for round_ in range(self._config.rounds):
             for row in running if round_ % 2 == 0 else running[::-1]:
+                measured = self._results.measured(level, row.name)
                 for cold in passes:
-                    self._measure(row, self._results.measured(level, row.name), cold)
+                    if not cold or measured.reads_files:
+                        self._measure(row, measured, cold)
                     self._progress.advance(task)
         for row in running:
             self._ask(row, Measured(), "close", OPEN_TIMEOUT)
@@ -228,7 +230,7 @@ class _Comparison:
         answer = self._ask(row, measured, "open", OPEN_TIMEOUT, level=level, num_workers=num_workers)
         if answer is None:
             return False
-        measured.first_batch_seconds = answer["first_batch_seconds"]
+        measured.first_batch_seconds, measured.reads_files = answer["first_batch_seconds"], answer["reads_files"]
         return True
 
     def _measure(self, row: Row, measured: Measured, cold: bool = False) -> None:

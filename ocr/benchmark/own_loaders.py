@@ -59,7 +59,7 @@ class OwnLoader:
         self.keeps_polygons = False
         """Gather the polygons of each batch of an epoch in `polygons_input`."""
         self.polygons_input: list[PolygonBatch] = []
-        self.files_read: Sequence[str] = self.dataset.manifest.image_paths
+        self.files_read: Sequence[str] = self.dataset.manifest.image_paths if keeps == "nothing" else ()
         self._target_device = setting.device
         self._keeps = keeps
         self._num_workers = num_workers

@@ -29,8 +29,10 @@ class Measured:
     rounds: list[dict[str, Any]] = field(default_factory=list)
     """Answers of the row, the files in the page cache."""
     cold_rounds: list[dict[str, Any]] = field(default_factory=list)
-    """The files dropped from it before each epoch."""
+    """The files dropped from it before each epoch; none for a row that reads no file after its first epoch."""
     first_batch_seconds: float | None = None
+    reads_files: bool = False
+    """In epochs after the first, too."""
     parity: dict[str, Any] | None = None
     reason: str | None = None
     """Why it could not run, or failed."""

@@ -60,7 +60,7 @@ class Source(Protocol):
     resize_filter: str
     """Name of the filter, as `antialiased triangle`."""
     files_read: Sequence[str]
-    """What an epoch reads from disk."""
+    """What each epoch reads from disk, also those after the first."""
 
     def epoch(self) -> Iterator[InputBatch]:
         """Each image once, in order, the last batch smaller if need be; nothing prepared for a later epoch."""

@@ -87,7 +87,7 @@ class RowBench:
         self._run, self._end = pass_of(self._level, self._source, self._setting)
         self._run()
         self._gpu_bytes = free - self._free_gpu_bytes()
-        return {"first_batch_seconds": first_batch_seconds}
+        return {"first_batch_seconds": first_batch_seconds, "reads_files": bool(self._source.files_read)}
 
     def measure(self, seconds: float, cold: bool) -> Answer:
         """Whole epochs until `seconds` have passed."""

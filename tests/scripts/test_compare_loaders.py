@@ -75,6 +75,7 @@ def test_every_row_is_measured_at_every_level_or_says_why_not(compared):
                 assert row["rounds"] == []
                 assert not row["reason"].startswith("failed"), (level, name, row["reason"])
     assert len(results["levels"]["input"]["torch"]["cold_rounds"]) == 2
+    assert results["levels"]["input"]["dali_tensors"]["cold_rounds"] == []
     assert results["levels"]["val-epoch"]["dali_tensors"]["rounds"][0]["stages"]["forward"] > 0
 
 
@@ -133,7 +134,7 @@ def test_ctrl_c_keeps_what_was_measured(compared):
     with subprocess.Popen(arguments, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         assert process.stdout is not None
         before = next(line for line in process.stdout if "input: measuring 2 rows" in line)
-        time.sleep(1)
+        time.sleep(3)
         process.send_signal(signal.SIGINT)
         output = before + process.communicate(timeout=100)[0]
     assert process.returncode == 0, output
@@ -147,7 +148,7 @@ def test_ctrl_c_keeps_what_was_measured(compared):
 
 def test_a_package_that_is_missing_costs_its_rows_only(compared, tmp_path):
     cwd, _, _ = compared
-    for name in ("spdl", "albumentations", "matplotlib"):
+    for name in ("spdl", "albumentations"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text(
             f"raise ModuleNotFoundError(\"No module named '{name}'\", name='{name}')"
@@ -166,7 +167,6 @@ def test_a_package_that_is_missing_costs_its_rows_only(compared, tmp_path):
     for name, row in (("spdl", "spdl_scaled"), ("albumentations", "albumentations")):
         assert rows[row]["reason"] == f"{name} is not installed: uv sync --extra bench"
     assert rows["torch"]["rounds"]
-    assert "results.png is not drawn: matplotlib is not installed: uv sync --extra bench" in done.stdout
 
 
 def test_a_data_set_that_is_not_there_is_named(tmp_path):
@@ -174,7 +174,7 @@ def test_a_data_set_that_is_not_there_is_named(tmp_path):
         tmp_path, "--only", "torch", "--rounds=1", "levels=[input]", "data=upstage", f"dataset_base_path={tmp_path}"
     )
     assert done.returncode == 1
-    assert f"{tmp_path}/images/train" in done.stderr
+    assert f"{tmp_path}/jsons/train.json: there is no such annotation file" in done.stderr
     assert "Traceback" not in done.stderr
 
 
