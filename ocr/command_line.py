@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from ocr.cache.split import CacheError
 from ocr.config import EvaluateConfig, PredictConfig, PrepareConfig, TrainConfig
-from ocr.errors import InputError
+from ocr.errors import InputError, StorageError
 
 NOT_FOR_USERS = (
     "Experiment logs directory",  # the run's folder holds config.yaml already
@@ -48,7 +48,7 @@ def plain_errors() -> Iterator[None]:
     """Ends the program with the message alone where the input is at fault."""
     try:
         yield
-    except (InputError, CacheError, FileNotFoundError, FileExistsError) as error:
+    except (InputError, StorageError, CacheError, FileNotFoundError, FileExistsError) as error:
         raise SystemExit(f"{type(error).__name__}: {error}") from None
 
 

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 from dali_pipelines.loader import ImageBatch, SampleError
 from dali_pipelines.source import EpochPlan, PlannedSample
 from ocr.datasets.base import ValidatedOCRDataset, normalize
+from ocr.errors import StorageError
 
 log = logging.getLogger(__name__)
 
@@ -75,9 +76,11 @@ class TorchLoader:
             return images_BHWC.permute(0, 3, 1, 2).contiguous()
         return normalize(images_BHWC, self.dataset.transform, self.dtype)
 
-    def _checked(self, sample: PlannedSample, error: str | None) -> PlannedSample:
+    def _checked(self, sample: PlannedSample, error: str | StorageError | None) -> PlannedSample:
         if error is None:
             return sample
+        if isinstance(error, StorageError):
+            raise error
         if not self.skip_failures:
             raise SampleError(error)
         path = self.dataset.manifest.image_paths[sample.index]
@@ -100,7 +103,7 @@ class _PlanSampler:
         return self._batches
 
 
-_Rendered = tuple[np.ndarray, PlannedSample, str | None]
+_Rendered = tuple[np.ndarray, PlannedSample, str | StorageError | None]
 
 
 class _RenderedSamples(torch.utils.data.Dataset[_Rendered]):
@@ -113,12 +116,22 @@ class _RenderedSamples(torch.utils.data.Dataset[_Rendered]):
         try:
             return self.dataset.render(sample), sample, None
         except (OSError, ValueError) as error:
-            size = self.dataset.transform.input_size
-            return np.zeros((size, size, 3), np.uint8), sample, str(error)
+            return self._black(), sample, str(error)
+        except StorageError as error:  # for the main process, which raises it without this one's traceback
+            return self._black(), sample, error
+
+    def __getitems__(self, samples: Sequence[PlannedSample]) -> list[_Rendered]:
+        """A batch: what is far away is on its way before the first image is decoded."""
+        self.dataset.expect([sample.index for sample in samples])
+        return [self[sample] for sample in samples]
+
+    def _black(self) -> np.ndarray:
+        size = self.dataset.transform.input_size
+        return np.zeros((size, size, 3), np.uint8)
 
 
 def _stack(
     rendered: list[_Rendered],
-) -> tuple[torch.Tensor, list[tuple[PlannedSample, str | None]]]:
+) -> tuple[torch.Tensor, list[tuple[PlannedSample, str | StorageError | None]]]:
     images = torch.from_numpy(np.stack([image for image, _, _ in rendered]))
     return images, [(sample, error) for _, sample, error in rendered]
