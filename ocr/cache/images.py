@@ -275,7 +275,8 @@ def _for_each(load: Callable[[int], None], indices: Sequence[int], manifest: Man
         except (OSError, ValueError) as error:
             log.warning("%s: not preloaded: %s", manifest.image_paths[index], error)
 
-    with ThreadPoolExecutor(min(len(os.sched_getaffinity(0)), 8)) as pool:
+    num_threads = max(min(len(os.sched_getaffinity(0)), 8), manifest.images.num_threads)
+    with ThreadPoolExecutor(num_threads) as pool:
         for _ in track(
             pool.map(attempt, indices),
             "Preloading images",

@@ -13,6 +13,10 @@ from ocr.cache.signature import Signature, signature_of
 class ImageSource(Protocol):
     """The content of image files, by position in the manifest."""
 
+    @property
+    def num_threads(self) -> int:
+        """Reads under way at a time that pay off even on one core."""
+
     def read(self, index: int) -> bytes:
         """The content of one file.
 
@@ -39,6 +43,7 @@ class ImageFiles:
     """Loose files."""
 
     paths: Sequence[str]
+    num_threads: int = 1
 
     def read(self, index: int) -> bytes:
         return Path(self.paths[index]).read_bytes()

@@ -45,7 +45,6 @@ class ShardImages:
 
     @property
     def num_threads(self) -> int:
-        """That read at a time with profit."""
         return self._storage.num_threads
 
     def read(self, index: int) -> bytes:

@@ -24,7 +24,7 @@ class Storage(Protocol):
     """A folder of files that are read by byte ranges. May be used in threads, and in processes forked later."""
 
     num_threads: int
-    """That read at a time with profit."""
+    """As of `ImageSource`."""
 
     def place(self, name: str) -> str:
         """How messages call a file."""

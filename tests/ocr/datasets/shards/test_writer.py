@@ -47,6 +47,11 @@ def write_all(writer: ShardWriter) -> list[int | None]:
     return written
 
 
+def members_of(tar: Path) -> list[tarfile.TarInfo]:
+    with tarfile.open(tar) as opened:
+        return opened.getmembers()
+
+
 def test_shards_hold_what_the_loose_files_hold(receipts):
     for split, folder in (("train", "images/train"), ("val", "images_val_canonical")):
         manifest, report = load_shards(str(receipts / "shards" / split))
@@ -77,7 +82,7 @@ def test_beside_a_data_set_of_ones_own_they_keep_its_places(drawn, tmp_path, pre
     assert manifest.num_listed == 5
     assert manifest.sample_ids.tolist() == [0, 2, 3, 4]
     assert_same_manifest(manifest, expected)
-    assert tarfile.open(root / "shards/train/train-000000.tar").getnames()[2] == "000002.jpg"
+    assert [member.name for member in members_of(root / "shards/train/train-000000.tar")][2] == "000002.jpg"
     assert not (root / "prepared.json").exists()
 
 
@@ -102,7 +107,7 @@ def test_a_shard_is_laid_out_as_worked_by_hand(tmp_path):
     )
     index = json.loads((tmp_path / "out/index.json").read_text())
     assert [(image["offset"], image["end"]) for image in index["images"]] == [(512, 2048), (2560, 4096)]
-    members = tarfile.open(tmp_path / "out/val-000000.tar").getmembers()
+    members = members_of(tmp_path / "out/val-000000.tar")
     assert {(m.mtime, m.uid, m.gid, m.uname, m.gname) for m in members} == {(0, 0, 0, "", "")}
 
 
@@ -243,9 +248,12 @@ def test_member_bytes_are_those_of_tarfile(tmp_path):
     write_all(ShardWriter(manifest, tmp_path / "out", "val", 10**6))
     written = (tmp_path / "out/val-000000.tar").read_bytes()
     packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as other:
-        for member in tarfile.open(fileobj=io.BytesIO(written)):
+    with (
+        tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as other,
+        tarfile.open(fileobj=io.BytesIO(written)) as ours,
+    ):
+        for member in ours:
             plain = tarfile.TarInfo(member.name)
             plain.size = member.size
-            other.addfile(plain, tarfile.open(fileobj=io.BytesIO(written)).extractfile(member.name))
+            other.addfile(plain, ours.extractfile(member))
     assert packed.getvalue()[: len(written)] == written
