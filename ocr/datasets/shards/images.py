@@ -5,14 +5,14 @@ import io
 import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from ocr.cache.signature import Signature
 from ocr.datasets.audit import AuditReport
 from ocr.datasets.manifest import Manifest
-from ocr.datasets.shards.index import HEADER_SIZE, INDEX_NAME, IndexedImage, ShardIndex, parse_index
+from ocr.datasets.shards.index import HEADER_SIZE, INDEX_NAME, ShardIndex, parse_index
 from ocr.datasets.shards.read_ahead import ReadAhead
 from ocr.datasets.shards.storage import Storage, open_storage
 from ocr.errors import InputError
@@ -25,23 +25,40 @@ ImageFinder = Callable[[bytes, str], bytes]
 _END_OF_TAR = bytes(2 * HEADER_SIZE)
 
 
+class ImagePlace(NamedTuple):
+    """What reading one image needs of the index. Not its annotations: they would stay in memory."""
+
+    filename: str
+    shard: str
+    offset: int
+    num_bytes: int
+    end: int
+    sha256: str
+
+    @property
+    def name(self) -> str:
+        """How messages call it."""
+        return f"{self.shard}: {self.filename}"
+
+
 class ShardImages:
     """An `ImageSource`: each image by its place in a shard.
 
     Args:
+        places: of the images, by position in the manifest.
+        storage: its shards are opened.
         find_image: takes the image out of the sample's piece of the tar file; None: the index says where it lies, and nothing
             else is read.
     """
 
-    def __init__(self, index: ShardIndex, storage: Storage, find_image: ImageFinder | None = None) -> None:
-        self._images, self._storage, self._find_image = index.images, storage, find_image
-        self._shard_names = [index.shards[image.shard].name for image in index.images]
+    def __init__(self, places: Sequence[ImagePlace], storage: Storage, find_image: ImageFinder | None = None) -> None:
+        self._places, self._storage, self._find_image = places, storage, find_image
         self._ahead = ReadAhead(self._read_now, storage.num_threads)
 
     @property
     def names(self) -> tuple[str, ...]:
         """How messages call the images: `train-000000.tar: a.jpg`."""
-        return tuple(f"{shard}: {image.filename}" for shard, image in zip(self._shard_names, self._images, strict=True))
+        return tuple(place.name for place in self._places)
 
     @property
     def num_threads(self) -> int:
@@ -51,15 +68,16 @@ class ShardImages:
         return self._ahead.get(index)
 
     def num_bytes(self, index: int) -> int:
-        return self._images[index].num_bytes
+        return self._places[index].num_bytes
 
     def signature(self, index: int) -> Signature | None:
-        return self._storage.signature(self._shard_names[index])
+        return self._storage.signature(self._places[index].shard)
 
     def digest(self, index: int) -> bytes | None:
-        image, version = self._images[index], self._storage.version(self._shard_names[index])
+        place = self._places[index]
+        version = self._storage.version(place.shard)
         if version is not None:  # of these bytes and no others: nothing need be fetched
-            return hashlib.sha256(f"{image.sha256} {version} {image.offset}".encode()).digest()
+            return hashlib.sha256(f"{place.sha256} {version} {place.offset}".encode()).digest()
         try:
             return hashlib.sha256(self._read_now(index)).digest()
         except OSError:
@@ -69,11 +87,11 @@ class ShardImages:
         self._ahead.fetch(indices)
 
     def _read_now(self, index: int) -> bytes:
-        image, shard = self._images[index], self._shard_names[index]
+        place = self._places[index]
         if self._find_image is None:
-            return self._storage.read(shard, image.offset, image.num_bytes)
-        start = image.offset - HEADER_SIZE
-        return self._find_image(self._storage.read(shard, start, image.end - start), f"{shard}: {image.filename}")
+            return self._storage.read(place.shard, place.offset, place.num_bytes)
+        start = place.offset - HEADER_SIZE
+        return self._find_image(self._storage.read(place.shard, start, place.end - start), place.name)
 
 
 def load_shards(
@@ -94,7 +112,7 @@ def load_shards(
     storage = open_storage(url)
     index = parse_index(storage.read_all(INDEX_NAME), storage.place(INDEX_NAME))
     storage.open_shards(index.shards)
-    manifest = _manifest_of(index, ShardImages(index, storage, find_image))
+    manifest = _manifest_of(index, ShardImages(_places_of(index), storage, find_image))
     report = AuditReport(
         num_listed=len(manifest),
         num_images=len(manifest),
@@ -109,8 +127,17 @@ def load_shards(
     return manifest, report
 
 
+def _places_of(index: ShardIndex) -> list[ImagePlace]:
+    return [
+        ImagePlace(
+            image.filename, index.shards[image.shard].name, image.offset, image.num_bytes, image.end, image.sha256
+        )
+        for image in index.images
+    ]
+
+
 def _manifest_of(index: ShardIndex, images: ShardImages) -> Manifest:
-    entries: list[IndexedImage] = index.images
+    entries = index.images
     return Manifest(
         image_paths=images.names,
         filenames=tuple(image.filename for image in entries),
