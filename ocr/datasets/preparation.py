@@ -42,6 +42,7 @@ from ocr.datasets.image_files import ImageProblem, read_header
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.plan import letterbox
 from ocr.datasets.schemas import DatasetConfig
+from ocr.datasets.shards.index import INDEX_NAME
 from ocr.datasets.shards.writer import ShardWriter
 from ocr.datasets.splits import draw_if_synthetic
 from ocr.errors import InputError
@@ -123,7 +124,8 @@ class _Split:
     """Where images and annotations go; None: they stay where they are."""
     annotation_path: Path | None
     maps_dir: Path | None
-    shards_dir: Path | None
+    shards_dir: Path
+    """Where its shards are, or would be."""
 
 
 def prepare_data(config: PrepareConfig, run_dir: Path) -> dict[str, SplitReport]:
@@ -315,7 +317,7 @@ def _destined(
 ) -> _Split:
     """The split with the places its files go to; in place, images and annotations have none."""
     wants_maps = config.maps and name in SPLITS_WITH_MAPS
-    shards_dir = output / "shards" / name if config.shards else None
+    shards_dir = output / "shards" / name
     if is_in_place:
         maps_dir = source.maps_dir.resolve() if wants_maps else None
         return _Split(name, _source_of(source), manifest, audit, None, None, maps_dir, shards_dir)
@@ -339,15 +341,18 @@ def _prepare_split(split: _Split, config: PrepareConfig, num_workers: int) -> Sp
     usable = [_stays_inside(filename) for filename in manifest.filenames]
     images = maps = shards = None
     if split.image_dir is not None and split.annotation_path is not None:
-        outcomes = _write_images(split, split.image_dir, split.annotation_path, config.canonical, num_workers)
+        outcomes = _write_images(split, split.image_dir, split.annotation_path, config, num_workers)
         usable = [outcome.action != "failed" for outcome in outcomes]
         images = _files_report(split.image_dir, manifest.filenames, outcomes)
         document = annotations_of(manifest, np.flatnonzero(usable), canonical=config.canonical)
-        write_atomically(split.annotation_path, json.dumps(document, ensure_ascii=False).encode())
+        content = json.dumps(document, ensure_ascii=False).encode()
+        if not split.annotation_path.is_file() or split.annotation_path.read_bytes() != content:
+            _outdate_shards(split, config)
+        write_atomically(split.annotation_path, content)
     if split.maps_dir is not None:
         outcomes = _write_all_maps(manifest, np.flatnonzero(usable), split.maps_dir, config, num_workers, split.name)
         maps = _files_report(split.maps_dir, manifest.filenames, outcomes)
-    if split.shards_dir is not None:
+    if config.shards:
         shards = _write_shards(_loose(split, config), split.shards_dir, split.name, config.shard_size, num_workers)
     return SplitReport(
         source=split.source,
@@ -361,6 +366,16 @@ def _prepare_split(split: _Split, config: PrepareConfig, num_workers: int) -> Sp
         maps=maps,
         shards=shards,
     )
+
+
+def _outdate_shards(split: _Split, config: PrepareConfig) -> None:
+    """Removes the index of shards that no longer fit, or will not in a moment."""
+    index = split.shards_dir / INDEX_NAME
+    if index.is_file() and not config.shards:
+        log.warning(
+            "%s shards: of an earlier state, and not to be read any more; write them again with shards=true", split.name
+        )
+    index.unlink(missing_ok=True)
 
 
 def _loose(split: _Split, config: PrepareConfig) -> Manifest:
@@ -412,10 +427,10 @@ def _log_report(name: str, report: SplitReport) -> None:
 
 
 def _write_images(
-    split: _Split, image_dir: Path, annotation_path: Path, canonical: bool, num_workers: int
+    split: _Split, image_dir: Path, annotation_path: Path, config: PrepareConfig, num_workers: int
 ) -> list[Outcome]:
     """One outcome an image; those of an earlier run are kept where their source is what it was."""
-    manifest = split.manifest
+    manifest, canonical = split.manifest, config.canonical
 
     def write(index: int) -> Outcome:
         source, filename = Path(manifest.image_paths[index]), manifest.filenames[index]
@@ -426,6 +441,7 @@ def _write_images(
     due = [index for index, outcome in enumerate(outcomes) if outcome is None]
     if due:
         annotation_path.unlink(missing_ok=True)
+        _outdate_shards(split, config)
     written = iter(_in_threads(write, due, f"Writing images of {split.name}", num_workers))
     return [outcome or next(written) for outcome in outcomes]
 

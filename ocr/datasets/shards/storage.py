@@ -1,5 +1,6 @@
 """Where shards are: a local folder, or s3://bucket/prefix at any S3-compatible endpoint (AWS_ENDPOINT_URL)."""
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,9 +12,12 @@ from ocr.cache.signature import Signature, signature_of
 from ocr.datasets.shards.index import Shard
 from ocr.errors import InputError, StorageError
 
+log = logging.getLogger(__name__)
+
 S3_SCHEME = "s3://"
 NUM_CONNECTIONS = 16
 """Requests to S3 under way at a time, a process."""
+ATTEMPTS_AT_BODY = 3
 _TIMEOUTS = {"connect_timeout": 10, "read_timeout": 60}
 _ADVICE = (
     "write the shards with scripts/prepare_data.py shards=true output=FOLDER, and give that folder as dataset_base_path"
@@ -125,8 +129,7 @@ class S3Folder:
         return f"{S3_SCHEME}{self._bucket}/{self._key(name)}"
 
     def read_all(self, name: str) -> bytes:
-        with self._errors_of(name):
-            return self._connected().get_object(Bucket=self._bucket, Key=self._key(name))["Body"].read()
+        return self._content(name)
 
     def open_shards(self, shards: Sequence[Shard]) -> None:
         with ThreadPoolExecutor(NUM_CONNECTIONS) as pool:
@@ -137,14 +140,7 @@ class S3Folder:
     def read(self, name: str, start: int, num_bytes: int) -> bytes:
         if not num_bytes:
             return b""
-        wanted = {
-            "Bucket": self._bucket,
-            "Key": self._key(name),
-            "Range": f"bytes={start}-{start + num_bytes - 1}",
-            "IfMatch": self._etags[name],
-        }
-        with self._errors_of(name):
-            content = self._connected().get_object(**wanted)["Body"].read()
+        content = self._content(name, Range=f"bytes={start}-{start + num_bytes - 1}", IfMatch=self._etags[name])
         if len(content) != num_bytes:
             raise StorageError(
                 f"{self.place(name)}: {len(content)} bytes for a range of {num_bytes}; the endpoint does not serve ranges"
@@ -159,6 +155,19 @@ class S3Folder:
 
     def _key(self, name: str) -> str:
         return f"{self._prefix}/{name}" if self._prefix else name
+
+    def _content(self, name: str, **which: str) -> bytes:
+        """The body of one answer. boto3 repeats a request that fails, but not one whose answer breaks off."""
+        from botocore.exceptions import BotoCoreError
+
+        with self._errors_of(name):
+            for _ in range(ATTEMPTS_AT_BODY - 1):
+                body = self._connected().get_object(Bucket=self._bucket, Key=self._key(name), **which)["Body"]
+                try:
+                    return body.read()
+                except BotoCoreError as error:
+                    log.warning("%s: an answer broke off and is asked for again: %s", self.place(name), error)
+            return self._connected().get_object(Bucket=self._bucket, Key=self._key(name), **which)["Body"].read()
 
     def _head(self, name: str) -> dict[str, Any]:
         with self._errors_of(name):

@@ -6,6 +6,7 @@ import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -98,12 +99,21 @@ def aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
+@dataclass
+class Endpoint:
+    """What a test sees of the S3 endpoint."""
+
+    requests: list[str] = field(default_factory=list)
+    num_cuts: int = 0
+    """Answers to come that break off."""
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     timeout = 20
 
-    def __init__(self, root: Path, requests: list[str], *args) -> None:
-        self.root, self.requests = root, requests
+    def __init__(self, root: Path, endpoint: Endpoint, *args) -> None:
+        self.root, self.endpoint = root, endpoint
         super().__init__(*args)
 
     def do_HEAD(self) -> None:
@@ -113,7 +123,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.answer(with_body=True)
 
     def answer(self, *, with_body: bool) -> None:
-        self.requests.append(f"{self.command} {self.path} {self.headers.get('Range', '')}".strip())
+        self.endpoint.requests.append(f"{self.command} {self.path} {self.headers.get('Range', '')}".strip())
         path = self.root / self.path.lstrip("/").partition("?")[0]
         if not path.is_file():
             self.send(404, b"<Error><Code>NoSuchKey</Code><Message>gone</Message></Error>", {}, with_body)
@@ -135,25 +145,29 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in (headers | {"Content-Length": str(len(content))}).items():
             self.send_header(name, value)
         self.end_headers()
-        if with_body:
+        if with_body and self.endpoint.num_cuts:
+            self.endpoint.num_cuts -= 1
+            self.wfile.write(content[: len(content) // 2])
+            self.close_connection = True
+        elif with_body:
             self.wfile.write(content)
 
     def log_message(self, *args) -> None:
-        """Nothing: tests read `requests`."""
+        """Nothing: tests read `Endpoint.requests`."""
 
 
 @pytest.fixture
-def s3(aws: pytest.MonkeyPatch, copied_receipts: Path) -> Iterator[list[str]]:
-    """An S3 endpoint with `copied_receipts` as its only bucket, copied; the requests it gets. AWS_ENDPOINT_URL points to it."""
-    requests: list[str] = []
+def s3(aws: pytest.MonkeyPatch, copied_receipts: Path) -> Iterator[Endpoint]:
+    """An S3 endpoint that has `copied_receipts` as the bucket `copied`; AWS_ENDPOINT_URL points to it."""
+    endpoint = Endpoint()
     root = copied_receipts.parent
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, root, requests))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, root, endpoint))
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     aws.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
     try:
-        yield requests
+        yield endpoint
     finally:
         server.shutdown()
         server.server_close()

@@ -337,21 +337,31 @@ def s3_url(root: Path) -> str:
 def test_s3_gives_the_batches_of_the_loose_files_by_ranges(reader, copied_receipts, s3):
     manifest = load_shards(s3_url(copied_receipts), reader)[0]
     num_shards = len(list((copied_receipts / "shards/train").glob("*.tar")))
-    assert sorted(line.partition(" ")[0] for line in s3) == ["GET", *["HEAD"] * num_shards]  # no image yet
+    assert sorted(line.partition(" ")[0] for line in s3.requests) == ["GET", *["HEAD"] * num_shards]  # no image yet
     expected = list(loader_of(loose(copied_receipts), READERS[reader]))
-    del s3[:]
+    s3.requests.clear()
     loader = loader_of(manifest, READERS[reader], num_workers=2)
     assert_same_batches(list(loader), expected)
-    assert len(s3) == len(manifest)
-    assert all(line.startswith("GET") and "bytes=" in line for line in s3)
+    assert len(s3.requests) == len(manifest)
+    assert all(line.startswith("GET") and "bytes=" in line for line in s3.requests)
     loader.close()
+
+
+def test_an_answer_of_s3_that_breaks_off_is_asked_for_again(copied_receipts, s3, caplog):
+    manifest = load_shards(s3_url(copied_receipts))[0]
+    s3.num_cuts = 2
+    assert manifest.images.read(3) == loose(copied_receipts).images.read(3)
+    assert "an answer broke off and is asked for again" in caplog.text
+    s3.num_cuts = 3
+    with pytest.raises(StorageError, match=r"s3://copied/.*\.tar: http://127.*cannot be reached"):
+        manifest.images.read(3)
 
 
 def test_keys_of_s3_follow_index_and_object_without_a_read(copied_receipts, s3):
     url, shards = s3_url(copied_receipts), copied_receipts / "shards/train"
     before = digests_of(load_shards(url)[0].images)
     assert len(set(before)) == 14
-    assert not any("Range" in line or "bytes=" in line for line in s3)
+    assert not any("bytes=" in line for line in s3.requests)
     assert digests_of(load_shards(url)[0].images) == before
     tar, image = place_of(shards, 3)
     overwrite(tar, image["offset"] + 2000, b"\0\0\0\0")

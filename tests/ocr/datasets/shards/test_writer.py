@@ -213,6 +213,29 @@ def test_what_has_changed_is_written_anew_and_what_is_too_much_removed(drawn, tm
     assert not list(out.rglob("*.part"))
 
 
+def test_shards_that_no_longer_fit_are_not_left_to_be_read(drawn, tmp_path, prepare, caplog):
+    """The data set changes, and shards are not asked for the second time: the old ones lose their index."""
+    for change in ("annotations", "image"):
+        root, out = shutil.copytree(drawn, tmp_path / change), tmp_path / f"{change}_out"
+        prepare(root, out)
+        prepare(root, out, shards=False)
+        assert (out / "shards/train/index.json").is_file()
+        if change == "annotations":
+            document = json.loads((root / "jsons/train.json").read_text())
+            next(entry for entry in document["images"].values() if entry["words"])["words"].popitem()
+            (root / "jsons/train.json").write_text(json.dumps(document))
+        else:
+            image = root / "images/train" / loose(root, "train").filenames[0]
+            image.write_bytes(image.read_bytes() + b"\0")
+        caplog.clear()
+        prepare(root, out, shards=False)
+        assert not (out / "shards/train/index.json").exists()
+        assert (out / "shards/val/index.json").exists()
+        assert "train shards: of an earlier state" in caplog.text
+        prepare(root, out)
+        assert_same_manifest(load_shards(str(out / "shards/train"))[0], loose(out, "train"))
+
+
 def test_while_shards_change_there_is_no_index(tmp_path):
     manifest = png_manifest(tmp_path / "images", 2)
     write_all(ShardWriter(manifest, tmp_path / "out", "val", 10**6))
