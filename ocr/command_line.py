@@ -37,7 +37,7 @@ def prepare() -> None:
     OmegaConf.register_new_resolver("first_existing", _first_existing, replace=True)
     for message in NOT_FOR_USERS:
         warnings.filterwarnings("ignore", message=message)
-    for name in ("lightning.pytorch", "lightning.fabric", "timm"):
+    for name in ("lightning.pytorch", "lightning.fabric", "timm", "botocore"):
         logging.getLogger(name).setLevel(logging.WARNING)
     # Post-processing runs in threads of its own: OpenCV's cost 45 % more processor time there and save none.
     cv2.setNumThreads(1)

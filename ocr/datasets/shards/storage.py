@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import Any, Protocol
 
 from ocr.cache.signature import Signature, signature_of
@@ -124,6 +125,7 @@ class S3Folder:
         self._etags: dict[str, str] = {}
         self._client: Any = None
         self._client_process = 0
+        self._connecting = Lock()
 
     def place(self, name: str) -> str:
         return f"{S3_SCHEME}{self._bucket}/{self._key(name)}"
@@ -175,13 +177,14 @@ class S3Folder:
 
     def _connected(self) -> Any:
         """The client of this process: connections cannot be shared with a forked one."""
-        if self._client is None or self._client_process != os.getpid():
-            import boto3
-            from botocore.config import Config
+        with self._connecting:
+            if self._client is None or self._client_process != os.getpid():
+                import boto3
+                from botocore.config import Config
 
-            settings = Config(max_pool_connections=NUM_CONNECTIONS, **_TIMEOUTS)
-            self._client, self._client_process = boto3.session.Session().client("s3", config=settings), os.getpid()
-        return self._client
+                settings = Config(max_pool_connections=NUM_CONNECTIONS, **_TIMEOUTS)
+                self._client, self._client_process = boto3.session.Session().client("s3", config=settings), os.getpid()
+            return self._client
 
     @contextmanager
     def _errors_of(self, name: str) -> Iterator[None]:
