@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator, Sequence
 
+import cv2
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
@@ -61,6 +62,8 @@ class TorchLoader:
         self._loader = None
 
     def _build(self) -> "DataLoader[_Rendered]":
+        # A process that is forked while OpenCV's threads hold their lock waits for it for ever: seen once in 500 forks.
+        cv2.setNumThreads(1)
         return DataLoader(
             _RenderedSamples(self.dataset),
             batch_sampler=self._sampler,  # type: ignore[arg-type]  # planned samples take the place of indices

@@ -156,13 +156,17 @@ class _Handler(BaseHTTPRequestHandler):
         """Nothing: tests read `Endpoint.requests`."""
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128  # of 5, connections of two workers' threads are dropped, and each waits for seconds
+
+
 @pytest.fixture
 def s3(aws: pytest.MonkeyPatch, copied_receipts: Path) -> Iterator[Endpoint]:
     """An S3 endpoint that has `copied_receipts` as the bucket `copied`; AWS_ENDPOINT_URL points to it."""
     endpoint = Endpoint()
     root = copied_receipts.parent
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, root, endpoint))
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), partial(_Handler, root, endpoint))
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     aws.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
