@@ -218,7 +218,10 @@ class DaliLoader:
         """DALI's words on why a file, or its content in memory, cannot be read and decoded; None if it can."""
         if self._kept is not None and self._kept.decoded(index) is not None:
             return None
-        content = self._kept.encoded(index) if self._kept is not None else None
+        try:
+            content = self._kept.encoded(index) if self._kept is not None else None
+        except OSError as error:
+            return str(error)
         given = self._path_bytes(index) if content is None else content
         pipeline = decode_pipeline(
             next_batch=lambda: ([given],),
@@ -250,7 +253,7 @@ class DaliLoader:
     def _arrays(self, samples: Sequence[PlannedSample]) -> _FedArrays:
         if self._kept is None:
             return (self._planned_arrays(samples),)
-        contents = [self._kept.encoded(s.index) for s in samples]
+        contents = [self._content(self._kept, s.index) for s in samples]
         pixels = [self._kept.decoded(s.index) for s in samples]
         kept: tuple[steps.Arrays, ...] = (
             [_NO_CONTENT if content is None else content for content in contents],
@@ -261,6 +264,12 @@ class DaliLoader:
         if self._kept.device.type == "cpu":  # for a torch tensor on the CPU too DALI asks CUDA for a stream
             return self._planned_arrays(samples), kept, ([image.numpy() for image in fed_pixels],)
         return self._planned_arrays(samples), kept, (fed_pixels,)
+
+    def _content(self, kept: KeptImages, index: int) -> np.ndarray | None:
+        try:
+            return kept.encoded(index)
+        except OSError:  # told by `_decode_failure`, once DALI has failed on this batch
+            return _NO_CONTENT
 
     def _planned_arrays(self, samples: Sequence[PlannedSample]) -> tuple[steps.Arrays, ...]:
         fields: list[steps.Arrays] = [
@@ -288,7 +297,9 @@ class _PlanSource:
 
     def __init__(self, arrays: Callable[[Sequence[PlannedSample]], _FedArrays], num_sources: int) -> None:
         self._arrays = arrays
-        self._under_way: deque[tuple[PlannedSample, ...]] = deque()
+        self._under_way: deque[tuple[tuple[PlannedSample, ...], _FedArrays]] = deque()
+        self._handed_out: _FedArrays = ()
+        """Of the batch that DALI has handed out last: it was given no copies."""
         self._fed: tuple[Iterator[_FedArrays], ...] = (iter(()),) * num_sources
 
     def start(self, batches: Iterator[Sequence[PlannedSample]]) -> None:
@@ -310,9 +321,11 @@ class _PlanSource:
 
     def pop(self) -> tuple[PlannedSample, ...]:
         """The samples of the batch that DALI has just handed out."""
-        return self._under_way.popleft()
+        samples, self._handed_out = self._under_way.popleft()
+        return samples
 
     def _under_way_arrays(self, batch: Sequence[PlannedSample]) -> _FedArrays:
         samples = tuple(batch)
-        self._under_way.append(samples)
-        return self._arrays(samples)
+        arrays = self._arrays(samples)
+        self._under_way.append((samples, arrays))
+        return arrays

@@ -44,7 +44,7 @@ class KeptImages(Protocol):
     """Where decoded images are."""
 
     def encoded(self, index: int) -> npt.NDArray[np.uint8] | None:
-        """(n,) content of the file."""
+        """(n,) content of the file. Raises OSError where it cannot be read."""
 
     def decoded(self, index: int) -> torch.Tensor | None:
         """(H, W, 3) uint8 RGB, upright, contiguous, on `device`. Never written again, so it may be read at any later time."""

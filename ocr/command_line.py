@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from dali_pipelines.config import Section
 from ocr.cache.split import CacheError
 from ocr.config import EvaluateConfig, PredictConfig, PrepareConfig, TrainConfig
-from ocr.errors import InputError
+from ocr.errors import InputError, StorageError
 
 NOT_FOR_USERS = (
     "Experiment logs directory",  # the run's folder holds config.yaml already
@@ -42,7 +42,7 @@ def prepare(*schemas: tuple[str, type[Section]]) -> None:
     OmegaConf.register_new_resolver("first_existing", _first_existing, replace=True)
     for message in NOT_FOR_USERS:
         warnings.filterwarnings("ignore", message=message)
-    for name in ("lightning.pytorch", "lightning.fabric", "timm"):
+    for name in ("lightning.pytorch", "lightning.fabric", "timm", "botocore"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
@@ -51,7 +51,7 @@ def plain_errors() -> Iterator[None]:
     """Ends the program with the message alone where the input is at fault."""
     try:
         yield
-    except (InputError, CacheError, FileNotFoundError, FileExistsError) as error:
+    except (InputError, StorageError, CacheError, FileNotFoundError, FileExistsError) as error:
         raise SystemExit(f"{type(error).__name__}: {error}") from None
 
 

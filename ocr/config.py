@@ -15,7 +15,7 @@ trainer, logger, and everything else: here
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
-from pydantic import ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic import ByteSize, ConfigDict, Field, ValidationError, create_model, model_validator
 
 from dali_pipelines.config import PipelineConfig, Section
 from ocr.datasets.loader import DataLoaderConfig
@@ -32,7 +32,7 @@ NOT_SET = "???"
 """OmegaConf's mark for a value that must be given."""
 
 Device = Literal["auto", "cpu", "gpu"]
-LoaderName = Literal["dali", "torch"]
+LoaderName = Literal["dali", "torch", "webdataset"]
 
 
 class DatasetEntry(Section):
@@ -152,7 +152,8 @@ class TrainConfig(DataSection):
     device: Device = "auto"
     """auto: a GPU where there is one."""
     loader: LoaderName = "dali"
-    """dali reads, decodes and augments on the device; torch is the plain baseline with the same samples."""
+    """dali reads, decodes and augments on the device; torch is the plain baseline with the same samples; webdataset takes them from
+    the tar shards of each split (`shards`), through either (dataloader.shard_reader)."""
     metric: Literal["icdar", "cleval"] = "icdar"
     """What val/hmean is and the best checkpoint is chosen by: IoU above 0.5 (ICDAR), or characters found (CLEval)."""
     resume: str | None = None
@@ -166,6 +167,13 @@ class TrainConfig(DataSection):
     postprocess: PostprocessConfig = PostprocessConfig()
     trainer: TrainerConfig = TrainerConfig()
     logger: LoggerConfig = LoggerConfig()
+
+    @property
+    def engine(self) -> Literal["dali", "torch"]:
+        """What executes the plan: DALI, or PyTorch's workers."""
+        if self.loader != "webdataset":
+            return self.loader
+        return "dali" if self.dataloader.shard_reader == "dali" else "torch"
 
     @model_validator(mode="after")
     def _full_precision_needs_float32_images(self) -> "TrainConfig":
@@ -240,6 +248,10 @@ class PrepareConfig(DataSection):
     """Turn images upright as their EXIF says, and their annotations with them; false: keep both as they are stored."""
     maps: bool = True
     """Write the target maps of val and test, for load_maps=true. They depend on pipeline.image_size and on targets."""
+    shards: bool = False
+    """Write the images as tar shards too, with their annotations and index, for loader=webdataset."""
+    shard_size: ByteSize = Field(default=ByteSize(256_000_000), gt=0)
+    """Bytes a shard should have, as 256MB; it ends with the image that reaches them."""
     on_bad_sample: Literal["error", "skip"] | None = None
     """What the audit does with bad input, for all splits; null: as each split's on_bad_sample says."""
     num_workers: int | None = Field(default=None, ge=1)

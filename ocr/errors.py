@@ -3,3 +3,8 @@
 
 class InputError(ValueError):
     """A setting or a file that cannot be used; the message says where, what was found and what to do."""
+
+
+class StorageError(Exception):
+    """Where the data is cannot be read at all. Ends a run, where one bad file (OSError, ValueError) costs its place only: so
+    it is neither of these."""

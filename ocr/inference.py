@@ -33,7 +33,7 @@ def evaluate(config: EvaluateConfig, run_dir: Path) -> dict[str, Any]:
     source = _data_of(config, settings)
     draw_if_synthetic(source)
     split_config = source.datasets.split(config.split)
-    if split_config.annotation_path is None:
+    if split_config.annotation_path is None and settings.loader != "webdataset":
         raise InputError(
             f"datasets.{config.split}_dataset.config.annotation_path is not set; nothing to evaluate against"
         )
@@ -70,6 +70,8 @@ def predict(config: PredictConfig, run_dir: Path) -> Path:
     folder = config.images
     if folder == NOT_SET:
         folder = config.datasets.split("predict").image_path
+    if config.loader == "webdataset":
+        raise InputError("predict.py finds text in a folder of images; take loader=dali or torch")
     output = run_dir if config.output == NOT_SET else Path(config.output)
     if output.resolve().is_relative_to(Path(folder).resolve()):
         raise InputError(
@@ -77,6 +79,8 @@ def predict(config: PredictConfig, run_dir: Path) -> Path:
         )
     log.info("writing to %s", output)
     settings, model = _restore(config)
+    if settings.loader == "webdataset":  # of the training
+        settings = settings.model_copy(update={"loader": settings.engine})
     template = config.datasets.predict_dataset.config
     split_config = template.model_copy(update={"image_path": folder, "annotation_path": None})
     dataset = build_dataset(_for_one_pass(split_config), settings, training=False)
@@ -149,5 +153,5 @@ def _trainer(
     )
     # Targets only so that entries of the disk tier are those of a training run.
     val_targets = settings.trainer.val_loss and dataset.config.cache_config.directory is not None
-    data = DBNetDataModule(None, dataset, settings.dataloader, loader=settings.loader, val_targets=val_targets)
+    data = DBNetDataModule(None, dataset, settings.dataloader, loader=settings.engine, val_targets=val_targets)
     return trainer, data

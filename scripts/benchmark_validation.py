@@ -210,7 +210,7 @@ def _loader(
         tiers = plan_tiers(layout, len(dataset), batch_size, cache, device, FreeMemory.measured(device))
     return BatchLoader(
         dataset,
-        loader=config.loader,
+        loader=config.engine,
         batch_size=batch_size,
         num_workers=config.dataloader.num_workers,
         device=device,
@@ -255,7 +255,7 @@ def _validate_in_two_processes(
     dataset.config = dataset.config.model_copy(update={"cache_config": cache})
     passes = []
     for _ in range(2):
-        data = DBNetDataModule(None, dataset, config.dataloader, loader=config.loader, val_targets=True)
+        data = DBNetDataModule(None, dataset, config.dataloader, loader=config.engine, val_targets=True)
         (scores,) = _trainer(torch.device("cpu"), precision, num_processes=2).validate(
             module.cpu(), datamodule=data, verbose=False
         )

@@ -99,8 +99,7 @@ def _whole_batches(num_fitting: int, num_wanted: int, batch_size: int) -> int:
 
 def file_bytes(manifest: Manifest, indices: Sequence[int]) -> int:
     """Of the files of these images; those that are gone are reported when they are read."""
-    paths = (Path(manifest.image_paths[index]) for index in indices)
-    return sum(path.stat().st_size for path in paths if path.is_file())
+    return sum(manifest.images.num_bytes(index) for index in indices)
 
 
 def decoded_bytes(manifest: Manifest, indices: Sequence[int]) -> int:

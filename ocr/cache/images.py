@@ -10,7 +10,6 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +17,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from ocr.cache.signature import Signature, signature_of
+from ocr.cache.signature import Signature
 from ocr.datasets.image import decode_upright
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.schemas import DatasetConfig
@@ -218,7 +217,7 @@ def keep_images(
     does_preload = config.preload_images and cache.cache_images
     does_predecode = does_preload and cache.image_format == "decoded"
     order = range(len(manifest)) if indices is None else indices
-    signatures = {index: signature_of(manifest.image_paths[index]) for index in order}  # before anything is read
+    signatures = {index: manifest.images.signature(index) for index in order}  # before anything is read
     files = preload_files(manifest, ram_budget, order) if does_preload and not does_predecode else None
     if not does_predecode and not cache.cache_decoded_images:
         return None if files is None else ImageCache(manifest.image_paths, files, None, signatures)
@@ -240,12 +239,12 @@ def keep_images(
 
 def preload_files(manifest: Manifest, budget: int, indices: Sequence[int]) -> dict[int, Content]:
     """The content of the images' files, in RAM: of as many of `indices` as fit into `budget` bytes."""
-    sizes = [_file_size(manifest.image_paths[index]) for index in indices]
+    sizes = [manifest.images.num_bytes(index) for index in indices]
     num_places = int(np.searchsorted(np.cumsum(sizes), budget, side="right"))
     files: dict[int, Content] = {}
 
     def read(index: int) -> None:
-        files[index] = np.frombuffer(Path(manifest.image_paths[index]).read_bytes(), np.uint8)
+        files[index] = np.frombuffer(manifest.images.read(index), np.uint8)
 
     _for_each(read, indices[:num_places], manifest)
     _log_preload(len(files), len(indices), _num_bytes(files), torch.device("cpu"))
@@ -259,7 +258,7 @@ def preload_pixels(pixels: DecodedImages, manifest: Manifest, indices: Sequence[
     """
 
     def decode(index: int) -> None:
-        content = Path(manifest.image_paths[index]).read_bytes()
+        content = manifest.images.read(index)
         upright = decode_upright(content, int(manifest.orientations[index]), use_turbojpeg)
         pixels.keep(index, torch.from_numpy(np.require(upright, requirements="W")))
 
@@ -276,7 +275,8 @@ def _for_each(load: Callable[[int], None], indices: Sequence[int], manifest: Man
         except (OSError, ValueError) as error:
             log.warning("%s: not preloaded: %s", manifest.image_paths[index], error)
 
-    with ThreadPoolExecutor(min(len(os.sched_getaffinity(0)), 8)) as pool:
+    num_threads = max(min(len(os.sched_getaffinity(0)), 8), manifest.images.num_threads)
+    with ThreadPoolExecutor(num_threads) as pool:
         for _ in track(
             pool.map(attempt, indices),
             "Preloading images",
@@ -299,14 +299,6 @@ def _name_of(device: torch.device) -> str:
 
 def _num_bytes(files: Mapping[int, Content]) -> int:
     return sum(content.nbytes for content in files.values())
-
-
-def _file_size(path: str) -> int:
-    """Bytes; 0 of a file that is gone, which reading it will report."""
-    try:
-        return os.stat(path).st_size
-    except OSError:
-        return 0
 
 
 def _shared_bytes(count: int) -> Content:

@@ -21,7 +21,8 @@ import ocr
 from dali_pipelines.config import PipelineConfig
 from dali_pipelines.source import PlannedSample
 from ocr.cache.entry import EntryLayout
-from ocr.cache.signature import Signature, signature_of
+from ocr.cache.signature import Signature
+from ocr.datasets.image_source import ImageSource
 from ocr.datasets.manifest import Manifest
 from ocr.environment import digest_of_sources, package_versions
 from ocr.targets import TargetConfig
@@ -72,22 +73,26 @@ def entry_key(recipe: bytes, sample: bytes, image: bytes) -> bytes:
 
 
 class ImageDigests:
-    """SHA-256 of files' bytes, computed again when a file's size, inode, or time of modification or change differs.
+    """Digests of images' bytes, computed again when a file's size, inode, or time of modification or change differs.
 
     The time of change (ctime) cannot be set back, so a file rewritten with its old size and old mtime is noticed too.
+
+    Args:
+        images: of the split.
+        indices: the image of each place that is asked for.
     """
 
-    def __init__(self, paths: Sequence[str]) -> None:
-        self._paths = paths
-        self._signatures: list[Signature | None] = [None] * len(paths)
-        self._digests: list[bytes | None] = [None] * len(paths)
+    def __init__(self, images: ImageSource, indices: Sequence[int]) -> None:
+        self._images, self._indices = images, indices
+        self._signatures: list[Signature | None] = [None] * len(indices)
+        self._digests: list[bytes | None] = [None] * len(indices)
 
     def refresh(self) -> None:
         """Looks at all files, and reads those that are new or changed."""
-        signatures = [signature_of(path) for path in self._paths]
+        signatures = [self._images.signature(index) for index in self._indices]
         changed = [place for place, signature in enumerate(signatures) if signature != self._signatures[place]]
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing lets go of the GIL
-            digests = list(pool.map(lambda place: _digest_of_file(self._paths[place]), changed))
+            digests = list(pool.map(lambda place: self._images.digest(self._indices[place]), changed))
         for place, digest in zip(changed, digests, strict=True):
             self._signatures[place], self._digests[place] = signatures[place], digest
 
@@ -101,11 +106,4 @@ class ImageDigests:
 
     def is_unchanged(self, place: int) -> bool:
         """Whether the file is still the one that was read at the last `refresh`."""
-        return signature_of(self._paths[place]) == self._signatures[place]
-
-
-def _digest_of_file(path: str) -> bytes | None:
-    try:
-        return hashlib.sha256(Path(path).read_bytes()).digest()
-    except OSError:
-        return None
+        return self._images.signature(self._indices[place]) == self._signatures[place]

@@ -93,7 +93,7 @@ class CachedSplit:
         self._entries = [range(start, stop) for start, stop in pairwise(starts)]
         self._samples = [sample for samples in self._steps for sample in samples]
         self._sample_digests = [sample_digest(manifest, sample) for sample in self._samples]
-        self._digests = ImageDigests([manifest.image_paths[sample.index] for sample in self._samples])
+        self._digests = ImageDigests(manifest.images, [sample.index for sample in self._samples])
         self._images, self._images_again = images, images_again
         self._make_targets, self._on_signatures = make_targets, on_signatures
         self._verify, self._std, self._seed = verify, std, seed

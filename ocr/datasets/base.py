@@ -159,6 +159,17 @@ class ValidatedOCRDataset(Dataset[dict[str, Any]]):
             self.epoch,
         )
 
+    def expect(self, indices: Sequence[int]) -> None:
+        """These images will be loaded next: those that are far away may be fetched together."""
+        kept = self.kept_images
+        self.manifest.images.expect(
+            [
+                index
+                for index in indices
+                if kept is None or (kept.encoded(index) is None and kept.decoded(index) is None)
+            ]
+        )
+
     def load_image(self, index: int) -> ImageData:
         """The decoded, upright image; pixels that are kept in memory are not to be modified."""
         manifest = self.manifest
@@ -176,7 +187,7 @@ class ValidatedOCRDataset(Dataset[dict[str, Any]]):
         path, orientation = self.manifest.image_paths[index], int(self.manifest.orientations[index])
         content = None if self.kept_images is None else self.kept_images.encoded(index)
         try:
-            encoded = Path(path).read_bytes() if content is None else content.tobytes()
+            encoded = self.manifest.images.read(index) if content is None else content.tobytes()
             return decode_upright(encoded, orientation, self.config.image_loading_config.use_turbojpeg)
         except (OSError, ValueError) as error:
             raise type(error)(f"{path}: cannot be read or decoded: {error}") from error

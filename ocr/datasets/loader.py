@@ -27,6 +27,8 @@ from ocr.cache.statistics import CacheSizes, CacheStatistics
 from ocr.cache.store import TensorStore
 from ocr.datasets.base import ValidatedOCRDataset, polygons_for_training
 from ocr.datasets.plan import EpochPlan
+from ocr.datasets.shards.images import ShardImages, ShardReader
+from ocr.datasets.shards.loader import ShardLoader
 from ocr.datasets.torch_loader import TorchLoader
 from ocr.polygons import PolygonBatch
 from ocr.targets import TargetMaps
@@ -40,7 +42,10 @@ class DataLoaderConfig(Section):
     eval_batch_size: int = Field(default=4, ge=1)
     """Validation, test and prediction images a step on each rank."""
     num_workers: int = Field(default=2, ge=0)
-    """Worker processes of loader=torch; loader=dali has threads (pipeline.num_threads)."""
+    """Worker processes of loader=torch and shard_reader=webdataset; DALI has threads (pipeline.num_threads)."""
+    shard_reader: ShardReader = "dali"
+    """Who reads the tar shards of loader=webdataset: DALI, or the package webdataset (uv sync --extra webdataset) in worker
+    processes as of loader=torch."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,7 @@ class BatchLoader:
     samples the next one sees. Time the consumer spent waiting is summed in `wait_seconds`.
 
     Args:
+        loader: who executes the plan: DALI, or PyTorch's workers. Where the images are, the data set's manifest knows.
         with_targets: make target maps too.
         tiers: where finished tensors are kept (ocr/cache); None: they are made in each epoch.
     """
@@ -189,7 +195,7 @@ class BatchLoader:
 
     def fill_cache(self) -> None:
         """Makes all entries of the tensor cache now, with a progress bar."""
-        for _ in track(self, f"Normalising {self.dataset.config.image_path}", disable=not sys.stderr.isatty()):
+        for _ in track(self, f"Normalising {len(self.dataset)} images", disable=not sys.stderr.isatty()):
             pass
 
     def close(self) -> None:
@@ -271,19 +277,21 @@ class BatchLoader:
         return maps
 
     def _image_loader(self) -> ImageLoader:
-        dataset = self.dataset
+        dataset, images = self.dataset, self.dataset.manifest.images
         loader: ImageLoader
         if self._loader == "dali":
-            loader = DaliLoader(
-                dataset.manifest.image_paths,
-                dataset.transform.config,
-                training=dataset.transform.training,
-                batch_size=self.batch_size,
-                device=self.device,
-                skip_failures=self._skip_failures,
-                kept=dataset.kept_images,
-                levels=self._levels,
-            )
+            settings: dict[str, Any] = {
+                "training": dataset.transform.training,
+                "batch_size": self.batch_size,
+                "device": self.device,
+                "skip_failures": self._skip_failures,
+                "kept": dataset.kept_images,
+                "levels": self._levels,
+            }
+            if isinstance(images, ShardImages):
+                loader = ShardLoader(images, dataset.transform.config, **settings)
+            else:
+                loader = DaliLoader(dataset.manifest.image_paths, dataset.transform.config, **settings)
         else:
             loader = TorchLoader(
                 dataset,

@@ -1,10 +1,12 @@
 """The checked annotations of one split: flat arrays that the plan, the pipeline and the metric index."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
+from ocr.datasets.image_source import ImageFiles, ImageSource
 from ocr.polygons import PolygonBatch
 
 
@@ -13,7 +15,7 @@ class Manifest:
     """Checked annotations of the N usable images of one split, in the order of the annotation file."""
 
     image_paths: tuple[str, ...]
-    """Absolute."""
+    """Absolute; of an image in a shard what messages call it, `train-000000.tar: a.jpg`."""
     filenames: tuple[str, ...]
     """As in the annotations, or relative to the image folder: the key in predictions.json."""
     sample_ids: npt.NDArray[np.int64]
@@ -26,10 +28,17 @@ class Manifest:
     """In the original (upright) frame."""
     num_listed: int
     """Images before any was skipped."""
+    source: ImageSource | None = None
+    """Where the images are read; None: files of `image_paths`."""
 
     def __len__(self) -> int:
         """Number of usable images."""
         return len(self.image_paths)
+
+    @cached_property
+    def images(self) -> ImageSource:
+        """The content of the image files, wherever they are."""
+        return self.source or ImageFiles(self.image_paths)
 
     @property
     def original_sizes(self) -> npt.NDArray[np.int32]:

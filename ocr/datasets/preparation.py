@@ -5,9 +5,11 @@
     <output>/images/{train,test}/               images, upright unless canonical=false
     <output>/images_val_canonical/              those of val; images/val/ with canonical=false
     <output>/<folder of the images>_maps/       target maps of val and test
+    <output>/shards/{train,val,test}/           images and annotations once more as tar shards, with shards=true
 
 The annotations of a split are written last, and removed before its images change: what an interrupted run leaves behind has
-no annotations that do not fit. With `output` equal to the data set's own folder only maps are added, beside its images.
+no annotations that do not fit; likewise the index of shards. With `output` equal to the data set's own folder only maps are
+added, beside its images, and shards.
 """
 
 import fcntl
@@ -34,15 +36,16 @@ from ocr.atomic_write import write_atomically
 from ocr.config import NOT_SET, PrepareConfig
 from ocr.datasets.audit import AuditReport, BadDataError
 from ocr.datasets.base import load_manifest, move_polygons
+from ocr.datasets.formats.upstage import annotations_of
 from ocr.datasets.image import decode_upright
 from ocr.datasets.image_files import ImageProblem, read_header
 from ocr.datasets.manifest import Manifest
-from ocr.datasets.orientation import stored_from_original
 from ocr.datasets.plan import letterbox
 from ocr.datasets.schemas import DatasetConfig
+from ocr.datasets.shards.index import INDEX_NAME
+from ocr.datasets.shards.writer import ShardWriter
 from ocr.datasets.splits import draw_if_synthetic
 from ocr.errors import InputError
-from ocr.polygons import PolygonBatch
 from ocr.targets import make_targets
 from ocr.targets.offline import UnfitMaps, check_maps, maps_file, maps_key, write_maps
 
@@ -65,7 +68,8 @@ class Outcome:
     """What became of one file."""
 
     action: Action
-    """copied byte for byte; turned without loss (PNG); encoded anew (JPEG); kept from an earlier run; made (maps); failed."""
+    """copied byte for byte; turned without loss (PNG); encoded anew (JPEG); kept from an earlier run; made (maps,
+    shards); failed."""
     num_bytes: int = 0
     """Written."""
     reason: str | None = None
@@ -105,6 +109,7 @@ class SplitReport:
     """The JSON file written."""
     images: FilesReport | None
     maps: FilesReport | None
+    shards: FilesReport | None
 
 
 @dataclass(frozen=True)
@@ -119,6 +124,8 @@ class _Split:
     """Where images and annotations go; None: they stay where they are."""
     annotation_path: Path | None
     maps_dir: Path | None
+    shards_dir: Path
+    """Where its shards are, or would be."""
 
 
 def prepare_data(config: PrepareConfig, run_dir: Path) -> dict[str, SplitReport]:
@@ -134,9 +141,7 @@ def prepare_data(config: PrepareConfig, run_dir: Path) -> dict[str, SplitReport]
     sources = {name: config.datasets.split(name) for name in _split_names(config)}
     output, is_in_place = _checked_output(config, sources)
     audited = _audit_all(sources, config, run_dir)
-    splits = [
-        _destined(name, sources[name], *audited[name], config, None if is_in_place else output) for name in sources
-    ]
+    splits = [_destined(name, sources[name], *audited[name], config, output, is_in_place) for name in sources]
     num_workers = config.num_workers or len(os.sched_getaffinity(0))
     try:
         with _claimed(output):
@@ -186,10 +191,11 @@ def _checked_output(config: PrepareConfig, sources: dict[str, DatasetConfig]) ->
     """
     output = Path(config.output).resolve()
     if config.dataset_base_path != NOT_SET and output == Path(config.dataset_base_path).resolve():
-        if config.canonical or not config.maps:
+        if config.canonical or not (config.maps or config.shards):
             raise InputError(
                 f"output={config.output} is the data set itself, whose images and annotations are never changed; set "
-                "canonical=false maps=true to add the target maps beside its images, or choose another folder"
+                "canonical=false maps=true to add the target maps beside its images (shards=true: shards), or choose another "
+                "folder"
             )
         return output, True
     for source in sources.values():
@@ -301,13 +307,20 @@ def _source_of(source: DatasetConfig) -> dict[str, str]:
 
 
 def _destined(
-    name: str, source: DatasetConfig, manifest: Manifest, audit: AuditReport, config: PrepareConfig, output: Path | None
+    name: str,
+    source: DatasetConfig,
+    manifest: Manifest,
+    audit: AuditReport,
+    config: PrepareConfig,
+    output: Path,
+    is_in_place: bool,
 ) -> _Split:
-    """The split with the places its files go to; output: None for the data set's own folder."""
+    """The split with the places its files go to; in place, images and annotations have none."""
     wants_maps = config.maps and name in SPLITS_WITH_MAPS
-    if output is None:
+    shards_dir = output / "shards" / name
+    if is_in_place:
         maps_dir = source.maps_dir.resolve() if wants_maps else None
-        return _Split(name, _source_of(source), manifest, audit, None, None, maps_dir)
+        return _Split(name, _source_of(source), manifest, audit, None, None, maps_dir, shards_dir)
     is_canonical_val = name == "val" and config.canonical
     image_dir = output / ("images_val_canonical" if is_canonical_val else f"images/{name}")
     written = DatasetConfig(image_path=str(image_dir))
@@ -319,22 +332,28 @@ def _destined(
         image_dir=image_dir,
         annotation_path=output / "jsons" / f"{name}.json",
         maps_dir=written.maps_dir if wants_maps else None,
+        shards_dir=shards_dir,
     )
 
 
 def _prepare_split(split: _Split, config: PrepareConfig, num_workers: int) -> SplitReport:
     manifest = split.manifest
     usable = [_stays_inside(filename) for filename in manifest.filenames]
-    images = maps = None
+    images = maps = shards = None
     if split.image_dir is not None and split.annotation_path is not None:
-        outcomes = _write_images(split, split.image_dir, split.annotation_path, config.canonical, num_workers)
+        outcomes = _write_images(split, split.image_dir, split.annotation_path, config, num_workers)
         usable = [outcome.action != "failed" for outcome in outcomes]
-        images = _files_report(split.image_dir, manifest, outcomes)
+        images = _files_report(split.image_dir, manifest.filenames, outcomes)
         document = annotations_of(manifest, np.flatnonzero(usable), canonical=config.canonical)
-        write_atomically(split.annotation_path, json.dumps(document, ensure_ascii=False).encode())
+        content = json.dumps(document, ensure_ascii=False).encode()
+        if not split.annotation_path.is_file() or split.annotation_path.read_bytes() != content:
+            _outdate_shards(split, config)
+        write_atomically(split.annotation_path, content)
     if split.maps_dir is not None:
         outcomes = _write_all_maps(manifest, np.flatnonzero(usable), split.maps_dir, config, num_workers, split.name)
-        maps = _files_report(split.maps_dir, manifest, outcomes)
+        maps = _files_report(split.maps_dir, manifest.filenames, outcomes)
+    if config.shards:
+        shards = _write_shards(_loose(split, config), split.shards_dir, split.name, config.shard_size, num_workers)
     return SplitReport(
         source=split.source,
         num_listed=manifest.num_listed,
@@ -345,13 +364,49 @@ def _prepare_split(split: _Split, config: PrepareConfig, num_workers: int) -> Sp
         annotations=str(split.annotation_path) if split.annotation_path is not None else None,
         images=images,
         maps=maps,
+        shards=shards,
     )
 
 
-def _files_report(folder: Path, manifest: Manifest, outcomes: Sequence[Outcome]) -> FilesReport:
+def _outdate_shards(split: _Split, config: PrepareConfig) -> None:
+    """Removes the index of shards that no longer fit, or will not in a moment."""
+    index = split.shards_dir / INDEX_NAME
+    if index.is_file() and not config.shards:
+        log.warning(
+            "%s shards: of an earlier state, and not to be read any more; write them again with shards=true", split.name
+        )
+    index.unlink(missing_ok=True)
+
+
+def _loose(split: _Split, config: PrepareConfig) -> Manifest:
+    """The split as loaders of loose files find it once it is written, so that its shards hold just the same."""
+    if split.image_dir is None:
+        return split.manifest
+    written = DatasetConfig(
+        image_path=str(split.image_dir),
+        annotation_path=str(split.annotation_path),
+        image_extensions=tuple({Path(filename).suffix.lower() for filename in split.manifest.filenames}),
+        check_pixels=False,
+    )
+    return load_manifest(written, max_megapixels=config.pipeline.max_megapixels)[0]
+
+
+def _write_shards(manifest: Manifest, folder: Path, name: str, shard_size: int, num_workers: int) -> FilesReport:
+    writer = ShardWriter(manifest, folder, name, shard_size)
+
+    def write(number: int) -> Outcome:
+        num_bytes = writer.write(number)
+        return Outcome("kept") if num_bytes is None else Outcome("made", num_bytes)
+
+    outcomes = _in_threads(write, range(len(writer)), f"Writing shards of {name}", num_workers)
+    writer.finish()
+    return _files_report(folder, writer.names, outcomes)
+
+
+def _files_report(folder: Path, names: Sequence[str], outcomes: Sequence[Outcome]) -> FilesReport:
     failed = {
         filename: outcome.reason
-        for filename, outcome in zip(manifest.filenames, outcomes, strict=True)
+        for filename, outcome in zip(names, outcomes, strict=True)
         if outcome.reason is not None
     }
     return FilesReport(
@@ -363,7 +418,7 @@ def _files_report(folder: Path, manifest: Manifest, outcomes: Sequence[Outcome])
 
 
 def _log_report(name: str, report: SplitReport) -> None:
-    for kind, files in (("images", report.images), ("maps", report.maps)):
+    for kind, files in (("images", report.images), ("maps", report.maps), ("shards", report.shards)):
         if files is None:
             continue
         log.info("%s %s: %s", name, kind, files)
@@ -372,10 +427,10 @@ def _log_report(name: str, report: SplitReport) -> None:
 
 
 def _write_images(
-    split: _Split, image_dir: Path, annotation_path: Path, canonical: bool, num_workers: int
+    split: _Split, image_dir: Path, annotation_path: Path, config: PrepareConfig, num_workers: int
 ) -> list[Outcome]:
     """One outcome an image; those of an earlier run are kept where their source is what it was."""
-    manifest = split.manifest
+    manifest, canonical = split.manifest, config.canonical
 
     def write(index: int) -> Outcome:
         source, filename = Path(manifest.image_paths[index]), manifest.filenames[index]
@@ -386,6 +441,7 @@ def _write_images(
     due = [index for index, outcome in enumerate(outcomes) if outcome is None]
     if due:
         annotation_path.unlink(missing_ok=True)
+        _outdate_shards(split, config)
     written = iter(_in_threads(write, due, f"Writing images of {split.name}", num_workers))
     return [outcome or next(written) for outcome in outcomes]
 
@@ -456,51 +512,6 @@ def turned_file(encoded: bytes, orientation: int) -> tuple[bytes, Action]:
     if sampling not in ("444", "422", "440", "420", "411"):
         sampling = "444"
     return simplejpeg.encode_jpeg(pixels, JPEG_QUALITY, "RGB", sampling, fastdct=False), "encoded"
-
-
-def annotations_of(manifest: Manifest, indices: Sequence[int] | np.ndarray, *, canonical: bool) -> dict[str, Any]:
-    """The Upstage document of some of a manifest's images, float32 coordinates to their last digit.
-
-    Args:
-        indices: places in the manifest.
-        canonical: coordinates and sizes of the upright pictures; otherwise of the files as they are stored.
-    """
-    chosen = [int(index) for index in indices]
-    polygons = manifest.polygons.select(chosen)
-    sizes = manifest.original_sizes
-    if not canonical and chosen:
-        sizes = manifest.stored_sizes
-        polygons = polygons.transformed(
-            np.stack([_stored_from_original(manifest, index) for index in chosen]),
-        )
-    return {
-        "images": {
-            manifest.filenames[index]: {
-                "img_w": int(sizes[index][1]),
-                "img_h": int(sizes[index][0]),
-                "words": _words_of(polygons, place),
-            }
-            for place, index in enumerate(chosen)
-        }
-    }
-
-
-def _stored_from_original(manifest: Manifest, index: int) -> np.ndarray:
-    height, width = manifest.stored_sizes[index]
-    return stored_from_original(int(manifest.orientations[index]), (int(height), int(width)))
-
-
-def _words_of(polygons: PolygonBatch, image: int) -> dict[str, Any]:
-    # float(str(x)): the shortest decimal number that reads as the same float32.
-    return {
-        f"{number:04d}": {
-            "points": [[float(str(x)), float(str(y))] for x, y in polygon],
-            "illegibility": bool(ignore),
-        }
-        for number, (polygon, ignore) in enumerate(
-            zip(polygons.polygons_of(image), polygons.ignore_of(image), strict=True), start=1
-        )
-    }
 
 
 def _write_all_maps(

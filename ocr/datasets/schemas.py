@@ -52,6 +52,9 @@ class DatasetConfig(Section):
     """Folder of images."""
     annotation_path: str | None = None
     """A .json file (Upstage) or a folder of gt_<image>.txt files (ICDAR); null: images without annotations."""
+    shards: str | None = None
+    """Folder of the split's tar shards from scripts/prepare_data.py, or s3://BUCKET/PREFIX; read with loader=webdataset, in place
+    of images and annotations."""
     image_extensions: tuple[str, ...] = (".jpg", ".jpeg", ".png")
     """Files of the folder that count as images, in any case."""
     preload_maps: bool = False

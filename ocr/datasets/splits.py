@@ -4,9 +4,12 @@ import logging
 from pathlib import Path
 
 from ocr.config import DataSection, TrainConfig
+from ocr.datasets.audit import AuditReport
 from ocr.datasets.base import ValidatedOCRDataset, load_manifest
+from ocr.datasets.manifest import Manifest
 from ocr.datasets.plan import SamplePlanner
 from ocr.datasets.schemas import DatasetConfig
+from ocr.datasets.shards.images import load_shards
 from ocr.datasets.synthetic import draw_data_set
 from ocr.errors import InputError
 
@@ -22,11 +25,11 @@ def draw_if_synthetic(config: DataSection) -> None:
 def build_dataset(
     split_config: DatasetConfig, config: TrainConfig, *, training: bool, report_path: Path | None = None
 ) -> ValidatedOCRDataset:
-    """The audited data set of one split.
+    """The audited data set of one split: loose files or, with loader=webdataset, shards.
 
     Args:
         split_config: where it is.
-        config: of the run: pipeline, targets and seed are taken from it.
+        config: of the run: loader, pipeline, targets and seed are taken from it.
         training: augment at random; otherwise letterbox.
         report_path: where the audit writes its findings as JSON.
     """
@@ -35,15 +38,25 @@ def build_dataset(
     idle = split_config.settings_without_effect()
     if idle:
         log.warning("%s: set, but without effect: %s", split_config.image_path, ", ".join(idle))
-    manifest, report = load_manifest(
-        split_config, max_megapixels=config.pipeline.max_megapixels, report_path=report_path
-    )
+    manifest, report = _load(split_config, config, report_path)
     log.info("%s", report.summary())
     if not len(manifest):
         raise InputError(
             f"{split_config.image_path}: no usable image; expected files ending in {split_config.image_extensions}"
         )
     return ValidatedOCRDataset(split_config, planner, config.targets, manifest)
+
+
+def _load(split_config: DatasetConfig, config: TrainConfig, report_path: Path | None) -> tuple[Manifest, AuditReport]:
+    if config.loader != "webdataset":
+        return load_manifest(split_config, max_megapixels=config.pipeline.max_megapixels, report_path=report_path)
+    if split_config.shards is None:
+        raise InputError(
+            f"loader=webdataset reads tar shards, but `shards` beside image_path={split_config.image_path} is not set; write them "
+            "with scripts/prepare_data.py shards=true output=PREPARED and give data=webdataset dataset_base_path=PREPARED, or take "
+            "loader=dali for loose files"
+        )
+    return load_shards(split_config.shards, config.dataloader.shard_reader, report_path)
 
 
 def check_caches(split_config: DatasetConfig, planner: SamplePlanner) -> None:

@@ -12,6 +12,7 @@ from dali_pipelines.loader import ImageBatch, SampleError
 from dali_pipelines.source import EpochPlan, PlannedSample
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.plan import SamplePlanner
+from ocr.errors import StorageError
 
 log = logging.getLogger(__name__)
 
@@ -78,9 +79,11 @@ class TorchLoader:
             return self._finisher.finish(list(images_BHWC.numpy()))
         return _normalize(images_BHWC.to(self.device, non_blocking=True), self.dataset.transform, self.dtype)
 
-    def _checked(self, sample: PlannedSample, error: str | None) -> PlannedSample:
+    def _checked(self, sample: PlannedSample, error: str | StorageError | None) -> PlannedSample:
         if error is None:
             return sample
+        if isinstance(error, StorageError):
+            raise error
         if not self.skip_failures:
             raise SampleError(error)
         path = self.dataset.manifest.image_paths[sample.index]
@@ -103,7 +106,9 @@ class _PlanSampler:
         return self._batches
 
 
-_Rendered = tuple[np.ndarray, PlannedSample, str | None]
+_Rendered = tuple[np.ndarray, PlannedSample, str | StorageError | None]
+_NOTHING = np.zeros((1, 1, 3), np.uint8)
+"""In place of an image that could not be read: black, once it is padded."""
 
 
 class _RenderedSamples(torch.utils.data.Dataset[_Rendered]):
@@ -116,10 +121,19 @@ class _RenderedSamples(torch.utils.data.Dataset[_Rendered]):
         try:
             return self.dataset.render(sample), sample, None
         except (OSError, ValueError) as error:
-            return np.zeros((1, 1, 3), np.uint8), sample, str(error)
+            return _NOTHING, sample, str(error)
+        except StorageError as error:  # for the main process, which raises it without this one's traceback
+            return _NOTHING, sample, error
+
+    def __getitems__(self, samples: Sequence[PlannedSample]) -> list[_Rendered]:
+        """A batch: what is far away is on its way before the first image is decoded."""
+        self.dataset.expect([sample.index for sample in samples])
+        return [self[sample] for sample in samples]
 
 
-def _stack(rendered: list[_Rendered], size: int) -> tuple[torch.Tensor, list[tuple[PlannedSample, str | None]]]:
+def _stack(
+    rendered: list[_Rendered], size: int
+) -> tuple[torch.Tensor, list[tuple[PlannedSample, str | StorageError | None]]]:
     """(B, size, size, 3) uint8, padded with black, right and below; and the rest."""
     images_BHWC = np.zeros((len(rendered), size, size, 3), np.uint8)
     for padded, (image, _, _) in zip(images_BHWC, rendered, strict=True):

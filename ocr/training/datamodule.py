@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import lightning
 import torch
@@ -18,7 +18,7 @@ from ocr.cache.budget import (
     plan_tiers,
 )
 from ocr.cache.images import keep_images
-from ocr.config import DataLoaderConfig, LoaderName
+from ocr.config import DataLoaderConfig
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.loader import BatchLoader, entry_layout
 
@@ -31,7 +31,7 @@ class DBNetDataModule(lightning.LightningDataModule):
     Args:
         train, val: audited data sets; None where the split is not used.
         config: batch sizes and workers.
-        loader: dali or torch.
+        loader: who executes the plans.
         val_targets: make target maps for the validation split too.
     """
 
@@ -41,7 +41,7 @@ class DBNetDataModule(lightning.LightningDataModule):
         val: ValidatedOCRDataset | None,
         config: DataLoaderConfig,
         *,
-        loader: LoaderName,
+        loader: Literal["dali", "torch"],
         val_targets: bool = False,
     ) -> None:
         super().__init__()

@@ -53,7 +53,7 @@ def train(config: TrainConfig, run_dir: Path, callbacks: Sequence[Callback] = ()
         for name in ("train", "val")
     }
     data = DBNetDataModule(
-        splits["train"], splits["val"], config.dataloader, loader=config.loader, val_targets=config.trainer.val_loss
+        splits["train"], splits["val"], config.dataloader, loader=config.engine, val_targets=config.trainer.val_loss
     )
     model = build_dbnet(config.model, config.targets.map_stride)
     module = DBNetModule(model, config, splits["val"].manifest)

@@ -44,6 +44,8 @@ SPLITS = ("train_dataset", "val_dataset", "test_dataset", "predict_dataset")
         ("trainer.precision=16-mixed", "16-mixed"),
         ("trainer.benchmark=true", True),
         ("logger.wandb.enabled=false", False),
+        ("loader=webdataset", "webdataset"),
+        ("dataloader.shard_reader=webdataset", "webdataset"),
         ("dataset_base_path=/data/receipts", "/data/receipts"),
         *(
             (f"datasets.{split}.config.{key}", expected)
@@ -51,6 +53,7 @@ SPLITS = ("train_dataset", "val_dataset", "test_dataset", "predict_dataset")
             for key, expected in [
                 ("image_path=/data/images", "/data/images"),
                 ("annotation_path=/data/labels.json", "/data/labels.json"),
+                ("shards=s3://bucket/train", "s3://bucket/train"),
                 ("preload_images=false", False),
                 ("preload_maps=false", False),
                 ("load_maps=true", True),

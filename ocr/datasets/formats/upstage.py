@@ -7,13 +7,16 @@
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ocr.datasets.formats import AnnotatedImage, AnnotatedWord, FormatProblem
+from ocr.datasets.manifest import Manifest
+from ocr.datasets.orientation import stored_from_original
+from ocr.polygons import PolygonBatch
 
 IGNORE_KEYS = ("ignore", "illegibility")
 
@@ -36,6 +39,51 @@ def read_upstage(annotation_path: Path) -> list[AnnotatedImage]:
     if document.repeated:
         raise ValueError(f"{annotation_path}: the key {document.repeated[0]!r} is given twice; expected once")
     return [_read_image(filename, entry, annotation_path.name) for filename, entry in images.members()]
+
+
+def annotations_of(manifest: Manifest, indices: Sequence[int] | np.ndarray, *, canonical: bool) -> dict[str, Any]:
+    """The Upstage document of some of a manifest's images, float32 coordinates to their last digit.
+
+    Args:
+        indices: places in the manifest.
+        canonical: coordinates and sizes of the upright pictures; otherwise of the files as they are stored.
+    """
+    chosen = [int(index) for index in indices]
+    polygons = manifest.polygons.select(chosen)
+    sizes = manifest.original_sizes
+    if not canonical and chosen:
+        sizes = manifest.stored_sizes
+        polygons = polygons.transformed(
+            np.stack([_stored_from_original(manifest, index) for index in chosen]),
+        )
+    return {
+        "images": {
+            manifest.filenames[index]: {
+                "img_w": int(sizes[index][1]),
+                "img_h": int(sizes[index][0]),
+                "words": _words_of(polygons, place),
+            }
+            for place, index in enumerate(chosen)
+        }
+    }
+
+
+def _stored_from_original(manifest: Manifest, index: int) -> np.ndarray:
+    height, width = manifest.stored_sizes[index]
+    return stored_from_original(int(manifest.orientations[index]), (int(height), int(width)))
+
+
+def _words_of(polygons: PolygonBatch, image: int) -> dict[str, Any]:
+    # float(str(x)): the shortest decimal number that reads as the same float32.
+    return {
+        f"{number:04d}": {
+            "points": [[float(str(x)), float(str(y))] for x, y in polygon],
+            "illegibility": bool(ignore),
+        }
+        for number, (polygon, ignore) in enumerate(
+            zip(polygons.polygons_of(image), polygons.ignore_of(image), strict=True), start=1
+        )
+    }
 
 
 class _Object(dict[str, Any]):

@@ -9,6 +9,7 @@ from dali_pipelines.config import AugmentationConfig, PipelineConfig
 from ocr.cache import key
 from ocr.cache.entry import EntryLayout
 from ocr.cache.key import ImageDigests, recipe_digest, sample_digest
+from ocr.datasets.image_source import ImageFiles
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.plan import letterbox
 from ocr.environment import digest_of_sources
@@ -104,7 +105,7 @@ def test_each_part_of_an_annotation_counts():
 def test_a_file_changed_behind_its_size_and_time_is_noticed(tmp_path):
     path = tmp_path / "a.jpg"
     path.write_bytes(b"old bytes")
-    digests = ImageDigests([str(path)])
+    digests = ImageDigests(ImageFiles([str(path)]), [0])
     digests.refresh()
     before, status = digests.digest(0), path.stat()
     assert digests.is_unchanged(0)
@@ -117,6 +118,6 @@ def test_a_file_changed_behind_its_size_and_time_is_noticed(tmp_path):
 
 
 def test_a_missing_file_has_no_digest(tmp_path):
-    digests = ImageDigests([str(tmp_path / "none.jpg")])
+    digests = ImageDigests(ImageFiles([str(tmp_path / "none.jpg")]), [0])
     digests.refresh()
     assert digests.digest(0) is None

@@ -1,0 +1,178 @@
+"""A split in shards: its manifest from the index, the bytes of its images from the storage."""
+
+import hashlib
+import io
+import tarfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from ocr.cache.signature import Signature
+from ocr.datasets.audit import AuditReport
+from ocr.datasets.manifest import Manifest
+from ocr.datasets.shards.index import HEADER_SIZE, INDEX_NAME, ShardIndex, parse_index
+from ocr.datasets.shards.read_ahead import ReadAhead
+from ocr.datasets.shards.storage import Storage, open_storage
+from ocr.errors import InputError
+from ocr.polygons import PolygonBatch
+
+ShardReader = Literal["dali", "webdataset"]
+ImageFinder = Callable[[bytes, str], bytes]
+"""The image of one sample, from its piece of a tar file and the sample's name."""
+
+_END_OF_TAR = bytes(2 * HEADER_SIZE)
+
+
+class ImagePlace(NamedTuple):
+    """What reading one image needs of the index. Not its annotations: they would stay in memory."""
+
+    filename: str
+    shard: str
+    offset: int
+    num_bytes: int
+    end: int
+    sha256: str
+
+    @property
+    def name(self) -> str:
+        """How messages call it."""
+        return f"{self.shard}: {self.filename}"
+
+
+class ShardImages:
+    """An `ImageSource`: each image by its place in a shard.
+
+    Args:
+        places: of the images, by position in the manifest.
+        storage: its shards are opened.
+        find_image: takes the image out of the sample's piece of the tar file; None: the index says where it lies, and nothing
+            else is read.
+    """
+
+    def __init__(self, places: Sequence[ImagePlace], storage: Storage, find_image: ImageFinder | None = None) -> None:
+        self._places, self._storage, self._find_image = places, storage, find_image
+        self._ahead = ReadAhead(self._read_now, storage.num_threads)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """How messages call the images: `train-000000.tar: a.jpg`."""
+        return tuple(place.name for place in self._places)
+
+    @property
+    def num_threads(self) -> int:
+        return self._storage.num_threads
+
+    def read(self, index: int) -> bytes:
+        return self._ahead.get(index)
+
+    def num_bytes(self, index: int) -> int:
+        return self._places[index].num_bytes
+
+    def signature(self, index: int) -> Signature | None:
+        return self._storage.signature(self._places[index].shard)
+
+    def digest(self, index: int) -> bytes | None:
+        place = self._places[index]
+        version = self._storage.version(place.shard)
+        if version is not None:  # of these bytes and no others: nothing need be fetched
+            return hashlib.sha256(f"{place.sha256} {version} {place.offset}".encode()).digest()
+        try:
+            return hashlib.sha256(self._read_now(index)).digest()
+        except OSError:
+            return None
+
+    def expect(self, indices: Sequence[int]) -> None:
+        self._ahead.fetch(indices)
+
+    def _read_now(self, index: int) -> bytes:
+        place = self._places[index]
+        if self._find_image is None:
+            return self._storage.read(place.shard, place.offset, place.num_bytes)
+        start = place.offset - HEADER_SIZE
+        return self._find_image(self._storage.read(place.shard, start, place.end - start), place.name)
+
+
+def load_shards(
+    url: str, reader: ShardReader = "dali", report_path: Path | None = None
+) -> tuple[Manifest, AuditReport]:
+    """The manifest of a split in shards and what is in it. No image is opened: all were checked when they were written.
+
+    Args:
+        url: folder that holds index.json; a path, or s3://BUCKET/PREFIX.
+        reader: who takes the images out of the tar files: places from the index, or the webdataset package.
+        report_path: JSON file that gets the report.
+
+    Raises:
+        StorageError: index or shards are missing, cut short, or cannot be reached.
+        InputError: the index is damaged or of another version, or an extra is not installed.
+    """
+    find_image = webdataset_finder() if reader == "webdataset" else None
+    storage = open_storage(url)
+    index = parse_index(storage.read_all(INDEX_NAME), storage.place(INDEX_NAME))
+    storage.open_shards(index.shards)
+    manifest = _manifest_of(index, ShardImages(_places_of(index), storage, find_image))
+    report = AuditReport(
+        num_listed=len(manifest),
+        num_images=len(manifest),
+        num_words=manifest.polygons.num_polygons,
+        num_ignored=int(manifest.polygons.ignore.sum()),
+        num_skipped_words=0,
+        num_not_annotated=0,
+        findings=(),
+    )
+    if report_path is not None:
+        report.write(report_path)
+    return manifest, report
+
+
+def _places_of(index: ShardIndex) -> list[ImagePlace]:
+    return [
+        ImagePlace(
+            image.filename, index.shards[image.shard].name, image.offset, image.num_bytes, image.end, image.sha256
+        )
+        for image in index.images
+    ]
+
+
+def _manifest_of(index: ShardIndex, images: ShardImages) -> Manifest:
+    entries = index.images
+    return Manifest(
+        image_paths=images.names,
+        filenames=tuple(image.filename for image in entries),
+        sample_ids=np.array([image.place for image in entries], np.int64),
+        stored_sizes=np.array([image.stored_size for image in entries], np.int32).reshape(-1, 2),
+        orientations=np.array([image.orientation for image in entries], np.uint8),
+        polygons=PolygonBatch.from_lists([image.polygons for image in entries], [image.ignore for image in entries]),
+        num_listed=index.num_listed,
+        source=images,
+    )
+
+
+def webdataset_finder() -> ImageFinder:
+    """Finds the image of a sample as the webdataset package reads tar files.
+
+    Raises:
+        InputError: the package is not installed.
+    """
+    try:
+        from webdataset.tariterators import group_by_keys, tar_file_expander
+    except ModuleNotFoundError as error:
+        raise InputError(
+            "dataloader.shard_reader=webdataset needs the extra: uv sync --extra webdataset; shard_reader=dali needs nothing"
+        ) from error
+
+    def find(segment: bytes, name: str) -> bytes:
+        # A piece from a sample's first header to its last padding, with an end behind it, is a tar file of one sample.
+        tar = {"url": name, "stream": io.BytesIO(segment + _END_OF_TAR)}
+        try:
+            samples: list[dict[str, Any]] = list(group_by_keys(tar_file_expander([tar])))
+        except (tarfile.TarError, ValueError) as error:
+            raise OSError(f"not a sample of a tar file: {error}") from error
+        images = [sample[key] for sample in samples for key in ("jpg", "png") if key in sample]
+        if len(images) != 1:
+            raise OSError(f"{len(images)} images in its place of the tar file; expected 1")
+        return images[0]
+
+    return find

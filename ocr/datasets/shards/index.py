@@ -1,0 +1,83 @@
+"""index.json: where each image of a split lies in its shards, and its checked annotations."""
+
+from typing import Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from dali_pipelines.config import Section
+from ocr.errors import InputError
+
+INDEX_NAME = "index.json"
+HEADER_SIZE = 512
+"""Bytes of a tar header; contents are padded to a multiple of it."""
+
+
+class Shard(Section):
+    name: str = Field(min_length=1)
+    """Of the file beside the index."""
+    num_bytes: int = Field(ge=0)
+
+
+class IndexedImage(Section):
+    filename: str
+    """As in the annotations."""
+    place: int = Field(ge=0)
+    """Among all listed images: `Manifest.sample_ids`. The key of the sample in its shard."""
+    shard: int = Field(ge=0)
+    """Position in `ShardIndex.shards`."""
+    offset: int = Field(ge=HEADER_SIZE)
+    """Of the image's first byte in the shard; its tar header lies before it."""
+    num_bytes: int = Field(ge=0)
+    """Of the image."""
+    end: int
+    """Where the sample ends in the shard: all its members and their padding lie before."""
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    """Of the image."""
+    stored_size: tuple[int, int]
+    """(H, W) of the file."""
+    orientation: int = Field(ge=1, le=8)
+    """EXIF."""
+    polygons: list[list[float]]
+    """x, y, x, y, ... in the upright frame; float32."""
+    ignore: list[bool]
+    """Don't-care regions, one flag a polygon."""
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> "IndexedImage":
+        if len(self.polygons) != len(self.ignore):
+            raise ValueError(f"{len(self.polygons)} polygons and {len(self.ignore)} flags; expected one each")
+        if any(len(polygon) % 2 or len(polygon) < 6 for polygon in self.polygons):
+            raise ValueError("a polygon without 3 or more pairs x, y")
+        return self
+
+
+class ShardIndex(Section):
+    version: Literal[1] = 1
+    num_listed: int = Field(ge=0)
+    """Images before any was skipped."""
+    shards: list[Shard]
+    images: list[IndexedImage]
+
+    @model_validator(mode="after")
+    def _images_lie_in_shards(self) -> "ShardIndex":
+        for image in self.images:
+            if image.shard >= len(self.shards) or image.end > self.shards[image.shard].num_bytes:
+                raise ValueError(f"{image.filename} lies outside of the shards")
+        return self
+
+
+def parse_index(content: bytes, place: str) -> ShardIndex:
+    """The checked index. `place`: of the file, for messages.
+
+    Raises:
+        InputError: it is not one that this version reads.
+    """
+    try:
+        return ShardIndex.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise InputError(
+            f"{place}: not an index of shards that this version reads: {where}: {first['msg']}; write the shards again with "
+            "scripts/prepare_data.py shards=true"
+        ) from None

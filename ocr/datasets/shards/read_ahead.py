@@ -1,0 +1,71 @@
+"""Images are read in threads before they are asked for: the plan knows what comes next."""
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from dali_pipelines.source import EpochPlan, PlannedSample
+
+
+class ReadAhead:
+    """Content that is being read, by index. What is not is read when it is asked for.
+
+    Its threads come into being with the first `fetch`, in each process, and end with `stop`.
+    """
+
+    def __init__(self, read: Callable[[int], bytes], num_threads: int) -> None:
+        self._read, self._num_threads = read, num_threads
+        self._pool: ThreadPoolExecutor | None = None
+        self._process = 0
+        self._pending: dict[int, Future[bytes]] = {}
+
+    def fetch(self, indices: Iterable[int]) -> None:
+        """Begins to read."""
+        if self._pool is None or self._process != os.getpid():  # a forked process has inherited no thread
+            self._pool, self._process = ThreadPoolExecutor(self._num_threads, "shard-reader"), os.getpid()
+            self._pending = {}
+        for index in indices:
+            if index not in self._pending:
+                self._pending[index] = self._pool.submit(self._read, index)
+
+    def get(self, index: int) -> bytes:
+        """The content, or the error of reading it."""
+        future = self._pending.pop(index, None)
+        return self._read(index) if future is None else future.result()
+
+    def forget(self) -> None:
+        """Drops what was not asked for."""
+        for future in self._pending.values():
+            future.cancel()
+        self._pending = {}
+
+    def stop(self) -> None:
+        """Ends the threads."""
+        self.forget()
+        if self._pool is not None:
+            self._pool.shutdown()
+            self._pool = None
+
+
+class ReadAheadPlan:
+    """The same plan; when a batch is asked for, reading of the next ones has begun.
+
+    Args:
+        fetch: begins to read images.
+        num_ahead: batches beyond the one asked for.
+    """
+
+    def __init__(self, plan: EpochPlan, fetch: Callable[[list[int]], None], num_ahead: int) -> None:
+        self.epoch = plan.epoch
+        self._plan, self._fetch, self._num_ahead = plan, fetch, num_ahead
+        self._planned: dict[int, Sequence[PlannedSample]] = {}
+
+    def __len__(self) -> int:
+        return len(self._plan)
+
+    def batch(self, step: int) -> Sequence[PlannedSample]:
+        for later in range(step, min(step + 1 + self._num_ahead, len(self))):
+            if later not in self._planned:
+                self._planned[later] = self._plan.batch(later)
+                self._fetch([sample.index for sample in self._planned[later]])
+        return self._planned.pop(step)

@@ -1,0 +1,210 @@
+"""Writes a split as shards. The same images and annotations give the same bytes, so what is there already can be kept."""
+
+import hashlib
+import json
+import re
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ocr.atomic_write import atomic_file, write_atomically
+from ocr.datasets.formats.upstage import annotations_of
+from ocr.datasets.manifest import Manifest
+from ocr.datasets.shards.index import HEADER_SIZE, INDEX_NAME, IndexedImage, Shard, ShardIndex
+from ocr.errors import InputError
+
+_END = bytes(2 * HEADER_SIZE)
+_PNG_START = b"\x89PNG"
+
+
+@dataclass(frozen=True)
+class _PlacedSample:
+    """One sample and its place in a shard."""
+
+    index: int
+    """Position in the manifest."""
+    offset: int
+    """Of the image's first byte."""
+    num_bytes: int
+    """Of the image."""
+    json_offset: int
+    json_bytes: int
+
+    @property
+    def end(self) -> int:
+        return self.json_offset + _padded(self.json_bytes)
+
+
+class ShardWriter:
+    """Writes the shards of one split, each on its own, then the index.
+
+    The index is removed before the first shard changes and written last: while it is there, it fits.
+
+    Args:
+        manifest: whose images are written, bytes as they are.
+        folder: of this split alone.
+        split: the shards' first name: train gives train-000000.tar.
+        shard_size: bytes a shard should have; it ends with the sample that reaches them.
+    """
+
+    def __init__(self, manifest: Manifest, folder: Path, split: str, shard_size: int) -> None:
+        self.folder = folder
+        self._manifest, self._split = manifest, split
+        self._shards = list(_placed(manifest, shard_size))
+        self._extensions = [""] * len(manifest)
+        self._sha256 = [""] * len(manifest)
+
+    def __len__(self) -> int:
+        """Number of shards."""
+        return len(self._shards)
+
+    @property
+    def names(self) -> list[str]:
+        """Of the shards."""
+        return [f"{self._split}-{number:06d}.tar" for number in range(len(self))]
+
+    def write(self, number: int) -> int | None:
+        """Writes one shard and its DALI index; the bytes written, None where just these were there already.
+
+        Raises:
+            OSError: the folder or the disk does not take it.
+            InputError: an image cannot be read any more.
+        """
+        path = self.folder / self.names[number]
+        num_bytes = None
+        if not self._is_there(path, number):
+            (self.folder / INDEX_NAME).unlink(missing_ok=True)
+            with atomic_file(path) as file:
+                num_bytes = sum(file.write(part) for part in self._parts(number))
+        _write_if_new(path.with_suffix(".idx"), self._dali_index(number))
+        return num_bytes
+
+    def finish(self) -> None:
+        """Once all shards are written: removes those of an earlier run that are not among them, and writes the index."""
+        ours = {Path(name).stem for name in self.names}
+        pattern = re.compile(rf"{re.escape(self._split)}-\d{{6,}}\.(tar|idx)")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for path in self.folder.iterdir():
+            if pattern.fullmatch(path.name) and path.stem not in ours:
+                path.unlink()
+        _write_if_new(self.folder / INDEX_NAME, self._index().model_dump_json().encode())
+
+    def _is_there(self, path: Path, number: int) -> bool:
+        try:
+            if path.stat().st_size != _shard_bytes(self._shards[number]):
+                return False
+            with path.open("rb") as file:
+                return all(file.read(len(part)) == part for part in self._parts(number))
+        except FileNotFoundError:
+            return False
+
+    def _parts(self, number: int) -> Iterator[bytes]:
+        """The bytes of a shard, piece by piece."""
+        samples = self._shards[number]
+        for sample in samples:
+            content = self._read(sample)
+            self._sha256[sample.index] = hashlib.sha256(content).hexdigest()
+            self._extensions[sample.index] = "png" if content.startswith(_PNG_START) else "jpg"
+            image_name, json_name = self._member_names(sample)
+            yield from _member(image_name, content)
+            yield from _member(json_name, _annotation(self._manifest, sample.index))
+        yield _END
+
+    def _read(self, sample: _PlacedSample) -> bytes:
+        name = self._manifest.image_paths[sample.index]
+        try:
+            content = self._manifest.images.read(sample.index)
+        except OSError as error:
+            raise InputError(f"{name}: cannot be read: {error.strerror or error}") from error
+        if len(content) != sample.num_bytes:
+            raise InputError(
+                f"{name}: {len(content)} bytes, {sample.num_bytes} a moment ago: it is being changed; start again"
+            )
+        return content
+
+    def _member_names(self, sample: _PlacedSample) -> tuple[str, str]:
+        key = f"{self._manifest.sample_ids[sample.index]:06d}"
+        return f"{key}.{self._extensions[sample.index]}", f"{key}.json"
+
+    def _dali_index(self, number: int) -> bytes:
+        """Format v1.2: number of samples; a line a sample with extension, offset, size and name of each member."""
+        lines = [f"v1.2 {len(self._shards[number])}"]
+        for sample in self._shards[number]:
+            image_name, json_name = self._member_names(sample)
+            image = f"{self._extensions[sample.index]} {sample.offset} {sample.num_bytes} {image_name}"
+            lines.append(f"{image} json {sample.json_offset} {sample.json_bytes} {json_name}")
+        return "".join(f"{line}\n" for line in lines).encode()
+
+    def _index(self) -> ShardIndex:
+        manifest, polygons = self._manifest, self._manifest.polygons
+        return ShardIndex(
+            num_listed=manifest.num_listed,
+            shards=[
+                Shard(name=name, num_bytes=_shard_bytes(samples))
+                for name, samples in zip(self.names, self._shards, strict=True)
+            ],
+            images=[
+                IndexedImage(
+                    filename=manifest.filenames[sample.index],
+                    place=int(manifest.sample_ids[sample.index]),
+                    shard=number,
+                    offset=sample.offset,
+                    num_bytes=sample.num_bytes,
+                    end=sample.end,
+                    sha256=self._sha256[sample.index],
+                    stored_size=tuple(manifest.stored_sizes[sample.index].tolist()),
+                    orientation=int(manifest.orientations[sample.index]),
+                    # float(str(x)): the shortest decimal number that reads as the same float32.
+                    polygons=[[float(str(x)) for x in points.ravel()] for points in polygons.polygons_of(sample.index)],
+                    ignore=polygons.ignore_of(sample.index).tolist(),
+                )
+                for number, samples in enumerate(self._shards)
+                for sample in samples
+            ],
+        )
+
+
+def _placed(manifest: Manifest, shard_size: int) -> Iterator[list[_PlacedSample]]:
+    """The samples of each shard."""
+    samples: list[_PlacedSample] = []
+    start = 0
+    for index in range(len(manifest)):
+        offset, num_bytes = start + HEADER_SIZE, manifest.images.num_bytes(index)
+        json_offset = offset + _padded(num_bytes) + HEADER_SIZE
+        samples.append(_PlacedSample(index, offset, num_bytes, json_offset, len(_annotation(manifest, index))))
+        start = samples[-1].end
+        if start >= shard_size:
+            yield samples
+            samples, start = [], 0
+    if samples:
+        yield samples
+
+
+def _annotation(manifest: Manifest, index: int) -> bytes:
+    """The .json member: the file name and its entry in Upstage's form, in pixels of the file as it is stored."""
+    ((filename, entry),) = annotations_of(manifest, [index], canonical=False)["images"].items()
+    orientation = int(manifest.orientations[index])
+    return json.dumps({"filename": filename, "orientation": orientation} | entry, ensure_ascii=False).encode()
+
+
+def _member(name: str, content: bytes) -> Iterator[bytes]:
+    """A tar header without times and owners, the content, and padding."""
+    header = tarfile.TarInfo(name)
+    header.size = len(content)
+    yield header.tobuf(tarfile.USTAR_FORMAT)
+    yield content
+    yield bytes(_padded(len(content)) - len(content))
+
+
+def _padded(num_bytes: int) -> int:
+    return -(-num_bytes // HEADER_SIZE) * HEADER_SIZE
+
+
+def _shard_bytes(samples: list[_PlacedSample]) -> int:
+    return samples[-1].end + len(_END)
+
+
+def _write_if_new(path: Path, content: bytes) -> None:
+    if not path.is_file() or path.read_bytes() != content:
+        write_atomically(path, content)

@@ -1,0 +1,108 @@
+"""Whole runs on shards, composed as from the command line: what they learn, and what they say when shards are not there."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from ocr.command_line import plain_errors, prepare
+from ocr.config import EvaluateConfig, PredictConfig, PrepareConfig, TrainConfig, validate_config
+from ocr.datasets.preparation import prepare_data
+from ocr.errors import InputError, StorageError
+from ocr.inference import evaluate, predict
+from ocr.training.fit import train
+
+CONFIGS = Path(__file__).resolve().parents[3] / "configs"
+
+
+def composed(name: str, schema: type, *overrides: str):
+    prepare()
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return validate_config(schema, compose(name, list(overrides)))
+
+
+def run(folder: Path, *overrides: str) -> list[dict]:
+    """The epochs of a tiny run."""
+    tiny = [
+        "device=cpu",
+        "pipeline.image_size=128",
+        "pipeline.augmentation.crop_size=128",
+        "model.fpn_channels=16",
+        "model.backbone.weights=null",
+        "trainer.max_epochs=2",
+        "dataloader.batch_size=2",
+        "logger.tensorboard=false",
+        "logger.num_pictures=2",
+    ]
+    return train(composed("train", TrainConfig, *tiny, *overrides), folder)["epochs"]
+
+
+def learnt(epochs: list[dict]) -> list[dict[str, float]]:
+    return [{key: epoch[key] for key in ("train_loss", "val_loss", "hmean", "precision", "recall")} for epoch in epochs]
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    drawn = [
+        "synthetic.num_train=4",
+        "synthetic.num_val=3",
+        "synthetic.exif_share=0.5",
+        f"dataset_base_path={root}/drawn",
+    ]
+    overrides = ["data=synthetic", "splits=[train,val]", "maps=false", "shards=true", "shard_size=100KB"]
+    prepare_data(
+        composed("prepare_data", PrepareConfig, *drawn, *overrides, f"output={root}/prepared"), root / "report"
+    )
+    report = json.loads((root / "report/report.json").read_text())
+    assert report["train"]["shards"]["counts"]["made"] > 1
+    return root / "prepared"
+
+
+def test_a_run_on_shards_learns_what_a_run_on_files_learns(prepared, tmp_path):
+    on_files = run(tmp_path / "files", "data=upstage", f"dataset_base_path={prepared}")
+    on_shards = run(tmp_path / "shards", "data=webdataset", f"dataset_base_path={prepared}")
+    assert learnt(on_shards) == learnt(on_files)
+    assert (on_shards[1]["cache_hits"], on_shards[1]["cache_misses"]) == (3, 0)
+    pictures = {path.name for path in (tmp_path / "files/pictures").iterdir()}
+    assert pictures == {path.name for path in (tmp_path / "shards/pictures").iterdir()}
+    assert json.loads((tmp_path / "shards/audit_train.json").read_text())["num_images"] == 4
+
+    # What the checkpoint of that run is good for: its own shards, loose files, a folder of pictures.
+    checkpoint = f"checkpoint={tmp_path}/shards/checkpoints/last.ckpt"
+    scores = [
+        evaluate(composed("evaluate", EvaluateConfig, checkpoint, "split=val", f"loader={loader}"), tmp_path / loader)
+        for loader in ("webdataset", "dali")
+    ]
+    assert scores[0] == scores[1]
+    assert scores[0]["images"] == 3
+    images = f"images={prepared}/images_val_canonical"
+    found = predict(composed("predict", PredictConfig, checkpoint, images), tmp_path / "predicted")
+    assert len(json.loads((found / "predictions.json").read_text())["images"]) == 3
+    with pytest.raises(InputError, match=r"predict\.py finds text in a folder of images"):
+        predict(composed("predict", PredictConfig, checkpoint, images, "loader=webdataset"), tmp_path / "predicted")
+
+
+def test_workers_that_read_through_the_package_learn_what_loader_torch_learns(prepared, tmp_path):
+    pytest.importorskip("webdataset", reason="needs uv sync --extra webdataset")
+    one_epoch = ["trainer.max_epochs=1", f"dataset_base_path={prepared}", "dataloader.num_workers=1"]
+    on_files = run(tmp_path / "files", "data=upstage", "loader=torch", *one_epoch)
+    on_shards = run(tmp_path / "shards", "data=webdataset", "dataloader.shard_reader=webdataset", *one_epoch)
+    assert learnt(on_shards) == learnt(on_files)
+
+
+def test_a_data_set_without_shards_says_how_to_get_them(prepared, tmp_path):
+    with pytest.raises(
+        StorageError, match=r"none/shards/train/index\.json: there is no such file; write the shards with"
+    ):
+        run(tmp_path / "run", "data=webdataset", f"dataset_base_path={tmp_path}/none")
+    with pytest.raises(
+        InputError, match=r"loader=webdataset reads tar shards, but `shards` .*is not set; write them with"
+    ):
+        run(tmp_path / "run", "data=icdar", "loader=webdataset", f"dataset_base_path={prepared}")
+
+
+def test_scripts_print_it_without_a_traceback():
+    with pytest.raises(SystemExit, match=r"^StorageError: s3://bucket: gone$"), plain_errors():
+        raise StorageError("s3://bucket: gone")
