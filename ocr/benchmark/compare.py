@@ -80,6 +80,11 @@ def compare_loaders(config: CompareConfig, run_dir: Path) -> Results:
 
 def _manifest(config: CompareConfig, split: str, run_dir: Path) -> tuple[Manifest, AuditReport]:
     dataset = config.datasets.split(split)
+    if "://" in dataset.image_path:
+        raise InputError(
+            f"datasets.{split}_dataset.config.image_path={dataset.image_path}: the loaders are compared on files of this machine; "
+            "give a local folder (what reading shards from s3:// costs, loader=webdataset shows in its run)"
+        )
     manifest, audit = load_manifest(
         dataset, max_megapixels=config.pipeline.max_megapixels, report_path=run_dir / f"audit_{split}.json"
     )

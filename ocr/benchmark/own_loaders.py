@@ -2,6 +2,8 @@
 
 import gc
 from collections.abc import Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import numpy as np
@@ -18,6 +20,9 @@ from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.loader import BatchLoader, entry_layout
 from ocr.datasets.plan import EpochPlan
 from ocr.datasets.schemas import CacheConfig, DatasetConfig
+from ocr.datasets.shards.images import ShardReader, load_shards
+from ocr.datasets.shards.writer import ShardWriter
+from ocr.errors import InputError
 from ocr.polygons import PolygonBatch
 
 Keeps = Literal["nothing", "files", "images", "tensors"]
@@ -35,10 +40,11 @@ class OwnLoader:
     """`BatchLoader` with one of the settings that a run can have.
 
     Args:
-        loader: as in the configuration of a run.
+        loader: who executes the plan.
         keeps: what the caches hold.
         device: where the loader works; its batches are then moved to the setting's device.
         num_workers: worker processes of loader=torch, threads of DALI.
+        shard_reader: read the images from tar shards, which are written into a temporary folder; None: from their files.
     """
 
     resize_filter = "antialiased triangle"
@@ -51,17 +57,22 @@ class OwnLoader:
         keeps: Keeps,
         device: torch.device,
         num_workers: int,
+        shard_reader: ShardReader | None = None,
     ) -> None:
         if keeps == "tensors" and setting.planner(level).is_random:
             raise CannotRun("training crops differ in each epoch, so finished tensors cannot be kept")
         self.dataset = setting.dataset(level, _SETTINGS[keeps])
+        self._shards: TemporaryDirectory[str] | None = None
         self.loader, self.device = loader, device
         self.keeps_polygons = False
         """Gather the polygons of each batch of an epoch in `polygons_input`."""
         self.polygons_input: list[PolygonBatch] = []
         self.files_read: Sequence[str] = self.dataset.manifest.image_paths if keeps == "nothing" else ()
+        if shard_reader is not None:
+            self._read_from_shards(shard_reader)
         self._target_device = setting.device
         self._keeps = keeps
+        self._decoding: Any = None
         self._num_workers = num_workers
         self._set_threads(num_workers)
         self._keep_images()
@@ -103,13 +114,32 @@ class OwnLoader:
         self._batches.set_epoch(self._batches.epoch + 1)
 
     def decoded(self) -> Iterator[int]:
+        if self._shards is not None:
+            raise CannotRun(_SAME_DECODE)
         if self._keeps != "nothing":
             raise CannotRun("decodes nothing from the second epoch on" if self._keeps != "files" else _SAME_DECODE)
         return self._decoded_by_dali() if self.loader == "dali" else self._decoded_by_workers()
 
     def close(self) -> None:
         self._batches.close()
+        self._decoding = None
+        if self._shards is not None:
+            self._shards.cleanup()
         gc.collect()  # worker processes end with their loader
+
+    def _read_from_shards(self, reader: ShardReader) -> None:
+        self._shards = TemporaryDirectory(prefix="benchmark_shards_")
+        folder = Path(self._shards.name)
+        writer = ShardWriter(self.dataset.manifest, folder, "benchmark", SHARD_SIZE)
+        for number in range(len(writer)):
+            writer.write(number)
+        writer.finish()
+        try:
+            self.dataset.manifest = load_shards(str(folder), reader)[0]
+        except InputError as error:  # the package is missing
+            self._shards.cleanup()
+            raise CannotRun(str(error)) from error
+        self.files_read = [str(path) for path in folder.glob("*.tar")]
 
     def _set_threads(self, num_workers: int) -> None:
         transform = self.dataset.transform
@@ -148,18 +178,22 @@ class OwnLoader:
             yield len(images)
 
     def _decoded_by_workers(self) -> Iterator[int]:
-        # batch_size and not one by one: a worker answers once for each batch, as it does when it sends pixels.
-        loader: Any = DataLoader(
-            _DecodedSizes(self.dataset),  # type: ignore[arg-type]
-            batch_size=self._batches.batch_size,
-            num_workers=self._num_workers,
-            collate_fn=len,
-            multiprocessing_context="fork" if self._num_workers else None,
-        )
-        yield from loader
+        if self._decoding is None:
+            # In batches: a worker answers once for each, as it does when it sends pixels.
+            self._decoding = DataLoader(
+                _DecodedSizes(self.dataset),  # type: ignore[arg-type]
+                batch_size=self._batches.batch_size,
+                num_workers=self._num_workers,
+                collate_fn=len,
+                persistent_workers=self._num_workers > 0,
+                multiprocessing_context="fork" if self._num_workers else None,
+            )
+        yield from self._decoding
 
 
-_SAME_DECODE = "decodes what it has in RAM, as the row without it does from warm files"
+_SAME_DECODE = "decodes as the row without it does"
+SHARD_SIZE = 256_000_000
+"""Bytes; the default of prepare_data.py."""
 
 
 class _DecodedSizes:

@@ -10,6 +10,7 @@ from ocr.benchmark.config import Level
 from ocr.benchmark.own_loaders import Keeps, OwnLoader, Replay
 from ocr.benchmark.setting import Setting
 from ocr.benchmark.source import CannotRun, Files, Source
+from ocr.datasets.shards.images import ShardReader
 from ocr.errors import InputError
 
 CPU = torch.device("cpu")
@@ -36,7 +37,10 @@ class Row:
 
 
 def _own(
-    loader: Literal["dali", "torch"], keeps: Keeps = "nothing", on_gpu: bool | None = False
+    loader: Literal["dali", "torch"],
+    keeps: Keeps = "nothing",
+    on_gpu: bool | None = False,
+    shard_reader: ShardReader | None = None,
 ) -> Callable[[Setting, Level, int], Source]:
     """on_gpu: None: wherever the run is."""
 
@@ -44,7 +48,7 @@ def _own(
         device = setting.device if on_gpu is None else CPU
         if on_gpu:
             device = _gpu(setting)
-        return OwnLoader(setting, level, loader, keeps, device, num_workers)
+        return OwnLoader(setting, level, loader, keeps, device, num_workers, shard_reader)
 
     return open_loader
 
@@ -108,6 +112,19 @@ ROWS: tuple[Row, ...] = (
         is_ours=True,
     ),
     Row(
+        "webdataset_dali",
+        "tar shards, DALI",
+        _own("dali", on_gpu=None, shard_reader="dali"),
+        is_ours=True,
+    ),
+    Row(
+        "webdataset_torch",
+        "tar shards, the webdataset package, PyTorch workers",
+        _own("torch", on_gpu=None, shard_reader="webdataset"),
+        is_ours=True,
+        workers_are="processes",
+    ),
+    Row(
         "albumentations",
         "PyTorch workers, Pillow, Albumentations",
         _rival("albumentations_loader", "albumentations_loader"),
@@ -130,7 +147,7 @@ ROWS: tuple[Row, ...] = (
     Row("spdl_antialiased", "SPDL threads, whole decode", _rival("spdl_loader", "spdl_antialiased")),
     Row(
         "wds",
-        "WebDataset package, tar shards",
+        "the webdataset package alone, tar shards",
         _rival("webdataset_loader", "webdataset_loader"),
         workers_are="processes",
     ),

@@ -13,12 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from dali_pipelines.config import PipelineConfig
+from dali_pipelines.normalize import ImageFinisher
 from ocr.benchmark.rivals.albumentations_loader import albumentations_loader
 from ocr.benchmark.rivals.image import UnreadableFile
 from ocr.benchmark.rivals.spdl_loader import spdl_antialiased, spdl_scaled
@@ -26,7 +26,7 @@ from ocr.benchmark.rivals.torchvision_loader import TorchvisionCuda, torchvision
 from ocr.benchmark.rivals.turbojpeg_loader import turbojpeg_loader
 from ocr.benchmark.rivals.webdataset_loader import webdataset_loader
 from ocr.benchmark.source import CannotRun, Files, Source
-from ocr.datasets.base import ValidatedOCRDataset, normalize
+from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.image import decode_upright, render
 from ocr.datasets.image_files import read_header
 from ocr.datasets.plan import SamplePlanner, letterbox
@@ -107,7 +107,7 @@ def rendered(files: Files) -> torch.Tensor:
         render(decode_upright(Path(path).read_bytes(), turn), letterbox(0, size, 320, False), CONFIG, training=False)
         for path, turn, size in zip(files.paths, files.orientations, files.original_sizes, strict=True)
     ]
-    return normalize(torch.from_numpy(np.stack(levels)), PLANNER)
+    return ImageFinisher(320, CONFIG.mean, CONFIG.std, torch.float32).finish(levels)
 
 
 def all_images(source: Source) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """Evaluation beside the forward pass: the results of the serial loop, whatever is cached and however many processes share it."""
 
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import lightning
@@ -150,29 +151,44 @@ def make_trainer(num_processes: int = 1) -> lightning.Trainer:
     )
 
 
-def scores_of_two_passes(dataset: ValidatedOCRDataset, network) -> list[dict[str, float]]:
-    config, model = network
-    module = DBNetModule(model, config, dataset.manifest, with_cleval=True)
+def make_loader(dataset: ValidatedOCRDataset) -> BatchLoader:
     cache = dataset.config.cache_config
     tiers = None
     if cache.cache_transformed_tensors:
         layout = entry_layout(dataset, with_targets=True)
         tiers = plan_tiers(layout, len(dataset), 4, cache, CPU, FreeMemory(gpu=0, ram=10**9))
-    loader = BatchLoader(
-        dataset, loader="dali", batch_size=4, num_workers=0, device=CPU, with_targets=True, tiers=tiers
-    )
+    return BatchLoader(dataset, loader="dali", batch_size=4, num_workers=0, device=CPU, with_targets=True, tiers=tiers)
+
+
+def scores_of_passes(dataset: ValidatedOCRDataset, network, num_passes: int = 2) -> list[dict[str, float]]:
+    config, model = network
+    module = DBNetModule(model, config, dataset.manifest, with_cleval=True)
+    loader = make_loader(dataset)
     passes = []
-    for _ in range(2):
+    for _ in range(num_passes):
         (scores,) = make_trainer().validate(module, dataloaders=loader, verbose=False)
         passes.append({name: scores[name] for name in SCORES})
     loader.close()
     return passes
 
 
-def test_no_cache_setting_changes_the_scores(icdar15, small_network, tmp_path):
+@torch.no_grad()
+def maps_of_second_pass(dataset: ValidatedOCRDataset, network) -> torch.Tensor:
+    """Probability maps of the first 8 images, from entries of the cache where there is one."""
+    config, model = network
+    module = DBNetModule(model, config, dataset.manifest).eval()
+    loader = make_loader(dataset)
+    for _ in loader:
+        pass
+    maps = torch.cat([module(batch.images).prob_map for batch in islice(loader, 2)])
+    loader.close()
+    return maps
+
+
+def test_scores_hang_neither_on_the_tier_nor_on_uint8_entries(icdar15, small_network, tmp_path):
     dataset = receipts(icdar15, size=256)
     entry_bytes = entry_layout(dataset, with_targets=True).num_bytes
-    uncached, again = scores_of_two_passes(with_cache(dataset), small_network)
+    uncached, again = scores_of_passes(with_cache(dataset), small_network)
     assert uncached == again
     assert uncached["val/recall"] > 0
     settings = {
@@ -184,22 +200,32 @@ def test_no_cache_setting_changes_the_scores(icdar15, small_network, tmp_path):
     passes = [
         scores
         for cache in settings.values()
-        for scores in scores_of_two_passes(with_cache(dataset, **cache), small_network)
+        for scores in scores_of_passes(with_cache(dataset, **cache), small_network)
     ]
     assert all(scores == passes[0] for scores in passes)
-    exact = scores_of_two_passes(with_cache(dataset, dtype="uint8"), small_network)
+    exact = scores_of_passes(with_cache(dataset, dtype="uint8"), small_network)
     assert exact[0] == exact[1]
-    for scores in (passes[0], exact[0]):
-        for name in SCORES[:5]:
-            assert scores[name] == pytest.approx(uncached[name], abs=0.0005), name
     for name in SCORES[:5]:  # uint8 keeps the pixels, and one table normalises them with and without the cache
         assert exact[0][name] == uncached[name]
+
+
+def test_float16_entries_hardly_move_the_maps(icdar15, small_network):
+    """Measured on the maps: the scores of a network by chance turn on single boxes, and those of a good one move too late.
+
+    Mean difference over spread of the maps, resnet18 by five seeds: 0.0001 to 0.0003 from rounding to float16, 0.008 and more
+    from images 2 % too large or their mean wrong by 0.02.
+    """
+    dataset = receipts(icdar15, size=256)
+    expected = maps_of_second_pass(with_cache(dataset), small_network)
+    from_entries = maps_of_second_pass(with_cache(dataset, dtype="float16"), small_network)
+    difference = (from_entries - expected).abs().mean() / expected.std()
+    assert 0 < difference < 0.0015  # 0: the entries were not used
 
 
 def test_two_processes_score_as_one(icdar15, small_network, tmp_path):
     dataset = with_cache(receipts(icdar15, size=256), directory=str(tmp_path / "cache"))
     config, model = small_network
-    alone = scores_of_two_passes(dataset, small_network)[0]
+    alone = scores_of_passes(dataset, small_network, num_passes=1)[0]
     module = DBNetModule(model, config, dataset.manifest, with_cleval=True)
     data = DBNetDataModule(None, dataset, DataLoaderConfig(), loader="dali", val_targets=True)
     (scores,) = make_trainer(num_processes=2).validate(module, datamodule=data, verbose=False)
