@@ -10,6 +10,8 @@ from ocr.benchmark.rows import ROWS, Row
 WORTH_A_WORD = 0.03
 """Differences below this share are left unsaid."""
 SAME_SPEED = 0.03
+PLAIN = ("torch", "dali_cpu", "dali_gpu")
+"""Our loaders that keep nothing from one epoch to the next, as those of the others."""
 PRESETS = ((10, "constrained"), (20, "balanced"), (math.inf, "max"))
 """GB of the GPU below which a preset is named."""
 
@@ -20,7 +22,7 @@ def verdict(results: Results) -> list[str]:
     best = recommended(results)
     if best is not None:
         lines += _training(results, best)
-        lines += _rivals(results, best)
+    lines += _rivals(results)
     lines += _workers(results)
     if best is not None:
         lines += _disk(results, best)
@@ -32,14 +34,14 @@ def verdict(results: Results) -> list[str]:
 
 
 def recommended(results: Results) -> Row | None:
-    """Of the loaders that a run can train with, the fastest of the level nearest to training; of equally fast ones that which
-    takes the least processor time."""
+    """Of the loaders that a run can train with, the fastest of the level nearest to training; of those whose spreads overlap with
+    its own, that which takes the least processor time by itself."""
     for level in ("train-step", "input+targets", "input"):
         found = {row.name: row for row in ROWS if row.options is not None and results.found(level, row.name)}
         if found:
-            rates = {name: _rate(results, level, name) for name in found}
-            nearly = [name for name in found if rates[name] >= (1 - SAME_SPEED) * max(rates.values())]
-            return found[min(nearly, key=lambda name: _cpu_ms(results, level, name))]
+            fastest = max(found, key=lambda name: _rate(results, level, name))
+            nearly = [name for name in found if _as_fast(results, level, name, fastest)]
+            return found[min(nearly, key=lambda name: _loader_cost(results, level, name))]
     return None
 
 
@@ -53,6 +55,20 @@ def paste(results: Results, row: Row) -> str:
         key = "dataloader.num_workers" if row.workers_are == "processes" else "pipeline.num_threads"
         parts.append(f"{key}={measured.num_workers}")
     return " ".join(parts)
+
+
+def _as_fast(results: Results, level: Level, name: str, fastest: str) -> bool:
+    one, other = results.found(level, name), results.found(level, fastest)
+    nearly = _rate(results, level, name) >= (1 - SAME_SPEED) * _rate(results, level, fastest)
+    return nearly or (one is not None and other is not None and _overlap(one, other))
+
+
+def _loader_cost(results: Results, level: Level, name: str) -> float:
+    """Processor time an image where no network hides it, if that was measured."""
+    for alone in ("input+targets", "input"):
+        if results.found(alone, name):
+            return _cpu_ms(results, alone, name)
+    return _cpu_ms(results, level, name)
 
 
 COMPARISON_KEYS = (
@@ -91,7 +107,12 @@ def _training(results: Results, best: Row) -> list[str]:
     if whole is not None and alone is not None:
         step, total = _ms(alone), _ms(whole)
         waiting = max(0.0, 1 - step / total)
-        if waiting <= 2 * WORTH_A_WORD:
+        if _overlap(whole, alone):
+            lines.append(
+                f"Training is limited by the network as far as these rounds can tell: {step:.1f} ms an image on a batch that is "
+                f"there already, {total:.1f} ms with {best.name}, and their spreads overlap. More rounds tell more."
+            )
+        elif waiting <= 2 * WORTH_A_WORD:
             lines.append(
                 f"Training is limited by the network: a step takes {step:.1f} ms an image on a batch that is there already, and "
                 f"{total:.1f} ms with {best.name}. A faster loader cannot help."
@@ -130,22 +151,33 @@ def loader_stages(results: Results, row: Row) -> dict[str, float]:
     return stages
 
 
-def _rivals(results: Results, best: Row) -> list[str]:
-    """Who is faster, or cheaper, at `input`: said whether we like it or not."""
+def _rivals(results: Results) -> list[str]:
+    """What loaders that keep nothing take at `input`, ours beside the best of the others: said whether we like it or not."""
     level: Level = "input"
-    own = results.found(level, best.name)
+    own = [name for name in PLAIN if results.found(level, name)]
     others = [row.name for row in ROWS if not row.is_ours and results.found(level, row.name)]
-    if own is None or not others:
+    if not own or not others:
         return []
-    fastest = max(others, key=lambda name: _rate(results, level, name))
+    told = ", ".join(f"{name} {_cpu_ms(results, level, name):.2f}" for name in own)
     cheapest = min(others, key=lambda name: _cpu_ms(results, level, name))
-    ratio = _rate(results, level, best.name) / _rate(results, level, fastest)
-    cost = _cpu_ms(results, level, best.name) / _cpu_ms(results, level, cheapest)
-    return [
-        f"The fastest of the others at input is {fastest} ({_filter_of(results, fastest)}): {best.name} runs at {ratio:.2f} times "
-        f"its speed. The cheapest is {cheapest} ({_filter_of(results, cheapest)}): {best.name} takes {cost:.2f} times its "
-        "processor time an image."
-    ]
+    fastest = max(others, key=lambda name: _rate(results, level, name))
+    filtered = [name for name in others if "antialiased" in _filter_of(results, name)]
+    lines = [f"Processor time at input, ms an image: {told}."]
+    if filtered:
+        best = min(filtered, key=lambda name: _cpu_ms(results, level, name))
+        lines[0] += f" The best of the others with an antialiased filter, {best}: {_cpu_ms(results, level, best):.2f};"
+        lines[0] += (
+            f" of all others, {cheapest}: {_cpu_ms(results, level, cheapest):.2f} ({_filter_of(results, cheapest)})."
+        )
+    else:
+        lines[0] += f" The best of the others, {cheapest}: {_cpu_ms(results, level, cheapest):.2f}."
+    own_best = max(own, key=lambda name: _rate(results, level, name))
+    ratio = _rate(results, level, fastest) / _rate(results, level, own_best)
+    if ratio > 1 + WORTH_A_WORD:
+        lines.append(
+            f"By the clock {fastest} ({_filter_of(results, fastest)}) is {ratio:.2f} times as fast as {own_best}."
+        )
+    return lines
 
 
 def _filter_of(results: Results, name: str) -> str:
@@ -250,6 +282,14 @@ def _cpu_ms(results: Results, level: Level, name: str) -> float:
     measured = results.found(level, name)
     cost = measured.cpu_ms_per_image if measured is not None else None
     return cost.median if cost is not None else math.inf
+
+
+def _overlap(one: Measured, other: Measured) -> bool:
+    """Whether their difference is more than a few per cent, but no more than that between rounds of the same row."""
+    first, second = one.images_per_second, other.images_per_second
+    if first is None or second is None or abs(first.median / second.median - 1) <= 2 * WORTH_A_WORD:
+        return False
+    return first.least <= second.most and second.least <= first.most
 
 
 def _ms(measured: Measured) -> float:

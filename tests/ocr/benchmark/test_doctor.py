@@ -115,13 +115,41 @@ def test_what_hardware_decode_leaves_is_counted():
     ) in told(results_of({}))
 
 
-def test_a_faster_rival_is_said():
-    results = results_of({"input": {"torch": measured(50, 8), "spdl_scaled": measured(100, 4), "wds": measured(20, 3)}})
-    text = told(results)
-    assert "The fastest of the others at input is spdl_scaled" in text
-    assert "torch runs at 0.50 times its speed" in text
-    assert "The cheapest is wds" in text
-    assert "torch takes 2.67 times its processor time" in text
+def test_a_better_rival_is_said():
+    filtered, scaled = measured(60, 6), measured(100, 4)
+    filtered.parity, scaled.parity = {"resize_filter": "antialiased bilinear"}, {"resize_filter": "DCT scaling"}
+    text = told(
+        results_of(
+            {"input": {"torch": measured(50, 8), "torchvision": filtered, "spdl_scaled": scaled, "replay": scaled}}
+        )
+    )
+    assert (
+        "Processor time at input, ms an image: torch 8.00. The best of the others with an antialiased filter, torchvision: "
+        "6.00; of all others, spdl_scaled: 4.00 (DCT scaling)."
+    ) in text
+    assert "By the clock spdl_scaled (DCT scaling) is 2.00 times as fast as torch." in text
+
+
+def test_differences_within_the_spread_are_not_called_differences():
+    noisy = measured(6, 95)
+    noisy.rounds.append(measured(11, 95).rounds[0])  # 6, 6 and 11 images/s; the network alone: 10
+    assert "as far as these rounds can tell" in told(
+        results_of({"train-step": {"replay": measured(10, 90), "torch": noisy}})
+    )
+
+
+def test_of_loaders_whose_spreads_overlap_that_which_costs_less_by_itself_is_recommended():
+    noisy = measured(8, 80)
+    noisy.rounds.append(measured(9.5, 80).rounds[0])
+    results = results_of(
+        {
+            "train-step": {"torch": measured(9, 80), "dali_cpu": noisy},
+            "input": {"torch": measured(100, 5), "dali_cpu": measured(100, 4)},
+        }
+    )
+    row = recommended(results)
+    assert row is not None
+    assert row.name == "dali_cpu"
 
 
 def test_a_slow_disk_is_said_and_a_fast_one_too():
