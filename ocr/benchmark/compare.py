@@ -6,9 +6,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ocr.benchmark.config import CompareConfig, Level
-from ocr.benchmark.doctor import verdict
+from ocr.benchmark.doctor import SAME_SPEED, verdict
 from ocr.benchmark.gpu_monitor import GpuMonitor
 from ocr.benchmark.report import print_tables, write_report
 from ocr.benchmark.results import Measured, Results
@@ -24,7 +24,7 @@ from ocr.benchmark.row_process import RowFailed, RowProcess
 from ocr.benchmark.rows import Row, chosen_rows
 from ocr.benchmark.setting import Setting, evenly
 from ocr.benchmark.source import CannotRun
-from ocr.cache.budget import FreeMemory, total_ram
+from ocr.cache.budget import FreeMemory, decoded_bytes, file_bytes, total_ram
 from ocr.cache.entry import EntryLayout
 from ocr.datasets.audit import AuditReport
 from ocr.datasets.base import load_manifest
@@ -36,8 +36,8 @@ from ocr.errors import InputError
 
 log = logging.getLogger(__name__)
 
-OPEN_TIMEOUT, MEASURE_TIMEOUT = 300.0, 300.0
-"""Seconds after which a row that gives no answer is ended."""
+PATIENCE = 300.0
+"""Seconds after which a row that gives no answer is ended; for measurements ten times their length more."""
 BENCH_PACKAGES = ("albumentations", "spdl", "torchvision", "webdataset")
 WITH_PARITY: tuple[Level, ...] = ("input", "input+targets")
 SWEEP_ROUNDS = 2
@@ -46,7 +46,10 @@ SWEEP_ROUNDS = 2
 def compare_loaders(config: CompareConfig, run_dir: Path) -> Results:
     """Measures all chosen rows at all levels; writes results.{json,md,png} below `run_dir` and prints the tables.
 
-    What was measured is kept when Ctrl-C ends it early.
+    What was measured is kept when Ctrl-C, or an error, ends it early.
+
+    Raises:
+        InputError: a row that is not there, a data set that cannot be used, a folder that cannot be written.
     """
     rows = chosen_rows(config.only)
     log.info("writing to %s", run_dir)
@@ -56,26 +59,44 @@ def compare_loaders(config: CompareConfig, run_dir: Path) -> Results:
     pipeline = resolve_pipeline(config.pipeline, resolve_precision(config.trainer.precision, device))
     config = config.model_copy(update={"pipeline": pipeline})
     train, audit = _manifest(config, "train", run_dir)
-    val, _ = _manifest(config, "val", run_dir)
-    setting = Setting(config, evenly(train, config.num_images), evenly(val, config.num_images))
+    val = _manifest(config, "val", run_dir)[0] if "val-epoch" in config.levels else None
     results = Results(
         environment=_environment(device),
         settings=config.model_dump(mode="json"),
         image_statistics={"images": len(train), **audit.statistics},
-        validation=_validation_memory(config, len(val), device),
+        memory=_memory(config, train, val, device),
     )
-    comparison = _Comparison(setting, rows, results, run_dir)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        comparison.run()
+        with TemporaryDirectory(dir=run_dir, prefix="scratch_") as scratch:  # on the disk of the run, not in memory
+            setting = Setting(config, _at_most(train), train if val is None else _at_most(val), Path(scratch))
+            _Comparison(setting, rows, results, run_dir).run()
     except KeyboardInterrupt:
         results.is_interrupted = True
         log.warning("interrupted; what was measured so far follows")
-    results.verdict = verdict(results)
-    print_tables(results, Console(width=min(Console().width, 120) if sys.stdout.isatty() else 120))
-    write_report(results, run_dir)
+    finally:
+        results.verdict = verdict(results)
+        print_tables(results, Console(width=min(Console().width, 120) if sys.stdout.isatty() else 120))
+        _write(results, run_dir)
     log.info("everything is in %s", run_dir)
     return results
+
+
+MOST_IMAGES = 4096
+"""Of a data set that are handed to the rows; epochs are shorter."""
+
+
+def _at_most(manifest: Manifest) -> Manifest:
+    return manifest if len(manifest) <= MOST_IMAGES else evenly(manifest, MOST_IMAGES)
+
+
+def _write(results: Results, run_dir: Path) -> None:
+    try:
+        write_report(results, run_dir)
+    except OSError as error:
+        raise InputError(
+            f"{error.filename or run_dir}: cannot be written: {error.strerror}; hydra.run.dir=FOLDER names another folder"
+        ) from error
 
 
 def _manifest(config: CompareConfig, split: str, run_dir: Path) -> tuple[Manifest, AuditReport]:
@@ -101,7 +122,7 @@ def _environment(device: torch.device) -> dict[str, Any]:
         "device_type": device.type,
         "driver": _driver() if device.type == "cuda" else None,
         "transfer_ms_per_megabyte": _transfer_ms_per_megabyte(device) if device.type == "cuda" else None,
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": _num_cores(),
         "ram_bytes": total_ram(),
         "gpu_bytes": torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None,
         "versions": package_versions(*BENCH_PACKAGES),
@@ -129,14 +150,16 @@ def _transfer_ms_per_megabyte(device: torch.device) -> float:
     return 1000 * (time.perf_counter() - started) / 64
 
 
-def _validation_memory(config: CompareConfig, num_images: int, device: torch.device) -> dict[str, Any]:
-    """What the finished inputs of the whole validation split would take, and what is free."""
+def _memory(config: CompareConfig, train: Manifest, val: Manifest | None, device: torch.device) -> dict[str, int]:
+    """What keeping the whole data set would take, and what is free: bytes."""
     map_size = config.pipeline.image_size // config.targets.map_stride if config.trainer.val_loss else None
+    entry = EntryLayout(config.pipeline.image_size, map_size, "float16").num_bytes
+    everything = range(len(train))
     free = FreeMemory.measured(device)
     return {
-        "images": num_images,
-        "float16_bytes": num_images * EntryLayout(config.pipeline.image_size, map_size, "float16").num_bytes,
-        "uint8_bytes": num_images * EntryLayout(config.pipeline.image_size, map_size, "uint8").num_bytes,
+        "train_file_bytes": file_bytes(train, everything),
+        "train_decoded_bytes": decoded_bytes(train, everything),
+        "val_tensor_bytes": entry * len(val) if val is not None else 0,
         "free_gpu_bytes": free.gpu,
         "free_ram_bytes": free.ram,
     }
@@ -151,11 +174,7 @@ class _Comparison:
         self._results = results
         self._run_dir = run_dir
         self._processes: dict[str, RowProcess] = {}
-        self._num_workers = {
-            "processes": max(setting.config.dataloader.num_workers, 1),
-            "threads": setting.config.pipeline.num_threads or len(os.sched_getaffinity(0)),
-            "none": 0,
-        }
+        self._num_workers = {row.name: self._default_workers(row) for row in rows}
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -167,44 +186,51 @@ class _Comparison:
         self._monitor = GpuMonitor()
 
     def run(self) -> None:
-        with self._progress, self._started():
-            if self._config.sweep:
-                for kind in ("processes", "threads"):
-                    self._sweep(kind)
-            for level in self._config.levels:
-                self._run_level(level)
-
-    @contextmanager
-    def _started(self) -> Iterator[None]:
-        """The processes of all rows."""
-        logs = self._run_dir / "rows"
-        logs.mkdir(exist_ok=True)
         log.info("starting %d rows", len(self._rows))
         try:
-            for row in self._rows:
-                self._processes[row.name] = RowProcess(row.name, self._setting, logs / f"{row.name}.log")
-            yield
+            with self._progress:
+                if self._config.sweep:
+                    self._sweep()
+                for level in self._config.levels:
+                    self._run_level(level)
+                    _write(self._results, self._run_dir)
         finally:
             for process in self._processes.values():
                 process.end()
             self._monitor.close()
 
-    def _sweep(self, kind: str) -> None:
-        """Finds the number of workers of this kind that is fastest at the level `input`, for the first row that runs."""
-        candidates = _candidates(len(os.sched_getaffinity(0)))
-        for row in (row for row in self._rows if row.workers_are == kind):
+    def _default_workers(self, row: Row) -> int:
+        if row.workers_are == "processes":
+            return max(self._config.dataloader.num_workers, 1)
+        return (self._config.pipeline.num_threads or _num_cores()) if row.workers_are == "threads" else 0
+
+    def _process(self, row: Row) -> RowProcess:
+        """The row's own, which is started if it is not running."""
+        if row.name not in self._processes or self._processes[row.name].has_ended:
+            logs = self._run_dir / "rows"
+            logs.mkdir(exist_ok=True)
+            self._processes[row.name] = RowProcess(row.name, self._setting, logs / f"{row.name}.log")
+        return self._processes[row.name]
+
+    def _sweep(self) -> None:
+        """Finds the number of workers with which each row is fastest at the level `input`."""
+        rows = [row for row in self._rows if row.workers_are != "none"]
+        candidates = _candidates(_num_cores())
+        log.info("finding the number of workers of %d rows among %s", len(rows), candidates)
+        task = self._progress.add_task("workers", total=len(rows))
+        for row in rows:
             found: dict[int, Measured] = {}
             for number in candidates:
-                measured = found.setdefault(number, Measured(number))
+                measured = found.setdefault(number, Measured())
                 if not self._open(row, "input", number, measured):
                     break
                 for _ in range(SWEEP_ROUNDS):
                     self._measure(row, measured)
+            self._close(row)
             if all(measured.rounds for measured in found.values()):
                 self._results.sweeps[row.name] = found
-                self._num_workers[kind] = fastest(found)
-                log.info("%s: %d %s are fastest of %s", row.name, self._num_workers[kind], kind, candidates)
-                return
+                self._num_workers[row.name] = fastest(found)
+            self._progress.advance(task)
 
     def _run_level(self, level: Level) -> None:
         running = [row for row in self._rows if self._open_at(level, row)]
@@ -220,19 +246,22 @@ class _Comparison:
                         self._measure(row, measured, cold)
                     self._progress.advance(task)
         for row in running:
-            self._ask(row, Measured(), "close", OPEN_TIMEOUT)
+            self._close(row)
 
     def _open_at(self, level: Level, row: Row) -> bool:
         measured = self._results.measured(level, row.name)
-        if not self._open(row, level, self._num_workers[row.workers_are], measured):
-            return False
-        if level in WITH_PARITY:
-            measured.parity = self._ask(row, measured, "parity", MEASURE_TIMEOUT)
+        if self._open(row, level, self._num_workers[row.name], measured) and level in WITH_PARITY:
+            measured.parity = self._ask(row, measured, "parity", PATIENCE)
+        if measured.reason is not None:
+            self._close(row)
         return measured.reason is None
+
+    def _close(self, row: Row) -> None:
+        self._ask(row, Measured(), "close", PATIENCE)
 
     def _open(self, row: Row, level: Level, num_workers: int, measured: Measured) -> bool:
         measured.num_workers = num_workers
-        answer = self._ask(row, measured, "open", OPEN_TIMEOUT, level=level, num_workers=num_workers)
+        answer = self._ask(row, measured, "open", PATIENCE, level=level, num_workers=num_workers)
         if answer is None:
             return False
         measured.first_batch_seconds, measured.reads_files = answer["first_batch_seconds"], answer["reads_files"]
@@ -240,7 +269,8 @@ class _Comparison:
 
     def _measure(self, row: Row, measured: Measured, cold: bool = False) -> None:
         started = time.perf_counter()
-        answer = self._ask(row, measured, "measure", MEASURE_TIMEOUT, seconds=self._config.seconds, cold=cold)
+        seconds = self._config.seconds
+        answer = self._ask(row, measured, "measure", PATIENCE + 10 * seconds, seconds=seconds, cold=cold)
         if answer is not None:
             answer["gpu_percent"] = self._monitor.percent_since(started)
             (measured.cold_rounds if cold else measured.rounds).append(answer)
@@ -250,7 +280,7 @@ class _Comparison:
         if measured.reason is not None:
             return None
         try:
-            return self._processes[row.name].ask(do, timeout, **arguments)
+            return self._process(row).ask(do, timeout, **arguments)
         except CannotRun as reason:
             measured.reason = str(reason)
         except RowFailed as failure:
@@ -259,17 +289,17 @@ class _Comparison:
         return None
 
 
+def _num_cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
 def _candidates(num_cores: int) -> list[int]:
     """1, 2, 4 and so on, up to the number of cores."""
     powers = [1 << exponent for exponent in range(num_cores.bit_length())]
     return sorted({number for number in powers if number <= num_cores} | {num_cores})
 
 
-SAME_SPEED = 0.03
-"""What differs by less is called equally fast."""
-
-
-def fastest(found: dict[int, Measured]) -> int:
+def fastest(found: Mapping[int, Measured]) -> int:
     """The fewest workers that are as fast as the fastest."""
     rates = {number: rate.median for number, measured in found.items() if (rate := measured.images_per_second)}
     return min(number for number, rate in rates.items() if rate >= (1 - SAME_SPEED) * max(rates.values()))

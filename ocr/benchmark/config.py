@@ -24,10 +24,10 @@ class CompareConfig(TrainConfig):
     """Each row is measured so many times, in turns with the others."""
     seconds: float = Field(default=0.4, gt=0)
     """Least length of a measurement; whole epochs are measured."""
-    num_images: int = Field(default=64, ge=1)
-    """Images of an epoch, spread evenly over the split."""
-    step_images: int = Field(default=8, ge=1)
-    """Images of an epoch where the network takes part."""
+    num_images: int | None = Field(default=None, ge=1)
+    """Images of an epoch, spread evenly over the split, or the split again and again; null: 64, or 8 batches a worker."""
+    step_batches: int | None = Field(default=None, ge=2)
+    """Batches of an epoch where the network takes part; null: 2 on a CPU, 24 on a GPU, twice as many in validation."""
     cold: bool = True
     """Measure `input` a second time, with the files dropped from the page cache before each epoch."""
     augment: bool = False

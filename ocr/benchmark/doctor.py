@@ -1,27 +1,36 @@
 """What the figures mean for a run, in words: what limits it, which loader to take, what to change."""
 
 import math
+import shlex
 from typing import Any
 
-from ocr.benchmark.config import Level
+from ocr.benchmark.config import CompareConfig, Level
 from ocr.benchmark.results import Measured, Results
 from ocr.benchmark.rows import ROWS, Row
+from ocr.config import TrainConfig
 
+WORTH_A_CHANGE = 0.1
+"""A loader that keeps the data set in memory must be cheaper by this share."""
 WORTH_A_WORD = 0.03
 """Differences below this share are left unsaid."""
 SAME_SPEED = 0.03
 PLAIN = ("torch", "dali_cpu", "dali_gpu")
 """Our loaders that keep nothing from one epoch to the next, as those of the others."""
+PLAINEST_FIRST = ("dali_gpu", "dali_cpu", "torch", "dali_images", "torch_ram")
+"""What a run can train with."""
+BYTES_SENT = {"torch": 3, "torch_ram": 3, "dali_cpu": 12}
+"""A pixel to the GPU: levels, or float32. DALI on the GPU sends files."""
+DISK = "disk, when the files are not in RAM"
 PRESETS = ((10, "constrained"), (20, "balanced"), (math.inf, "max"))
 """GB of the GPU below which a preset is named."""
 
 
 def verdict(results: Results) -> list[str]:
     """Sentences for the terminal and the report; only of what was measured."""
-    lines = []
+    if not any(measured.rounds for rows in results.levels.values() for measured in rows.values()):
+        return ["Nothing was measured that a verdict could be drawn from."]
     best = recommended(results)
-    if best is not None:
-        lines += _training(results, best)
+    lines = [] if best is None else _training(results, best)
     lines += _rivals(results)
     lines += _workers(results)
     if best is not None:
@@ -30,57 +39,51 @@ def verdict(results: Results) -> list[str]:
     lines += _hardware_decode(results)
     if best is not None:
         lines.append(f"Paste: uv run scripts/train.py {paste(results, best)}")
-    return lines or ["Nothing was measured that a verdict could be drawn from."]
+    return lines
 
 
 def recommended(results: Results) -> Row | None:
-    """Of the loaders that a run can train with, the fastest of the level nearest to training; of those whose spreads overlap with
-    its own, that which takes the least processor time by itself."""
+    """Of the loaders that a run on this machine can train with, the fastest of the level nearest to training. Of those that are
+    as fast, or whose spreads overlap, the one that takes the least processor time by itself; a plain one goes before one that
+    keeps the data set in memory."""
     for level in ("train-step", "input+targets", "input"):
-        found = {row.name: row for row in ROWS if row.options is not None and results.found(level, row.name)}
+        found = [name for name in PLAINEST_FIRST if results.found(level, name) and _is_possible(results, name)]
         if found:
             fastest = max(found, key=lambda name: _rate(results, level, name))
             nearly = [name for name in found if _as_fast(results, level, name, fastest)]
-            return found[min(nearly, key=lambda name: _loader_cost(results, level, name))]
+            best = nearly[0]
+            for name in nearly[1:]:
+                if _loader_cost(results, level, name) < (1 - WORTH_A_CHANGE) * _loader_cost(results, level, best):
+                    best = name
+            return next(row for row in ROWS if row.name == best)
     return None
+
+
+def _is_possible(results: Results, name: str) -> bool:
+    """Whether a run can have it: not DALI on the CPU beside a GPU, and what is kept must fit into half of what is free."""
+    on_gpu = results.environment["device_type"] == "cuda"
+    memory = results.memory
+    if name == "dali_images":
+        free = memory["free_gpu_bytes"] if on_gpu else memory["free_ram_bytes"]
+        return memory["train_decoded_bytes"] < free / 2
+    if name == "torch_ram":
+        return memory["train_file_bytes"] < memory["free_ram_bytes"] / 2
+    return not (name == "dali_cpu" and on_gpu)
 
 
 def paste(results: Results, row: Row) -> str:
     """The overrides that give a run this loader and the preset that this machine can hold."""
     parts = [argument for argument in results.environment["command"][1:] if _is_of_the_run(argument)]
-    parts += [row.options or "", f"performance={_preset(results)}"]
-    level: Level = "input"
-    measured = results.found(level, row.name)
-    if measured is not None and measured.num_workers:
+    parts += [*(row.options or "").split(), f"performance={_preset(results, row)}"]
+    num_workers = max((measured.num_workers for measured in _at_all_levels(results, row.name)), default=0)
+    if num_workers:
         key = "dataloader.num_workers" if row.workers_are == "processes" else "pipeline.num_threads"
-        parts.append(f"{key}={measured.num_workers}")
-    return " ".join(parts)
-
-
-def _as_fast(results: Results, level: Level, name: str, fastest: str) -> bool:
-    one, other = results.found(level, name), results.found(level, fastest)
-    nearly = _rate(results, level, name) >= (1 - SAME_SPEED) * _rate(results, level, fastest)
-    return nearly or (one is not None and other is not None and _overlap(one, other))
-
-
-def _loader_cost(results: Results, level: Level, name: str) -> float:
-    """Processor time an image where no network hides it, if that was measured."""
-    for alone in ("input+targets", "input"):
-        if results.found(alone, name):
-            return _cpu_ms(results, alone, name)
-    return _cpu_ms(results, level, name)
+        parts.append(f"{key}={num_workers}")
+    return shlex.join(parts)
 
 
 COMPARISON_KEYS = (
-    "levels=",
-    "only=",
-    "rounds=",
-    "seconds=",
-    "num_images=",
-    "step_images=",
-    "cold=",
-    "augment=",
-    "sweep=",
+    *(f"{name}=" for name in CompareConfig.model_fields if name not in TrainConfig.model_fields),
     "loader=",
     "performance=",
     "hydra.",
@@ -91,12 +94,27 @@ def _is_of_the_run(argument: str) -> bool:
     return "=" in argument and not argument.startswith(COMPARISON_KEYS)
 
 
-def _preset(results: Results) -> str:
+def _preset(results: Results, row: Row) -> str:
     gpu_bytes = results.environment["gpu_bytes"]
     if gpu_bytes is not None:
-        return next(name for gigabytes, name in PRESETS if gpu_bytes / 1e9 < gigabytes)
-    memory = results.validation
-    return "balanced" if memory["float16_bytes"] < memory["free_ram_bytes"] / 2 else "constrained"
+        preset = next(name for gigabytes, name in PRESETS if gpu_bytes / 1e9 < gigabytes)
+        return "balanced" if preset == "max" and row.name != "dali_images" else preset  # max keeps decoded images
+    memory = results.memory
+    return "balanced" if memory["val_tensor_bytes"] < memory["free_ram_bytes"] / 2 else "constrained"
+
+
+def _as_fast(results: Results, level: Level, name: str, fastest: str) -> bool:
+    one, other = results.found(level, name), results.found(level, fastest)
+    nearly = _rate(results, level, name) >= (1 - SAME_SPEED) * _rate(results, level, fastest)
+    return nearly or (one is not None and other is not None and _is_noise(one, other))
+
+
+def _loader_cost(results: Results, level: Level, name: str) -> float:
+    """Processor time an image where no network hides it, if that was measured."""
+    for alone in ("input+targets", "input"):
+        if results.found(alone, name):
+            return _cpu_ms(results, alone, name)
+    return _cpu_ms(results, level, name)
 
 
 def _training(results: Results, best: Row) -> list[str]:
@@ -107,7 +125,7 @@ def _training(results: Results, best: Row) -> list[str]:
     if whole is not None and alone is not None:
         step, total = _ms(alone), _ms(whole)
         waiting = max(0.0, 1 - step / total)
-        if _overlap(whole, alone):
+        if _is_noise(whole, alone):
             lines.append(
                 f"Training is limited by the network as far as these rounds can tell: {step:.1f} ms an image on a batch that is "
                 f"there already, {total:.1f} ms with {best.name}, and their spreads overlap. More rounds tell more."
@@ -118,11 +136,16 @@ def _training(results: Results, best: Row) -> list[str]:
                 f"{total:.1f} ms with {best.name}. A faster loader cannot help."
             )
         else:
-            limit = max(stages, key=lambda name: stages[name]) if stages else "its loader"
+            in_memory = {name: value for name, value in stages.items() if name != DISK}
+            limit = max(in_memory, key=lambda name: in_memory[name]) if in_memory else "not measured"
             lines.append(
                 f"Training waits {waiting:.0%} of its time for {best.name}: {total:.1f} ms an image, of which the network takes "
                 f"{step:.1f}. Most of what the loader does is: {limit}."
             )
+            if in_memory and sum(in_memory.values()) < total - step:
+                lines.append(
+                    "By itself the loader is faster than that: the two get in each other's way for the same cores."
+                )
     if told:
         lines.append(f"What {best.name} spends by itself, ms an image (wall clock): {told}.")
     return lines
@@ -139,15 +162,14 @@ def loader_stages(results: Results, row: Row) -> dict[str, float]:
         name = "decode, resize and normalise" if decode is None else "resize and normalise"
         stages[name] = max(0.0, _ms(whole) - stages.get("decode", 0.0))
         if whole.cold_images_per_second is not None:
-            stages["disk, when the files are not in RAM"] = max(
-                0.0, 1000 / whole.cold_images_per_second.median - _ms(whole)
-            )
+            stages[DISK] = max(0.0, 1000 / whole.cold_images_per_second.median - _ms(whole))
         if with_targets is not None:
             stages["targets"] = max(0.0, _ms(with_targets) - _ms(whole))
-    per_megabyte = results.environment["transfer_ms_per_megabyte"]
-    if per_megabyte is not None:
-        pixels = results.settings["pipeline"]["image_size"] ** 2
-        stages["transfer of a finished float16 image to the GPU"] = per_megabyte * 6 * pixels / 1e6
+    per_megabyte, sent = results.environment["transfer_ms_per_megabyte"], BYTES_SENT.get(row.name)
+    if per_megabyte is not None and sent is not None:
+        pipeline = results.settings["pipeline"]
+        side = pipeline["augmentation"]["crop_size"] or pipeline["image_size"]
+        stages["transfer to the GPU"] = per_megabyte * sent * side**2 / 1e6
     return stages
 
 
@@ -187,14 +209,20 @@ def _filter_of(results: Results, name: str) -> str:
 
 
 def _workers(results: Results) -> list[str]:
+    """The sweeps of our plain loaders; those of the others are in results.json."""
     kinds = {row.name: row.workers_are for row in ROWS}
     lines = []
-    for name, found in results.sweeps.items():
-        rates = ", ".join(
-            f"{number}: {rate.median:.0f}" for number, measured in found.items() if (rate := measured.images_per_second)
-        )
-        best = next((m.num_workers for m in _at_all_levels(results, name) if m.num_workers), None)
-        lines.append(f"{kinds[name].capitalize()} of {name}, images/s by number: {rates}; {best} were used.")
+    for name in PLAIN:
+        if name in results.sweeps:
+            rates = ", ".join(
+                f"{number}: {rate.median:.0f}"
+                for number, measured in results.sweeps[name].items()
+                if (rate := measured.images_per_second)
+            )
+            best = max((measured.num_workers for measured in _at_all_levels(results, name)), default=0)
+            lines.append(
+                f"{kinds[name].capitalize()} of {name}, images/s at input by number: {rates}; {best} were used."
+            )
     return lines
 
 
@@ -206,6 +234,11 @@ def _disk(results: Results, best: Row) -> list[str]:
     measured = results.found("input", best.name)
     if measured is None or measured.cold_images_per_second is None or measured.images_per_second is None:
         return []
+    read, size = measured.megabytes_read_per_image or 0.0, results.memory["train_file_bytes"] / 1e6
+    if read < size / results.image_statistics["images"] / 2:
+        return [
+            "What the disk costs is not known: the files could not be dropped from the page cache, or do not lie on a disk."
+        ]
     slower = 1 - measured.cold_images_per_second.median / measured.images_per_second.median
     if slower <= 2 * WORTH_A_WORD:
         return ["The disk does not matter: files that are not in RAM are read as fast as they are decoded."]
@@ -284,8 +317,8 @@ def _cpu_ms(results: Results, level: Level, name: str) -> float:
     return cost.median if cost is not None else math.inf
 
 
-def _overlap(one: Measured, other: Measured) -> bool:
-    """Whether their difference is more than a few per cent, but no more than that between rounds of the same row."""
+def _is_noise(one: Measured, other: Measured) -> bool:
+    """Whether the medians differ by more than a few per cent, but no more than the rounds of one row do among themselves."""
     first, second = one.images_per_second, other.images_per_second
     if first is None or second is None or abs(first.median / second.median - 1) <= 2 * WORTH_A_WORD:
         return False

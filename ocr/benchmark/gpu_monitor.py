@@ -1,11 +1,12 @@
 """How busy the GPU is, as nvidia-smi sees it."""
 
+import os
 import shutil
 import subprocess
 import threading
 import time
 
-COMMAND = ("nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "--loop-ms=100", "--id=0")
+COMMAND = ("nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "--loop-ms=100")
 
 
 class GpuMonitor:
@@ -15,7 +16,9 @@ class GpuMonitor:
         self._seen: list[tuple[float, float]] = []
         self._process: subprocess.Popen[str] | None = None
         if shutil.which(COMMAND[0]) is not None:
-            self._process = subprocess.Popen(COMMAND, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+            first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
+            command = [*COMMAND, f"--id={first}"]
+            self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
             threading.Thread(target=self._read, args=(self._process,), daemon=True).start()
 
     def percent_since(self, started: float) -> float | None:

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from dali_pipelines.eval import decode_pipeline
 from ocr.benchmark.config import Level
+from ocr.benchmark.processes import flush
 from ocr.benchmark.setting import Setting
 from ocr.benchmark.source import CannotRun, InputBatch
 from ocr.cache.budget import FreeMemory, plan_tiers
@@ -44,7 +45,7 @@ class OwnLoader:
         keeps: what the caches hold.
         device: where the loader works; its batches are then moved to the setting's device.
         num_workers: worker processes of loader=torch, threads of DALI.
-        shard_reader: read the images from tar shards, which are written into a temporary folder; None: from their files.
+        shard_reader: read the images from tar shards, which are written first; None: from their files.
     """
 
     resize_filter = "antialiased triangle"
@@ -61,7 +62,7 @@ class OwnLoader:
     ) -> None:
         if keeps == "tensors" and setting.planner(level).is_random:
             raise CannotRun("training crops differ in each epoch, so finished tensors cannot be kept")
-        self.dataset = setting.dataset(level, _SETTINGS[keeps])
+        self.dataset = setting.dataset(level, num_workers, _SETTINGS[keeps])
         self._shards: TemporaryDirectory[str] | None = None
         self.loader, self.device = loader, device
         self.keeps_polygons = False
@@ -69,7 +70,7 @@ class OwnLoader:
         self.polygons_input: list[PolygonBatch] = []
         self.files_read: Sequence[str] = self.dataset.manifest.image_paths if keeps == "nothing" else ()
         if shard_reader is not None:
-            self._read_from_shards(shard_reader)
+            self._read_from_shards(shard_reader, setting.scratch)
         self._target_device = setting.device
         self._keeps = keeps
         self._decoding: Any = None
@@ -127,8 +128,8 @@ class OwnLoader:
             self._shards.cleanup()
         gc.collect()  # worker processes end with their loader
 
-    def _read_from_shards(self, reader: ShardReader) -> None:
-        self._shards = TemporaryDirectory(prefix="benchmark_shards_")
+    def _read_from_shards(self, reader: ShardReader, scratch: Path) -> None:
+        self._shards = TemporaryDirectory(dir=scratch)
         folder = Path(self._shards.name)
         writer = ShardWriter(self.dataset.manifest, folder, "benchmark", SHARD_SIZE)
         for number in range(len(writer)):
@@ -140,6 +141,7 @@ class OwnLoader:
             self._shards.cleanup()
             raise CannotRun(str(error)) from error
         self.files_read = [str(path) for path in folder.glob("*.tar")]
+        flush(self.files_read)
 
     def _set_threads(self, num_workers: int) -> None:
         transform = self.dataset.transform
@@ -216,7 +218,7 @@ class Replay:
     files_read: Sequence[str] = ()
 
     def __init__(self, setting: Setting, level: Level) -> None:
-        loader = OwnLoader(setting, level, "torch", "nothing", torch.device("cpu"), num_workers=0)
+        loader = OwnLoader(setting, level, "torch", "nothing", setting.device, num_workers=0)
         self._num_images = len(loader.dataset)
         self._batch = next(loader.epoch())
         loader.close()

@@ -1,7 +1,7 @@
 """One pass over the images at each level: what is timed."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -20,36 +20,39 @@ from ocr.training.optimizer import build_optimizer
 from ocr.training.stages import DeviceStages
 
 
-@dataclass(frozen=True)
-class Passed:
-    """One epoch."""
+class Pass(Protocol):
+    """One epoch at a time."""
 
-    num_images: int
-    stage_seconds: dict[str, float]
-    """Of val-epoch: forward, postprocess (summed over its threads), blocked (the forward pass waited for them)."""
+    def batches(self) -> Iterator[int]:
+        """Runs an epoch; the number of images of each batch, as soon as it is done with or on its way."""
+
+    def finish(self) -> dict[str, float]:
+        """Ends the epoch; seconds of its stages, where they are known: forward, postprocess (summed over its threads), blocked
+        (the forward pass waited for them)."""
+
+    def close(self) -> None:
+        """Ends threads and processes."""
 
 
-Pass = Callable[[], Passed]
-
-
-def pass_of(level: Level, source: Source, setting: Setting) -> tuple[Pass, Callable[[], None]]:
-    """What runs one epoch, and what ends it all: threads, too."""
-    if level == "decode":
-        return lambda: _synchronized(source.decoded(), setting.device), source.close
+def pass_of(level: Level, source: Source, setting: Setting) -> Pass:
+    """What runs the epochs of a level."""
     if level == "val-epoch":
-        validation = _Validation(source, setting)
-        return validation.run, validation.close
+        return _Validation(source, setting)
+    if level == "decode":
+        return _Loading(source, source.decoded)
     if level == "train-step":
         step = training_step(setting)
-        return lambda: _synchronized(_stepped(source.epoch(), step), setting.device), source.close
-    return lambda: _synchronized((len(batch.indices) for batch in source.epoch()), setting.device), source.close
+        return _Loading(source, lambda: _stepped(source.epoch(), step))
+    return _Loading(source, lambda: (len(batch.indices) for batch in source.epoch()))
 
 
-def _synchronized(counts: Iterator[int], device: torch.device) -> Passed:
-    num_images = sum(counts)
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return Passed(num_images, {})
+class _Loading:
+    def __init__(self, source: Source, batches: Callable[[], Iterator[int]]) -> None:
+        self.batches = batches
+        self.close = source.close
+
+    def finish(self) -> dict[str, float]:
+        return {}
 
 
 def _stepped(batches: Iterator[InputBatch], step: Callable[[InputBatch], None]) -> Iterator[int]:
@@ -108,7 +111,8 @@ class _Validation:
         self._source, self._setting = source, setting
         self._network = _network(setting).eval()
         self._autocast = _autocast(setting)
-        dataset = setting.dataset("val-epoch")
+        self._stages = DeviceStages()
+        dataset = setting.dataset("val-epoch", num_workers=0)
         self._samples = [dataset.planned(index) for index in range(len(dataset))]
         size = (dataset.transform.input_size,) * 2
         polygons = move_polygons(dataset.manifest, self._samples)
@@ -118,25 +122,31 @@ class _Validation:
             dataset.manifest, setting.config.postprocess, dataset.targets, with_truth=True, with_cleval=False
         )
 
-    @torch.inference_mode()
-    def run(self) -> Passed:
-        config, stages = self._setting.config, DeviceStages()
-        num_images = 0
+    def batches(self) -> Iterator[int]:
         for batch in self._source.epoch():
-            with stages.stage("forward", self._setting.device), self._autocast():
-                maps = self._network(_as_network_takes(batch.images, config.trainer.channels_last))
-            to_levels(maps.prob_map, config.postprocess.bin_thresh)
-            indices = list(batch.indices)
-            self._workers.add(self._levels[indices], [self._samples[index] for index in indices])
-            num_images += len(indices)
+            self._evaluate(batch)
+            yield len(batch.indices)
+
+    def finish(self) -> dict[str, float]:
+        blocked = self._workers.pool.blocked_seconds  # without the end of the epoch, where nothing can run beside
         results = self._workers.finish()
         seconds = {
-            "forward": stages.seconds("forward"),
+            "forward": self._stages.seconds("forward"),
             "postprocess": sum(result.postprocess_seconds + result.metric_seconds for result in results),
-            "blocked": self._workers.pool.blocked_seconds,
+            "blocked": blocked,
         }
         self._workers.pool.reset_statistics()
-        return Passed(num_images, seconds)
+        self._stages = DeviceStages()
+        return seconds
+
+    @torch.inference_mode()
+    def _evaluate(self, batch: InputBatch) -> None:
+        config = self._setting.config
+        with self._stages.stage("forward", self._setting.device), self._autocast():
+            maps = self._network(_as_network_takes(batch.images, config.trainer.channels_last))
+        to_levels(maps.prob_map, config.postprocess.bin_thresh)
+        indices = list(batch.indices)
+        self._workers.add(self._levels[indices], [self._samples[index] for index in indices])
 
     def close(self) -> None:
         self._source.close()

@@ -2,6 +2,8 @@
 
 import os
 import resource
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,8 +36,14 @@ def usage() -> Usage:
     return Usage(cpu_seconds, read_bytes)
 
 
+def forget_peak_memory() -> None:
+    """`peak_memory` counts from now on, where the system can be told so."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def peak_memory() -> int:
-    """Bytes of RAM: the most this process ever held, and what its children hold now that is theirs alone."""
+    """Bytes of RAM: the most this process held, and what its children hold now that is theirs alone."""
     return _kilobytes(os.getpid(), "status", "VmHWM:") + sum(
         _kilobytes(child, "smaps_rollup", "Private_Clean:", "Private_Dirty:") for child in children()
     )
@@ -81,5 +89,15 @@ def drop_from_page_cache(paths: list[Path]) -> None:
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(descriptor)
+
+
+def flush(paths: Sequence[str]) -> None:
+    """To the disk: what is not there yet cannot be dropped from the page cache."""
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
         finally:
             os.close(descriptor)

@@ -86,9 +86,9 @@ _COLUMNS = (
 LEGEND = (
     "images/s: median [least-most] of the rounds. cold: the same with the files dropped from the page cache. MB read: from disk, "
     "cold, an image. % replay: of the speed on one batch over and over, the limit. CPU ms: user and system time an image, workers "
-    "included. CPU %: 100 is one core. RAM: peak. 1st: from nothing to the first batch. levels off: mean / largest difference of "
-    "the pixels to the oracle, in levels of 255; * images came in another order. same: p polygons, m maps equal the oracle's (=) "
-    "or not (!)."
+    "included. CPU %: 100 is one core. RAM: peak. 1st: from making the loader to its first batch. levels off: mean / largest "
+    "difference of the pixels to the oracle, in levels of 255; * images came in another order. same: p polygons, m maps equal the "
+    "oracle's (=) or not (!)."
 )
 
 
@@ -123,8 +123,8 @@ def _rows_in_words(results: Results) -> dict[str, str]:
         measured = [rows[row.name] for rows in results.levels.values() if row.name in rows and rows[row.name].rounds]
         if not measured:
             continue
-        filters = [m.parity["resize_filter"] for m in measured if m.parity]
-        parts = [row.what, *filters[:1]]
+        parities = [m.parity for m in measured if m.parity]
+        parts = [row.what, *(f"{parity['resize_filter']}; {parity['dtype']}" for parity in parities[:1])]
         if row.workers_are != "none":
             parts.append(f"{measured[0].num_workers} {row.workers_are}")
         words[row.name] = "; ".join(parts)

@@ -50,12 +50,12 @@ class Measured:
         """User and system time of the process and its workers."""
         if not self.rounds:
             return None
-        return Spread.of([1000 * round_["cpu_seconds"] / round_["images"] for round_ in self.rounds])
+        return Spread.of([1000 * round_["cpu_seconds"] / round_["all_images"] for round_ in self.rounds])
 
     @property
     def cpu_percent(self) -> float | None:
         """100: one core is busy."""
-        return _median([100 * round_["cpu_seconds"] / round_["seconds"] for round_ in self.rounds])
+        return _median([100 * round_["cpu_seconds"] / round_["wall_seconds"] for round_ in self.rounds])
 
     @property
     def gpu_percent(self) -> float | None:
@@ -73,11 +73,11 @@ class Measured:
     @property
     def megabytes_read_per_image(self) -> float | None:
         """From storage, with a cold page cache."""
-        return _median([round_["read_bytes"] / round_["images"] / 1e6 for round_ in self.cold_rounds])
+        return _median([round_["read_bytes"] / round_["all_images"] / 1e6 for round_ in self.cold_rounds])
 
     def stage_ms_per_image(self, stage: str) -> float | None:
         return _median(
-            [1000 * round_["stages"][stage] / round_["images"] for round_ in self.rounds if round_["stages"]]
+            [1000 * round_["stages"][stage] / round_["all_images"] for round_ in self.rounds if round_["stages"]]
         )
 
 
@@ -100,7 +100,8 @@ class Results:
     environment: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     image_statistics: dict[str, Any] = field(default_factory=dict)
-    validation: dict[str, Any] = field(default_factory=dict)
+    memory: dict[str, int] = field(default_factory=dict)
+    """Bytes: of the whole data set if it were kept, and free."""
     is_interrupted: bool = False
     verdict: list[str] = field(default_factory=list)
 

@@ -40,6 +40,11 @@ class RowProcess:
         """Its process number."""
         return self._process.pid or 0
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether it runs no more, for whatever reason."""
+        return not self._process.is_alive()
+
     def ask(self, do: str, timeout: float, **arguments: Any) -> dict[str, Any]:
         """The answer to a command.
 

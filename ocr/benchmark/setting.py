@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -26,21 +27,29 @@ class Setting:
     """The images of all levels but val-epoch."""
     val: Manifest
     """The images of val-epoch."""
+    scratch: Path
+    """Folder for what rows write, removed after the comparison."""
 
     @cached_property
     def device(self) -> torch.device:
         return resolve_device(self.config.device)
 
-    def dataset(self, level: Level, cache: DatasetConfig | None = None) -> ValidatedOCRDataset:
+    def dataset(self, level: Level, num_workers: int, cache: DatasetConfig | None = None) -> ValidatedOCRDataset:
         """The images of a level and their plan: whole, at the size the network gets; or training crops with augment=true."""
-        manifest = self.val if level == "val-epoch" else self.train
-        if level in WITH_NETWORK:
-            manifest = evenly(manifest, self.config.step_images)
+        manifest = evenly(self.val if level == "val-epoch" else self.train, self.num_images(level, num_workers))
         split = self.config.datasets.split("val" if level == "val-epoch" else "train")
         config = (cache or DatasetConfig(image_path="-")).model_copy(
             update={"image_path": split.image_path, "image_loading_config": split.image_loading_config}
         )
         return ValidatedOCRDataset(config, self.planner(level), self.config.targets, manifest)
+
+    def num_images(self, level: Level, num_workers: int) -> int:
+        """Of an epoch: enough for all workers to be busy."""
+        config, batch_size = self.config, self.batch_size(level)
+        if level in WITH_NETWORK:
+            num_batches = config.step_batches or (24 if self.device.type == "cuda" else 2)
+            return batch_size * num_batches * (2 if level == "val-epoch" else 1)
+        return config.num_images or max(64, 8 * batch_size * max(num_workers, 1))
 
     def planner(self, level: Level) -> SamplePlanner:
         pipeline = self.config.pipeline
@@ -55,7 +64,7 @@ class Setting:
 
     def files(self, level: Level, num_workers: int) -> Files:
         """What the rows of others get."""
-        dataset = self.dataset(level)
+        dataset = self.dataset(level, num_workers)
         manifest, pipeline = dataset.manifest, dataset.transform.config
         samples = [dataset.planned(index) for index in range(len(manifest))]
         return Files(
@@ -70,6 +79,7 @@ class Setting:
             num_workers=num_workers,
             device=self.device,
             dtype=torch.float16 if pipeline.wants_float16(self.device.type) else torch.float32,
+            scratch=self.scratch,
             make_targets=_targets_of(dataset, self.device) if level in ("input+targets", "train-step") else None,
         )
 
@@ -84,16 +94,18 @@ def _targets_of(dataset: ValidatedOCRDataset, device: torch.device) -> Callable[
 
 
 def evenly(manifest: Manifest, count: int) -> Manifest:
-    """So many of its images, spread evenly."""
-    if count >= len(manifest):
-        return manifest
-    places = np.linspace(0, len(manifest) - 1, count).round().astype(int)
+    """So many of its images, spread evenly; all of them again and again where it has fewer."""
+    if count <= len(manifest):
+        places = np.linspace(0, len(manifest) - 1, count).round().astype(int)
+    else:
+        places = np.resize(np.arange(len(manifest)), count)
     return replace(
         manifest,
         image_paths=tuple(manifest.image_paths[place] for place in places),
         filenames=tuple(manifest.filenames[place] for place in places),
-        sample_ids=manifest.sample_ids[places],
+        sample_ids=np.arange(count),
         stored_sizes=manifest.stored_sizes[places],
         orientations=manifest.orientations[places],
         polygons=manifest.polygons.select(places),
+        num_listed=count,
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -39,6 +40,8 @@ class Files:
     device: torch.device
     dtype: torch.dtype
     """Of the finished images: float32 or float16."""
+    scratch: Path
+    """Folder for what a row has to write."""
     make_targets: Callable[[Sequence[int]], TargetMaps] | None = None
     """Target maps of the images at these places, made on `device` by the calling thread; None: the row gives images alone."""
 

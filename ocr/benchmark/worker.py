@@ -8,29 +8,33 @@
 An answer with "cannot_run" or "failed" says why there is no other. The process ends when nobody holds the other end.
 """
 
+import gc
 import os
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import torch
+from nvidia.dali import backend as dali_backend
 
 from ocr.benchmark.own_loaders import OwnLoader, Replay
 from ocr.benchmark.parity import compare
-from ocr.benchmark.passes import Passed, pass_of
-from ocr.benchmark.processes import drop_from_page_cache, peak_memory, usage
+from ocr.benchmark.passes import Pass, pass_of
+from ocr.benchmark.processes import drop_from_page_cache, forget_peak_memory, peak_memory, usage
 from ocr.benchmark.rows import ROWS, Row
 from ocr.benchmark.setting import Setting
 from ocr.benchmark.source import CannotRun, Source
 from ocr.datasets.plan import EpochPlan
 
 Answer = dict[str, Any]
+MOST_TIME = 4
+"""Times the seconds of a measurement that dropping files before each epoch may take."""
 
 
 def serve(commands: Connection, row: str, setting: Setting, log_path: Path) -> None:
@@ -40,7 +44,7 @@ def serve(commands: Connection, row: str, setting: Setting, log_path: Path) -> N
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
     bench = RowBench(next(each for each in ROWS if each.name == row), setting)
-    with suppress(EOFError):
+    with suppress(EOFError, OSError):
         while True:
             commands.send(answer(bench, commands.recv()))
     bench.close()
@@ -58,70 +62,102 @@ def answer(bench: "RowBench", command: dict[str, Any]) -> Answer:
         return {"failed": " ".join(f"{type(error).__name__}: {error}".split())}
 
 
+@dataclass(frozen=True)
+class _Timed:
+    images: int = 0
+    """In `seconds`."""
+    all_images: int = 0
+    """In the processor time."""
+    seconds: float = 0.0
+    stages: dict[str, float] = field(default_factory=dict)
+
+    def __add__(self, other: "_Timed") -> "_Timed":
+        stages = {name: self.stages.get(name, 0.0) + seconds for name, seconds in other.stages.items()}
+        return _Timed(
+            self.images + other.images, self.all_images + other.all_images, self.seconds + other.seconds, stages
+        )
+
+
 class RowBench:
     """A row, open at one level at a time."""
 
     def __init__(self, row: Row, setting: Setting) -> None:
         self._row, self._setting = row, setting
         self._level: Any = None
+        self._num_workers = 0
         self._source: Source | None = None
+        self._pass: Pass | None = None
         self._gpu_bytes = 0
-        self._run: Callable[[], Passed] = lambda: Passed(0, {})
-        self._end: Callable[[], None] = lambda: None
 
     def open(self, level: str, num_workers: int) -> Answer:
-        """Makes the loader and runs one epoch, which fills caches and starts threads; how long its first batch took."""
+        """Makes the loader and runs an epoch, which fills caches, starts threads and warms up the network; how long the first
+        batch took."""
         self.close()
-        self._level = level
+        forget_peak_memory()
+        self._level, self._num_workers = level, num_workers
         free = self._free_gpu_bytes()
         started = time.perf_counter()
-        self._source = self._row.open(self._setting, self._level, num_workers)
-        if level == "decode":
-            batches: Any = self._source.decoded()
-        else:
-            batches = self._source.epoch()
+        self._source = source = self._row.open(self._setting, self._level, num_workers)
+        batches: Iterator[Any] = source.decoded() if level == "decode" else source.epoch()
         next(batches)
         first_batch_seconds = time.perf_counter() - started
         for _ in batches:
             pass
-        self._run, self._end = pass_of(self._level, self._source, self._setting)
-        self._run()
+        self._pass = pass_of(self._level, source, self._setting)
+        self._timed_pass()
         self._gpu_bytes = free - self._free_gpu_bytes()
-        return {"first_batch_seconds": first_batch_seconds, "reads_files": bool(self._source.files_read)}
+        return {"first_batch_seconds": first_batch_seconds, "reads_files": bool(source.files_read)}
 
     def measure(self, seconds: float, cold: bool) -> Answer:
         """Whole epochs until `seconds` have passed."""
-        num_images, read_bytes, timed, cpu_seconds = 0, 0, 0.0, 0.0
-        stages: dict[str, float] = {}
+        total = _Timed()
+        cpu_seconds, wall_seconds, read_bytes = 0.0, 0.0, 0
         free = self._free_gpu_bytes()
-        while timed < seconds:
+        began = time.perf_counter()
+        while total.seconds < seconds and (not total.images or time.perf_counter() - began < MOST_TIME * seconds):
             if cold:
                 drop_from_page_cache([Path(path) for path in self._opened().files_read])
             before, started = usage(), time.perf_counter()
-            for passed in self._passes(until=started if cold else started + seconds):
-                num_images += passed.num_images
-                for name, value in passed.stage_seconds.items():
-                    stages[name] = stages.get(name, 0.0) + value
-            timed += time.perf_counter() - started
+            total += self._timed_pass()
+            while not cold and total.seconds < seconds:
+                total += self._timed_pass()
+            wall_seconds += time.perf_counter() - started
             used = usage().since(before)
             cpu_seconds += used.cpu_seconds
             read_bytes += used.read_bytes
         self._gpu_bytes += free - self._free_gpu_bytes()
-        return {
-            "images": num_images,
-            "seconds": timed,
+        return asdict(total) | {
             "cpu_seconds": cpu_seconds,
+            "wall_seconds": wall_seconds,
             "read_bytes": read_bytes,
             "peak_memory": peak_memory(),
             "gpu_bytes": self._gpu_bytes,
-            "stages": stages,
         }
+
+    def _timed_pass(self) -> "_Timed":
+        """Without a network the clock runs until the last batch is there; what a loader does to end comes after. In training it
+        starts with the end of the first step: nothing is waited for then that a long epoch would not wait for too."""
+        if self._pass is None:
+            raise RuntimeError("open a level first")
+        started, ends, counts = time.perf_counter(), [], []
+        last = -(-self._setting.num_images(self._level, self._num_workers) // self._setting.batch_size(self._level)) - 1
+        for place, count in enumerate(self._pass.batches()):
+            if place in (0, last):
+                self._synchronize()
+            counts.append(count)
+            ends.append(time.perf_counter())
+        stages = self._pass.finish()
+        if self._level == "val-epoch":
+            return _Timed(sum(counts), sum(counts), time.perf_counter() - started, stages)
+        if self._level == "train-step" and len(counts) > 1:
+            return _Timed(sum(counts[1:]), sum(counts), ends[-1] - ends[0], stages)
+        return _Timed(sum(counts), sum(counts), ends[-1] - started, stages)
 
     def parity(self) -> Answer:
         """One epoch of the level compared with the oracle."""
         source = self._opened()
         own = source if isinstance(source, OwnLoader) else None
-        dataset = self._setting.dataset(self._level)
+        dataset = self._setting.dataset(self._level, self._num_workers)
         plan = (
             own.plan
             if own is not None
@@ -140,21 +176,25 @@ class RowBench:
 
     def close(self) -> Answer:
         """Ends the loader; the process stays."""
-        if self._source is not None:
-            self._end()
-            self._source = None
+        if self._pass is not None:
+            self._pass.close()
+        elif self._source is not None:
+            self._source.close()
+        self._source = self._pass = None
+        if self._setting.device.type == "cuda":
+            gc.collect()
+            torch.cuda.empty_cache()
+            dali_backend.ReleaseUnusedMemory()  # type: ignore[attr-defined]  # its stub leaves it out
         return {}
-
-    def _passes(self, until: float) -> Iterator[Passed]:
-        """At least one."""
-        yield self._run()
-        while time.perf_counter() < until:
-            yield self._run()
 
     def _opened(self) -> Source:
         if self._source is None:
             raise RuntimeError("open a level first")
         return self._source
+
+    def _synchronize(self) -> None:
+        if self._setting.device.type == "cuda":
+            torch.cuda.synchronize(self._setting.device)
 
     def _free_gpu_bytes(self) -> int:
         on_gpu = self._setting.device.type == "cuda"

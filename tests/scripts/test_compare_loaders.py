@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from ocr.benchmark.config import as_overrides
+from ocr.benchmark.rows import ROWS
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = (
@@ -24,7 +25,7 @@ SMALL = (
     "dataloader.batch_size=2",
     "dataloader.eval_batch_size=2",
     "num_images=5",
-    "step_images=3",
+    "step_batches=2",
     "sweep=false",
     "hydra.run.dir=compared",
 )
@@ -195,6 +196,8 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
 def test_help_names_the_short_flags(tmp_path):
     done = subprocess.run(command("--help"), cwd=tmp_path, capture_output=True, text=True, timeout=100)
     assert "--only, --rounds and --seconds" in done.stdout
+    words = done.stdout.replace(",", " ").replace(";", " ").split()
+    assert {row.name for row in ROWS} <= set(words)
 
 
 def test_short_flags_are_overrides():

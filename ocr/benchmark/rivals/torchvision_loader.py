@@ -117,6 +117,8 @@ class TorchvisionCuda:
         """(3, H, W) uint8 on the GPU, not turned."""
         try:
             return self._decode_jpegs(encoded)
+        except torch.cuda.OutOfMemoryError:
+            raise
         except RuntimeError:  # one of them is no JPEG that the GPU takes, or damaged
             return [
                 naming_file(self._decode_alone, self._files, index, data)

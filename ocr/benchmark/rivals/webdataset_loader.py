@@ -1,6 +1,5 @@
 """WebDataset: tar shards, read in sequence by worker processes."""
 
-import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
+from ocr.benchmark.processes import flush
 from ocr.benchmark.rivals.image import ImageFunction, naming_file, normalized, read, scaled_levels
 from ocr.benchmark.rivals.optional import optional_module
 from ocr.benchmark.rivals.turbojpeg_loader import RESIZE_FILTER, decode_only
@@ -16,7 +16,7 @@ from ocr.benchmark.source import Files
 
 
 def webdataset_loader(files: Files) -> WorkerProcesses:
-    """`wds.WebDataset` over shards that are written now, into a temporary folder, and removed by `close`.
+    """`wds.WebDataset` over shards that are written now, into `files.scratch`, and removed by `close`.
 
     One shard for each worker, batches dealt out in turn: PyTorch takes batches from its workers in turn, so the order is the
     given one.
@@ -29,7 +29,7 @@ def webdataset_loader(files: Files) -> WorkerProcesses:
         UnreadableFile: a file that cannot be read.
     """
     webdataset = optional_module("webdataset")
-    folder = TemporaryDirectory(prefix="benchmark_shards_")
+    folder = TemporaryDirectory(dir=files.scratch)
     shards = _write_shards(webdataset, files, Path(folder.name))
     return WorkerProcesses(
         files,
@@ -53,8 +53,7 @@ def _write_shards(webdataset: Any, files: Files, folder: Path) -> list[str]:
         with webdataset.TarWriter(path) as writer:
             for index in (index for batch in batches[shard::num_shards] for index in batch):
                 writer.write({"__key__": f"{index:08d}", "image": read(files, index)})
-        with open(path, "rb") as written:
-            os.fsync(written.fileno())  # what is not on the disk yet cannot be dropped from the page cache
+    flush(shards)
     return shards
 
 

@@ -8,6 +8,8 @@ from ocr.benchmark.config import CompareConfig, Level
 from ocr.benchmark.doctor import loader_stages, paste, recommended, verdict
 from ocr.benchmark.results import Measured, Results
 
+MEGABYTE = 10**6
+
 
 def measured(images_per_second: float, cpu_ms: float, cold: float | None = None, **stages: float) -> Measured:
     """Two rounds of 10 images; stages in ms an image."""
@@ -15,9 +17,11 @@ def measured(images_per_second: float, cpu_ms: float, cold: float | None = None,
     def round_of(rate: float) -> dict[str, Any]:
         return {
             "images": 10,
+            "all_images": 10,
             "seconds": 10 / rate,
+            "wall_seconds": 10 / rate,
             "cpu_seconds": cpu_ms / 100,
-            "read_bytes": 0,
+            "read_bytes": 10 * MEGABYTE,
             "peak_memory": 0,
             "gpu_bytes": 0,
             "stages": {name: milliseconds / 100 for name, milliseconds in stages.items()},
@@ -33,6 +37,7 @@ def results_of(levels: dict[Level, dict[str, Measured]], **environment: Any) -> 
         environment={
             "command": ["scripts/compare_loaders.py", "data=upstage", "rounds=3", "only=[torch]", "hydra.run.dir=x"],
             "transfer_ms_per_megabyte": None,
+            "device_type": "cpu",
             "gpu_bytes": None,
         }
         | environment,
@@ -42,7 +47,13 @@ def results_of(levels: dict[Level, dict[str, Measured]], **environment: Any) -> 
             "coding": {"baseline": 6, "progressive": 2},
             "sampling": {"4:2:0": 7, "4:4:4": 1},
         },
-        validation={"float16_bytes": 4, "uint8_bytes": 2, "free_gpu_bytes": 0, "free_ram_bytes": 100},
+        memory={
+            "train_file_bytes": 8 * MEGABYTE,
+            "train_decoded_bytes": 80 * MEGABYTE,
+            "val_tensor_bytes": 10 * MEGABYTE,
+            "free_gpu_bytes": 1000 * MEGABYTE,
+            "free_ram_bytes": 1000 * MEGABYTE,
+        },
     )
 
 
@@ -101,18 +112,47 @@ def test_the_line_to_paste_keeps_the_users_overrides_and_drops_the_benchmarks():
     row = recommended(results)
     assert row is not None
     assert paste(results, row) == "data=upstage loader=torch performance=balanced dataloader.num_workers=2"
+    results.environment["command"].append("dataset_base_path=/data/my receipts")
+    assert "'dataset_base_path=/data/my receipts'" in paste(results, row)
 
 
 @pytest.mark.parametrize(("gigabytes", "preset"), [(8, "constrained"), (12, "balanced"), (24, "max"), (141, "max")])
 def test_the_preset_follows_the_gpus_memory(gigabytes, preset):
-    results = results_of({"input": {"torch": measured(100, 9)}}, gpu_bytes=gigabytes * 1e9)
-    assert f"performance={preset} " in told(results)
+    on_gpu = {"device_type": "cuda", "gpu_bytes": gigabytes * 1e9, "transfer_ms_per_megabyte": 0.02}
+    assert f"performance={preset} " in told(results_of({"input": {"dali_images": measured(100, 9)}}, **on_gpu))
+    plain = "balanced" if preset == "max" else preset  # max keeps decoded images, which was not what was measured
+    assert f"performance={plain} " in told(results_of({"input": {"dali_gpu": measured(100, 9)}}, **on_gpu))
+
+
+def test_dali_on_the_cpu_is_not_recommended_beside_a_gpu():
+    rows = {"dali_cpu": measured(900, 1), "dali_gpu": measured(100, 9)}
+    row = recommended(results_of({"input": rows}, device_type="cuda", gpu_bytes=24e9))
+    assert row is not None
+    assert row.name == "dali_gpu"
+
+
+def test_what_does_not_fit_into_memory_is_not_recommended():
+    rows = {"torch": measured(100, 9), "dali_images": measured(900, 1)}
+    results = results_of({"input": rows})
+    row = recommended(results)
+    assert row is not None
+    assert row.name == "dali_images"
+    results.memory["train_decoded_bytes"] = 600 * MEGABYTE
+    row = recommended(results)
+    assert row is not None
+    assert row.name == "torch"
+
+
+def test_a_plain_loader_is_preferred_to_one_that_fills_memory_and_is_hardly_cheaper():
+    row = recommended(results_of({"input": {"torch": measured(100, 9), "torch_ram": measured(101, 8.5)}}))
+    assert row is not None
+    assert row.name == "torch"
 
 
 def test_what_hardware_decode_leaves_is_counted():
     assert (
         "of this data set they leave to the processor: progressive 25.0%. It depends on the GPU whether they take: 4:4:4 12.5%."
-    ) in told(results_of({}))
+    ) in told(results_of({"decode": {"torch": measured(1, 1)}}))
 
 
 def test_a_better_rival_is_said():
@@ -155,6 +195,20 @@ def test_of_loaders_whose_spreads_overlap_that_which_costs_less_by_itself_is_rec
 def test_a_slow_disk_is_said_and_a_fast_one_too():
     assert "cost torch 50% of its speed" in told(results_of({"input": {"torch": measured(100, 9, cold=50)}}))
     assert "The disk does not matter" in told(results_of({"input": {"torch": measured(100, 9, cold=99)}}))
+    kept = measured(100, 9, cold=99)
+    kept.cold_rounds[0]["read_bytes"] = 0
+    assert "What the disk costs is not known" in told(results_of({"input": {"torch": kept}}))
+
+
+def test_the_disk_is_not_what_limits_training_on_files_in_ram():
+    results = results_of(
+        {
+            "input": {"torch": measured(100, 9, cold=5)},
+            "train-step": {"replay": measured(100, 1), "torch": measured(20, 9)},
+        }
+    )
+    assert "Most of what the loader does is: decode, resize and normalise." in told(results)
+    assert "get in each other's way" in told(results)
 
 
 def test_what_limits_validation_is_said():

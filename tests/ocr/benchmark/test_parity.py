@@ -2,16 +2,20 @@
 
 from dataclasses import replace
 from pathlib import Path
+from tempfile import gettempdir
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from dali_pipelines.source import PlannedSample
 from ocr.benchmark.config import CompareConfig, Level
 from ocr.benchmark.own_loaders import Keeps, OwnLoader
 from ocr.benchmark.parity import Parity, compare
 from ocr.benchmark.setting import Setting, evenly
 from ocr.benchmark.source import InputBatch
+from ocr.datasets import plan as plan_module
 from ocr.datasets.base import load_manifest
 from ocr.datasets.plan import EpochPlan
 from ocr.datasets.schemas import DatasetConfig
@@ -28,12 +32,13 @@ def setting_of(root: Path, num_images: int, **values: object) -> Setting:
             "device": "cpu",
             "pipeline": {"image_size": 256, "output_dtype": "float32"},
             "dataloader": {"batch_size": 3},
+            "num_images": num_images,
             "datasets": {name: {"config": split} for name in ("train_dataset", "val_dataset")},
         }
         | values
     )
     manifest = evenly(load_manifest(DatasetConfig.model_validate(split), max_megapixels=100)[0], num_images)
-    return Setting(config, manifest, manifest)
+    return Setting(config, manifest, manifest, scratch=Path(gettempdir()))
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +58,7 @@ def given(setting: Setting, level: Level = "input+targets") -> tuple[list[InputB
 
 
 def parity_of(setting: Setting, batches: list[InputBatch], polygons: list[PolygonBatch], plan: EpochPlan) -> Parity:
-    return compare(batches, polygons, plan, setting.dataset("input+targets"))
+    return compare(batches, polygons, plan, setting.dataset("input+targets", 0))
 
 
 def own_parity(setting: Setting, loader: str, keeps: Keeps, level: Level) -> Parity:
@@ -61,7 +66,7 @@ def own_parity(setting: Setting, loader: str, keeps: Keeps, level: Level) -> Par
     list(own.epoch())  # fills what it keeps
     own.keeps_polygons = True
     plan = own.plan
-    found = compare(list(own.epoch()), own.polygons_input, plan, setting.dataset(level))
+    found = compare(list(own.epoch()), own.polygons_input, plan, setting.dataset(level, 0))
     own.close()
     return found
 
@@ -130,6 +135,42 @@ def test_a_moved_vertex_is_seen(drawn):
     assert found.maps_equal
 
 
+def test_a_turned_ignore_flag_is_seen(drawn):
+    batches, polygons, plan = given(drawn)
+    polygons[0] = polygons[0].with_ignore(~polygons[0].ignore)
+    assert not parity_of(drawn, batches, polygons, plan).polygons_equal
+
+
+def test_a_drift_of_the_plan_itself_is_seen(drawn, monkeypatch):
+    """Pixels and polygons of a loader agree with a wrong plan; the oracle does not know it."""
+    to_the_right = np.array([[1, 0, 6], [0, 1, 0], [0, 0, 1]])
+    right = plan_module.letterbox
+
+    def drifted(*arguments: Any) -> PlannedSample:
+        sample = right(*arguments)
+        return replace(sample, input_from_original=to_the_right @ sample.input_from_original)
+
+    monkeypatch.setattr(plan_module, "letterbox", drifted)
+    batches, polygons, plan = given(drawn)
+    found = parity_of(drawn, batches, polygons, plan)
+    assert not found.polygons_equal
+    assert not found.maps_equal
+
+
+def test_a_black_batch_in_the_middle_is_seen(drawn):
+    batches, polygons, plan = given(drawn)
+    assert len(batches) == 3
+    batches[1] = replace(batches[1], images=batches[1].images * 0)
+    assert parity_of(drawn, batches, polygons, plan).mean_levels > 5
+
+
+def test_another_type_is_told(drawn):
+    batches, polygons, plan = given(drawn)
+    assert parity_of(drawn, batches, polygons, plan).dtype == "float32"
+    halves = [replace(batch, images=batch.images.half()) for batch in batches]
+    assert parity_of(drawn, halves, polygons, plan).dtype == "float16"
+
+
 def test_maps_of_another_image_are_seen(drawn):
     batches, polygons, plan = given(drawn)
     assert batches[0].targets is not None
@@ -153,12 +194,23 @@ def test_another_order_is_seen(drawn):
 def test_an_index_that_is_not_the_images_own_is_seen(drawn):
     batches, _, plan = given(drawn)
     batches[0] = replace(batches[0], indices=tuple(reversed(batches[0].indices)))
-    assert compare(batches, None, plan, drawn.dataset("input+targets")).mean_levels > 5
+    assert compare(batches, None, plan, drawn.dataset("input+targets", 0)).mean_levels > 5
 
 
-def test_images_are_spread_evenly_over_the_split(drawn):
+def test_images_are_spread_evenly_over_the_split_or_come_again(drawn):
     few = evenly(drawn.train, 3)
     assert few.filenames == tuple(drawn.train.filenames[place] for place in (0, 3, 6))
     np.testing.assert_array_equal(few.original_sizes, drawn.train.original_sizes[[0, 3, 6]])
     assert len(few.polygons) == 3
-    assert evenly(drawn.train, 7) is drawn.train
+    many = evenly(drawn.train, 10)
+    assert many.filenames == drawn.train.filenames + drawn.train.filenames[:3]
+    assert len(set(many.sample_ids.tolist())) == 10
+
+
+def test_an_epoch_keeps_all_workers_busy(drawn):
+    asked = replace(drawn, config=drawn.config.model_copy(update={"num_images": None}))
+    assert asked.num_images("input", 1) == 64
+    assert asked.num_images("input", 16) == 8 * 3 * 16
+    assert len(asked.dataset("input", 16)) == 384
+    assert asked.num_images("train-step", 16) == 2 * 3
+    assert drawn.num_images("input", 16) == 7

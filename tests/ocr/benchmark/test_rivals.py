@@ -82,6 +82,7 @@ def files_of(paths: Sequence[Path], **changes: Any) -> Files:
         num_workers=0,
         device=torch.device("cpu"),
         dtype=torch.float32,
+        scratch=Path(tempfile.gettempdir()),
     )
     return replace(files, **changes)
 
