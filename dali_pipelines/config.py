@@ -60,7 +60,8 @@ class PipelineConfig(Section):
     output_dtype: Literal["auto", "float16", "float32"] = "auto"
     """Of the network's input; auto: float16 on a GPU, float32 on a CPU."""
     num_threads: int = Field(default=0, ge=0)
-    """CPU threads of DALI; 0: one less than the cores of this process, four at most."""
+    """CPU threads of DALI; 0: one less than the cores of this process, four at most. Without a GPU they read and decode; one
+    thread more, whatever this says, resizes, warps and colours."""
     prefetch_queue_depth: int = Field(default=2, ge=1)
     """Batches DALI prepares ahead."""
     hw_decoder_load: float = Field(default=0.65, ge=0, le=1)

@@ -19,6 +19,7 @@ from dali_pipelines.config import PipelineConfig
 from dali_pipelines.eval import decode_pipeline, eval_pipeline
 from dali_pipelines.normalize import ImageFinisher
 from dali_pipelines.on_cpu import cpu_pipeline
+from dali_pipelines.rendering import EXCHANGED
 from dali_pipelines.source import EpochPlan, KeptImages, PlannedSample
 from dali_pipelines.train import train_pipeline
 
@@ -32,7 +33,7 @@ _FedArrays = tuple[tuple[steps.Arrays, ...], ...]
 
 
 class SampleError(RuntimeError):
-    """A file could not be read or decoded; the message names it."""
+    """A file could not be read, decoded or made an input; the message names it."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,8 @@ class DaliLoader:
         training: the training graph (crop, warp, colour) or the evaluation graph (letterbox).
         batch_size: the most samples a batch of the plan has.
         device: cpu, or cuda with an index.
-        skip_failures: a file that cannot be decoded loses its slot and is kept in `failures`; otherwise SampleError.
+        skip_failures: a file that cannot be decoded, or is not of the planned size, loses its slot and is kept in `failures`;
+            otherwise SampleError. On a GPU sizes are not looked at: see `steps.resize`.
         kept: images in memory, used instead of the files; decoded ones that it wants are given to it.
         levels: images are uint8 levels, not normalised; evaluation only.
     """
@@ -95,6 +97,8 @@ class DaliLoader:
         self._kept = kept
         self._no_pixels = torch.zeros((1, 1, 3), dtype=torch.uint8, device=kept.device if kept is not None else "cpu")
         self._encoded_paths: dict[int, np.ndarray] = {}
+        self._read_errors: dict[int, str] = {}
+        """Of content that `kept` could not hand over when it was asked last."""
         self._source = self._new_source()
         self._pipeline: Pipeline | None = None
 
@@ -111,9 +115,9 @@ class DaliLoader:
                     step += 1
             except RuntimeError as error:
                 # After an error DALI calls its pipeline invalid: the batch is redone sample by sample, the rest by a new one.
-                log.warning("DALI failed on batch %d of epoch %d; redoing it file by file", step, plan.epoch)
+                log.warning("DALI failed on batch %d of epoch %d; redoing it sample by sample", step, plan.epoch)
                 self.release()
-                yield self._without_bad_files(plan.batch(step), error)
+                yield self._one_by_one(plan.batch(step), error)
                 step += 1
 
     def release(self) -> None:
@@ -191,40 +195,49 @@ class DaliLoader:
         # The one pass that takes a batch out of DALI's memory also finishes it.
         return self._finisher.finish([np.asarray(image) for image in finished])
 
-    def _without_bad_files(self, samples: Sequence[PlannedSample], batch_error: RuntimeError) -> ImageBatch:
-        """The batch again; files that do not decode even alone are recorded, their slots black and marked as padding."""
-        reasons = [self._decode_failure(sample.index) for sample in samples]
-        if not any(reasons):  # the fault is not a file's
-            raise batch_error
-        for sample, reason in zip(samples, reasons, strict=True):
-            if reason:
-                self._record_failure(self._paths[sample.index], reason, batch_error)
+    def _one_by_one(self, samples: Sequence[PlannedSample], batch_error: RuntimeError) -> ImageBatch:
+        """The batch again, each sample alone. What fails alone too is recorded, its slot black and marked as padding; nothing
+        does if the batch met a read error that has passed.
+
+        Raises:
+            RuntimeError: `batch_error`: every sample fails, and none of them because of its file.
+        """
         size = self.config.input_size(self.training)
         black = (0, 0, 0) if self.dtype == torch.uint8 else self.config.black
         images = torch.tensor(black, dtype=self.dtype, device=self.device)[:, None, None]
         images = images.expand(len(samples), 3, size, size).clone()
-        good = [slot for slot, reason in enumerate(reasons) if not reason]
-        if good:
-            source = self._new_source()
-            source.start(iter([[samples[slot] for slot in good]]))
-            outputs = self._build(source, len(good)).run()
-            images[good] = self._taken(outputs, source.pop())
+        reasons: dict[int, str] = {}
+        for slot, sample in enumerate(samples):
+            try:
+                images[slot] = self._alone(sample)
+            except RuntimeError as error:
+                reasons[slot] = self._read_errors.get(sample.index) or " ".join(str(error).split())
+        if len(reasons) == len(samples) and not any(
+            self._is_fault_of_file(sample.index, reasons[slot]) for slot, sample in enumerate(samples)
+        ):
+            raise batch_error
+        for slot, reason in reasons.items():
+            self._record_failure(self._paths[samples[slot].index], reason, batch_error)
         return ImageBatch(
-            images,
-            tuple(sample.as_failed() if reason else sample for sample, reason in zip(samples, reasons, strict=True)),
+            images, tuple(sample.as_failed() if slot in reasons else sample for slot, sample in enumerate(samples))
         )
 
-    def _decode_failure(self, index: int) -> str | None:
-        """DALI's words on why a file, or its content in memory, cannot be read and decoded; None if it can."""
+    def _alone(self, sample: PlannedSample) -> torch.Tensor:
+        """(3, H, W) one image, by a graph of its own: after an error DALI calls a pipeline invalid."""
+        source = self._new_source()
+        source.start(iter([[sample]]))
+        outputs = self._build(source, batch_size=1).run()
+        return self._taken(outputs, source.pop())[0]
+
+    def _is_fault_of_file(self, index: int, reason: str) -> bool:
+        """Whether a sample that failed would do so in any graph."""
+        if index in self._read_errors or EXCHANGED in reason:  # of a Python error DALI hands on the text alone
+            return True
         if self._kept is not None and self._kept.decoded(index) is not None:
-            return None
-        try:
-            content = self._kept.encoded(index) if self._kept is not None else None
-        except OSError as error:
-            return str(error)
-        given = self._path_bytes(index) if content is None else content
+            return False
+        content = None if self._kept is None else self._content(self._kept, index)
         pipeline = decode_pipeline(
-            next_batch=lambda: ([given],),
+            next_batch=lambda: ([self._path_bytes(index) if content is None else content],),
             config=self.config,
             on_gpu=self.device.type == "cuda",
             is_path=content is None,
@@ -233,15 +246,15 @@ class DaliLoader:
         )
         try:
             pipeline.run()
-        except RuntimeError as error:
-            return " ".join(str(error).split())
-        return None
+        except RuntimeError:
+            return True
+        return False
 
     def _record_failure(self, path: str, reason: str, error: RuntimeError) -> None:
         if not self.skip_failures:
-            raise SampleError(f"{path}: DALI cannot read or decode it: {reason}") from error
+            raise SampleError(f"{path}: DALI cannot make an input of it: {reason}") from error
         if path not in self.failures:
-            log.error("%s: left out, DALI cannot read or decode it: %s", path, reason)
+            log.error("%s: left out, DALI cannot make an input of it: %s", path, reason)
         self.failures[path] = reason
 
     def _to_torch(self, dense: "types.Tensor") -> torch.Tensor:
@@ -266,9 +279,12 @@ class DaliLoader:
         return self._planned_arrays(samples), kept, (fed_pixels,)
 
     def _content(self, kept: KeptImages, index: int) -> np.ndarray | None:
+        """None: it is to be read from its file. What cannot be read fails in DALI, so that the batch is redone."""
+        self._read_errors.pop(index, None)
         try:
             return kept.encoded(index)
-        except OSError:  # told by `_decode_failure`, once DALI has failed on this batch
+        except OSError as error:
+            self._read_errors[index] = str(error)
             return _NO_CONTENT
 
     def _planned_arrays(self, samples: Sequence[PlannedSample]) -> tuple[steps.Arrays, ...]:

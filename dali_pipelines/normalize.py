@@ -5,6 +5,7 @@ On the CPU each level is looked up in a table, so that float16 costs no more tha
 
 import math
 import weakref
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -57,6 +58,10 @@ def normalize_levels(
     return out
 
 
+MAX_UNUSED_BLOCKS = 3
+"""A consumer that held many batches at once, and does so no longer, leaves no more than this."""
+
+
 class BatchMemory:
     """Memory of batches on the CPU, used again as soon as no tensor looks at it.
 
@@ -65,7 +70,7 @@ class BatchMemory:
     """
 
     def __init__(self) -> None:
-        self._unused: list[npt.NDArray[np.uint8]] = []
+        self._unused = self._no_blocks()
 
     def empty(self, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
         """Contiguous; uint8, float16 or float32; of any content."""
@@ -80,7 +85,11 @@ class BatchMemory:
 
     def release(self) -> None:
         """Frees what is not in use, and later what is."""
-        self._unused = []
+        self._unused = self._no_blocks()
+
+    @staticmethod
+    def _no_blocks() -> deque[npt.NDArray[np.uint8]]:
+        return deque(maxlen=MAX_UNUSED_BLOCKS)  # one more, and the one that was left longest is freed
 
 
 class ImageFinisher:

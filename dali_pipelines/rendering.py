@@ -15,6 +15,9 @@ from dali_pipelines.geometry import Matrix, opencv_from_continuous
 
 ImageArray = npt.NDArray[np.uint8]
 
+EXCHANGED = "exchanged since it was checked"
+"""Ends the message about an image that is not of the size it was planned with."""
+
 # OpenCV's own threads save nothing beside workers and post-processing threads, and cost 45 % more processor time there. Worse: a
 # worker that is forked while they exist waits for them for good.
 cv2.setNumThreads(1)
@@ -30,16 +33,33 @@ def resize_region(
 
     Args:
         original: (H, W, 3) RGB levels.
-        region_xyxy: (4,) whole pixels, inside the image.
+        region_xyxy: (4,) whole pixels.
         resized_size: (H, W).
 
     Returns:
         (H, W, 3) RGB levels.
+
+    Raises:
+        ValueError: the image ends within the region.
     """
     x0, y0, x1, y1 = (int(value) for value in region_xyxy)
+    height, width = original.shape[:2]
+    if height < y1 or width < x1:
+        raise ValueError(f"the image is {height} x {width}, expected {y1} x {x1} at least: {EXCHANGED}")
     return _resize(
         np.require(original[y0:y1, x0:x1], requirements="W"), resized_size
     )  # torch warns of read-only arrays
+
+
+def resize_whole(
+    original: ImageArray, region_xyxy: npt.NDArray[np.float32], resized_size: tuple[int, int]
+) -> ImageArray:
+    """`resize_region` where the region is the whole image; ValueError if the image is a larger one, too."""
+    height, width = original.shape[:2]
+    expected_width, expected_height = (int(value) for value in region_xyxy[2:])
+    if (height, width) != (expected_height, expected_width):
+        raise ValueError(f"the image is {height} x {width}, expected {expected_height} x {expected_width}: {EXCHANGED}")
+    return resize_region(original, region_xyxy, resized_size)
 
 
 def _resize(image: ImageArray, size: tuple[int, int]) -> ImageArray:

@@ -133,7 +133,11 @@ def decode(encoded: DataNode, config: PipelineConfig, on_gpu: bool) -> DataNode:
 
 
 def resize(images: DataNode, region_start: DataNode, region_end: DataNode, resized_size: DataNode) -> DataNode:
-    """The region, given by its (y, x) corners in pixels, resized to (H, W) with an antialiased triangle filter."""
+    """The region, given by its (y, x) corners in pixels, resized to (H, W) with an antialiased triangle filter.
+
+    DALI does not refuse a region that the image does not reach: it repeats the outermost pixels. A region that lies beyond the
+    image altogether it reads from memory that is not the image's: on a CPU the process crashes (DALI 2.4).
+    """
     return fn.resize(
         images,
         size=resized_size,

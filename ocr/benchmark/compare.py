@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ocr.benchmark.config import CompareConfig, Level
 from ocr.benchmark.doctor import SAME_SPEED, verdict
 from ocr.benchmark.gpu_monitor import GpuMonitor
-from ocr.benchmark.report import print_tables, write_report
+from ocr.benchmark.report import print_tables, write_json, write_report
 from ocr.benchmark.results import Measured, Results
 from ocr.benchmark.row_process import RowFailed, RowProcess
 from ocr.benchmark.rows import Row, chosen_rows
@@ -40,7 +40,6 @@ PATIENCE = 300.0
 """Seconds after which a row that gives no answer is ended; for measurements ten times their length more."""
 BENCH_PACKAGES = ("albumentations", "spdl", "torchvision", "webdataset")
 WITH_PARITY: tuple[Level, ...] = ("input", "input+targets")
-SWEEP_ROUNDS = 2
 
 
 def compare_loaders(config: CompareConfig, run_dir: Path) -> Results:
@@ -77,7 +76,7 @@ def compare_loaders(config: CompareConfig, run_dir: Path) -> Results:
     finally:
         results.verdict = verdict(results)
         print_tables(results, Console(width=min(Console().width, 120) if sys.stdout.isatty() else 120))
-        _write(results, run_dir)
+        _write(write_report, results, run_dir)
     log.info("everything is in %s", run_dir)
     return results
 
@@ -90,9 +89,9 @@ def _at_most(manifest: Manifest) -> Manifest:
     return manifest if len(manifest) <= MOST_IMAGES else evenly(manifest, MOST_IMAGES)
 
 
-def _write(results: Results, run_dir: Path) -> None:
+def _write(write: Callable[[Results, Path], None], results: Results, run_dir: Path) -> None:
     try:
-        write_report(results, run_dir)
+        write(results, run_dir)
     except OSError as error:
         raise InputError(
             f"{error.filename or run_dir}: cannot be written: {error.strerror}; hydra.run.dir=FOLDER names another folder"
@@ -193,7 +192,7 @@ class _Comparison:
                     self._sweep()
                 for level in self._config.levels:
                     self._run_level(level)
-                    _write(self._results, self._run_dir)
+                    _write(write_json, self._results, self._run_dir)
         finally:
             for process in self._processes.values():
                 process.end()
@@ -224,8 +223,7 @@ class _Comparison:
                 measured = found.setdefault(number, Measured())
                 if not self._open(row, "input", number, measured):
                     break
-                for _ in range(SWEEP_ROUNDS):
-                    self._measure(row, measured)
+                self._measure(row, measured)
             self._close(row)
             if all(measured.rounds for measured in found.values()):
                 self._results.sweeps[row.name] = found

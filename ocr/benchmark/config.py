@@ -27,7 +27,7 @@ class CompareConfig(TrainConfig):
     num_images: int | None = Field(default=None, ge=1)
     """Images of an epoch, spread evenly over the split, or the split again and again; null: 64, or 8 batches a worker."""
     step_batches: int | None = Field(default=None, ge=2)
-    """Batches of an epoch where the network takes part; null: 2 on a CPU, 24 on a GPU, twice as many in validation."""
+    """Batches of an epoch where the network takes part; null: 2 on a CPU, 24 on a GPU."""
     cold: bool = True
     """Measure `input` a second time, with the files dropped from the page cache before each epoch."""
     augment: bool = False

@@ -107,7 +107,7 @@ def compare(
     plan: EpochPlan,
     dataset: ValidatedOCRDataset,
 ) -> Parity:
-    """What a row gave in one epoch, against the oracle: all images of its first batch and one of each other.
+    """What a row gave in one epoch, against the oracle: all images of its first batch and one of each other (maps: of the last).
 
     Args:
         batches: all of an epoch, or the first ones.
@@ -131,7 +131,7 @@ def compare(
             pixels.append(np.abs(levels - oracle.pixels))
             if polygons_of_batches is not None:
                 polygons.append(_same(polygons_of_batches[place].select([slot]), expected))
-            if batch.targets is not None:
+            if batch.targets is not None and place in (0, len(batches) - 1):  # the exact reference is slow
                 found = {name: getattr(batch.targets, name)[slot : slot + 1] for name in MAPS}
                 maps.append(_agree(found, make_targets_reference(expected, (size, size), dataset.targets)))
     indices = [index for batch in batches for index in batch.indices]

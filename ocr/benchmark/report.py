@@ -155,9 +155,14 @@ def print_tables(results: Results, console: Console) -> None:
         console.print(line, style="bold" if line.startswith("Paste") else None, highlight=False, markup=False)
 
 
+def write_json(results: Results, folder: Path) -> None:
+    """results.json: every round of what was measured so far."""
+    write_atomically(folder / "results.json", (json.dumps(results.document(), indent=1) + "\n").encode())
+
+
 def write_report(results: Results, folder: Path) -> None:
     """results.json, results.md and, with matplotlib, results.png."""
-    write_atomically(folder / "results.json", (json.dumps(results.document(), indent=1) + "\n").encode())
+    write_json(results, folder)
     write_atomically(folder / "results.md", markdown(results).encode())
     try:
         draw(results, folder / "results.png")
@@ -199,9 +204,10 @@ def _images_in_words(results: Results) -> str:
     pipeline = settings["pipeline"]
     side = pipeline["augmentation"]["crop_size"] or pipeline["image_size"]
     inputs = "training crops" if settings["augment"] else "whole images"
+    epoch = settings["num_images"] or "64, or 8 batches a worker,"
     return (
-        f"{min(settings['num_images'], results.image_statistics['images'])} of {results.image_statistics['images']}, {inputs} at "
-        f"{side} (val-epoch: {pipeline['image_size']}), batches of {settings['dataloader']['batch_size']}"
+        f"epochs of {epoch} out of {results.image_statistics['images']}, {inputs} at {side} (val-epoch: {pipeline['image_size']}), "
+        f"batches of {settings['dataloader']['batch_size']} (val-epoch: {settings['dataloader']['eval_batch_size']})"
     )
 
 

@@ -48,7 +48,7 @@ class Setting:
         config, batch_size = self.config, self.batch_size(level)
         if level in WITH_NETWORK:
             num_batches = config.step_batches or (24 if self.device.type == "cuda" else 2)
-            return batch_size * num_batches * (2 if level == "val-epoch" else 1)
+            return batch_size * num_batches
         return config.num_images or max(64, 8 * batch_size * max(num_workers, 1))
 
     def planner(self, level: Level) -> SamplePlanner:

@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from nvidia.dali import backend as dali_backend
 
+from ocr.benchmark.config import WITH_NETWORK
 from ocr.benchmark.own_loaders import OwnLoader, Replay
 from ocr.benchmark.parity import compare
 from ocr.benchmark.passes import Pass, pass_of
@@ -104,7 +105,8 @@ class RowBench:
         for _ in batches:
             pass
         self._pass = pass_of(self._level, source, self._setting)
-        self._timed_pass()
+        if level in WITH_NETWORK:
+            self._timed_pass()
         self._gpu_bytes = free - self._free_gpu_bytes()
         return {"first_batch_seconds": first_batch_seconds, "reads_files": bool(source.files_read)}
 

@@ -7,7 +7,7 @@ import simplejpeg
 from PIL import Image
 
 from dali_pipelines.config import PipelineConfig
-from dali_pipelines.rendering import ImageArray, recolour, resize_region, warp
+from dali_pipelines.rendering import ImageArray, recolour, resize_region, resize_whole, warp
 from dali_pipelines.source import PlannedSample
 
 
@@ -49,8 +49,12 @@ def turned_upright(stored: ImageArray, orientation: int) -> ImageArray:
 
 def render(original: ImageArray, sample: PlannedSample, config: PipelineConfig, *, training: bool) -> ImageArray:
     """(H, W, 3) RGB levels of the network's input, as the plan says: the crop of training, what lies outside the image black;
-    or the resized image, not yet padded."""
-    resized = resize_region(original, sample.region_xyxy, sample.resized_size)
+    or the resized image, not yet padded.
+
+    Raises:
+        ValueError: the image is not of the size it was planned with.
+    """
     if not training:
-        return resized
+        return resize_whole(original, sample.region_xyxy, sample.resized_size)
+    resized = resize_region(original, sample.region_xyxy, sample.resized_size)
     return recolour(warp(resized, sample.input_from_resized, config.crop_size), sample.colour_matrix)

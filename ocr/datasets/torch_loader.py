@@ -121,7 +121,9 @@ class _RenderedSamples(torch.utils.data.Dataset[_Rendered]):
         try:
             return self.dataset.render(sample), sample, None
         except (OSError, ValueError) as error:
-            return _NOTHING, sample, str(error)
+            path = self.dataset.manifest.image_paths[sample.index]
+            is_named = str(error).startswith(path)  # by the data set, where the file could not be read or decoded
+            return _NOTHING, sample, str(error) if is_named else f"{path}: {error}"
         except StorageError as error:  # for the main process, which raises it without this one's traceback
             return _NOTHING, sample, error
 

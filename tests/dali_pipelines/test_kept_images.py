@@ -3,6 +3,7 @@
 import gc
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 
 from dali_pipelines.config import PipelineConfig
 from dali_pipelines.loader import DaliLoader, SampleError
+from dali_pipelines.source import PlannedSample
 from ocr.cache.images import DecodedImages, ImageCache, preload_files, preload_pixels
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.manifest import Manifest
@@ -304,3 +306,56 @@ def test_a_gpu_starts_from_kept_images_as_from_files(training, place, manifest):
             difference = (run(kept, epoch).float() - run(None, epoch).float()).abs().flatten(1)
             assert difference.mean(dim=1).max() * 58 < 0.5
         assert kept.pixels.num_images == pixels.num_places
+
+
+class Unsteady(ImageCache):
+    """File content that cannot be read when it is asked for one of these times, counted for each image."""
+
+    def __init__(self, manifest: Manifest, index: int, times: range) -> None:
+        super().__init__(manifest.image_paths, preload_files(manifest, PLENTY, range(len(manifest))))
+        self._index, self._times, self._num_asked = index, times, 0
+
+    def encoded(self, index: int) -> np.ndarray | None:
+        if index == self._index:
+            self._num_asked += 1
+            if self._num_asked - 1 in self._times:
+                raise OSError("the share is away")
+        return super().encoded(index)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_read_error_that_passes_costs_nothing(training, manifest, from_files, caplog):
+    loader = make_loader(manifest, Unsteady(manifest, 5, range(1)), training=training, skip_failures=False)
+    with caplog.at_level(logging.WARNING):
+        found = images_of(loader, epoch_plan(manifest, training=training))
+    assert torch.equal(found, from_files[training])
+    assert "redoing it sample by sample" in caplog.text
+    assert not loader.failures
+
+
+def test_a_read_error_that_stays_is_told_in_its_own_words(manifest):
+    kept = Unsteady(manifest, 5, range(1000))
+    loader = make_loader(manifest, kept, training=True)
+    batches = list(loader.batches(epoch_plan(manifest, training=True)))
+    assert [s.index for batch in batches for s in batch.samples if s.has_failed] == [5]
+    assert loader.failures == {manifest.image_paths[5]: "the share is away"}
+
+
+def test_a_fault_that_is_no_files_ends_the_run(manifest):
+    plan = epoch_plan(manifest, training=True)
+
+    class Unwarpable:
+        """Of this plan no sample can be rendered."""
+
+        epoch = 0
+
+        def __len__(self) -> int:
+            return len(plan)
+
+        def batch(self, step: int) -> list[PlannedSample]:
+            return [replace(sample, resized_size=(0, 0)) for sample in plan.batch(step)]
+
+    loader = make_loader(manifest, training=True)
+    with pytest.raises(RuntimeError, match="python_function"):
+        list(loader.batches(Unwarpable()))
+    assert not loader.failures

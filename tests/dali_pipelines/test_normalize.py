@@ -1,3 +1,4 @@
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -176,3 +177,17 @@ def test_batches_that_are_kept_stay_as_they_are(odd_sizes):
     for image in odd_sizes[::-1]:
         made.finish([image])
     assert all(torch.equal(batch, copy) for batch, copy in zip(batches, copies, strict=True))
+
+
+def test_batches_that_were_held_at_once_do_not_keep_their_memory():
+    memory = BatchMemory()
+    num_bytes = 3 * 512 * 512
+    tracemalloc.start()
+    try:
+        held = [memory.empty((1, 3, 512, 512), torch.uint8) for _ in range(10)]
+        assert tracemalloc.get_traced_memory()[0] > 10 * num_bytes
+        del held
+        left = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert 3 * num_bytes <= left < 3.5 * num_bytes

@@ -1,17 +1,19 @@
 """What the CPU renders against DALI's own operators, the ones that a GPU runs, and against the filter written out."""
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from nvidia.dali import types
+from PIL import Image
 
 from dali_pipelines import steps
 from dali_pipelines.config import PipelineConfig
 from dali_pipelines.eval import eval_pipeline
 from dali_pipelines.loader import DaliLoader
-from dali_pipelines.rendering import recolour, resize_region, warp
+from dali_pipelines.rendering import recolour, resize_region, resize_whole, warp
 from dali_pipelines.train import train_pipeline
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.manifest import Manifest
@@ -134,3 +136,40 @@ def test_a_warp_by_whole_pixels_moves_pixels_and_fills_with_black():
 def test_colours_are_mixed_offset_and_clamped():
     matrix = np.array([[0, 1, 0, 0], [2, 0, 0, 0], [0, 0, 1, -50]], np.float32)
     assert recolour(np.array([[[200, 30, 20]]], np.uint8), matrix).tolist() == [[[30, 255, 0]]]
+
+
+def test_a_region_that_the_image_does_not_reach_is_refused():
+    image = np.full((60, 80, 3), 7, np.uint8)
+    for corner in ((80, 61), (81, 60)):
+        region = np.array([10, 10, *corner], np.float32)
+        with pytest.raises(
+            ValueError, match=f"the image is 60 x 80, expected {corner[1]} x {corner[0]} at least: exchanged since"
+        ):
+            resize_region(image, region, (20, 20))
+    assert (resize_region(image, np.array([10, 10, 80, 60], np.float32), (20, 20)) == 7).all()
+
+
+@pytest.mark.parametrize("size", [(60, 79), (60, 81), (59, 80), (61, 80)])
+def test_a_whole_image_of_another_size_is_refused(size):
+    region = np.array([0, 0, 80, 60], np.float32)
+    with pytest.raises(
+        ValueError, match=f"the image is {size[0]} x {size[1]}, expected 60 x 80: exchanged since it was"
+    ):
+        resize_whole(np.zeros((*size, 3), np.uint8), region, (30, 40))
+    assert resize_whole(np.zeros((60, 80, 3), np.uint8), region, (30, 40)).shape == (30, 40, 3)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_graph_calls_python_as_it_is_written(training, sroie, tmp_path):
+    """DALI rewrites Python that it takes for a part of the graph; the frames of an error show which code runs."""
+    path = tmp_path / "receipt.jpg"
+    path.write_bytes(sorted((sroie / "images" / "val").glob("*.jpg"))[0].read_bytes())
+    planner = SamplePlanner(CONFIG, training=training, seed=3)
+    manifest = ValidatedOCRDataset(DatasetConfig(image_path=str(tmp_path)), planner).manifest
+    Image.new("RGB", (2, 2)).save(path)  # no region fits
+    loader = DaliLoader(manifest.image_paths, CONFIG, training=training, batch_size=1, device=torch.device("cpu"))
+    list(loader.batches(EpochPlan(manifest, planner, epoch=0, batch_size=1)))
+    reason = loader.failures[str(path)]
+    assert re.search(r"rendering\.py\(\d+\): resize_region|rendering\.py\(\d+\): resize_whole", reason)
+    assert re.search(r"on_cpu\.py\(\d+\): (_training_crop|_resized)", reason)
+    assert "autograph" not in reason

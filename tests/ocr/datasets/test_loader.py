@@ -1,5 +1,6 @@
 """The real DALI pipeline (CPU backend) against loader=torch, on real receipts, scenes and odd files."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from dali_pipelines.config import AugmentationConfig, PipelineConfig
 from dali_pipelines.loader import SampleError
@@ -144,8 +146,6 @@ def test_warping_a_drawn_polygon_is_drawing_the_warped_polygon(name, request, tm
 
 
 def write_jpeg(path: Path, grey: np.ndarray, orientation: int) -> None:
-    from PIL import Image
-
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.fromarray(grey).convert("RGB").save(path, quality=95, exif=exif)
@@ -232,6 +232,49 @@ def test_a_file_that_breaks_after_the_audit_costs_that_file_and_is_named(name, s
     strict = make_loader(dataset, name, skip_failures=False)
     with pytest.raises(SampleError, match=Path(broken).name):
         list(strict)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", ["dali", "torch"])
+def test_a_picture_that_is_exchanged_for_a_smaller_one_costs_that_file_and_is_named(
+    name, training, batch_size, sroie, tmp_path
+):
+    shutil.copytree(sroie / "images" / "val", tmp_path / "images" / "val")
+    shutil.copytree(sroie / "jsons", tmp_path / "jsons")
+    dataset = make_dataset(split_config(tmp_path), training=training)
+    exchanged = dataset.manifest.image_paths[7]
+    whole = list(make_loader(dataset, name, batch_size=batch_size))
+    Image.new("RGB", (50, 40), "white").save(exchanged)
+    loader = make_loader(dataset, name, batch_size=batch_size)
+    failed = []
+    for expected, batch in zip(whole, loader, strict=True):
+        for slot, sample in enumerate(batch.samples):
+            if sample.has_failed:
+                failed.append(sample.index)
+                levels = to_levels(batch.images[slot : slot + 1], dataset.transform.config)
+                np.testing.assert_allclose(levels, 0, atol=1e-4)
+            else:
+                assert torch.equal(batch.images[slot], expected.images[slot])
+    assert failed == [7]
+    assert list(loader.failures) == [exchanged]
+    assert re.search(r"the image is 40 x 50, expected \d+ x \d+.*: exchanged since", loader.failures[exchanged])
+    strict = make_loader(dataset, name, batch_size=batch_size, skip_failures=False)
+    with pytest.raises(SampleError, match=rf"^{exchanged}: .*the image is 40 x 50"):
+        list(strict)
+
+
+@pytest.mark.parametrize("name", ["dali", "torch"])
+def test_evaluation_notices_a_larger_picture_too(name, sroie, tmp_path):
+    shutil.copytree(sroie / "images" / "val", tmp_path / "images" / "val")
+    shutil.copytree(sroie / "jsons", tmp_path / "jsons")
+    dataset = make_dataset(split_config(tmp_path), training=False)
+    height, width = dataset.manifest.original_sizes[2]
+    Image.new("RGB", (width + 1, height)).save(dataset.manifest.image_paths[2])
+    loader = make_loader(dataset, name)
+    (batch,) = first(loader, 1)
+    assert [sample.has_failed for sample in batch.samples] == [False, False, True]
+    assert f"is {height} x {width + 1}, expected {height} x {width}: exch" in next(iter(loader.failures.values()))
 
 
 def test_evaluation_has_no_targets_and_polygons_in_the_input_frame(receipts):
