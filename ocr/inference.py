@@ -31,6 +31,8 @@ def evaluate(config: EvaluateConfig, run_dir: Path) -> dict[str, Any]:
     log.info("writing to %s", run_dir)
     settings, model = _restore(config)
     source = _data_of(config, settings)
+    if source is config and config.loader is None:
+        settings = _on_loose_files(settings)
     draw_if_synthetic(source)
     split_config = source.datasets.split(config.split)
     if split_config.annotation_path is None and settings.loader != "webdataset":
@@ -42,7 +44,10 @@ def evaluate(config: EvaluateConfig, run_dir: Path) -> dict[str, Any]:
     )
     module = DBNetModule(model, settings, dataset.manifest, with_cleval=True)
     trainer, data = _trainer(settings, dataset, DetectionPictures(run_dir, num_pictures=settings.logger.num_pictures))
-    (scores,) = trainer.validate(module, datamodule=data, verbose=False)
+    try:
+        (scores,) = trainer.validate(module, datamodule=data, verbose=False)
+    finally:  # Lightning leaves this out where a run ends with an error
+        data.teardown("validate")
     iou = "iou_" if settings.metric == "cleval" else ""  # val/hmean is then CLEval's
     metrics: dict[str, Any] = {name: scores[f"val/{iou}{name}"] for name in ("hmean", "precision", "recall")}
     metrics |= {
@@ -79,14 +84,16 @@ def predict(config: PredictConfig, run_dir: Path) -> Path:
         )
     log.info("writing to %s", output)
     settings, model = _restore(config)
-    if settings.loader == "webdataset":  # of the training
-        settings = settings.model_copy(update={"loader": settings.engine})
+    settings = _on_loose_files(settings)
     template = config.datasets.predict_dataset.config
     split_config = template.model_copy(update={"image_path": folder, "annotation_path": None})
     dataset = build_dataset(_for_one_pass(split_config), settings, training=False)
     module = DBNetModule(model, settings, dataset.manifest)
     trainer, data = _trainer(settings, dataset)
-    trainer.predict(module, datamodule=data, return_predictions=False)
+    try:
+        trainer.predict(module, datamodule=data, return_predictions=False)
+    finally:
+        data.teardown("predict")
     found = module.evaluation.detections_original
     write_predictions(output / "predictions.json", dataset.manifest, found)
     if config.draw:
@@ -115,6 +122,11 @@ def _data_of(config: EvaluateConfig, settings: TrainConfig) -> DataSection:
             "data=upstage (or another), or give nothing to take the data set the checkpoint was trained with"
         )
     return settings
+
+
+def _on_loose_files(settings: TrainConfig) -> TrainConfig:
+    """Where the training took its images from shards, these are taken from files, by the same engine."""
+    return settings.model_copy(update={"loader": settings.engine})
 
 
 def _restore(config: InferenceConfig) -> tuple[TrainConfig, DBNet]:

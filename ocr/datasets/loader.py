@@ -205,6 +205,9 @@ class BatchLoader:
             self._images_again.release()
         if self.cache is not None:
             self.cache.close()
+        images = self.dataset.manifest.images
+        if isinstance(images, ShardImages):
+            images.close()
 
     def _first_step(self, num_steps: int) -> int:
         resume_at, self._resume_at = self._resume_at, None

@@ -348,7 +348,7 @@ def _prepare_split(split: _Split, config: PrepareConfig, num_workers: int) -> Sp
         content = json.dumps(document, ensure_ascii=False).encode()
         if not split.annotation_path.is_file() or split.annotation_path.read_bytes() != content:
             _outdate_shards(split, config)
-        write_atomically(split.annotation_path, content)
+            write_atomically(split.annotation_path, content)
     if split.maps_dir is not None:
         outcomes = _write_all_maps(manifest, np.flatnonzero(usable), split.maps_dir, config, num_workers, split.name)
         maps = _files_report(split.maps_dir, manifest.filenames, outcomes)

@@ -1,5 +1,6 @@
 """What a data set is made of, as configured and as loaded."""
 
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -115,6 +116,26 @@ class DatasetConfig(Section):
             idle.append("preload_maps (load_maps=false)")
         if cache.image_format == "decoded" and not (self.preload_images and cache.cache_images):
             idle.append("cache_config.image_format (nothing is preloaded)")
+        return idle
+
+    def settings_without_effect_on_shards(self) -> list[str]:
+        """Keys of images and annotations that are set, or do not belong to `shards`, and that shards leave without effect.
+
+        A path belongs to shards in ROOT/shards/NAME, where scripts/prepare_data.py puts them, if it is below ROOT.
+        """
+        defaults = type(self).model_fields
+        keys = ("image_extensions", "annotation_frame", "check_pixels")
+        idle = [key for key in keys if getattr(self, key) != defaults[key].default]
+        if self.on_bad_sample == "skip":  # error ends the run at an image that cannot be decoded
+            idle.append("on_bad_sample")
+        folder = Path(os.path.abspath(self.shards)).parent if self.shards is not None else None
+        if folder is not None and folder.name == "shards":
+            paths = {"image_path": self.image_path, "annotation_path": self.annotation_path}
+            idle += [
+                f"{key}={path}"
+                for key, path in paths.items()
+                if path is not None and not Path(os.path.abspath(path)).is_relative_to(folder.parent)
+            ]
         return idle
 
     @property

@@ -10,6 +10,7 @@ from ocr.datasets.manifest import Manifest
 from ocr.datasets.plan import SamplePlanner
 from ocr.datasets.schemas import DatasetConfig
 from ocr.datasets.shards.images import load_shards
+from ocr.datasets.shards.index import INDEX_NAME
 from ocr.datasets.synthetic import draw_data_set
 from ocr.errors import InputError
 
@@ -38,9 +39,19 @@ def build_dataset(
     idle = split_config.settings_without_effect()
     if idle:
         log.warning("%s: set, but without effect: %s", split_config.image_path, ", ".join(idle))
+    if training and config.loader != "webdataset" and config.dataloader.shard_reader != "dali":  # once a run
+        log.warning(
+            "dataloader.shard_reader=%s: set, but without effect (loader=%s reads no shards)",
+            config.dataloader.shard_reader,
+            config.loader,
+        )
     manifest, report = _load(split_config, config, report_path)
     log.info("%s", report.summary())
     if not len(manifest):
+        if config.loader == "webdataset":
+            raise InputError(
+                f"{split_config.shards}: these shards hold no image; write them again with scripts/prepare_data.py shards=true"
+            )
         raise InputError(
             f"{split_config.image_path}: no usable image; expected files ending in {split_config.image_extensions}"
         )
@@ -56,7 +67,30 @@ def _load(split_config: DatasetConfig, config: TrainConfig, report_path: Path | 
             "with scripts/prepare_data.py shards=true output=PREPARED and give data=webdataset dataset_base_path=PREPARED, or take "
             "loader=dali for loose files"
         )
+    idle = split_config.settings_without_effect_on_shards()
+    if idle:
+        log.warning(
+            "%s: set, but without effect: %s (loader=webdataset takes images and checked annotations from these shards; "
+            "loader=dali or torch reads loose files)",
+            split_config.shards,
+            ", ".join(idle),
+        )
+    _warn_of_newer_annotations(split_config.annotation_path, split_config.shards)
     return load_shards(split_config.shards, config.dataloader.shard_reader, report_path)
+
+
+def _warn_of_newer_annotations(annotation_path: str | None, shards: str) -> None:
+    """Where both are local files."""
+    if annotation_path is None:
+        return
+    index, annotations = Path(shards, INDEX_NAME), Path(annotation_path)
+    if index.is_file() and annotations.is_file() and annotations.stat().st_mtime_ns > index.stat().st_mtime_ns:
+        log.warning(
+            "%s: newer than %s, which holds the annotations of the time when the shards were written; if they have changed, write "
+            "the shards again with scripts/prepare_data.py shards=true",
+            annotations,
+            index,
+        )
 
 
 def check_caches(split_config: DatasetConfig, planner: SamplePlanner) -> None:

@@ -86,6 +86,34 @@ def test_each_data_set_composes(data):
         assert config.datasets.split(split).annotation_path.startswith("/somewhere/")
 
 
+@pytest.mark.parametrize("base", ["/somewhere", "some/where/", "s3://bucket/receipts"])
+@pytest.mark.parametrize("data", ["upstage", "synthetic", "webdataset", "icdar"])
+def test_paths_of_a_data_set_belong_to_its_shards(data, base):
+    config = load(f"data={data}", "loader=webdataset", f"dataset_base_path={base}")
+    for split in ("train", "val", "test"):
+        assert config.datasets.split(split).settings_without_effect_on_shards() == []
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("image_path=/elsewhere", ["image_path=/elsewhere"]),
+        ("image_path=/somewhere_else/images/val", ["image_path=/somewhere_else/images/val"]),
+        ("annotation_path=labels.json", ["annotation_path=labels.json"]),
+        ("annotation_frame=upright", ["annotation_frame"]),
+        ("check_pixels=false", ["check_pixels"]),
+        ("image_extensions=[.jpg]", ["image_extensions"]),
+        ("on_bad_sample=skip", ["on_bad_sample"]),
+        ("on_bad_sample=error", []),
+        ("shards=/pieces/val", []),
+        ("shards=null", []),
+    ],
+)
+def test_settings_that_shards_leave_without_effect_are_known(override, expected):
+    config = load("data=webdataset", "dataset_base_path=/somewhere", f"datasets.val_dataset.config.{override}")
+    assert config.datasets.split("val").settings_without_effect_on_shards() == expected
+
+
 @pytest.mark.parametrize("experiment", sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml")))
 def test_each_experiment_composes(experiment):
     assert load(f"experiment={experiment}", "data=upstage").exp_name == experiment

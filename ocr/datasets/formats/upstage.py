@@ -73,11 +73,15 @@ def _stored_from_original(manifest: Manifest, index: int) -> np.ndarray:
     return stored_from_original(int(manifest.orientations[index]), (int(height), int(width)))
 
 
+def decimals_of(values: np.ndarray) -> list[float]:
+    """(N,) float32 as the shortest decimal numbers that read as the same float32."""
+    return [float(str(value)) for value in values]
+
+
 def _words_of(polygons: PolygonBatch, image: int) -> dict[str, Any]:
-    # float(str(x)): the shortest decimal number that reads as the same float32.
     return {
         f"{number:04d}": {
-            "points": [[float(str(x)), float(str(y))] for x, y in polygon],
+            "points": [decimals_of(point) for point in polygon],
             "illegibility": bool(ignore),
         }
         for number, (polygon, ignore) in enumerate(

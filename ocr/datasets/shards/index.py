@@ -1,8 +1,9 @@
 """index.json: where each image of a split lies in its shards, and its checked annotations."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, model_validator
+import numpy as np
+from pydantic import Field, PositiveInt, ValidationError, model_validator
 
 from dali_pipelines.config import Section
 from ocr.errors import InputError
@@ -10,6 +11,8 @@ from ocr.errors import InputError
 INDEX_NAME = "index.json"
 HEADER_SIZE = 512
 """Bytes of a tar header; contents are padded to a multiple of it."""
+_MAX_FLOAT32 = float(np.finfo(np.float32).max)
+Coordinate = Annotated[float, Field(ge=-_MAX_FLOAT32, le=_MAX_FLOAT32, allow_inf_nan=False)]
 
 
 class Shard(Section):
@@ -33,17 +36,19 @@ class IndexedImage(Section):
     """Where the sample ends in the shard: all its members and their padding lie before."""
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
     """Of the image."""
-    stored_size: tuple[int, int]
+    stored_size: tuple[PositiveInt, PositiveInt]
     """(H, W) of the file."""
     orientation: int = Field(ge=1, le=8)
     """EXIF."""
-    polygons: list[list[float]]
+    polygons: list[list[Coordinate]]
     """x, y, x, y, ... in the upright frame; float32."""
     ignore: list[bool]
     """Don't-care regions, one flag a polygon."""
 
     @model_validator(mode="after")
     def _parts_agree(self) -> "IndexedImage":
+        if self.offset + self.num_bytes > self.end:
+            raise ValueError(f"the image ends at {self.offset + self.num_bytes}, after its sample at {self.end}")
         if len(self.polygons) != len(self.ignore):
             raise ValueError(f"{len(self.polygons)} polygons and {len(self.ignore)} flags; expected one each")
         if any(len(polygon) % 2 or len(polygon) < 6 for polygon in self.polygons):

@@ -40,10 +40,10 @@ class ReadAhead:
         self._pending = {}
 
     def stop(self) -> None:
-        """Ends the threads."""
-        self.forget()
+        """Ends the threads: each with the read that it is at, which is not waited for."""
+        self._pending = {}
         if self._pool is not None:
-            self._pool.shutdown()
+            self._pool.shutdown(wait=False, cancel_futures=True)
             self._pool = None
 
 

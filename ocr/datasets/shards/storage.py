@@ -9,7 +9,6 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Protocol
 
-from ocr.cache.signature import Signature, signature_of
 from ocr.datasets.shards.index import Shard
 from ocr.errors import InputError, StorageError
 
@@ -19,7 +18,9 @@ S3_SCHEME = "s3://"
 NUM_CONNECTIONS = 16
 """Requests to S3 under way at a time, a process."""
 ATTEMPTS_AT_BODY = 3
-_TIMEOUTS = {"connect_timeout": 10, "read_timeout": 60}
+CONNECT_SECONDS = 10
+READ_SECONDS = 15
+"""Without a byte of an answer. Requests are of one image, or of an index."""
 _ADVICE = (
     "write the shards with scripts/prepare_data.py shards=true output=FOLDER, and give that folder as dataset_base_path"
 )
@@ -41,18 +42,12 @@ class Storage(Protocol):
         """Looks at all shards. Raises StorageError where one is missing or has another size."""
 
     def read(self, name: str, start: int, num_bytes: int) -> bytes:
-        """A part of a shard.
+        """A part of a shard; less where the shard ends within it. Whether the bytes are the right ones, the caller checks.
 
         Raises:
             OSError: this part cannot be read.
             StorageError: the shard is not the one that was opened, or cannot be reached.
         """
-
-    def signature(self, name: str) -> Signature | None:
-        """Numbers that change when the shard does; constant where `read` notices a change itself."""
-
-    def version(self, name: str) -> str | None:
-        """What the storage calls the shard's content; None where only its bytes tell."""
 
 
 def open_storage(url: str) -> Storage:
@@ -67,7 +62,6 @@ class LocalFolder:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._inodes: dict[str, int] = {}
 
     def place(self, name: str) -> str:
         return str(self._folder / name)
@@ -76,33 +70,23 @@ class LocalFolder:
         try:
             return (self._folder / name).read_bytes()
         except FileNotFoundError:
-            raise StorageError(f"{self.place(name)}: there is no such file; {_ADVICE}") from None
+            raise StorageError(
+                f"{self.place(name)}: there is no such file; {_ADVICE}, or take loader=dali for loose files"
+            ) from None
         except OSError as error:
             raise StorageError(f"{self.place(name)}: cannot be read: {error.strerror}") from error
 
     def open_shards(self, shards: Sequence[Shard]) -> None:
         for shard in shards:
             try:
-                status = os.stat(self._folder / shard.name)
+                num_bytes = os.stat(self._folder / shard.name).st_size
             except OSError as error:
                 raise _missing(self.place(shard.name), error.strerror or str(error)) from error
-            _check_size(self.place(shard.name), status.st_size, shard)
-            self._inodes[shard.name] = status.st_ino
+            _check_size(self.place(shard.name), num_bytes, shard)
 
     def read(self, name: str, start: int, num_bytes: int) -> bytes:
         with open(self._folder / name, "rb", buffering=0) as file:
-            if os.fstat(file.fileno()).st_ino != self._inodes[name]:
-                raise StorageError(f"{self.place(name)}: was exchanged while it is read; start the run again")
-            content = os.pread(file.fileno(), num_bytes, start)
-        if len(content) < num_bytes:
-            raise OSError(f"{name} ends within it: {len(content)} of {num_bytes} bytes")
-        return content
-
-    def signature(self, name: str) -> Signature | None:
-        return signature_of(str(self._folder / name))
-
-    def version(self, name: str) -> str | None:
-        return None
+            return os.pread(file.fileno(), num_bytes, start)
 
 
 class S3Folder:
@@ -149,12 +133,6 @@ class S3Folder:
             )
         return content
 
-    def signature(self, name: str) -> Signature | None:
-        return ()
-
-    def version(self, name: str) -> str | None:
-        return self._etags[name]
-
     def _key(self, name: str) -> str:
         return f"{self._prefix}/{name}" if self._prefix else name
 
@@ -179,24 +157,38 @@ class S3Folder:
         """The client of this process: connections cannot be shared with a forked one."""
         with self._connecting:
             if self._client is None or self._client_process != os.getpid():
-                import boto3
-                from botocore.config import Config
-
-                settings = Config(max_pool_connections=NUM_CONNECTIONS, **_TIMEOUTS)
-                self._client, self._client_process = boto3.session.Session().client("s3", config=settings), os.getpid()
+                self._client, self._client_process = self._new_client(), os.getpid()
             return self._client
+
+    def _new_client(self) -> Any:
+        import boto3
+        from botocore.config import Config
+        from botocore.exceptions import BotoCoreError, PartialCredentialsError
+
+        limits = Config(
+            max_pool_connections=NUM_CONNECTIONS, connect_timeout=CONNECT_SECONDS, read_timeout=READ_SECONDS
+        )
+        try:
+            return boto3.session.Session().client("s3", config=limits)
+        except PartialCredentialsError:  # as where there are none
+            raise
+        except (ValueError, BotoCoreError) as error:
+            raise StorageError(
+                f"{self.place('')}: AWS settings cannot be used: {error}; check AWS_ENDPOINT_URL (http://HOST:PORT or "
+                "https://HOST), AWS_PROFILE and the other AWS_ variables and files"
+            ) from error
 
     @contextmanager
     def _errors_of(self, name: str) -> Iterator[None]:
         """Turns boto3's errors into StorageError that says what to do."""
-        from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+        from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
 
         place = self.place(name)
         try:
             yield
-        except NoCredentialsError as error:
+        except (NoCredentialsError, PartialCredentialsError) as error:
             raise StorageError(
-                f"{place}: no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+                f"{place}: {error}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
             ) from error
         except ClientError as error:
             raise StorageError(_refusal(place, error.response, self._endpoint())) from error
@@ -229,7 +221,10 @@ def _refusal(place: str, response: dict[str, Any], endpoint: str) -> str:
     if status == 404:
         return f"{place}: {endpoint} has no such object ({code}); {_ADVICE}, as s3://BUCKET/PREFIX"
     if status == 403:
-        return f"{place}: {endpoint} refuses access ({code}); check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        return (
+            f"{place}: {endpoint} refuses access ({code}); check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or there is no such "
+            "object"
+        )
     if status in (412, 416):
         return f"{place}: was exchanged while it is read ({code}); start the run again"
     return f"{place}: {endpoint} answers {status} {code}: {response.get('Error', {}).get('Message', '')}"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ocr.atomic_write import atomic_file, write_atomically
-from ocr.datasets.formats.upstage import annotations_of
+from ocr.datasets.formats.upstage import annotations_of, decimals_of
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.shards.index import HEADER_SIZE, INDEX_NAME, IndexedImage, Shard, ShardIndex
 from ocr.errors import InputError
@@ -81,14 +81,17 @@ class ShardWriter:
         return num_bytes
 
     def finish(self) -> None:
-        """Once all shards are written: removes those of an earlier run that are not among them, and writes the index."""
+        """Once all shards are written: removes those of an earlier run that are not among them, and writes the index.
+
+        Also where it says the same: its time tells that it is no older than the annotations.
+        """
         ours = {Path(name).stem for name in self.names}
         pattern = re.compile(rf"{re.escape(self._split)}-\d{{6,}}\.(tar|idx)")
         self.folder.mkdir(parents=True, exist_ok=True)
         for path in self.folder.iterdir():
             if pattern.fullmatch(path.name) and path.stem not in ours:
                 path.unlink()
-        _write_if_new(self.folder / INDEX_NAME, self._index().model_dump_json().encode())
+        write_atomically(self.folder / INDEX_NAME, self._index().model_dump_json().encode())
 
     def _is_there(self, path: Path, number: int) -> bool:
         try:
@@ -155,8 +158,7 @@ class ShardWriter:
                     sha256=self._sha256[sample.index],
                     stored_size=tuple(manifest.stored_sizes[sample.index].tolist()),
                     orientation=int(manifest.orientations[sample.index]),
-                    # float(str(x)): the shortest decimal number that reads as the same float32.
-                    polygons=[[float(str(x)) for x in points.ravel()] for points in polygons.polygons_of(sample.index)],
+                    polygons=[decimals_of(points.ravel()) for points in polygons.polygons_of(sample.index)],
                     ignore=polygons.ignore_of(sample.index).tolist(),
                 )
                 for number, samples in enumerate(self._shards)

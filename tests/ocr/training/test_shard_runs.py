@@ -1,6 +1,8 @@
 """Whole runs on shards, composed as from the command line: what they learn, and what they say when shards are not there."""
 
 import json
+import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -77,11 +79,39 @@ def test_a_run_on_shards_learns_what_a_run_on_files_learns(prepared, tmp_path):
     ]
     assert scores[0] == scores[1]
     assert scores[0]["images"] == 3
+    # A data set that is given is taken from its files, unless it asks for shards.
+    fewer = tmp_path / "fewer"
+    shutil.copytree(prepared / "images_val_canonical", fewer / "images/val")
+    document = json.loads((prepared / "jsons/val.json").read_text())
+    document["images"].popitem()
+    (fewer / "jsons").mkdir()
+    (fewer / "jsons/val.json").write_text(json.dumps(document))
+    for data, folder, num_images in (("upstage", fewer, 2), ("webdataset", prepared, 3)):
+        given = composed(
+            "evaluate", EvaluateConfig, checkpoint, "split=val", f"data={data}", f"dataset_base_path={folder}"
+        )
+        assert evaluate(given, tmp_path / data)["images"] == num_images
     images = f"images={prepared}/images_val_canonical"
     found = predict(composed("predict", PredictConfig, checkpoint, images), tmp_path / "predicted")
     assert len(json.loads((found / "predictions.json").read_text())["images"]) == 3
     with pytest.raises(InputError, match=r"predict\.py finds text in a folder of images"):
         predict(composed("predict", PredictConfig, checkpoint, images, "loader=webdataset"), tmp_path / "predicted")
+
+
+def test_an_evaluation_that_ends_with_an_error_leaves_no_thread(prepared, tmp_path):
+    data = shutil.copytree(prepared, tmp_path / "data")
+    run(tmp_path / "run", "data=webdataset", f"dataset_base_path={data}", "trainer.max_epochs=1")
+    before = set(threading.enumerate())
+    for tar in (data / "shards/val").glob("*.tar"):
+        tar.write_bytes(bytes(tar.stat().st_size))
+    checkpoint = f"checkpoint={tmp_path}/run/checkpoints/last.ckpt"
+    with pytest.raises(StorageError, match=r"shards/val/val-000000\.tar: the bytes of") as error:
+        evaluate(composed("evaluate", EvaluateConfig, checkpoint, "split=val"), tmp_path / "scores")
+    assert error.tb is not None  # it holds the loader: only its end ends the threads
+    readers = {thread for thread in threading.enumerate() if thread.name.startswith("shard-reader")} - before
+    for thread in readers:
+        thread.join(timeout=10)
+        assert not thread.is_alive()
 
 
 def test_workers_that_read_through_the_package_learn_what_loader_torch_learns(prepared, tmp_path):

@@ -106,6 +106,7 @@ class Endpoint:
     requests: list[str] = field(default_factory=list)
     num_cuts: int = 0
     """Answers to come that break off."""
+    refuses: bool = False
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -124,6 +125,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def answer(self, *, with_body: bool) -> None:
         self.endpoint.requests.append(f"{self.command} {self.path} {self.headers.get('Range', '')}".strip())
+        if self.endpoint.refuses:
+            self.send(403, b"<Error><Code>AccessDenied</Code></Error>", {}, with_body)
+            return
         path = self.root / self.path.lstrip("/").partition("?")[0]
         if not path.is_file():
             self.send(404, b"<Error><Code>NoSuchKey</Code><Message>gone</Message></Error>", {}, with_body)

@@ -3,17 +3,23 @@
 import builtins
 import json
 import logging
+import os
 import shutil
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from dali_pipelines.config import PipelineConfig
 from dali_pipelines.loader import SampleError
 from ocr.cache.images import keep_images
 from ocr.cache.key import ImageDigests
+from ocr.config import TrainConfig
+from ocr.datasets.audit import build_manifest
 from ocr.datasets.base import ValidatedOCRDataset, load_manifest
 from ocr.datasets.image_source import ImageFiles
 from ocr.datasets.loader import Batch, BatchLoader
@@ -22,6 +28,8 @@ from ocr.datasets.plan import SamplePlanner
 from ocr.datasets.schemas import CacheConfig, DatasetConfig
 from ocr.datasets.shards.images import load_shards
 from ocr.datasets.shards.read_ahead import ReadAhead, ReadAheadPlan
+from ocr.datasets.shards.writer import ShardWriter
+from ocr.datasets.splits import build_dataset
 from ocr.errors import InputError, StorageError
 
 CPU = torch.device("cpu")
@@ -121,67 +129,108 @@ def place_of(shards: Path, index: int) -> tuple[Path, dict]:
     return shards / document["shards"][image["shard"]]["name"], image
 
 
-@pytest.mark.parametrize("part", ["image", "header"])
-def test_an_image_that_is_damaged_in_its_shard_costs_its_slot_and_is_named(reader, part, copied_receipts, caplog):
-    shards = copied_receipts / "shards/train"
-    expected = list(loader_of(loose(copied_receipts), READERS[reader]))
-    manifest = load_shards(str(shards), reader)[0]
-    tar, image = place_of(shards, 5)
-    if part == "image":
-        overwrite(tar, image["offset"], bytes(image["num_bytes"]))
-    else:
-        overwrite(tar, image["offset"] - 512, b"\xff" * 512)
+@pytest.mark.parametrize("damage", ["zeros", "empty"])
+def test_an_image_that_was_damaged_before_it_was_written_costs_its_slot_and_is_named(
+    reader, damage, copied_receipts, tmp_path, caplog
+):
+    files = loose(copied_receipts)
+    expected = list(loader_of(files, READERS[reader]))
+    broken = Path(files.image_paths[5])
+    broken.write_bytes(bytes(broken.stat().st_size if damage == "zeros" else 0))
+    write_shards(files, tmp_path / "shards")
+    manifest = load_shards(str(tmp_path / "shards"), reader)[0]
     loader = loader_of(manifest, READERS[reader])
     with caplog.at_level(logging.ERROR):
         found = list(loader)
-    is_hit = part == "image" or reader == "webdataset"  # DALI takes the image's own bytes: it needs no tar header
     slots = [(one, slot) for one in found for slot, sample in enumerate(one.samples) if sample.has_failed]
-    assert [one.samples[slot].index for one, slot in slots] == ([5] if is_hit else [])
-    assert list(loader.failures) == ([f"{tar.name}: {image['filename']}"] if is_hit else [])
+    assert [one.samples[slot].index for one, slot in slots] == [5]
+    name = f"train-000000.tar: {broken.name}"
+    assert list(loader.failures) == [name]
+    assert name in caplog.text
     for one, other in zip(found, expected, strict=True):
         for slot, sample in enumerate(one.samples):
             if sample.has_failed:
                 assert one.targets.shrink_mask[slot].max() == 0
             else:
                 assert torch.equal(one.images[slot], other.images[slot])
-    if is_hit:
-        assert f"{tar.name}: {image['filename']}" in caplog.text
-        strict = loader_of(manifest, READERS[reader], skip_failures=False)
-        with pytest.raises(SampleError, match=image["filename"]):
-            list(strict)
+    with pytest.raises(SampleError, match=broken.name):
+        list(loader_of(manifest, READERS[reader], skip_failures=False))
 
 
-def test_a_shard_that_is_cut_while_it_is_read_costs_what_is_gone(reader, copied_receipts):
-    shards = copied_receipts / "shards/train"
-    manifest = load_shards(str(shards), reader)[0]
-    tar, image = place_of(shards, 2)
-    with tar.open("r+b") as file:
-        file.truncate(image["offset"] + 1000)
-    document = json.loads((shards / "index.json").read_text())
-    gone = {i for i, other in enumerate(document["images"]) if other["shard"] == image["shard"] and i >= 2}
-    loader = loader_of(manifest, READERS[reader])
-    failed = {sample.index for batch in loader for sample in batch.samples if sample.has_failed}
-    assert failed == gone
-    assert set(loader.failures) == {manifest.image_paths[index] for index in gone}
-    assert f"{tar.name} ends within it: 1" in loader.failures[manifest.image_paths[2]]
+def write_shards(manifest: Manifest, folder: Path) -> None:
+    writer = ShardWriter(manifest, folder, "train", 10**9)
+    for number in range(len(writer)):
+        writer.write(number)
+    writer.finish()
 
 
-def test_a_shard_that_is_exchanged_while_it_is_read_ends_the_run(reader, copied_receipts):
+OTHER_BYTES = (
+    r"^/.*train-00000\d\.tar: the bytes of .* are not those that index\.json lists: .*copy the shards again together"
+)
+
+
+@pytest.mark.parametrize("change", ["one byte", "tar header", "cut", "exchanged"])
+def test_bytes_that_are_not_those_of_the_index_end_the_run(reader, change, copied_receipts):
     shards = copied_receipts / "shards/train"
     loader = loader_of(load_shards(str(shards), reader)[0], READERS[reader], num_workers=1)
+    tar, image = place_of(shards, 5)
+    if change == "one byte":
+        with tar.open("r+b") as file:
+            file.seek(image["offset"] + image["num_bytes"] - 2)
+            byte = file.read(1)[0]
+        overwrite(tar, image["offset"] + image["num_bytes"] - 2, bytes([byte ^ 1]))
+    elif change == "tar header":
+        overwrite(tar, image["offset"] - 512, b"\xff" * 512)
+    elif change == "cut":
+        with tar.open("r+b") as file:
+            file.truncate(image["offset"] + 1000)
+    else:
+        other = place_of(shards, 0)[0]
+        assert other != tar
+        shutil.copyfile(other, tar)
+    if change == "tar header" and reader == "dali":  # takes the image's own bytes: it needs no tar header
+        assert sum(len(batch.samples) for batch in loader) == 14
+    else:
+        with pytest.raises(StorageError, match=OTHER_BYTES):
+            list(loader)
+    loader.close()
+
+
+def test_the_same_shards_in_new_files_are_read_on(reader, copied_receipts):
+    """As copies, and as on mounts that give a file another inode from time to time."""
+    shards = copied_receipts / "shards/train"
+    expected = list(loader_of(loose(copied_receipts), READERS[reader]))
+    loader = loader_of(load_shards(str(shards), reader)[0], READERS[reader])
     for tar in shards.glob("*.tar"):
         other = tar.with_suffix(".other")
         shutil.copyfile(tar, other)
         other.replace(tar)
-    with pytest.raises(StorageError, match=r"^/.*\.tar: was exchanged while it is read; start the run again$"):
-        list(loader)
-    loader.close()
+    assert_same_batches(list(loader), expected)
+
+
+def test_an_index_beside_the_shards_of_another_write_of_equal_size_serves_nothing(reader, tmp_path):
+    """The images of the two writes are in another order: each would get the annotations of the other."""
+    images = tmp_path / "images"
+    images.mkdir()
+    for name, level in (("0.png", 1), ("1.png", 2)):
+        Image.fromarray(np.full((20, 30, 3), level, np.uint8)).save(images / name)
+    manifest = build_manifest(images, None, extensions=(".png",))[0]
+    write_shards(manifest, tmp_path / "one")
+    (images / "0.png").rename(images / "other.png")
+    (images / "1.png").rename(images / "0.png")
+    (images / "other.png").rename(images / "1.png")
+    write_shards(manifest, tmp_path / "two")
+    shutil.copyfile(tmp_path / "one/index.json", tmp_path / "two/index.json")
+    source = load_shards(str(tmp_path / "two"), reader)[0].images  # sizes agree
+    for index in range(2):
+        with pytest.raises(StorageError, match=OTHER_BYTES):
+            source.read(index)
 
 
 def test_shards_that_are_not_as_their_index_says_are_named_before_the_run(copied_receipts, tmp_path):
     shards = copied_receipts / "shards/train"
     with pytest.raises(
-        StorageError, match=r"none/index\.json: there is no such file; write the shards with .*shards=true"
+        StorageError, match=r"none/index\.json: there is no such file; write the shards with .*shards=true.*loader=dali"
     ):
         load_shards(str(tmp_path / "none"))
     tar = shards / "train-000001.tar"
@@ -217,6 +266,25 @@ def test_an_index_of_another_kind_is_refused(change, said, copied_receipts):
         load_shards(str(path.parent))
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"end": 1000}, "the image ends at"),
+        ({"stored_size": [0, 3]}, "stored_size.0: Input should be greater than 0"),
+        ({"polygons": [[0, 0, 1, 0, float("nan"), 1]], "ignore": [False]}, "finite number"),
+        ({"polygons": [[0, 0, 1, 0, 1e39, 1]], "ignore": [False]}, "less than or equal to"),
+        ({"ignore": [True] * 1000}, "1000 flags"),
+    ],
+)
+def test_an_image_that_cannot_be_is_refused_with_its_index(change, said, copied_receipts):
+    path = copied_receipts / "shards/train/index.json"
+    document = json.loads(path.read_text())
+    document["images"][2] |= change
+    path.write_text(json.dumps(document))
+    with pytest.raises(InputError, match=f"index.json: not an index of shards .*: images.2.*{said}"):
+        load_shards(str(path.parent))
+
+
 @pytest.mark.parametrize(("package", "extra"), [("webdataset", "webdataset"), ("boto3", "s3")])
 def test_a_missing_extra_is_named_with_its_command(package, extra, receipts, monkeypatch):
     real = builtins.__import__
@@ -238,18 +306,13 @@ def digests_of(images) -> list[bytes | None]:
     return [digests.digest(place) for place in range(14)]
 
 
-def test_cache_keys_are_those_of_the_loose_files_and_follow_the_bytes(copied_receipts):
+def test_cache_keys_are_those_of_the_loose_files_and_need_no_read(copied_receipts):
     shards = copied_receipts / "shards/train"
     images = load_shards(str(shards))[0].images
-    digests = ImageDigests(images, range(14))
-    digests.refresh()
-    before = [digests.digest(place) for place in range(14)]
-    assert before == digests_of(ImageFiles(loose(copied_receipts).image_paths))
-    tar, image = place_of(shards, 3)
-    overwrite(tar, image["offset"] + 2000, b"\0\0\0\0")
-    assert not digests.is_unchanged(3)
-    digests.refresh()
-    assert [place for place in range(14) if digests.digest(place) != before[place]] == [3]
+    expected = digests_of(ImageFiles(loose(copied_receipts).image_paths))
+    assert None not in expected
+    shutil.rmtree(shards)
+    assert digests_of(images) == expected
 
 
 @pytest.mark.parametrize(
@@ -330,6 +393,102 @@ def test_what_was_not_fetched_is_read_and_errors_arrive_where_they_are_asked_for
     ahead.stop()
 
 
+def test_stopping_waits_for_no_read_and_begins_none():
+    may_go_on, begun = threading.Event(), []
+
+    def read(index: int) -> bytes:
+        begun.append(index)
+        may_go_on.wait(timeout=20)
+        return b""
+
+    ahead = ReadAhead(read, num_threads=1)
+    ahead.fetch([0, 1, 2])
+    started = time.monotonic()
+    ahead.stop()
+    assert time.monotonic() - started < 5
+    may_go_on.set()
+    ahead.fetch([3])  # new threads
+    assert ahead.get(3) == b""
+    assert begun in ([0, 3], [3])
+    ahead.stop()
+
+
+def reader_threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name.startswith("shard-reader")}
+
+
+def test_a_loader_that_is_closed_leaves_no_thread(reader, receipts):
+    before = reader_threads()
+    loader = loader_of(load_shards(str(receipts / "shards/train"), reader)[0], READERS[reader])
+    next(iter(loader))
+    started = reader_threads() - before
+    assert started
+    loader.close()
+    for thread in started:
+        thread.join(timeout=10)
+        assert not thread.is_alive()
+
+
+def run_on(**values) -> TrainConfig:
+    return TrainConfig.model_validate({"loader": "webdataset", **values})
+
+
+def split_in(root: Path, **values) -> DatasetConfig:
+    places = {"image_path": root / "images/train", "annotation_path": root / "jsons/train.json"}
+    places["shards"] = root / "shards/train"
+    return DatasetConfig(**{key: str(path) for key, path in places.items()} | values)
+
+
+def test_settings_of_loose_files_are_named_where_shards_are_read(copied_receipts, caplog):
+    build_dataset(split_in(copied_receipts), run_on(), training=True)
+    assert "without effect" not in caplog.text
+    split = split_in(copied_receipts, image_path="/does_not_exist", check_pixels=False)
+    build_dataset(split, run_on(), training=True)
+    assert "shards/train: set, but without effect: check_pixels, image_path=/does_not_exist (loader=webd" in caplog.text
+
+
+def test_a_reader_of_shards_is_named_where_files_are_read(copied_receipts, caplog):
+    config = run_on(loader="dali", dataloader={"shard_reader": "webdataset"})
+    build_dataset(split_in(copied_receipts), config, training=True)
+    assert "dataloader.shard_reader=webdataset: set, but without effect (loader=dali reads no shards)" in caplog.text
+
+
+def test_annotations_that_are_newer_than_the_shards_are_named(drawn, tmp_path, prepare, caplog):
+    root = shutil.copytree(drawn, tmp_path / "own")
+    annotations, index = root / "jsons/train.json", root / "shards/train/index.json"
+
+    def warnings() -> list[str]:
+        caplog.clear()
+        build_dataset(split_in(root), run_on(), training=True)
+        return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+
+    prepare(root, root, canonical=False)
+    assert warnings() == []
+    os.utime(annotations, ns=(0, index.stat().st_mtime_ns + 10**9))
+    (said,) = warnings()
+    assert said.startswith(f"{annotations}: newer than {index}")
+    os.utime(annotations)
+    prepare(root, root, canonical=False)  # nothing has changed, and that is known now
+    assert warnings() == []
+
+
+def test_preparing_again_without_shards_leaves_annotations_older_than_them(drawn, tmp_path, prepare, caplog):
+    for shards in (True, False):
+        prepare(drawn, tmp_path / "out", shards=shards)
+    build_dataset(split_in(tmp_path / "out"), run_on(), training=True)
+    assert "newer than" not in caplog.text
+
+
+def test_shards_of_no_image_are_named(copied_receipts, tmp_path):
+    none = loose(copied_receipts)
+    none = Manifest(
+        (), (), none.sample_ids[:0], none.stored_sizes[:0], none.orientations[:0], none.polygons.select([]), 1
+    )
+    write_shards(none, tmp_path / "none")
+    with pytest.raises(InputError, match=r"/none: these shards hold no image; write them again"):
+        build_dataset(split_in(copied_receipts, shards=str(tmp_path / "none")), run_on(), training=True)
+
+
 def s3_url(root: Path) -> str:
     return f"s3://{root.name}/shards/train"
 
@@ -357,17 +516,16 @@ def test_an_answer_of_s3_that_breaks_off_is_asked_for_again(copied_receipts, s3,
         manifest.images.read(3)
 
 
-def test_keys_of_s3_follow_index_and_object_without_a_read(copied_receipts, s3):
-    url, shards = s3_url(copied_receipts), copied_receipts / "shards/train"
-    before = digests_of(load_shards(url)[0].images)
-    assert len(set(before)) == 14
-    assert not any("bytes=" in line for line in s3.requests)
-    assert digests_of(load_shards(url)[0].images) == before
-    tar, image = place_of(shards, 3)
+def test_objects_of_s3_that_are_not_those_of_the_index_end_the_run(reader, copied_receipts, s3):
+    """They were exchanged before the run: their sizes and their versions say nothing."""
+    tar, image = place_of(copied_receipts / "shards/train", 3)
     overwrite(tar, image["offset"] + 2000, b"\0\0\0\0")
-    after = digests_of(load_shards(url)[0].images)
-    same_shard = [place_of(shards, place)[0] == tar for place in range(14)]
-    assert [one != other for one, other in zip(after, before, strict=True)] == same_shard
+    images = load_shards(s3_url(copied_receipts), reader)[0].images
+    with pytest.raises(
+        StorageError, match=rf"^s3://copied/shards/train/{tar.name}: the bytes of {image['filename']} are"
+    ):
+        images.read(3)
+    assert images.read(0) == loose(copied_receipts).images.read(0)
 
 
 def test_what_s3_refuses_is_said_with_what_to_do(copied_receipts, s3, aws):
@@ -393,10 +551,33 @@ def test_what_s3_refuses_is_said_with_what_to_do(copied_receipts, s3, aws):
     tar.unlink()
     with pytest.raises(StorageError, match=rf"s3://copied/shards/train/{tar.name}: http://127.*has no such object"):
         load_shards(url)
+    s3.refuses = True
+    with pytest.raises(StorageError, match=r"refuses access .*check AWS_ACCESS_KEY_ID.*, or there is no such object$"):
+        load_shards(url)
     aws.delenv("AWS_ACCESS_KEY_ID")
     aws.delenv("AWS_SECRET_ACCESS_KEY")
-    with pytest.raises(StorageError, match="no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"):
+    with pytest.raises(StorageError, match="Unable to locate credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET"):
         load_shards(url)
+    aws.setenv("AWS_ACCESS_KEY_ID", "key")
+    with pytest.raises(
+        StorageError, match=r"Partial credentials .*AWS_SECRET_ACCESS_KEY; set AWS_ACCESS_KEY_ID and AWS"
+    ):
+        load_shards(url)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("AWS_ENDPOINT_URL", "localhost:9000", "Invalid endpoint: localhost:9000"),
+        ("AWS_PROFILE", "nope", r"profile \(nope\) could not be found"),
+        ("AWS_RETRY_MODE", "never", "must be one of"),
+    ],
+)
+def test_settings_of_aws_that_are_wrong_are_named(name, value, said, aws):
+    pytest.importorskip("boto3", reason="needs uv sync --extra s3")
+    aws.setenv(name, value)
+    with pytest.raises(StorageError, match=f"^s3://bucket/train/: AWS settings cannot be used: .*{said}.*; check AWS_"):
+        load_shards("s3://bucket/train")
 
 
 def test_an_endpoint_that_is_not_there_is_named(aws):
