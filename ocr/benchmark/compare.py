@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from ocr.benchmark.config import CompareConfig, Level
+from ocr.benchmark.config import WITH_NETWORK, CompareConfig, Level
 from ocr.benchmark.doctor import SAME_SPEED, verdict
 from ocr.benchmark.gpu_monitor import GpuMonitor
 from ocr.benchmark.report import print_tables, write_json, write_report
@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 
 PATIENCE = 300.0
 """Seconds after which a row that gives no answer is ended; for measurements ten times their length more."""
+SHARE_OF_MEMORY = 0.6
+"""Of what is free, that the networks of all rows may take at a time."""
 BENCH_PACKAGES = ("albumentations", "spdl", "torchvision", "webdataset")
 WITH_PARITY: tuple[Level, ...] = ("input", "input+targets")
 
@@ -231,20 +233,45 @@ class _Comparison:
             self._progress.advance(task)
 
     def _run_level(self, level: Level) -> None:
-        running = [row for row in self._rows if self._open_at(level, row)]
+        """Rounds in alternating order. Networks of all rows at a time may not fit into memory: then groups of rows take turns,
+        and the replayed batch is measured with each."""
+        first, *others = self._rows
+        opened = [first] if self._open_at(level, first) else []
+        size = len(others)
+        if level in WITH_NETWORK and opened:
+            size = min(size, max(1, self._num_fitting(self._results.measured(level, first.name)) - 1))
+        log.info("%s: measuring %d rows, %d rounds", level, len(self._rows), self._config.rounds)
+        task = self._progress.add_task(level, total=len(self._rows) * self._config.rounds)
+        for start in range(0, max(len(others), 1), max(size, 1)):
+            group = [row for row in others[start : start + size] if self._open_at(level, row)]
+            self._run_rounds(level, [*opened, *group], task)
+            for row in group:
+                self._close(row)
+                if level in WITH_NETWORK:  # only its end surely gives the memory back
+                    self._processes[row.name].end()
+        for row in opened:
+            self._close(row)
+        self._progress.update(task, completed=len(self._rows) * self._config.rounds)
+
+    def _num_fitting(self, measured: Measured) -> int:
+        """Processes like this one that fit into most of the free memory."""
+        device = self._setting.device
+        free = FreeMemory.measured(device)
+        fitting = SHARE_OF_MEMORY * (free.ram + measured.opened_bytes) / max(measured.opened_bytes, 1)
+        if device.type == "cuda":
+            on_gpu = max(measured.opened_gpu_bytes, 1)
+            fitting = min(fitting, SHARE_OF_MEMORY * (free.gpu + on_gpu) / on_gpu)
+        return int(fitting)
+
+    def _run_rounds(self, level: Level, rows: Sequence[Row], task: TaskID) -> None:
         passes = [False, True] if level == "input" and self._config.cold else [False]
-        log.info("%s: measuring %d rows, %d rounds", level, len(running), self._config.rounds)
-        total = len(running) * self._config.rounds * len(passes)
-        task = self._progress.add_task(level, total=total)
         for round_ in range(self._config.rounds):
-            for row in running if round_ % 2 == 0 else running[::-1]:
+            for row in rows if round_ % 2 == 0 else rows[::-1]:
                 measured = self._results.measured(level, row.name)
                 for cold in passes:
                     if not cold or measured.reads_files:
                         self._measure(row, measured, cold)
-                    self._progress.advance(task)
-        for row in running:
-            self._close(row)
+                self._progress.advance(task)
 
     def _open_at(self, level: Level, row: Row) -> bool:
         measured = self._results.measured(level, row.name)
@@ -263,6 +290,7 @@ class _Comparison:
         if answer is None:
             return False
         measured.first_batch_seconds, measured.reads_files = answer["first_batch_seconds"], answer["reads_files"]
+        measured.opened_bytes, measured.opened_gpu_bytes = answer["peak_memory"], answer["gpu_bytes"]
         return True
 
     def _measure(self, row: Row, measured: Measured, cold: bool = False) -> None:

@@ -31,6 +31,9 @@ class Measured:
     cold_rounds: list[dict[str, Any]] = field(default_factory=list)
     """The files dropped from it before each epoch; none for a row that reads no file after its first epoch."""
     first_batch_seconds: float | None = None
+    opened_bytes: int = 0
+    """Of RAM, after its first epoch."""
+    opened_gpu_bytes: int = 0
     reads_files: bool = False
     """In epochs after the first, too."""
     parity: dict[str, Any] | None = None

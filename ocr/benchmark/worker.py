@@ -108,7 +108,12 @@ class RowBench:
         if level in WITH_NETWORK:
             self._timed_pass()
         self._gpu_bytes = free - self._free_gpu_bytes()
-        return {"first_batch_seconds": first_batch_seconds, "reads_files": bool(source.files_read)}
+        return {
+            "first_batch_seconds": first_batch_seconds,
+            "reads_files": bool(source.files_read),
+            "peak_memory": peak_memory(),
+            "gpu_bytes": self._gpu_bytes,
+        }
 
     def measure(self, seconds: float, cold: bool) -> Answer:
         """Whole epochs until `seconds` have passed."""
