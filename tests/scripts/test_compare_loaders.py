@@ -70,7 +70,9 @@ def test_every_row_is_measured_at_every_level_or_says_why_not(compared):
         assert {"replay", "torch", "torch_ram", "torch_tensors", "dali_cpu", "dali_gpu", "dali_images"} <= rows.keys()
         for name, row in rows.items():
             if row["reason"] is None:
-                assert len(row["rounds"]) == 2, (level, name)
+                # Where memory is short, rows take turns in groups, and the first one is measured with each.
+                num_rounds = len(row["rounds"])
+                assert num_rounds == 2 or (name == "replay" and num_rounds % 2 == 0), (level, name, num_rounds)
                 assert all(round_["images"] > 0 and round_["cpu_seconds"] > 0 for round_ in row["rounds"])
             else:
                 assert row["rounds"] == []
