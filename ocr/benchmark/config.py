@@ -22,7 +22,7 @@ class CompareConfig(TrainConfig):
     """Rows to measure: torch is torch, torch_ram and torch_tensors; empty: all."""
     rounds: int = Field(default=3, ge=1)
     """Each row is measured so many times, in turns with the others."""
-    seconds: float = Field(default=0.25, gt=0)
+    seconds: float = Field(default=0.2, gt=0)
     """Least length of a measurement; whole epochs are measured."""
     num_images: int | None = Field(default=None, ge=1)
     """Images of an epoch, spread evenly over the split, or the split again and again; null: 64, or 8 batches a worker."""
