@@ -1,5 +1,6 @@
 # Each target works alone on a machine that has Python 3.10+, pip and make.
 PYTHON ?= python3
+PYTEST := pytest -n 2 --dist loadfile --no-loadscope-reorder
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 
 .PHONY: demo test check setup setup-all
@@ -8,13 +9,13 @@ demo: setup  ## draw synthetic receipts, train a small DBNet on them, print the 
 	$(UV) run --no-sync scripts/train.py
 
 test: setup-all  ## run the tests; those that need a GPU are skipped where there is none
-	$(UV) run --no-sync pytest
+	$(UV) run --no-sync $(PYTEST)
 
 check: setup-all  ## everything that CI runs: format, lint, types, tests
 	$(UV) run --no-sync ruff format --check .
 	$(UV) run --no-sync ruff check .
 	$(UV) run --no-sync mypy
-	$(UV) run --no-sync pytest
+	$(UV) run --no-sync $(PYTEST)
 
 setup: $(UV)
 	$(UV) sync --quiet
