@@ -9,8 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.table import Table
 
 from ocr.cache.entry import EntryLayout
 from ocr.cache.files import SUFFIX
@@ -19,8 +17,9 @@ from ocr.datasets.schemas import CacheConfig
 
 log = logging.getLogger(__name__)
 
-SHARE_OF_FREE = 0.5
-"""Of the free memory, what a budget of null takes: the training step and DALI need the rest."""
+SHARE_OF_FREE_RAM = 0.5
+"""What a budget of null takes of the free RAM or disk: nobody has counted what else needs it. Of a GPU the plan of the run
+(ocr/training/memory_plan.py) has: there it takes what is left."""
 NEARLY_FULL = 0.1
 """Below this free share of the memory a run warns, and no budget goes further."""
 
@@ -59,7 +58,7 @@ class TierPlan:
 
 @dataclass(frozen=True)
 class FreeMemory:
-    """Bytes that are free for one rank."""
+    """Bytes that are free for one rank; less what is planned for other things, those that caches may share."""
 
     gpu: int
     ram: int
@@ -72,14 +71,14 @@ class FreeMemory:
 
     def less(self, *, gpu: int, ram: int) -> "FreeMemory":
         """What is free once these are taken."""
-        return FreeMemory(self.gpu - gpu, self.ram - ram)
+        return FreeMemory(max(self.gpu - gpu, 0), max(self.ram - ram, 0))
 
 
 def plan_tiers(
     layout: EntryLayout, num_entries: int, batch_size: int, config: CacheConfig, device: torch.device, free: FreeMemory
 ) -> TierPlan:
     """As many whole batches as the budgets allow, in the fastest memory first."""
-    gpu_budget = budget_bytes(config.device_budget, free.gpu) if device.type == "cuda" else 0
+    gpu_budget = gpu_budget_bytes(config.device_budget, free.gpu) if device.type == "cuda" else 0
     num_on_gpu = _whole_batches(gpu_budget // layout.num_bytes, num_entries, batch_size)
     rest = num_entries - num_on_gpu
     num_in_ram = _whole_batches(budget_bytes(config.ram_budget, free.ram) // layout.num_bytes, rest, batch_size)
@@ -89,8 +88,14 @@ def plan_tiers(
 
 
 def budget_bytes(configured: int | None, free: int) -> int:
-    """What is configured, but no more than nearly all that is free; or the default share of that."""
-    return int(SHARE_OF_FREE * free) if configured is None else min(int(configured), int((1 - NEARLY_FULL) * free))
+    """Of RAM or disk: what is configured, but no more than nearly all that is free; or the default share of that."""
+    return int(SHARE_OF_FREE_RAM * free) if configured is None else gpu_budget_bytes(configured, free)
+
+
+def gpu_budget_bytes(configured: int | None, left: int) -> int:
+    """Of a GPU: what is configured, but no more than nearly all that the plan leaves; or that."""
+    nearly_all = int((1 - NEARLY_FULL) * left)
+    return nearly_all if configured is None else min(int(configured), nearly_all)
 
 
 def _whole_batches(num_fitting: int, num_wanted: int, batch_size: int) -> int:
@@ -172,33 +177,3 @@ def free_on_disk(directory: Path) -> int:
     while not directory.exists() and directory != directory.parent:
         directory = directory.parent
     return shutil.disk_usage(directory).free + of_entries
-
-
-@dataclass(frozen=True)
-class MemoryRow:
-    """One line of the table before the run."""
-
-    what: str
-    tier: str
-    predicted: int
-    budget: int
-    free: int
-
-
-def memory_table(rows: Sequence[MemoryRow]) -> str:
-    """The rows as a table of text, in MB (10^6 bytes)."""
-    table = Table(title="Memory of the caches, predicted for this process")
-    table.add_column("what")
-    table.add_column("where")
-    for column in ("predicted", "budget", "free now"):
-        table.add_column(column, justify="right")
-    for row in rows:
-        table.add_row(row.what, row.tier, _megabytes(row.predicted), _megabytes(row.budget), _megabytes(row.free))
-    console = Console(width=110, force_terminal=False, color_system=None)
-    with console.capture() as capture:
-        console.print(table)
-    return capture.get().rstrip()
-
-
-def _megabytes(num_bytes: int) -> str:
-    return f"{num_bytes / 1e6:,.0f} MB"
