@@ -113,7 +113,7 @@ def preallocate(pools: Sequence[PoolBytes], device: torch.device) -> bool:
 
     Nothing happens on a CPU. Where the memory is not there the pools grow as they are used.
     """
-    if device.type != "cuda":
+    if device.type != "cuda" or not pools:
         return False
     try:
         PreallocateDeviceMemory(sum(pool.device for pool in pools), device.index or 0)

@@ -1,6 +1,7 @@
 """What a user reads when memory ran out: what, how much was asked for, who holds the rest, and the command that takes less."""
 
 import re
+import resource
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -51,7 +52,7 @@ def training_remedies(config: TrainConfig, *, in_validation: bool, checkpoint: P
         )
     smaller = max(batch_size // 4, 1)
     changes = {f"dataloader.{key}": str(smaller), "performance": "constrained"}
-    remedies.append(Remedy(f"with less in the caches too{goes_on}", changes | resume))
+    remedies.append(Remedy("with less in the caches too", changes | resume))
     if batch_size == 1:
         side = str(_smaller_side(config.pipeline.image_size))
         remedies.append(Remedy("with smaller images", changes | {"pipeline.image_size": side}))
@@ -129,6 +130,9 @@ def explained(
     else:
         held = resident_set()
         lines.append(f"  this process: {_megabytes(held)}, of that {_megabytes(cache_bytes.get('ram', 0))} caches")
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if limit != resource.RLIM_INFINITY:
+            lines.append(f"  its address space is limited to {_megabytes(limit)} (ulimit -v)")
         lines.append(f"  workers, other programs and the system: {_megabytes(max(total - free - held, 0))}")
     if remedies:
         lines.append(remedy_lines(remedies))

@@ -4,7 +4,7 @@ import logging
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +17,8 @@ from ocr.datasets.schemas import CacheConfig
 
 log = logging.getLogger(__name__)
 
-SHARE_OF_FREE_RAM = 0.5
-"""What a budget of null takes of the free RAM or disk: nobody has counted what else needs it. Of a GPU the plan of the run
-(ocr/training/memory_plan.py) has: there it takes what is left."""
+SHARE_OF_FREE = 0.5
+"""Of the free memory, what a budget of null takes where nobody has planned what else needs it."""
 NEARLY_FULL = 0.1
 """Below this free share of the memory a run warns, and no budget goes further."""
 
@@ -58,10 +57,12 @@ class TierPlan:
 
 @dataclass(frozen=True)
 class FreeMemory:
-    """Bytes that are free for one rank; less what is planned for other things, those that caches may share."""
+    """Bytes that are free for one rank."""
 
     gpu: int
     ram: int
+    is_gpu_planned: bool = False
+    """`gpu` is what a plan leaves that has network, DALI and reserve in it: a budget of null may take nearly all of it."""
 
     @classmethod
     def measured(cls, device: torch.device, num_ranks: int = 1) -> "FreeMemory":
@@ -71,31 +72,33 @@ class FreeMemory:
 
     def less(self, *, gpu: int, ram: int) -> "FreeMemory":
         """What is free once these are taken."""
-        return FreeMemory(max(self.gpu - gpu, 0), max(self.ram - ram, 0))
+        return replace(self, gpu=max(self.gpu - gpu, 0), ram=max(self.ram - ram, 0))
+
+    def gpu_budget(self, configured: int | None) -> int:
+        """Bytes that a cache may take of the GPU."""
+        return budget_bytes(configured, self.gpu, 1 - NEARLY_FULL if self.is_gpu_planned else SHARE_OF_FREE)
+
+    def ram_budget(self, configured: int | None) -> int:
+        """Bytes that a cache may take of the RAM."""
+        return budget_bytes(configured, self.ram)
 
 
 def plan_tiers(
     layout: EntryLayout, num_entries: int, batch_size: int, config: CacheConfig, device: torch.device, free: FreeMemory
 ) -> TierPlan:
     """As many whole batches as the budgets allow, in the fastest memory first."""
-    gpu_budget = gpu_budget_bytes(config.device_budget, free.gpu) if device.type == "cuda" else 0
+    gpu_budget = free.gpu_budget(config.device_budget) if device.type == "cuda" else 0
     num_on_gpu = _whole_batches(gpu_budget // layout.num_bytes, num_entries, batch_size)
     rest = num_entries - num_on_gpu
-    num_in_ram = _whole_batches(budget_bytes(config.ram_budget, free.ram) // layout.num_bytes, rest, batch_size)
+    num_in_ram = _whole_batches(free.ram_budget(config.ram_budget) // layout.num_bytes, rest, batch_size)
     free_disk = 0 if config.directory is None else free_on_disk(Path(config.directory))
     disk_budget = 0 if config.directory is None else budget_bytes(config.disk_budget, free_disk)
     return TierPlan(num_entries, layout.num_bytes, num_on_gpu, num_in_ram, disk_budget, free_disk)
 
 
-def budget_bytes(configured: int | None, free: int) -> int:
-    """Of RAM or disk: what is configured, but no more than nearly all that is free; or the default share of that."""
-    return int(SHARE_OF_FREE_RAM * free) if configured is None else gpu_budget_bytes(configured, free)
-
-
-def gpu_budget_bytes(configured: int | None, left: int) -> int:
-    """Of a GPU: what is configured, but no more than nearly all that the plan leaves; or that."""
-    nearly_all = int((1 - NEARLY_FULL) * left)
-    return nearly_all if configured is None else min(int(configured), nearly_all)
+def budget_bytes(configured: int | None, free: int, default_share: float = SHARE_OF_FREE) -> int:
+    """What is configured, but no more than nearly all that is free; or the default share of that."""
+    return int(default_share * free) if configured is None else min(int(configured), int((1 - NEARLY_FULL) * free))
 
 
 def _whole_batches(num_fitting: int, num_wanted: int, batch_size: int) -> int:

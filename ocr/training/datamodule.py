@@ -12,10 +12,8 @@ from dali_pipelines.loader import default_num_threads
 from ocr.cache.budget import (
     FreeMemory,
     TierPlan,
-    budget_bytes,
     decoded_bytes,
     file_bytes,
-    gpu_budget_bytes,
     plan_tiers,
 )
 from ocr.cache.images import keep_images
@@ -192,8 +190,8 @@ class DBNetDataModule(lightning.LightningDataModule):
             return
         what = f"validation: {num_entries} finished inputs"
         if self._device().type == "cuda":
-            plan.add(what, GPU, tiers.gpu_bytes, gpu_budget_bytes(config.device_budget, free.gpu))
-        plan.add(what, RAM, tiers.ram_bytes, budget_bytes(config.ram_budget, free.ram))
+            plan.add(what, GPU, tiers.gpu_bytes, free.gpu_budget(config.device_budget))
+        plan.add(what, RAM, tiers.ram_bytes, free.ram_budget(config.ram_budget))
         if config.directory is not None:
             on_disk = min(num_entries * layout.num_bytes, tiers.disk_budget)
             plan.add(what, DISK, on_disk, tiers.disk_budget)
@@ -214,8 +212,8 @@ class DBNetDataModule(lightning.LightningDataModule):
         on_gpu = cache.cache_decoded_images and device.type == "cuda"
         # A configured budget is of the whole split: finished tensors have had their part of it.
         taken = self._tiers if dataset is self.val else None
-        gpu_budget = gpu_budget_bytes(_less(cache.device_budget, taken.gpu_bytes if taken else 0), free.gpu)
-        ram_budget = budget_bytes(_less(cache.ram_budget, taken.ram_bytes if taken else 0), free.ram)
+        gpu_budget = free.gpu_budget(_less(cache.device_budget, taken.gpu_bytes if taken else 0))
+        ram_budget = free.ram_budget(_less(cache.ram_budget, taken.ram_bytes if taken else 0))
         indices = range(len(dataset))
         if not dataset.transform.is_random:  # this rank's share is the same in each epoch
             indices = indices[trainer.global_rank :: trainer.world_size]

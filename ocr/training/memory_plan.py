@@ -7,7 +7,7 @@ One card holds what torch's allocator, DALI's pools and the caches take; none of
 
 import logging
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import lightning
@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dali_pipelines.memory import PoolBytes
-from ocr.cache.budget import NEARLY_FULL, FreeMemory
+from ocr.cache.budget import NEARLY_FULL, FreeMemory, total_ram
 from ocr.training.trial_step import NetworkMemory, StepMemory
 
 log = logging.getLogger(__name__)
@@ -59,8 +59,9 @@ class MemoryPlan:
 
     @property
     def left(self) -> FreeMemory:
-        """What the rows leave."""
-        return self.free.less(gpu=self.sum_of(GPU), ram=self.sum_of(RAM) + self.sum_of(PINNED))
+        """What the rows leave, for caches."""
+        left = self.free.less(gpu=self.sum_of(GPU), ram=self.sum_of(RAM) + self.sum_of(PINNED))
+        return replace(left, is_gpu_planned=self.is_whole)
 
     def sum_of(self, where: str) -> int:
         """Bytes predicted there."""
@@ -109,17 +110,14 @@ class MemoryPlan:
 
     def verdict(self) -> str:
         """One line below the table."""
-        sums = {where: self.sum_of(where) for where in (GPU, RAM, PINNED)}
-        ram = sums[RAM] + sums[PINNED]
-        parts = [f"RAM: {_gigabytes(ram)} planned, {_gigabytes(self.free.ram)} free now"]
-        if self.gpu_total is not None:
-            fits = "fits" if self.fits else "does not fit"
-            parts.insert(
-                0,
-                f"GPU: {_gigabytes(sums[GPU])} planned, {_gigabytes(self.free.gpu)} of {_gigabytes(self.gpu_total)} free "
-                f"now: {fits}",
-            )
-        return "; ".join(parts)
+        ram = _gigabytes(self.sum_of(RAM) + self.sum_of(PINNED))
+        of_ram = f"{_gigabytes(self.free.ram)} of {_gigabytes(total_ram())} free now"
+        if self.gpu_total is None:
+            uncounted = ", what a step makes and drops not counted" if self.is_whole else ""
+            return f"RAM: {ram} planned{uncounted}; {of_ram}"
+        fits = "it fits" if self.fits else "it does not fit"
+        of_gpu = f"{_gigabytes(self.free.gpu)} of {_gigabytes(self.gpu_total)} free now"
+        return f"GPU: {_gigabytes(self.sum_of(GPU))} planned; {of_gpu}: {fits}. RAM: {ram} planned; {of_ram}"
 
     def table(self) -> str:
         """The rows as a table of text, in MB (10^6 bytes), and the verdict."""
