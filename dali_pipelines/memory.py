@@ -118,7 +118,7 @@ def preallocate(pools: Sequence[PoolBytes], device: torch.device) -> bool:
     try:
         PreallocateDeviceMemory(sum(pool.device for pool in pools), device.index or 0)
         PreallocatePinnedMemory(sum(pool.pinned for pool in pools))
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:  # DALI's own bad_alloc comes out as MemoryError
         log.warning("DALI's memory pools could not be made as large as planned: %s", " ".join(str(error).split()))
         release_unused(device)
         return False
@@ -173,18 +173,15 @@ def shortage_of(error: BaseException | None) -> Shortage | None:
     """The failed allocation that an error, or one that led to it, tells of: of torch on either device, DALI, its decoders, CUDA's
     libraries, NumPy or Python. They raise many types; most can be told by their text only."""
     for cause in _chain(error):
-        if isinstance(cause, MemoryError):
-            return Shortage("RAM", "Python" if type(cause) is MemoryError else "NumPy", _asked(str(cause)))
-        if isinstance(cause, OSError):
-            if cause.errno == errno.ENOMEM:
-                return Shortage("RAM", "Python", None)
-            continue
-        if not isinstance(cause, RuntimeError) and type(cause).__module__ != "cv2":
-            continue
         text = str(cause)
-        for pattern, memory, asked_by in _SHORTAGES:
-            if re.search(pattern, text):
-                return Shortage(memory, asked_by, _asked(text))
+        if isinstance(cause, RuntimeError | MemoryError) or type(cause).__module__ == "cv2":
+            for pattern, memory, asked_by in _SHORTAGES:
+                if re.search(pattern, text):
+                    return Shortage(memory, asked_by, _asked(text))
+        if isinstance(cause, MemoryError):
+            return Shortage("RAM", "Python" if type(cause) is MemoryError else "NumPy", _asked(text))
+        if isinstance(cause, OSError) and cause.errno == errno.ENOMEM:
+            return Shortage("RAM", "Python", None)
     return None
 
 

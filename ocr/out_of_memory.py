@@ -13,6 +13,7 @@ import lightning
 import torch
 from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.trainer.states import TrainerFn
 
 from dali_pipelines.memory import Shortage, shortage_of
 from ocr.cache.budget import free_ram, resident_set, total_ram
@@ -163,7 +164,8 @@ class ExplainShortages(Callback):
         self._when = f"in training, epoch {trainer.current_epoch + 1}"
 
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        self._when = f"in validation, epoch {trainer.current_epoch + 1}"
+        epoch = f", epoch {trainer.current_epoch + 1}" if trainer.state.fn == TrainerFn.FITTING else ""
+        self._when = f"in validation{epoch}"
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self.on_train_epoch_start(trainer, pl_module)

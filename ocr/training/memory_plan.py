@@ -7,7 +7,7 @@ One card holds what torch's allocator, DALI's pools and the caches take; none of
 
 import logging
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import lightning
@@ -137,7 +137,15 @@ class MemoryPlan:
     def as_summary(self) -> dict[str, Any]:
         """What summary.json holds."""
         return {
-            "rows": [asdict(row) for row in self.rows],
+            "rows": [
+                {
+                    "what": row.what,
+                    "where": row.where,
+                    "predicted_bytes": row.predicted,
+                    "budget_bytes": row.budget,
+                }
+                for row in self.rows
+            ],
             "predicted_gpu_peak_bytes": self.predicted_gpu_peak,
             "measured_gpu_peak_bytes": self.measured_gpu_peak,
         }

@@ -134,6 +134,11 @@ def test_the_texts_of_libraries_are_told(text, expected):
     assert shortage_of(RuntimeError(text)) == expected
 
 
+def test_what_dali_raises_while_it_builds_is_of_the_gpu():
+    assert shortage_of(MemoryError("Can't allocate 4096 bytes on device 0.")) == Shortage("GPU memory", "DALI", 4096)
+    assert shortage_of(OSError(12, "Cannot allocate memory")) == Shortage("RAM", "Python", None)
+
+
 def test_other_errors_are_no_shortage():
     for error in (
         RuntimeError("nvImageCodec failure: '#4'"),

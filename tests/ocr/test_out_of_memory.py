@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from dali_pipelines.memory import Shortage
 from ocr.config import TrainConfig
@@ -53,6 +54,27 @@ def test_the_message_without_advice_still_tells_who_holds_what():
     assert text.startswith("RAM ran out: DALI asked for 5 MB, ")
     assert "of that 3 MB caches" in text
     assert "uv run" not in text
+
+
+def test_on_a_gpu_it_is_told_what_torch_and_dali_hold(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (300 * 10**6, 8_000 * 10**6))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 6_000 * 10**6)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 5_000 * 10**6)
+    asked = {
+        size: explained(
+            Shortage("GPU memory", "torch", size), when="in training, epoch 1", cache_bytes={"gpu": 10**9}, remedies=()
+        )
+        for size in (800 * 10**6, 2_000 * 10**6)
+    }
+    assert str(asked[2_000 * 10**6]) == (
+        "GPU memory ran out in training, epoch 1: torch asked for 2,000 MB, 300 MB of 8,000 MB were free.\n"
+        "  torch: 6,000 MB, of that 1,000 MB caches and 1,000 MB not in use\n"
+        "  DALI and other programs: 1,700 MB"
+    )
+    assert str(asked[800 * 10**6]).endswith(
+        "PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True before the command may help."
+    )
 
 
 def test_only_shortages_are_explained():

@@ -10,11 +10,12 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ocr.checkpoint import CONFIG_KEY, load_checkpoint
-from ocr.config import TrainConfig
+from ocr.config import EvaluateConfig, TrainConfig
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.loader import BatchLoader
 from ocr.datasets.plan import SamplePlanner
 from ocr.errors import OutOfMemory
+from ocr.inference import evaluate
 from ocr.losses.db_loss import DBLoss
 from ocr.models.dbnet import build_dbnet
 from ocr.training.fit import train
@@ -109,7 +110,7 @@ def test_the_summary_has_the_promised_keys(finished_run):
 
 def test_the_summary_has_the_memory_plan(finished_run):
     plan = json.loads((finished_run / "summary.json").read_text())["memory_plan"]
-    planned = {(row["what"], row["where"]): row["predicted"] for row in plan["rows"]}
+    planned = {(row["what"], row["where"]): row["predicted_bytes"] for row in plan["rows"]}
     assert planned["validation: 3 finished inputs", "RAM"] == 3 * (2 * 3 + 3 + 2) * 128 * 128
     assert planned["network: optimizer state", "RAM"] == 2 * planned["network: gradients", "RAM"] > 0
     assert {what for what, _ in planned} >= {"DALI: training pipeline", "DALI: validation pipeline"}
@@ -148,6 +149,18 @@ def test_memory_that_runs_out_in_validation_names_its_batch(drawn_set, tmp_path)
     assert str(caught.value).startswith("RAM ran out in validation, epoch 1: Python asked for more than there was")
     assert "  dataloader.eval_batch_size=1\n" in str(caught.value)
     assert json.loads((tmp_path / "summary.json").read_text())["memory_plan"]["rows"]
+
+
+def test_memory_that_runs_out_in_an_evaluation_names_its_batch(finished_run, tmp_path):
+    # Some 40 TB for an image: torch fails to allocate them, within DALI.
+    config = EvaluateConfig(
+        checkpoint=str(finished_run / "checkpoints" / "last.ckpt"), device="cpu", split="val", image_size=1 << 22
+    )
+    with pytest.raises(OutOfMemory) as caught:
+        evaluate(config, tmp_path)
+    first, *_, why, remedy = str(caught.value).splitlines()
+    assert re.match(r"RAM ran out in validation: torch asked for \d\d,\d{3},\d{3} MB, ", first)
+    assert (why, remedy) == ("To run it with half the batch:", "  batch_size=1")
 
 
 @pytest.mark.gpu

@@ -88,8 +88,8 @@ def test_the_summary_has_rows_and_both_peaks():
     assert summary["rows"][0] == {
         "what": "network: weights",
         "where": "GPU",
-        "predicted": 100 * MB,
-        "budget": None,
+        "predicted_bytes": 100 * MB,
+        "budget_bytes": None,
     }
 
 
