@@ -33,7 +33,7 @@ class Remedy:
     """Overrides, in place of those that were given for the same keys."""
 
 
-def training_remedies(config: TrainConfig, *, in_validation: bool, checkpoint: Path | None) -> list[Remedy]:
+def training_remedies(config: TrainConfig, checkpoint: Path | None, in_validation: bool) -> list[Remedy]:
     """A smaller batch first, then the preset for small GPUs with a still smaller one."""
     key, batch_size = (
         ("eval_batch_size", config.dataloader.eval_batch_size)

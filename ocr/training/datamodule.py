@@ -51,7 +51,7 @@ class DBNetDataModule(lightning.LightningDataModule):
         loader: Literal["dali", "torch"],
         val_targets: bool = False,
         measure_network: MeasureNetwork | None = None,
-        on_tight: Callable[[], None] = lambda: None,
+        on_tight: Callable[[], None] | None = None,
     ) -> None:
         super().__init__()
         self.train = train
@@ -94,7 +94,7 @@ class DBNetDataModule(lightning.LightningDataModule):
                 preloads.append(self._plan_images(name, dataset, plan))
         if plan.rows and trainer.is_global_zero:
             log.info("\n%s", plan.table())
-        if not plan.fits and trainer.is_global_zero:
+        if not plan.fits and self._on_tight is not None and trainer.is_global_zero:
             self._on_tight()
         if plan.fits:
             memory.preallocate(pools, device)

@@ -6,6 +6,7 @@ import sys
 import time
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def train(config: TrainConfig, run_dir: Path, callbacks: Sequence[Callback] = ()
         OutOfMemory: RAM or GPU memory ran out; what was written until then is there.
     """
     last = run_dir / "checkpoints" / "last.ckpt"
-    with ExplainShortages(lambda in_val: training_remedies(config, in_validation=in_val, checkpoint=last)) as shortages:
+    with ExplainShortages(partial(training_remedies, config, last)) as shortages:
         return _train(config, run_dir, [shortages, *callbacks])
 
 
@@ -66,31 +67,17 @@ def _train(config: TrainConfig, run_dir: Path, callbacks: Sequence[Callback]) ->
     }
     model = build_dbnet(config.model, config.targets.map_stride)
     module = DBNetModule(model, config, splits["val"].manifest)
-
-    def measure_network(
-        on: torch.device, num_ranks: int, batch_size: int, eval_batch_size: int
-    ) -> tuple[NetworkMemory, StepMemory | None]:
-        is_averaged = config.trainer.ema_decay is not None
-        network = network_memory(model, config.optimizer, num_ranks=num_ranks, is_averaged=is_averaged)
-        if on.type != "cuda":
-            return network, None
-        return network, step_memory(module, precision, on, batch_size=batch_size, eval_batch_size=eval_batch_size)
-
     data = DBNetDataModule(
         splits["train"],
         splits["val"],
         config.dataloader,
         loader=config.engine,
         val_targets=config.trainer.val_loss,
-        measure_network=measure_network,
-        on_tight=lambda: log.warning(
-            "the GPU has too little free memory for the network and DALI, even without caches. The run goes on, since this is a "
-            "prediction.\n%s",
-            remedy_lines(training_remedies(config, in_validation=False, checkpoint=None)),
-        ),
+        measure_network=partial(_measure_network, module, precision),  # no closures: strategy=ddp_spawn pickles this
+        on_tight=partial(_warn_of_tight_memory, config),
     )
     summary = RunSummary(config, run_dir, device_name(device))
-    watch = MemoryWatch(lambda: data.memory, summary.summary)
+    watch = MemoryWatch(summary.summary)
     trainer = build_trainer(config, device, precision, run_dir, [watch, summary, *callbacks])
     log.info(
         "%s with %s, %.1f M parameters, %s, loader=%s, on %s",
@@ -128,6 +115,25 @@ def _train(config: TrainConfig, run_dir: Path, callbacks: Sequence[Callback]) ->
             )
         log.info("everything is in %s", run_dir)
     return json.loads(json.dumps(summary.summary))
+
+
+def _measure_network(
+    module: DBNetModule, precision: str, device: torch.device, num_ranks: int, batch_size: int, eval_batch_size: int
+) -> tuple[NetworkMemory, StepMemory | None]:
+    config = module.config
+    is_averaged = config.trainer.ema_decay is not None
+    network = network_memory(module.model, config.optimizer, num_ranks=num_ranks, is_averaged=is_averaged)
+    if device.type != "cuda":
+        return network, None
+    return network, step_memory(module, precision, device, batch_size=batch_size, eval_batch_size=eval_batch_size)
+
+
+def _warn_of_tight_memory(config: TrainConfig) -> None:
+    log.warning(
+        "the GPU has too little free memory for the network and DALI, even without caches. The run goes on, since this is a "
+        "prediction.\n%s",
+        remedy_lines(training_remedies(config, None, in_validation=False)),
+    )
 
 
 def build_trainer(

@@ -6,7 +6,6 @@ One card holds what torch's allocator, DALI's pools and the caches take; none of
 """
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -172,12 +171,11 @@ class MemoryWatch(Callback):
     """Fills the measured peak of the plan while the run goes, keeps `summary["memory_plan"]` up to date, and warns once.
 
     Args:
-        plan: gives the run's; None until the data module is set up.
         summary: of the run.
     """
 
-    def __init__(self, plan: Callable[[], MemoryPlan | None], summary: dict[str, Any]) -> None:
-        self._plan, self._summary = plan, summary
+    def __init__(self, summary: dict[str, Any]) -> None:
+        self._summary = summary
         self._has_warned = False
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
@@ -214,7 +212,7 @@ class MemoryWatch(Callback):
 
     def look(self, trainer: lightning.Trainer) -> None:
         """Samples the memory in use."""
-        plan = self._plan()
+        plan: MemoryPlan | None = getattr(getattr(trainer, "datamodule", None), "memory", None)
         if plan is None:
             return
         plan.sample(trainer.strategy.root_device)

@@ -12,10 +12,7 @@ from ocr.out_of_memory import ExplainShortages, command, explained, inference_re
 def changes(batch_size: int, *, in_validation: bool = False, checkpoint: Path | None = None) -> list[str]:
     sizes = {"batch_size": batch_size, "eval_batch_size": batch_size}
     config = TrainConfig.model_validate({"dataloader": sizes})
-    return [
-        command(remedy.changes)
-        for remedy in training_remedies(config, in_validation=in_validation, checkpoint=checkpoint)
-    ]
+    return [command(remedy.changes) for remedy in training_remedies(config, checkpoint, in_validation)]
 
 
 def test_the_batch_is_halved_and_then_the_caches_shrink_too():
