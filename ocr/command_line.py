@@ -12,7 +12,8 @@ from omegaconf import OmegaConf
 from dali_pipelines.config import Section
 from ocr.cache.split import CacheError
 from ocr.config import EvaluateConfig, PredictConfig, PrepareConfig, TrainConfig
-from ocr.errors import InputError, StorageError
+from ocr.errors import InputError, OutOfMemory, StorageError
+from ocr.out_of_memory import ExplainShortages
 
 NOT_FOR_USERS = (
     "Experiment logs directory",  # the run's folder holds config.yaml already
@@ -48,10 +49,11 @@ def prepare(*schemas: tuple[str, type[Section]]) -> None:
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """Ends the program with the message alone where the input is at fault."""
+    """Ends the program with the message alone where the input is at fault, or memory ran out."""
     try:
-        yield
-    except (InputError, StorageError, CacheError, FileNotFoundError, FileExistsError) as error:
+        with ExplainShortages(when=""):  # where no command has advice of its own
+            yield
+    except (InputError, StorageError, CacheError, OutOfMemory, FileNotFoundError, FileExistsError) as error:
         raise SystemExit(f"{type(error).__name__}: {error}") from None
 
 

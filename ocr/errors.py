@@ -1,4 +1,4 @@
-"""Errors that are the input's fault, not the program's: scripts print them without a traceback."""
+"""Errors that are the input's or the machine's, not the program's: scripts print them without a traceback."""
 
 
 class InputError(ValueError):
@@ -8,3 +8,8 @@ class InputError(ValueError):
 class StorageError(Exception):
     """Where the data is cannot be read at all. Ends a run, where one bad file (OSError, ValueError) costs its place only: so
     it is neither of these."""
+
+
+class OutOfMemory(Exception):
+    """An allocation failed: what ran out, who holds what, and the command that takes less. Neither of those that one bad file
+    raises, as above."""

@@ -18,6 +18,7 @@ from ocr.datasets.splits import build_dataset, draw_if_synthetic
 from ocr.device import resolve_device, resolve_pipeline, resolve_precision
 from ocr.errors import InputError
 from ocr.models.dbnet import DBNet
+from ocr.out_of_memory import ExplainShortages, inference_remedies
 from ocr.predictions import draw_picture, save_picture, write_predictions
 from ocr.training.callbacks import DetectionPictures
 from ocr.training.datamodule import DBNetDataModule
@@ -27,7 +28,11 @@ log = logging.getLogger(__name__)
 
 
 def evaluate(config: EvaluateConfig, run_dir: Path) -> dict[str, Any]:
-    """The metrics of a checkpoint on one split; writes metrics.json, predictions.json and pictures/ below `run_dir`."""
+    """The metrics of a checkpoint on one split; writes metrics.json, predictions.json and pictures/ below `run_dir`.
+
+    Raises:
+        OutOfMemory: see `predict`.
+    """
     log.info("writing to %s", run_dir)
     settings, model = _restore(config)
     source = _data_of(config, settings)
@@ -43,11 +48,13 @@ def evaluate(config: EvaluateConfig, run_dir: Path) -> dict[str, Any]:
         _for_one_pass(split_config), settings, training=False, report_path=run_dir / f"audit_{config.split}.json"
     )
     module = DBNetModule(model, settings, dataset.manifest, with_cleval=True)
-    trainer, data = _trainer(settings, dataset, DetectionPictures(run_dir, num_pictures=settings.logger.num_pictures))
-    try:
-        (scores,) = trainer.validate(module, datamodule=data, verbose=False)
-    finally:  # Lightning leaves this out where a run ends with an error
-        data.teardown("validate")
+    shortages, pictures = _explain_shortages(settings), DetectionPictures(run_dir, settings.logger.num_pictures)
+    trainer, data = _trainer(settings, dataset, shortages, pictures)
+    with shortages:
+        try:
+            (scores,) = trainer.validate(module, datamodule=data, verbose=False)
+        finally:  # Lightning leaves this out where a run ends with an error
+            data.teardown("validate")
     iou = "iou_" if settings.metric == "cleval" else ""  # val/hmean is then CLEval's
     metrics: dict[str, Any] = {name: scores[f"val/{iou}{name}"] for name in ("hmean", "precision", "recall")}
     metrics |= {
@@ -71,7 +78,11 @@ def evaluate(config: EvaluateConfig, run_dir: Path) -> dict[str, Any]:
 
 
 def predict(config: PredictConfig, run_dir: Path) -> Path:
-    """Finds text in a folder of images; the folder that predictions.json and the pictures were written to."""
+    """Finds text in a folder of images; the folder that predictions.json and the pictures were written to.
+
+    Raises:
+        OutOfMemory: RAM or GPU memory ran out; names the batch size that takes less.
+    """
     folder = config.images
     if folder == NOT_SET:
         folder = config.datasets.split("predict").image_path
@@ -89,11 +100,13 @@ def predict(config: PredictConfig, run_dir: Path) -> Path:
     split_config = template.model_copy(update={"image_path": folder, "annotation_path": None})
     dataset = build_dataset(_for_one_pass(split_config), settings, training=False)
     module = DBNetModule(model, settings, dataset.manifest)
-    trainer, data = _trainer(settings, dataset)
-    try:
-        trainer.predict(module, datamodule=data, return_predictions=False)
-    finally:
-        data.teardown("predict")
+    shortages = _explain_shortages(settings)
+    trainer, data = _trainer(settings, dataset, shortages)
+    with shortages:
+        try:
+            trainer.predict(module, datamodule=data, return_predictions=False)
+        finally:
+            data.teardown("predict")
     found = module.evaluation.detections_original
     write_predictions(output / "predictions.json", dataset.manifest, found)
     if config.draw:
@@ -146,6 +159,11 @@ def _restore(config: InferenceConfig) -> tuple[TrainConfig, DBNet]:
             "postprocess": settings.postprocess.model_copy(update=given),
         }
     ), model
+
+
+def _explain_shortages(settings: TrainConfig) -> ExplainShortages:
+    remedies = inference_remedies(settings.dataloader.eval_batch_size, settings.pipeline.image_size)
+    return ExplainShortages(lambda in_validation: remedies)
 
 
 def _trainer(

@@ -4,13 +4,11 @@ import logging
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.table import Table
 
 from ocr.cache.entry import EntryLayout
 from ocr.cache.files import SUFFIX
@@ -20,7 +18,7 @@ from ocr.datasets.schemas import CacheConfig
 log = logging.getLogger(__name__)
 
 SHARE_OF_FREE = 0.5
-"""Of the free memory, what a budget of null takes: the training step and DALI need the rest."""
+"""Of the free memory, what a budget of null takes where nobody has planned what else needs it."""
 NEARLY_FULL = 0.1
 """Below this free share of the memory a run warns, and no budget goes further."""
 
@@ -63,6 +61,8 @@ class FreeMemory:
 
     gpu: int
     ram: int
+    is_gpu_planned: bool = False
+    """`gpu` is what a plan leaves that has network, DALI and reserve in it: a budget of null may take nearly all of it."""
 
     @classmethod
     def measured(cls, device: torch.device, num_ranks: int = 1) -> "FreeMemory":
@@ -72,25 +72,33 @@ class FreeMemory:
 
     def less(self, *, gpu: int, ram: int) -> "FreeMemory":
         """What is free once these are taken."""
-        return FreeMemory(self.gpu - gpu, self.ram - ram)
+        return replace(self, gpu=max(self.gpu - gpu, 0), ram=max(self.ram - ram, 0))
+
+    def gpu_budget(self, configured: int | None) -> int:
+        """Bytes that a cache may take of the GPU."""
+        return budget_bytes(configured, self.gpu, 1 - NEARLY_FULL if self.is_gpu_planned else SHARE_OF_FREE)
+
+    def ram_budget(self, configured: int | None) -> int:
+        """Bytes that a cache may take of the RAM."""
+        return budget_bytes(configured, self.ram)
 
 
 def plan_tiers(
     layout: EntryLayout, num_entries: int, batch_size: int, config: CacheConfig, device: torch.device, free: FreeMemory
 ) -> TierPlan:
     """As many whole batches as the budgets allow, in the fastest memory first."""
-    gpu_budget = budget_bytes(config.device_budget, free.gpu) if device.type == "cuda" else 0
+    gpu_budget = free.gpu_budget(config.device_budget) if device.type == "cuda" else 0
     num_on_gpu = _whole_batches(gpu_budget // layout.num_bytes, num_entries, batch_size)
     rest = num_entries - num_on_gpu
-    num_in_ram = _whole_batches(budget_bytes(config.ram_budget, free.ram) // layout.num_bytes, rest, batch_size)
+    num_in_ram = _whole_batches(free.ram_budget(config.ram_budget) // layout.num_bytes, rest, batch_size)
     free_disk = 0 if config.directory is None else free_on_disk(Path(config.directory))
     disk_budget = 0 if config.directory is None else budget_bytes(config.disk_budget, free_disk)
     return TierPlan(num_entries, layout.num_bytes, num_on_gpu, num_in_ram, disk_budget, free_disk)
 
 
-def budget_bytes(configured: int | None, free: int) -> int:
+def budget_bytes(configured: int | None, free: int, default_share: float = SHARE_OF_FREE) -> int:
     """What is configured, but no more than nearly all that is free; or the default share of that."""
-    return int(SHARE_OF_FREE * free) if configured is None else min(int(configured), int((1 - NEARLY_FULL) * free))
+    return int(default_share * free) if configured is None else min(int(configured), int((1 - NEARLY_FULL) * free))
 
 
 def _whole_batches(num_fitting: int, num_wanted: int, batch_size: int) -> int:
@@ -172,33 +180,3 @@ def free_on_disk(directory: Path) -> int:
     while not directory.exists() and directory != directory.parent:
         directory = directory.parent
     return shutil.disk_usage(directory).free + of_entries
-
-
-@dataclass(frozen=True)
-class MemoryRow:
-    """One line of the table before the run."""
-
-    what: str
-    tier: str
-    predicted: int
-    budget: int
-    free: int
-
-
-def memory_table(rows: Sequence[MemoryRow]) -> str:
-    """The rows as a table of text, in MB (10^6 bytes)."""
-    table = Table(title="Memory of the caches, predicted for this process")
-    table.add_column("what")
-    table.add_column("where")
-    for column in ("predicted", "budget", "free now"):
-        table.add_column(column, justify="right")
-    for row in rows:
-        table.add_row(row.what, row.tier, _megabytes(row.predicted), _megabytes(row.budget), _megabytes(row.free))
-    console = Console(width=110, force_terminal=False, color_system=None)
-    with console.capture() as capture:
-        console.print(table)
-    return capture.get().rstrip()
-
-
-def _megabytes(num_bytes: int) -> str:
-    return f"{num_bytes / 1e6:,.0f} MB"

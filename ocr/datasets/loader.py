@@ -12,6 +12,7 @@ import torch
 from pydantic import Field
 from rich.progress import track
 
+from dali_pipelines import memory
 from dali_pipelines.config import Section
 from dali_pipelines.loader import DaliLoader, ImageBatch
 from dali_pipelines.normalize import BatchMemory, normalize_levels
@@ -231,11 +232,11 @@ class BatchLoader:
         """Batches of entries, made where they are not kept."""
         config = self.dataset.transform.config
         dtype = torch.float16 if config.wants_float16(self.device.type) else torch.float32
-        memory = BatchMemory()
+        reused = BatchMemory()
         for tensors, samples in cache.batches(self.epoch, self._step):
             images = tensors["images"]
             if self._levels:
-                out = memory.empty(images.shape, dtype) if images.device.type == "cpu" else None
+                out = reused.empty(images.shape, dtype) if images.device.type == "cpu" else None
                 images = normalize_levels(images, config.mean, config.std, out, dtype)
             yield self._batch(images, samples, cache.store.layout.unpack_targets(tensors))
 
@@ -253,6 +254,7 @@ class BatchLoader:
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)  # once: the last batch may still be on its way out of DALI
             self._images.release()
+            memory.release_unused(self.device)
             if kept is not None:
                 kept.clear()
             if maps is not None:

@@ -1,4 +1,4 @@
-"""The Lightning data module: one restartable loader a split, sharded by the trainer's rank, and what the caches may take."""
+"""The Lightning data module: one restartable loader a split, sharded by the trainer's rank, and the memory plan of the run."""
 
 import logging
 from collections.abc import Callable
@@ -7,22 +7,27 @@ from typing import Any, Literal
 import lightning
 import torch
 
+from dali_pipelines import memory
+from dali_pipelines.loader import default_num_threads
 from ocr.cache.budget import (
     FreeMemory,
-    MemoryRow,
     TierPlan,
-    budget_bytes,
     decoded_bytes,
     file_bytes,
-    memory_table,
     plan_tiers,
 )
 from ocr.cache.images import keep_images
 from ocr.config import DataLoaderConfig
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.loader import BatchLoader, entry_layout
+from ocr.training.memory_plan import DISK, GPU, RAM, MemoryPlan
+from ocr.training.trial_step import NetworkMemory, StepMemory
 
 log = logging.getLogger(__name__)
+
+
+MeasureNetwork = Callable[[torch.device, int, int, int], tuple[NetworkMemory, StepMemory | None]]
+"""What the network takes on a device, with so many ranks and these batch sizes of training and validation."""
 
 
 class DBNetDataModule(lightning.LightningDataModule):
@@ -33,6 +38,8 @@ class DBNetDataModule(lightning.LightningDataModule):
         config: batch sizes and workers.
         loader: who executes the plans.
         val_targets: make target maps for the validation split too.
+        measure_network: for a plan of all memory; without it the caches alone are planned.
+        on_tight: told that the GPU cannot hold the network and DALI's pools even without caches, by the plan.
     """
 
     def __init__(
@@ -43,6 +50,8 @@ class DBNetDataModule(lightning.LightningDataModule):
         *,
         loader: Literal["dali", "torch"],
         val_targets: bool = False,
+        measure_network: MeasureNetwork | None = None,
+        on_tight: Callable[[], None] | None = None,
     ) -> None:
         super().__init__()
         self.train = train
@@ -52,8 +61,9 @@ class DBNetDataModule(lightning.LightningDataModule):
         self.val_targets = val_targets
         self.evaluation_failures: dict[str, str] = {}
         """Reason for each file that failed while it was evaluated."""
-        self.memory_rows: list[MemoryRow] = []
-        """What the caches are predicted to take on this rank."""
+        self.memory: MemoryPlan | None = None
+        """Of this rank; None before the set-up."""
+        self._measure_network, self._on_tight = measure_network, on_tight
         self._tiers: TierPlan | None = None
         self._is_set_up = False
         self._loaders: dict[str, BatchLoader] = {}
@@ -68,22 +78,37 @@ class DBNetDataModule(lightning.LightningDataModule):
         self._train_state = state_dict["train"]
 
     def setup(self, stage: str) -> None:
-        """Decides, before the run, what is kept where, shows it, and preloads images."""
+        """Decides, before the run, what is kept where, shows it, makes DALI's pools and preloads images."""
         if self._is_set_up:
             return
         self._is_set_up = True
-        free = FreeMemory.measured(self._device(), self._trainer().world_size)
+        device, trainer = self._device(), self._trainer()
+        gpu_total = torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else None
+        plan = self.memory = MemoryPlan(FreeMemory.measured(device, trainer.world_size), gpu_total)
+        pools = self._plan_run(plan, self._measure_network) if self._measure_network is not None else []
         if self.val is not None:
-            free = self._plan_tensors(self.val, free)
+            self._plan_tensors(self.val, plan)
         preloads = []
         for name, dataset in (("validation", self.val), ("training", self.train)):
             if dataset is not None:
-                preload, free = self._plan_images(name, dataset, free)
-                preloads.append(preload)
-        if self.memory_rows and self._trainer().is_global_zero:
-            log.info("\n%s", memory_table(self.memory_rows))
+                preloads.append(self._plan_images(name, dataset, plan))
+        if plan.rows and trainer.is_global_zero:
+            log.info("\n%s", plan.table())
+        if not plan.fits and self._on_tight is not None and trainer.is_global_zero:
+            self._on_tight()
+        if plan.fits:
+            memory.preallocate(pools, device)
         for preload in preloads:
             preload()
+
+    @property
+    def cache_bytes(self) -> dict[str, int]:
+        """Bytes that the caches take now, by tier: gpu, ram, disk."""
+        num_bytes: dict[str, int] = {}
+        for loader in self._loaders.values():
+            for tier, count in loader.cache_bytes.items():
+                num_bytes[tier] = num_bytes.get(tier, 0) + count
+        return num_bytes
 
     def train_dataloader(self) -> BatchLoader:
         loader = self._loader("train", self.train, self.config.batch_size)
@@ -105,6 +130,8 @@ class DBNetDataModule(lightning.LightningDataModule):
         for loader in self._loaders.values():
             loader.close()
         self._loaders.clear()
+        if self.trainer is not None:
+            memory.release_unused(self._device())
 
     def _trainer(self) -> lightning.Trainer:
         if self.trainer is None:
@@ -114,11 +141,45 @@ class DBNetDataModule(lightning.LightningDataModule):
     def _device(self) -> torch.device:
         return self._trainer().strategy.root_device
 
-    def _plan_tensors(self, dataset: ValidatedOCRDataset, free: FreeMemory) -> FreeMemory:
-        """Where finished tensors go; what is then free."""
-        config, trainer = dataset.config.cache_config, self._trainer()
+    def _plan_run(self, plan: MemoryPlan, measure_network: MeasureNetwork) -> list[memory.PoolBytes]:
+        """Everything but the caches, which get what is left. What DALI's pipelines take, to make its pools."""
+        device = self._device()
+        splits = [
+            (name, dataset, min(batch_size, max(len(dataset), 1)))
+            for name, dataset, batch_size in (
+                ("training", self.train, self.config.batch_size),
+                ("validation", self.val, self.config.eval_batch_size),
+            )
+            if dataset is not None
+        ]
+        sizes = {name: batch_size for name, _, batch_size in splits}
+        network, steps = measure_network(
+            device, self._trainer().world_size, sizes.get("training", 1), sizes.get("validation", 1)
+        )
+        plan.add_network(network, steps, (sizes.get("training", 1), sizes.get("validation", 1)))
+        pools = []
+        for name, dataset, batch_size in splits if self.loader == "dali" else ():
+            config = dataset.transform.config
+            pool = memory.pool_bytes(
+                dataset.manifest.original_sizes,
+                config,
+                training=dataset.transform.training,
+                batch_size=batch_size,
+                dtype=torch.float16 if config.wants_float16(device.type) else torch.float32,
+                num_threads=config.num_threads or default_num_threads(),
+                on_gpu=device.type == "cuda",
+            )
+            plan.add_pools(name, pool)
+            pools.append(pool)
+        plan.add_reserve()
+        plan.is_whole = True
+        return pools
+
+    def _plan_tensors(self, dataset: ValidatedOCRDataset, plan: MemoryPlan) -> None:
+        """Where finished tensors go."""
+        config, trainer, free = dataset.config.cache_config, self._trainer(), plan.left
         if not config.cache_transformed_tensors:
-            return free
+            return
         layout = entry_layout(dataset, self.val_targets)
         num_entries = -(-len(dataset) // trainer.world_size)
         tiers = plan_tiers(layout, num_entries, self.config.eval_batch_size, config, self._device(), free)
@@ -126,57 +187,47 @@ class DBNetDataModule(lightning.LightningDataModule):
         if not tiers.num_resident and not tiers.disk_budget:
             if config.ram_budget != 0 and trainer.is_global_zero:
                 log.warning("validation: not one batch of finished inputs fits into memory; each epoch makes them anew")
-            return free
+            return
         what = f"validation: {num_entries} finished inputs"
         if self._device().type == "cuda":
-            gpu_budget = budget_bytes(config.device_budget, free.gpu)
-            self.memory_rows.append(MemoryRow(what, "GPU", tiers.gpu_bytes, gpu_budget, free.gpu))
-        ram_budget = budget_bytes(config.ram_budget, free.ram)
-        self.memory_rows.append(MemoryRow(what, "RAM", tiers.ram_bytes, ram_budget, free.ram))
+            plan.add(what, GPU, tiers.gpu_bytes, free.gpu_budget(config.device_budget))
+        plan.add(what, RAM, tiers.ram_bytes, free.ram_budget(config.ram_budget))
         if config.directory is not None:
             on_disk = min(num_entries * layout.num_bytes, tiers.disk_budget)
-            self.memory_rows.append(MemoryRow(what, "disk", on_disk, tiers.disk_budget, tiers.free_disk))
+            plan.add(what, DISK, on_disk, tiers.disk_budget)
         if trainer.is_global_zero:
             log.info("Tensor caching enabled - will cache %d transformed samples after first access", num_entries)
             num_left = num_entries - tiers.num_resident
             if num_left:
                 fate = "read from disk" if config.directory is not None else "made anew"
                 log.info("%d of %d do not fit into memory and are %s in each epoch", num_left, num_entries, fate)
-        return free.less(gpu=tiers.gpu_bytes, ram=tiers.ram_bytes)
 
-    def _plan_images(
-        self, name: str, dataset: ValidatedOCRDataset, free: FreeMemory
-    ) -> tuple[Callable[[], None], FreeMemory]:
-        """How the split's images are preloaded, and what is then free."""
+    def _plan_images(self, name: str, dataset: ValidatedOCRDataset, plan: MemoryPlan) -> Callable[[], None]:
+        """How the split's images are preloaded."""
         config, cache, trainer = dataset.config, dataset.config.cache_config, self._trainer()
+        free = plan.left
         does_preload = config.preload_images and cache.cache_images
         # Workers of loader=torch must see what is kept.
         device = self._device() if self.loader == "dali" else torch.device("cpu")
         on_gpu = cache.cache_decoded_images and device.type == "cuda"
         # A configured budget is of the whole split: finished tensors have had their part of it.
         taken = self._tiers if dataset is self.val else None
-        gpu_budget = budget_bytes(_less(cache.device_budget, taken.gpu_bytes if taken else 0), free.gpu)
-        ram_budget = budget_bytes(_less(cache.ram_budget, taken.ram_bytes if taken else 0), free.ram)
+        gpu_budget = free.gpu_budget(_less(cache.device_budget, taken.gpu_bytes if taken else 0))
+        ram_budget = free.ram_budget(_less(cache.ram_budget, taken.ram_bytes if taken else 0))
         indices = range(len(dataset))
         if not dataset.transform.is_random:  # this rank's share is the same in each epoch
             indices = indices[trainer.global_rank :: trainer.world_size]
-        gpu = ram = 0
+        of_files = 0
         if does_preload and cache.image_format == "encoded":
-            ram += min(file_bytes(dataset.manifest, indices), ram_budget)
-            self.memory_rows.append(MemoryRow(f"{name}: image files", "RAM", ram, ram_budget, free.ram))
+            of_files = min(file_bytes(dataset.manifest, indices), ram_budget)
+            plan.add(f"{name}: image files", RAM, of_files, ram_budget)
         if cache.cache_decoded_images or (does_preload and cache.image_format == "decoded"):
-            wanted, what = decoded_bytes(dataset.manifest, indices), f"{name}: decoded images"
-            if on_gpu:
-                gpu = min(wanted, gpu_budget)
-                self.memory_rows.append(MemoryRow(what, "GPU", gpu, gpu_budget, free.gpu))
-            else:
-                ram += min(wanted, ram_budget - ram)
-                self.memory_rows.append(MemoryRow(what, "RAM", ram, ram_budget, free.ram))
+            budget = gpu_budget if on_gpu else ram_budget - of_files
+            wanted = decoded_bytes(dataset.manifest, indices)
+            plan.add(f"{name}: decoded images", GPU if on_gpu else RAM, min(wanted, budget), budget)
         maps = dataset.offline_maps
         if maps is not None and config.preload_maps:
-            num_bytes = maps.file_bytes(indices)
-            ram += num_bytes
-            self.memory_rows.append(MemoryRow(f"{name}: map files", "RAM", num_bytes, ram_budget, free.ram))
+            plan.add(f"{name}: map files", RAM, maps.file_bytes(indices), ram_budget)
 
         def preload() -> None:
             dataset.keep_images(
@@ -192,7 +243,7 @@ class DBNetDataModule(lightning.LightningDataModule):
             if maps is not None and config.preload_maps:
                 maps.preload(indices)
 
-        return preload, free.less(gpu=gpu, ram=ram)
+        return preload
 
     def _loader(self, name: str, dataset: ValidatedOCRDataset | None, batch_size: int) -> BatchLoader:
         if dataset is None:

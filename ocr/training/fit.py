@@ -6,6 +6,7 @@ import sys
 import time
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,13 @@ from ocr.datasets.splits import build_dataset, draw_if_synthetic
 from ocr.device import resolve_device, resolve_pipeline, resolve_precision
 from ocr.environment import device_name
 from ocr.models.dbnet import build_dbnet
+from ocr.out_of_memory import ExplainShortages, remedy_lines, training_remedies
 from ocr.predictions import write_predictions
 from ocr.training.callbacks import BestCheckpoint, DetectionPictures, ProgressBar, RunSummary, ValidateLastEpoch
 from ocr.training.datamodule import DBNetDataModule
+from ocr.training.memory_plan import MemoryWatch
 from ocr.training.module import DBNetModule
+from ocr.training.trial_step import NetworkMemory, StepMemory, network_memory, step_memory
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +37,16 @@ def train(config: TrainConfig, run_dir: Path, callbacks: Sequence[Callback] = ()
 
     Writes config.yaml, audit_{train,val}.json, checkpoints/{best,last}.ckpt, metrics.csv, TensorBoard events, summary.json,
     predictions.json (of the last validation) and pictures/ below `run_dir`. `callbacks` are added to the run's own.
+
+    Raises:
+        OutOfMemory: RAM or GPU memory ran out; what was written until then is there.
     """
+    last = run_dir / "checkpoints" / "last.ckpt"
+    with ExplainShortages(partial(training_remedies, config, last)) as shortages:
+        return _train(config, run_dir, [shortages, *callbacks])
+
+
+def _train(config: TrainConfig, run_dir: Path, callbacks: Sequence[Callback]) -> dict[str, Any]:
     log.info("writing to %s", run_dir)
     started = time.perf_counter()
     run_dir.mkdir(parents=True, exist_ok=True)
@@ -52,13 +65,20 @@ def train(config: TrainConfig, run_dir: Path, callbacks: Sequence[Callback] = ()
         )
         for name in ("train", "val")
     }
-    data = DBNetDataModule(
-        splits["train"], splits["val"], config.dataloader, loader=config.engine, val_targets=config.trainer.val_loss
-    )
     model = build_dbnet(config.model, config.targets.map_stride)
     module = DBNetModule(model, config, splits["val"].manifest)
+    data = DBNetDataModule(
+        splits["train"],
+        splits["val"],
+        config.dataloader,
+        loader=config.engine,
+        val_targets=config.trainer.val_loss,
+        measure_network=partial(_measure_network, module, precision),  # no closures: strategy=ddp_spawn pickles this
+        on_tight=partial(_warn_of_tight_memory, config),
+    )
     summary = RunSummary(config, run_dir, device_name(device))
-    trainer = build_trainer(config, device, precision, run_dir, [summary, *callbacks])
+    watch = MemoryWatch(summary.summary)
+    trainer = build_trainer(config, device, precision, run_dir, [watch, summary, *callbacks])
     log.info(
         "%s with %s, %.1f M parameters, %s, loader=%s, on %s",
         "DBNet++" if config.model.adaptive_fusion else "DBNet",
@@ -73,6 +93,9 @@ def train(config: TrainConfig, run_dir: Path, callbacks: Sequence[Callback] = ()
     )  # before it is known
     try:
         trainer.fit(module, datamodule=data, ckpt_path=config.resume, weights_only=True)
+    except Exception:
+        summary.write()
+        raise
     finally:  # Lightning leaves this out where a run ends with an error
         module.teardown("fit")
         data.teardown("fit")
@@ -92,6 +115,25 @@ def train(config: TrainConfig, run_dir: Path, callbacks: Sequence[Callback] = ()
             )
         log.info("everything is in %s", run_dir)
     return json.loads(json.dumps(summary.summary))
+
+
+def _measure_network(
+    module: DBNetModule, precision: str, device: torch.device, num_ranks: int, batch_size: int, eval_batch_size: int
+) -> tuple[NetworkMemory, StepMemory | None]:
+    config = module.config
+    is_averaged = config.trainer.ema_decay is not None
+    network = network_memory(module.model, config.optimizer, num_ranks=num_ranks, is_averaged=is_averaged)
+    if device.type != "cuda":
+        return network, None
+    return network, step_memory(module, precision, device, batch_size=batch_size, eval_batch_size=eval_batch_size)
+
+
+def _warn_of_tight_memory(config: TrainConfig) -> None:
+    log.warning(
+        "the GPU has too little free memory for the network and DALI, even without caches. The run goes on, since this is a "
+        "prediction.\n%s",
+        remedy_lines(training_remedies(config, None, in_validation=False)),
+    )
 
 
 def build_trainer(

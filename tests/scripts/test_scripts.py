@@ -1,6 +1,7 @@
 """The commands as a user types them, one after the other: train, evaluate, predict."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -91,6 +92,34 @@ def test_predict_does_not_write_among_the_images(trained):
     assert "lies in the folder of images" in done.stderr
     assert "Traceback" not in done.stderr
     assert {path: path.read_bytes() for path in images.iterdir()} == before
+
+
+def test_memory_that_runs_out_ends_with_the_commands_to_paste_and_no_traceback(trained):
+    cwd, _ = trained
+    given = [
+        "synthetic.num_train=6",
+        "synthetic.num_val=3",
+        "pipeline.image_size=128",
+        "model.backbone.weights=null",
+        "model.fpn_channels=1600000000000",  # 410 TB for the weights of one convolution: beyond any address space
+        "exp_name=two words",
+    ]
+    command = [sys.executable, str(ROOT / "scripts" / "train.py"), *given, "dataloader.batch_size=8"]
+    done = subprocess.run([*command, "hydra.run.dir=greedy"], cwd=cwd, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    message = re.sub(r"[\d,]+ MB", "... MB", done.stderr[done.stderr.index("OutOfMemory:") :])
+    shown = "uv run scripts/train.py " + " ".join([*given[:-1], "'exp_name=two words'"])
+    assert message == (
+        "OutOfMemory: RAM ran out before the first step: torch asked for ... MB, ... MB of ... MB were free.\n"
+        "  this process: ... MB, of that ... MB caches\n"
+        "  workers, other programs and the system: ... MB\n"
+        "To run it with half the batch:\n"
+        f"  {shown} dataloader.batch_size=4\n"
+        "If that is not enough, with less in the caches too:\n"
+        f"  {shown} dataloader.batch_size=2 performance=constrained\n"
+    )
+    assert (cwd / "greedy" / "config.yaml").is_file()
 
 
 def test_a_wrong_value_ends_with_its_name_and_no_traceback(tmp_path):

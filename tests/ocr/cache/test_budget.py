@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from ocr.cache import budget
-from ocr.cache.budget import FreeMemory, MemoryRow, memory_table, plan_tiers
+from ocr.cache.budget import FreeMemory, plan_tiers
 from ocr.cache.entry import EntryLayout
 from ocr.cache.files import EntryFiles
 from ocr.cache.store import TensorStore
@@ -52,6 +52,17 @@ def test_without_a_budget_half_of_what_is_free_is_taken():
     assert (tiers.num_on_gpu, tiers.num_in_ram) == (8, 4)
 
 
+def test_what_a_plan_leaves_of_the_gpu_is_taken_but_for_a_tenth():
+    free = FreeMemory(gpu=9 * LAYOUT.num_bytes, ram=0, is_gpu_planned=True)
+    assert plan_tiers(LAYOUT, 20, 4, CacheConfig(), GPU, free).num_on_gpu == 8
+    assert free.gpu_budget(None) == int(0.9 * 9 * LAYOUT.num_bytes)
+    assert free.gpu_budget(5) == 5
+
+
+def test_nothing_is_left_where_more_is_taken_than_is_free():
+    assert FreeMemory(gpu=10, ram=10).less(gpu=11, ram=4) == FreeMemory(gpu=0, ram=6)
+
+
 def test_a_budget_never_goes_beyond_what_is_free():
     config = CacheConfig(device_budget="1TB", ram_budget="1TB")
     tiers = plan_tiers(LAYOUT, 20, 4, config, GPU, FreeMemory(gpu=9 * LAYOUT.num_bytes, ram=5 * LAYOUT.num_bytes))
@@ -98,16 +109,3 @@ def test_the_limit_of_a_control_group_counts(tmp_path, monkeypatch, limit, free)
 def test_ranks_of_a_machine_share_its_memory():
     alone, one_of_two = FreeMemory.measured(CPU), FreeMemory.measured(CPU, num_ranks=2)
     assert one_of_two.ram == pytest.approx(alone.ram / 2, rel=0.2)
-
-
-def test_the_table_shows_prediction_budget_and_what_is_free():
-    text = memory_table(
-        [
-            MemoryRow("val: finished inputs", "RAM", 1_034_000_000, 2_000_000_000, 12_000_000_000),
-            MemoryRow("val: images", "RAM", 140_000_000, 9_000_000_000, 12_000_000_000),
-        ]
-    )
-    assert "1,034 MB" in text
-    assert "9,000 MB" in text
-    assert "12,000 MB" in text
-    assert max(len(line) for line in text.splitlines()) <= 120

@@ -1,17 +1,21 @@
 """Real runs on a tiny drawn data set: what they write, resuming, and that a step never waits for the device."""
 
 import json
+import re
 from pathlib import Path
 
+import lightning
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ocr.checkpoint import CONFIG_KEY, load_checkpoint
-from ocr.config import TrainConfig
+from ocr.config import EvaluateConfig, TrainConfig
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.loader import BatchLoader
 from ocr.datasets.plan import SamplePlanner
+from ocr.errors import OutOfMemory
+from ocr.inference import evaluate
 from ocr.losses.db_loss import DBLoss
 from ocr.models.dbnet import build_dbnet
 from ocr.training.fit import train
@@ -104,10 +108,104 @@ def test_the_summary_has_the_promised_keys(finished_run):
         assert epoch["train_images_per_second"] == pytest.approx(10 / epoch["train_seconds"])
 
 
+def test_the_summary_has_the_memory_plan(finished_run):
+    plan = json.loads((finished_run / "summary.json").read_text())["memory_plan"]
+    planned = {(row["what"], row["where"]): row["predicted_bytes"] for row in plan["rows"]}
+    assert planned["validation: 3 finished inputs", "RAM"] == 3 * (2 * 3 + 3 + 2) * 128 * 128
+    assert planned["network: optimizer state", "RAM"] == 2 * planned["network: gradients", "RAM"] > 0
+    assert {what for what, _ in planned} >= {"DALI: training pipeline", "DALI: validation pipeline"}
+    assert plan["predicted_gpu_peak_bytes"] is None
+    assert plan["measured_gpu_peak_bytes"] is None
+
+
+def test_memory_that_runs_out_in_training_ends_in_what_to_change(drawn_set, tmp_path):
+    class Greedy(lightning.Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            if trainer.current_epoch == 1:
+                torch.empty(2**50)
+
+    with pytest.raises(OutOfMemory) as caught:
+        train(make_config(drawn_set), tmp_path, [Greedy()])
+    first, *held, with_half, half, with_less, less = str(caught.value).splitlines()
+    assert re.fullmatch(
+        r"RAM ran out in training, epoch 2: torch asked for 4,503,599,627 MB, [\d,]+ MB of [\d,]+ MB were free\.", first
+    )
+    assert re.fullmatch(r"  this process: [\d,]+ MB, of that [1-9]\d* MB caches", held[0])
+    assert with_half == "To run it with half the batch, from the last checkpoint on:"
+    assert half == f"  dataloader.batch_size=1 resume={tmp_path}/checkpoints/last.ckpt"
+    assert with_less == "If that is not enough, with less in the caches too:"
+    assert less == f"  dataloader.batch_size=1 performance=constrained resume={tmp_path}/checkpoints/last.ckpt"
+    assert (tmp_path / "checkpoints" / "last.ckpt").is_file()
+    assert len(json.loads((tmp_path / "summary.json").read_text())["epochs"]) == 1
+
+
+def test_memory_that_runs_out_in_validation_names_its_batch(drawn_set, tmp_path):
+    class Greedy(lightning.Callback):
+        def on_validation_batch_start(self, *args, **kwargs):
+            bytearray(2**60)
+
+    with pytest.raises(OutOfMemory) as caught:
+        train(make_config(drawn_set, trainer={"limit_train_batches": 1}), tmp_path, [Greedy()])
+    assert str(caught.value).startswith("RAM ran out in validation, epoch 1: Python asked for more than there was")
+    assert "  dataloader.eval_batch_size=1\n" in str(caught.value)
+    assert json.loads((tmp_path / "summary.json").read_text())["memory_plan"]["rows"]
+
+
+def test_memory_that_runs_out_in_an_evaluation_names_its_batch(finished_run, tmp_path):
+    # Some 40 TB for an image: torch fails to allocate them, within DALI.
+    config = EvaluateConfig(
+        checkpoint=str(finished_run / "checkpoints" / "last.ckpt"), device="cpu", split="val", image_size=1 << 22
+    )
+    with pytest.raises(OutOfMemory) as caught:
+        evaluate(config, tmp_path)
+    first, *_, why, remedy = str(caught.value).splitlines()
+    assert re.match(r"RAM ran out in validation: torch asked for \d\d,\d{3},\d{3} MB, ", first)
+    assert (why, remedy) == ("To run it with half the batch:", "  batch_size=1")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("cached", [True, False])
+def test_the_gpu_holds_no_more_than_planned(drawn_set, tmp_path, cached):
+    config = make_config(drawn_set, device="gpu", trainer={"precision": "16-mixed", "max_epochs": 3})
+    cache = {"cache_transformed_tensors": cached}
+    values = config.model_dump(mode="json")
+    values["datasets"]["val_dataset"]["config"]["cache_config"] |= cache
+    plan = train(TrainConfig.model_validate(values), tmp_path)["memory_plan"]
+    assert 0 < plan["measured_gpu_peak_bytes"] <= plan["predicted_gpu_peak_bytes"]
+
+
+@pytest.mark.gpu
+def test_the_gpu_is_given_back_after_training(drawn_set, tmp_path):
+    config = make_config(drawn_set, device="gpu", trainer={"max_epochs": 1})
+    train(config, tmp_path / "first")
+    free = torch.cuda.mem_get_info()[0]
+    train(config, tmp_path / "second")
+    assert free - torch.cuda.mem_get_info()[0] < 50_000_000
+    assert torch.cuda.memory_reserved() < 100_000_000
+
+
+@pytest.mark.gpu
+def test_gpu_memory_that_runs_out_names_its_holders(drawn_set, tmp_path):
+    class Limit(lightning.Callback):
+        def on_train_start(self, trainer, pl_module):
+            allowed = torch.cuda.memory_reserved() + 500_000_000
+            torch.cuda.set_per_process_memory_fraction(allowed / torch.cuda.mem_get_info()[1])
+
+        def on_train_batch_start(self, *args, **kwargs):
+            torch.empty(10**9, dtype=torch.uint8, device="cuda")
+
+    try:
+        with pytest.raises(OutOfMemory) as caught:
+            train(make_config(drawn_set, device="gpu"), tmp_path, [Limit()])
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert str(caught.value).startswith("GPU memory ran out in training, epoch 1: torch asked for 1,000 MB")
+    assert "DALI and other programs: " in str(caught.value)
+    assert "  dataloader.batch_size=1\n" in str(caught.value)
+
+
 def test_training_and_validation_seconds_do_not_overlap(drawn_set, tmp_path):
     import time
-
-    import lightning
 
     class Watch(lightning.Callback):
         def on_train_epoch_start(self, trainer, pl_module):
