@@ -2,12 +2,13 @@
 
 import argparse
 import logging
+import os
 import sys
 import time
 from pathlib import Path
 
 from ocr.gpu_check.report import write_report
-from ocr.gpu_check.runner import Runner
+from ocr.gpu_check.runner import Runner, exit_status
 from ocr.gpu_check.settings import CheckSettings
 from ocr.gpu_check.steps import chosen_steps, names
 
@@ -22,6 +23,8 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     output = Path(settings.output)
     output.mkdir(parents=True, exist_ok=True)
+    if settings.cpu:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # whatever a step would take by itself
     command = ["scripts/gpu_check.sh", *sys.argv[1:]]
     log.info("writing to %s", output)
     runner = Runner(
@@ -38,9 +41,7 @@ def main() -> int:
         log.info("skipped: %s", ", ".join(skipped))
     log.info("failed: %s", ", ".join(failed) or "nothing")
     log.info("the result is in %s", output / "gpu_check.md")
-    if any(result.status == "interrupted" for result in results):
-        return 130
-    return 1 if failed else 0
+    return exit_status(results)
 
 
 def _parse_arguments() -> CheckSettings:

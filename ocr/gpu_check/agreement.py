@@ -1,9 +1,9 @@
 """The same checkpoint evaluated on the GPU and on the CPU; without a GPU by both engines of the CPU."""
 
 from ocr.config import EvaluateConfig
+from ocr.gpu_check.figures import Figures, Keep
 from ocr.gpu_check.images import run_folder, trained_checkpoint
 from ocr.gpu_check.settings import CheckSettings
-from ocr.gpu_check.worker import Figures, Keep
 from ocr.inference import evaluate
 
 

@@ -2,9 +2,9 @@
 
 from ocr.benchmark.validation import compare_settings, measure_speed
 from ocr.command_line import prepare
-from ocr.gpu_check.images import given_or_drawn, run_folder, trained_checkpoint
+from ocr.gpu_check.figures import Figures, Keep
+from ocr.gpu_check.images import learnable, run_folder, trained_checkpoint
 from ocr.gpu_check.settings import CheckSettings
-from ocr.gpu_check.worker import Figures, Keep
 
 
 def measure(settings: CheckSettings, keep: Keep) -> None:
@@ -22,6 +22,5 @@ def measure(settings: CheckSettings, keep: Keep) -> None:
     ]
     figures: Figures = {"speed": measure_speed(overrides)}
     keep(figures)
-    root = given_or_drawn(settings)
-    figures["settings"] = compare_settings(trained_checkpoint(settings), root, with_two_processes=False)
+    figures["settings"] = compare_settings(trained_checkpoint(settings), learnable(settings), with_two_processes=False)
     keep(figures)

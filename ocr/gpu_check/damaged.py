@@ -10,9 +10,9 @@ from PIL import Image
 from dali_pipelines.config import PipelineConfig
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.loader import BatchLoader
+from ocr.gpu_check.figures import Figures, Keep
 from ocr.gpu_check.images import dataset_of, device_of, drawn
 from ocr.gpu_check.settings import CheckSettings
-from ocr.gpu_check.worker import Figures, Keep
 
 EPOCHS = 2
 BATCH_SIZE = 4
@@ -55,24 +55,24 @@ def measure(settings: CheckSettings, keep: Keep) -> None:
 
 
 def compared(
-    whole: Mapping[int, torch.Tensor],
+    whole: Mapping[int, torch.Tensor | None],
     found: Mapping[int, torch.Tensor | None],
     broken: Collection[int] | Mapping[int, str],
     std: float,
 ) -> Figures:
     """How many slots failed, and how far the other images are from those of sound files, in levels."""
-    others = [index for index in whole if index not in broken]
+    others = {index: image for index, image in whole.items() if index not in broken}
     lost = [index for index in others if found.get(index) is None]
     differences = [
-        float((image.float() - whole[index].float()).abs().mean()) * std
-        for index in others
-        if (image := found.get(index)) is not None
+        float((other.float() - image.float()).abs().mean()) * std
+        for index, image in others.items()
+        if image is not None and (other := found.get(index)) is not None
     ]
     return {
         "failed": sorted(index for index, image in found.items() if image is None),
         "lost": lost,
         "others": len(others),
-        "most_mean_levels": max(differences, default=0.0),
+        "most_mean_levels": torch.tensor(differences).max().item() if differences else None,  # NaN where one is
     }
 
 

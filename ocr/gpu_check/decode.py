@@ -12,15 +12,17 @@ import numpy as np
 import numpy.typing as npt
 import simplejpeg
 import torch
+from nvidia.dali.pipeline import Pipeline
 from PIL import Image
 
 from dali_pipelines.config import PipelineConfig
 from dali_pipelines.eval import decode_pipeline
 from dali_pipelines.loader import default_num_threads
+from ocr.gpu_check.figures import Figures, Keep
 from ocr.gpu_check.images import device_of, drawn
 from ocr.gpu_check.settings import CheckSettings
-from ocr.gpu_check.worker import Figures, Keep
 
+CPU = torch.device("cpu")
 Pixels = npt.NDArray[np.uint8]
 Content = npt.NDArray[np.uint8]
 
@@ -45,7 +47,7 @@ def measure(settings: CheckSettings, keep: Keep) -> None:
                     | _compared(contents, on_cpu, device, [_by_pillow(content) for content in contents], rounds)
                 )
                 continue
-            expected = _decoded(contents, PipelineConfig(jpeg_fancy_upsampling=True), torch.device("cpu"))
+            expected = _pixels(_pipeline(contents, PipelineConfig(jpeg_fancy_upsampling=True), CPU), CPU)
             for load in (0.0, 0.65, 1.0):
                 config = on_cpu.model_copy(update={"hw_decoder_load": load})
                 rows.append(
@@ -83,27 +85,11 @@ def _compared(
     contents: Sequence[Content], config: PipelineConfig, device: torch.device, expected: Sequence[Pixels], rounds: int
 ) -> Figures:
     """Differences in levels, and images a second of each round."""
+    pipeline = _pipeline(contents, config, device)
     differences = [
         np.abs(found.astype(np.int16) - wanted)
-        for found, wanted in zip(_decoded(contents, config, device), expected, strict=True)
+        for found, wanted in zip(_pixels(pipeline, device), expected, strict=True)
     ]
-    return {
-        "mean_levels": float(np.mean([difference.mean() for difference in differences])),
-        "max_levels": int(max(difference.max() for difference in differences)),
-        "images_per_second": _speed(contents, config, device, rounds),
-    }
-
-
-def _decoded(contents: Sequence[Content], config: PipelineConfig, device: torch.device) -> list[Pixels]:
-    pipeline = _pipeline(contents, config, device)
-    (images,) = pipeline.run()
-    on_host = images.as_cpu() if device.type == "cuda" else images
-    return [np.array(image) for image in on_host]
-
-
-def _speed(contents: Sequence[Content], config: PipelineConfig, device: torch.device, rounds: int) -> list[float]:
-    pipeline = _pipeline(contents, config, device)
-    pipeline.run()
     speeds = []
     batches = 1 if device.type == "cpu" else 8
     for _ in range(rounds):
@@ -111,10 +97,19 @@ def _speed(contents: Sequence[Content], config: PipelineConfig, device: torch.de
         for _ in range(batches):
             pipeline.run()  # without a stream it returns when the pixels are there
         speeds.append(batches * len(contents) / (time.perf_counter() - started))
-    return speeds
+    return {
+        "mean_levels": float(np.mean([difference.mean() for difference in differences])),
+        "max_levels": int(max(difference.max() for difference in differences)),
+        "images_per_second": speeds,
+    }
 
 
-def _pipeline(contents: Sequence[Content], config: PipelineConfig, device: torch.device):  # type: ignore[no-untyped-def]
+def _pixels(pipeline: Pipeline, device: torch.device) -> list[Pixels]:
+    (images,) = pipeline.run()
+    return [np.array(image) for image in (images.as_cpu() if device.type == "cuda" else images)]
+
+
+def _pipeline(contents: Sequence[Content], config: PipelineConfig, device: torch.device) -> Pipeline:
     """Decodes the same batch again and again."""
     return decode_pipeline(
         next_batch=lambda: (list(contents),),

@@ -14,9 +14,9 @@ from nvidia.dali import backend
 from ocr.cache.budget import total_ram
 from ocr.environment import device_name, git_commit, package_versions
 from ocr.errors import InputError
+from ocr.gpu_check.figures import Keep
 from ocr.gpu_check.images import device_of
 from ocr.gpu_check.settings import CheckSettings
-from ocr.gpu_check.worker import Keep
 
 NOT_TOLD = "not told by the driver"
 
@@ -34,7 +34,7 @@ def measure(settings: CheckSettings, keep: Keep) -> None:
         "ram_bytes": total_ram(),
         "versions": package_versions("hydra-core", "pydantic", "pytest"),
         "torch_cuda": torch.version.cuda,
-        "dali_cuda": _dotted(backend.__cuda_version__),
+        "dali_cuda": _dotted(backend.__cuda_version__),  # type: ignore[attr-defined]  # its stub leaves it out
         "nvjpeg": _nvjpeg_version(),
     }
     if device.type == "cuda":

@@ -6,8 +6,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from xml.etree import ElementTree
 
+from ocr.gpu_check.figures import CannotMeasure, Figures, Keep
 from ocr.gpu_check.settings import CheckSettings
-from ocr.gpu_check.worker import CannotMeasure, Figures, Keep
 
 
 def measure(settings: CheckSettings, keep: Keep) -> None:
@@ -18,8 +18,6 @@ def measure(settings: CheckSettings, keep: Keep) -> None:
         raise CannotMeasure("pytest or the folder tests/ is not there")
     report = Path(settings.output) / "steps" / "gpu_tests.xml"
     command = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", f"--junit-xml={report}", "-p", "no:cacheprovider"]
-    if find_spec("pytest_timeout") is None:
-        command += ["-o", "addopts=--import-mode=importlib", "-W", "ignore::pytest.PytestConfigWarning"]
     subprocess.run([*command, str(tests)], cwd=tests.parent, check=False)
     keep(outcomes(report))
 

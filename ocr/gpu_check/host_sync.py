@@ -14,9 +14,9 @@ from typing import Any
 import lightning
 import torch
 
+from ocr.gpu_check.figures import Figures, Keep
 from ocr.gpu_check.images import run_folder, training_config
 from ocr.gpu_check.settings import CheckSettings
-from ocr.gpu_check.worker import Figures, Keep
 from ocr.training.fit import train
 from ocr.training.host_sync import ForbidHostSync
 

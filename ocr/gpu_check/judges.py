@@ -1,6 +1,7 @@
 """From the figures of a step to its lines: here stands all that is asked, once."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from math import isnan, nan
 from statistics import mean
 from typing import Any
 
@@ -79,8 +80,8 @@ def decode(figures: Figures, settings: CheckSettings) -> list[Line]:
             + (f" at hw_decoder_load {row['hw_decoder_load']}" if "hw_decoder_load" in row else "")
             for row in rows
         )
-        mean_levels, max_levels = (max(row[key] for row in rows) for key in ("mean_levels", "max_levels"))
-        found = f"mean {mean_levels:.3f}, most {max_levels} levels; images/s {speeds}"
+        mean_levels, max_levels = (_largest(row[key] for row in rows) for key in ("mean_levels", "max_levels"))
+        found = f"mean {mean_levels:.3f}, most {max_levels:.0f} levels; images/s {speeds}"
         what = f"decode {sampling}, fancy upsampling {'on' if fancy else 'off'}"
         explained = (
             f"{figures['images']} drawn pictures saved so and decoded by DALI on the "
@@ -151,18 +152,18 @@ def streams(figures: Figures, settings: CheckSettings) -> list[Line]:
         what = f"late batches of {case['case']}" + (
             f", hw_decoder_load {case['hw_decoder_load']}" if not settings.cpu else ""
         )
-        different, nan = case["different_steps"], case["nan"]
+        different, num_nan = case["different_steps"], sum(case["nan"])
         means = case["largest_difference_of_means"]
-        found = f"{len(different)} of {case['steps']} steps differ, {sum(nan)} NaN, means by {means:.2g}"
+        found = f"{len(different)} of {case['steps']} steps differ, {num_nan} NaN, means by {means:.2g}"
         explained = (
             f"Batches looked at {figures['hold']} steps late, with freed memory overwritten"
             + ("" if settings.cpu else " and the consumer's stream held up")
             + ", against the same batches looked at at once: checksums of images and maps."
         )
         if case["hw_decoder_load"] in (0.0, 1.0):
-            lines.append(Line(what, found, explained, "no step differs, no NaN", not different and not sum(nan)))
+            lines.append(Line(what, found, explained, "no step differs, no NaN", not different and not num_nan))
         else:
-            passed = means <= MOST_MEAN_DIFFERENCE and not sum(nan)
+            passed = means <= MOST_MEAN_DIFFERENCE and not num_nan
             lines.append(
                 Line(
                     what,
@@ -203,13 +204,14 @@ def damaged(figures: Figures, settings: CheckSettings) -> list[Line]:
             )
         )
         limit = 0.0 if settings.cpu else MOST_DECODE_LEVELS
+        most = nan if epoch["most_mean_levels"] is None else epoch["most_mean_levels"]
         lines.append(
             Line(
                 f"{what}: the others",
-                f"{len(epoch['lost'])} of {epoch['others']} lost; {epoch['most_mean_levels']:.3g} levels away at most",
+                f"{len(epoch['lost'])} of {epoch['others']} lost; {most:.3g} levels away at most",
                 "The sound images of the same batches against a run before the damage: mean difference of an image.",
                 f"none lost, {limit:g} levels at most",
-                not epoch["lost"] and epoch["most_mean_levels"] <= limit,
+                not epoch["lost"] and most <= limit,
             )
         )
     for name in ("larger", "smaller"):
@@ -241,8 +243,9 @@ def caches(figures: Figures, settings: CheckSettings) -> list[Line]:
     ]
     if "settings" not in figures:
         return lines
-    rows = figures["settings"]["rows"]
-    plain = rows["no cache"][0]["hmean"]
+    rows = dict(figures["settings"]["rows"])
+    plain = rows.pop("no cache")[0]["hmean"]
+    lines.append(_finds_text(plain))
     for name, passes in rows.items():
         differences = [abs(scores["hmean"] - plain) for scores in passes]
         lines.append(
@@ -259,8 +262,8 @@ def caches(figures: Figures, settings: CheckSettings) -> list[Line]:
         lines.append(
             equal(
                 f"bytes, cache {name}",
-                num_bytes["taken"],
-                num_bytes["predicted"],
+                _by_tier(num_bytes["taken"]),
+                _by_tier(num_bytes["predicted"]),
                 "Allocated on the GPU and in RAM, against the prediction before the run.",
             )
         )
@@ -277,13 +280,7 @@ def agreement(figures: Figures, settings: CheckSettings) -> list[Line]:
     difference = abs(results[0]["hmean"] - results[1]["hmean"])
     return [
         at_most(what, difference, MOST_DEVICE_DIFFERENCE, explained, found=f"{difference:.4f} apart ({found})"),
-        Line(
-            "the checkpoint finds text",
-            f"{results[0]['hmean']:.4f}",
-            "Two zeros would be equal too.",
-            "above 0",
-            results[0]["hmean"] > 0,
-        ),
+        _finds_text(results[0]["hmean"]),
     ]
 
 
@@ -403,6 +400,19 @@ def receipts(figures: Figures, settings: CheckSettings) -> list[Line]:
         else:
             lines.append(at_least(what, best[key], LEAST_RECEIPTS[threshold], explained, found=f"{best[key]:.4f}"))
     return lines
+
+
+def _finds_text(hmean: float) -> Line:
+    return Line("the checkpoint finds text", f"hmean {hmean:.4f}", "Two zeros would agree too.", "above 0", hmean > 0)
+
+
+def _by_tier(num_bytes: dict[str, int]) -> str:
+    return ", ".join(f"{tier} {count:,}" for tier, count in num_bytes.items())
+
+
+def _largest(values: Iterable[float]) -> float:
+    """NaN where one is NaN."""
+    return max(values, key=lambda value: (isnan(value), value))
 
 
 def _rate(measured: Figures) -> str:

@@ -15,7 +15,7 @@ from ocr.gpu_check import (
     streams,
     target_maps,
 )
-from ocr.gpu_check.worker import Measure
+from ocr.gpu_check.figures import Measure
 
 MEASURES: dict[str, Measure] = {
     "environment": environment.measure,

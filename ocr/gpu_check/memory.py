@@ -7,9 +7,9 @@ from types import TracebackType
 import torch
 
 from ocr.cache.budget import resident_set
+from ocr.gpu_check.figures import Keep
 from ocr.gpu_check.images import device_of, run_folder, training_config
 from ocr.gpu_check.settings import CheckSettings
-from ocr.gpu_check.worker import Keep
 from ocr.training.fit import train
 
 EVERY_SECONDS = 0.02

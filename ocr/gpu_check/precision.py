@@ -1,8 +1,8 @@
 """Full and mixed precision side by side: the same budget, several seeds."""
 
+from ocr.gpu_check.figures import Figures, Keep
 from ocr.gpu_check.images import run_folder, training_config
 from ocr.gpu_check.settings import CheckSettings
-from ocr.gpu_check.worker import Figures, Keep
 from ocr.training.fit import train
 
 

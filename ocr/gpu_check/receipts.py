@@ -2,9 +2,9 @@
 
 from ocr.command_line import compose_config, prepare
 from ocr.config import TrainConfig
+from ocr.gpu_check.figures import CannotMeasure, Keep
 from ocr.gpu_check.images import run_folder
 from ocr.gpu_check.settings import CheckSettings
-from ocr.gpu_check.worker import CannotMeasure, Keep
 from ocr.training.fit import train
 from ocr.training.module import STRICT_IOU
 

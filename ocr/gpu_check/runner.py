@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ocr.benchmark.processes import children
+from ocr.gpu_check.figures import figures_path
 from ocr.gpu_check.lines import Line
 from ocr.gpu_check.settings import CheckSettings
-from ocr.gpu_check.worker import SETTINGS_NAME, figures_path
+from ocr.gpu_check.worker import SETTINGS_NAME
 
 log = logging.getLogger(__name__)
 
@@ -229,6 +230,12 @@ class _Worker:
             "status": "failed",
             "reason": f"its process ended with exit code {self._process.wait()}; see logs/, also {self._log_path.name}",
         }
+
+
+def exit_status(results: Sequence[StepResult]) -> int:
+    """130 after Ctrl-C, 1 where a step failed, else 0: a step that was skipped has not failed."""
+    statuses = {result.status for result in results}
+    return 130 if "interrupted" in statuses else 1 if "failed" in statuses else 0
 
 
 def document(results: Sequence[StepResult]) -> list[dict[str, Any]]:

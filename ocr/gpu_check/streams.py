@@ -20,9 +20,9 @@ from dali_pipelines.config import PipelineConfig
 from ocr.cache.budget import FreeMemory, plan_tiers
 from ocr.cache.images import keep_images
 from ocr.datasets.loader import Batch, BatchLoader, entry_layout
+from ocr.gpu_check.figures import Figures, Keep
 from ocr.gpu_check.images import dataset_of, device_of, drawn
 from ocr.gpu_check.settings import CheckSettings
-from ocr.gpu_check.worker import Figures, Keep
 
 HOLD = 2
 """Batches that the late form has in hand before it looks at the first."""

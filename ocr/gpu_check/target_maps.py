@@ -4,9 +4,9 @@ from dataclasses import asdict
 
 import numpy as np
 
+from ocr.gpu_check.figures import Figures, Keep
 from ocr.gpu_check.images import device_of, given_or_drawn
 from ocr.gpu_check.settings import CheckSettings
-from ocr.gpu_check.worker import Figures, Keep
 from ocr.targets import TargetConfig
 from ocr.targets.agreement import random_polygons
 from ocr.targets.benchmark import drawn_boxes, read_polygons

@@ -1,33 +1,20 @@
 """The process that measures: it takes names of steps on its standard input and answers each with a line.
 
-A step gets the settings and `keep`, which takes its figures as often as it likes: what was kept last counts, also where the step
-fails, hangs or crashes later. Imports take seconds, so one process may run many steps.
+Imports take seconds, so one process may run many steps.
 """
 
 import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from ocr.atomic_write import write_atomically
+from ocr.gpu_check.figures import CannotMeasure, Figures, Measure, figures_path
 from ocr.gpu_check.settings import CheckSettings
 
-Figures = dict[str, Any]
-Keep = Callable[[Figures], None]
-Measure = Callable[[CheckSettings, Keep], None]
-
 SETTINGS_NAME = "settings.json"
-
-
-class CannotMeasure(Exception):
-    """A step that cannot run here; the message says why."""
-
-
-def figures_path(output: Path, step: str) -> Path:
-    return output / "steps" / f"{step}.json"
 
 
 def serve(measures: Mapping[str, Measure], output: Path) -> None:
