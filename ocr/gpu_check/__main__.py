@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -34,6 +35,7 @@ def main() -> int:
         reuses_worker=settings.cpu,  # imports take long there; a GPU's memory is surely given back by a process that ends
         on_result=lambda results: write_report(results, settings, command),
     )
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the worker must not outlive this process
     results = runner.run()
     failed = [result.name for result in results if result.status == "failed"]
     skipped = [result.name for result in results if result.status == "skipped"]

@@ -6,19 +6,19 @@ from ocr.gpu_check.settings import CheckSettings
 
 # On a GPU the limits sum to about the ten minutes.
 _STEPS = (
-    Step("environment", "machine, driver, versions, JPEG engines", 30, judges.environment, is_needed=True),
-    Step("gpu_tests", "all tests marked gpu", 75, judges.gpu_tests, 30),
+    Step("environment", "machine, driver, versions, JPEG engines", 20, judges.environment, is_needed=True),
+    Step("gpu_tests", "all tests marked gpu", 70, judges.gpu_tests, 30),
     Step("decode", "decoded pixels and speed, by chroma sampling", 40, judges.decode, 15),
-    Step("targets", "target maps against the reference", 30, judges.targets, 10),
-    Step("host_sync", "no host wait in a training step", 40, judges.host_sync, 15),
+    Step("targets", "target maps against the reference", 25, judges.targets, 10),
+    Step("host_sync", "no host wait in a training step", 35, judges.host_sync, 15),
     Step("streams", "batches used late, beside freed memory overwritten", 45, judges.streams, 15),
-    Step("damaged", "files that break after the audit", 30, judges.damaged, 10),
-    Step("caches", "cache settings: scores, bytes, a cached epoch", 75, judges.caches, 25),
-    Step("agreement", "one checkpoint evaluated in two ways", 40, judges.agreement, 15),
-    Step("train_step", "training steps beside a replayed batch", 70, judges.train_step, 25),
-    Step("precision", "fp32, fp16 and bf16 side by side", 120, judges.precision, 20),
-    Step("memory", "peak of the memory in a run", 30, judges.memory, 15),
-    Step("loaders", "loaders at all levels", 90, judges.loaders, 25),
+    Step("damaged", "files that break after the audit", 25, judges.damaged, 10),
+    Step("caches", "cache settings: scores, bytes, a cached epoch", 65, judges.caches, 25),
+    Step("agreement", "one checkpoint evaluated in two ways", 30, judges.agreement, 15),
+    Step("train_step", "training steps beside a replayed batch", 65, judges.train_step, 25),
+    Step("precision", "fp32, fp16 and bf16 side by side", 110, judges.precision, 20),
+    Step("memory", "peak of the memory in a run", 25, judges.memory, 15),
+    Step("loaders", "loaders at all levels", 60, judges.loaders, 25),
     Step("receipts", "eight minutes of training on real receipts", 600, judges.receipts, 60, is_extra=True),
 )
 SHORT = ("environment", "decode", "host_sync", "streams", "damaged")

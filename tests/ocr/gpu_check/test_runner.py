@@ -153,10 +153,15 @@ def test_nothing_is_begun_once_a_needed_step_has_failed(tmp_path):
 
 
 def test_ctrl_c_keeps_what_was_seen(tmp_path):
-    timer = threading.Timer(3, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
+    def press() -> None:
+        while not (tmp_path / "child").exists():
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    presser = threading.Thread(target=press, daemon=True)
+    presser.start()
     seen, hung, after = results = run(tmp_path, step("good"), step("hangs", seconds=30), step("good"))
-    timer.join()
+    presser.join()
     assert [result.status for result in results] == ["passed", "interrupted", "skipped"]
     assert seen.figures["value"] == hung.figures["value"] == 2
     assert after.reason == "interrupted before"

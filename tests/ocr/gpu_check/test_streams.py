@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import pytest
 import torch
 
 from ocr.datasets.loader import Batch
@@ -56,3 +57,26 @@ def test_the_checksum_knows_places_and_bits():
     one = torch.tensor([0.0, 1.0])
     assert checksum(one) != checksum(one.flip(0))
     assert checksum(one) != checksum(torch.tensor([-0.0, 1.0]))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("waits", [True, False])
+def test_a_copy_that_does_not_wait_for_its_stream_is_found(waits):
+    """Memory that one stream fills while another still reads what was there before."""
+    device = torch.device("cuda", 0)
+    filling = torch.cuda.Stream(device)
+
+    def racing() -> Iterator[Batch]:
+        shared = torch.empty(4, 3, 512, 512, device=device)
+        maps = TargetMaps(*(torch.ones(4, 8, 8, device=device) for _ in range(4)))
+        for number in range(20):
+            with torch.cuda.stream(filling):
+                if waits:
+                    filling.wait_stream(torch.cuda.default_stream(device))
+                shared.fill_(number)
+            if waits:
+                torch.cuda.current_stream(device).wait_stream(filling)
+            yield Batch(shared.clone(), (), maps, None)
+
+    forms = (seen(racing(), 20, device, is_late=is_late, may_overwrite=True) for is_late in (False, True))
+    assert bool(compared(*forms)["different_steps"]) != waits
