@@ -51,7 +51,7 @@ def learnable(settings: CheckSettings) -> Path:
     if not settings.cpu:
         return drawn(settings)
     root = Path(settings.output) / "data" / "bars"
-    for number, (split, count) in enumerate((("train", 16), ("val", 6))):
+    for number, (split, count) in enumerate((("train", 16), ("val", 8))):
         if not (root / "jsons" / f"{split}.json").is_file():
             _draw_bars(root, split, count, np.random.default_rng(number))
     return root

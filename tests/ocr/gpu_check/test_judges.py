@@ -159,6 +159,7 @@ MISSES: list[tuple[str, dict[str, Any], Callable[[dict[str, Any]], Any], str]] =
     ("agreement", AGREEMENT, lambda f: [each.update(hmean=0.0) for each in f["results"]], "finds text"),
     ("agreement", AGREEMENT, lambda f: f["results"].pop(), "on GPU and CPU"),
     ("precision", PRECISION, lambda f: f["runs"][1].update(hmean=0.92), "trained in 16-mixed"),
+    ("precision", PRECISION, lambda f: [run.update(hmean=0.1) for run in f["runs"]], "trained in 32-true"),
     (
         "train_step",
         TRAIN_STEP,
