@@ -137,7 +137,9 @@ class DaliLoader:
         return self._pipeline
 
     def _next_batch(self) -> ImageBatch:
-        outputs = self._ready_pipeline().run()
+        # Given the consumer's stream, the outputs are ordered into it, and go back to DALI in its order. Without one, copying them
+        # would make DALI's own stream, or this thread, wait for all that the consumer has queued.
+        outputs = self._ready_pipeline().run(self._stream())
         samples = self._source.pop()
         return ImageBatch(self._taken(outputs, samples), samples)
 
@@ -264,8 +266,11 @@ class DaliLoader:
     def _to_torch(self, dense: "types.Tensor") -> torch.Tensor:
         """A copy on the loader's device."""
         output = torch.empty(dense.shape(), dtype=to_torch_type[dense.dtype], device=self.device)
-        stream = torch.cuda.current_stream(self.device) if self.device.type == "cuda" else None
-        return feed_ndarray(dense, output, cuda_stream=stream)
+        return feed_ndarray(dense, output, cuda_stream=self._stream())
+
+    def _stream(self) -> torch.cuda.Stream | None:
+        """The consumer's; None without a GPU."""
+        return torch.cuda.current_stream(self.device) if self.device.type == "cuda" else None
 
     def _arrays(self, samples: Sequence[PlannedSample]) -> _FedArrays:
         if self._kept is None:

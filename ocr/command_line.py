@@ -2,16 +2,17 @@
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from dali_pipelines.config import Section
 from ocr.cache.split import CacheError
-from ocr.config import EvaluateConfig, PredictConfig, PrepareConfig, TrainConfig
+from ocr.config import AnyConfig, EvaluateConfig, PredictConfig, PrepareConfig, TrainConfig, validate_config
 from ocr.errors import InputError, OutOfMemory, StorageError
 from ocr.out_of_memory import ExplainShortages
 
@@ -45,6 +46,16 @@ def prepare(*schemas: tuple[str, type[Section]]) -> None:
         warnings.filterwarnings("ignore", message=message)
     for name in ("lightning.pytorch", "lightning.fabric", "timm", "botocore"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def compose_config(config_class: type[AnyConfig], name: str, overrides: Sequence[str]) -> AnyConfig:
+    """What a script of this checkout would get from these overrides, without its command line. `prepare` comes first.
+
+    Raises:
+        SystemExit: a value is wrong; the message names it.
+    """
+    with initialize_config_dir(str(Path(__file__).resolve().parents[1] / "configs"), version_base="1.3"):
+        return validate_config(config_class, compose(name, overrides=list(overrides)))
 
 
 @contextmanager

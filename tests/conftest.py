@@ -34,7 +34,9 @@ def odd_jpegs() -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: "scripts" not in item.path.parts)  # whole programs take longest: none is to be the last one
+    items.sort(
+        key=lambda item: "scripts" not in item.path.parts
+    )  # whole programs take longest: none is to be the last one
     if torch.cuda.is_available():
         return
     no_gpu = pytest.mark.skip(reason="no CUDA device on this machine")

@@ -44,10 +44,12 @@ BENCH_PACKAGES = ("albumentations", "spdl", "torchvision", "webdataset")
 WITH_PARITY: tuple[Level, ...] = ("input", "input+targets")
 
 
-def compare_loaders(config: CompareConfig, run_dir: Path) -> Results:
+def compare_loaders(
+    config: CompareConfig, run_dir: Path, after_level: Callable[[Results], None] = lambda _: None
+) -> Results:
     """Measures all chosen rows at all levels; writes results.{json,md,png} below `run_dir` and prints the tables.
 
-    What was measured is kept when Ctrl-C, or an error, ends it early.
+    What was measured is kept when Ctrl-C, or an error, ends it early. `after_level` gets the results so far.
 
     Raises:
         InputError: a row that is not there, a data set that cannot be used, a folder that cannot be written.
@@ -71,7 +73,7 @@ def compare_loaders(config: CompareConfig, run_dir: Path) -> Results:
     try:
         with TemporaryDirectory(dir=run_dir, prefix="scratch_") as scratch:  # on the disk of the run, not in memory
             setting = Setting(config, _at_most(train), train if val is None else _at_most(val), Path(scratch))
-            _Comparison(setting, rows, results, run_dir).run()
+            _Comparison(setting, rows, results, run_dir, after_level).run()
     except KeyboardInterrupt:
         results.is_interrupted = True
         log.warning("interrupted; what was measured so far follows")
@@ -169,11 +171,19 @@ def _memory(config: CompareConfig, train: Manifest, val: Manifest | None, device
 class _Comparison:
     """The rows while they run."""
 
-    def __init__(self, setting: Setting, rows: Sequence[Row], results: Results, run_dir: Path) -> None:
+    def __init__(
+        self,
+        setting: Setting,
+        rows: Sequence[Row],
+        results: Results,
+        run_dir: Path,
+        after_level: Callable[[Results], None],
+    ) -> None:
         self._setting, self._config = setting, setting.config
         self._rows = list(rows)
         self._results = results
         self._run_dir = run_dir
+        self._after_level = after_level
         self._processes: dict[str, RowProcess] = {}
         self._num_workers = {row.name: self._default_workers(row) for row in rows}
         self._progress = Progress(
@@ -195,6 +205,7 @@ class _Comparison:
                 for level in self._config.levels:
                     self._run_level(level)
                     _write(write_json, self._results, self._run_dir)
+                    self._after_level(self._results)
         finally:
             for process in self._processes.values():
                 process.end()

@@ -7,7 +7,6 @@ from pathlib import Path
 import lightning
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from ocr.checkpoint import CONFIG_KEY, load_checkpoint
 from ocr.config import EvaluateConfig, TrainConfig
@@ -19,6 +18,7 @@ from ocr.inference import evaluate
 from ocr.losses.db_loss import DBLoss
 from ocr.models.dbnet import build_dbnet
 from ocr.training.fit import train
+from ocr.training.host_sync import ForbidHostSync
 from ocr.training.module import DBNetModule
 from ocr.training.optimizer import build_optimizer
 
@@ -312,18 +312,6 @@ def test_a_run_stopped_by_the_clock_still_ends_with_a_score(drawn_set, tmp_path)
 def test_a_missing_checkpoint_to_resume_from_is_named_before_anything_else(drawn_set, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"resume=nowhere\.ckpt"):
         train(make_config(drawn_set, resume="nowhere.ckpt"), tmp_path)
-
-
-class ForbidHostSync(TorchDispatchMode):
-    """Raises at each operation that would wait for the device."""
-
-    FORBIDDEN = ("_local_scalar_dense", "is_nonzero", "nonzero", "masked_select", "equal", "item", "unique", "_to_copy")
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = func.overloadpacket.__name__
-        if name in self.FORBIDDEN and not (name == "_to_copy" and "device" not in (kwargs or {})):
-            raise AssertionError(f"host sync: {name}")
-        return func(*args, **(kwargs or {}))
 
 
 def make_batches(root: Path, config: TrainConfig) -> BatchLoader:

@@ -1,0 +1,42 @@
+"""The tests marked gpu, by name."""
+
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from xml.etree import ElementTree
+
+from ocr.gpu_check.figures import CannotMeasure, Figures, Keep
+from ocr.gpu_check.settings import CheckSettings
+
+
+def measure(settings: CheckSettings, keep: Keep) -> None:
+    tests = Path(__file__).resolve().parents[2] / "tests"
+    if settings.cpu:
+        raise CannotMeasure("tests marked gpu need a GPU")
+    if find_spec("pytest") is None or not tests.is_dir():
+        raise CannotMeasure("pytest or the folder tests/ is not there")
+    report = Path(settings.output) / "steps" / "gpu_tests.xml"
+    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", f"--junit-xml={report}", "-p", "no:cacheprovider"]
+    subprocess.run([*command, str(tests)], cwd=tests.parent, check=False)
+    keep(outcomes(report))
+
+
+def outcomes(report: Path) -> Figures:
+    """Names of the tests by what became of them, from JUnit XML.
+
+    Raises:
+        FileNotFoundError: pytest did not come to its end.
+    """
+    found: Figures = {"passed": [], "failed": {}, "skipped": {}}
+    for case in ElementTree.parse(report).getroot().iter("testcase"):
+        name = f"{case.get('classname')}::{case.get('name')}"
+        broken = case.find("failure") if case.find("failure") is not None else case.find("error")
+        skipped = case.find("skipped")
+        if broken is not None:
+            found["failed"][name] = broken.get("message", "")[:300]
+        elif skipped is not None:
+            found["skipped"][name] = skipped.get("message", "")[:300]
+        else:
+            found["passed"].append(name)
+    return found
