@@ -65,14 +65,27 @@ class EvaluationForward:
 
     def __call__(self, images: Tensor) -> DBMaps:
         """The maps of (B, 3, H, W) images; with CUDA graphs they are overwritten by the next call."""
-        num_missing = self._batch_size - len(images)
-        if not self._fills_up or num_missing <= 0:
+        if not self._fills_up or len(images) >= self._batch_size:
             return self._forward(images)
-        filling = images[-1:].expand(num_missing, -1, -1, -1)
-        maps = self._forward(torch.cat([images, filling]))
+        maps = self._forward(_filled_up(images, self._batch_size))
         return DBMaps(*(tensor[: len(images)] for tensor in maps))
 
     def release(self) -> None:
         """Frees what a CUDA graph holds; the next batch captures it again."""
         if self._graphed is not None:
             self._graphed.release()
+
+
+def _filled_up(images: Tensor, batch_size: int) -> Tensor:
+    """(batch_size, 3, H, W) in the memory format of the images; the last one is repeated. By copies, since torch.cat refuses
+    float16 under an autocast to bfloat16 on a CPU."""
+    in_pixels = images.is_contiguous(memory_format=torch.channels_last)
+    filled = torch.empty(
+        (batch_size, *images.shape[1:]),
+        dtype=images.dtype,
+        device=images.device,
+        memory_format=torch.channels_last if in_pixels else torch.contiguous_format,
+    )
+    filled[: len(images)] = images
+    filled[len(images) :] = images[-1]
+    return filled
