@@ -1,7 +1,6 @@
 """A sweep from its configuration to its files: one setting at a time, each value in a process of its own, in alternating order."""
 
 import logging
-import os
 import signal
 import sys
 from collections.abc import Mapping
@@ -65,8 +64,6 @@ def sweep_defaults(config: SweepConfig, run_dir: Path) -> Sweep:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with TemporaryDirectory(dir=run_dir, prefix="scratch_") as scratch:
-            # Compiled code of earlier runs would hide what compiling takes. The processes inherit this one's environment.
-            os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(Path(scratch).resolve() / "compiled")
             setting = Setting(config, at_most(train), at_most(val), Path(scratch))
             _Run(config, setting, device, sweep, run_dir).run([f for f in factors if f.reason is None])
     except KeyboardInterrupt:
@@ -85,10 +82,13 @@ class _Variant:
     def __init__(self, name: str, values: Mapping[str, Value], run: "_Run", level: Level) -> None:
         self._name, self._values, self._run, self._level = name, values, run, level
         self._process: RowProcess | None = None
+        self._opened: dict[str, Any] | None = None
 
     def open(self, measured: Measured) -> None:
-        """Starts the process, makes the loader, warms up."""
-        answer = self._ask(measured, "open", level=self._level, num_workers=self._num_threads())
+        """Starts the process, makes the loader, warms up, unless that is done; tells what it took."""
+        if self._opened is None:
+            self._opened = self._ask(measured, "open", level=self._level, num_workers=self._num_threads())
+        answer = self._opened
         if answer is None:
             return
         measured.num_workers = self._num_threads()
@@ -114,7 +114,7 @@ class _Variant:
         if self._process is not None:
             self._process.end()
             self._run.processes.remove(self._process)
-            self._process = None
+        self._process = self._opened = None
 
     def _num_threads(self) -> int:
         return (
@@ -135,6 +135,7 @@ class _Variant:
         except RowFailed as failure:
             measured.reason = f"failed: {failure}"
         log.warning("%s: %s", self._name, measured.reason)
+        self.end()
         return None
 
 
@@ -147,6 +148,8 @@ class _Run:
         self.config = config
         self.processes: list[RowProcess] = []
         self._setting, self._device, self._sweep, self._run_dir = setting, device, sweep, run_dir
+        self._present: dict[Level, _Variant] = {}
+        """The present configuration, open at one level as long as that is varied."""
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -196,12 +199,25 @@ class _Run:
         swept = Swept(factor, others=[(value, Measured()) for value in factor.values])
         self._sweep.swept.append(swept)
         name = factor.title.replace(" at ", "_")
-        variants = [(_Variant(f"{name}_present", {}, self, factor.level), swept.present)]
-        variants += [
+        others = [
             (_Variant(f"{name}_{value}", {factor.key: value}, self, factor.level), measured)
             for value, measured in swept.others
         ]
-        self._rounds(variants, afresh=factor.judged_by == "first_epoch_seconds")
+        afresh = factor.judged_by == "first_epoch_seconds"
+        self._rounds([(self._present_at(factor.level), swept.present), *others], afresh)
+        for variant, _ in others:
+            variant.end()
+
+    def _present_at(self, level: Level) -> _Variant:
+        if level not in self._present:
+            self._end_present()
+            self._present[level] = _Variant(f"present_{level}", {}, self, level)
+        return self._present[level]
+
+    def _end_present(self) -> None:
+        for variant in self._present.values():
+            variant.end()
+        self._present.clear()
 
     def _combine(self) -> None:
         values = self._sweep.recommended()
@@ -209,25 +225,22 @@ class _Run:
             log.info("%s: all better values together", level)
             together = Combined(level, values=values)
             self._sweep.combined.append(together)
-            self._rounds(
-                [
-                    (_Variant(f"present_{level}", {}, self, level), together.present),
-                    (_Variant(f"together_{level}", values, self, level), together.combined),
-                ]
-            )
+            combined = _Variant(f"together_{level}", values, self, level)
+            self._rounds([(self._present_at(level), together.present), (combined, together.combined)])
+            combined.end()
             write_or_explain(write_sweep, self._sweep, self._run_dir)
 
     def _rounds(self, variants: list[tuple[_Variant, Measured]], afresh: bool = False) -> None:
         """Rounds in alternating order. `afresh`: each in a new process, since the memory that one has allocated stays its own."""
-        try:
-            for round_ in range(self.config.rounds):
-                for variant, measured in variants if round_ % 2 == 0 else variants[::-1]:
-                    if round_ == 0 or afresh:
-                        variant.open(measured)
-                for variant, measured in variants if round_ % 2 == 0 else variants[::-1]:
-                    variant.measure(measured)
-                    if afresh:
-                        variant.end()
-        finally:
-            for variant, _ in variants:
-                variant.end()
+        for round_ in range(self.config.rounds):
+            in_turn = variants if round_ % 2 == 0 else variants[::-1]
+            if round_ == 0 and not afresh:
+                for variant, measured in in_turn:
+                    variant.open(measured)
+            for variant, measured in in_turn:
+                if afresh:
+                    variant.end()
+                    variant.open(measured)
+                variant.measure(measured)
+                if afresh:
+                    variant.end()

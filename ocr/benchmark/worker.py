@@ -44,6 +44,8 @@ def serve(commands: Connection, row: str, setting: Setting, log_path: Path) -> N
     with log_path.open("a") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
+    # Code that torch.compile has kept from earlier runs would hide what compiling takes.
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(setting.scratch.resolve() / "compiled")
     bench = RowBench(next(each for each in ROWS if each.name == row), setting)
     with suppress(EOFError, OSError):
         while True:
