@@ -55,10 +55,10 @@ def conclusions(sweep: Sweep) -> list[str]:
     if confirmed:
         arguments = [*of_the_run(sweep.environment["command"], OWN_KEYS), *as_overrides_text(confirmed)]
         lines.append(f"Paste: uv run scripts/train.py {shlex.join(arguments)}")
-    elif sweep.recommended() and sweep.settings["combine"]:
+    elif sweep.recommended() and sweep.is_measured_together():
         lines.append("Together they are not better than the present configuration: leave it as it is.")
     elif sweep.recommended():
-        lines.append("Not measured together (combine=false): the better values above are to be confirmed.")
+        lines.append("The better values were not measured together, or not to the end: they are yet to be confirmed.")
     elif any(swept.present.rounds for swept in sweep.swept):
         lines.append("No other value is better: leave the configuration as it is.")
     else:

@@ -89,16 +89,21 @@ class Sweep:
     def confirmed(self) -> dict[str, Value]:
         """Recommended, and not refuted by measuring all of them together. Where they were not, or not to the end: nothing."""
         values = self.recommended()
-        together = [each for each in self.combined if each.values == values]
-        if {each.level for each in together} != set(self.levels_of(values)):
-            return {}
-        if any(each.judgement in ("worse", "not judged") for each in together):
+        together = self._together(values)
+        if not self.is_measured_together() or any(each.judgement == "worse" for each in together):
             return {}
         # A setting that is judged by its first epoch does not show in later ones.
         lasting = [each for each in together if self._should_show(each)]
         if lasting and not any(each.judgement == "better" for each in lasting):
             return {}
         return values
+
+    def is_measured_together(self) -> bool:
+        """Whether all recommended values were, to the end, wherever one of them is better."""
+        values = self.recommended()
+        together = self._together(values)
+        levels = {each.level for each in together if each.judgement != "not judged"}
+        return levels == set(self.levels_of(values))
 
     def document(self) -> dict[str, Any]:
         """For sweep.json."""
@@ -112,6 +117,9 @@ class Sweep:
         for combined, told in zip(self.combined, found["combined"], strict=True):
             told["judgement"] = combined.judgement
         return found | {"recommended": self.recommended(), "confirmed": self.confirmed()}
+
+    def _together(self, values: dict[str, Value]) -> list[Combined]:
+        return [each for each in self.combined if each.values == values]
 
     def _is_worse_elsewhere(self, key: str, value: Value) -> bool:
         return any(

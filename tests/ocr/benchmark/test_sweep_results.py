@@ -90,7 +90,8 @@ def test_the_best_of_the_better_values_is_recommended_and_pasted_once_it_is_conf
     values = {"pipeline.num_threads": 4}
     sweep = sweep_of(swept)
     assert sweep.recommended() == values
-    assert sweep.confirmed() == {}  # not measured together
+    assert sweep.confirmed() == {}
+    assert conclusions(sweep)[-1].startswith("The better values were not measured together")
     sweep.combined = [together("input", values, rates(100, 101, 99), rates(130, 131, 129))]
     assert sweep.confirmed() == values
     assert conclusions(sweep)[-1] == "Paste: uv run scripts/train.py data=upstage pipeline.num_threads=4"
@@ -99,10 +100,14 @@ def test_the_best_of_the_better_values_is_recommended_and_pasted_once_it_is_conf
 def test_what_was_refuted_together_is_not_pasted():
     swept = Swept(THREADS, rates(100, 101, 99), [(4, rates(140, 141, 139))])
     values = {"pipeline.num_threads": 4}
-    for combined in (rates(101, 95, 108), rates(80, 81, 79), rates(130, 131), Measured(reason="failed: gone")):
+    for combined in (rates(101, 95, 108), rates(80, 81, 79)):
         sweep = sweep_of(swept, combined=[together("input", values, rates(100, 101, 99), combined)])
         assert sweep.confirmed() == {}
         assert conclusions(sweep)[-1].endswith("leave it as it is.")
+    for combined in (rates(130, 131), Measured(reason="failed: gone")):
+        sweep = sweep_of(swept, combined=[together("input", values, rates(100, 101, 99), combined)])
+        assert sweep.confirmed() == {}
+        assert conclusions(sweep)[-1].endswith("they are yet to be confirmed.")
 
 
 def test_a_difference_within_the_noise_is_not_recommended_and_a_loss_is_told():
