@@ -82,7 +82,6 @@ def factors_of(config: TrainConfig, device_type: str, precision: str, num_cores:
         Factor("trainer.channels_last", "train-step", trainer.channels_last, (True, False)),
         Factor("trainer.precision", "train-step", precision, precisions, caution=numbers_change, reason=only_float32),
         Factor("trainer.compile", "train-step", trainer.compile, (False, True)),
-        Factor("trainer.channels_last", "val-epoch", trainer.channels_last, (True, False)),
         Factor("trainer.precision", "val-epoch", precision, precisions, caution=numbers_change, reason=only_float32),
         Factor("trainer.compile", "val-epoch", trainer.compile, (False, True)),
         Factor("trainer.cuda_graphs", "val-epoch", trainer.cuda_graphs, (False, True), reason=no_gpu),

@@ -77,6 +77,15 @@ def test_the_cache_keeps_planes_whatever_it_is_given(drawn, dtype, tmp_path):
         assert torch.equal(one, third)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "uint8"])
+def test_batches_that_have_no_place_in_the_cache_are_in_planes_too(drawn, dtype):
+    expected = images_of(make_loader(with_layout(drawn, "CHW", dtype=dtype, ram_budget=0)))
+    found = images_of(make_loader(with_layout(drawn, "HWC", dtype=dtype, ram_budget=0)))
+    for one, other in zip(expected, found, strict=True):
+        assert other.is_contiguous()
+        assert torch.equal(one, other)
+
+
 def test_a_file_that_fails_leaves_the_layout_as_it_is(drawn, tmp_path):
     """Its batch is put together anew, sample by sample."""
     broken = tmp_path / "broken.jpg"
