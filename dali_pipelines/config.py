@@ -59,13 +59,21 @@ class PipelineConfig(Section):
     """Interpolate chroma as libjpeg does. False is DALI's faster GPU default, whose pixels differ from the CPU's."""
     output_dtype: Literal["auto", "float16", "float32"] = "auto"
     """Of the network's input; auto: float16 on a GPU, float32 on a CPU."""
+    output_layout: Literal["CHW", "HWC"] = "CHW"
+    """How an image's numbers lie in memory; its shape is (3, H, W) in both. HWC is how DALI and the CPU make it, and what a network
+    with trainer.channels_last takes without a copy. Entries of the tensor cache are kept in CHW. loader=torch on a GPU gives
+    HWC whatever this says: its workers send the images so."""
     num_threads: int = Field(default=0, ge=0)
     """CPU threads of DALI; 0: one less than the cores of this process, four at most. Without a GPU they read and decode; one
     thread more, whatever this says, resizes, warps and colours."""
     prefetch_queue_depth: int = Field(default=2, ge=1)
     """Batches DALI prepares ahead."""
     hw_decoder_load: float = Field(default=0.65, ge=0, le=1)
-    """Share of a batch that the GPU's JPEG engines decode (DALI's default)."""
+    """Share of a batch that the GPU's JPEG engines decode (DALI's default). More leaves less to the processor, and batches may
+    wait longer for the engines: look at the 99th percentile too."""
+    preallocate_decoder: bool = False
+    """The GPU's JPEG engines get buffers for the data set's largest image before the first batch, so that meeting it later moves
+    none. They take 3 bytes a pixel of that size for each image of the engines' share of a batch. Without a GPU: no effect."""
     max_megapixels: float = Field(default=100.0, gt=0)
     """Images with more pixels are refused before they are decoded."""
 

@@ -10,12 +10,16 @@ from dali_pipelines.config import PipelineConfig
 
 @pipeline_def(enable_conditionals=True)
 def eval_pipeline(
-    feed: steps.Feed, config: PipelineConfig, on_gpu: bool, dtype: types.DALIDataType
+    feed: steps.Feed,
+    config: PipelineConfig,
+    on_gpu: bool,
+    dtype: types.DALIDataType,
+    largest_stored: tuple[int, int] | None = None,
 ) -> DataNode | tuple[DataNode, DataNode]:
-    """Images, (3, image_size, image_size): normalised, or levels if `dtype` is uint8; and the decoded images they were made
-    from, if `feed` says so."""
+    """Images, (3, image_size, image_size) or with the channels last: normalised, or levels if `dtype` is uint8; and the decoded
+    images they were made from, if `feed` says so."""
     source, kept = steps.receive(feed, steps.EvalSource)
-    images = steps.load(source.path, kept, config, on_gpu)
+    images = steps.load(source.path, kept, config, on_gpu, largest_stored)
     resized = steps.resize(images, source.region_start, source.region_end, source.resized_size)
     finished = steps.finish(resized, config, config.image_size, dtype)
     return (finished, images) if feed.hands_out_images else finished

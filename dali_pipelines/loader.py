@@ -26,6 +26,7 @@ from dali_pipelines.train import train_pipeline
 
 log = logging.getLogger(__name__)
 
+_MEMORY_FORMAT = {"CHW": torch.contiguous_format, "HWC": torch.channels_last}
 _DALI_TYPE = {torch.float16: types.FLOAT16, torch.float32: types.FLOAT, torch.uint8: types.UINT8}
 _NO_CONTENT = np.zeros(1, np.uint8)
 _TRUE, _FALSE = np.array(True), np.array(False)
@@ -42,7 +43,8 @@ class ImageBatch:
     """Images and the plan they were made by."""
 
     images: torch.Tensor
-    """(B, 3, H, W) float16 or float32, normalised, on the loader's device; uint8 RGB levels of a loader with levels=True."""
+    """(B, 3, H, W) float16 or float32, normalised, on the loader's device; uint8 RGB levels of a loader with levels=True. With
+    output_layout=HWC in channels_last memory format."""
     samples: tuple[PlannedSample, ...]
     """One for each image; a sample that failed keeps its slot, black, marked as padding."""
 
@@ -68,6 +70,7 @@ class DaliLoader:
             otherwise SampleError. On a GPU sizes are not looked at: see `steps.resize`.
         kept: images in memory, used instead of the files; decoded ones that it wants are given to it.
         levels: images are uint8 levels, not normalised; evaluation only.
+        largest_stored: (H, W) that no file exceeds as it is stored; for preallocate_decoder.
     """
 
     def __init__(
@@ -81,6 +84,7 @@ class DaliLoader:
         skip_failures: bool = True,
         kept: KeptImages | None = None,
         levels: bool = False,
+        largest_stored: tuple[int, int] | None = None,
     ) -> None:
         if levels and training:
             raise ValueError("levels=True gives evaluation inputs; this loader was asked for training=True")
@@ -93,7 +97,10 @@ class DaliLoader:
         """Reason for each file that failed while running."""
         normalised_dtype = torch.float16 if config.wants_float16(device.type) else torch.float32
         self.dtype = torch.uint8 if levels else normalised_dtype
-        self._finisher = ImageFinisher(config.input_size(training), config.mean, config.std, self.dtype)
+        self._finisher = ImageFinisher(
+            config.input_size(training), config.mean, config.std, self.dtype, layout=config.output_layout
+        )
+        self._largest_stored = largest_stored
         self._paths = paths
         self._kept = kept
         self._no_pixels = torch.zeros((1, 1, 3), dtype=torch.uint8, device=kept.device if kept is not None else "cpu")
@@ -147,7 +154,8 @@ class DaliLoader:
         given = {"feed": self._feed(source), "config": self.config, "batch_size": batch_size, **self._resources()}
         if self.device.type == "cuda":
             graph = train_pipeline if self.training else eval_pipeline
-            pipeline = graph(on_gpu=True, dtype=_DALI_TYPE[self.dtype], **given)
+            dtype = _DALI_TYPE[self.dtype]
+            pipeline = graph(on_gpu=True, dtype=dtype, largest_stored=self._largest_stored, **given)
         else:
             pipeline = cpu_pipeline(training=self.training, **given)
         pipeline.build()
@@ -195,7 +203,8 @@ class DaliLoader:
                     image = self._to_torch(images[slot]) if on_gpu else torch.from_dlpack(images[slot])
                     self._kept.keep(sample.index, image)
         if self.device.type == "cuda":
-            return self._to_torch(finished.as_tensor())
+            images = self._to_torch(finished.as_tensor())
+            return images.permute(0, 3, 1, 2) if self.config.output_layout == "HWC" else images
         # The one pass that takes a batch out of DALI's memory also finishes it.
         return self._finisher.finish([np.asarray(image) for image in finished])
 
@@ -209,7 +218,8 @@ class DaliLoader:
         size = self.config.input_size(self.training)
         black = (0, 0, 0) if self.dtype == torch.uint8 else self.config.black
         images = torch.tensor(black, dtype=self.dtype, device=self.device)[:, None, None]
-        images = images.expand(len(samples), 3, size, size).clone()
+        images = images.expand(len(samples), 3, size, size)
+        images = images.clone(memory_format=_MEMORY_FORMAT[self.config.output_layout])
         reasons: dict[int, str] = {}
         for slot, sample in enumerate(samples):
             try:

@@ -8,7 +8,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Literal
 
 import numba
 import numpy as np
@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 
 Channels = tuple[float, float, float]
+Layout = Literal["CHW", "HWC"]
 _NUMPY = {torch.uint8: np.uint8, torch.float16: np.float16, torch.float32: np.float32}
 _BITS = {torch.uint8: np.uint8, torch.float16: np.uint16, torch.float32: np.uint32}
 """Unsigned integer of the same width: numba has no float16, and copying a number needs only its bits."""
@@ -93,22 +94,25 @@ class BatchMemory:
 
 
 class ImageFinisher:
-    """Makes batches of rendered images, on the CPU: normalised, in planes, padded with black, right and below.
+    """Makes batches of rendered images, on the CPU: normalised, padded with black, right and below.
 
     Args:
         size: side of the square batch.
         mean, std: RGB levels.
         dtype: float16 or float32; uint8 leaves the levels as they are.
+        layout: how an image lies in memory: in planes, or pixel by pixel as it is given.
     """
 
-    def __init__(self, size: int, mean: Channels, std: Channels, dtype: torch.dtype) -> None:
+    def __init__(self, size: int, mean: Channels, std: Channels, dtype: torch.dtype, layout: Layout = "CHW") -> None:
         self.size = size
         self.dtype = dtype
+        self.layout = layout
         self.memory = BatchMemory()
         self._table = _table(mean, std, dtype)
 
     def finish(self, images: Sequence[npt.NDArray[np.uint8]]) -> torch.Tensor:
-        """(B, 3, size, size) from B images (H, W, 3), RGB levels, neither side longer than `size`.
+        """(B, 3, size, size) from B images (H, W, 3), RGB levels, neither side longer than `size`; of layout HWC the view of a
+        (B, size, size, 3) batch, in torch's channels_last memory format.
 
         Raises:
             ValueError: an image of another shape or type, or a larger one.
@@ -119,10 +123,13 @@ class ImageFinisher:
                     f"an image is {image.dtype} of shape {image.shape}; expected uint8 (H, W, 3), "
                     f"H and W {self.size} at most"
                 )
-        batch = self.memory.empty((len(images), 3, self.size, self.size), self.dtype)
+        in_planes = self.layout == "CHW"
+        sides = (3, self.size, self.size) if in_planes else (self.size, self.size, 3)
+        batch = self.memory.empty((len(images), *sides), self.dtype)
         bits = batch.numpy().view(self._table.dtype)
-        _for_each(len(images), lambda slot: _finish(np.ascontiguousarray(images[slot]), self._table, bits[slot]))
-        return batch
+        finish = _finish_planes if in_planes else _finish_pixels
+        _for_each(len(images), lambda slot: finish(np.ascontiguousarray(images[slot]), self._table, bits[slot]))
+        return batch if in_planes else batch.permute(0, 3, 1, 2)
 
 
 def _check(levels_BCHW: torch.Tensor, out: torch.Tensor) -> None:
@@ -192,7 +199,7 @@ def _look_up(levels: npt.NDArray[np.uint8], table: npt.NDArray[Any], bits: npt.N
 
 
 @_compiled
-def _finish(levels_HWC: npt.NDArray[np.uint8], table: npt.NDArray[Any], bits_CHW: npt.NDArray[Any]) -> None:
+def _finish_planes(levels_HWC: npt.NDArray[np.uint8], table: npt.NDArray[Any], bits_CHW: npt.NDArray[Any]) -> None:
     """The bits of one image: table[channel, level], and beyond the image, right and below, table[channel, 0]."""
     height, width = levels_HWC.shape[:2]
     for y in range(height):
@@ -203,3 +210,17 @@ def _finish(levels_HWC: npt.NDArray[np.uint8], table: npt.NDArray[Any], bits_CHW
             bits_CHW[c, y, width:] = table[c, 0]
     for c in range(3):
         bits_CHW[c, height:] = table[c, 0]
+
+
+@_compiled
+def _finish_pixels(levels_HWC: npt.NDArray[np.uint8], table: npt.NDArray[Any], bits_HWC: npt.NDArray[Any]) -> None:
+    """The same, pixel by pixel."""
+    height, width = levels_HWC.shape[:2]
+    for y in range(bits_HWC.shape[0]):
+        seen = width if y < height else 0
+        for x in range(seen):
+            for c in range(3):
+                bits_HWC[y, x, c] = table[c, levels_HWC[y, x, c]]
+        for x in range(seen, bits_HWC.shape[1]):
+            for c in range(3):
+                bits_HWC[y, x, c] = table[c, 0]

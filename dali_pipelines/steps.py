@@ -92,14 +92,20 @@ def receive(feed: Feed, source_type: type[SourceType]) -> tuple[SourceType, Kept
     return source, KeptSource(*kept, *pixels)
 
 
-def load(path: DataNode, kept: KeptSource | None, config: PipelineConfig, on_gpu: bool) -> DataNode:
+def load(
+    path: DataNode,
+    kept: KeptSource | None,
+    config: PipelineConfig,
+    on_gpu: bool,
+    largest_stored: tuple[int, int] | None = None,
+) -> DataNode:
     """Upright RGB images, uint8 HWC, each from where it is: its file, the file's content in memory, or pixels.
 
     The first condition and `on_gpu` are decided once, when the graph is built; those on nodes of `kept` sample by sample,
     which needs a graph with `enable_conditionals`.
     """
     if kept is None:
-        return decode(read(path), config, on_gpu)
+        return decode(read(path), config, on_gpu, largest_stored)
     if kept.is_decoded:
         images = kept.pixels.gpu() if on_gpu else kept.pixels
     else:
@@ -107,7 +113,7 @@ def load(path: DataNode, kept: KeptSource | None, config: PipelineConfig, on_gpu
             encoded = kept.encoded
         else:
             encoded = read(path)
-        images = decode(encoded, config, on_gpu)
+        images = decode(encoded, config, on_gpu, largest_stored)
     return images
 
 
@@ -116,12 +122,18 @@ def read(path: DataNode) -> DataNode:
     return fn.io.file.read(path)
 
 
-def decode(encoded: DataNode, config: PipelineConfig, on_gpu: bool) -> DataNode:
-    """RGB uint8 HWC, turned upright by EXIF. RGB is asked for outright: DALI 2.4 crashes on grey JPEGs with ANY_DATA."""
+def decode(
+    encoded: DataNode, config: PipelineConfig, on_gpu: bool, largest_stored: tuple[int, int] | None = None
+) -> DataNode:
+    """RGB uint8 HWC, turned upright by EXIF. RGB is asked for outright: DALI 2.4 crashes on grey JPEGs with ANY_DATA.
+
+    largest_stored: (H, W) that no file exceeds, before it is turned upright, as the JPEG engines see it; None: not known.
+    """
     if not on_gpu:  # runs once, when the graph is built
         return fn.decoders.image(
             encoded, output_type=types.RGB, adjust_orientation=True, jpeg_fancy_upsampling=config.jpeg_fancy_upsampling
         )
+    height, width = (largest_stored if config.preallocate_decoder else None) or (0, 0)  # 0: DALI's default, no hint
     return fn.decoders.image(
         encoded,
         device="mixed",
@@ -129,6 +141,8 @@ def decode(encoded: DataNode, config: PipelineConfig, on_gpu: bool) -> DataNode:
         adjust_orientation=True,
         jpeg_fancy_upsampling=config.jpeg_fancy_upsampling,
         hw_decoder_load=config.hw_decoder_load,
+        preallocate_height_hint=height,
+        preallocate_width_hint=width,
     )
 
 
@@ -166,7 +180,8 @@ def recolour(images: DataNode, colour_matrix: DataNode, colour_offset: DataNode)
 
 
 def finish(images: DataNode, config: PipelineConfig, size: int, dtype: types.DALIDataType) -> DataNode:
-    """CHW, padded with black to a square of `size` pixels, right and below: (x - mean) / std, or, as uint8, the levels x."""
+    """Padded with black to a square of `size` pixels, right and below: (x - mean) / std, or, as uint8, the levels x. CHW or HWC,
+    as the configuration says."""
     as_levels = dtype == types.UINT8  # once, when the graph is built
     return fn.crop_mirror_normalize(
         images,
@@ -178,5 +193,5 @@ def finish(images: DataNode, config: PipelineConfig, size: int, dtype: types.DAL
         mean=0 if as_levels else config.mean,
         std=1 if as_levels else config.std,
         dtype=dtype,
-        output_layout="CHW",
+        output_layout=config.output_layout,
     )

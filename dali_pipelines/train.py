@@ -10,11 +10,16 @@ from dali_pipelines.config import PipelineConfig
 
 @pipeline_def(enable_conditionals=True)
 def train_pipeline(
-    feed: steps.Feed, config: PipelineConfig, on_gpu: bool, dtype: types.DALIDataType
+    feed: steps.Feed,
+    config: PipelineConfig,
+    on_gpu: bool,
+    dtype: types.DALIDataType,
+    largest_stored: tuple[int, int] | None = None,
 ) -> DataNode | tuple[DataNode, DataNode]:
-    """Normalised crops, (3, crop_size, crop_size); and the decoded images they were made from, if `feed` says so."""
+    """Normalised crops, (3, crop_size, crop_size) or with the channels last; and the decoded images they were made from, if `feed`
+    says so."""
     source, kept = steps.receive(feed, steps.TrainSource)
-    images = steps.load(source.path, kept, config, on_gpu)
+    images = steps.load(source.path, kept, config, on_gpu, largest_stored)
     resized = steps.resize(images, source.region_start, source.region_end, source.resized_size)
     warped = steps.warp(resized, source.input_from_resized, config.crop_size)
     recoloured = steps.recolour(warped, source.colour_matrix, source.colour_offset)

@@ -1,12 +1,10 @@
 """A comparison from its configuration to its files: rows in processes of their own, rounds in alternating order."""
 
 import logging
-import os
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,21 +16,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from ocr.benchmark.config import WITH_NETWORK, CompareConfig, Level
 from ocr.benchmark.doctor import SAME_SPEED, verdict
 from ocr.benchmark.gpu_monitor import GpuMonitor
+from ocr.benchmark.preparation import at_most, environment, load_split, num_cores, write_or_explain
 from ocr.benchmark.report import print_tables, write_json, write_report
 from ocr.benchmark.results import Measured, Results
 from ocr.benchmark.row_process import RowFailed, RowProcess
 from ocr.benchmark.rows import Row, chosen_rows
-from ocr.benchmark.setting import Setting, evenly
+from ocr.benchmark.setting import Setting
 from ocr.benchmark.source import CannotRun
-from ocr.cache.budget import FreeMemory, decoded_bytes, file_bytes, total_ram
+from ocr.cache.budget import FreeMemory, decoded_bytes, file_bytes
 from ocr.cache.entry import EntryLayout
-from ocr.datasets.audit import AuditReport
-from ocr.datasets.base import load_manifest
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.splits import draw_if_synthetic
 from ocr.device import resolve_device, resolve_pipeline, resolve_precision
-from ocr.environment import device_name, git_commit, package_versions
-from ocr.errors import InputError
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +35,6 @@ PATIENCE = 300.0
 """Seconds after which a row that gives no answer is ended; for measurements ten times their length more."""
 SHARE_OF_MEMORY = 0.6
 """Of what is free, that the networks of all rows may take at a time."""
-BENCH_PACKAGES = ("albumentations", "spdl", "torchvision", "webdataset")
 WITH_PARITY: tuple[Level, ...] = ("input", "input+targets")
 
 
@@ -61,10 +55,10 @@ def compare_loaders(
     device = resolve_device(config.device)
     pipeline = resolve_pipeline(config.pipeline, resolve_precision(config.trainer.precision, device))
     config = config.model_copy(update={"pipeline": pipeline})
-    train, audit = _manifest(config, "train", run_dir)
-    val = _manifest(config, "val", run_dir)[0] if "val-epoch" in config.levels else None
+    train, audit = load_split(config, "train", run_dir)
+    val = load_split(config, "val", run_dir)[0] if "val-epoch" in config.levels else None
     results = Results(
-        environment=_environment(device),
+        environment=environment(device, "scripts/compare_loaders.py"),
         settings=config.model_dump(mode="json"),
         image_statistics={"images": len(train), **audit.statistics},
         memory=_memory(config, train, val, device),
@@ -72,85 +66,17 @@ def compare_loaders(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with TemporaryDirectory(dir=run_dir, prefix="scratch_") as scratch:  # on the disk of the run, not in memory
-            setting = Setting(config, _at_most(train), train if val is None else _at_most(val), Path(scratch))
-            _Comparison(setting, rows, results, run_dir, after_level).run()
+            setting = Setting(config, at_most(train), train if val is None else at_most(val), Path(scratch))
+            _Comparison(config, setting, rows, results, run_dir, after_level).run()
     except KeyboardInterrupt:
         results.is_interrupted = True
         log.warning("interrupted; what was measured so far follows")
     finally:
         results.verdict = verdict(results)
         print_tables(results, Console(width=min(Console().width, 120) if sys.stdout.isatty() else 120))
-        _write(write_report, results, run_dir)
+        write_or_explain(write_report, results, run_dir)
     log.info("everything is in %s", run_dir)
     return results
-
-
-MOST_IMAGES = 4096
-"""Of a data set that are handed to the rows; epochs are shorter."""
-
-
-def _at_most(manifest: Manifest) -> Manifest:
-    return manifest if len(manifest) <= MOST_IMAGES else evenly(manifest, MOST_IMAGES)
-
-
-def _write(write: Callable[[Results, Path], None], results: Results, run_dir: Path) -> None:
-    try:
-        write(results, run_dir)
-    except OSError as error:
-        raise InputError(
-            f"{error.filename or run_dir}: cannot be written: {error.strerror}; hydra.run.dir=FOLDER names another folder"
-        ) from error
-
-
-def _manifest(config: CompareConfig, split: str, run_dir: Path) -> tuple[Manifest, AuditReport]:
-    dataset = config.datasets.split(split)
-    if "://" in dataset.image_path:
-        raise InputError(
-            f"datasets.{split}_dataset.config.image_path={dataset.image_path}: the loaders are compared on files of this machine; "
-            "give a local folder (what reading shards from s3:// costs, loader=webdataset shows in its run)"
-        )
-    manifest, audit = load_manifest(
-        dataset, max_megapixels=config.pipeline.max_megapixels, report_path=run_dir / f"audit_{split}.json"
-    )
-    log.info("%s: %s", split, audit.summary().plain.rstrip())
-    if not len(manifest):
-        raise InputError(f"{dataset.image_path}: no usable image; expected files ending in {dataset.image_extensions}")
-    return manifest, audit
-
-
-def _environment(device: torch.device) -> dict[str, Any]:
-    return {
-        "command": ["scripts/compare_loaders.py", *sys.argv[1:]],
-        "device": device_name(device),
-        "device_type": device.type,
-        "driver": _driver() if device.type == "cuda" else None,
-        "transfer_ms_per_megabyte": _transfer_ms_per_megabyte(device) if device.type == "cuda" else None,
-        "cores": _num_cores(),
-        "ram_bytes": total_ram(),
-        "gpu_bytes": torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None,
-        "versions": package_versions(*BENCH_PACKAGES),
-        "commit": git_commit(),
-        "started": time.strftime("%Y-%m-%d %H:%M:%S %z"),
-    }
-
-
-def _driver() -> str | None:
-    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader", "--id=0"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def _transfer_ms_per_megabyte(device: torch.device) -> float:
-    """From pinned RAM to the GPU."""
-    pinned = torch.empty(64_000_000, dtype=torch.uint8, pin_memory=True)
-    for _ in range(2):  # the first one warms up
-        torch.cuda.synchronize(device)
-        started = time.perf_counter()
-        pinned.to(device)
-        torch.cuda.synchronize(device)
-    return 1000 * (time.perf_counter() - started) / 64
 
 
 def _memory(config: CompareConfig, train: Manifest, val: Manifest | None, device: torch.device) -> dict[str, int]:
@@ -173,13 +99,14 @@ class _Comparison:
 
     def __init__(
         self,
+        config: CompareConfig,
         setting: Setting,
         rows: Sequence[Row],
         results: Results,
         run_dir: Path,
         after_level: Callable[[Results], None],
     ) -> None:
-        self._setting, self._config = setting, setting.config
+        self._setting, self._config = setting, config
         self._rows = list(rows)
         self._results = results
         self._run_dir = run_dir
@@ -204,7 +131,7 @@ class _Comparison:
                     self._sweep()
                 for level in self._config.levels:
                     self._run_level(level)
-                    _write(write_json, self._results, self._run_dir)
+                    write_or_explain(write_json, self._results, self._run_dir)
                     self._after_level(self._results)
         finally:
             for process in self._processes.values():
@@ -214,7 +141,7 @@ class _Comparison:
     def _default_workers(self, row: Row) -> int:
         if row.workers_are == "processes":
             return max(self._config.dataloader.num_workers, 1)
-        return (self._config.pipeline.num_threads or _num_cores()) if row.workers_are == "threads" else 0
+        return (self._config.pipeline.num_threads or num_cores()) if row.workers_are == "threads" else 0
 
     def _process(self, row: Row) -> RowProcess:
         """The row's own, which is started if it is not running."""
@@ -227,7 +154,7 @@ class _Comparison:
     def _sweep(self) -> None:
         """Finds the number of workers with which each row is fastest at the level `input`."""
         rows = [row for row in self._rows if row.workers_are != "none"]
-        candidates = _candidates(_num_cores())
+        candidates = _candidates(num_cores())
         log.info("finding the number of workers of %d rows among %s", len(rows), candidates)
         task = self._progress.add_task("workers", total=len(rows))
         for row in rows:
@@ -324,10 +251,6 @@ class _Comparison:
             measured.reason = f"failed: {failure}"
             log.warning("%s failed: %s", row.name, failure)
         return None
-
-
-def _num_cores() -> int:
-    return len(os.sched_getaffinity(0))
 
 
 def _candidates(num_cores: int) -> list[int]:

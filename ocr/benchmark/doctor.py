@@ -322,7 +322,7 @@ def _is_noise(one: Measured, other: Measured) -> bool:
     first, second = one.images_per_second, other.images_per_second
     if first is None or second is None or abs(first.median / second.median - 1) <= 2 * WORTH_A_WORD:
         return False
-    return first.least <= second.most and second.least <= first.most
+    return first.overlaps(second)
 
 
 def _ms(measured: Measured) -> float:

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import torch
-from torch import Tensor
 
 from ocr.benchmark.config import Level
 from ocr.benchmark.setting import Setting
@@ -16,6 +15,7 @@ from ocr.models.dbnet import DBNet, build_dbnet
 from ocr.postprocess.levels import to_levels
 from ocr.targets import make_targets
 from ocr.training.evaluation import OverlappedEvaluation
+from ocr.training.network import EvaluationForward, forward_maps, prepare_network
 from ocr.training.optimizer import build_optimizer
 from ocr.training.stages import DeviceStages
 
@@ -72,7 +72,7 @@ def training_step(setting: Setting) -> Callable[[InputBatch], None]:
         if batch.targets is None:
             raise ValueError("a training step needs targets")
         with autocast():
-            maps = model(_as_network_takes(batch.images, config.trainer.channels_last))
+            maps = forward_maps(model, batch.images, config.trainer.channels_last)
         loss(maps, batch.targets.as_float32()).total.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -85,8 +85,7 @@ def _network(setting: Setting) -> DBNet:
     model = setting.config.model
     without_weights = model.model_copy(update={"backbone": model.backbone.model_copy(update={"weights": None})})
     network = build_dbnet(without_weights, setting.config.targets.map_stride).to(setting.device)
-    if setting.config.trainer.channels_last:
-        network = network.to(memory_format=torch.channels_last)
+    prepare_network(network, setting.config.trainer)
     return network
 
 
@@ -94,10 +93,6 @@ def _autocast(setting: Setting) -> Callable[[], torch.autocast]:
     precision = resolve_precision(setting.config.trainer.precision, setting.device)
     half = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
     return lambda: torch.autocast(setting.device.type, half or torch.bfloat16, enabled=half is not None)
-
-
-def _as_network_takes(images: Tensor, channels_last: bool) -> Tensor:
-    return images.contiguous(memory_format=torch.channels_last) if channels_last else images
 
 
 class _Validation:
@@ -109,7 +104,15 @@ class _Validation:
 
     def __init__(self, source: Source, setting: Setting) -> None:
         self._source, self._setting = source, setting
-        self._network = _network(setting).eval()
+        network = _network(setting).eval()
+        trainer = setting.config.trainer
+        self._forward = EvaluationForward(
+            lambda images: forward_maps(network, images, trainer.channels_last),
+            network,
+            trainer,
+            setting.batch_size("val-epoch"),
+            setting.device.type,
+        )
         self._autocast = _autocast(setting)
         self._stages = DeviceStages()
         dataset = setting.dataset("val-epoch", num_workers=0)
@@ -143,7 +146,7 @@ class _Validation:
     def _evaluate(self, batch: InputBatch) -> None:
         config = self._setting.config
         with self._stages.stage("forward", self._setting.device), self._autocast():
-            maps = self._network(_as_network_takes(batch.images, config.trainer.channels_last))
+            maps = self._forward(batch.images)
         to_levels(maps.prob_map, config.postprocess.bin_thresh)
         indices = list(batch.indices)
         self._workers.add(self._levels[indices], [self._samples[index] for index in indices])

@@ -36,13 +36,13 @@ class _Column:
     """Of a row that was measured; empty where there is nothing to tell."""
 
 
-def _spread(spread: Spread | None) -> str:
+def spread_text(spread: Spread | None) -> str:
     if spread is None:
         return ""
-    return f"{_short(spread.median)} [{_short(spread.least)}-{_short(spread.most)}]"
+    return f"{short(spread.median)} [{short(spread.least)}-{short(spread.most)}]"
 
 
-def _short(value: float) -> str:
+def short(value: float) -> str:
     """Three digits or so: 4.21, 38.5, 412, 145k, 10.8M."""
     for limit, divisor, digits, unit in ((10, 1, 2, ""), (100, 1, 1, ""), (10_000, 1, 0, ""), (1e6, 1e3, 0, "k")):
         if value < limit:
@@ -69,11 +69,11 @@ def _agreement(measured: Measured) -> str:
 
 
 _COLUMNS = (
-    _Column("images/s", lambda results, level, name, measured: _spread(measured.images_per_second)),
+    _Column("images/s", lambda results, level, name, measured: spread_text(measured.images_per_second)),
     _Column("cold", lambda results, level, name, measured: _median_of(measured.cold_images_per_second)),
     _Column("MB read", lambda results, level, name, measured: _number(measured.megabytes_read_per_image, 2)),
     _Column("% replay", lambda results, level, name, measured: _number(results.share_of_replay(level, name), 0, 100)),
-    _Column("CPU ms", lambda results, level, name, measured: _spread(measured.cpu_ms_per_image)),
+    _Column("CPU ms", lambda results, level, name, measured: spread_text(measured.cpu_ms_per_image)),
     _Column("CPU %", lambda results, level, name, measured: _number(measured.cpu_percent)),
     _Column("GPU %", lambda results, level, name, measured: _number(measured.gpu_percent)),
     _Column("RAM GB", lambda results, level, name, measured: _number(measured.peak_memory, 2, 1e-9)),
@@ -93,7 +93,7 @@ LEGEND = (
 
 
 def _median_of(spread: Spread | None) -> str:
-    return "" if spread is None else _short(spread.median)
+    return "" if spread is None else short(spread.median)
 
 
 def _cells(results: Results, level: Level) -> tuple[list[str], dict[str, list[str]]]:
@@ -275,10 +275,10 @@ def _draw_level(axis: Any, results: Results, level: Level) -> None:
         )
         if is_cut:
             axis.text(
-                0.99 * edge, place, f"{_short(spread.median)} \u2192", va="center", ha="right", fontsize=8, color="w"
+                0.99 * edge, place, f"{short(spread.median)} \u2192", va="center", ha="right", fontsize=8, color="w"
             )
         else:
-            axis.text(spread.most + 0.01 * most, place, _short(spread.median), va="center", fontsize=8)
+            axis.text(spread.most + 0.01 * most, place, short(spread.median), va="center", fontsize=8)
     axis.set_yticks(range(len(spreads)), list(spreads))
     axis.invert_yaxis()
     axis.set_xlim(0, edge)

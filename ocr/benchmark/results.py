@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any
 
+import numpy as np
+
 from ocr.benchmark.config import WITH_NETWORK, Level
 
 
@@ -20,6 +22,10 @@ class Spread:
     def of(cls, values: Sequence[float]) -> "Spread":
         return cls(median(values), min(values), max(values))
 
+    def overlaps(self, other: "Spread") -> bool:
+        """Whether a round of the one lies within the rounds of the other."""
+        return self.least <= other.most and other.least <= self.most
+
 
 @dataclass
 class Measured:
@@ -31,6 +37,10 @@ class Measured:
     cold_rounds: list[dict[str, Any]] = field(default_factory=list)
     """The files dropped from it before each epoch; none for a row that reads no file after its first epoch."""
     first_batch_seconds: float | None = None
+    warm_up_seconds: float | None = None
+    """Of the first epoch with the network: what it compiles, or chooses by timing, is in it."""
+    first_epoch_rounds: list[float] = field(default_factory=list)
+    """Seconds from making the loader to the last batch of its first epoch, each in a process of its own."""
     opened_bytes: int = 0
     """Of RAM, after its first epoch."""
     opened_gpu_bytes: int = 0
@@ -77,6 +87,17 @@ class Measured:
     def megabytes_read_per_image(self) -> float | None:
         """From storage, with a cold page cache."""
         return _median([round_["read_bytes"] / round_["all_images"] / 1e6 for round_ in self.cold_rounds])
+
+    @property
+    def first_epoch_seconds(self) -> Spread | None:
+        return Spread.of(self.first_epoch_rounds) if self.first_epoch_rounds else None
+
+    def batch_ms(self, share: float) -> Spread | None:
+        """From one batch to the next: what so large a share of a round's batches does not exceed, by round."""
+        rounds = [round_["batch_seconds"] for round_ in self.rounds if round_.get("batch_seconds")]
+        if not rounds:
+            return None
+        return Spread.of([1000 * float(np.quantile(seconds, share, method="higher")) for seconds in rounds])
 
     def stage_ms_per_image(self, stage: str) -> float | None:
         return _median(

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ocr.benchmark.config import WITH_NETWORK, CompareConfig, Level
+from ocr.benchmark.config import WITH_NETWORK, Level, MeasureConfig
 from ocr.benchmark.source import Files
 from ocr.datasets.base import ValidatedOCRDataset, polygons_for_training
 from ocr.datasets.manifest import Manifest
@@ -22,7 +22,7 @@ from ocr.targets import TargetMaps
 class Setting:
     """Handed to the process of each row."""
 
-    config: CompareConfig
+    config: MeasureConfig
     train: Manifest
     """The images of all levels but val-epoch."""
     val: Manifest

@@ -1,6 +1,6 @@
 """One row in a process of its own, which takes commands through a pipe and answers each.
 
-    {"do": "open", "level": "input", "num_workers": 2}  -> {"first_batch_seconds": ...}
+    {"do": "open", "level": "input", "num_workers": 2}  -> {"first_batch_seconds": ..., "warm_up_seconds": ...}
     {"do": "measure", "seconds": 1.0, "cold": false}    -> {"images": ..., "seconds": ..., "cpu_seconds": ...}
     {"do": "parity"}                                    -> {"mean_levels": ..., ...}
     {"do": "close"}                                     -> {}
@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from itertools import islice
+from itertools import islice, pairwise
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,8 @@ def serve(commands: Connection, row: str, setting: Setting, log_path: Path) -> N
     with log_path.open("a") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
+    # Code that torch.compile has kept from earlier runs would hide what compiling takes.
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(setting.scratch.resolve() / "compiled")
     bench = RowBench(next(each for each in ROWS if each.name == row), setting)
     with suppress(EOFError, OSError):
         while True:
@@ -71,11 +73,17 @@ class _Timed:
     """In the processor time."""
     seconds: float = 0.0
     stages: dict[str, float] = field(default_factory=dict)
+    batch_seconds: tuple[float, ...] = ()
+    """From one batch to the next within an epoch."""
 
     def __add__(self, other: "_Timed") -> "_Timed":
         stages = {name: self.stages.get(name, 0.0) + seconds for name, seconds in other.stages.items()}
         return _Timed(
-            self.images + other.images, self.all_images + other.all_images, self.seconds + other.seconds, stages
+            self.images + other.images,
+            self.all_images + other.all_images,
+            self.seconds + other.seconds,
+            stages,
+            self.batch_seconds + other.batch_seconds,
         )
 
 
@@ -91,8 +99,7 @@ class RowBench:
         self._gpu_bytes = 0
 
     def open(self, level: str, num_workers: int) -> Answer:
-        """Makes the loader and runs an epoch, which fills caches, starts threads and warms up the network; how long the first
-        batch took."""
+        """Makes the loader and runs an epoch, which fills caches, starts threads and warms up the network; how long that took."""
         self.close()
         forget_peak_memory()
         self._level, self._num_workers = level, num_workers
@@ -105,20 +112,26 @@ class RowBench:
         if level not in WITH_NETWORK:
             for _ in batches:
                 pass
+            self._synchronize()
+        first_epoch_seconds = time.perf_counter() - started
         del batches  # what else it has prepared is thrown away
         self._pass = pass_of(self._level, source, self._setting)
+        warm_up_started = time.perf_counter()
         if level in WITH_NETWORK:
             self._timed_pass()
+        warm_up_seconds = time.perf_counter() - warm_up_started
         self._gpu_bytes = free - self._free_gpu_bytes()
         return {
             "first_batch_seconds": first_batch_seconds,
+            "first_epoch_seconds": None if level in WITH_NETWORK else first_epoch_seconds,
+            "warm_up_seconds": warm_up_seconds if level in WITH_NETWORK else None,
             "reads_files": bool(source.files_read),
             "peak_memory": peak_memory(),
             "gpu_bytes": self._gpu_bytes,
         }
 
-    def measure(self, seconds: float, cold: bool) -> Answer:
-        """Whole epochs until `seconds` have passed."""
+    def measure(self, seconds: float, cold: bool, each_batch: bool = False) -> Answer:
+        """Whole epochs until `seconds` have passed; with `each_batch` the time of each batch too, which is waited for then."""
         total = _Timed()
         cpu_seconds, wall_seconds, read_bytes = 0.0, 0.0, 0
         free = self._free_gpu_bytes()
@@ -127,9 +140,9 @@ class RowBench:
             if cold:
                 drop_from_page_cache([Path(path) for path in self._opened().files_read])
             before, started = usage(), time.perf_counter()
-            total += self._timed_pass()
+            total += self._timed_pass(each_batch)
             while not cold and total.seconds < seconds:
-                total += self._timed_pass()
+                total += self._timed_pass(each_batch)
             wall_seconds += time.perf_counter() - started
             used = usage().since(before)
             cpu_seconds += used.cpu_seconds
@@ -143,7 +156,7 @@ class RowBench:
             "gpu_bytes": self._gpu_bytes,
         }
 
-    def _timed_pass(self) -> "_Timed":
+    def _timed_pass(self, each_batch: bool = False) -> "_Timed":
         """Without a network the clock runs until the last batch is there; what a loader does to end comes after. In training it
         starts with the end of the first step: nothing is waited for then that a long epoch would not wait for too."""
         if self._pass is None:
@@ -151,7 +164,7 @@ class RowBench:
         started, ends, counts = time.perf_counter(), [], []
         last = -(-self._setting.num_images(self._level, self._num_workers) // self._setting.batch_size(self._level)) - 1
         for place, count in enumerate(self._pass.batches()):
-            if place in (0, last):
+            if each_batch or place in (0, last):
                 self._synchronize()
             counts.append(count)
             ends.append(time.perf_counter())
@@ -160,7 +173,8 @@ class RowBench:
             return _Timed(sum(counts), sum(counts), time.perf_counter() - started, stages)
         if self._level == "train-step" and len(counts) > 1:
             return _Timed(sum(counts[1:]), sum(counts), ends[-1] - ends[0], stages)
-        return _Timed(sum(counts), sum(counts), ends[-1] - started, stages)
+        between = tuple(later - earlier for earlier, later in pairwise(ends)) if each_batch else ()
+        return _Timed(sum(counts), sum(counts), ends[-1] - started, stages, between)
 
     def parity(self) -> Answer:
         """One epoch of the level compared with the oracle."""

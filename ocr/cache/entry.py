@@ -57,7 +57,8 @@ class EntryLayout:
             images: (B, 3, S, S), normalised or uint8 levels as the layout says.
             targets: of the same B samples; None where the layout has no maps.
         """
-        packed = {"images": images.to(self.shapes["images"][1])}
+        in_planes = images.to(self.shapes["images"][1], memory_format=torch.contiguous_format)
+        packed = {"images": in_planes}
         if targets is not None:
             binary = torch.stack([targets.shrink_map, targets.shrink_mask, targets.thresh_mask], dim=1)
             packed |= {"binary_maps": binary.to(torch.uint8), "thresh_map": targets.thresh_map.to(torch.float16)}

@@ -27,7 +27,14 @@ from ocr.datasets.manifest import Manifest
 from ocr.environment import digest_of_sources, package_versions
 from ocr.targets import TargetConfig
 
-NOT_IN_ENTRIES = {"augmentation", "num_threads", "prefetch_queue_depth", "max_megapixels"}
+NOT_IN_ENTRIES = {
+    "augmentation",
+    "max_megapixels",
+    "num_threads",
+    "output_layout",
+    "preallocate_decoder",
+    "prefetch_queue_depth",
+}
 """Keys of the pipeline that leave a deterministic input as it is."""
 CODE = ("cache", "datasets", "targets", "polygons.py")
 """Parts of `ocr` that make an entry; of dali_pipelines it is all."""

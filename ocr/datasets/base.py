@@ -136,7 +136,7 @@ class ValidatedOCRDataset(Dataset[dict[str, Any]]):
     def finisher(self, dtype: torch.dtype) -> ImageFinisher:
         """What makes batches of the images that `render` gives."""
         config = self.transform.config
-        return ImageFinisher(self.transform.input_size, config.mean, config.std, dtype)
+        return ImageFinisher(self.transform.input_size, config.mean, config.std, dtype, layout=config.output_layout)
 
     def make_targets(
         self, samples: Sequence[PlannedSample], polygons_input: PolygonBatch, device: torch.device | str = "cpu"

@@ -54,7 +54,8 @@ class Batch:
     """What one step gets."""
 
     images: torch.Tensor
-    """(B, 3, H, W) normalised, on the device. Those of a cached split are views of the cache: not to be modified."""
+    """(B, 3, H, W) normalised, on the device, in memory as pipeline.output_layout says. Those of a cached split are views of the
+    cache, always in planes: not to be modified."""
     samples: tuple[PlannedSample, ...]
     targets: TargetMaps | None
     """On the device; padded samples have empty masks. None where they were not asked for."""
@@ -292,6 +293,7 @@ class BatchLoader:
                 "skip_failures": self._skip_failures,
                 "kept": dataset.kept_images,
                 "levels": self._levels,
+                "largest_stored": dataset.manifest.largest_stored,
             }
             if isinstance(images, ShardImages):
                 loader = ShardLoader(images, dataset.transform.config, **settings)

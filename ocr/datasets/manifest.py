@@ -41,6 +41,12 @@ class Manifest:
         return self.source or ImageFiles(self.image_paths)
 
     @property
+    def largest_stored(self) -> tuple[int, int]:
+        """(H, W) that no file exceeds, before it is turned upright: the most rows and the most columns, if of two files."""
+        height, width = self.stored_sizes.max(axis=0, initial=0)
+        return int(height), int(width)
+
+    @property
     def original_sizes(self) -> npt.NDArray[np.int32]:
         """(N, 2): (H, W) of the upright pictures."""
         is_turned = self.orientations[:, None] >= 5

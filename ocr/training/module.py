@@ -20,6 +20,7 @@ from ocr.models.db_head import DBMaps
 from ocr.models.dbnet import DBNet
 from ocr.postprocess import Detections, to_levels
 from ocr.training.evaluation import IOU_THRESHOLDS, ImageResult, OverlappedEvaluation
+from ocr.training.network import EvaluationForward, forward_maps, prepare_network
 from ocr.training.optimizer import build_optimizer, build_schedule
 from ocr.training.stages import DeviceStages
 
@@ -71,18 +72,12 @@ class DBNetModule(lightning.LightningModule):
         self.evaluation = EvaluationResult()
         self._stages = DeviceStages()
         self._overlapped: OverlappedEvaluation | None = None
-        if config.trainer.channels_last:
-            self.model.to(memory_format=torch.channels_last)
-        if config.trainer.compile:
-            self.model.compile()  # in place: the names in checkpoints stay
+        self._evaluation_forward: EvaluationForward | None = None
+        prepare_network(self.model, config.trainer)
 
     def forward(self, images: Tensor) -> DBMaps:
         """The maps of (B, 3, H, W) normalised images."""
-        if not torch.is_autocast_enabled(images.device.type):
-            images = images.to(next(self.model.parameters()).dtype)  # cached inputs are float16
-        if self.config.trainer.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
-        return self.model(images)
+        return forward_maps(self.model, images, self.config.trainer.channels_last)
 
     def on_train_epoch_start(self) -> None:
         # Not called when a run goes on in the middle of an epoch: then the loader's own state has told it the epoch.
@@ -130,6 +125,9 @@ class DBNetModule(lightning.LightningModule):
         if self._overlapped is not None:
             self._overlapped.close()
             self._overlapped = None
+        if self._evaluation_forward is not None:
+            self._evaluation_forward.release()
+            self._evaluation_forward = None
 
     def configure_optimizers(self) -> Any:
         optimizer = build_optimizer(self.model, self.config.optimizer)
@@ -158,13 +156,23 @@ class DBNetModule(lightning.LightningModule):
                 with_truth=with_truth,
                 with_cleval=self.cleval_metric is not None,
             )
+        if self._evaluation_forward is None:
+            self._evaluation_forward = EvaluationForward(
+                self.forward,
+                self.model,
+                self.config.trainer,
+                self.config.dataloader.eval_batch_size,
+                self.device.type,
+            )
         self.evaluation = EvaluationResult()
         self._stages = DeviceStages()
 
     def _evaluate(self, batch: Batch) -> DBMaps:
         """The maps of a batch, which are handed over to the workers."""
+        if self._evaluation_forward is None:
+            raise RuntimeError("no evaluation was started")
         with self._stages.stage("forward", self.device):
-            maps = self(batch.images)
+            maps = self._evaluation_forward(batch.images)
         with self._stages.stage("device_postprocess", self.device):
             levels = to_levels(maps.prob_map, self.config.postprocess.bin_thresh)
         self._workers.add(levels, batch.samples)

@@ -131,6 +131,17 @@ def test_images_are_padded_with_black_put_in_planes_and_normalised(num_threads, 
     assert torch.equal(found, expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.uint8])
+def test_pixel_by_pixel_the_numbers_are_those_of_the_planes(dtype):
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (*size, 3), np.uint8) for size in ((40, 40), (33, 7), (1, 40))]
+    in_planes = finisher(dtype=dtype).finish(images)
+    in_pixels = ImageFinisher(40, CONFIG.mean, CONFIG.std, dtype, layout="HWC").finish(images)
+    assert in_pixels.shape == (3, 3, 40, 40)
+    assert in_pixels.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(in_pixels, in_planes)
+
+
 def test_no_image_makes_an_empty_batch():
     assert finisher().finish([]).shape == (0, 3, 40, 40)
 

@@ -36,6 +36,7 @@ class ShardLoader(DaliLoader):
         skip_failures: bool,
         kept: KeptImages | None,
         levels: bool,
+        largest_stored: tuple[int, int],
     ) -> None:
         self._ahead = ReadAhead(images.read, images.num_threads)
         self._shards = _FetchedImages(self._ahead, kept)
@@ -49,6 +50,7 @@ class ShardLoader(DaliLoader):
             skip_failures=skip_failures,
             kept=self._shards,
             levels=levels,
+            largest_stored=largest_stored,
         )
 
     def batches(self, plan: EpochPlan, first_step: int = 0) -> Iterator[ImageBatch]:

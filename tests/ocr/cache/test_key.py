@@ -42,8 +42,14 @@ def test_whatever_can_change_an_entry_changes_the_recipe(changed):
     assert make_recipe(**changed) != make_recipe()
 
 
-def test_threads_and_augmentation_do_not_change_the_recipe():
-    other = PipelineConfig(num_threads=3, prefetch_queue_depth=5, augmentation=AugmentationConfig(rotation_degrees=1))
+def test_threads_layout_and_augmentation_do_not_change_the_recipe():
+    other = PipelineConfig(
+        num_threads=3,
+        prefetch_queue_depth=5,
+        output_layout="HWC",
+        preallocate_decoder=True,
+        augmentation=AugmentationConfig(rotation_degrees=1),
+    )
     assert make_recipe(other) == make_recipe()
 
 

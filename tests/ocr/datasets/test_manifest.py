@@ -16,6 +16,7 @@ def test_original_sizes_are_swapped_where_the_picture_is_turned_by_a_quarter() -
     )
     np.testing.assert_array_equal(manifest.original_sizes, [[10, 20], [40, 30], [60, 50]])
     assert manifest.original_sizes.dtype == np.int32
+    assert manifest.largest_stored == (50, 60)
     assert len(manifest) == 3
 
 
@@ -24,4 +25,5 @@ def test_an_empty_manifest_has_no_sizes() -> None:
         (), (), np.zeros(0, np.int64), np.zeros((0, 2), np.int32), np.zeros(0, np.uint8), PolygonBatch.from_lists([]), 0
     )
     assert manifest.original_sizes.shape == (0, 2)
+    assert manifest.largest_stored == (0, 0)
     assert len(manifest) == 0
