@@ -6,9 +6,10 @@ Standard library only, Python 3.11 or newer: it runs before anything is installe
 import argparse
 import re
 import sys
-import tomllib
 from collections.abc import Collection, Sequence
 from pathlib import Path
+
+import tomllib
 
 PYPROJECT = Path(__file__).resolve().parents[1] / "pyproject.toml"
 DALI = "nvidia-dali-cuda"

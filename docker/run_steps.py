@@ -4,8 +4,8 @@
 
 Each RUN, COPY, ENV, USER ... is carried out in order in an overlay over a root file system that plays the base image (--root; this
 machine's own by default), so absolute paths, apt-get and useradd act on the overlay alone. Then the HEALTHCHECK's command, the
-ENTRYPOINT with its CMD, and the ENTRYPOINT with each --run are run as a container would. The first failure ends it, with the line of
-the instruction. Everything written is below --workdir and is deleted at the end.
+ENTRYPOINT with its CMD, and the ENTRYPOINT with each --run are run as a container would. The first failure ends it, with the
+instruction's line. Everything written is below --workdir and is deleted at the end.
 
 It is not an engine: no layers, no network or user separation, one stage, and of RUN's options only --mount=type=cache. What it does
 not know is an error.
@@ -24,11 +24,12 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from docker.utils.build import PatternMatcher  # type: ignore[import-untyped]  # no types are published
-from dockerfile_parse import DockerfileParser  # type: ignore[import-untyped]  # no types are published
+from docker.utils.build import PatternMatcher
+from dockerfile_parse import DockerfileParser
 
 CONTEXT = Path(__file__).resolve().parents[1]
 INSIDE = "RUN_STEPS_INSIDE_NAMESPACE"
@@ -133,7 +134,9 @@ def context_files(context: Path) -> list[str]:
     patterns = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
     walked = PatternMatcher(patterns).walk(str(context))
     files = [path for path in walked if not (context / path).is_dir() or (context / path).is_symlink()]
-    return sorted(path for path in files if path != ".dockerignore")  # which the engine itself reads, and COPY does not see
+    return sorted(
+        path for path in files if path != ".dockerignore"
+    )  # which the engine itself reads, and COPY does not see
 
 
 def copy_into(step: Step, image: Image, machine: Machine) -> int:
@@ -186,11 +189,15 @@ def process_ids(user: str, root: Path) -> tuple[int, int]:
 
 
 def run_in(
-    machine: Machine, image: Image, command: Sequence[str], user: str | None = None, env: Mapping[str, str] | None = None
+    machine: Machine,
+    image: Image,
+    command: Sequence[str],
+    user: str | None = None,
+    env: Mapping[str, str] | None = None,
 ) -> int:
     """The exit code of a command in the overlay, as the image's user, in its working folder, with its environment alone."""
     uid, gid = process_ids(user or image.user, machine.root)
-    environment = dict(machine.passed) | image.env | (env or {})
+    environment = {**machine.passed, **image.env, **(env or {})}
 
     def enter() -> None:
         os.chroot(machine.root)
@@ -201,7 +208,9 @@ def run_in(
         os.umask(0o022)
 
     try:
-        return subprocess.run(command, env=environment, preexec_fn=enter, stdin=subprocess.DEVNULL, check=False).returncode
+        return subprocess.run(
+            command, env=environment, preexec_fn=enter, stdin=subprocess.DEVNULL, check=False
+        ).returncode
     except FileNotFoundError:
         return 127  # as a shell says: no such command
 
@@ -266,7 +275,9 @@ def _run(step: Step, image: Image, machine: Machine) -> None:
         command = command[option.end() :]
     exec_form = command.strip().startswith("[")
     try:
-        code = run_in(machine, image, _exec_form(command, image) if exec_form else [*image.shell, command], env=image.args)
+        code = run_in(
+            machine, image, _exec_form(command, image) if exec_form else [*image.shell, command], env=image.args
+        )
     finally:
         for place in mounted:
             subprocess.run(["umount", place], check=True)
@@ -284,7 +295,10 @@ def mount_root(lower: Path, workdir: Path) -> Path:
     subprocess.run(["mount", "-t", "proc", "proc", root / "proc"], check=True)
     for name in ("dev", "sys"):
         subprocess.run(["mount", "--rbind", f"/{name}", root / name], check=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=1777", "tmpfs", root / "tmp"], check=True)
+    temporary = workdir / "tmp"
+    temporary.mkdir()
+    temporary.chmod(0o1777)
+    subprocess.run(["mount", "--bind", temporary, root / "tmp"], check=True)
     return root
 
 
@@ -338,12 +352,14 @@ def run_all(given: argparse.Namespace) -> None:
     for file in [*given.base, given.dockerfile]:
         for step in read_steps(file):
             print(f"\n== {step}", flush=True)
-            _timed(step, lambda step=step: run_step(step, image, machine, build_args))
+            _timed(step, partial(run_step, step, image, machine, build_args))
     if given.build_only:
         return
     if image.healthcheck:
         _container(f"HEALTHCHECK {shlex.join(image.healthcheck)}", image.healthcheck, machine, image, given)
-    _container(f"default command: {shlex.join(image.command)}", [*image.entrypoint, *image.command], machine, image, given)
+    _container(
+        f"default command: {shlex.join(image.command)}", [*image.entrypoint, *image.command], machine, image, given
+    )
     for line in given.run:
         _container(f"run {line}", [*image.entrypoint, *shlex.split(line)], machine, image, given)
     for text in given.run_as:
@@ -390,19 +406,29 @@ def remove(folder: Path) -> None:
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dockerfile", type=Path)
-    parser.add_argument("--workdir", type=Path, required=True, help="folder on a disk with room; what is written there is deleted")
+    parser.add_argument(
+        "--workdir", type=Path, required=True, help="folder on a disk with room; what is written there is deleted"
+    )
     parser.add_argument("--context", type=Path, default=CONTEXT, help="build context (default: the repository)")
     parser.add_argument("--root", type=Path, default=Path("/"), help="folder that plays the base image's file system")
     parser.add_argument("--base", type=Path, action="append", default=[], help="Dockerfile whose steps are run first")
     parser.add_argument("--python", type=Path, help="prefix of a Python that is put into /usr/local first")
-    parser.add_argument("--from-host", action="append", default=[], metavar="PATH", help="copied from this machine first")
+    parser.add_argument(
+        "--from-host", action="append", default=[], metavar="PATH", help="copied from this machine first"
+    )
     parser.add_argument("--pass-env", action="append", default=[], metavar="NAME", help="variable that each step gets")
     parser.add_argument("--build-arg", action="append", default=[], metavar="NAME=VALUE")
-    parser.add_argument("--cache", type=Path, help="folder for RUN --mount=type=cache; kept (default: in --workdir, deleted)")
+    parser.add_argument(
+        "--cache", type=Path, help="folder for RUN --mount=type=cache; kept (default: in --workdir, deleted)"
+    )
     parser.add_argument("--build-only", action="store_true", help="run nothing after the last instruction")
     parser.add_argument("--env", action="append", default=[], metavar="NAME=VALUE", help="of the containers")
-    parser.add_argument("--run", action="append", default=[], metavar="WORDS", help="arguments of a container; repeatable")
-    parser.add_argument("--run-as", action="append", default=[], metavar="UID:GID WORDS", help="the same as another user")
+    parser.add_argument(
+        "--run", action="append", default=[], metavar="WORDS", help="arguments of a container; repeatable"
+    )
+    parser.add_argument(
+        "--run-as", action="append", default=[], metavar="UID:GID WORDS", help="the same as another user"
+    )
     given = parser.parse_args(arguments)
     for name in ("dockerfile", "workdir", "context", "root"):
         setattr(given, name, getattr(given, name).resolve())

@@ -232,7 +232,9 @@ def main(arguments: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         if not numba.config.CACHE_DIR:  # otherwise beside the code, which this user may not write
             numba.config.CACHE_DIR = str(Path(folder, "numba"))
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(folder, "inductor")))  # which torch makes for any optimizer
+        os.environ.setdefault(
+            "TORCHINDUCTOR_CACHE_DIR", str(Path(folder, "inductor"))
+        )  # which torch makes for any optimizer
         try:
             run_checks(given.device, Path(folder, "receipt"))
         except Exception as error:  # whatever a library raises here is a check that failed

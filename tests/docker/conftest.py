@@ -5,18 +5,22 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
-DOCKER = Path(__file__).resolve().parents[2] / "docker"
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="session")
 def script() -> Callable[[str], ModuleType]:
     """Loads docker/NAME.py."""
 
+    if sys.version_info < (3, 11):
+        pytest.skip("the scripts of docker/ are for the Python of the images, 3.11 or newer")
+
     def load(name: str) -> ModuleType:
-        spec = importlib.util.spec_from_file_location(f"docker_{name}", DOCKER / f"{name}.py")
+        spec = importlib.util.spec_from_file_location(f"docker_{name}", ROOT / "docker" / f"{name}.py")
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
@@ -25,3 +29,10 @@ def script() -> Callable[[str], ModuleType]:
         return module
 
     return load
+
+
+@pytest.fixture(scope="session")
+def project() -> dict[str, Any]:
+    """The table [project] of pyproject.toml."""
+    tomllib = pytest.importorskip("tomllib", reason="tomllib came with Python 3.11")
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -46,8 +45,7 @@ def test_what_both_images_promise(name, steps):
 
 
 @pytest.mark.parametrize("name", IMAGES)
-def test_version_licence_and_python_are_those_of_pyproject(name, steps):
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+def test_version_licence_and_python_are_those_of_pyproject(name, steps, project):
     assert f"VERSION={project['version']}" in values(steps, name, "ARG")
     assert f'licenses="{project["license"]}"' in values(steps, name, "LABEL")[0]
     assert project["requires-python"] == ">=3.10"  # the images' Python is 3.12
@@ -56,9 +54,7 @@ def test_version_licence_and_python_are_those_of_pyproject(name, steps):
 @pytest.mark.parametrize("name", IMAGES)
 def test_no_requirement_but_uv_is_written_in_a_dockerfile(name, steps):
     installs = [
-        words.split()
-        for command in values(steps, name, "RUN")
-        for words in re.findall(r"pip install ([^&]*)", command)
+        words.split() for command in values(steps, name, "RUN") for words in re.findall(r"pip install ([^&]*)", command)
     ]
     assert installs
     named = [word for words in installs for word in words if re.match(r'"?[a-z][\w-]*[<>=~]', word)]

@@ -1,6 +1,5 @@
 """What the images install, against pyproject.toml: one source of names and bounds."""
 
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -11,11 +10,6 @@ PYPROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
 @pytest.fixture(scope="module")
 def module(script):
     return script("requirements")
-
-
-@pytest.fixture(scope="module")
-def project() -> dict:
-    return tomllib.loads(PYPROJECT.read_text())["project"]
 
 
 def test_cuda_12_gives_the_dependencies_as_they_stand(module, project):

@@ -86,7 +86,9 @@ def test_the_context_of_this_repository_is_small_and_holds_what_is_tracked(modul
         "scripts",
     }
     assert sum((ROOT / path).stat().st_size for path in files) < 3_000_000
-    tracked = subprocess.run(["git", "-C", ROOT, "ls-files"], capture_output=True, text=True, check=False).stdout.split()
+    tracked = subprocess.run(
+        ["git", "-C", ROOT, "ls-files"], capture_output=True, text=True, check=False
+    ).stdout.split()
     if tracked:
         assert {path for path in tracked if path.startswith(("ocr/", "configs/"))} <= set(files)
 
@@ -101,13 +103,23 @@ def overlay(tmp_path_factory) -> None:
         (folder / name).mkdir()
     layers = f"lowerdir=/,upperdir={folder}/upper,workdir={folder}/work"
     mount = f"mount -t overlay overlay -o {layers} {folder}/root"
-    done = subprocess.run(["unshare", "--mount", "--pid", "--fork", "sh", "-c", mount], capture_output=True, check=False)
+    done = subprocess.run(
+        ["unshare", "--mount", "--pid", "--fork", "sh", "-c", mount], capture_output=True, check=False
+    )
     if done.returncode:
         pytest.skip(f"no overlay can be mounted here: {done.stderr.decode().strip()}")
 
 
 def run_steps(context: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, SCRIPT, context / "Dockerfile", "--context", context, "--workdir", context.parent / "work"]
+    command = [
+        sys.executable,
+        SCRIPT,
+        context / "Dockerfile",
+        "--context",
+        context,
+        "--workdir",
+        context.parent / "work",
+    ]
     return subprocess.run([*command, *options], capture_output=True, text=True, timeout=120, check=False)
 
 
