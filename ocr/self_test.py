@@ -1,8 +1,7 @@
 """Whether everything works on this machine, in seconds and without a network: python -m ocr.self_test [--device auto|cpu|gpu]
 
 Draws one receipt, reads it with DALI, makes its targets, trains one step and finds the text again. Ends with "self-test passed" and
-exit code 0, or with the check that failed and 1. Writes to a temporary folder and, where they are set, to NUMBA_CACHE_DIR and
-TORCHINDUCTOR_CACHE_DIR.
+exit code 0, or with the check that failed and 1. Writes to a temporary folder and, where it is set, to NUMBA_CACHE_DIR.
 """
 
 import argparse

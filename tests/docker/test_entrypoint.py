@@ -80,4 +80,5 @@ def test_the_health_check_passes_for_a_user_without_an_account_or_a_home(tmp_pat
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1] == "self-test passed"
     assert list(tmp_path.iterdir()) == [tmp_path / "tmp"]
-    assert list((tmp_path / "tmp").iterdir()) == []
+    left = {path.name.partition("_")[0]: list(path.iterdir()) for path in (tmp_path / "tmp").iterdir()}
+    assert left in ({}, {"torchinductor": []})  # an empty folder that torch makes when it is imported
