@@ -17,6 +17,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -454,6 +455,9 @@ def main(arguments: Sequence[str]) -> int:
     given.workdir.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="steps-", dir=given.workdir))
     folder.chmod(0o755)
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM)
+    )  # so that what follows is carried out then too
     try:  # in namespaces of its own: mounts and processes end with it
         inside = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private"]
         command = [*inside, sys.executable, str(Path(__file__).resolve()), *arguments]

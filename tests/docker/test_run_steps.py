@@ -162,3 +162,23 @@ def test_the_first_failure_ends_it_with_its_line(old, new, line, message, contex
         assert f"Dockerfile:{line} " in done.stderr
     assert "start" not in done.stdout.splitlines()
     assert list((context.parent / "work").iterdir()) == []
+
+
+@pytest.mark.usefixtures("overlay")
+def test_nothing_is_left_behind_when_it_is_ended(context):
+    (context / "Dockerfile").write_text(DOCKERFILE.replace("RUN id -u", "RUN echo sleeping && sleep 60 && id -u"))
+    command = [
+        sys.executable,
+        SCRIPT,
+        context / "Dockerfile",
+        "--context",
+        context,
+        "--workdir",
+        context.parent / "work",
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert "sleeping\n" in process.stdout
+        process.terminate()
+        assert process.wait(30) == 143
+    assert list((context.parent / "work").iterdir()) == []
