@@ -30,7 +30,13 @@ def run(command: list[str], folder: Path, keep: Keep) -> None:
     found: Figures = {"passed": [], "failed": {}, "skipped": {}}
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,  # the worker's own brings the names of steps
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     ) as pytest:
         for line in pytest.stdout or ():
             print(line, end="", flush=True)

@@ -27,7 +27,9 @@ def test_outcomes_are_told_by_name(tmp_path):
 
 
 def test_a_crash_leaves_what_was_seen_before_it(tmp_path, capfd):
-    crash = "\n@pytest.mark.parametrize('x', ['a b'])\ndef test_with(x): pass\ndef test_crash(): import os; os._exit(3)\n"
+    crash = (
+        "\n@pytest.mark.parametrize('x', ['a b'])\ndef test_with(x): pass\ndef test_crash(): import os; os._exit(3)\n"
+    )
     (tmp_path / "test_some.py").write_text(TESTS + crash)
     kept = []
     command = [sys.executable, "-m", "pytest", "-v", "--junit-xml=found.xml", "-p", "no:cacheprovider", "test_some.py"]
