@@ -148,8 +148,10 @@ class _Validation:
         with self._stages.stage("forward", self._setting.device), self._autocast():
             maps = self._forward(batch.images)
         to_levels(maps.prob_map, config.postprocess.bin_thresh)
-        indices = list(batch.indices)
-        self._workers.add(self._levels[indices], [self._samples[index] for index in indices])
+        rows = torch.tensor(batch.indices).to(
+            self._levels.device, non_blocking=True
+        )  # a list of rows would be waited for
+        self._workers.add(self._levels[rows], [self._samples[index] for index in batch.indices])
 
     def close(self) -> None:
         self._source.close()

@@ -148,8 +148,8 @@ def _normalize(images_BHWC: torch.Tensor, planner: SamplePlanner, dtype: torch.d
     levels_BCHW = images_BHWC.permute(0, 3, 1, 2)
     if dtype == torch.uint8:
         return levels_BCHW.contiguous()
-    mean, std = (
-        torch.tensor(values, device=images_BHWC.device, dtype=torch.float32)[:, None, None]
+    mean, std = (  # non_blocking: made on the device itself, they would wait for all that it has queued
+        torch.tensor(values, dtype=torch.float32)[:, None, None].to(images_BHWC.device, non_blocking=True)
         for values in (planner.config.mean, planner.config.std)
     )
     return ((levels_BCHW.float() - mean) / std).to(dtype)

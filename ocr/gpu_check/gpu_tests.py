@@ -1,5 +1,7 @@
 """The tests marked gpu, by name."""
 
+import os
+import re
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -17,9 +19,40 @@ def measure(settings: CheckSettings, keep: Keep) -> None:
     if find_spec("pytest") is None or not tests.is_dir():
         raise CannotMeasure("pytest or the folder tests/ is not there")
     report = Path(settings.output) / "steps" / "gpu_tests.xml"
-    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", f"--junit-xml={report}", "-p", "no:cacheprovider"]
-    subprocess.run([*command, str(tests)], cwd=tests.parent, check=False)
+    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-v", f"--junit-xml={report}", "-p", "no:cacheprovider"]
+    run([*command, str(tests)], tests.parent, keep)
     keep(outcomes(report))
+
+
+def run(command: list[str], folder: Path, keep: Keep) -> None:
+    """Runs pytest -v in a folder, hands its output on, and keeps what became of each test so far: one that crashes or hangs leaves
+    no report behind."""
+    found: Figures = {"passed": [], "failed": {}, "skipped": {}}
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(
+        command,
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,  # the worker's own brings the names of steps
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as pytest:
+        for line in pytest.stdout or ():
+            print(line, end="", flush=True)
+            told = _OUTCOME.match(line)
+            if told is None:
+                continue
+            name, outcome = told.groups()
+            if outcome == "PASSED":
+                found["passed"].append(name)
+            else:
+                found["skipped" if outcome == "SKIPPED" else "failed"][name] = "see logs/gpu_tests.log"
+            keep(found)
+
+
+_OUTCOME = re.compile(r"(\S+::.+?) (PASSED|FAILED|ERROR|SKIPPED)\b")
+"""A line of pytest -v."""
 
 
 def outcomes(report: Path) -> Figures:

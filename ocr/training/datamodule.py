@@ -83,6 +83,8 @@ class DBNetDataModule(lightning.LightningDataModule):
             return
         self._is_set_up = True
         device, trainer = self._device(), self._trainer()
+        # Of an earlier run in this process: the trial step would give it back, once it was counted as taken.
+        memory.release_unused(device)
         gpu_total = torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else None
         plan = self.memory = MemoryPlan(FreeMemory.measured(device, trainer.world_size), gpu_total)
         pools = self._plan_run(plan, self._measure_network) if self._measure_network is not None else []

@@ -13,7 +13,7 @@ from typing import Any
 import lightning
 import torch
 import yaml
-from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from ocr.config import LoggerConfig, TrainConfig
@@ -27,6 +27,7 @@ from ocr.training.callbacks import BestCheckpoint, DetectionPictures, ProgressBa
 from ocr.training.datamodule import DBNetDataModule
 from ocr.training.memory_plan import MemoryWatch
 from ocr.training.module import DBNetModule
+from ocr.training.moving_average import MovingAverage
 from ocr.training.trial_step import NetworkMemory, StepMemory, network_memory, step_memory
 
 log = logging.getLogger(__name__)
@@ -161,7 +162,7 @@ def build_trainer(
     if loggers:
         callbacks.append(LearningRateMonitor("step"))
     if settings.ema_decay is not None:
-        callbacks.append(EMAWeightAveraging(device, decay=settings.ema_decay))
+        callbacks.append(MovingAverage(settings.ema_decay))
     interactive = sys.stderr.isatty()
     if interactive:
         callbacks.append(ProgressBar())

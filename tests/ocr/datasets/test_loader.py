@@ -16,6 +16,7 @@ from ocr.datasets.base import ValidatedOCRDataset, polygons_for_training
 from ocr.datasets.loader import Batch, BatchLoader
 from ocr.datasets.plan import SamplePlanner
 from ocr.datasets.schemas import DatasetConfig
+from ocr.datasets.torch_loader import _normalize
 from ocr.polygons import PolygonBatch
 
 CPU = torch.device("cpu")
@@ -319,3 +320,17 @@ def test_gpu_decode_agrees_with_the_cpu(training, receipts):
         difference = (cpu.images - gpu.images.cpu()).abs() * 58
         assert difference.mean() < 0.5
         np.testing.assert_array_equal(cpu.polygons_input.vertices, gpu.polygons_input.vertices)
+
+
+@pytest.mark.gpu
+def test_images_of_workers_are_normalised_without_waiting_for_the_gpu():
+    levels_BHWC = torch.arange(256, dtype=torch.uint8).repeat(3).reshape(1, 16, 16, 3)
+    on_gpu = levels_BHWC.cuda()
+    planner = SamplePlanner(PipelineConfig(), training=False, seed=0)
+    _normalize(on_gpu, planner, torch.float32)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        found = _normalize(on_gpu, planner, torch.float32)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    torch.testing.assert_close(found.cpu(), _normalize(levels_BHWC, planner, torch.float32))

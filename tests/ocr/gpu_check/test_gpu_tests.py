@@ -1,7 +1,7 @@
 import subprocess
 import sys
 
-from ocr.gpu_check.gpu_tests import outcomes
+from ocr.gpu_check.gpu_tests import outcomes, run
 
 TESTS = """
 import pytest
@@ -24,3 +24,18 @@ def test_outcomes_are_told_by_name(tmp_path):
     assert list(found["failed"]) == ["test_some::test_bad", "test_some::test_of_it"]
     assert "not equal" in found["failed"]["test_some::test_bad"]
     assert found["skipped"] == {"test_some::test_left_out": "no data"}
+
+
+def test_a_crash_leaves_what_was_seen_before_it(tmp_path, capfd):
+    crash = (
+        "\n@pytest.mark.parametrize('x', ['a b'])\ndef test_with(x): pass\ndef test_crash(): import os; os._exit(3)\n"
+    )
+    (tmp_path / "test_some.py").write_text(TESTS + crash)
+    kept = []
+    command = [sys.executable, "-m", "pytest", "-v", "--junit-xml=found.xml", "-p", "no:cacheprovider", "test_some.py"]
+    run(command, tmp_path, kept.append)
+    assert not (tmp_path / "found.xml").exists()
+    assert kept[-1]["passed"] == ["test_some.py::test_good", "test_some.py::test_with[a b]"]
+    assert list(kept[-1]["failed"]) == ["test_some.py::test_bad", "test_some.py::test_of_it"]
+    assert list(kept[-1]["skipped"]) == ["test_some.py::test_left_out"]
+    assert "test_crash" in capfd.readouterr().out

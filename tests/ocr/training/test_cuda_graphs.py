@@ -179,8 +179,9 @@ def test_a_replay_on_the_gpu_gives_the_maps_of_the_eager_pass(precision, dtype):
     batches = [torch.randn(size, 3, 64, 64, device="cuda").to(dtype) for size in (3, 3, 2)]
     for change in ("none", "in place", "moved"):
         if change == "in place":
-            for parameter in model.parameters():
-                parameter.mul_(1.1)
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter.mul_(1.1)
         elif change == "moved":
             model.load_state_dict({name: 0.9 * tensor for name, tensor in model.state_dict().items()}, assign=True)
         with torch.autocast("cuda", precision or torch.float16, enabled=precision is not None):

@@ -20,6 +20,7 @@ from ocr.models.dbnet import build_dbnet
 from ocr.training.fit import train
 from ocr.training.host_sync import ForbidHostSync
 from ocr.training.module import DBNetModule
+from ocr.training.network import forward_maps
 from ocr.training.optimizer import build_optimizer
 
 
@@ -322,7 +323,8 @@ def make_batches(root: Path, config: TrainConfig) -> BatchLoader:
 
 
 def training_step(model, loss, optimizer, batch) -> torch.Tensor:
-    total = loss(model(batch.images), batch.targets).total
+    maps = forward_maps(model, batch.images, channels_last=False)  # on a GPU the loader gives float16
+    total = loss(maps, batch.targets).total
     total.backward()
     optimizer.step()
     optimizer.zero_grad()

@@ -108,6 +108,7 @@ def test_a_run_that_takes_more_than_planned_warns():
 @pytest.mark.gpu
 def test_the_peak_is_what_the_device_had_in_use():
     device = torch.device("cuda", 0)
+    torch.cuda.empty_cache()  # what earlier tests have left would be used for the block
     plan = MemoryPlan(FreeMemory.measured(device), gpu_total=torch.cuda.mem_get_info(device)[1])
     block = torch.empty(300 * MB, dtype=torch.uint8, device=device)
     plan.sample(device)
