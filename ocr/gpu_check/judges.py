@@ -253,7 +253,7 @@ def caches(figures: Figures, settings: CheckSettings) -> list[Line]:
         lines.append(
             at_most(
                 f"hmean, cache {name}",
-                max(differences),
+                _largest(differences),
                 MOST_CACHE_DIFFERENCE,
                 f"Of one checkpoint on {figures['settings']['images']} images, evaluated twice, the second time from the cache; "
                 "difference from no cache.",

@@ -7,13 +7,10 @@ from dataclasses import dataclass
 import torch
 
 from dali_pipelines.memory import shortage_of
-from ocr.device import resolve_pipeline
+from ocr.device import AUTOCAST, resolve_pipeline
 from ocr.targets import TargetMaps
 from ocr.training.module import DBNetModule
 from ocr.training.optimizer import OptimizerConfig, build_optimizer
-
-AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-"""Type that each precision of the trainer computes in; float32 for the one that is missing."""
 
 
 @dataclass(frozen=True)

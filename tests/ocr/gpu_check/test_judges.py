@@ -152,6 +152,12 @@ MISSES: list[tuple[str, dict[str, Any], Callable[[dict[str, Any]], Any], str]] =
     (
         "caches",
         CACHES,
+        lambda f: f["settings"]["rows"].update(float16=[{"hmean": 0.9}, {"hmean": float("nan")}]),
+        "hmean, cache float16",
+    ),
+    (
+        "caches",
+        CACHES,
         lambda f: f["settings"]["bytes"]["float16"]["taken"].update(gpu=11),
         "bytes, cache float16",
     ),
