@@ -128,7 +128,7 @@ def explained(
         lines.append(
             f"  torch: {_megabytes(held)}, of that {_megabytes(caches)} caches and {_megabytes(held - in_use)} not in use"
         )
-        lines.append(f"  DALI and other programs: {_megabytes(max(total - free - held, 0))}")
+        lines.append(f"  DALI, CUDA itself and other programs: {_megabytes(max(total - free - held, 0))}")
         if shortage.asked is not None and held - in_use > shortage.asked:
             lines.append(
                 "  What torch does not use is in pieces; PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True before the command may "

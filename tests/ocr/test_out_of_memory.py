@@ -121,7 +121,7 @@ def test_on_a_gpu_it_is_told_what_torch_and_dali_hold(monkeypatch):
     assert str(asked[2_000 * 10**6]) == (
         "GPU memory ran out in training, epoch 1: torch asked for 2,000 MB, 300 MB of 8,000 MB were free.\n"
         "  torch: 6,000 MB, of that 1,000 MB caches and 1,000 MB not in use\n"
-        "  DALI and other programs: 1,700 MB"
+        "  DALI, CUDA itself and other programs: 1,700 MB"
     )
     assert str(asked[800 * 10**6]).endswith(
         "PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True before the command may help."
