@@ -88,7 +88,8 @@ def command(changes: Mapping[str, str]) -> str:
         return " ".join(map(shlex.quote, changed))
     hydra = HydraConfig.get()
     kept = [given for given in hydra.overrides.task if given.lstrip("+~").partition("=")[0] not in changes]
-    return " ".join(["uv run", f"scripts/{hydra.job.name}.py", *map(shlex.quote, [*kept, *changed])])
+    script = f"scripts/{hydra.job.config_name}.py"  # the job's name is another one in processes that Lightning starts for DDP
+    return " ".join(["uv run", script, *map(shlex.quote, [*kept, *changed])])
 
 
 def _hydra_value(value: str) -> str:

@@ -62,9 +62,10 @@ def test_in_training_the_crop_is_what_counts():
     assert changes(1, crop_size=640, in_validation=True)[1].endswith(" pipeline.image_size=480")
 
 
-def test_what_was_given_stays_and_what_is_changed_stands_once():
+@pytest.mark.parametrize("lightning", [(), ("hydra.job.name=train_ddp_process_1", "hydra.output_subdir=null")])
+def test_what_was_given_stays_and_what_is_changed_stands_once(lightning):
     given = ("data=upstage", "dataset_base_path=two words", "++dataloader.batch_size=8", "performance=max")
-    with started_with(*given):
+    with started_with(*given, *lightning):
         half, less = changes(8)
     assert (
         half
