@@ -1,6 +1,7 @@
 """Where a number comes from: machine, versions, commit."""
 
 import hashlib
+import os
 import platform
 import subprocess
 from collections.abc import Sequence
@@ -60,9 +61,10 @@ def digest_of_sources(sources: Sequence[Path]) -> str:
 
 
 def git_commit() -> str | None:
-    """The commit this code is at, with -dirty where files differ from it; None outside of a checkout."""
+    """The commit this code is at, with -dirty where files differ from it. Outside of a checkout what DALI_DBNET_COMMIT says, as in
+    the images of docker/; else None."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
-        return None
+        return os.environ.get("DALI_DBNET_COMMIT")

@@ -3,13 +3,15 @@
 set -euo pipefail
 root="$(cd "$(dirname "$0")/.." && pwd)"
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" # the checkout need not be installed
-if [[ -n "${PYTHON:-}" ]]; then
-    python=("$PYTHON")
-elif [[ -x "$root/.venv/bin/python" ]]; then
-    python=("$root/.venv/bin/python")
-elif command -v uv >/dev/null; then
-    python=(uv run --project "$root" python)
-else
-    python=(python3)
+has_packages() { "$1" -c 'import importlib.util as u, sys; sys.exit(not all(map(u.find_spec, ("torch", "nvidia.dali"))))' 2>/dev/null; }
+if [[ -z "${PYTHON:-}" ]]; then
+    PYTHON="$root/.venv/bin/python"
+    if [[ ! -x "$PYTHON" ]]; then
+        if has_packages python3; then # a machine without network, or a container
+            PYTHON=python3
+        else
+            make --silent --directory "$root" setup-all >&2
+        fi
+    fi
 fi
-exec "${python[@]}" -m ocr.gpu_check "$@"
+exec "$PYTHON" -m ocr.gpu_check "$@"
