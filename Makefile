@@ -8,6 +8,9 @@ UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 demo: setup  ## draw synthetic receipts, train a small DBNet on them, print the validation hmean
 	$(UV) run --no-sync scripts/train.py
 
+# Two test files run at a time: threads of theirs beyond that would spend their time waiting for each other.
+test check: export OMP_NUM_THREADS = 1
+
 test: setup-all  ## run the tests; those that need a GPU are skipped where there is none
 	$(UV) run --no-sync $(PYTEST)
 

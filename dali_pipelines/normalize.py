@@ -6,14 +6,14 @@ On the CPU each level is looked up in a table, so that float16 costs no more tha
 import math
 import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from typing import Any, Literal
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import torch
+
+from dali_pipelines.compiled import compiled, for_each
 
 Channels = tuple[float, float, float]
 Layout = Literal["CHW", "HWC"]
@@ -128,7 +128,7 @@ class ImageFinisher:
         batch = self.memory.empty((len(images), *sides), self.dtype)
         bits = batch.numpy().view(self._table.dtype)
         finish = _finish_planes if in_planes else _finish_pixels
-        _for_each(len(images), lambda slot: finish(np.ascontiguousarray(images[slot]), self._table, bits[slot]))
+        for_each(len(images), lambda slot: finish(np.ascontiguousarray(images[slot]), self._table, bits[slot]))
         return batch if in_planes else batch.permute(0, 3, 1, 2)
 
 
@@ -169,36 +169,17 @@ def _look_up_planes(levels_BCHW: torch.Tensor, table: npt.NDArray[Any], out: tor
     height, width = levels_BCHW.shape[2:]
     levels = levels_BCHW.numpy().reshape(-1, height * width)
     bits = out.numpy().view(table.dtype).reshape(-1, height * width)
-    _for_each(len(levels), lambda plane: _look_up(levels[plane], table[plane % 3], bits[plane]))
+    for_each(len(levels), lambda plane: _look_up(levels[plane], table[plane % 3], bits[plane]))
 
 
-def _for_each(number: int, work: Callable[[int], None]) -> None:
-    """work(0), work(1) ...; several at a time where torch has several threads, for compiled functions release the GIL."""
-    num_threads = min(number, torch.get_num_threads())
-    if num_threads > 1:
-        # Threads made for this call, as in ocr/targets/numba_maps.py: a lasting pool would be dead in a forked worker.
-        with ThreadPoolExecutor(num_threads) as pool:
-            list(pool.map(work, range(number)))
-    else:
-        for each in range(number):
-            work(each)
-
-
-def _compiled(function: Callable[..., None]) -> Callable[..., None]:
-    try:
-        return numba.njit(nogil=True, cache=True)(function)
-    except RuntimeError:  # no folder to keep the compiled code in can be written
-        return numba.njit(nogil=True)(function)
-
-
-@_compiled
+@compiled
 def _look_up(levels: npt.NDArray[np.uint8], table: npt.NDArray[Any], bits: npt.NDArray[Any]) -> None:
     """bits = table[levels]; one dimension."""
     for i in range(len(levels)):
         bits[i] = table[levels[i]]
 
 
-@_compiled
+@compiled
 def _finish_planes(levels_HWC: npt.NDArray[np.uint8], table: npt.NDArray[Any], bits_CHW: npt.NDArray[Any]) -> None:
     """The bits of one image: table[channel, level], and beyond the image, right and below, table[channel, 0]."""
     height, width = levels_HWC.shape[:2]
@@ -212,7 +193,7 @@ def _finish_planes(levels_HWC: npt.NDArray[np.uint8], table: npt.NDArray[Any], b
         bits_CHW[c, height:] = table[c, 0]
 
 
-@_compiled
+@compiled
 def _finish_pixels(levels_HWC: npt.NDArray[np.uint8], table: npt.NDArray[Any], bits_HWC: npt.NDArray[Any]) -> None:
     """The same, pixel by pixel."""
     height, width = levels_HWC.shape[:2]

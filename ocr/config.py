@@ -109,7 +109,7 @@ class TrainerConfig(Section):
     """Memory format of images and weights."""
     compile: bool = False
     """torch.compile the network. It is compiled at the first step, the first validation and for the last training batch if that
-    is a smaller one; that takes a minute or so each, and pays in long runs."""
+    is a smaller one; that takes a minute or more each, and pays in long runs."""
     cuda_graphs: bool = False
     """Replay the forward pass of evaluation as one CUDA graph instead of launching each kernel: for networks and batches so small
     that the processor is what limits validation. Its memory stays taken between validations. Never in training; without a

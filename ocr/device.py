@@ -8,6 +8,9 @@ from dali_pipelines.config import PipelineConfig
 from ocr.config import Device
 from ocr.errors import InputError
 
+AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+"""Type that each precision of the trainer computes in; float32 for the one that is missing."""
+
 
 def resolve_device(device: Device) -> torch.device:
     """auto: a GPU where there is one.

@@ -20,6 +20,8 @@ from ocr.cache.budget import free_ram, resident_set, total_ram
 from ocr.config import TrainConfig
 from ocr.errors import OutOfMemory
 
+KEEP_LITTLE = ("baseline", "constrained")
+"""Presets whose caches the one for small GPUs would not make smaller."""
 SMALLER_SIDE = 0.75
 """Where the batch is one image already, the next thing to make smaller is the image."""
 
@@ -34,30 +36,33 @@ class Remedy:
 
 
 def training_remedies(config: TrainConfig, checkpoint: Path | None, in_validation: bool) -> list[Remedy]:
-    """A smaller batch first, then the preset for small GPUs with a still smaller one."""
-    key, batch_size = (
-        ("eval_batch_size", config.dataloader.eval_batch_size)
-        if in_validation
-        else (
-            "batch_size",
-            config.dataloader.batch_size,
-        )
-    )
+    """A smaller batch first; then a still smaller one, with the preset for small GPUs where that keeps less; for a batch of one
+    image smaller images at last."""
+    name = "eval_batch_size" if in_validation else "batch_size"
+    key, batch_size = f"dataloader.{name}", getattr(config.dataloader, name)
     resume = {"resume": str(checkpoint)} if checkpoint is not None and checkpoint.is_file() else {}
     goes_on = ", from the last checkpoint on" if resume else ""
     remedies = []
     if batch_size > 1:
-        changes = {f"dataloader.{key}": str(batch_size // 2)}
-        remedies.append(
-            Remedy(f"with half the {'validation ' if in_validation else ''}batch{goes_on}", changes | resume)
-        )
-    smaller = max(batch_size // 4, 1)
-    changes = {f"dataloader.{key}": str(smaller), "performance": "constrained"}
-    remedies.append(Remedy("with less in the caches too", changes | resume))
+        half = {key: str(batch_size // 2)}
+        remedies.append(Remedy(f"with half the {'validation ' if in_validation else ''}batch{goes_on}", half | resume))
+    changes = {key: str(max(batch_size // 4, 1))}
+    if _preset() not in KEEP_LITTLE:
+        changes["performance"] = "constrained"
+        remedies.append(Remedy("with less in the caches too", changes | resume))
+    elif batch_size > 3:
+        remedies.append(Remedy("with a quarter of it", changes | resume))
     if batch_size == 1:
-        side = str(_smaller_side(config.pipeline.image_size))
-        remedies.append(Remedy("with smaller images", changes | {"pipeline.image_size": side}))
+        crop_size = None if in_validation else config.pipeline.augmentation.crop_size
+        side = "pipeline.image_size" if crop_size is None else "pipeline.augmentation.crop_size"
+        smaller = str(_smaller_side(crop_size or config.pipeline.image_size))
+        remedies.append(Remedy("with smaller images", changes | {side: smaller} | resume))
     return remedies
+
+
+def _preset() -> str | None:
+    """The one this run has; None also where no script was started."""
+    return HydraConfig.get().runtime.choices.get("performance") if HydraConfig.initialized() else None
 
 
 def inference_remedies(batch_size: int, image_size: int) -> list[Remedy]:
@@ -83,14 +88,16 @@ def command(changes: Mapping[str, str]) -> str:
         return " ".join(map(shlex.quote, changed))
     hydra = HydraConfig.get()
     kept = [given for given in hydra.overrides.task if given.lstrip("+~").partition("=")[0] not in changes]
-    return " ".join(["uv run", f"scripts/{hydra.job.name}.py", *map(shlex.quote, [*kept, *changed])])
+    script = f"scripts/{hydra.job.config_name}.py"  # the job's name is another one in processes that Lightning starts for DDP
+    return " ".join(["uv run", script, *map(shlex.quote, [*kept, *changed])])
 
 
 def _hydra_value(value: str) -> str:
-    """Quoted where Hydra's grammar would read it in another way."""
-    return (
-        value if re.fullmatch(r"[\w./:%@+-]+", value) else "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
-    )
+    """Quoted where Hydra's grammar would read it in another way. A backslash stands for itself, but before a quote or the end."""
+    if re.fullmatch(r"[\w./:%@+-]+", value, re.ASCII):
+        return value
+    doubled = re.sub(r"(\\+)('|$)", r"\1\1\2", value)
+    return "'" + doubled.replace("'", "\\'") + "'"
 
 
 def remedy_lines(remedies: Sequence[Remedy]) -> str:
@@ -122,7 +129,7 @@ def explained(
         lines.append(
             f"  torch: {_megabytes(held)}, of that {_megabytes(caches)} caches and {_megabytes(held - in_use)} not in use"
         )
-        lines.append(f"  DALI and other programs: {_megabytes(max(total - free - held, 0))}")
+        lines.append(f"  DALI, CUDA itself and other programs: {_megabytes(max(total - free - held, 0))}")
         if shortage.asked is not None and held - in_use > shortage.asked:
             lines.append(
                 "  What torch does not use is in pieces; PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True before the command may "

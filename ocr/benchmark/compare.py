@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import TaskID
 
 from ocr.benchmark.config import WITH_NETWORK, CompareConfig, Level
 from ocr.benchmark.doctor import SAME_SPEED, verdict
 from ocr.benchmark.gpu_monitor import GpuMonitor
-from ocr.benchmark.preparation import at_most, environment, load_split, num_cores, write_or_explain
+from ocr.benchmark.preparation import at_most, environment, load_split, num_cores, progress_bars, write_or_explain
 from ocr.benchmark.report import print_tables, write_json, write_report
 from ocr.benchmark.results import Measured, Results
 from ocr.benchmark.row_process import RowFailed, RowProcess
@@ -113,14 +113,7 @@ class _Comparison:
         self._after_level = after_level
         self._processes: dict[str, RowProcess] = {}
         self._num_workers = {row.name: self._default_workers(row) for row in rows}
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=Console(stderr=True),
-            disable=not sys.stderr.isatty(),
-        )
+        self._progress = progress_bars()
         self._monitor = GpuMonitor()
 
     def run(self) -> None:

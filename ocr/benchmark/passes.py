@@ -9,7 +9,7 @@ from ocr.benchmark.config import Level
 from ocr.benchmark.setting import Setting
 from ocr.benchmark.source import InputBatch, Source
 from ocr.datasets.base import move_polygons
-from ocr.device import resolve_precision
+from ocr.device import AUTOCAST, resolve_precision
 from ocr.losses.db_loss import DBLoss
 from ocr.models.dbnet import DBNet, build_dbnet
 from ocr.postprocess.levels import to_levels
@@ -91,7 +91,7 @@ def _network(setting: Setting) -> DBNet:
 
 def _autocast(setting: Setting) -> Callable[[], torch.autocast]:
     precision = resolve_precision(setting.config.trainer.precision, setting.device)
-    half = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
+    half = AUTOCAST.get(precision)
     return lambda: torch.autocast(setting.device.type, half or torch.bfloat16, enabled=half is not None)
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ocr.benchmark.setting import evenly
 from ocr.cache.budget import total_ram
@@ -46,6 +48,18 @@ def write_or_explain(write: Callable[[Figures, Path], None], results: Figures, r
         raise InputError(
             f"{error.filename or run_dir}: cannot be written: {error.strerror}; hydra.run.dir=FOLDER names another folder"
         ) from error
+
+
+def progress_bars() -> Progress:
+    """On the terminal, if there is one."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        disable=not sys.stderr.isatty(),
+    )
 
 
 def load_split(config: TrainConfig, split: str, run_dir: Path) -> tuple[Manifest, AuditReport]:

@@ -12,11 +12,10 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from dali_pipelines.loader import default_num_threads
 from ocr.benchmark.config import WITH_NETWORK, Level, SweepConfig
-from ocr.benchmark.preparation import at_most, environment, load_split, num_cores, write_or_explain
+from ocr.benchmark.preparation import at_most, environment, load_split, num_cores, progress_bars, write_or_explain
 from ocr.benchmark.results import Measured
 from ocr.benchmark.row_process import RowFailed, RowProcess
 from ocr.benchmark.setting import Setting
@@ -150,14 +149,7 @@ class _Run:
         self._setting, self._device, self._sweep, self._run_dir = setting, device, sweep, run_dir
         self._present: dict[Level, _Variant] = {}
         """The present configuration, open at one level as long as that is varied."""
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=Console(stderr=True),
-            disable=not sys.stderr.isatty(),
-        )
+        self._progress = progress_bars()
 
     def run(self, factors: list[Factor]) -> None:
         num_values = sum(len(factor.values) for factor in factors)

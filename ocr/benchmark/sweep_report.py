@@ -13,7 +13,6 @@ from ocr.atomic_write import write_atomically
 from ocr.benchmark.config import SweepConfig
 from ocr.benchmark.report import short, spread_text
 from ocr.benchmark.results import Measured
-from ocr.benchmark.sweep_factors import Value
 from ocr.benchmark.sweep_results import (
     LEAST_ROUNDS,
     TAIL,
@@ -24,6 +23,7 @@ from ocr.benchmark.sweep_results import (
     as_overrides_text,
     gain,
     of_the_run,
+    value_text,
 )
 from ocr.config import TrainConfig
 
@@ -48,18 +48,21 @@ def conclusions(sweep: Sweep) -> list[str]:
         told = "not measured" if ratio is None else f"{ratio:.2f} times the speed"
         values = " ".join(as_overrides_text(together.values))
         lines.append(f"Together at {together.level} ({values}): {told}, {together.judgement}.")
-    for key in sweep.recommended():
+    confirmed = sweep.confirmed()
+    for key in confirmed or sweep.recommended():
         cautions = {swept.factor.caution for swept in sweep.swept if swept.factor.key == key and swept.factor.caution}
         lines += [f"Before taking {key}: {caution}." for caution in sorted(cautions)]
-    confirmed = sweep.confirmed()
     if confirmed:
+        left_out = {key: value for key, value in sweep.recommended().items() if key not in confirmed}
+        if left_out:
+            lines.append(f"Not found again together, so left out: {' '.join(as_overrides_text(left_out))}.")
         arguments = [*of_the_run(sweep.environment["command"], OWN_KEYS), *as_overrides_text(confirmed)]
         lines.append(f"Paste: uv run scripts/train.py {shlex.join(arguments)}")
     elif sweep.recommended() and sweep.is_measured_together():
         lines.append("Together they are not better than the present configuration: leave it as it is.")
     elif sweep.recommended():
         lines.append("The better values were not measured together, or not to the end: they are yet to be confirmed.")
-    elif any(swept.present.rounds for swept in sweep.swept):
+    elif any(judgement != "not judged" for swept in sweep.swept for judgement in swept.judgements().values()):
         lines.append("No other value is better: leave the configuration as it is.")
     else:
         lines.append("Nothing was measured that a conclusion could be drawn from.")
@@ -71,11 +74,13 @@ def _conclusion(swept: Swept) -> str:
     by_judgement: dict[Judgement, list[str]] = {}
     for value, measured in swept.others:
         ratio = gain(swept.present, measured, factor.judged_by)
-        told = _value(value) if ratio is None else f"{_value(value)} ({ratio:.2f})"
+        told = value_text(value) if ratio is None else f"{value_text(value)} ({ratio:.2f})"
         by_judgement.setdefault(found[value], []).append(told)
     best = swept.best()
     parts = [f"{judgement}: {', '.join(values)}" for judgement, values in by_judgement.items()]
-    start = f"{factor.title}: {_value(factor.present)} stays" if best is None else f"{factor.title}: {_value(best)}"
+    start = (
+        f"{factor.title}: {value_text(factor.present)} stays" if best is None else f"{factor.title}: {value_text(best)}"
+    )
     return f"{start}; {'; '.join(parts)}." if parts else f"{start}; no other value fits this machine."
 
 
@@ -154,8 +159,8 @@ def _tables(sweep: Sweep) -> list[tuple[str, list[list[str]], list[str]]]:
     tables = []
     for swept in sweep.swept:
         found = swept.judgements()
-        rows: list[tuple[str, Measured, str]] = [(_value(swept.factor.present), swept.present, "present")]
-        rows += [(_value(value), measured, found[value]) for value, measured in swept.others]
+        rows: list[tuple[str, Measured, str]] = [(value_text(swept.factor.present), swept.present, "present")]
+        rows += [(value_text(value), measured, found[value]) for value, measured in swept.others]
         by_first_epoch = swept.factor.judged_by == "first_epoch_seconds"
         title = swept.factor.title + (" (judged by its first epoch)" if by_first_epoch else "")
         tables.append((title, *_rows(rows, swept.present, by_first_epoch)))
@@ -200,7 +205,3 @@ def _rows(
 
 def _used_columns(cells: Sequence[Sequence[str]]) -> list[int]:
     return [place for place in range(len(TITLES)) if place == 0 or any(line[place] for line in cells)]
-
-
-def _value(value: Value) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -87,16 +87,23 @@ class Sweep:
         return [level for level in LEVELS if level in levels]
 
     def confirmed(self) -> dict[str, Value]:
-        """Recommended, and not refuted by measuring all of them together. Where they were not, or not to the end: nothing."""
+        """Recommended, and a level where it was better is better with all of them together too. Nothing, where they were not
+        measured together, or not to the end, or are worse at a level."""
         values = self.recommended()
         together = self._together(values)
         if not self.is_measured_together() or any(each.judgement == "worse" for each in together):
             return {}
-        # A setting that is judged by its first epoch does not show in later ones.
-        lasting = [each for each in together if self._should_show(each)]
-        if lasting and not any(each.judgement == "better" for each in lasting):
-            return {}
-        return values
+        levels = {each.level for each in together if each.judgement == "better"}
+        return {
+            key: value
+            for key, value in values.items()
+            if any(
+                # A setting that is judged by its first epoch does not show in later ones.
+                swept.factor.level in levels or swept.factor.judged_by == "first_epoch_seconds"
+                for swept in self.swept
+                if swept.factor.key == key and swept.best() == value
+            )
+        }
 
     def is_measured_together(self) -> bool:
         """Whether all recommended values were, to the end, wherever one of them is better."""
@@ -126,13 +133,6 @@ class Sweep:
             swept.judgements().get(value) in ("worse", "longer waits")
             for swept in self.swept
             if swept.factor.key == key
-        )
-
-    def _should_show(self, combined: Combined) -> bool:
-        return any(
-            swept.best() is not None and swept.factor.judged_by == "images_per_second"
-            for swept in self.swept
-            if swept.factor.level == combined.level and swept.factor.key in combined.values
         )
 
 
@@ -172,14 +172,15 @@ def _has_longer_tail(present: Measured, other: Measured) -> bool:
 
 def as_overrides_text(values: dict[str, Value]) -> list[str]:
     """`key=value` as Hydra takes it."""
-    return [f"{key}={_hydra(value)}" for key, value in values.items()]
+    return [f"{key}={value_text(value)}" for key, value in values.items()]
 
 
 def of_the_run(command: Sequence[str], own_keys: Sequence[str]) -> list[str]:
     """The arguments of a command that a training run takes too."""
-    own = (*(f"{key}=" for key in own_keys), "hydra.")
-    return [argument for argument in command[1:] if "=" in argument and not argument.startswith(own)]
+    own = (*(f"{key}=" for key in own_keys), "hydra.", "hydra/")
+    return [argument for argument in command[1:] if "=" in argument and not argument.lstrip("+").startswith(own)]
 
 
-def _hydra(value: Value) -> str:
+def value_text(value: Value) -> str:
+    """As Hydra takes it."""
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -28,7 +28,8 @@ class CacheConfig(Section):
     dtype: Literal["float16", "uint8"] = "float16"
     """Of finished inputs: normalised float16, or exact levels at half the memory, normalised on the way to the network."""
     device_budget: ByteSize | None = None
-    """Bytes on the GPU, as 4GB; null: half of what is free when the run starts. Without a GPU RAM is the first tier."""
+    """Bytes on the GPU, as 4GB; null: nine tenths of what the plan of a training run leaves, half of what is free where there is no
+    plan. Without a GPU RAM is the first tier."""
     ram_budget: ByteSize | None = None
     """Bytes in RAM; null: half of what is free when the run starts."""
     directory: str | None = None

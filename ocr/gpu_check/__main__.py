@@ -16,7 +16,8 @@ from ocr.gpu_check.steps import chosen_steps, names
 log = logging.getLogger(__name__)
 
 DESCRIPTION = """Checks everything that only a GPU can show, and writes what it found to gpu_check.md and gpu_check.json.
-No network is needed. The exit status is 1 where something asked for was not found, or a step did not finish; 130 after Ctrl-C."""
+No network is needed. The exit status is 1 where something asked for was not found, a step did not finish, or none was run;
+130 after Ctrl-C."""
 
 
 def main() -> int:
@@ -55,14 +56,21 @@ def _parse_arguments() -> CheckSettings:
     parser.add_argument("--minutes", type=float, default=10.0, help="for all steps but receipts (default %(default)g)")
     parser.add_argument("--only", default="", metavar="A,B", help=f"steps to run: {', '.join(names())}")
     parser.add_argument("--data", type=Path, metavar="FOLDER", help="images/{train,val} and jsons/{train,val}.json")
-    parser.add_argument("--output", type=Path, metavar="FOLDER", help="default: outputs/gpu_check/ and the time")
+    parser.add_argument(
+        "--output", type=Path, metavar="FOLDER", help="new or empty; default: outputs/gpu_check/ and the time"
+    )
     parser.add_argument("--receipts", action="store_true", help="train on --data for eight minutes more")
     given = parser.parse_args()
     if given.receipts and given.data is None:
         parser.error("--receipts needs --data FOLDER with real receipts")
-    if given.data is not None and not (given.data / "jsons" / "val.json").is_file():
-        parser.error(f"--data {given.data}: there is no jsons/val.json in it")
+    for split in ("train", "val") if given.data is not None else ():
+        if not (given.data / "jsons" / f"{split}.json").is_file():
+            parser.error(f"--data {given.data}: there is no jsons/{split}.json in it")
+    if not given.minutes > 0:
+        parser.error(f"--minutes {given.minutes:g}: more than 0 are needed")
     output = given.output or Path("outputs") / "gpu_check" / time.strftime("%Y-%m-%d_%H-%M-%S")
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        parser.error(f"--output {output}: is there already; name a new or an empty folder")
     settings = CheckSettings(
         output=str(output.resolve()),
         cpu=given.cpu,

@@ -253,7 +253,7 @@ def caches(figures: Figures, settings: CheckSettings) -> list[Line]:
         lines.append(
             at_most(
                 f"hmean, cache {name}",
-                max(differences),
+                _largest(differences),
                 MOST_CACHE_DIFFERENCE,
                 f"Of one checkpoint on {figures['settings']['images']} images, evaluated twice, the second time from the cache; "
                 "difference from no cache.",
@@ -383,12 +383,14 @@ def memory(figures: Figures, settings: CheckSettings) -> list[Line]:
         "; in use on the whole card." if figures["memory"] == "GPU" else "; of this process."
     )
     predicted = plan.get("predicted_gpu_peak_bytes")
-    if figures["memory"] == "GPU" and predicted is not None:
+    if figures["memory"] == "GPU":
+        if predicted is None:
+            return [Line(what, found, explained, "a plan in the run's summary.json", False)]
         taken = peak - figures["before_bytes"]
         return [
             at_most(what, taken / 1e6, predicted / 1e6, explained + " Against summary.json's memory_plan.", "MB", found)
         ]
-    return [told(what, found, explained + " The run's summary.json names no plan for it.")]
+    return [told(what, found, explained + " No plan names a peak of it.")]
 
 
 def receipts(figures: Figures, settings: CheckSettings) -> list[Line]:

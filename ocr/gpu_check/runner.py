@@ -147,7 +147,12 @@ class Runner:
     def _judged(self, step: Step, figures: dict[str, Any]) -> list[Line]:
         try:
             return step.judge(figures, self._settings)
-        except (KeyError, IndexError, TypeError, ValueError) as error:  # figures of a step that did not come to its end
+        except (
+            AttributeError,
+            LookupError,
+            TypeError,
+            ValueError,
+        ) as error:  # figures of a step that did not come to its end
             return [
                 Line("figures are whole", repr(error), "What the step left could not be read to its end.", "yes", False)
             ]
@@ -233,9 +238,9 @@ class _Worker:
 
 
 def exit_status(results: Sequence[StepResult]) -> int:
-    """130 after Ctrl-C, 1 where a step failed, else 0: a step that was skipped has not failed."""
+    """130 after Ctrl-C, 1 where a step failed or none was run, else 0: a step that was skipped has not failed."""
     statuses = {result.status for result in results}
-    return 130 if "interrupted" in statuses else 1 if "failed" in statuses else 0
+    return 130 if "interrupted" in statuses else 1 if "failed" in statuses or statuses <= {"skipped"} else 0
 
 
 def document(results: Sequence[StepResult]) -> list[dict[str, Any]]:

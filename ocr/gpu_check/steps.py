@@ -1,5 +1,7 @@
 """The steps, the important ones first, and how long each may take."""
 
+from dataclasses import replace
+
 from ocr.gpu_check import judges
 from ocr.gpu_check.runner import Step
 from ocr.gpu_check.settings import CheckSettings
@@ -48,7 +50,4 @@ def chosen_steps(settings: CheckSettings) -> list[Step]:
     steps = [step for step in _STEPS if step.name in wanted or step.is_needed]
     if not settings.cpu:
         return steps
-    return [
-        Step(**{**vars(step), "seconds": step.seconds * (1 if step.is_extra else TIMES_LONGER_ON_CPU)})
-        for step in steps
-    ]
+    return [step if step.is_extra else replace(step, seconds=TIMES_LONGER_ON_CPU * step.seconds) for step in steps]

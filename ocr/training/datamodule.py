@@ -9,13 +9,7 @@ import torch
 
 from dali_pipelines import memory
 from dali_pipelines.loader import default_num_threads
-from ocr.cache.budget import (
-    FreeMemory,
-    TierPlan,
-    decoded_bytes,
-    file_bytes,
-    plan_tiers,
-)
+from ocr.cache.budget import FreeMemory, TierPlan, decoded_bytes, file_bytes, plan_tiers
 from ocr.cache.images import keep_images
 from ocr.config import DataLoaderConfig
 from ocr.datasets.base import ValidatedOCRDataset
@@ -24,7 +18,6 @@ from ocr.training.memory_plan import DISK, GPU, RAM, MemoryPlan
 from ocr.training.trial_step import NetworkMemory, StepMemory
 
 log = logging.getLogger(__name__)
-
 
 MeasureNetwork = Callable[[torch.device, int, int, int], tuple[NetworkMemory, StepMemory | None]]
 """What the network takes on a device, with so many ranks and these batch sizes of training and validation."""
@@ -86,7 +79,8 @@ class DBNetDataModule(lightning.LightningDataModule):
         # Of an earlier run in this process: the trial step would give it back, once it was counted as taken.
         memory.release_unused(device)
         gpu_total = torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else None
-        plan = self.memory = MemoryPlan(FreeMemory.measured(device, trainer.world_size), gpu_total)
+        free = FreeMemory.measured(device, trainer.world_size)
+        plan = self.memory = MemoryPlan(free, gpu_total, trainer.world_size)
         pools = self._plan_run(plan, self._measure_network) if self._measure_network is not None else []
         if self.val is not None:
             self._plan_tensors(self.val, plan)

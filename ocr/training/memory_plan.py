@@ -44,10 +44,12 @@ class MemoryPlan:
     Args:
         free: before anything of this run.
         gpu_total: bytes of the card; None without one.
+        num_ranks: processes that share the RAM; `free.ram` is the part of one.
     """
 
     free: FreeMemory
     gpu_total: int | None = None
+    num_ranks: int = 1
     rows: list[MemoryRow] = field(default_factory=list)
     is_whole: bool = False
     """Whether network and DALI are in it, so that the sum is the run's peak; else it is of the caches alone."""
@@ -110,7 +112,8 @@ class MemoryPlan:
     def verdict(self) -> str:
         """One line below the table."""
         ram = _gigabytes(self.sum_of(RAM) + self.sum_of(PINNED))
-        of_ram = f"{_gigabytes(self.free.ram)} of {_gigabytes(total_ram())} free now"
+        shared = "" if self.num_ranks == 1 else f" for each of {self.num_ranks} processes"
+        of_ram = f"{_gigabytes(self.free.ram)} of {_gigabytes(total_ram())} free now{shared}"
         if self.gpu_total is None:
             uncounted = ", what a step makes and drops not counted" if self.is_whole else ""
             return f"RAM: {ram} planned{uncounted}; {of_ram}"

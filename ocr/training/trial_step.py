@@ -7,13 +7,10 @@ from dataclasses import dataclass
 import torch
 
 from dali_pipelines.memory import shortage_of
-from ocr.device import resolve_pipeline
+from ocr.device import AUTOCAST, resolve_pipeline
 from ocr.targets import TargetMaps
 from ocr.training.module import DBNetModule
 from ocr.training.optimizer import OptimizerConfig, build_optimizer
-
-AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-"""Type that each precision of the trainer computes in; float32 for the one that is missing."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +35,8 @@ class StepMemory:
     training: int
     """Activations, inputs, targets and workspaces of a training step."""
     validation: int
-    """What a validation step takes beyond the memory that a training step leaves to it."""
+    """What a validation step takes beyond the memory that a training step leaves to it; with CUDA graphs, which keep theirs, all
+    that it takes."""
     was_enough: bool = True
     """False: memory ran out on the way. The bytes are those that were taken until then."""
 
@@ -73,7 +71,7 @@ def step_memory(
     """
     is_gpu = device.type == "cuda"
     lasting = _restart_peak(device) + network_memory(module.model, module.config.optimizer).total
-    was_enough, after_training = True, 0
+    was_enough, after_training, left = True, 0, 0
     trial: _Trial | None = None
     try:
         with torch.random.fork_rng([device] if is_gpu else []):
@@ -81,6 +79,7 @@ def step_memory(
             for _ in range(2):  # the first makes the optimizer's state, beside which the second must fit
                 trial.train(batch_size)
             after_training = _peak(device)
+            left = _restart_peak(device) if module.config.trainer.cuda_graphs else after_training
             trial.evaluate(eval_batch_size)
     except RuntimeError as error:
         if shortage_of(error) is None:
@@ -88,8 +87,8 @@ def step_memory(
         was_enough = False
     peak, trial = _peak(device), None
     _restart_peak(device)
-    after_training = after_training or peak
-    return StepMemory(max(after_training - lasting, 0), peak - after_training, was_enough)
+    after_training, left = after_training or peak, left or peak
+    return StepMemory(max(after_training - lasting, 0), peak - left, was_enough)
 
 
 class _Trial:

@@ -9,16 +9,15 @@ from omegaconf import OmegaConf
 from pydantic import ValidationError
 
 from dali_pipelines.config import AugmentationConfig, PipelineConfig
-from ocr.command_line import prepare
-from ocr.config import EvaluateConfig, PredictConfig, TrainConfig, validate_config
+from ocr.command_line import compose_config, prepare
+from ocr.config import EvaluateConfig, PredictConfig, TrainConfig
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
 def load(*overrides: str, name: str = "train", schema: type = TrainConfig):
     prepare()
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return validate_config(schema, compose(name, list(overrides)))
+    return compose_config(schema, name, overrides)
 
 
 def lookup(config: TrainConfig, key: str):

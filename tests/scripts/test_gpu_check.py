@@ -40,9 +40,3 @@ def test_the_short_form_passes_and_writes_both_files(tmp_path):
         assert line["what"] in text
     assert "1/5 environment" in done.stderr
     assert "streams: passed in" in done.stderr
-
-
-def test_a_step_that_is_not_there_is_named(tmp_path):
-    done = gpu_check("--cpu", "--only", "decode,decoed", cwd=tmp_path)
-    assert done.returncode == 2
-    assert "--only decoed: no such step; there are environment, gpu_tests, decode" in done.stderr

@@ -6,10 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 
-from ocr.command_line import prepare
-from ocr.config import PrepareConfig, validate_config
+from ocr.command_line import compose_config, prepare
+from ocr.config import PrepareConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = str(ROOT / "scripts" / "prepare_data.py")
@@ -18,8 +17,7 @@ EXPERIMENTS = sorted(path.stem for path in (ROOT / "configs/experiment").glob("*
 
 def composed(*overrides: str) -> PrepareConfig:
     prepare()
-    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        return validate_config(PrepareConfig, compose("prepare_data", list(overrides)))
+    return compose_config(PrepareConfig, "prepare_data", overrides)
 
 
 def test_a_data_set_is_drawn_checked_and_written(tmp_path):

@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 
 from ocr.benchmark import sweep as sweep_module
+from ocr.benchmark import sweep_results
 from ocr.benchmark.config import SweepConfig
+from ocr.benchmark.results import Measured
 from ocr.benchmark.sweep import sweep_defaults
-from ocr.benchmark.sweep_factors import Factor
+from ocr.benchmark.sweep_factors import Factor, JudgedBy
+from ocr.benchmark.sweep_results import Judgement
 from ocr.datasets.synthetic import SyntheticConfig, draw_data_set
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -79,8 +82,14 @@ def test_terminal_and_files_tell_the_same(swept):
     assert not list((cwd / "swept").glob("scratch_*"))
 
 
-def test_a_value_that_fails_is_named_and_one_that_is_far_better_is_confirmed_and_pasted(monkeypatch, tmp_path):
-    """A sixteenth of the pixels stands for a better setting."""
+def test_a_value_that_fails_is_named_and_what_is_judged_better_is_measured_together_and_pasted(monkeypatch, tmp_path):
+    """What is better is not left to the machine of the test."""
+
+    def judged(present: Measured, other: Measured, by: JudgedBy) -> Judgement:
+        if not other.rounds:
+            return "not judged"
+        return "better" if by == "images_per_second" else "no difference"
+
     root = tmp_path / "drawn"
     draw_data_set(SyntheticConfig(num_train=4, num_val=1), root, num_workers=1)
     split = {"image_path": str(root / "images/train"), "annotation_path": str(root / "jsons/train.json")}
@@ -90,18 +99,19 @@ def test_a_value_that_fails_is_named_and_one_that_is_far_better_is_confirmed_and
             "rounds": 3,
             "seconds": 0.01,
             "num_images": 4,
-            "pipeline": {"image_size": 256},
+            "pipeline": {"image_size": 96},
             "dataloader": {"batch_size": 2},
             "model": {"fpn_channels": 16},
             "datasets": {"train_dataset": {"config": split}},
         }
     )
     factors = [
-        Factor("pipeline.image_size", "train-step", 256, (64,)),
+        Factor("pipeline.image_size", "train-step", 96, (64,)),
         Factor("model.backbone.name", "train-step", "resnet18", ("no_such_network",)),
         Factor("pipeline.num_threads", "input", 1, (-1, 2), judged_by="first_epoch_seconds"),
     ]
     monkeypatch.setattr(sweep_module, "factors_of", lambda *_: factors)
+    monkeypatch.setattr(sweep_results, "judged", judged)
     found = sweep_defaults(config, tmp_path / "swept")
     _, network, threads = found.swept
     assert len(network.present.rounds) == 3

@@ -9,7 +9,7 @@ from ocr.benchmark.config import Level, SweepConfig
 from ocr.benchmark.results import Measured
 from ocr.benchmark.sweep_factors import NO_GPU, Factor, Value, chosen_factors, factors_of, varied
 from ocr.benchmark.sweep_report import conclusions, markdown
-from ocr.benchmark.sweep_results import Combined, Sweep, Swept, gain, judged
+from ocr.benchmark.sweep_results import Combined, Sweep, Swept, gain, judged, of_the_run
 from ocr.errors import InputError
 
 THREADS = Factor("pipeline.num_threads", "input", 1, (2, 4))
@@ -110,6 +110,31 @@ def test_what_was_refuted_together_is_not_pasted():
         assert conclusions(sweep)[-1].endswith("they are yet to be confirmed.")
 
 
+def test_a_value_whose_level_does_not_show_it_again_is_left_out():
+    workers = Factor("postprocess.num_workers", "val-epoch", 1, (2,))
+    better = rates(140, 141, 139)
+    threads = Swept(THREADS, rates(100, 101, 99), [(4, better)])
+    values: dict[str, Value] = {"pipeline.num_threads": 4, "postprocess.num_workers": 2}
+    combined = [
+        together("input", values, rates(100, 101, 99), rates(130, 131, 129)),
+        together("val-epoch", values, rates(100, 101, 99), rates(101, 99, 102)),
+    ]
+    sweep = sweep_of(threads, Swept(workers, rates(100, 101, 99), [(2, better)]), combined=combined)
+    assert sweep.recommended() == values
+    assert sweep.confirmed() == {"pipeline.num_threads": 4}
+    assert conclusions(sweep)[-2:] == [
+        "Not found again together, so left out: postprocess.num_workers=2.",
+        "Paste: uv run scripts/train.py data=upstage pipeline.num_threads=4",
+    ]
+    combined[1].combined = rates(80, 81, 79)
+    assert sweep.confirmed() == {}
+
+
+def test_the_line_to_paste_has_what_a_training_run_takes():
+    command = ["x.py", "data=upstage", "++rounds=5", "only=[a]", "hydra.run.dir=y", "hydra/launcher=z", "-m", "+a.b=c"]
+    assert of_the_run(command, ("rounds", "only")) == ["data=upstage", "+a.b=c"]
+
+
 def test_a_difference_within_the_noise_is_not_recommended_and_a_loss_is_told():
     swept = Swept(THREADS, rates(100, 130, 90), [(2, rates(125, 128, 122)), (4, rates(50, 51, 49))])
     sweep = sweep_of(swept)
@@ -146,8 +171,11 @@ def test_a_value_that_changes_the_numbers_is_named_with_that():
 
 
 def test_nothing_measured_says_so():
-    swept = Swept(THREADS, Measured(reason="failed: no memory"), [(2, Measured())])
-    assert conclusions(sweep_of(swept))[-1] == "Nothing was measured that a conclusion could be drawn from."
+    for swept in (
+        Swept(THREADS, Measured(reason="failed: no memory"), [(2, Measured())]),
+        Swept(THREADS, rates(100, 101), [(2, rates(100))]),  # interrupted
+    ):
+        assert conclusions(sweep_of(swept))[-1] == "Nothing was measured that a conclusion could be drawn from."
 
 
 def all_of(device_type: str, num_cores: int, **values: object) -> list[Factor]:

@@ -152,6 +152,12 @@ MISSES: list[tuple[str, dict[str, Any], Callable[[dict[str, Any]], Any], str]] =
     (
         "caches",
         CACHES,
+        lambda f: f["settings"]["rows"].update(float16=[{"hmean": 0.9}, {"hmean": float("nan")}]),
+        "hmean, cache float16",
+    ),
+    (
+        "caches",
+        CACHES,
         lambda f: f["settings"]["bytes"]["float16"]["taken"].update(gpu=11),
         "bytes, cache float16",
     ),
@@ -167,6 +173,7 @@ MISSES: list[tuple[str, dict[str, Any], Callable[[dict[str, Any]], Any], str]] =
         "resnet18",
     ),
     ("loaders", LOADERS, lambda f: f["levels"]["input"].update(dali_gpu=ROW | {"reason": "failed: x"}), "DALI rows"),
+    ("memory", MEMORY, lambda f: f.update(memory_plan=None), "peak of the GPU"),
     ("memory", MEMORY, lambda f: f.update(peak_bytes=10_000_000), "peak of the GPU"),
     ("receipts", RECEIPTS, lambda f: f["summary"]["epochs"][1].update(hmean=0.93), "IoU 0.5"),
     ("receipts", RECEIPTS, lambda f: f["summary"]["epochs"][1].update({"hmean_iou0.7": 0.79}), "IoU 0.7"),

@@ -138,13 +138,27 @@ def test_the_end_of_the_budget_skips_with_a_line_and_is_never_passed(tmp_path):
         step("hangs", seconds=60, least_seconds=1),
         step("good", least_seconds=5),
         step("low", is_extra=True),
-        minutes=0.05,
+        minutes=0.02,
     )
     assert time.monotonic() - started < 15
-    assert hung.reason == "ended at its limit of 3 s"
+    assert hung.reason == "ended at its limit of 1 s"
     assert (skipped.status, skipped.seconds) == ("skipped", 0)
-    assert "0 s were left of the 0.05 minutes; it needs 5 s at least" in skipped.reason
+    assert "0 s were left of the 0.02 minutes; it needs 5 s at least" in skipped.reason
     assert extra.status == "failed"  # it ran: its time is its own
+
+
+def test_where_no_step_was_run_nothing_was_checked(tmp_path):
+    results = run(tmp_path, step("good"), step("low"), minutes=0.001)
+    assert [result.status for result in results] == ["skipped", "skipped"]
+    assert exit_status(results) == 1
+
+
+def test_figures_that_end_early_fail_by_name(tmp_path):
+    def of_a_whole_list(figures, settings):
+        return [at_least("the sum", sum(figures["value"].values()), 1, "What the step kept.")]
+
+    (result,) = run(tmp_path, Step("good", "title", 20, of_a_whole_list))
+    assert (result.status, result.failures) == ("failed", ["figures are whole"])
 
 
 def test_nothing_is_begun_once_a_needed_step_has_failed(tmp_path):

@@ -5,7 +5,7 @@ import torch
 
 from ocr.targets import TargetConfig
 from ocr.targets.agreement import random_polygons
-from ocr.targets.numba_maps import _compiled, make_targets_numba
+from ocr.targets.numba_maps import make_targets_numba
 
 
 def test_number_of_threads_does_not_change_the_maps() -> None:
@@ -13,10 +13,3 @@ def test_number_of_threads_does_not_change_the_maps() -> None:
     one, three = (make_targets_numba(batch, (128, 128), TargetConfig(), num_threads) for num_threads in (1, 3))
     for field in fields(one):
         assert torch.equal(getattr(one, field.name), getattr(three, field.name)), field.name
-
-
-def test_compiles_where_nothing_can_be_kept_on_disk() -> None:
-    # A function without a source file has no place for its cache, like one in a read-only folder without a home.
-    namespace: dict = {}
-    exec(compile("def twice(x):\n    return x + x", "<no file>", "exec"), namespace)
-    assert _compiled(namespace["twice"])(4) == 8

@@ -6,16 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_dir
 
 from ocr.cache.split import CacheError
-from ocr.command_line import prepare
-from ocr.config import TrainConfig, validate_config
+from ocr.command_line import compose_config, prepare
+from ocr.config import TrainConfig
 from ocr.datasets.splits import build_dataset
 from ocr.errors import InputError
 from ocr.training.fit import train
 
-CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 NUM_VAL = 6
 VAL = "datasets.val_dataset.config"
 
@@ -42,8 +40,7 @@ def composed(root: Path, *overrides: str) -> TrainConfig:
         "logger.tensorboard=false",
         "logger.num_pictures=0",
     ]
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return validate_config(TrainConfig, compose("train", [*tiny, *overrides]))
+    return compose_config(TrainConfig, "train", [*tiny, *overrides])
 
 
 def run(root: Path, folder: Path, caplog: pytest.LogCaptureFixture, *overrides: str) -> tuple[list[dict], list[str]]:

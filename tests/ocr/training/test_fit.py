@@ -201,7 +201,7 @@ def test_gpu_memory_that_runs_out_names_its_holders(drawn_set, tmp_path):
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert str(caught.value).startswith("GPU memory ran out in training, epoch 1: torch asked for 1,000 MB")
-    assert "DALI and other programs: " in str(caught.value)
+    assert "DALI, CUDA itself and other programs: " in str(caught.value)
     assert "  dataloader.batch_size=1\n" in str(caught.value)
 
 

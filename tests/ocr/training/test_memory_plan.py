@@ -54,6 +54,8 @@ def test_without_a_gpu_it_is_about_ram_and_says_what_it_leaves_out():
     assert plan.verdict().startswith("RAM: 1.0 GB planned, what a step makes and drops not counted; 9.0 GB of ")
     assert plan.as_summary()["predicted_gpu_peak_bytes"] is None
     assert plan.fits
+    plan.num_ranks = 2
+    assert plan.verdict().endswith(" free now for each of 2 processes")
 
 
 def num_cached_on_gpu(plan: MemoryPlan) -> int:

@@ -6,22 +6,18 @@ import threading
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 
-from ocr.command_line import plain_errors, prepare
-from ocr.config import EvaluateConfig, PredictConfig, PrepareConfig, TrainConfig, validate_config
+from ocr.command_line import compose_config, plain_errors, prepare
+from ocr.config import EvaluateConfig, PredictConfig, PrepareConfig, TrainConfig
 from ocr.datasets.preparation import prepare_data
 from ocr.errors import InputError, StorageError
 from ocr.inference import evaluate, predict
 from ocr.training.fit import train
 
-CONFIGS = Path(__file__).resolve().parents[3] / "configs"
-
 
 def composed(name: str, schema: type, *overrides: str):
     prepare()
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return validate_config(schema, compose(name, list(overrides)))
+    return compose_config(schema, name, overrides)
 
 
 def run(folder: Path, *overrides: str) -> list[dict]:

@@ -29,7 +29,7 @@ def make_module(**trainer) -> DBNetModule:
     config = TrainConfig.model_validate(
         {
             "pipeline": {"image_size": 64},
-            "model": {"backbone": {"weights": None}, "fpn_channels": 16},
+            "model": {"backbone": {"name": "mobilenetv3_small_050", "weights": None}, "fpn_channels": 16},
             "trainer": {"precision": "32-true"} | trainer,
         }
     )
