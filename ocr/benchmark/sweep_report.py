@@ -35,6 +35,7 @@ LEGEND = (
     "better, worse: no round lies within those of the present value, and the medians differ by more than 3 %. longer waits: "
     "faster, but p99 is clearly worse."
 )
+NOTHING_BETTER = "No other value is better: leave the configuration as it is."
 OWN_KEYS = tuple(name for name in SweepConfig.model_fields if name not in TrainConfig.model_fields)
 
 
@@ -43,6 +44,12 @@ def conclusions(sweep: Sweep) -> list[str]:
     lines = []
     for swept in sweep.swept:
         lines.append(_conclusion(swept))
+    one_sided = [
+        f"{swept.factor.key}={value_text(best)} is better at {swept.factor.level}, but not wherever it acts: not recommended."
+        for swept in sweep.swept
+        if (best := swept.best()) is not None and sweep.recommended().get(swept.factor.key) != best
+    ]
+    lines += one_sided
     for together in sweep.combined:
         ratio = gain(together.present, together.combined, "images_per_second")
         told = "not measured" if ratio is None else f"{ratio:.2f} times the speed"
@@ -63,7 +70,7 @@ def conclusions(sweep: Sweep) -> list[str]:
     elif sweep.recommended():
         lines.append("The better values were not measured together, or not to the end: they are yet to be confirmed.")
     elif any(judgement != "not judged" for swept in sweep.swept for judgement in swept.judgements().values()):
-        lines.append("No other value is better: leave the configuration as it is.")
+        lines.append("Leave the configuration as it is." if one_sided else NOTHING_BETTER)
     else:
         lines.append("Nothing was measured that a conclusion could be drawn from.")
     return lines

@@ -152,6 +152,10 @@ def test_a_value_that_costs_at_another_level_is_not_recommended():
     worse = Swept(val, rates(100, 101, 99), [(True, rates(90, 91, 89))])
     same = Swept(val, rates(100, 101, 99), [(True, rates(100, 101, 99))])
     assert sweep_of(better, worse).recommended() == {}
+    assert conclusions(sweep_of(better, worse))[-2:] == [
+        "trainer.compile=true is better at train-step, but not wherever it acts: not recommended.",
+        "Leave the configuration as it is.",
+    ]
     assert sweep_of(better, same).recommended() == {"trainer.compile": True}
 
 
