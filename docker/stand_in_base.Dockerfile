@@ -10,9 +10,9 @@ RUN useradd --uid 1000 --create-home ubuntu \
     && mkdir -p /etc/pip \
     && printf 'nvidia-dali-cuda130==2.2.0\npillow==10.4.0\n' > /etc/pip/constraint.txt
 
-RUN --mount=type=cache,target=/root/.cache/uv \
+RUN --mount=type=cache,target=/var/cache/uv \
     pip install --no-cache-dir "uv>=0.9,<1" \
-    && UV_CACHE_DIR=/root/.cache/uv UV_LINK_MODE=copy uv pip install --system \
+    && UV_CACHE_DIR=/var/cache/uv UV_LINK_MODE=copy uv pip install --system \
         "torch>=2.8,<3" "torchvision>=0.23,<1" nvidia-dali-cuda130==2.2.0 \
     && pip uninstall --yes uv
 
