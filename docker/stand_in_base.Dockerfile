@@ -6,7 +6,7 @@ ENV CUDA_VERSION=13.4.1 \
     PIP_CONSTRAINT=/etc/pip/constraint.txt
 
 # Ubuntu's image has a user 1000; NVIDIA's holds packages back and brings an older DALI.
-RUN useradd --uid 1000 --create-home ubuntu \
+RUN { getent passwd 1000 || useradd --uid 1000 --create-home ubuntu; } \
     && mkdir -p /etc/pip \
     && printf 'nvidia-dali-cuda130==2.2.0\npillow==10.4.0\n' > /etc/pip/constraint.txt
 
