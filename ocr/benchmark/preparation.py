@@ -2,10 +2,11 @@
 
 import logging
 import os
+import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -122,3 +123,15 @@ def _transfer_ms_per_megabyte(device: torch.device) -> float:
 def num_cores() -> int:
     """That this process may use."""
     return len(os.sched_getaffinity(0))
+
+
+def environment_lines(measured: Mapping[str, Any], what: str) -> list[str]:
+    """What a report's head says of `environment`, and in between of `what` was measured, as a list in Markdown."""
+    versions = ", ".join(f"{name} {version}" for name, version in measured["versions"].items() if version)
+    return [
+        f"- machine: {measured['device']}, {measured['cores']} cores, {measured['ram_bytes'] / 1e9:.0f} GB RAM",
+        f"- started: {measured['started']}, commit {measured['commit']}",
+        f"- command: `{shlex.join(measured['command'])}`",
+        f"- {what}",
+        f"- versions: {versions}",
+    ]

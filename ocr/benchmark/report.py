@@ -14,6 +14,7 @@ from rich.table import Table
 
 from ocr.atomic_write import write_atomically
 from ocr.benchmark.config import WITH_NETWORK, Level
+from ocr.benchmark.preparation import environment_lines
 from ocr.benchmark.results import Measured, Results, Spread
 from ocr.benchmark.rows import ROWS
 
@@ -172,17 +173,11 @@ def write_report(results: Results, folder: Path) -> None:
 
 def markdown(results: Results) -> str:
     """The tables, the machine and the verdict."""
-    environment = results.environment
-    versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items() if version)
     lines = ["# Loaders compared", ""]
     if results.is_interrupted:
         lines += ["Interrupted: not all rounds were measured.", ""]
     lines += [
-        f"- machine: {environment['device']}, {environment['cores']} cores, {environment['ram_bytes'] / 1e9:.0f} GB RAM",
-        f"- started: {environment['started']}, commit {environment['commit']}",
-        f"- command: `{' '.join(environment['command'])}`",
-        f"- images: {_images_in_words(results)}",
-        f"- versions: {versions}",
+        *environment_lines(results.environment, f"images: {_images_in_words(results)}"),
         "",
         "## Verdict",
         "",

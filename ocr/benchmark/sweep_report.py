@@ -11,6 +11,7 @@ from rich.table import Table
 
 from ocr.atomic_write import write_atomically
 from ocr.benchmark.config import SweepConfig
+from ocr.benchmark.preparation import environment_lines
 from ocr.benchmark.report import short, spread_text
 from ocr.benchmark.results import Measured
 from ocr.benchmark.sweep_results import (
@@ -122,17 +123,12 @@ def write_sweep(sweep: Sweep, folder: Path) -> None:
 
 def markdown(sweep: Sweep) -> str:
     """The conclusions, the machine and the tables."""
-    environment = sweep.environment
-    versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items() if version)
+    rounds = f"rounds: {sweep.settings['rounds']}, of {sweep.settings['seconds']} s or a whole epoch; {_inputs(sweep)}"
     lines = ["# Settings varied one at a time", ""]
     if sweep.is_interrupted:
         lines += ["Interrupted: not all rounds were measured.", ""]
     lines += [
-        f"- machine: {environment['device']}, {environment['cores']} cores, {environment['ram_bytes'] / 1e9:.0f} GB RAM",
-        f"- started: {environment['started']}, commit {environment['commit']}",
-        f"- command: `{shlex.join(environment['command'])}`",
-        f"- rounds: {sweep.settings['rounds']}, of {sweep.settings['seconds']} s or a whole epoch; {_inputs(sweep)}",
-        f"- versions: {versions}",
+        *environment_lines(sweep.environment, rounds),
         "",
         "## Conclusions",
         "",

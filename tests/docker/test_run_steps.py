@@ -110,17 +110,13 @@ def overlay(tmp_path_factory) -> None:
         pytest.skip(f"no overlay can be mounted here: {done.stderr.decode().strip()}")
 
 
+def command(context: Path) -> list[str | Path]:
+    script = [sys.executable, SCRIPT, context / "Dockerfile"]
+    return [*script, "--context", context, "--workdir", context.parent / "work"]
+
+
 def run_steps(context: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [
-        sys.executable,
-        SCRIPT,
-        context / "Dockerfile",
-        "--context",
-        context,
-        "--workdir",
-        context.parent / "work",
-    ]
-    return subprocess.run([*command, *options], capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run([*command(context), *options], capture_output=True, text=True, timeout=120, check=False)
 
 
 @pytest.mark.usefixtures("overlay")
@@ -167,16 +163,7 @@ def test_the_first_failure_ends_it_with_its_line(old, new, line, message, contex
 @pytest.mark.usefixtures("overlay")
 def test_nothing_is_left_behind_when_it_is_ended(context):
     (context / "Dockerfile").write_text(DOCKERFILE.replace("RUN id -u", "RUN echo sleeping && sleep 60 && id -u"))
-    command = [
-        sys.executable,
-        SCRIPT,
-        context / "Dockerfile",
-        "--context",
-        context,
-        "--workdir",
-        context.parent / "work",
-    ]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command(context), stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert "sleeping\n" in process.stdout
         process.terminate()
