@@ -18,6 +18,7 @@ check: setup-all  ## everything that CI runs: format, lint, types, tests
 	$(UV) run --no-sync ruff format --check .
 	$(UV) run --no-sync ruff check .
 	$(UV) run --no-sync mypy
+	$(UV) run --no-sync lint-imports
 	$(UV) run --no-sync $(PYTEST)
 
 setup: $(UV)

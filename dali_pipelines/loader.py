@@ -16,12 +16,12 @@ from nvidia.dali.plugin.pytorch import feed_ndarray, to_torch_type
 
 from dali_pipelines import steps
 from dali_pipelines.config import PipelineConfig
+from dali_pipelines.cpu import cpu_pipeline
 from dali_pipelines.eval import decode_pipeline, eval_pipeline
 from dali_pipelines.memory import shortage_of
 from dali_pipelines.normalize import ImageFinisher
-from dali_pipelines.on_cpu import cpu_pipeline
 from dali_pipelines.rendering import EXCHANGED
-from dali_pipelines.source import EpochPlan, KeptImages, PlannedSample
+from dali_pipelines.source import KeptImages, PlannedBatches, PlannedSample
 from dali_pipelines.train import train_pipeline
 
 log = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ class DaliLoader:
         self._source = self._new_source()
         self._pipeline: Pipeline | None = None
 
-    def batches(self, plan: EpochPlan, first_step: int = 0) -> Iterator[ImageBatch]:
+    def batches(self, plan: PlannedBatches, first_step: int = 0) -> Iterator[ImageBatch]:
         """The batches of `plan` from `first_step` on."""
         self._drain()
         step = first_step

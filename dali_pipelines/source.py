@@ -56,7 +56,7 @@ class KeptImages(Protocol):
         """Takes a copy of a decoded image, (H, W, 3) uint8 on any device, that is wanted."""
 
 
-class EpochPlan(Protocol):
+class PlannedBatches(Protocol):
     """The batches of one epoch on one rank."""
 
     epoch: int

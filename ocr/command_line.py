@@ -11,10 +11,9 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from dali_pipelines.config import Section
-from ocr.cache.split import CacheError
 from ocr.config import AnyConfig, EvaluateConfig, PredictConfig, PrepareConfig, TrainConfig, validate_config
-from ocr.errors import InputError, OutOfMemory, StorageError
-from ocr.out_of_memory import ExplainShortages
+from ocr.errors import CacheError, InputError, OutOfMemory, StorageError
+from ocr.memory.out_of_memory import ExplainShortages
 
 NOT_FOR_USERS = (
     "Experiment logs directory",  # the run's folder holds config.yaml already

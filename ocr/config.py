@@ -2,14 +2,13 @@
 
 pipeline       dali_pipelines/config.py     sizes, augmentation, decode
 datasets       ocr/datasets/schemas.py      folders, annotations, what happens to bad input
-synthetic      ocr/datasets/synthetic/      the drawn receipts of data=synthetic
-dataloader     ocr/datasets/loader.py       batch sizes, workers
+synthetic      ocr/synthetic/      the drawn receipts of data=synthetic
+dataloader     ocr/loaders/loader.py       batch sizes, workers
 targets        ocr/targets/config.py        shrink and threshold maps
-model          ocr/models/dbnet.py          backbone, pyramid
-loss           ocr/losses/db_loss.py        weights of its parts
-optimizer      ocr/training/optimizer.py    optimizer and schedule
+model          ocr/models/config.py         backbone, pyramid
+loss           ocr/losses/config.py         weights of its parts
 postprocess    ocr/postprocess/config.py    maps -> polygons
-trainer, logger, and everything else: here
+optimizer, trainer, logger, and everything else: here
 """
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, TypeVar
@@ -18,15 +17,14 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import ByteSize, ConfigDict, Field, ValidationError, create_model, model_validator
 
 from dali_pipelines.config import PipelineConfig, Section
-from ocr.datasets.loader import DataLoaderConfig
 from ocr.datasets.schemas import CacheConfig, DatasetConfig
-from ocr.datasets.synthetic import SyntheticConfig
 from ocr.errors import InputError
-from ocr.losses.db_loss import LossConfig
-from ocr.models.dbnet import ModelConfig
+from ocr.loaders.config import DataLoaderConfig
+from ocr.losses.config import LossConfig
+from ocr.models.config import ModelConfig
 from ocr.postprocess.config import PostprocessConfig
+from ocr.synthetic.config import SyntheticConfig
 from ocr.targets.config import TargetConfig
-from ocr.training.optimizer import OptimizerConfig
 
 NOT_SET = "???"
 """OmegaConf's mark for a value that must be given."""
@@ -78,6 +76,22 @@ class DatasetsConfig(Section):
                 "data=upstage dataset_base_path=FOLDER, or give the path itself"
             )
         return config
+
+
+class OptimizerConfig(Section):
+    name: Literal["adamw", "sgd"] = "adamw"
+    lr: float = Field(default=1e-3, gt=0)
+    """Peak learning rate."""
+    weight_decay: float = Field(default=1e-4, ge=0)
+    """Of convolution weights; biases and norms have none."""
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    """sgd only."""
+    schedule: Literal["cosine", "poly", "constant"] = "cosine"
+    """Shape of the decay after the warm-up; poly is the DB paper's."""
+    warmup_fraction: float = Field(default=0.1, ge=0, lt=1)
+    """Share of all steps in which the rate rises linearly."""
+    poly_power: float = Field(default=0.9, gt=0)
+    """poly only: (1 - progress) ** poly_power."""
 
 
 BatchLimit = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, le=1)] | None

@@ -9,7 +9,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import cv2
-import llvmlite.binding  # type: ignore[import-untyped]  # no types are published
 import nvidia.dali
 import torch
 
@@ -48,7 +47,15 @@ def device_name(device: torch.device) -> str:
     """What to call the device beside a number."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{llvmlite.binding.get_host_cpu_name()} CPU, {torch.get_num_threads()} threads"
+    return f"{_cpu_name()}, {torch.get_num_threads()} threads"
+
+
+def _cpu_name() -> str:
+    """The processor's model, as Linux names it; its architecture elsewhere."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def digest_of_sources(sources: Sequence[Path]) -> str:

@@ -13,3 +13,7 @@ class StorageError(Exception):
 class OutOfMemory(Exception):
     """An allocation failed: what ran out, who holds what, and the command that takes less. Neither of those that one bad file
     raises, as above."""
+
+
+class CacheError(RuntimeError):
+    """An entry is not what its sample gives now."""

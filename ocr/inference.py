@@ -14,12 +14,12 @@ from ocr.checkpoint import load_checkpoint
 from ocr.config import NOT_SET, DataSection, DatasetsConfig, EvaluateConfig, InferenceConfig, PredictConfig, TrainConfig
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.schemas import DatasetConfig
-from ocr.datasets.splits import build_dataset, draw_if_synthetic
 from ocr.device import resolve_device, resolve_pipeline, resolve_precision
 from ocr.errors import InputError
+from ocr.memory.out_of_memory import ExplainShortages, inference_remedies
 from ocr.models.dbnet import DBNet
-from ocr.out_of_memory import ExplainShortages, inference_remedies
 from ocr.predictions import draw_picture, save_picture, write_predictions
+from ocr.splits import build_dataset, draw_if_synthetic
 from ocr.training.callbacks import DetectionPictures
 from ocr.training.datamodule import DBNetDataModule
 from ocr.training.module import STRICT_IOU, DBNetModule

@@ -20,24 +20,26 @@ import nvidia.dali
 import torch
 
 from dali_pipelines.config import PipelineConfig
-from ocr.config import Device
+from ocr.config import Device, OptimizerConfig
 from ocr.datasets.base import ValidatedOCRDataset
-from ocr.datasets.loader import Batch, BatchLoader
 from ocr.datasets.plan import SamplePlanner
 from ocr.datasets.schemas import DatasetConfig
-from ocr.datasets.synthetic import SyntheticConfig
-from ocr.datasets.synthetic.data_set import draw_file, file_name
 from ocr.device import resolve_device
 from ocr.environment import device_name
-from ocr.losses.db_loss import DBLoss, LossConfig
+from ocr.loaders.batch import Batch
+from ocr.loaders.loader import BatchLoader
+from ocr.losses.config import LossConfig
+from ocr.losses.db_loss import DBLoss
 from ocr.metrics.icdar import TargetRegions, match_image
-from ocr.models.backbone import BackboneConfig
-from ocr.models.dbnet import ModelConfig, build_dbnet
+from ocr.models.config import BackboneConfig, ModelConfig
+from ocr.models.dbnet import build_dbnet
 from ocr.postprocess import PostprocessConfig, detect
+from ocr.synthetic import SyntheticConfig
+from ocr.synthetic.data_set import draw_file, file_name
 from ocr.targets import TargetMaps
 from ocr.targets.agreement import compare_maps
 from ocr.targets.reference import make_targets_reference
-from ocr.training.optimizer import OptimizerConfig, build_optimizer
+from ocr.training.optimizer import build_optimizer
 
 IMAGE_SIZE = 640
 MEAN_LEVELS = {"cpu": 0.1, "cuda": 0.5}

@@ -18,11 +18,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.targets import MAX_SHRINK_SHARE, MAX_THRESH_ERROR, Row, drawn_boxes, measure, read_polygons
 from ocr.device import resolve_device
 from ocr.environment import device_name, git_commit, package_versions
 from ocr.targets import TargetConfig
 from ocr.targets.agreement import Agreement, random_polygons
-from ocr.targets.benchmark import MAX_SHRINK_SHARE, MAX_THRESH_ERROR, Row, drawn_boxes, measure, read_polygons
 
 
 def main() -> int:

@@ -18,7 +18,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from ocr.benchmark.validation import SCORES, compare_settings, measure_speed
+from benchmarks.validation import SCORES, compare_settings, measure_speed
 from ocr.command_line import prepare
 from ocr.device import resolve_device
 from ocr.environment import device_name, git_commit, package_versions

@@ -7,8 +7,8 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from ocr.benchmark.compare import compare_loaders
-from ocr.benchmark.config import CompareConfig, as_overrides
+from benchmarks.loaders.compare import compare_loaders
+from benchmarks.loaders.config import CompareConfig, as_overrides
 from ocr.command_line import plain_errors, prepare
 from ocr.config import validate_config
 

@@ -14,4 +14,4 @@ if [[ -z "${PYTHON:-}" ]]; then
         fi
     fi
 fi
-exec "$PYTHON" -m ocr.gpu_check "$@"
+exec "$PYTHON" -m benchmarks.gpu_check "$@"

@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 
 from ocr.command_line import plain_errors, prepare
 from ocr.config import PrepareConfig, validate_config
-from ocr.datasets.preparation import prepare_data
+from ocr.preparation.prepare import prepare_data
 
 prepare()
 

@@ -7,8 +7,8 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from ocr.benchmark.config import SweepConfig, as_overrides
-from ocr.benchmark.sweep import sweep_defaults
+from benchmarks.loaders.config import SweepConfig, as_overrides
+from benchmarks.sweep.run import sweep_defaults
 from ocr.command_line import plain_errors, prepare
 from ocr.config import validate_config
 

@@ -21,9 +21,9 @@ import ocr
 from dali_pipelines.config import PipelineConfig
 from dali_pipelines.source import PlannedSample
 from ocr.cache.entry import EntryLayout
-from ocr.cache.signature import Signature
 from ocr.datasets.image_source import ImageSource
 from ocr.datasets.manifest import Manifest
+from ocr.datasets.signature import Signature
 from ocr.environment import digest_of_sources, package_versions
 from ocr.targets import TargetConfig
 

@@ -10,11 +10,11 @@ from torch.utils.data import Dataset
 
 from dali_pipelines.normalize import ImageFinisher
 from dali_pipelines.source import PlannedSample
-from ocr.cache.images import ImageCache
 from ocr.datasets.audit import AuditReport, build_manifest
 from ocr.datasets.formats.icdar import read_icdar
 from ocr.datasets.formats.upstage import read_upstage
 from ocr.datasets.image import ImageArray, decode_upright, render
+from ocr.datasets.kept_images import ImageCache
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.plan import SamplePlanner, hide_cut_polygons
 from ocr.datasets.schemas import DatasetConfig, ImageData

@@ -3,27 +3,13 @@
 from typing import NamedTuple
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from dali_pipelines.config import Section
 from ocr.losses.balanced_bce import balanced_bce
+from ocr.losses.config import LossConfig
 from ocr.losses.dice import dice_loss
 from ocr.models.db_head import DBMaps, approximate_binary_map
 from ocr.targets import TargetMaps
-
-
-class LossConfig(Section):
-    shrink_weight: float = Field(default=1.0, ge=0)
-    """Weight of the shrink-map cross-entropy."""
-    binary_weight: float = Field(default=1.0, ge=0)
-    """Weight of the binary map's dice loss (alpha in the paper)."""
-    thresh_weight: float = Field(default=10.0, ge=0)
-    """Weight of the threshold map's L1 loss (beta in the paper)."""
-    negative_ratio: float = Field(default=3.0, gt=0)
-    """Hard negatives a positive pixel."""
-    k: float = Field(default=50.0, gt=0)
-    """Steepness of the differentiable step."""
 
 
 class DBLosses(NamedTuple):

@@ -12,21 +12,13 @@ import timm
 import torch
 from torch import nn
 
-from dali_pipelines.config import Section
 from ocr.errors import InputError
+from ocr.models.config import BackboneConfig
 
 log = logging.getLogger(__name__)
 
 STRIDES = (4, 8, 16, 32)
 PROBE_SECONDS = 2.0
-
-
-class BackboneConfig(Section):
-    name: str = "resnet18"
-    """A timm model that gives features at strides 4, 8, 16 and 32, e.g. resnet18, resnet50, mobilenetv3_large_100."""
-    weights: str | None = "pretrained"
-    """`pretrained` (timm's, by network or its local cache; from scratch with a warning where neither is), a file (.pth, .pt or
-    .safetensors of timm's or torchvision's names), or null for random weights."""
 
 
 def build_backbone(config: BackboneConfig) -> tuple[nn.Module, list[int]]:

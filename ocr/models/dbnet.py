@@ -1,22 +1,11 @@
 """DBNet and DBNet++: backbone, pyramid and head, built once from their configuration."""
 
-from pydantic import Field
 from torch import Tensor, nn
 
-from dali_pipelines.config import Section
-from ocr.models.backbone import BackboneConfig, build_backbone
+from ocr.models.backbone import build_backbone
+from ocr.models.config import ModelConfig
 from ocr.models.db_head import DBHead, DBMaps
 from ocr.models.fpn import FPN
-
-
-class ModelConfig(Section):
-    backbone: BackboneConfig = BackboneConfig()
-    fpn_channels: int = Field(default=256, ge=16, multiple_of=16)
-    """Channels of the joined pyramid."""
-    adaptive_fusion: bool = False
-    """DBNet++'s adaptive scale fusion."""
-    head_float32: bool = True
-    """Compute the head in float32 under mixed precision. False is faster and safe with bfloat16, not with float16."""
 
 
 class DBNet(nn.Module):

@@ -7,8 +7,8 @@ import numpy.typing as npt
 
 from ocr.polygons import FloatArray, PolygonBatch
 from ocr.targets.config import TargetConfig
-from ocr.targets.maps import TargetMaps
 from ocr.targets.outline import NOTHING, measure_outlines
+from ocr.targets.target_maps import TargetMaps
 
 
 @dataclass(frozen=True)

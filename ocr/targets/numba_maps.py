@@ -15,8 +15,8 @@ import torch
 from dali_pipelines.compiled import compiled, for_each
 from ocr.polygons import PolygonBatch
 from ocr.targets.config import TargetConfig
-from ocr.targets.maps import TargetMaps
 from ocr.targets.outline import DONT_CARE, SHORTEST_EDGE, TEXT, measure_outlines
+from ocr.targets.target_maps import TargetMaps
 
 Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]

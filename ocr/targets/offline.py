@@ -35,7 +35,8 @@ from ocr.atomic_write import write_atomically
 from ocr.environment import digest_of_sources
 from ocr.polygons import PolygonBatch
 from ocr.targets.config import TargetConfig
-from ocr.targets.maps import TargetMaps, make_targets
+from ocr.targets.maps import make_targets
+from ocr.targets.target_maps import TargetMaps
 
 log = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ import torch
 
 from ocr.polygons import PolygonBatch
 from ocr.targets.config import TargetConfig
-from ocr.targets.maps import TargetMaps
 from ocr.targets.outline import LEAST_AREA
+from ocr.targets.target_maps import TargetMaps
 
 UNITS_PER_PIXEL = 1000
 ARC_TOLERANCE = 0.25  # of a unit: how far a round join may leave the circle

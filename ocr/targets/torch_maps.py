@@ -16,8 +16,8 @@ import torch
 
 from ocr.polygons import PolygonBatch
 from ocr.targets.config import TargetConfig
-from ocr.targets.maps import TargetMaps
 from ocr.targets.outline import NOTHING, SHORTEST_EDGE, TEXT, Outlines, measure_outlines, next_vertices
+from ocr.targets.target_maps import TargetMaps
 
 ITEMS_PER_CHUNK = 1 << 21
 """About 300 MB of temporaries."""

@@ -17,10 +17,11 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 
-from ocr.cache.budget import NEARLY_FULL, free_ram, resident_set, total_ram
+from ocr.cache.budget import NEARLY_FULL
 from ocr.config import TrainConfig
-from ocr.datasets.loader import BatchLoader
 from ocr.environment import git_commit, package_versions
+from ocr.loaders.loader import BatchLoader
+from ocr.machine import free_ram, resident_set, total_ram
 from ocr.predictions import draw_picture, save_picture
 from ocr.training.module import STRICT_IOU, DBNetModule
 from ocr.training.verdict import LOW_HIT_RATE, training_verdict, validation_verdict

@@ -10,12 +10,12 @@ import torch
 from dali_pipelines import memory
 from dali_pipelines.loader import default_num_threads
 from ocr.cache.budget import FreeMemory, TierPlan, decoded_bytes, file_bytes, plan_tiers
-from ocr.cache.images import keep_images
-from ocr.config import DataLoaderConfig
 from ocr.datasets.base import ValidatedOCRDataset
-from ocr.datasets.loader import BatchLoader, entry_layout
-from ocr.training.memory_plan import DISK, GPU, RAM, MemoryPlan
-from ocr.training.trial_step import NetworkMemory, StepMemory
+from ocr.datasets.kept_images import keep_images
+from ocr.loaders.config import DataLoaderConfig
+from ocr.loaders.loader import BatchLoader, entry_layout
+from ocr.memory.network import NetworkMemory, StepMemory
+from ocr.memory.plan import DISK, GPU, RAM, MemoryPlan
 
 log = logging.getLogger(__name__)
 

@@ -17,18 +17,19 @@ from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelChec
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from ocr.config import LoggerConfig, TrainConfig
-from ocr.datasets.splits import build_dataset, draw_if_synthetic
 from ocr.device import resolve_device, resolve_pipeline, resolve_precision
 from ocr.environment import device_name
+from ocr.memory.network import NetworkMemory, StepMemory
+from ocr.memory.out_of_memory import ExplainShortages, remedy_lines, training_remedies
+from ocr.memory.plan import MemoryWatch
 from ocr.models.dbnet import build_dbnet
-from ocr.out_of_memory import ExplainShortages, remedy_lines, training_remedies
 from ocr.predictions import write_predictions
+from ocr.splits import build_dataset, draw_if_synthetic
 from ocr.training.callbacks import BestCheckpoint, DetectionPictures, ProgressBar, RunSummary, ValidateLastEpoch
 from ocr.training.datamodule import DBNetDataModule
-from ocr.training.memory_plan import MemoryWatch
 from ocr.training.module import DBNetModule
 from ocr.training.moving_average import MovingAverage
-from ocr.training.trial_step import NetworkMemory, StepMemory, network_memory, step_memory
+from ocr.training.trial_step import network_memory, step_memory
 
 log = logging.getLogger(__name__)
 

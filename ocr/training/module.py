@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ocr.checkpoint import CONFIG_KEY
 from ocr.config import TrainConfig
-from ocr.datasets.loader import Batch
 from ocr.datasets.manifest import Manifest
+from ocr.loaders.batch import Batch
 from ocr.losses.db_loss import DBLoss
 from ocr.metrics.cleval import CLEvalCounts, CLEvalMetric
 from ocr.metrics.icdar import ICDARMetric, MatchCounts

@@ -1,30 +1,12 @@
 """Optimizer and learning-rate schedule."""
 
 import math
-from typing import Literal
 
 import torch
-from pydantic import Field
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from dali_pipelines.config import Section
-
-
-class OptimizerConfig(Section):
-    name: Literal["adamw", "sgd"] = "adamw"
-    lr: float = Field(default=1e-3, gt=0)
-    """Peak learning rate."""
-    weight_decay: float = Field(default=1e-4, ge=0)
-    """Of convolution weights; biases and norms have none."""
-    momentum: float = Field(default=0.9, ge=0, lt=1)
-    """sgd only."""
-    schedule: Literal["cosine", "poly", "constant"] = "cosine"
-    """Shape of the decay after the warm-up; poly is the DB paper's."""
-    warmup_fraction: float = Field(default=0.1, ge=0, lt=1)
-    """Share of all steps in which the rate rises linearly."""
-    poly_power: float = Field(default=0.9, gt=0)
-    """poly only: (1 - progress) ** poly_power."""
+from ocr.config import OptimizerConfig
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:

@@ -2,43 +2,16 @@
 
 import copy
 import gc
-from dataclasses import dataclass
 
 import torch
 
 from dali_pipelines.memory import shortage_of
+from ocr.config import OptimizerConfig
 from ocr.device import AUTOCAST, resolve_pipeline
+from ocr.memory.network import NetworkMemory, StepMemory
 from ocr.targets import TargetMaps
 from ocr.training.module import DBNetModule
-from ocr.training.optimizer import OptimizerConfig, build_optimizer
-
-
-@dataclass(frozen=True)
-class NetworkMemory:
-    """Bytes."""
-
-    weights: int
-    """Buffers too, and the moving average of all, if there is one."""
-    gradients: int
-    """With several ranks also the buckets they are summed in."""
-    optimizer_state: int
-
-    @property
-    def total(self) -> int:
-        return self.weights + self.gradients + self.optimizer_state
-
-
-@dataclass(frozen=True)
-class StepMemory:
-    """Bytes beside `NetworkMemory`."""
-
-    training: int
-    """Activations, inputs, targets and workspaces of a training step."""
-    validation: int
-    """What a validation step takes beyond the memory that a training step leaves to it; with CUDA graphs, which keep theirs, all
-    that it takes."""
-    was_enough: bool = True
-    """False: memory ran out on the way. The bytes are those that were taken until then."""
+from ocr.training.optimizer import build_optimizer
 
 
 def network_memory(

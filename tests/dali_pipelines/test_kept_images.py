@@ -14,12 +14,12 @@ from PIL import Image
 from dali_pipelines.config import PipelineConfig
 from dali_pipelines.loader import DaliLoader, SampleError
 from dali_pipelines.source import PlannedSample
-from ocr.cache.images import DecodedImages, ImageCache, preload_files, preload_pixels
 from ocr.datasets.base import ValidatedOCRDataset
+from ocr.datasets.kept_images import DecodedImages, ImageCache, preload_files, preload_pixels
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.plan import EpochPlan, SamplePlanner
 from ocr.datasets.schemas import DatasetConfig
-from ocr.datasets.torch_loader import TorchLoader
+from ocr.loaders.torch_workers import TorchLoader
 
 CPU = torch.device("cpu")
 PLENTY = 10**10

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from ocr.benchmark.config import as_overrides
-from ocr.benchmark.rows import ROWS
+from benchmarks.loaders.config import as_overrides
+from benchmarks.loaders.rows import ROWS
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = (

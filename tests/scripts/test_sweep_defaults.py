@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from ocr.benchmark import sweep as sweep_module
-from ocr.benchmark import sweep_results
-from ocr.benchmark.config import SweepConfig
-from ocr.benchmark.results import Measured
-from ocr.benchmark.sweep import sweep_defaults
-from ocr.benchmark.sweep_factors import Factor, JudgedBy
-from ocr.benchmark.sweep_results import Judgement
-from ocr.datasets.synthetic import SyntheticConfig, draw_data_set
+from benchmarks.loaders import sweep as sweep_module
+from benchmarks.loaders.config import SweepConfig
+from benchmarks.loaders.results import Measured
+from benchmarks.sweep import results as sweep_results
+from benchmarks.sweep.factors import Factor, JudgedBy
+from benchmarks.sweep.results import Judgement
+from benchmarks.sweep.run import sweep_defaults
+from ocr.synthetic import SyntheticConfig, draw_data_set
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = (

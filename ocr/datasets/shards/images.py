@@ -9,12 +9,12 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from ocr.cache.signature import Signature
 from ocr.datasets.audit import AuditReport
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.shards.index import HEADER_SIZE, INDEX_NAME, ShardIndex, parse_index
 from ocr.datasets.shards.read_ahead import ReadAhead
 from ocr.datasets.shards.storage import Storage, open_storage
+from ocr.datasets.signature import Signature
 from ocr.errors import InputError, StorageError
 from ocr.polygons import PolygonBatch
 

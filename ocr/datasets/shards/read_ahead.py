@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from dali_pipelines.source import EpochPlan, PlannedSample
+from dali_pipelines.source import PlannedBatches, PlannedSample
 
 
 class ReadAhead:
@@ -55,7 +55,7 @@ class ReadAheadPlan:
         num_ahead: batches beyond the one asked for.
     """
 
-    def __init__(self, plan: EpochPlan, fetch: Callable[[list[int]], None], num_ahead: int) -> None:
+    def __init__(self, plan: PlannedBatches, fetch: Callable[[list[int]], None], num_ahead: int) -> None:
         self.epoch = plan.epoch
         self._plan, self._fetch, self._num_ahead = plan, fetch, num_ahead
         self._planned: dict[int, Sequence[PlannedSample]] = {}

@@ -3,7 +3,8 @@ import torch
 import torch.nn.functional as F
 
 from ocr.losses.balanced_bce import balanced_bce, hard_negative_weights
-from ocr.losses.db_loss import DBLoss, LossConfig
+from ocr.losses.config import LossConfig
+from ocr.losses.db_loss import DBLoss
 from ocr.losses.dice import dice_loss
 from ocr.models.db_head import DBMaps
 from ocr.targets import TargetMaps

@@ -2,9 +2,10 @@ import pytest
 import timm
 import torch
 
-from ocr.models.backbone import BackboneConfig, build_backbone
+from ocr.models.backbone import build_backbone
+from ocr.models.config import BackboneConfig, ModelConfig
 from ocr.models.db_head import DBMaps, approximate_binary_map
-from ocr.models.dbnet import ModelConfig, build_dbnet
+from ocr.models.dbnet import build_dbnet
 
 
 def scratch(name: str = "resnet18") -> BackboneConfig:

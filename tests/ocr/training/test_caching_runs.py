@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ocr.cache.split import CacheError
 from ocr.command_line import compose_config, prepare
 from ocr.config import TrainConfig
-from ocr.datasets.splits import build_dataset
-from ocr.errors import InputError
+from ocr.errors import CacheError, InputError
+from ocr.splits import build_dataset
 from ocr.training.fit import train
 
 NUM_VAL = 6

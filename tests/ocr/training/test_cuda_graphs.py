@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from ocr.config import TrainerConfig
-from ocr.models.backbone import BackboneConfig
+from ocr.models.config import BackboneConfig, ModelConfig
 from ocr.models.db_head import DBMaps
-from ocr.models.dbnet import DBNet, ModelConfig, build_dbnet
+from ocr.models.dbnet import DBNet, build_dbnet
 from ocr.training.cuda_graphs import Forward, GraphedForward, Recording
 from ocr.training.network import EvaluationForward, forward_maps, prepare_network
 

@@ -13,9 +13,10 @@ from dali_pipelines.config import PipelineConfig
 from ocr.cache.budget import FreeMemory, plan_tiers
 from ocr.config import TrainConfig
 from ocr.datasets.base import ValidatedOCRDataset
-from ocr.datasets.loader import BatchLoader, DataLoaderConfig, entry_layout
 from ocr.datasets.plan import SamplePlanner
 from ocr.datasets.schemas import CacheConfig, DatasetConfig
+from ocr.loaders.config import DataLoaderConfig
+from ocr.loaders.loader import BatchLoader, entry_layout
 from ocr.metrics.icdar import ICDARMetric
 from ocr.models.dbnet import build_dbnet
 from ocr.postprocess import PostprocessConfig, to_levels

@@ -11,10 +11,10 @@ import torch
 from ocr.checkpoint import CONFIG_KEY, load_checkpoint
 from ocr.config import EvaluateConfig, TrainConfig
 from ocr.datasets.base import ValidatedOCRDataset
-from ocr.datasets.loader import BatchLoader
 from ocr.datasets.plan import SamplePlanner
 from ocr.errors import OutOfMemory
 from ocr.inference import evaluate
+from ocr.loaders.loader import BatchLoader
 from ocr.losses.db_loss import DBLoss
 from ocr.models.dbnet import build_dbnet
 from ocr.training.fit import train
@@ -26,7 +26,7 @@ from ocr.training.optimizer import build_optimizer
 
 @pytest.fixture(scope="module")
 def drawn_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from ocr.datasets.synthetic import SyntheticConfig, draw_data_set
+    from ocr.synthetic import SyntheticConfig, draw_data_set
 
     root = tmp_path_factory.mktemp("data") / "synthetic"
     return draw_data_set(SyntheticConfig(num_train=10, num_val=3), root, num_workers=1)

@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from ocr.training.optimizer import OptimizerConfig, build_optimizer, learning_rate_factor
+from ocr.config import OptimizerConfig
+from ocr.training.optimizer import build_optimizer, learning_rate_factor
 
 
 def test_warm_up_rises_linearly_to_the_peak():

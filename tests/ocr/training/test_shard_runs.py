@@ -9,9 +9,9 @@ import pytest
 
 from ocr.command_line import compose_config, plain_errors, prepare
 from ocr.config import EvaluateConfig, PredictConfig, PrepareConfig, TrainConfig
-from ocr.datasets.preparation import prepare_data
 from ocr.errors import InputError, StorageError
 from ocr.inference import evaluate, predict
+from ocr.preparation.prepare import prepare_data
 from ocr.training.fit import train
 
 

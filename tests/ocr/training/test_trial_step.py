@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from ocr.config import TrainConfig
+from ocr.config import OptimizerConfig, TrainConfig
 from ocr.datasets.manifest import Manifest
 from ocr.models.dbnet import build_dbnet
 from ocr.polygons import PolygonBatch
 from ocr.targets import TargetMaps
 from ocr.training.module import DBNetModule
-from ocr.training.optimizer import OptimizerConfig, build_optimizer
+from ocr.training.optimizer import build_optimizer
 from ocr.training.trial_step import NetworkMemory, StepMemory, network_memory, step_memory
 
 CPU = torch.device("cpu")

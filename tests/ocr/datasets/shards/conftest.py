@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from ocr.config import PrepareConfig
-from ocr.datasets.preparation import prepare_data
-from ocr.datasets.synthetic import SyntheticConfig, draw_data_set
+from ocr.preparation.prepare import prepare_data
+from ocr.synthetic import SyntheticConfig, draw_data_set
 
 NUM_RECEIPTS = 14
 

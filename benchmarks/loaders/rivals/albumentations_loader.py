@@ -1,0 +1,60 @@
+"""What most text detection code does: Pillow, Albumentations on NumPy arrays, float32 between the processes."""
+
+import os
+
+import cv2
+import torch
+
+from benchmarks.loaders.rivals.image import ImageFunction
+from benchmarks.loaders.rivals.optional import optional_module
+from benchmarks.loaders.rivals.worker_processes import WorkerProcesses, data_loader
+from benchmarks.loaders.source import Files
+from ocr.datasets.image import ImageArray, decode_upright
+
+
+def albumentations_loader(files: Files) -> WorkerProcesses:
+    """DataLoader, Pillow and Albumentations.
+
+    Raises:
+        CannotRun: Albumentations is missing.
+    """
+    return WorkerProcesses(
+        files,
+        resize_filter="bilinear (OpenCV)",  # LongestMaxSize's default
+        load=data_loader(files, _transform(files)),
+        decode=data_loader(files, _decode_only),
+        finish=_on_device,
+    )
+
+
+def _transform(files: Files) -> ImageFunction:
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else the import asks the network for news
+    albumentations = optional_module("albumentations")
+    size = files.image_size
+    transform = albumentations.Compose(
+        [
+            albumentations.LongestMaxSize(size, interpolation=cv2.INTER_LINEAR),
+            albumentations.PadIfNeeded(size, size, position="top_left", border_mode=cv2.BORDER_CONSTANT, fill=0),
+            albumentations.Normalize(
+                mean=[mean / 255 for mean in files.mean], std=[std / 255 for std in files.std], max_pixel_value=255
+            ),
+            albumentations.ToTensorV2(),
+        ]
+    )
+
+    def transformed(files: Files, index: int, encoded: bytes) -> torch.Tensor:
+        return transform(image=_decode(files, index, encoded))["image"]
+
+    return transformed
+
+
+def _decode(files: Files, index: int, encoded: bytes) -> ImageArray:
+    return decode_upright(encoded, files.orientations[index], use_turbojpeg=False)
+
+
+def _decode_only(files: Files, index: int, encoded: bytes) -> torch.Tensor:
+    return torch.tensor(_decode(files, index, encoded).shape[:2])
+
+
+def _on_device(images: torch.Tensor, files: Files) -> torch.Tensor:
+    return images.to(files.device, non_blocking=True).to(files.dtype)

@@ -1,0 +1,22 @@
+"""Packages that only the benchmark needs."""
+
+import importlib
+from typing import Any
+
+from benchmarks.loaders.source import CannotRun
+
+
+def optional_module(name: str) -> Any:
+    """The module.
+
+    Raises:
+        CannotRun: its package is missing, or does not import here.
+    """
+    package = name.partition(".")[0]
+    try:
+        importlib.import_module(package)
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise CannotRun(f"{package} is not installed: uv sync --extra bench") from error
+    except (ImportError, OSError, RuntimeError) as error:  # torchvision built for another torch raises RuntimeError
+        raise CannotRun(f"{package} cannot be imported: {error}") from error

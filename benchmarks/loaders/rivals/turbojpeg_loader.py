@@ -1,0 +1,25 @@
+"""The fastest processes we know of: libjpeg-turbo scales while it decodes, bytes travel, the main process normalises."""
+
+import torch
+
+from benchmarks.loaders.rivals.image import decode_scaled, normalized, scaled_levels
+from benchmarks.loaders.rivals.worker_processes import WorkerProcesses, data_loader
+from benchmarks.loaders.source import Files
+
+RESIZE_FILTER = "DCT scaling by halves, then bilinear (OpenCV)"
+
+
+def turbojpeg_loader(files: Files) -> WorkerProcesses:
+    """DataLoader and simplejpeg."""
+    return WorkerProcesses(
+        files,
+        resize_filter=RESIZE_FILTER,
+        load=data_loader(files, scaled_levels),
+        decode=data_loader(files, decode_only),
+        finish=normalized,
+    )
+
+
+def decode_only(files: Files, index: int, encoded: bytes) -> torch.Tensor:
+    """(2,) size of the decoded image, which itself stays in the worker."""
+    return torch.tensor(decode_scaled(files, index, encoded).shape[:2])

@@ -1,0 +1,306 @@
+"""Images kept in memory: the content of their files, or their pixels, decoded and upright.
+
+Files are preloaded before the run; pixels are preloaded, or kept as the first epoch decodes them. All random steps come after
+decoding, so training may start from either. The loaders take images from here, and those that are not here from their files.
+"""
+
+import logging
+import mmap
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from rich.console import Console
+from rich.progress import track
+
+from ocr.datasets.image import decode_upright
+from ocr.datasets.manifest import Manifest
+from ocr.datasets.schemas import DatasetConfig
+from ocr.datasets.signature import Signature
+
+log = logging.getLogger(__name__)
+
+Content = npt.NDArray[np.uint8]
+
+
+class DecodedImages:
+    """The pixels of a split, one after the other in one block of memory, each with a place of its own and a flag.
+
+    RAM is shared with processes that are forked later: what a worker keeps, all others see. No lock is needed. An image is
+    written before its flag is set, and never again; two processes that keep the same image write the same bytes. A reader in
+    the same epoch may miss the flag, and then decodes the image itself; between epochs, batches went through a queue.
+
+    Args:
+        sizes: (N, 2) (H, W) of the upright images, by index.
+        budget: bytes; images beyond it have no place.
+        device: where the block is.
+        indices: which images, in the order in which they get a place; None: all.
+    """
+
+    def __init__(
+        self, sizes: npt.ArrayLike, budget: int, device: torch.device, indices: Sequence[int] | None = None
+    ) -> None:
+        self.device = device
+        self._sizes = np.asarray(sizes, np.int64).reshape(-1, 2)
+        order = np.arange(len(self._sizes)) if indices is None else np.asarray(indices, np.int64)
+        ends = np.cumsum(3 * np.prod(self._sizes[order], axis=1))
+        num_places = int(np.searchsorted(ends, budget, side="right"))
+        self._starts = np.full(len(self._sizes), -1, np.int64)
+        self._starts[order[:num_places]] = np.concatenate([[0], ends])[:num_places]
+        self.capacity = int(ends[num_places - 1]) if num_places else 0
+        """Bytes of the block."""
+        self.num_places = num_places
+        self._pixels = (
+            torch.empty(self.capacity, dtype=torch.uint8, device=device)
+            if device.type == "cuda"
+            else torch.from_numpy(_shared_bytes(self.capacity))
+        )
+        self._is_filled = _shared_bytes(len(self._sizes))
+
+    @property
+    def num_images(self) -> int:
+        """Images that are there."""
+        return int(np.count_nonzero(self._is_filled))
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of their pixels."""
+        return int(3 * np.prod(self._sizes[self.filled_indices], axis=1).sum())
+
+    @property
+    def filled_indices(self) -> npt.NDArray[np.int64]:
+        """(num_images,) of the images that are there."""
+        return np.flatnonzero(self._is_filled)
+
+    def get(self, index: int) -> torch.Tensor | None:
+        """(H, W, 3) uint8, a view."""
+        return self._place(index) if self._is_filled[index] else None
+
+    def wants(self, index: int) -> bool:
+        """Whether this image has a place that is empty."""
+        return bool(self._starts[index] >= 0 and not self._is_filled[index])
+
+    def keep(self, index: int, image: torch.Tensor) -> None:
+        """Copies an image, (H, W, 3) uint8 on any device, into its place.
+
+        Raises:
+            ValueError: it has another size than the one given for it, or no place.
+        """
+        height, width = self._sizes[index]
+        if image.shape != (height, width, 3):
+            raise ValueError(f"(H, W, 3) is {tuple(image.shape)}; expected {(int(height), int(width), 3)}")
+        if self._starts[index] < 0:
+            raise ValueError("no place for it within the budget; ask `wants` first")
+        self._place(index).copy_(image)
+        self._is_filled[index] = 1
+
+    def forget(self, index: int) -> None:
+        """Empties an image's place."""
+        self._is_filled[index] = 0
+
+    def _place(self, index: int) -> torch.Tensor:
+        height, width = (int(side) for side in self._sizes[index])
+        start = int(self._starts[index])
+        return self._pixels[start : start + 3 * height * width].view(height, width, 3)
+
+
+class ImageCache:
+    """What a run keeps of the images of one split: the `dali_pipelines.source.KeptImages` that loaders ask.
+
+    Args:
+        image_paths: file of each index.
+        files: content of files, by index.
+        pixels: decoded images; None: none are kept.
+        signatures: of the files before any was read; a file that changes later is noticed by them, whoever kept it.
+    """
+
+    def __init__(
+        self,
+        image_paths: Sequence[str],
+        files: Mapping[int, Content] | None = None,
+        pixels: DecodedImages | None = None,
+        signatures: Mapping[int, Signature | None] | None = None,
+    ) -> None:
+        self.files = dict(files or {})
+        self.pixels = pixels
+        self._signatures = dict(signatures or {})
+        self.device = pixels.device if pixels is not None else torch.device("cpu")
+        self._image_paths = image_paths
+
+    @property
+    def num_images(self) -> int:
+        """Images of which the file or the pixels are kept."""
+        return len(self.indices())
+
+    @property
+    def file_bytes(self) -> int:
+        """Bytes of files, in RAM."""
+        return _num_bytes(self.files)
+
+    @property
+    def pixel_bytes(self) -> int:
+        """Bytes of pixels, on `device`."""
+        return self.pixels.num_bytes if self.pixels is not None else 0
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of both."""
+        return self.file_bytes + self.pixel_bytes
+
+    def indices(self) -> set[int]:
+        """Images of which the file or the pixels are kept."""
+        return self.files.keys() | set(() if self.pixels is None else self.pixels.filled_indices.tolist())
+
+    def forget_changed(self, signatures: Mapping[int, Signature | None]) -> bool:
+        """Drops what was read from files that have another signature now; whether there was any."""
+        changed = [index for index, now in signatures.items() if self._signatures.get(index, now) != now]
+        for index in changed:
+            self.files.pop(index, None)
+            self._signatures[index] = signatures[index]
+            if self.pixels is not None:
+                self.pixels.forget(index)
+        return bool(changed)
+
+    def drop_files(self, indices: Iterable[int]) -> None:
+        """Drops the content of these files, which are not needed any more."""
+        for index in indices:
+            self.files.pop(index, None)
+
+    def clear(self) -> None:
+        """Drops everything, for good."""
+        self.files.clear()
+        self.pixels = None
+
+    def encoded(self, index: int) -> Content | None:
+        return self.files.get(index)
+
+    def decoded(self, index: int) -> torch.Tensor | None:
+        return None if self.pixels is None else self.pixels.get(index)
+
+    def wants(self, index: int) -> bool:
+        return self.pixels is not None and self.pixels.wants(index)
+
+    def keep(self, index: int, image: torch.Tensor) -> None:
+        if self.pixels is None:
+            return
+        try:
+            self.pixels.keep(index, image)
+        except (
+            ValueError
+        ) as error:  # the file was exchanged after the audit; that alone does not end a run without cache
+            log.warning("%s: not kept in memory: %s", self._image_paths[index], error)
+
+
+def keep_images(
+    config: DatasetConfig,
+    manifest: Manifest,
+    *,
+    device: torch.device,
+    ram_budget: int,
+    device_budget: int,
+    indices: Sequence[int] | None = None,
+) -> ImageCache | None:
+    """What `config` asks to keep of a split's images, preloaded where it says so; None if it asks for nothing.
+
+    Args:
+        config: `preload_images` with `cache_config.cache_images` and `image_format`; `cache_config.cache_decoded_images`.
+        device: of images that epoch 0 keeps; cpu for loader=torch, whose workers must see them. Preloaded ones are in RAM
+            unless both are asked for.
+        ram_budget, device_budget: bytes. What fits is kept, in order; the rest is loaded in each epoch.
+        indices: the rank's own images, where they are the same in each epoch; None: all.
+    """
+    cache = config.cache_config
+    does_preload = config.preload_images and cache.cache_images
+    does_predecode = does_preload and cache.image_format == "decoded"
+    order = range(len(manifest)) if indices is None else indices
+    signatures = {index: manifest.images.signature(index) for index in order}  # before anything is read
+    files = preload_files(manifest, ram_budget, order) if does_preload and not does_predecode else None
+    if not does_predecode and not cache.cache_decoded_images:
+        return None if files is None else ImageCache(manifest.image_paths, files, None, signatures)
+    on_device = device if cache.cache_decoded_images else torch.device("cpu")
+    budget = device_budget if on_device.type == "cuda" else ram_budget - _num_bytes(files or {})
+    pixels = DecodedImages(manifest.original_sizes, budget, on_device, order)
+    if does_predecode:
+        preload_pixels(pixels, manifest, order, config.image_loading_config.use_turbojpeg)
+    else:
+        log.info(
+            "Image caching enabled - will keep %d of %d decoded images after first access (%.1f MB, %s)",
+            pixels.num_places,
+            len(order),
+            pixels.capacity / 1e6,
+            _name_of(on_device),
+        )
+    return ImageCache(manifest.image_paths, files, pixels, signatures)
+
+
+def preload_files(manifest: Manifest, budget: int, indices: Sequence[int]) -> dict[int, Content]:
+    """The content of the images' files, in RAM: of as many of `indices` as fit into `budget` bytes."""
+    sizes = [manifest.images.num_bytes(index) for index in indices]
+    num_places = int(np.searchsorted(np.cumsum(sizes), budget, side="right"))
+    files: dict[int, Content] = {}
+
+    def read(index: int) -> None:
+        files[index] = np.frombuffer(manifest.images.read(index), np.uint8)
+
+    _for_each(read, indices[:num_places], manifest)
+    _log_preload(len(files), len(indices), _num_bytes(files), torch.device("cpu"))
+    return files
+
+
+def preload_pixels(pixels: DecodedImages, manifest: Manifest, indices: Sequence[int], use_turbojpeg: bool) -> None:
+    """Decodes the images of `indices` that `pixels` has a place for, with libjpeg-turbo or Pillow as loader=torch does.
+
+    DALI's CPU decoder gives the same pixels; a GPU's, or one without fancy upsampling, differs by a few levels.
+    """
+
+    def decode(index: int) -> None:
+        content = manifest.images.read(index)
+        upright = decode_upright(content, int(manifest.orientations[index]), use_turbojpeg)
+        pixels.keep(index, torch.from_numpy(np.require(upright, requirements="W")))
+
+    _for_each(decode, [index for index in indices if pixels.wants(index)], manifest)
+    _log_preload(pixels.num_images, len(indices), pixels.num_bytes, pixels.device)
+
+
+def _for_each(load: Callable[[int], None], indices: Sequence[int], manifest: Manifest) -> None:
+    """Runs `load` in threads, with a progress bar. What fails is named and left to the loader, which tries it again."""
+
+    def attempt(index: int) -> None:
+        try:
+            load(index)
+        except (OSError, ValueError) as error:
+            log.warning("%s: not preloaded: %s", manifest.image_paths[index], error)
+
+    num_threads = max(min(len(os.sched_getaffinity(0)), 8), manifest.images.num_threads)
+    with ThreadPoolExecutor(num_threads) as pool:
+        for _ in track(
+            pool.map(attempt, indices),
+            "Preloading images",
+            total=len(indices),
+            console=Console(stderr=True),
+            disable=not sys.stderr.isatty(),
+        ):
+            pass
+
+
+def _log_preload(num_loaded: int, num_listed: int, num_bytes: int, device: torch.device) -> None:
+    share = 100 * num_loaded / max(num_listed, 1)
+    log.info("Preloaded %d/%d images into %s (%.1f%%)", num_loaded, num_listed, _name_of(device), share)
+    log.info("Preloaded images take %.1f MB", num_bytes / 1e6)
+
+
+def _name_of(device: torch.device) -> str:
+    return "GPU memory" if device.type == "cuda" else "RAM"
+
+
+def _num_bytes(files: Mapping[int, Content]) -> int:
+    return sum(content.nbytes for content in files.values())
+
+
+def _shared_bytes(count: int) -> Content:
+    """(count,) zeros that processes forked later share. Not in /dev/shm, which containers keep small."""
+    return np.frombuffer(mmap.mmap(-1, max(count, 1)), np.uint8)[:count]

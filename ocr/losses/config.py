@@ -1,0 +1,18 @@
+"""Configuration of the loss: the weights of its parts."""
+
+from pydantic import Field
+
+from dali_pipelines.config import Section
+
+
+class LossConfig(Section):
+    shrink_weight: float = Field(default=1.0, ge=0)
+    """Weight of the shrink-map cross-entropy."""
+    binary_weight: float = Field(default=1.0, ge=0)
+    """Weight of the binary map's dice loss (alpha in the paper)."""
+    thresh_weight: float = Field(default=10.0, ge=0)
+    """Weight of the threshold map's L1 loss (beta in the paper)."""
+    negative_ratio: float = Field(default=3.0, gt=0)
+    """Hard negatives a positive pixel."""
+    k: float = Field(default=50.0, gt=0)
+    """Steepness of the differentiable step."""

@@ -1,0 +1,613 @@
+"""Batches from shards are those of the loose files, for each plan, reader and place; and what is said where something is wrong."""
+
+import builtins
+import json
+import logging
+import os
+import shutil
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dali_pipelines.config import PipelineConfig
+from dali_pipelines.loader import SampleError
+from ocr.cache.key import ImageDigests
+from ocr.config import TrainConfig
+from ocr.datasets.audit import build_manifest
+from ocr.datasets.base import ValidatedOCRDataset, load_manifest
+from ocr.datasets.image_source import ImageFiles
+from ocr.datasets.kept_images import keep_images
+from ocr.datasets.manifest import Manifest
+from ocr.datasets.plan import SamplePlanner
+from ocr.datasets.schemas import CacheConfig, DatasetConfig
+from ocr.datasets.shards.images import load_shards
+from ocr.datasets.shards.read_ahead import ReadAhead, ReadAheadPlan
+from ocr.datasets.shards.writer import ShardWriter
+from ocr.errors import InputError, StorageError
+from ocr.loaders.batch import Batch
+from ocr.loaders.loader import BatchLoader
+from ocr.splits import build_dataset
+
+CPU = torch.device("cpu")
+CONFIG = PipelineConfig(image_size=160)
+READERS = {"dali": "dali", "webdataset": "torch"}
+"""shard_reader, and the loader of loose files that it must equal."""
+
+
+def loose(root: Path, split: str = "train") -> Manifest:
+    config = DatasetConfig(
+        image_path=str(root / ("images/train" if split == "train" else "images_val_canonical")),
+        annotation_path=str(root / f"jsons/{split}.json"),
+    )
+    return load_manifest(config, max_megapixels=100)[0]
+
+
+def dataset_of(manifest: Manifest, training: bool, **config) -> ValidatedOCRDataset:
+    planner = SamplePlanner(CONFIG, training=training, seed=3)
+    return ValidatedOCRDataset(DatasetConfig(image_path="-", **config), planner, manifest=manifest)
+
+
+def loader_of(manifest: Manifest, engine: str, *, training: bool = True, **settings) -> BatchLoader:
+    settings = {"batch_size": 4, "num_workers": 0, "with_targets": True} | settings
+    return BatchLoader(dataset_of(manifest, training), loader=engine, device=CPU, **settings)
+
+
+def assert_same_batches(found: list[Batch], expected: list[Batch]) -> None:
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one.images, other.images)
+        for mine, theirs in zip(one.samples, other.samples, strict=True):
+            assert (mine.index, mine.is_padding, mine.has_failed) == (
+                theirs.index,
+                theirs.is_padding,
+                theirs.has_failed,
+            )
+            np.testing.assert_array_equal(mine.input_from_original, theirs.input_from_original)
+        names = [[batch.dataset.manifest.filenames[s.index] for s in batch.samples] for batch in (one, other)]
+        assert names[0] == names[1]
+        for name in ("vertices", "vertex_starts", "polygon_starts", "ignore"):
+            np.testing.assert_array_equal(getattr(one.polygons_input, name), getattr(other.polygons_input, name))
+        for name in ("shrink_map", "shrink_mask", "thresh_map", "thresh_mask"):
+            assert torch.equal(getattr(one.targets, name), getattr(other.targets, name))
+
+
+@pytest.fixture(params=READERS)
+def reader(request) -> str:
+    if request.param == "webdataset":
+        pytest.importorskip("webdataset", reason="needs uv sync --extra webdataset")
+    return request.param
+
+
+@pytest.mark.parametrize(("training", "num_workers"), [(True, 0), (False, 2)])
+def test_batches_are_those_of_the_loose_files(reader, training, num_workers, receipts):
+    split = "train" if training else "val"
+    shards = load_shards(str(receipts / "shards" / split), reader)[0]
+    settings = {"training": training, "num_workers": num_workers}
+    expected = loader_of(loose(receipts, split), READERS[reader], **settings)
+    found = loader_of(shards, READERS[reader], **settings)
+    for epoch in range(2):
+        for loader in (expected, found):
+            loader.set_epoch(epoch)
+        assert_same_batches(list(found), list(expected))
+    assert found.failures == {}
+    found.close()
+    expected.close()
+
+
+def test_a_rank_with_padding_goes_on_in_the_middle_of_an_epoch(reader, receipts):
+    settings = {
+        "rank": 3,
+        "num_ranks": 4,
+        "batch_size": 2,
+    }  # 14 images: 4 places a rank, the last of this one is padding
+    expected = list(loader_of(loose(receipts), READERS[reader], **settings))
+    shards = load_shards(str(receipts / "shards/train"), reader)[0]
+    left = loader_of(shards, READERS[reader], **settings)
+    iterator = iter(left)
+    first = next(iterator)
+    state = left.state_dict()
+    iterator.close()
+    resumed = loader_of(shards, READERS[reader], **settings)
+    resumed.load_state_dict(state)
+    assert_same_batches([first, *resumed], expected)
+    assert [sample.is_padding for sample in expected[-1].samples] == [False, True]
+    assert_same_batches(list(left), expected)  # the one that was left starts anew
+
+
+def overwrite(path: Path, start: int, content: bytes) -> None:
+    with path.open("r+b") as file:
+        file.seek(start)
+        file.write(content)
+
+
+def place_of(shards: Path, index: int) -> tuple[Path, dict]:
+    document = json.loads((shards / "index.json").read_text())
+    image = document["images"][index]
+    return shards / document["shards"][image["shard"]]["name"], image
+
+
+@pytest.mark.parametrize("damage", ["zeros", "empty"])
+def test_an_image_that_was_damaged_before_it_was_written_costs_its_slot_and_is_named(
+    reader, damage, copied_receipts, tmp_path, caplog
+):
+    files = loose(copied_receipts)
+    expected = list(loader_of(files, READERS[reader]))
+    broken = Path(files.image_paths[5])
+    broken.write_bytes(bytes(broken.stat().st_size if damage == "zeros" else 0))
+    write_shards(files, tmp_path / "shards")
+    manifest = load_shards(str(tmp_path / "shards"), reader)[0]
+    loader = loader_of(manifest, READERS[reader])
+    with caplog.at_level(logging.ERROR):
+        found = list(loader)
+    slots = [(one, slot) for one in found for slot, sample in enumerate(one.samples) if sample.has_failed]
+    assert [one.samples[slot].index for one, slot in slots] == [5]
+    name = f"train-000000.tar: {broken.name}"
+    assert list(loader.failures) == [name]
+    assert name in caplog.text
+    for one, other in zip(found, expected, strict=True):
+        for slot, sample in enumerate(one.samples):
+            if sample.has_failed:
+                assert one.targets.shrink_mask[slot].max() == 0
+            else:
+                assert torch.equal(one.images[slot], other.images[slot])
+    with pytest.raises(SampleError, match=broken.name):
+        list(loader_of(manifest, READERS[reader], skip_failures=False))
+
+
+def write_shards(manifest: Manifest, folder: Path) -> None:
+    writer = ShardWriter(manifest, folder, "train", 10**9)
+    for number in range(len(writer)):
+        writer.write(number)
+    writer.finish()
+
+
+OTHER_BYTES = (
+    r"^/.*train-00000\d\.tar: the bytes of .* are not those that index\.json lists: .*copy the shards again together"
+)
+
+
+@pytest.mark.parametrize("change", ["one byte", "tar header", "cut", "exchanged"])
+def test_bytes_that_are_not_those_of_the_index_end_the_run(reader, change, copied_receipts):
+    shards = copied_receipts / "shards/train"
+    loader = loader_of(load_shards(str(shards), reader)[0], READERS[reader], num_workers=1)
+    tar, image = place_of(shards, 5)
+    if change == "one byte":
+        with tar.open("r+b") as file:
+            file.seek(image["offset"] + image["num_bytes"] - 2)
+            byte = file.read(1)[0]
+        overwrite(tar, image["offset"] + image["num_bytes"] - 2, bytes([byte ^ 1]))
+    elif change == "tar header":
+        overwrite(tar, image["offset"] - 512, b"\xff" * 512)
+    elif change == "cut":
+        with tar.open("r+b") as file:
+            file.truncate(image["offset"] + 1000)
+    else:
+        other = place_of(shards, 0)[0]
+        assert other != tar
+        shutil.copyfile(other, tar)
+    if change == "tar header" and reader == "dali":  # takes the image's own bytes: it needs no tar header
+        assert sum(len(batch.samples) for batch in loader) == 14
+    else:
+        with pytest.raises(StorageError, match=OTHER_BYTES):
+            list(loader)
+    loader.close()
+
+
+def test_the_same_shards_in_new_files_are_read_on(reader, copied_receipts):
+    """As copies, and as on mounts that give a file another inode from time to time."""
+    shards = copied_receipts / "shards/train"
+    expected = list(loader_of(loose(copied_receipts), READERS[reader]))
+    loader = loader_of(load_shards(str(shards), reader)[0], READERS[reader])
+    for tar in shards.glob("*.tar"):
+        other = tar.with_suffix(".other")
+        shutil.copyfile(tar, other)
+        other.replace(tar)
+    assert_same_batches(list(loader), expected)
+
+
+def test_an_index_beside_the_shards_of_another_write_of_equal_size_serves_nothing(reader, tmp_path):
+    """The images of the two writes are in another order: each would get the annotations of the other."""
+    images = tmp_path / "images"
+    images.mkdir()
+    for name, level in (("0.png", 1), ("1.png", 2)):
+        Image.fromarray(np.full((20, 30, 3), level, np.uint8)).save(images / name)
+    manifest = build_manifest(images, None, extensions=(".png",))[0]
+    write_shards(manifest, tmp_path / "one")
+    (images / "0.png").rename(images / "other.png")
+    (images / "1.png").rename(images / "0.png")
+    (images / "other.png").rename(images / "1.png")
+    write_shards(manifest, tmp_path / "two")
+    shutil.copyfile(tmp_path / "one/index.json", tmp_path / "two/index.json")
+    source = load_shards(str(tmp_path / "two"), reader)[0].images  # sizes agree
+    for index in range(2):
+        with pytest.raises(StorageError, match=OTHER_BYTES):
+            source.read(index)
+
+
+def test_shards_that_are_not_as_their_index_says_are_named_before_the_run(copied_receipts, tmp_path):
+    shards = copied_receipts / "shards/train"
+    with pytest.raises(
+        StorageError, match=r"none/index\.json: there is no such file; write the shards with .*shards=true.*loader=dali"
+    ):
+        load_shards(str(tmp_path / "none"))
+    tar = shards / "train-000001.tar"
+    whole = tar.read_bytes()
+    tar.write_bytes(whole[:-600])
+    with pytest.raises(
+        StorageError, match=rf"train-000001\.tar: {len(whole) - 600} bytes; its index says {len(whole)}: cut"
+    ):
+        load_shards(str(shards))
+    tar.unlink()
+    with pytest.raises(
+        StorageError, match=r"train-000001\.tar: a shard that the index lists cannot be read: No such file"
+    ):
+        load_shards(str(shards))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"version": 2}, "version: Input should be 1"),
+        ({"shards": []}, "lies outside of the shards"),
+        ({"extra": 1}, "extra: Extra inputs are not permitted"),
+    ],
+)
+def test_an_index_of_another_kind_is_refused(change, said, copied_receipts):
+    path = copied_receipts / "shards/train/index.json"
+    document = json.loads(path.read_text())
+    path.write_text(json.dumps(document | change))
+    with pytest.raises(InputError, match=f"index.json: not an index of shards that this version reads: .*{said}"):
+        load_shards(str(path.parent))
+    path.write_text(path.read_text()[:100])
+    with pytest.raises(InputError, match=r"index\.json: not an index of shards.*Invalid JSON"):
+        load_shards(str(path.parent))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"end": 1000}, "the image ends at"),
+        ({"stored_size": [0, 3]}, "stored_size.0: Input should be greater than 0"),
+        ({"polygons": [[0, 0, 1, 0, float("nan"), 1]], "ignore": [False]}, "finite number"),
+        ({"polygons": [[0, 0, 1, 0, 1e39, 1]], "ignore": [False]}, "less than or equal to"),
+        ({"ignore": [True] * 1000}, "1000 flags"),
+    ],
+)
+def test_an_image_that_cannot_be_is_refused_with_its_index(change, said, copied_receipts):
+    path = copied_receipts / "shards/train/index.json"
+    document = json.loads(path.read_text())
+    document["images"][2] |= change
+    path.write_text(json.dumps(document))
+    with pytest.raises(InputError, match=f"index.json: not an index of shards .*: images.2.*{said}"):
+        load_shards(str(path.parent))
+
+
+@pytest.mark.parametrize(("package", "extra"), [("webdataset", "webdataset"), ("boto3", "s3")])
+def test_a_missing_extra_is_named_with_its_command(package, extra, receipts, monkeypatch):
+    real = builtins.__import__
+
+    def without(name, *args, **kwargs):
+        if name.partition(".")[0] == package:
+            raise ModuleNotFoundError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    url = "s3://bucket/train" if package == "boto3" else str(receipts / "shards/train")
+    with pytest.raises(InputError, match=f"uv sync --extra {extra}"):
+        load_shards(url, "webdataset" if package == "webdataset" else "dali")
+
+
+def digests_of(images) -> list[bytes | None]:
+    digests = ImageDigests(images, range(14))
+    digests.refresh()
+    return [digests.digest(place) for place in range(14)]
+
+
+def test_cache_keys_are_those_of_the_loose_files_and_need_no_read(copied_receipts):
+    shards = copied_receipts / "shards/train"
+    images = load_shards(str(shards))[0].images
+    expected = digests_of(ImageFiles(loose(copied_receipts).image_paths))
+    assert None not in expected
+    shutil.rmtree(shards)
+    assert digests_of(images) == expected
+
+
+@pytest.mark.parametrize(
+    ("image_format", "budget"), [("encoded", 10**9), ("encoded", 10**6), ("decoded", 10**9), ("decoded", 3 * 10**7)]
+)
+def test_images_in_memory_come_from_shards_too(reader, image_format, budget, copied_receipts):
+    """What fits is in memory; the rest is fetched. With everything in memory the shards are not touched again."""
+    shards = copied_receipts / "shards/train"
+    expected = list(loader_of(loose(copied_receipts), READERS[reader]))
+    loader = loader_of(load_shards(str(shards), reader)[0], READERS[reader])
+    config = DatasetConfig(image_path="-", preload_images=True, cache_config=CacheConfig(image_format=image_format))
+    kept = keep_images(config, loader.dataset.manifest, device=CPU, ram_budget=budget, device_budget=0)
+    assert (kept.num_images == 14) == (budget == 10**9)
+    assert kept.num_images > 0
+    loader.dataset.keep_images(kept)
+    again = BatchLoader(
+        loader.dataset, loader=READERS[reader], batch_size=4, num_workers=0, device=CPU, with_targets=True
+    )
+    if budget == 10**9:
+        shutil.rmtree(shards)
+    assert_same_batches(list(again), expected)
+
+
+def test_decoded_images_of_the_first_epoch_are_kept(reader, copied_receipts):
+    shards = copied_receipts / "shards/train"
+    expected = list(loader_of(loose(copied_receipts), READERS[reader]))
+    dataset = dataset_of(load_shards(str(shards), reader)[0], training=True)
+    config = DatasetConfig(image_path="-", cache_config=CacheConfig(cache_decoded_images=True))
+    dataset.keep_images(keep_images(config, dataset.manifest, device=CPU, ram_budget=10**9, device_budget=0))
+    settings = {"batch_size": 4, "num_workers": 1, "device": CPU, "with_targets": True}
+    loader = BatchLoader(dataset, loader=READERS[reader], **settings)
+    assert_same_batches(list(loader), expected)
+    shutil.rmtree(shards)
+    assert_same_batches(list(loader), expected)
+    loader.close()
+
+
+def test_a_single_sample_and_its_picture_come_from_shards(receipts):
+    plain, sharded = dataset_of(loose(receipts), True), dataset_of(load_shards(str(receipts / "shards/train"))[0], True)
+    np.testing.assert_array_equal(sharded.load_image(2).image_array, plain.load_image(2).image_array)
+    assert torch.equal(sharded[2]["image"], plain[2]["image"])
+    assert sharded[2]["filename"] == plain[2]["filename"]
+
+
+def test_reading_ahead_asks_for_each_image_once_and_is_bounded():
+    asked: list[list[int]] = []
+
+    class Plan:
+        epoch = 0
+
+        def __len__(self):
+            return 5
+
+        def batch(self, step):
+            planner = SamplePlanner(CONFIG, training=False, seed=0)
+            return [planner.plan(step, step, (10, 10), None, 0)]
+
+    plan = ReadAheadPlan(Plan(), asked.append, num_ahead=2)
+    assert [plan.batch(0)[0].index, asked] == [0, [[0], [1], [2]]]
+    assert [plan.batch(step)[0].index for step in range(1, 5)] == [1, 2, 3, 4]
+    assert asked == [[0], [1], [2], [3], [4]]
+
+
+def test_what_was_not_fetched_is_read_and_errors_arrive_where_they_are_asked_for():
+    def read(index: int) -> bytes:
+        if index == 2:
+            raise OSError("gone")
+        return bytes([index])
+
+    ahead = ReadAhead(read, num_threads=2)
+    ahead.fetch([0, 1, 2, 1])
+    assert [ahead.get(1), ahead.get(1), ahead.get(0), ahead.get(7)] == [b"\1", b"\1", b"\0", b"\7"]
+    with pytest.raises(OSError, match="gone"):
+        ahead.get(2)
+    ahead.stop()
+    ahead.fetch([0])
+    assert ahead.get(0) == b"\0"
+    ahead.stop()
+
+
+def test_stopping_waits_for_no_read_and_begins_none():
+    may_go_on, begun = threading.Event(), []
+
+    def read(index: int) -> bytes:
+        begun.append(index)
+        may_go_on.wait(timeout=20)
+        return b""
+
+    ahead = ReadAhead(read, num_threads=1)
+    ahead.fetch([0, 1, 2])
+    started = time.monotonic()
+    ahead.stop()
+    assert time.monotonic() - started < 5
+    may_go_on.set()
+    ahead.fetch([3])  # new threads
+    assert ahead.get(3) == b""
+    assert begun in ([0, 3], [3])
+    ahead.stop()
+
+
+def reader_threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name.startswith("shard-reader")}
+
+
+def test_a_loader_that_is_closed_leaves_no_thread(reader, receipts):
+    before = reader_threads()
+    loader = loader_of(load_shards(str(receipts / "shards/train"), reader)[0], READERS[reader])
+    next(iter(loader))
+    started = reader_threads() - before
+    assert started
+    loader.close()
+    for thread in started:
+        thread.join(timeout=10)
+        assert not thread.is_alive()
+
+
+def run_on(**values) -> TrainConfig:
+    return TrainConfig.model_validate({"loader": "webdataset", **values})
+
+
+def split_in(root: Path, **values) -> DatasetConfig:
+    places = {"image_path": root / "images/train", "annotation_path": root / "jsons/train.json"}
+    places["shards"] = root / "shards/train"
+    return DatasetConfig(**{key: str(path) for key, path in places.items()} | values)
+
+
+def test_settings_of_loose_files_are_named_where_shards_are_read(copied_receipts, caplog):
+    build_dataset(split_in(copied_receipts), run_on(), training=True)
+    assert "without effect" not in caplog.text
+    split = split_in(copied_receipts, image_path="/does_not_exist", check_pixels=False)
+    build_dataset(split, run_on(), training=True)
+    assert "shards/train: set, but without effect: check_pixels, image_path=/does_not_exist (loader=webd" in caplog.text
+
+
+def test_a_reader_of_shards_is_named_where_files_are_read(copied_receipts, caplog):
+    config = run_on(loader="dali", dataloader={"shard_reader": "webdataset"})
+    build_dataset(split_in(copied_receipts), config, training=True)
+    assert "dataloader.shard_reader=webdataset: set, but without effect (loader=dali reads no shards)" in caplog.text
+
+
+def test_annotations_that_are_newer_than_the_shards_are_named(drawn, tmp_path, prepare, caplog):
+    root = shutil.copytree(drawn, tmp_path / "own")
+    annotations, index = root / "jsons/train.json", root / "shards/train/index.json"
+
+    def warnings() -> list[str]:
+        caplog.clear()
+        build_dataset(split_in(root), run_on(), training=True)
+        return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+
+    prepare(root, root, canonical=False)
+    assert warnings() == []
+    os.utime(annotations, ns=(0, index.stat().st_mtime_ns + 10**9))
+    (said,) = warnings()
+    assert said.startswith(f"{annotations}: newer than {index}")
+    os.utime(annotations)
+    prepare(root, root, canonical=False)  # nothing has changed, and that is known now
+    assert warnings() == []
+
+
+def test_preparing_again_without_shards_leaves_annotations_older_than_them(drawn, tmp_path, prepare, caplog):
+    for shards in (True, False):
+        prepare(drawn, tmp_path / "out", shards=shards)
+    build_dataset(split_in(tmp_path / "out"), run_on(), training=True)
+    assert "newer than" not in caplog.text
+
+
+def test_shards_of_no_image_are_named(copied_receipts, tmp_path):
+    none = loose(copied_receipts)
+    none = Manifest(
+        (), (), none.sample_ids[:0], none.stored_sizes[:0], none.orientations[:0], none.polygons.select([]), 1
+    )
+    write_shards(none, tmp_path / "none")
+    with pytest.raises(InputError, match=r"/none: these shards hold no image; write them again"):
+        build_dataset(split_in(copied_receipts, shards=str(tmp_path / "none")), run_on(), training=True)
+
+
+def s3_url(root: Path) -> str:
+    return f"s3://{root.name}/shards/train"
+
+
+def test_s3_gives_the_batches_of_the_loose_files_by_ranges(reader, copied_receipts, s3):
+    manifest = load_shards(s3_url(copied_receipts), reader)[0]
+    num_shards = len(list((copied_receipts / "shards/train").glob("*.tar")))
+    assert sorted(line.partition(" ")[0] for line in s3.requests) == ["GET", *["HEAD"] * num_shards]  # no image yet
+    expected = list(loader_of(loose(copied_receipts), READERS[reader]))
+    s3.requests.clear()
+    loader = loader_of(manifest, READERS[reader], num_workers=2)
+    assert_same_batches(list(loader), expected)
+    assert len(s3.requests) == len(manifest)
+    assert all(line.startswith("GET") and "bytes=" in line for line in s3.requests)
+    loader.close()
+
+
+def test_an_answer_of_s3_that_breaks_off_is_asked_for_again(copied_receipts, s3, caplog):
+    manifest = load_shards(s3_url(copied_receipts))[0]
+    s3.num_cuts = 2
+    assert manifest.images.read(3) == loose(copied_receipts).images.read(3)
+    assert "an answer broke off and is asked for again" in caplog.text
+    s3.num_cuts = 3
+    with pytest.raises(StorageError, match=r"s3://copied/.*\.tar: http://127.*cannot be reached"):
+        manifest.images.read(3)
+
+
+def test_objects_of_s3_that_are_not_those_of_the_index_end_the_run(reader, copied_receipts, s3):
+    """They were exchanged before the run: their sizes and their versions say nothing."""
+    tar, image = place_of(copied_receipts / "shards/train", 3)
+    overwrite(tar, image["offset"] + 2000, b"\0\0\0\0")
+    images = load_shards(s3_url(copied_receipts), reader)[0].images
+    with pytest.raises(
+        StorageError, match=rf"^s3://copied/shards/train/{tar.name}: the bytes of {image['filename']} are"
+    ):
+        images.read(3)
+    assert images.read(0) == loose(copied_receipts).images.read(0)
+
+
+def test_what_s3_refuses_is_said_with_what_to_do(copied_receipts, s3, aws):
+    url, shards = s3_url(copied_receipts), copied_receipts / "shards/train"
+    with pytest.raises(
+        StorageError, match=r"s3://nowhere/train/index\.json: http://127.*has no such object.*shards=true"
+    ):
+        load_shards("s3://nowhere/train")
+    with pytest.raises(InputError, match="no bucket; expected s3://BUCKET/PREFIX"):
+        load_shards("s3://")
+    manifest = load_shards(url)[0]
+    for tar in shards.glob("*.tar"):
+        overwrite(tar, 600, b"other bytes")
+    with pytest.raises(
+        StorageError, match=r"s3://copied/.*\.tar: was exchanged while it is read .*start the run again"
+    ):
+        list(loader_of(manifest, "dali"))
+    tar.write_bytes(tar.read_bytes()[:-512])
+    with pytest.raises(
+        StorageError, match=rf"s3://copied/shards/train/{tar.name}: \d+ bytes; its index says \d+: cut short"
+    ):
+        load_shards(url)
+    tar.unlink()
+    with pytest.raises(StorageError, match=rf"s3://copied/shards/train/{tar.name}: http://127.*has no such object"):
+        load_shards(url)
+    s3.refuses = True
+    with pytest.raises(StorageError, match=r"refuses access .*check AWS_ACCESS_KEY_ID.*, or there is no such object$"):
+        load_shards(url)
+    aws.delenv("AWS_ACCESS_KEY_ID")
+    aws.delenv("AWS_SECRET_ACCESS_KEY")
+    with pytest.raises(StorageError, match="Unable to locate credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET"):
+        load_shards(url)
+    aws.setenv("AWS_ACCESS_KEY_ID", "key")
+    with pytest.raises(
+        StorageError, match=r"Partial credentials .*AWS_SECRET_ACCESS_KEY; set AWS_ACCESS_KEY_ID and AWS"
+    ):
+        load_shards(url)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("AWS_ENDPOINT_URL", "localhost:9000", "Invalid endpoint: localhost:9000"),
+        ("AWS_PROFILE", "nope", r"profile \(nope\) could not be found"),
+        ("AWS_RETRY_MODE", "never", "must be one of"),
+    ],
+)
+def test_settings_of_aws_that_are_wrong_are_named(name, value, said, aws):
+    pytest.importorskip("boto3", reason="needs uv sync --extra s3")
+    aws.setenv(name, value)
+    with pytest.raises(StorageError, match=f"^s3://bucket/train/: AWS settings cannot be used: .*{said}.*; check AWS_"):
+        load_shards("s3://bucket/train")
+
+
+def test_an_endpoint_that_is_not_there_is_named(aws):
+    aws.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(
+        StorageError, match=r"s3://bucket/train/index\.json: http://127\.0\.0\.1:9 cannot be reached.*AWS_ENDPOINT_URL"
+    ):
+        load_shards("s3://bucket/train")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("training", [True, False])
+def test_a_gpu_gets_from_shards_what_it_gets_from_files(training, receipts):
+    split, device = "train" if training else "val", torch.device("cuda", 0)
+    batches = [
+        list(
+            BatchLoader(
+                dataset_of(manifest, training),
+                loader="dali",
+                batch_size=4,
+                num_workers=0,
+                device=device,
+                with_targets=True,
+            )
+        )
+        for manifest in (loose(receipts, split), load_shards(str(receipts / "shards" / split))[0])
+    ]
+    for one, other in zip(*batches, strict=True):
+        # Not bit for bit: JPEG engines and CUDA cores share a batch (hw_decoder_load), and their pixels may differ.
+        assert (one.images.float() - other.images.float()).abs().flatten(1).mean(dim=1).max() * 58 < 0.5
+        assert [sample.index for sample in one.samples] == [sample.index for sample in other.samples]
+        assert torch.equal(one.targets.shrink_map, other.targets.shrink_map)
