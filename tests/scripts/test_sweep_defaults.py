@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks.loaders import sweep as sweep_module
 from benchmarks.loaders.config import SweepConfig
 from benchmarks.loaders.results import Measured
 from benchmarks.sweep import results as sweep_results
+from benchmarks.sweep import run as sweep_module
 from benchmarks.sweep.factors import Factor, JudgedBy
 from benchmarks.sweep.results import Judgement
 from benchmarks.sweep.run import sweep_defaults
