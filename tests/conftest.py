@@ -1,9 +1,11 @@
-"""Fixtures shared by all tests: the real data sets, where they are at hand."""
+"""Fixtures shared by all tests: one drawn data set, and the real ones where they are at hand."""
 
 from pathlib import Path
 
 import pytest
 import torch
+
+from ocr.synthetic import SyntheticConfig, draw_data_set
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -31,6 +33,16 @@ def icdar15() -> Path:
 def odd_jpegs() -> Path:
     """50 odd image files with a manifest.json."""
     return _data_set("odd_jpegs")
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Small receipts and notices in the Upstage layout: 10 training and 8 validation images of at most 384 pixels, half of them
+    turned by EXIF, one in ten without text. Drawn once for all test processes, so no test may write into it."""
+    folder = tmp_path_factory.getbasetemp()
+    is_worker = folder.name.startswith("popen-")  # of pytest-xdist: the folder above is shared
+    config = SyntheticConfig(num_train=10, num_val=8, exif_share=0.5, blank_share=0.1, min_side=256, max_side=384)
+    return draw_data_set(config, (folder.parent if is_worker else folder) / "drawn", num_workers=1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
