@@ -22,7 +22,7 @@ def main() -> int:
     size = (arguments.size, arguments.size)
     num_images, num_random = (50, 1000) if arguments.check else (arguments.images, arguments.random)
     rows = benchmark_targets(arguments.annotations, num_images, num_random, size, arguments.rounds)
-    targets_table(rows, size).print(Console())
+    targets_table(rows, size).print(Console(width=120))
     if arguments.json:
         arguments.json.write_text(json.dumps(targets_document(rows, size), indent=2) + "\n")
     return 0 if all(row.agrees for row in rows) else 1
