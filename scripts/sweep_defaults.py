@@ -7,7 +7,8 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from benchmarks.loaders.config import SweepConfig, as_overrides
+from benchmarks.loaders.config import as_overrides
+from benchmarks.sweep.config import SweepConfig
 from benchmarks.sweep.run import sweep_defaults
 from ocr.command_line import plain_errors, prepare
 from ocr.config import validate_config
@@ -23,5 +24,5 @@ def main(hydra_config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    sys.argv[1:] = as_overrides(sys.argv[1:], only_such_as="num_threads,compile")
+    sys.argv[1:] = as_overrides(sys.argv[1:], example="num_threads,compile")
     main()

@@ -1,6 +1,7 @@
 """The loaders compared, and a training step beside the same step on a batch that is there already."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 from benchmarks.gpu_check.figures import Figures, Keep
@@ -65,11 +66,11 @@ def _figures(results: Results) -> dict[str, Any]:
     levels: dict[str, Any] = {}
     for level, rows in results.levels.items():
         for row, measured in rows.items():
-            rates = [round_["images"] / round_["seconds"] for round_ in measured.rounds]
+            rates = [round_.images / round_.seconds for round_ in measured.rounds]
             levels.setdefault(level, {})[row] = {
                 "images_per_second": rates,
                 "share_of_replay": results.share_of_replay(level, row),
-                "parity": measured.parity,
+                "parity": asdict(measured.parity) if measured.parity else None,
                 "reason": measured.reason,
             }
     return {"levels": levels, "verdict": results.verdict}

@@ -13,11 +13,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import psutil
+
 from benchmarks.gpu_check.figures import figures_path
 from benchmarks.gpu_check.lines import Line
 from benchmarks.gpu_check.settings import CheckSettings
 from benchmarks.gpu_check.worker import SETTINGS_NAME
-from benchmarks.loaders.processes import children
 
 log = logging.getLogger(__name__)
 
@@ -218,7 +219,9 @@ class _Worker:
 
     def end(self) -> None:
         """At once, with all that it and its children have started, in whatever group they are."""
-        below = children(self._process.pid)
+        below: list[int] = []
+        with suppress(psutil.NoSuchProcess):
+            below = [child.pid for child in psutil.Process(self._process.pid).children(recursive=True)]
         for group in {self._process.pid, *below}:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(group, signal.SIGKILL)
