@@ -19,14 +19,14 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.validation import SCORES, compare_settings, measure_speed
-from ocr.command_line import prepare
+from ocr.command_line import prepare_hydra
 from ocr.device import resolve_device
 from ocr.environment import device_name, git_commit, package_versions
 
 
 def main() -> None:
     arguments, overrides = _parse_arguments()
-    prepare()
+    prepare_hydra()
     results = (
         measure_speed(overrides)
         if arguments.what == "speed"

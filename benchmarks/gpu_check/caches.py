@@ -4,11 +4,11 @@ from benchmarks.gpu_check.figures import Figures, Keep
 from benchmarks.gpu_check.images import learnable, run_folder, trained_checkpoint
 from benchmarks.gpu_check.settings import CheckSettings
 from benchmarks.validation import compare_settings, measure_speed
-from ocr.command_line import prepare
+from ocr.command_line import prepare_hydra
 
 
 def measure(settings: CheckSettings, keep: Keep) -> None:
-    prepare()
+    prepare_hydra()
     small = ["synthetic.num_val=12", "synthetic.num_train=4", "pipeline.image_size=256", "model.fpn_channels=32"]
     overrides = [
         f"dataset_base_path={run_folder(settings, 'speed_data')}",

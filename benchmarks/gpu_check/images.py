@@ -10,7 +10,7 @@ from PIL import Image
 
 from benchmarks.gpu_check.settings import CheckSettings
 from dali_pipelines.config import PipelineConfig
-from ocr.command_line import compose_config, prepare
+from ocr.command_line import compose_config, prepare_hydra
 from ocr.config import TrainConfig
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.plan import SamplePlanner
@@ -78,7 +78,7 @@ def _draw_bars(root: Path, split: str, count: int, rng: np.random.Generator) -> 
 
 def training_config(settings: CheckSettings, *overrides: str) -> TrainConfig:
     """What scripts/train.py would get for `learnable`: the recipe of data=synthetic, smaller on a CPU."""
-    prepare()
+    prepare_hydra()
     given = [
         "draw_synthetic=false",
         f"dataset_base_path={learnable(settings)}",

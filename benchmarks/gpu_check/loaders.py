@@ -9,7 +9,7 @@ from benchmarks.gpu_check.settings import CheckSettings
 from benchmarks.loaders.compare import compare_loaders
 from benchmarks.loaders.config import LEVELS, CompareConfig
 from benchmarks.loaders.results import Results
-from ocr.command_line import compose_config, prepare
+from ocr.command_line import compose_config, prepare_hydra
 
 STEP_ROWS = ("replay", "dali_gpu", "dali_images")
 
@@ -54,7 +54,7 @@ def measure_steps(settings: CheckSettings, keep: Keep) -> None:
 
 
 def _compare(settings: CheckSettings, name: str, options: list[str], note: Callable[[Results], None]) -> None:
-    prepare(("compare_schema", CompareConfig))
+    prepare_hydra(("compare_schema", CompareConfig))
     given = ["data=upstage", f"dataset_base_path={given_or_drawn(settings)}", "model.backbone.weights=null"]
     given += [f"device={'cpu' if settings.cpu else 'gpu'}", "sweep=false"]
     config = compose_config(CompareConfig, "compare_loaders", [*given, *options])

@@ -3,16 +3,16 @@
 from benchmarks.gpu_check.figures import CannotMeasure, Keep
 from benchmarks.gpu_check.images import run_folder
 from benchmarks.gpu_check.settings import CheckSettings
-from ocr.command_line import compose_config, prepare
+from ocr.command_line import compose_config, prepare_hydra
 from ocr.config import TrainConfig
 from ocr.training.fit import train
-from ocr.training.module import STRICT_IOU
+from ocr.training.scores import STRICT_IOU
 
 
 def measure(settings: CheckSettings, keep: Keep) -> None:
     if settings.data is None:
         raise CannotMeasure("--data FOLDER with real receipts is needed, laid out for data=upstage")
-    prepare()
+    prepare_hydra()
     overrides = [
         "data=upstage",
         f"dataset_base_path={settings.data}",
