@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from dali_pipelines.config import PipelineConfig
-from dali_pipelines.loader import SampleError
+from dali_pipelines.source import SampleError
 from ocr.cache.key import ImageDigests
 from ocr.config import TrainConfig
 from ocr.datasets.audit import build_manifest, load_manifest
