@@ -549,15 +549,15 @@ def test_what_s3_refuses_is_said_with_what_to_do(copied_receipts, s3, aws):
     s3.refuses = True
     with pytest.raises(
         StorageError,
-        match="access is refused; check the credentials, and that there is such a file .*AWS_ACCESS_KEY_ID",
+        match=r"access is refused; check the credentials, and that there is such a file .*AWS_ACCESS_KEY_ID",
     ):
         load_shards(url)
     aws.delenv("AWS_ACCESS_KEY_ID")
     aws.delenv("AWS_SECRET_ACCESS_KEY")
-    with pytest.raises(StorageError, match="Unable to locate credentials .*AWS_ACCESS_KEY_ID and AWS_SECRET"):
+    with pytest.raises(StorageError, match=r"Unable to locate credentials .*AWS_ACCESS_KEY_ID and AWS_SECRET"):
         load_shards(url)
     aws.setenv("AWS_ACCESS_KEY_ID", "key")
-    with pytest.raises(StorageError, match="Partial credentials .*AWS_SECRET_ACCESS_KEY .*AWS_ACCESS_KEY_ID and AWS"):
+    with pytest.raises(StorageError, match=r"Partial credentials .*AWS_SECRET_ACCESS_KEY .*AWS_ACCESS_KEY_ID and AWS"):
         load_shards(url)
 
 
