@@ -18,8 +18,8 @@ from dali_pipelines.config import PipelineConfig
 from dali_pipelines.loader import SampleError
 from ocr.cache.key import ImageDigests
 from ocr.config import TrainConfig
-from ocr.datasets.audit import build_manifest
-from ocr.datasets.base import ValidatedOCRDataset, load_manifest
+from ocr.datasets.audit import build_manifest, load_manifest
+from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.image_source import ImageFiles
 from ocr.datasets.kept_images import keep_images
 from ocr.datasets.manifest import Manifest
