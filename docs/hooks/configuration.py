@@ -28,7 +28,11 @@ PRESETS = {
     "experiment": "What `experiment=NAME` sets",
     "performance": "What `performance=NAME` sets",
 }
-INTRODUCTION = """# Configuration
+INTRODUCTION = """---
+search: {boost: 2}
+---
+
+# Configuration
 
 Every key of every command, from the schemas that check it; this page is generated when the site is built. A key is given on
 the command line as `section.key=value`. `--cfg job --resolve` prints the values that a command would use. An unknown key or a
@@ -125,11 +129,11 @@ def _type(key: Schema) -> str:
         return " ".join(f"`{json.dumps(value).strip(chr(34))}`" for value in key.get("enum", [key.get("const")]))
     if key["type"] == "array":
         if "prefixItems" in key:
-            return f"{len(key['prefixItems'])} × {_type(key['prefixItems'][0])}"
+            return f"{len(key['prefixItems'])} times {_type(key['prefixItems'][0])}"
         return f"list of {_type(key['items'])}"
     names = {"integer": "int", "number": "float", "boolean": "bool", "null": "null", "string": "text"}
     bounds = [
-        f"{word}&nbsp;{key[bound]}"
+        f"{word}&nbsp;{'2<sup>63</sup>' if key[bound] == 2**63 else key[bound]}"
         for bound, word in {
             "exclusiveMinimum": "above",
             "minimum": "≥",

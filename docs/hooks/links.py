@@ -34,7 +34,9 @@ class Page(HTMLParser):
 def on_post_build(config: MkDocsConfig) -> None:
     """Warns of links to missing files and anchors, and of anything that is fetched from elsewhere."""
     site = Path(config.site_dir).resolve()
-    pages = {file: Page(file) for file in sorted(site.rglob("*.html")) if file.name != "404.html"}  # its links are absolute
+    pages = {
+        file: Page(file) for file in sorted(site.rglob("*.html")) if file.name != "404.html"
+    }  # its links are absolute
     problems = [problem for file in pages for problem in _problems(file, pages)]
     for problem in problems:
         log.warning("%s", problem.replace(f"{site}/", ""))
