@@ -3,7 +3,7 @@ PYTHON ?= python3
 PYTEST := pytest -n 2 --dist loadfile --no-loadscope-reorder
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 
-.PHONY: demo test check setup setup-all
+.PHONY: demo test check docs setup setup-all
 
 demo: setup  ## draw synthetic receipts, train a small DBNet on them, print the validation hmean
 	$(UV) run --no-sync scripts/train.py
@@ -20,6 +20,10 @@ check: setup-all  ## everything that CI runs: format, lint, types, tests
 	$(UV) run --no-sync mypy
 	$(UV) run --no-sync lint-imports
 	$(UV) run --no-sync $(PYTEST)
+
+docs: $(UV)  ## build the documentation into site/; open site/index.html
+	$(UV) sync --quiet --inexact --group docs
+	NO_MKDOCS_2_WARNING=1 $(UV) run --no-sync mkdocs build --strict --quiet
 
 setup: $(UV)
 	$(UV) sync --quiet
