@@ -15,10 +15,10 @@ from nvidia.dali.pipeline import Pipeline
 from nvidia.dali.plugin.pytorch import feed_ndarray, to_torch_type
 
 from dali_pipelines import steps
+from dali_pipelines.allocation_errors import reraise_if_out_of_memory
 from dali_pipelines.config import PipelineConfig
 from dali_pipelines.cpu import cpu_pipeline
 from dali_pipelines.eval import decode_pipeline, eval_pipeline
-from dali_pipelines.memory import shortage_of
 from dali_pipelines.normalize import ImageFinisher
 from dali_pipelines.rendering import EXCHANGED
 from dali_pipelines.source import KeptImages, PlannedBatches, PlannedSample
@@ -122,7 +122,7 @@ class DaliLoader:
                     yield self._next_batch()
                     step += 1
             except RuntimeError as error:
-                _let_pass_if_memory_ran_out(error)
+                reraise_if_out_of_memory(error)
                 # After an error DALI calls its pipeline invalid: the batch is redone sample by sample, the rest by a new one.
                 log.warning("DALI failed on batch %d of epoch %d; redoing it sample by sample", step, plan.epoch)
                 self.release()
@@ -225,7 +225,7 @@ class DaliLoader:
             try:
                 images[slot] = self._alone(sample)
             except RuntimeError as error:
-                _let_pass_if_memory_ran_out(error)
+                reraise_if_out_of_memory(error)
                 reasons[slot] = self._read_errors.get(sample.index) or " ".join(str(error).split())
         if len(reasons) == len(samples) and not any(
             self._is_fault_of_file(sample.index, reasons[slot]) for slot, sample in enumerate(samples)
@@ -262,7 +262,7 @@ class DaliLoader:
         try:
             pipeline.run()
         except RuntimeError as error:
-            _let_pass_if_memory_ran_out(error)
+            reraise_if_out_of_memory(error)
             return True
         return False
 
@@ -325,12 +325,6 @@ class DaliLoader:
         if index not in self._encoded_paths:
             self._encoded_paths[index] = np.frombuffer(os.fsencode(self._paths[index]), np.uint8)
         return self._encoded_paths[index]
-
-
-def _let_pass_if_memory_ran_out(error: RuntimeError) -> None:
-    """Raises it again: no file is at fault, and the next batch would find no more memory."""
-    if shortage_of(error) is not None:
-        raise error
 
 
 class _PlanSource:

@@ -13,8 +13,9 @@ import torch
 from pydantic import ValidationError
 from rich.console import Console
 
+from benchmarks.environment import environment, num_cores
 from benchmarks.loaders.config import WITH_NETWORK, Level, SweepConfig
-from benchmarks.loaders.preparation import at_most, environment, load_split, num_cores, progress_bars, write_or_explain
+from benchmarks.loaders.preparation import at_most, load_split, progress_bars, write_or_explain
 from benchmarks.loaders.results import Measured
 from benchmarks.loaders.row_process import RowFailed, RowProcess
 from benchmarks.loaders.setting import Setting

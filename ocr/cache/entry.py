@@ -74,6 +74,6 @@ class EntryLayout:
 
 def entry_layout(dataset: ValidatedOCRDataset, with_targets: bool) -> EntryLayout:
     """Returns the layout of a split's entries."""
-    size = dataset.transform.input_size
+    size = dataset.planner.input_size
     map_size = size // dataset.targets.map_stride if with_targets else None
     return EntryLayout(size, map_size, dataset.config.cache_config.dtype)

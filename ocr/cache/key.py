@@ -39,7 +39,7 @@ MAKES_ENTRIES = (
     "dali_pipelines",
     # plan and pixels
     "ocr.datasets.base",
-    "ocr.datasets.image",
+    "ocr.datasets.decode",
     "ocr.datasets.kept_images",
     "ocr.datasets.orientation",
     "ocr.datasets.plan",

@@ -115,7 +115,7 @@ class CachedBatches:
         self.store.refresh(self._keys)
 
     def _verify_some(self, epoch: int) -> None:
-        count, seed = self._dataset.config.cache_config.verify, self._dataset.transform.seed
+        count, seed = self._dataset.config.cache_config.verify, self._dataset.planner.seed
         if not count:
             return
         kept = [entry for entry in range(len(self._samples)) if self.store.has(entry) and entry not in self._failed]
@@ -166,7 +166,7 @@ class CachedBatches:
 
     def _batch(self, entries: range, tensors: Tensors, memory: BatchMemory) -> Batch:
         """The batch of these entries, normalised if the cache holds levels."""
-        config, device, layout = self._dataset.transform.config, self.store.device, self.store.layout
+        config, device, layout = self._dataset.planner.config, self.store.device, self.store.layout
         images = tensors["images"]
         if layout.image_dtype == "uint8":
             dtype = torch.float16 if config.wants_float16(device.type) else torch.float32

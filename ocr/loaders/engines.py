@@ -56,9 +56,9 @@ def image_loader(
         )
         workers.failures = failures
         return workers
-    manifest, config = dataset.manifest, dataset.transform.config
+    manifest, config = dataset.manifest, dataset.planner.config
     settings: dict[str, Any] = {
-        "training": dataset.transform.training,
+        "training": dataset.planner.training,
         "batch_size": batch_size,
         "device": engine.device,
         "skip_failures": engine.skip_failures,

@@ -9,7 +9,7 @@ from dali_pipelines import memory
 from dali_pipelines.loader import ImageBatch
 from dali_pipelines.source import PlannedBatches, PlannedSample
 from ocr.cache.statistics import CacheStatistics
-from ocr.datasets.base import ValidatedOCRDataset, polygons_for_training
+from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.shards.images import ShardImages
 from ocr.datasets.signature import Signature
 from ocr.loaders.batch import Batch
@@ -115,7 +115,7 @@ class FreshBatches:
         dataset, targets = self._dataset, None
         if self._with_targets:
             started = time.perf_counter()
-            polygons = polygons_for_training(dataset.manifest, made.samples, dataset.transform)
+            polygons = dataset.planner.input_polygons(dataset.manifest, made.samples)
             targets = dataset.make_targets(made.samples, polygons, self._engine.device)
             self.target_seconds += time.perf_counter() - started
         return Batch(made.images, made.samples, targets, dataset)

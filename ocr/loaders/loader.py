@@ -57,7 +57,7 @@ class BatchLoader:
         self._step = 0
         self._resume_at: tuple[int, int] | None = None
         self.statistics = CacheStatistics(dataset.config.cache_config.log_statistics_every_n, self._cache_sizes)
-        with_targets = dataset.transform.training if with_targets is None else with_targets
+        with_targets = dataset.planner.training if with_targets is None else with_targets
         self._fresh = FreshBatches(
             dataset,
             engine,
@@ -74,7 +74,7 @@ class BatchLoader:
         """The plan of an epoch on this rank."""
         return EpochPlan(
             self.dataset.manifest,
-            self.dataset.transform,
+            self.dataset.planner,
             epoch=epoch,
             batch_size=self.batch_size,
             rank=self._rank,
@@ -165,7 +165,7 @@ class BatchLoader:
         config, layout = dataset.config.cache_config, entry_layout(dataset, with_targets)
         files = EntryFiles(config.directory, tiers.disk_budget) if config.directory is not None else None
         recipe = recipe_digest(
-            dataset.transform.config,
+            dataset.planner.config,
             dataset.targets,
             layout,
             loader=engine.name,

@@ -36,13 +36,13 @@ class TorchLoader:
         skip_failures: bool,
         levels: bool = False,
     ) -> None:
-        if levels and dataset.transform.training:
+        if levels and dataset.planner.training:
             raise ValueError("levels=True gives evaluation inputs; this data set is planned for training")
         self.dataset = dataset
         self.device = device
         self.skip_failures = skip_failures
         self.failures: dict[str, str] = {}
-        normalised_dtype = torch.float16 if dataset.transform.config.wants_float16(device.type) else torch.float32
+        normalised_dtype = torch.float16 if dataset.planner.config.wants_float16(device.type) else torch.float32
         self.dtype = torch.uint8 if levels else normalised_dtype
         self._finisher = dataset.finisher(self.dtype)
         self._num_workers = num_workers
@@ -68,7 +68,7 @@ class TorchLoader:
             _RenderedSamples(self.dataset),
             batch_sampler=self._sampler,  # type: ignore[arg-type]  # planned samples take the place of indices
             num_workers=self._num_workers,
-            collate_fn=partial(_stack, size=self.dataset.transform.input_size),
+            collate_fn=partial(_stack, size=self.dataset.planner.input_size),
             pin_memory=self.device.type == "cuda",
             persistent_workers=self._num_workers > 0,
             multiprocessing_context="fork" if self._num_workers else None,  # kept images are shared, not copied
@@ -77,7 +77,7 @@ class TorchLoader:
     def _finished(self, images_BHWC: torch.Tensor) -> torch.Tensor:
         if self.device.type == "cpu":
             return self._finisher.finish(list(images_BHWC.numpy()))
-        return _normalize(images_BHWC.to(self.device, non_blocking=True), self.dataset.transform, self.dtype)
+        return _normalize(images_BHWC.to(self.device, non_blocking=True), self.dataset.planner, self.dtype)
 
     def _checked(self, sample: PlannedSample, error: str | StorageError | None) -> PlannedSample:
         if error is None:

@@ -50,7 +50,7 @@ def _difference(
     tolerance = 0.0
     if name == "images":
         is_normalised = store.layout.image_dtype == "float16"
-        levels_per_unit = min(dataset.transform.config.std) if is_normalised else 1.0
+        levels_per_unit = min(dataset.planner.config.std) if is_normalised else 1.0
         tolerance = TOLERATED_LEVELS[kept.device.type] / levels_per_unit
     distance = (kept.float() - made[name].float()).abs()
     wrong = ~(distance <= tolerance)  # NaN is wrong too

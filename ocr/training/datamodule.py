@@ -10,10 +10,12 @@ import torch
 from dali_pipelines import memory
 from dali_pipelines.loader import default_num_threads
 from ocr.cache.budget import FreeMemory, TierPlan, decoded_bytes, file_bytes, plan_tiers
+from ocr.cache.entry import entry_layout
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.kept_images import keep_images
 from ocr.loaders.config import DataLoaderConfig
-from ocr.loaders.loader import BatchLoader, entry_layout
+from ocr.loaders.engines import Engine
+from ocr.loaders.loader import BatchLoader
 from ocr.memory.network import NetworkMemory, StepMemory
 from ocr.memory.plan import DISK, GPU, RAM, MemoryPlan
 
@@ -155,11 +157,11 @@ class DBNetDataModule(lightning.LightningDataModule):
         plan.add_network(network, steps, (sizes.get("training", 1), sizes.get("validation", 1)))
         pools = []
         for name, dataset, batch_size in splits if self.loader == "dali" else ():
-            config = dataset.transform.config
+            config = dataset.planner.config
             pool = memory.pool_bytes(
                 dataset.manifest.original_sizes,
                 config,
-                training=dataset.transform.training,
+                training=dataset.planner.training,
                 batch_size=batch_size,
                 dtype=torch.float16 if config.wants_float16(device.type) else torch.float32,
                 num_threads=config.num_threads or default_num_threads(),
@@ -211,7 +213,7 @@ class DBNetDataModule(lightning.LightningDataModule):
         gpu_budget = free.gpu_budget(_less(cache.device_budget, taken.gpu_bytes if taken else 0))
         ram_budget = free.ram_budget(_less(cache.ram_budget, taken.ram_bytes if taken else 0))
         indices = range(len(dataset))
-        if not dataset.transform.is_random:  # this rank's share is the same in each epoch
+        if not dataset.planner.is_random:  # this rank's share is the same in each epoch
             indices = indices[trainer.global_rank :: trainer.world_size]
         of_files = 0
         if does_preload and cache.image_format == "encoded":
@@ -245,15 +247,13 @@ class DBNetDataModule(lightning.LightningDataModule):
         if dataset is None:
             raise ValueError("this data module was built without the split that the trainer asks for")
         trainer = self._trainer()
+        skip_failures = dataset.config.on_bad_sample != "error"
         self._loaders[name] = BatchLoader(
             dataset,
-            loader=self.loader,
-            batch_size=batch_size,
-            num_workers=self.config.num_workers,
-            device=self._device(),
+            Engine(self.loader, self._device(), self.config.num_workers, skip_failures),
+            batch_size,
             rank=trainer.global_rank,
             num_ranks=trainer.world_size,
-            skip_failures=dataset.config.on_bad_sample != "error",
             with_targets=name == "train" or self.val_targets,
             tiers=self._tiers if name == "val" else None,
         )

@@ -42,7 +42,7 @@ def feed(dataset: ValidatedOCRDataset, training: bool) -> steps.Feed:
     """One batch of all pictures."""
     loader = DaliLoader(
         dataset.manifest.image_paths,
-        dataset.transform.config,
+        dataset.planner.config,
         training=training,
         batch_size=3,
         device=torch.device("cpu"),

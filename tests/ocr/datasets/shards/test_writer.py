@@ -12,8 +12,7 @@ from nvidia.dali import fn, pipeline_def, types
 from PIL import Image
 
 from ocr.config import PrepareConfig
-from ocr.datasets.audit import build_manifest
-from ocr.datasets.base import load_manifest
+from ocr.datasets.audit import build_manifest, load_manifest
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.schemas import DatasetConfig
 from ocr.datasets.shards.images import load_shards
