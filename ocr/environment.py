@@ -75,7 +75,9 @@ def _structure(node: object) -> str:
         return "[" + ",".join(_structure(item) for item in node if not _is_docstring(item)) + "]"
     if not isinstance(node, ast.AST):
         return repr(node)
-    fields = [f"{name}={_structure(value)}" for name, value in ast.iter_fields(node) if value is not None and value != []]
+    fields = [
+        f"{name}={_structure(value)}" for name, value in ast.iter_fields(node) if value is not None and value != []
+    ]
     return f"{type(node).__name__}({','.join(fields)})"
 
 

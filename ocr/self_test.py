@@ -92,8 +92,7 @@ def drawn_receipt(folder: Path) -> ValidatedOCRDataset:
 def read_both(dataset: ValidatedOCRDataset, device: torch.device) -> tuple[Batch, Batch]:
     """The batch of DALI with its targets, on the device, and that of loader=torch."""
     batches = []
-    names: tuple[Literal["dali", "torch"], ...] = ("dali", "torch")
-    for name in names:
+    for name in ("dali", "torch"):
         engine = Engine(name, device, skip_failures=False)
         loader = BatchLoader(dataset, engine, batch_size=1, with_targets=name == "dali")
         batches += list(loader)

@@ -1,9 +1,9 @@
 """The key of an entry: SHA-256 of everything that can change the entry. An entry is served under its own key only.
 
-    key = SHA-256(recipe, sample, image)
-    recipe   pipeline, targets, entry layout, loader, device type, versions of code and libraries: the same for a whole split
-    sample   size, orientation, polygons with their don't-care flags, and the plan's matrix
-    image    the bytes of the file
+key = SHA-256(recipe, sample, image)
+recipe   pipeline, targets, entry layout, loader, device type, versions of code and libraries: the same for a whole split
+sample   size, orientation, polygons with their don't-care flags, and the plan's matrix
+image    the bytes of the file
 """
 
 import hashlib

@@ -1,9 +1,9 @@
 """Batches of a deterministic split from the tensor cache; what is missing is made, in the same order, and kept.
 
-    files, annotations --> keys of this epoch --> entry is valid in memory    a view
-                                                  entry is valid on disk      read ahead of its batch
-                                                  no entry                    Maker.make, packed, kept where there is room
-                                                  file of the entry is bad    Maker.make_now, replaced
+files, annotations --> keys of this epoch --> entry is valid in memory    a view
+                                              entry is valid on disk      read ahead of its batch
+                                              no entry                    Maker.make, packed, kept where there is room
+                                              file of the entry is bad    Maker.make_now, replaced
 """
 
 import logging
@@ -152,9 +152,7 @@ class CachedBatches:
         return self._fill(stored, [row for row in stored.missing if row not in stored.errors], made)
 
     def _fill(self, stored: StoredBatch, rows: Sequence[int], made: Batch) -> Tensors:
-        keep = [
-            self._may_keep(stored.entries[row], sample) for row, sample in zip(rows, made.samples, strict=True)
-        ]
+        keep = [self._may_keep(stored.entries[row], sample) for row, sample in zip(rows, made.samples, strict=True)]
         packed = self.store.layout.pack(made.images, made.targets)
         return self.store.fill(StoredBatch(stored.entries, stored.tensors, list(rows)), packed, keep)
 

@@ -97,7 +97,9 @@ class BatchLoader:
             batch = next(batches)
             self.num_images += sum(not sample.is_padding for sample in batch.samples)
             self._step += 1
-            if self._step == len(plan):  # before the last batch is given: Lightning knows the length and asks for no more
+            if self._step == len(
+                plan
+            ):  # before the last batch is given: Lightning knows the length and asks for no more
                 self._finish_epoch()
             self.wait_seconds += time.perf_counter() - started
             yield batch

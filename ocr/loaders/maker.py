@@ -28,7 +28,7 @@ class Maker(Protocol):
         """Frees what making needs, since every sample is cached. Making stays possible: it builds that again."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class ChosenBatches:
     """A plan of the given batches."""
 

@@ -593,9 +593,7 @@ def test_an_endpoint_that_is_not_there_is_named(aws):
 def test_a_gpu_gets_from_shards_what_it_gets_from_files(training, receipts):
     split, device = "train" if training else "val", torch.device("cuda", 0)
     batches = [
-        list(
-            BatchLoader(dataset_of(manifest, training), Engine("dali", device), batch_size=4, with_targets=True)
-        )
+        list(BatchLoader(dataset_of(manifest, training), Engine("dali", device), batch_size=4, with_targets=True))
         for manifest in (loose(receipts, split), load_shards(str(receipts / "shards" / split))[0])
     ]
     for one, other in zip(*batches, strict=True):
