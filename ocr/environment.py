@@ -72,18 +72,16 @@ def digest_of_sources(sources: Sequence[Path]) -> str:
 def _structure(node: object) -> str:
     """A syntax tree as text. `ast.dump` writes the same tree differently from one version of Python to the next."""
     if isinstance(node, list):
-        return "[" + ",".join(_structure(item) for item in node if not _is_docstring(item)) + "]"
+        return "[" + ",".join(_structure(item) for item in node if not _has_no_effect(item)) + "]"
     if not isinstance(node, ast.AST):
         return repr(node)
-    fields = [
-        f"{name}={_structure(value)}" for name, value in ast.iter_fields(node) if value is not None and value != []
-    ]
-    return f"{type(node).__name__}({','.join(fields)})"
+    fields = {name: _structure(value) for name, value in ast.iter_fields(node) if value is not None}
+    return f"{type(node).__name__}({','.join(f'{name}={text}' for name, text in fields.items() if text != '[]')})"
 
 
-def _is_docstring(node: object) -> bool:
-    """Whether a statement is a string alone: the docstring of a module, class, function or field."""
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+def _has_no_effect(node: object) -> bool:
+    """Whether a statement is a constant alone: the docstring of a module, class, function or field, or `...`."""
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 
 def git_commit() -> str | None:
