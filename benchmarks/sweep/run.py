@@ -23,7 +23,7 @@ from benchmarks.loaders.source import CannotRun
 from benchmarks.sweep.factors import Factor, Value, chosen_factors, factors_of, varied
 from benchmarks.sweep.report import print_sweep, write_sweep
 from benchmarks.sweep.results import Combined, Sweep, Swept
-from dali_pipelines.loader import default_num_threads
+from dali_pipelines.config import default_num_threads
 from ocr.device import resolve_device, resolve_pipeline, resolve_precision
 from ocr.splits import draw_if_synthetic
 

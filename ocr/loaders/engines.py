@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import torch
 
-from dali_pipelines.loader import DaliLoader, ImageBatch
-from dali_pipelines.source import PlannedBatches
+from dali_pipelines.loader import DaliLoader
+from dali_pipelines.source import ImageBatch, PlannedBatches, SourceImages
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.shards.images import ShardImages
 from ocr.loaders.shards import FetchedImages, ShardLoader
@@ -56,20 +56,31 @@ def image_loader(
         )
         workers.failures = failures
         return workers
-    manifest, config = dataset.manifest, dataset.planner.config
-    settings: dict[str, Any] = {
-        "training": dataset.planner.training,
-        "batch_size": batch_size,
-        "device": engine.device,
-        "skip_failures": engine.skip_failures,
-        "levels": levels,
-        "largest_stored": manifest.largest_stored,
-    }
-    if isinstance(manifest.images, ShardImages):
-        fetched = FetchedImages(manifest.images, dataset.kept_images)
-        dali = DaliLoader(manifest.images.names, config, kept=fetched, **settings)
-        dali.failures = failures
-        return ShardLoader(dali, fetched)
-    dali = DaliLoader(manifest.image_paths, config, kept=dataset.kept_images, **settings)
-    dali.failures = failures
-    return dali
+    images, kept, largest = dataset.manifest.images, dataset.kept_images, dataset.manifest.largest_stored
+    if not isinstance(images, ShardImages):
+        files = SourceImages(dataset.manifest.image_paths, kept, largest)
+        return _dali_loader(files, dataset, engine, batch_size, levels, failures)
+    fetched = FetchedImages(images, kept)
+    in_memory = SourceImages(images.names, fetched, largest)
+    return ShardLoader(_dali_loader(in_memory, dataset, engine, batch_size, levels, failures), fetched)
+
+
+def _dali_loader(
+    images: SourceImages,
+    dataset: ValidatedOCRDataset,
+    engine: Engine,
+    batch_size: int,
+    levels: bool,
+    failures: dict[str, str],
+) -> DaliLoader:
+    loader = DaliLoader(
+        images,
+        dataset.planner.config,
+        training=dataset.planner.training,
+        batch_size=batch_size,
+        device=engine.device,
+        skip_failures=engine.skip_failures,
+        levels=levels,
+    )
+    loader.failures = failures
+    return loader

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import torch
 
 from dali_pipelines import memory
-from dali_pipelines.loader import ImageBatch
-from dali_pipelines.source import PlannedBatches, PlannedSample
+from dali_pipelines.source import ImageBatch, PlannedBatches, PlannedSample
 from ocr.cache.statistics import CacheStatistics
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.shards.images import ShardImages

@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from dali_pipelines.loader import DaliLoader, ImageBatch
-from dali_pipelines.source import KeptImages, PlannedBatches
+from dali_pipelines.loader import DaliLoader
+from dali_pipelines.source import ImageBatch, KeptImages, PlannedBatches
 from ocr.datasets.shards.images import ShardImages
 from ocr.datasets.shards.read_ahead import ReadAhead, ReadAheadPlan
 

@@ -29,7 +29,7 @@ def test_what_the_base_image_has_is_left_out_of_dependencies_and_extras(module, 
     names = [module.name_of(line) for line in lines]
     assert "torch" not in names
     assert "torchvision" not in names
-    assert {"torchmetrics", "spdl", "boto3"} <= set(names)
+    assert {"torchmetrics", "spdl", "s3fs"} <= set(names)
     assert len(names) == len(set(names))
 
 
