@@ -4,7 +4,7 @@ PYTEST := pytest -n 2 --dist loadfile --no-loadscope-reorder
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check image-proof setup setup-all
+.PHONY: help demo test check docs image-proof setup setup-all
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,10 @@ check: setup-all  ## everything that CI runs: format, lint, types, import contra
 	$(UV) run --no-sync mypy
 	$(UV) run --no-sync lint-imports
 	$(UV) run --no-sync $(PYTEST) --durations=20
+
+docs: $(UV)  ## build the documentation into site/; open site/index.html
+	$(UV) sync --quiet --inexact --group docs
+	NO_MKDOCS_2_WARNING=1 $(UV) run --no-sync mkdocs build --strict --quiet
 
 image-proof:  ## install the CPU image's packages into an empty environment and try its commands; minutes, 10 GB, then deleted
 	docker/image_proof.sh $(PYTHON)

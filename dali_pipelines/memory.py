@@ -1,17 +1,13 @@
-"""DALI's memory: what its pools will take, taking it before the run, giving it back; and telling failed allocations from files
-that cannot be decoded.
+"""Predicts, preallocates and releases DALI's memory pools.
 
-DALI keeps one pool of device memory and one of pinned host memory for all pipelines of a process. They grow, and shrink only
-when they are told to; torch's allocator, which does the same, does not see them.
+DALI keeps one pool of device memory and one of pinned host memory for all pipelines of a process. The pools grow on demand and
+shrink only in `release_unused`. PyTorch's allocator works the same way and does not see them.
 """
 
-import errno
 import logging
 import math
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -27,18 +23,18 @@ from dali_pipelines.config import PipelineConfig
 log = logging.getLogger(__name__)
 
 SAFETY = 1.2
-"""The pools round sizes up, and their free blocks do not always fit. Not yet checked on a GPU."""
+"""Factor for rounded-up sizes and for free blocks that are too small. Not yet checked on a GPU."""
 DECODER_SCRATCH = 2.0
-"""What a JPEG decoder needs beside its output, as a multiple of it: coefficients are 16 bits a level."""
+"""Working memory of a JPEG decoder, as a multiple of its output: coefficients take 16 bits per level."""
 ENCODED_SHARE = 0.5
-"""A file has at most so many bytes for one of its pixels' levels; JPEGs of full quality come near it."""
+"""Upper bound for the bytes of a file per decoded level; JPEGs of full quality come near it."""
 RESIZE_BYTES_PER_LEVEL = 4
-"""DALI resizes one axis after the other; between the two the levels are float32."""
+"""Bytes of a level between the two passes of a resize: DALI resizes one axis after the other and keeps float32 in between."""
 
 
 @dataclass(frozen=True)
 class PoolBytes:
-    """What one pipeline takes. Without a GPU all of it is ordinary RAM, and `pinned` is 0."""
+    """Bytes that one pipeline needs. Without a GPU `device` is ordinary RAM, and `pinned` is 0."""
 
     device: int
     pinned: int
@@ -54,21 +50,21 @@ def pool_bytes(
     num_threads: int,
     on_gpu: bool,
 ) -> PoolBytes:
-    """The most memory the pipeline of a split is predicted to take.
+    """Returns the predicted peak memory of a split's pipeline.
 
-    Of each image (H, W), with S the side of the input and (h, w) the size it is resized to at most:
+    For an image (H, W), with S the side of the input and (h, w) the largest size it is resized to:
 
         decoded 3 H W + between the axes of the resize 4 * 3 max(h W, H w) + resized 3 h w
         + warped and recoloured 2 * 3 S S (training) + finished 3 S S itemsize
 
-    DALI prepares `prefetch_queue_depth` batches ahead and holds the one it handed out: depth + 1 batches, each taken to be of the
-    largest images and whole. Beside them the decoder's scratch memory, for a batch on a GPU and for one image a thread in pinned
-    RAM; and the files themselves, in pinned RAM. All times SAFETY. Without a GPU nothing is kept between decoding and finishing but
-    the rendered image of uint8.
+    DALI prepares `prefetch_queue_depth` batches ahead and holds the one it handed out, so depth + 1 batches are alive. Each is
+    counted as a batch of the largest images. The decoder's working memory comes on top, on the device for a batch and in pinned
+    RAM for one image per thread; so do the files themselves, in pinned RAM. The sum is multiplied by SAFETY. Without a GPU only
+    the decoded and the rendered uint8 images are counted.
 
     Args:
         sizes: (N, 2) (H, W) of the upright images.
-        dtype: of the input.
+        dtype: data type of the network's input.
     """
     original = np.asarray(sizes, np.float64).reshape(-1, 2)
     if not len(original):
@@ -79,21 +75,21 @@ def pool_bytes(
     decoded = 3 * original.prod(axis=1)
     rendered = 3 * side**2 if training else 3 * resized.prod(axis=1)
     if not on_gpu:
-        return PoolBytes(int(SAFETY * num_alive * _of_batch(decoded + rendered, batch_size)), 0)
+        return PoolBytes(int(SAFETY * num_alive * _largest_batch(decoded + rendered, batch_size)), 0)
     crossed = np.maximum(original[:, 0] * resized[:, 1], original[:, 1] * resized[:, 0])
     between = RESIZE_BYTES_PER_LEVEL * 3 * crossed + 3 * resized.prod(axis=1) + (2 * 3 * side**2 if training else 0)
     finished = 3 * side**2 * dtype.itemsize
-    device = num_alive * _of_batch(decoded + between + finished, batch_size)
-    device += DECODER_SCRATCH * _of_batch(decoded, batch_size)
-    pinned = num_alive * ENCODED_SHARE * _of_batch(decoded, batch_size)
-    pinned += DECODER_SCRATCH * _of_batch(decoded, num_threads)
+    device = num_alive * _largest_batch(decoded + between + finished, batch_size)
+    device += DECODER_SCRATCH * _largest_batch(decoded, batch_size)
+    pinned = num_alive * ENCODED_SHARE * _largest_batch(decoded, batch_size)
+    pinned += DECODER_SCRATCH * _largest_batch(decoded, num_threads)
     return PoolBytes(int(SAFETY * device), int(SAFETY * pinned))
 
 
 def _largest_resized(
     original: npt.NDArray[np.float64], config: PipelineConfig, training: bool
 ) -> npt.NDArray[np.float64]:
-    """(N, 2) the largest (h, w) that each image is resized to. Training resizes what the turned crop sees, and no more."""
+    """Returns (N, 2), the largest (h, w) of each resized image. Training resizes only the part that the rotated crop covers."""
     scale = config.image_size / original.max(axis=1, keepdims=True)
     if not training:
         return original * scale
@@ -103,15 +99,15 @@ def _largest_resized(
     return np.minimum(original * scale * augmentation.scale_max, math.ceil(seen))
 
 
-def _of_batch(of_images: npt.NDArray[np.float64], batch_size: int) -> float:
-    """The sum over the largest."""
-    return float(np.sort(of_images)[::-1][:batch_size].sum())
+def _largest_batch(bytes_per_image: npt.NDArray[np.float64], batch_size: int) -> float:
+    """Returns the sum over the `batch_size` largest images."""
+    return float(np.sort(bytes_per_image)[::-1][:batch_size].sum())
 
 
 def preallocate(pools: Sequence[PoolBytes], device: torch.device) -> bool:
-    """Makes DALI's pools as large as these pipelines need together, before the first is built; whether they are now.
+    """Preallocates DALI's pools for all pipelines of a run, before the first one is built. Returns whether that worked.
 
-    Nothing happens on a CPU. Where the memory is not there the pools grow as they are used.
+    Does nothing on a CPU. Pools that could not be preallocated grow on demand.
     """
     if device.type != "cuda" or not pools:
         return False
@@ -119,81 +115,19 @@ def preallocate(pools: Sequence[PoolBytes], device: torch.device) -> bool:
         PreallocateDeviceMemory(sum(pool.device for pool in pools), device.index or 0)
         PreallocatePinnedMemory(sum(pool.pinned for pool in pools))
     except (RuntimeError, MemoryError) as error:  # DALI's own bad_alloc comes out as MemoryError
-        log.warning("DALI's memory pools could not be made as large as planned: %s", " ".join(str(error).split()))
+        log.warning(
+            "DALI's memory pools could not be preallocated; they will grow on demand: %s", " ".join(str(error).split())
+        )
         release_unused(device)
         return False
     return True
 
 
 def release_unused(device: torch.device) -> None:
-    """Gives the free blocks of DALI's pools and of torch's allocator back to the system. For between phases: the next one takes
-    what it needs anew. Nothing happens on a CPU."""
+    """Returns the unused memory of DALI's pools and of PyTorch's allocator to the system. Does nothing on a CPU.
+
+    Meant for the pause between two phases of a run; the next phase allocates again.
+    """
     if device.type == "cuda":
         ReleaseUnusedMemory()
         torch.cuda.empty_cache()
-
-
-Memory = Literal["GPU memory", "pinned RAM", "RAM"]
-
-
-@dataclass(frozen=True)
-class Shortage:
-    """An allocation that failed."""
-
-    memory: Memory
-    asked_by: str
-    asked: int | None
-    """Bytes; None where the error does not say."""
-
-
-_SHORTAGES: tuple[tuple[str, Memory, str], ...] = (
-    (r"CUDA out of memory", "GPU memory", "torch"),
-    (r"CUDNN_STATUS_\w*HOST_ALLOCATION_FAILED", "RAM", "cuDNN"),
-    (r"CUDNN_STATUS_(\w*DEVICE_ALLOCATION|ALLOC)_FAILED|valid cuDNN algorithm", "GPU memory", "cuDNN"),
-    (r"CU(BLAS|SOLVER|FFT|SPARSE)_(STATUS_)?ALLOC_FAILED", "GPU memory", "CUDA's libraries"),
-    (r"allocate pinned|pinned allocator failed", "pinned RAM", "DALI"),
-    (r"Can't allocate \d+ bytes on device|CUDA allocation failed|device allocator failed", "GPU memory", "DALI"),
-    (r"NVJPEG_STATUS_ALLOCATOR_FAILURE", "GPU memory", "DALI's decoder"),
-    (r"Can't allocate \d+ bytes on host", "RAM", "DALI"),
-    (r"cudaErrorMemoryAllocation|CUDA_ERROR_OUT_OF_MEMORY|CUDA error: out of memory", "GPU memory", "CUDA"),
-    # Of nvImageCodec's numbers, 5 and 15 are allocations; damaged files have others.
-    (r"nvImageCodec failure: '#(5|15)'|std::bad_alloc", "RAM", "DALI"),
-    (r"DefaultCPUAllocator", "RAM", "torch"),
-    (r"Insufficient memory", "RAM", "OpenCV"),
-    (r"DataLoader worker .* killed by signal: Killed", "RAM", "a worker process"),
-    (r"MemoryError|Cannot allocate memory", "RAM", "Python"),
-)
-_ASKED = re.compile(
-    r"(?:allocate|Requested size:)\s+(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>bytes|B|KiB|MiB|GiB|TiB|PiB|EiB)\b"
-)
-_UNITS = {"bytes": 0, "B": 0, "KiB": 1, "MiB": 2, "GiB": 3, "TiB": 4, "PiB": 5, "EiB": 6}
-
-
-def shortage_of(error: BaseException | None) -> Shortage | None:
-    """The failed allocation that an error, or one that led to it, tells of: of torch on either device, DALI, its decoders, CUDA's
-    libraries, NumPy or Python. They raise many types; most can be told by their text only."""
-    for cause in _chain(error):
-        text = str(cause)
-        if isinstance(cause, RuntimeError | MemoryError) or type(cause).__module__ == "cv2":
-            for pattern, memory, asked_by in _SHORTAGES:
-                if re.search(pattern, text):
-                    return Shortage(memory, asked_by, _asked(text))
-        if isinstance(cause, MemoryError):
-            return Shortage("RAM", "Python" if type(cause) is MemoryError else "NumPy", _asked(text))
-        if isinstance(cause, OSError) and cause.errno == errno.ENOMEM:
-            return Shortage("RAM", "Python", None)
-    return None
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and what it was raised from or during."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        yield error
-        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-
-
-def _asked(text: str) -> int | None:
-    found = _ASKED.search(text)
-    return None if found is None else int(float(found["number"]) * 1024 ** _UNITS[found["unit"]])

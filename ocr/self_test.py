@@ -112,7 +112,7 @@ def check_pixels(dali: Batch, plain: Batch, mean_levels: float) -> str:
     Raises:
         CheckFailed: by more than `mean_levels` in the mean.
     """
-    std = torch.tensor(dali.dataset.transform.config.std)[:, None, None]
+    std = torch.tensor(dali.dataset.planner.config.std)[:, None, None]
     levels = (dali.images.float().cpu() - plain.images.float().cpu()).abs() * std
     mean, largest = levels.mean().item(), levels.max().item()
     if not mean <= mean_levels:

@@ -14,7 +14,7 @@ from benchmarks.loaders.config import Level
 from benchmarks.loaders.processes import flush
 from benchmarks.loaders.setting import Setting
 from benchmarks.loaders.source import CannotRun, InputBatch
-from dali_pipelines.eval import decode_pipeline
+from dali_pipelines.decode import decode_pipeline
 from ocr.cache.budget import FreeMemory, plan_tiers
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.kept_images import keep_images
@@ -144,9 +144,9 @@ class OwnLoader:
         flush(self.files_read)
 
     def _set_threads(self, num_workers: int) -> None:
-        transform = self.dataset.transform
+        planner = self.dataset.planner
         if self.loader == "dali":
-            transform.config = transform.config.model_copy(update={"num_threads": num_workers})
+            planner.config = planner.config.model_copy(update={"num_threads": num_workers})
 
     def _keep_images(self) -> None:
         if self._keeps in ("files", "images"):
@@ -164,7 +164,7 @@ class OwnLoader:
         paths = [np.frombuffer(path.encode(), np.uint8) for path in self.dataset.manifest.image_paths]
         size = self._batches.batch_size
         groups = iter([paths[start : start + size] for start in range(0, len(paths), size)])
-        config = self.dataset.transform.config
+        config = self.dataset.planner.config
         pipeline = decode_pipeline(
             next_batch=lambda: (next(groups),),
             config=config,

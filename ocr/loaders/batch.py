@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from dali_pipelines.source import PlannedSample
-from ocr.datasets.base import ValidatedOCRDataset, polygons_for_training
+from ocr.datasets.base import ValidatedOCRDataset
 from ocr.polygons import PolygonBatch
 from ocr.targets import TargetMaps
 
@@ -31,4 +31,4 @@ class Batch:
     @cached_property
     def polygons_input(self) -> PolygonBatch:
         """On the host, moved when they are first asked for."""
-        return polygons_for_training(self.dataset.manifest, self.samples, self.dataset.transform)
+        return self.dataset.planner.input_polygons(self.dataset.manifest, self.samples)

@@ -10,16 +10,16 @@ import torch
 from rich.progress import track
 
 from dali_pipelines import memory
-from dali_pipelines.loader import DaliLoader, ImageBatch
+from dali_pipelines.loader import DaliLoader
 from dali_pipelines.normalize import BatchMemory, normalize_levels
-from dali_pipelines.source import PlannedBatches, PlannedSample
+from dali_pipelines.source import ImageBatch, PlannedBatches, PlannedSample, SourceImages
 from ocr.cache.budget import TierPlan
 from ocr.cache.entry import EntryLayout
 from ocr.cache.files import EntryFiles
 from ocr.cache.key import recipe_digest
 from ocr.cache.statistics import CacheSizes, CacheStatistics
 from ocr.cache.store import TensorStore
-from ocr.datasets.base import ValidatedOCRDataset, polygons_for_training
+from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.plan import EpochPlan
 from ocr.datasets.shards.images import ShardImages
 from ocr.datasets.signature import Signature
@@ -72,7 +72,7 @@ class BatchLoader:
         self.dataset = dataset
         self.batch_size = batch_size
         self.device = device
-        self.with_targets = dataset.transform.training if with_targets is None else with_targets
+        self.with_targets = dataset.planner.training if with_targets is None else with_targets
         self.epoch = 0
         self.wait_seconds = 0.0
         self.target_seconds = 0.0
@@ -96,7 +96,7 @@ class BatchLoader:
         """The plan of an epoch on this rank."""
         return EpochPlan(
             self.dataset.manifest,
-            self.dataset.transform,
+            self.dataset.planner,
             epoch=epoch,
             batch_size=self.batch_size,
             rank=self._rank,
@@ -192,7 +192,7 @@ class BatchLoader:
 
     def _cached(self, cache: CachedSplit) -> Iterator[Batch]:
         """Batches of entries, made where they are not kept."""
-        config = self.dataset.transform.config
+        config = self.dataset.planner.config
         dtype = torch.float16 if config.wants_float16(self.device.type) else torch.float32
         reused = BatchMemory()
         for tensors, samples in cache.batches(self.epoch, self._step):
@@ -238,7 +238,7 @@ class BatchLoader:
 
     def _targets(self, samples: Sequence[PlannedSample]) -> TargetMaps:
         started = time.perf_counter()
-        polygons = polygons_for_training(self.dataset.manifest, samples, self.dataset.transform)
+        polygons = self.dataset.planner.input_polygons(self.dataset.manifest, samples)
         maps = self.dataset.make_targets(samples, polygons, self.device)
         self.target_seconds += time.perf_counter() - started
         return maps
@@ -248,18 +248,18 @@ class BatchLoader:
         loader: ImageLoader
         if self._loader == "dali":
             settings: dict[str, Any] = {
-                "training": dataset.transform.training,
+                "training": dataset.planner.training,
                 "batch_size": self.batch_size,
                 "device": self.device,
                 "skip_failures": self._skip_failures,
-                "kept": dataset.kept_images,
                 "levels": self._levels,
-                "largest_stored": dataset.manifest.largest_stored,
             }
+            kept, largest = dataset.kept_images, dataset.manifest.largest_stored
             if isinstance(images, ShardImages):
-                loader = ShardLoader(images, dataset.transform.config, **settings)
+                loader = ShardLoader(images, dataset.planner.config, kept=kept, largest_stored=largest, **settings)
             else:
-                loader = DaliLoader(dataset.manifest.image_paths, dataset.transform.config, **settings)
+                files = SourceImages(dataset.manifest.image_paths, kept, largest)
+                loader = DaliLoader(files, dataset.planner.config, **settings)
         else:
             loader = TorchLoader(
                 dataset,
@@ -285,7 +285,7 @@ class BatchLoader:
             self.plan(0),
             TensorStore(layout, tiers, self.device, files),
             recipe=recipe_digest(
-                dataset.transform.config,
+                dataset.planner.config,
                 dataset.targets,
                 layout,
                 loader=self._loader,
@@ -300,8 +300,8 @@ class BatchLoader:
             on_signatures=self._forget_changed,
             statistics=self.statistics,
             verify=config.verify,
-            std=1.0 if self._levels else min(dataset.transform.config.std),
-            seed=dataset.transform.seed,
+            std=1.0 if self._levels else min(dataset.planner.config.std),
+            seed=dataset.planner.seed,
         )
 
     def _cache_sizes(self) -> CacheSizes:
@@ -315,6 +315,6 @@ class BatchLoader:
 
 def entry_layout(dataset: ValidatedOCRDataset, with_targets: bool) -> EntryLayout:
     """What the tensor cache keeps of each sample of this split."""
-    size = dataset.transform.input_size
+    size = dataset.planner.input_size
     map_size = size // dataset.targets.map_stride if with_targets else None
     return EntryLayout(size, map_size, dataset.config.cache_config.dtype)

@@ -15,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 
-from dali_pipelines.memory import Shortage, shortage_of
+from dali_pipelines.allocation_errors import FailedAllocation, find_failed_allocation
 from ocr.config import TrainConfig
 from ocr.errors import OutOfMemory
 from ocr.machine import free_ram, resident_set, total_ram
@@ -110,7 +110,7 @@ def remedy_lines(remedies: Sequence[Remedy]) -> str:
 
 
 def explained(
-    shortage: Shortage, *, when: str, cache_bytes: Mapping[str, int], remedies: Sequence[Remedy]
+    shortage: FailedAllocation, *, when: str, cache_bytes: Mapping[str, int], remedies: Sequence[Remedy]
 ) -> OutOfMemory:
     """The error that tells all; measures who holds what now.
 
@@ -120,9 +120,9 @@ def explained(
     """
     on_gpu = shortage.memory == "GPU memory" and torch.cuda.is_available()
     free, total = torch.cuda.mem_get_info() if on_gpu else (free_ram(), total_ram())
-    asked = "more than there was" if shortage.asked is None else _megabytes(shortage.asked)
+    asked = "more than there was" if shortage.num_bytes is None else _megabytes(shortage.num_bytes)
     what = f"{shortage.memory} ran out {when}".rstrip()
-    lines = [f"{what}: {shortage.asked_by} asked for {asked}, {_megabytes(free)} of {_megabytes(total)} were free."]
+    lines = [f"{what}: {shortage.requested_by} asked for {asked}, {_megabytes(free)} of {_megabytes(total)} were free."]
     if on_gpu:
         held, in_use = torch.cuda.memory_reserved(), torch.cuda.memory_allocated()
         caches = cache_bytes.get("gpu", 0)
@@ -130,7 +130,7 @@ def explained(
             f"  torch: {_megabytes(held)}, of that {_megabytes(caches)} caches and {_megabytes(held - in_use)} not in use"
         )
         lines.append(f"  DALI, CUDA itself and other programs: {_megabytes(max(total - free - held, 0))}")
-        if shortage.asked is not None and held - in_use > shortage.asked:
+        if shortage.num_bytes is not None and held - in_use > shortage.num_bytes:
             lines.append(
                 "  What torch does not use is in pieces; PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True before the command may "
                 "help."
@@ -183,12 +183,12 @@ class ExplainShortages(Callback):
     def on_exception(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
     ) -> None:
-        shortage = shortage_of(exception)
+        shortage = find_failed_allocation(exception)
         if shortage is not None:
             datamodule: Any = getattr(trainer, "datamodule", None)
             self._seen = self._explained(shortage, {} if datamodule is None else datamodule.cache_bytes)
 
-    def _explained(self, shortage: Shortage, cache_bytes: Mapping[str, int]) -> OutOfMemory:
+    def _explained(self, shortage: FailedAllocation, cache_bytes: Mapping[str, int]) -> OutOfMemory:
         remedies = self._remedies(self._when.startswith("in validation"))
         return explained(shortage, when=self._when, cache_bytes=cache_bytes, remedies=remedies)
 
@@ -198,7 +198,7 @@ class ExplainShortages(Callback):
     def __exit__(
         self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        shortage = None if isinstance(error, OutOfMemory) else shortage_of(error)
+        shortage = None if isinstance(error, OutOfMemory) else find_failed_allocation(error)
         if shortage is not None:
             raise self._seen or self._explained(shortage, {}) from error
 

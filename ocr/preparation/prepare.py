@@ -34,13 +34,12 @@ from rich.progress import track
 
 from ocr.atomic_write import write_atomically
 from ocr.config import NOT_SET, PrepareConfig
-from ocr.datasets.audit import AuditReport, BadDataError
-from ocr.datasets.base import load_manifest, move_polygons
+from ocr.datasets.audit import AuditReport, BadDataError, load_manifest
+from ocr.datasets.decode import decode_upright
 from ocr.datasets.formats.upstage import annotations_of
-from ocr.datasets.image import decode_upright
-from ocr.datasets.image_files import ImageProblem, read_header
+from ocr.datasets.image_checks import ImageProblem, read_header
 from ocr.datasets.manifest import Manifest
-from ocr.datasets.plan import letterbox
+from ocr.datasets.plan import SamplePlanner, letterbox
 from ocr.datasets.schemas import DatasetConfig
 from ocr.datasets.shards.index import INDEX_NAME
 from ocr.datasets.shards.writer import ShardWriter
@@ -537,8 +536,9 @@ def _write_all_maps(
 def _write_maps_of(manifest: Manifest, index: int, maps_dir: Path, config: PrepareConfig) -> Outcome:
     image_size = config.pipeline.image_size
     height, width = manifest.original_sizes[index]
+    planner = SamplePlanner(config.pipeline, training=False, seed=0)
     sample = letterbox(index, (int(height), int(width)), image_size, is_padding=False)
-    polygons_input = move_polygons(manifest, [sample])
+    polygons_input = planner.input_polygons(manifest, [sample])
     size = (image_size, image_size)
     key = maps_key(polygons_input, size, config.targets)
     path = maps_file(maps_dir, manifest.filenames[index])

@@ -8,7 +8,7 @@ import lightning
 import torch
 
 from dali_pipelines import memory
-from dali_pipelines.loader import default_num_threads
+from dali_pipelines.config import default_num_threads
 from ocr.cache.budget import FreeMemory, TierPlan, decoded_bytes, file_bytes, plan_tiers
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.kept_images import keep_images
@@ -155,11 +155,11 @@ class DBNetDataModule(lightning.LightningDataModule):
         plan.add_network(network, steps, (sizes.get("training", 1), sizes.get("validation", 1)))
         pools = []
         for name, dataset, batch_size in splits if self.loader == "dali" else ():
-            config = dataset.transform.config
+            config = dataset.planner.config
             pool = memory.pool_bytes(
                 dataset.manifest.original_sizes,
                 config,
-                training=dataset.transform.training,
+                training=dataset.planner.training,
                 batch_size=batch_size,
                 dtype=torch.float16 if config.wants_float16(device.type) else torch.float32,
                 num_threads=config.num_threads or default_num_threads(),
@@ -211,7 +211,7 @@ class DBNetDataModule(lightning.LightningDataModule):
         gpu_budget = free.gpu_budget(_less(cache.device_budget, taken.gpu_bytes if taken else 0))
         ram_budget = free.ram_budget(_less(cache.ram_budget, taken.ram_bytes if taken else 0))
         indices = range(len(dataset))
-        if not dataset.transform.is_random:  # this rank's share is the same in each epoch
+        if not dataset.planner.is_random:  # this rank's share is the same in each epoch
             indices = indices[trainer.global_rank :: trainer.world_size]
         of_files = 0
         if does_preload and cache.image_format == "encoded":

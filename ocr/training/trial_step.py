@@ -5,7 +5,7 @@ import gc
 
 import torch
 
-from dali_pipelines.memory import shortage_of
+from dali_pipelines.allocation_errors import find_failed_allocation
 from ocr.config import OptimizerConfig
 from ocr.device import AUTOCAST, resolve_pipeline
 from ocr.memory.network import NetworkMemory, StepMemory
@@ -55,7 +55,7 @@ def step_memory(
             left = _restart_peak(device) if module.config.trainer.cuda_graphs else after_training
             trial.evaluate(eval_batch_size)
     except RuntimeError as error:
-        if shortage_of(error) is None:
+        if find_failed_allocation(error) is None:
             raise
         was_enough = False
     peak, trial = _peak(device), None

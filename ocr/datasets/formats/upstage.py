@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ocr.datasets.formats import AnnotatedImage, AnnotatedWord, FormatProblem
+from ocr.datasets.formats.annotated import AnnotatedImage, AnnotatedWord, FormatProblem
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.orientation import stored_from_original
 from ocr.polygons import PolygonBatch

@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from dali_pipelines.memory import Shortage
+from dali_pipelines.allocation_errors import FailedAllocation
 from ocr.command_line import prepare
 from ocr.config import TrainConfig
 from ocr.errors import OutOfMemory
@@ -109,7 +109,9 @@ def test_evaluation_and_prediction_take_a_smaller_batch():
 
 
 def test_the_message_without_advice_still_tells_who_holds_what():
-    text = str(explained(Shortage("RAM", "DALI", 5 * 10**6), when="", cache_bytes={"ram": 3 * 10**6}, remedies=()))
+    text = str(
+        explained(FailedAllocation("RAM", "DALI", 5 * 10**6), when="", cache_bytes={"ram": 3 * 10**6}, remedies=())
+    )
     assert text.startswith("RAM ran out: DALI asked for 5 MB, ")
     assert "of that 3 MB caches" in text
     assert "uv run" not in text
@@ -122,7 +124,10 @@ def test_on_a_gpu_it_is_told_what_torch_and_dali_hold(monkeypatch):
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: 5_000 * 10**6)
     asked = {
         size: explained(
-            Shortage("GPU memory", "torch", size), when="in training, epoch 1", cache_bytes={"gpu": 10**9}, remedies=()
+            FailedAllocation("GPU memory", "torch", size),
+            when="in training, epoch 1",
+            cache_bytes={"gpu": 10**9},
+            remedies=(),
         )
         for size in (800 * 10**6, 2_000 * 10**6)
     }

@@ -18,9 +18,10 @@ import pytest
 from PIL import Image
 
 from ocr.config import PrepareConfig
-from ocr.datasets.base import ValidatedOCRDataset, load_manifest, move_polygons
-from ocr.datasets.image import decode_upright
-from ocr.datasets.image_files import read_header
+from ocr.datasets.audit import load_manifest
+from ocr.datasets.base import ValidatedOCRDataset
+from ocr.datasets.decode import decode_upright
+from ocr.datasets.image_checks import read_header
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.orientation import upright_size
 from ocr.datasets.plan import SamplePlanner
@@ -269,7 +270,7 @@ def test_offline_maps_are_those_of_the_prepared_images(source, tmp_path):
     planner = SamplePlanner(config.pipeline, training=False, seed=0)
     dataset = ValidatedOCRDataset(dataset_config, planner, config.targets)
     samples = [dataset.planned(index) for index in range(len(dataset))]
-    polygons_input = move_polygons(dataset.manifest, samples)
+    polygons_input = dataset.planner.input_polygons(dataset.manifest, samples)
     maps = OfflineMaps(dataset_config.maps_dir, dataset.manifest.filenames, config.targets, keep=False)
     found = maps.targets(range(len(dataset)), polygons_input, (128, 128))
     assert (maps.hits, maps.fallbacks) == (5, 0)

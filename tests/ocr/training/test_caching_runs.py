@@ -144,11 +144,10 @@ def test_maps_from_files_are_counted_and_those_that_do_not_fit_are_made(data_roo
 
     config = composed(data_root)
     dataset = build_dataset(config.datasets.split("val"), config, training=False)
-    from ocr.datasets.base import polygons_for_training
     from ocr.targets import make_targets
 
     for index, filename in enumerate(dataset.manifest.filenames[: NUM_VAL - 1]):
-        polygons = polygons_for_training(dataset.manifest, [dataset.planned(index)], dataset.transform)
+        polygons = dataset.planner.input_polygons(dataset.manifest, [dataset.planned(index)])
         maps = make_targets(polygons, (128, 128), config.targets)
         write_maps(maps_file(tmp_path / "maps", filename), maps, maps_key(polygons, (128, 128), config.targets))
     overrides = [f"{VAL}.load_maps=true", f"{VAL}.maps_path={tmp_path / 'maps'}"]

@@ -137,7 +137,7 @@ def with_cache(dataset: ValidatedOCRDataset, **cache) -> ValidatedOCRDataset:
     config = dataset.config.model_copy(
         update={"cache_config": CacheConfig(cache_transformed_tensors=bool(cache), **cache)}
     )
-    return ValidatedOCRDataset(config, dataset.transform, dataset.targets, dataset.manifest)
+    return ValidatedOCRDataset(config, dataset.planner, dataset.targets, dataset.manifest)
 
 
 def make_trainer(num_processes: int = 1) -> lightning.Trainer:
