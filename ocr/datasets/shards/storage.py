@@ -16,12 +16,8 @@ NUM_CONNECTIONS = 16
 """Concurrent requests to a remote storage per process."""
 _NUM_LOCAL_READS = 4
 _ATTEMPTS = 3
-"""Attempts at a request whose answer breaks off or stalls."""
-_S3_OPTIONS = {
-    # Connecting and each wait for bytes are bounded; how often botocore repeats is set by AWS_MAX_ATTEMPTS.
-    "config_kwargs": {"connect_timeout": 5, "read_timeout": 15, "max_pool_connections": NUM_CONNECTIONS},
-    "max_concurrency": 1,  # one GET a file, without asking for its size first
-}
+"""Attempts of s3fs at a request whose answer breaks off or stalls, and of botocore at each of them. A storage that accepts
+connections and never answers is reported after 3 x 3 x 15 s."""
 _ADVICE = (
     "write the shards with scripts/prepare_data.py shards=true output=FOLDER, and give that folder as dataset_base_path"
 )
@@ -105,7 +101,7 @@ class ShardFolder:
         """
         process = os.getpid()
         if process not in self._connections:  # if two threads meet here, one of the two file systems is unused
-            options: dict[str, Any] = _S3_OPTIONS if self._is_s3 else {}
+            options = _s3_options() if self._is_s3 else {}
             files, _ = fsspec.url_to_fs(self._url, skip_instance_cache=True, use_listings_cache=False, **options)
             if self._is_s3:
                 files.retries = _ATTEMPTS
@@ -145,3 +141,13 @@ def _check_s3(url: str) -> None:
         import s3fs  # noqa: F401  # an extra
     except ModuleNotFoundError as error:
         raise InputError(f"{url}: s3:// needs the extra: uv sync --extra s3") from error
+
+
+def _s3_options() -> dict[str, Any]:
+    config: dict[str, Any] = {"connect_timeout": 5, "read_timeout": 15, "max_pool_connections": NUM_CONNECTIONS}
+    if "AWS_MAX_ATTEMPTS" not in os.environ:
+        config["retries"] = {"total_max_attempts": _ATTEMPTS}
+    return {
+        "config_kwargs": config,
+        "max_concurrency": 1,
+    }  # a whole file takes one GET, without asking for its size first

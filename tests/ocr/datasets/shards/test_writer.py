@@ -232,7 +232,7 @@ def test_shards_that_no_longer_fit_are_not_left_to_be_read(drawn, tmp_path, prep
         prepare(root, out, shards=False)
         assert not (out / "shards/train/index.json").exists()
         assert (out / "shards/val/index.json").exists()
-        assert "train shards: of an earlier state" in caplog.text
+        assert "train shards: outdated" in caplog.text
         prepare(root, out)
         assert_same_manifest(load_shards(str(out / "shards/train"))[0], loose(out, "train"))
 
