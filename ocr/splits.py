@@ -4,8 +4,8 @@ import logging
 from pathlib import Path
 
 from ocr.config import DataSection, TrainConfig
-from ocr.datasets.audit import AuditReport
-from ocr.datasets.base import ValidatedOCRDataset, load_manifest
+from ocr.datasets.audit import AuditReport, load_manifest
+from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.plan import SamplePlanner
 from ocr.datasets.schemas import DatasetConfig

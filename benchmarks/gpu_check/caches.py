@@ -3,7 +3,8 @@
 from benchmarks.gpu_check.figures import Figures, Keep
 from benchmarks.gpu_check.images import learnable, run_folder, trained_checkpoint
 from benchmarks.gpu_check.settings import CheckSettings
-from benchmarks.validation import compare_settings, measure_speed
+from benchmarks.validation.cache_settings import compare_cache_settings
+from benchmarks.validation.speed import time_validation
 from ocr.command_line import prepare_hydra
 
 
@@ -20,7 +21,9 @@ def measure(settings: CheckSettings, keep: Keep) -> None:
             else ["trainer.max_epochs=4", "dataloader.eval_batch_size=16"]
         ),
     ]
-    figures: Figures = {"speed": measure_speed(overrides)}
+    figures: Figures = {"speed": time_validation(overrides)}
     keep(figures)
-    figures["settings"] = compare_settings(trained_checkpoint(settings), learnable(settings), with_two_processes=False)
+    figures["settings"] = compare_cache_settings(
+        trained_checkpoint(settings), learnable(settings), with_two_processes=False
+    )
     keep(figures)

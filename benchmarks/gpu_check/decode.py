@@ -18,9 +18,8 @@ from PIL import Image
 from benchmarks.gpu_check.figures import Figures, Keep
 from benchmarks.gpu_check.images import device_of, drawn
 from benchmarks.gpu_check.settings import CheckSettings
-from dali_pipelines.config import PipelineConfig
-from dali_pipelines.eval import decode_pipeline
-from dali_pipelines.loader import default_num_threads
+from dali_pipelines.config import PipelineConfig, default_num_threads
+from dali_pipelines.decode import decode_pipeline
 
 CPU = torch.device("cpu")
 Pixels = npt.NDArray[np.uint8]

@@ -7,8 +7,7 @@ import numpy as np
 from benchmarks.gpu_check.figures import Figures, Keep
 from benchmarks.gpu_check.images import device_of, given_or_drawn
 from benchmarks.gpu_check.settings import CheckSettings
-from benchmarks.targets import drawn_boxes, read_polygons
-from benchmarks.targets import measure as compare
+from benchmarks.targets import drawn_boxes, read_polygons, time_targets
 from ocr.targets import TargetConfig
 from ocr.targets.agreement import random_polygons
 
@@ -29,7 +28,7 @@ def measure(settings: CheckSettings, keep: Keep) -> None:
     rows: list[Figures] = []
     for name, polygons in sets.items():
         for stride in (1, 4):
-            row = compare(name, polygons, size, TargetConfig(map_stride=stride), rounds)
+            row = time_targets(name, polygons, size, TargetConfig(map_stride=stride), rounds)
             ways = [each for each in row.milliseconds_per_image if each != "reference"]
             rows.append(
                 asdict(row) | {"agrees": row.agrees, "times_faster": {each: row.times_faster(each) for each in ways}}

@@ -14,8 +14,9 @@ from benchmarks.loaders.config import Level
 from benchmarks.loaders.processes import flush
 from benchmarks.loaders.setting import Setting
 from benchmarks.loaders.source import CannotRun, InputBatch
-from dali_pipelines.eval import decode_pipeline
+from dali_pipelines.decode import decode_pipeline
 from ocr.cache.budget import FreeMemory, plan_tiers
+from ocr.cache.entry import entry_layout
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.kept_images import keep_images
 from ocr.datasets.plan import EpochPlan
@@ -23,7 +24,8 @@ from ocr.datasets.schemas import CacheConfig, DatasetConfig
 from ocr.datasets.shards.images import ShardReader, load_shards
 from ocr.datasets.shards.writer import ShardWriter
 from ocr.errors import InputError
-from ocr.loaders.loader import BatchLoader, entry_layout
+from ocr.loaders.engines import Engine
+from ocr.loaders.loader import BatchLoader
 from ocr.polygons import PolygonBatch
 
 Keeps = Literal["nothing", "files", "images", "tensors"]
@@ -87,11 +89,8 @@ class OwnLoader:
             tiers = plan_tiers(layout, len(self.dataset), batch_size, cache, device, FreeMemory.measured(device))
         self._batches = BatchLoader(
             self.dataset,
-            loader=loader,
-            batch_size=batch_size,
-            num_workers=num_workers,
-            device=device,
-            skip_failures=False,
+            Engine(loader, device, num_workers, skip_failures=False),
+            batch_size,
             with_targets=with_targets,
             tiers=tiers,
         )
@@ -144,9 +143,9 @@ class OwnLoader:
         flush(self.files_read)
 
     def _set_threads(self, num_workers: int) -> None:
-        transform = self.dataset.transform
+        planner = self.dataset.planner
         if self.loader == "dali":
-            transform.config = transform.config.model_copy(update={"num_threads": num_workers})
+            planner.config = planner.config.model_copy(update={"num_threads": num_workers})
 
     def _keep_images(self) -> None:
         if self._keeps in ("files", "images"):
@@ -164,7 +163,7 @@ class OwnLoader:
         paths = [np.frombuffer(path.encode(), np.uint8) for path in self.dataset.manifest.image_paths]
         size = self._batches.batch_size
         groups = iter([paths[start : start + size] for start in range(0, len(paths), size)])
-        config = self.dataset.transform.config
+        config = self.dataset.planner.config
         pipeline = decode_pipeline(
             next_batch=lambda: (next(groups),),
             config=config,

@@ -116,7 +116,7 @@ def compare(
         polygons_of_batches: the row's own polygons, input frame; None: it moves none.
         dataset: of image files.
     """
-    planner = dataset.transform
+    planner = dataset.planner
     size = planner.input_size
     mean, std = np.array(planner.config.mean), np.array(planner.config.std)
     planned = [sample for step in range(len(plan)) for sample in plan.batch(step)]

@@ -8,7 +8,6 @@ import torch
 from benchmarks.loaders.config import Level
 from benchmarks.loaders.setting import Setting
 from benchmarks.loaders.source import InputBatch, Source
-from ocr.datasets.base import move_polygons
 from ocr.device import AUTOCAST, resolve_precision
 from ocr.losses.db_loss import DBLoss
 from ocr.models.dbnet import DBNet, build_dbnet
@@ -112,8 +111,8 @@ class _Validation:
         self._stages = DeviceStages()
         dataset = setting.dataset("val-epoch", num_workers=0)
         self._samples = [dataset.planned(index) for index in range(len(dataset))]
-        size = (dataset.transform.input_size,) * 2
-        polygons = move_polygons(dataset.manifest, self._samples)
+        size = (dataset.planner.input_size,) * 2
+        polygons = dataset.planner.input_polygons(dataset.manifest, self._samples)
         shrink_maps = make_targets(polygons, size, dataset.targets).shrink_map
         self._levels = to_levels(shrink_maps, setting.config.postprocess.bin_thresh).to(setting.device)
         self._workers = OverlappedEvaluation(

@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.loaders.config import WITH_NETWORK, Level, MeasureConfig
 from benchmarks.loaders.source import Files
-from ocr.datasets.base import ValidatedOCRDataset, polygons_for_training
+from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.plan import SamplePlanner
 from ocr.datasets.schemas import DatasetConfig
@@ -65,14 +65,14 @@ class Setting:
     def files(self, level: Level, num_workers: int) -> Files:
         """What the rows of others get."""
         dataset = self.dataset(level, num_workers)
-        manifest, pipeline = dataset.manifest, dataset.transform.config
+        manifest, pipeline = dataset.manifest, dataset.planner.config
         samples = [dataset.planned(index) for index in range(len(manifest))]
         return Files(
             paths=manifest.image_paths,
             orientations=tuple(int(orientation) for orientation in manifest.orientations),
             original_sizes=tuple((int(height), int(width)) for height, width in manifest.original_sizes),
             resized_sizes=tuple(sample.resized_size for sample in samples),
-            image_size=dataset.transform.input_size,
+            image_size=dataset.planner.input_size,
             mean=pipeline.mean,
             std=pipeline.std,
             batch_size=self.batch_size(level),
@@ -87,7 +87,7 @@ class Setting:
 def _targets_of(dataset: ValidatedOCRDataset, device: torch.device) -> Callable[[Sequence[int]], TargetMaps]:
     def make_targets(indices: Sequence[int]) -> TargetMaps:
         samples = [dataset.planned(index) for index in indices]
-        polygons = polygons_for_training(dataset.manifest, samples, dataset.transform)
+        polygons = dataset.planner.input_polygons(dataset.manifest, samples)
         return dataset.make_targets(samples, polygons, device)
 
     return make_targets

@@ -184,9 +184,7 @@ class RowBench:
         plan = (
             own.plan
             if own is not None
-            else EpochPlan(
-                dataset.manifest, dataset.transform, epoch=0, batch_size=self._setting.batch_size(self._level)
-            )
+            else EpochPlan(dataset.manifest, dataset.planner, epoch=0, batch_size=self._setting.batch_size(self._level))
         )
         if own is not None:
             own.keeps_polygons = True

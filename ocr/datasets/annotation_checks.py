@@ -8,7 +8,7 @@ import numpy.typing as npt
 import shapely
 
 from ocr.datasets.formats import AnnotatedImage, AnnotatedWord
-from ocr.datasets.image_files import ImageHeader
+from ocr.datasets.image_checks import ImageHeader
 from ocr.datasets.orientation import upright_size
 
 Frame = Literal["stored", "upright"]

@@ -20,10 +20,11 @@ from rich.progress import track
 from rich.text import Text
 
 from ocr.datasets.annotation_checks import Frame, WordFinding, check_annotation, without_repeats
-from ocr.datasets.formats import AnnotatedImage, AnnotatedWord
-from ocr.datasets.image_files import ImageHeader, InspectedImage, inspect_image
+from ocr.datasets.formats import AnnotatedImage, AnnotatedWord, read_annotations
+from ocr.datasets.image_checks import ImageHeader, InspectedImage, inspect_image
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.orientation import original_from_stored
+from ocr.datasets.schemas import DatasetConfig
 from ocr.errors import InputError
 from ocr.polygons import PolygonBatch
 
@@ -166,6 +167,26 @@ def _listed(findings: list[Finding]) -> str:
     if len(findings) > NUM_SHOWN:
         lines.append(f"  and {len(findings) - NUM_SHOWN} more")
     return "\n".join(lines)
+
+
+def load_manifest(
+    config: DatasetConfig, *, max_megapixels: float, report_path: Path | None = None
+) -> tuple[Manifest, AuditReport]:
+    """Reads and checks the annotations of a split; bad input is reported, skipped or raised as `config.on_bad_sample` says."""
+    image_dir = Path(config.image_path)
+    annotations = None
+    if config.annotation_path is not None:
+        annotations = read_annotations(Path(config.annotation_path), image_dir, config.image_extensions)
+    return build_manifest(
+        image_dir,
+        annotations,
+        extensions=config.image_extensions,
+        annotation_frame=config.annotation_frame,
+        on_bad_sample=config.on_bad_sample,
+        check_pixels=config.check_pixels,
+        max_megapixels=max_megapixels,
+        report_path=report_path,
+    )
 
 
 def build_manifest(

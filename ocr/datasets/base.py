@@ -1,7 +1,6 @@
 """A plain PyTorch data set: the baseline, the oracle of the tests, and what `loader=torch` runs in its workers."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,52 +9,15 @@ from torch.utils.data import Dataset
 
 from dali_pipelines.normalize import ImageFinisher
 from dali_pipelines.source import PlannedSample
-from ocr.datasets.audit import AuditReport, build_manifest
-from ocr.datasets.formats.icdar import read_icdar
-from ocr.datasets.formats.upstage import read_upstage
-from ocr.datasets.image import ImageArray, decode_upright, render
+from ocr.datasets.audit import load_manifest
+from ocr.datasets.decode import ImageArray, decode_upright, render
 from ocr.datasets.kept_images import ImageCache
 from ocr.datasets.manifest import Manifest
-from ocr.datasets.plan import SamplePlanner, hide_cut_polygons
+from ocr.datasets.plan import SamplePlanner
 from ocr.datasets.schemas import DatasetConfig, ImageData
 from ocr.polygons import PolygonBatch
 from ocr.targets import TargetConfig, TargetMaps, make_targets
 from ocr.targets.offline import OfflineMaps
-
-
-def load_manifest(
-    config: DatasetConfig, *, max_megapixels: float, report_path: Path | None = None
-) -> tuple[Manifest, AuditReport]:
-    """The checked annotations of a split; bad input is reported, skipped or raised as `config.on_bad_sample` says."""
-    image_dir = Path(config.image_path)
-    annotations = None
-    if config.annotation_path is not None:
-        path = Path(config.annotation_path)
-        annotations = read_icdar(path, image_dir, config.image_extensions) if path.is_dir() else read_upstage(path)
-    return build_manifest(
-        image_dir,
-        annotations,
-        extensions=config.image_extensions,
-        annotation_frame=config.annotation_frame,
-        on_bad_sample=config.on_bad_sample,
-        check_pixels=config.check_pixels,
-        max_megapixels=max_megapixels,
-        report_path=report_path,
-    )
-
-
-def move_polygons(manifest: Manifest, samples: Sequence[PlannedSample]) -> PolygonBatch:
-    """The samples' polygons in the input frame."""
-    polygons = manifest.polygons.select([sample.index for sample in samples])
-    return polygons.transformed(np.stack([sample.input_from_original for sample in samples]))
-
-
-def polygons_for_training(manifest: Manifest, samples: Sequence[PlannedSample], planner: SamplePlanner) -> PolygonBatch:
-    """`move_polygons`, with what the crop cuts away for the most part marked as don't-care."""
-    polygons = move_polygons(manifest, samples)
-    if not planner.training:
-        return polygons
-    return hide_cut_polygons(polygons, planner.config.augmentation.min_visible, planner.input_size)
 
 
 class ValidatedOCRDataset(Dataset[dict[str, Any]]):
@@ -76,7 +38,7 @@ class ValidatedOCRDataset(Dataset[dict[str, Any]]):
         manifest: Manifest | None = None,
     ) -> None:
         self.config = config
-        self.transform = transform
+        self.planner = transform
         self.targets = targets or TargetConfig()
         self.manifest = (
             manifest
@@ -114,8 +76,8 @@ class ValidatedOCRDataset(Dataset[dict[str, Any]]):
         """
         manifest = self.manifest
         sample = self.planned(index)
-        polygons = polygons_for_training(manifest, [sample], self.transform)
-        size = (self.transform.input_size, self.transform.input_size)
+        polygons = self.planner.input_polygons(manifest, [sample])
+        size = (self.planner.input_size, self.planner.input_size)
         maps = self.make_targets([sample], polygons)
         height, width = manifest.stored_sizes[index]
         return {
@@ -135,14 +97,14 @@ class ValidatedOCRDataset(Dataset[dict[str, Any]]):
 
     def finisher(self, dtype: torch.dtype) -> ImageFinisher:
         """What makes batches of the images that `render` gives."""
-        config = self.transform.config
-        return ImageFinisher(self.transform.input_size, config.mean, config.std, dtype, layout=config.output_layout)
+        config = self.planner.config
+        return ImageFinisher(self.planner.input_size, config.mean, config.std, dtype, layout=config.output_layout)
 
     def make_targets(
         self, samples: Sequence[PlannedSample], polygons_input: PolygonBatch, device: torch.device | str = "cpu"
     ) -> TargetMaps:
         """The maps of a batch on the device, from `offline_maps` where it has them."""
-        size = (self.transform.input_size, self.transform.input_size)
+        size = (self.planner.input_size, self.planner.input_size)
         if self.offline_maps is None:
             return make_targets(polygons_input, size, self.targets, device)
         return self.offline_maps.targets([sample.index for sample in samples], polygons_input, size, device)
@@ -151,7 +113,7 @@ class ValidatedOCRDataset(Dataset[dict[str, Any]]):
         """The plan of one sample in this epoch."""
         manifest = self.manifest
         height, width = manifest.original_sizes[index]
-        return self.transform.plan(
+        return self.planner.plan(
             index,
             int(manifest.sample_ids[index]),
             (int(height), int(width)),
@@ -199,4 +161,4 @@ class ValidatedOCRDataset(Dataset[dict[str, Any]]):
         kept = self.kept_images
         if kept is not None and kept.wants(sample.index):
             kept.keep(sample.index, torch.from_numpy(np.require(original, requirements="W")))
-        return render(original, sample, self.transform.config, training=self.transform.training)
+        return render(original, sample, self.planner.config, training=self.planner.training)

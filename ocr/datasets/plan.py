@@ -8,6 +8,8 @@ sample gets the same augmentation whatever the batch size, the number of ranks, 
     rank 1      a   b   (c)
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -77,6 +79,14 @@ class SamplePlanner:
             generator(self.seed, epoch, sample_id, AUGMENTATION_STREAM),
             is_padding,
         )
+
+    def input_polygons(self, manifest: Manifest, samples: Sequence[PlannedSample]) -> PolygonBatch:
+        """Returns the samples' polygons in the input frame; those that the crop of training mostly cuts away become don't-care."""
+        polygons = manifest.polygons.select([sample.index for sample in samples])
+        polygons_input = polygons.transformed(np.stack([sample.input_from_original for sample in samples]))
+        if not self.training:
+            return polygons_input
+        return hide_cut_polygons(polygons_input, self.config.augmentation.min_visible, self.input_size)
 
 
 def letterbox(index: int, original_size: tuple[int, int], image_size: int, is_padding: bool) -> PlannedSample:

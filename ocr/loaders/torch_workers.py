@@ -8,10 +8,9 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from dali_pipelines.loader import ImageBatch, SampleError
-from dali_pipelines.source import PlannedBatches, PlannedSample
+from dali_pipelines.normalize import normalize_levels
+from dali_pipelines.source import ImageBatch, PlannedBatches, PlannedSample, SampleError
 from ocr.datasets.base import ValidatedOCRDataset
-from ocr.datasets.plan import SamplePlanner
 from ocr.errors import StorageError
 
 log = logging.getLogger(__name__)
@@ -36,13 +35,13 @@ class TorchLoader:
         skip_failures: bool,
         levels: bool = False,
     ) -> None:
-        if levels and dataset.transform.training:
+        if levels and dataset.planner.training:
             raise ValueError("levels=True gives evaluation inputs; this data set is planned for training")
         self.dataset = dataset
         self.device = device
         self.skip_failures = skip_failures
         self.failures: dict[str, str] = {}
-        normalised_dtype = torch.float16 if dataset.transform.config.wants_float16(device.type) else torch.float32
+        normalised_dtype = torch.float16 if dataset.planner.config.wants_float16(device.type) else torch.float32
         self.dtype = torch.uint8 if levels else normalised_dtype
         self._finisher = dataset.finisher(self.dtype)
         self._num_workers = num_workers
@@ -68,7 +67,7 @@ class TorchLoader:
             _RenderedSamples(self.dataset),
             batch_sampler=self._sampler,  # type: ignore[arg-type]  # planned samples take the place of indices
             num_workers=self._num_workers,
-            collate_fn=partial(_stack, size=self.dataset.transform.input_size),
+            collate_fn=partial(_stack, size=self.dataset.planner.input_size),
             pin_memory=self.device.type == "cuda",
             persistent_workers=self._num_workers > 0,
             multiprocessing_context="fork" if self._num_workers else None,  # kept images are shared, not copied
@@ -77,7 +76,11 @@ class TorchLoader:
     def _finished(self, images_BHWC: torch.Tensor) -> torch.Tensor:
         if self.device.type == "cpu":
             return self._finisher.finish(list(images_BHWC.numpy()))
-        return _normalize(images_BHWC.to(self.device, non_blocking=True), self.dataset.transform, self.dtype)
+        levels_BCHW = images_BHWC.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
+        if self.dtype == torch.uint8:
+            return levels_BCHW.contiguous()
+        config = self.dataset.planner.config
+        return normalize_levels(levels_BCHW, config.mean, config.std, dtype=self.dtype)
 
     def _checked(self, sample: PlannedSample, error: str | StorageError | None) -> PlannedSample:
         if error is None:
@@ -141,15 +144,3 @@ def _stack(
     for padded, (image, _, _) in zip(images_BHWC, rendered, strict=True):
         padded[: image.shape[0], : image.shape[1]] = image
     return torch.from_numpy(images_BHWC), [(sample, error) for _, sample, error in rendered]
-
-
-def _normalize(images_BHWC: torch.Tensor, planner: SamplePlanner, dtype: torch.dtype) -> torch.Tensor:
-    """(B, 3, H, W) (levels - mean) / std from (B, H, W, 3) uint8, on the images' device; the levels if `dtype` is uint8."""
-    levels_BCHW = images_BHWC.permute(0, 3, 1, 2)
-    if dtype == torch.uint8:
-        return levels_BCHW.contiguous()
-    mean, std = (  # non_blocking: made on the device itself, they would wait for all that it has queued
-        torch.tensor(values, dtype=torch.float32)[:, None, None].to(images_BHWC.device, non_blocking=True)
-        for values in (planner.config.mean, planner.config.std)
-    )
-    return ((levels_BCHW.float() - mean) / std).to(dtype)

@@ -10,13 +10,13 @@ from typing import Literal
 
 import torch
 
-from dali_pipelines.loader import default_num_threads
+from dali_pipelines.config import default_num_threads
 from dali_pipelines.memory import PoolBytes, pool_bytes
 from ocr.cache.budget import TierPlan, decoded_bytes, file_bytes, plan_tiers
+from ocr.cache.entry import entry_layout
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.kept_images import keep_images
 from ocr.loaders.config import DataLoaderConfig
-from ocr.loaders.loader import entry_layout
 from ocr.memory.network import NetworkMemory, StepMemory
 from ocr.memory.plan import DISK, GPU, RAM, MemoryPlan
 
@@ -120,11 +120,11 @@ def preload_images(preload: Preload) -> None:
 def _plan_pools(plan: MemoryPlan, data: RunData) -> list[PoolBytes]:
     pools = []
     for name, dataset, batch_size in data.splits():
-        config = dataset.transform.config
+        config = dataset.planner.config
         pool = pool_bytes(
             dataset.manifest.original_sizes,
             config,
-            training=dataset.transform.training,
+            training=dataset.planner.training,
             batch_size=batch_size,
             dtype=torch.float16 if config.wants_float16(data.device.type) else torch.float32,
             num_threads=config.num_threads or default_num_threads(),
@@ -173,7 +173,7 @@ def _plan_images(
     gpu_budget = free.gpu_budget(_rest(cache.device_budget, tiers.gpu_bytes if tiers else 0))
     ram_budget = free.ram_budget(_rest(cache.ram_budget, tiers.ram_bytes if tiers else 0))
     indices = range(len(dataset))
-    if not dataset.transform.is_random:  # this rank gets the same images in every epoch
+    if not dataset.planner.is_random:  # this rank gets the same images in every epoch
         indices = indices[data.rank :: data.num_ranks]
     does_preload = config.preload_images and cache.cache_images
     planned_files = 0

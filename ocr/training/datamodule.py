@@ -9,6 +9,7 @@ import torch
 from dali_pipelines import memory
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.loaders.config import DataLoaderConfig
+from ocr.loaders.engines import Engine
 from ocr.loaders.loader import BatchLoader
 from ocr.memory.plan import MemoryPlan
 from ocr.memory.planner import PlannedMemory, RunData, plan_memory, preload_images
@@ -155,15 +156,13 @@ class DBNetDataModule(lightning.LightningDataModule):
         if dataset is None:
             raise ValueError(f"the trainer needs the {name} split, which this data module was built without")
         trainer = self._trainer()
+        skip_failures = dataset.config.on_bad_sample != "error"
         self._loaders[name] = BatchLoader(
             dataset,
-            loader=self.loader,
-            batch_size=batch_size,
-            num_workers=self.config.num_workers,
-            device=self._device(),
+            Engine(self.loader, self._device(), self.config.num_workers, skip_failures),
+            batch_size,
             rank=trainer.global_rank,
             num_ranks=trainer.world_size,
-            skip_failures=dataset.config.on_bad_sample != "error",
             with_targets=name == "train" or self.val_targets,
             tiers=self._planned.val_tiers if name == "val" and self._planned is not None else None,
         )

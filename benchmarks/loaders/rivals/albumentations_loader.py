@@ -9,7 +9,7 @@ from benchmarks.loaders.rivals.image import ImageFunction
 from benchmarks.loaders.rivals.optional import optional_module
 from benchmarks.loaders.rivals.worker_processes import WorkerProcesses, data_loader
 from benchmarks.loaders.source import Files
-from ocr.datasets.image import ImageArray, decode_upright
+from ocr.datasets.decode import ImageArray, decode_upright
 
 
 def albumentations_loader(files: Files) -> WorkerProcesses:

@@ -10,7 +10,7 @@ import simplejpeg
 import torch
 
 from benchmarks.loaders.source import Files, InputBatch
-from ocr.datasets.image import ImageArray, decode_upright, suits_turbojpeg, turned_upright
+from ocr.datasets.decode import ImageArray, decode_upright, suits_turbojpeg, turned_upright
 
 ImageFunction = Callable[[Files, int, bytes], torch.Tensor]
 """From place and encoded bytes to what a worker hands on; raises what the library raises."""

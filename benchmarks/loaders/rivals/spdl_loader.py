@@ -21,7 +21,7 @@ from benchmarks.loaders.rivals.image import (
 from benchmarks.loaders.rivals.optional import optional_module
 from benchmarks.loaders.rivals.turbojpeg_loader import RESIZE_FILTER
 from benchmarks.loaders.source import Files, InputBatch
-from ocr.datasets.image import ImageArray
+from ocr.datasets.decode import ImageArray
 
 BATCHES_AHEAD = 2
 """As many as a DataLoader worker prepares."""

@@ -1,56 +1,30 @@
-"""Annotations as their files state them: what the reader of every format gives back, before any check of the content.
+"""Annotation formats. Every reader returns a list of `AnnotatedImage`; `read_annotations` chooses the reader.
 
-A reader raises only when the annotation file as a whole is unreadable. What it cannot understand of one image or word
-is noted as a `FormatProblem`, so that the audit can list all of them at once.
+annotated  what every reader returns
+upstage    the native JSON, read and written
+icdar      a folder of ICDAR text files
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
+from ocr.datasets.formats.annotated import AnnotatedImage, AnnotatedWord, FormatProblem
+from ocr.datasets.formats.icdar import read_icdar
+from ocr.datasets.formats.upstage import read_upstage
 
-
-@dataclass(frozen=True)
-class FormatProblem:
-    """A part of an annotation that has the wrong form."""
-
-    word: str | None
-    """Key of the word; None when the image's annotation as a whole is affected."""
-    found: str
-    expected: str
+__all__ = ["AnnotatedImage", "AnnotatedWord", "FormatProblem", "read_annotations"]
 
 
-@dataclass(frozen=True)
-class AnnotatedWord:
-    """One text region."""
+def read_annotations(path: Path, image_dir: Path, extensions: Sequence[str]) -> list[AnnotatedImage]:
+    """Returns the annotations at `path`: a folder of ICDAR text files, or an Upstage JSON file.
 
-    key: str
-    """How the annotation file calls it: a JSON key, or the line number."""
-    points: npt.NDArray[np.float64]
-    """(n, 2), (x, y) pixels of the frame the data set uses; any n, also NaN."""
-    ignore: bool = False
-    """A don't-care region."""
+    Args:
+        path: file or folder of the annotations.
+        image_dir: folder of the images, for formats whose files do not name theirs.
+        extensions: image extensions, lower case, with their dot.
 
-
-@dataclass(frozen=True)
-class AnnotatedImage:
-    """One listed image."""
-
-    filename: str
-    """As written in the annotations, or relative to the image folder, with /."""
-    source: str
-    """Name of the annotation file."""
-    words: tuple[AnnotatedWord, ...] = ()
-    declared_size: tuple[float | None, float | None] = (None, None)
-    """(H, W) that the annotations claim."""
-    problems: tuple[FormatProblem, ...] = ()
-    keys_are_lines: bool = False
-    """Word keys are line numbers of `source`."""
-
-    def place(self, word: str | None = None) -> str:
-        """Where a person finds it: `train.json (a.jpg, word 0001)` or `gt_a.txt:12 (a.jpg)`."""
-        if word is None:
-            return f"{self.source} ({self.filename})"
-        if self.keys_are_lines:
-            return f"{self.source}:{word} ({self.filename})"
-        return f"{self.source} ({self.filename}, word {word})"
+    Raises:
+        FileNotFoundError: there is no annotation at this path.
+        ValueError: the annotations as a whole cannot be read.
+    """
+    return read_icdar(path, image_dir, extensions) if path.is_dir() else read_upstage(path)

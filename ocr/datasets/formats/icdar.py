@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from ocr.datasets.formats import AnnotatedImage, AnnotatedWord, FormatProblem
+from ocr.datasets.formats.annotated import AnnotatedImage, AnnotatedWord, FormatProblem
 
 Layout = Literal["rectangle", "quad", "polygon"]
 

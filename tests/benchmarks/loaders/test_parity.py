@@ -16,7 +16,7 @@ from benchmarks.loaders.setting import Setting, evenly
 from benchmarks.loaders.source import InputBatch
 from dali_pipelines.source import PlannedSample
 from ocr.datasets import plan as plan_module
-from ocr.datasets.base import load_manifest
+from ocr.datasets.audit import load_manifest
 from ocr.datasets.plan import EpochPlan
 from ocr.datasets.schemas import DatasetConfig
 from ocr.polygons import PolygonBatch

@@ -11,13 +11,13 @@ import torch
 from PIL import Image
 
 from dali_pipelines.config import AugmentationConfig, PipelineConfig
-from dali_pipelines.loader import SampleError
-from ocr.datasets.base import ValidatedOCRDataset, polygons_for_training
+from dali_pipelines.source import SampleError
+from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.plan import SamplePlanner
 from ocr.datasets.schemas import DatasetConfig
 from ocr.loaders.batch import Batch
+from ocr.loaders.engines import Engine
 from ocr.loaders.loader import BatchLoader
-from ocr.loaders.torch_workers import _normalize
 from ocr.polygons import PolygonBatch
 
 CPU = torch.device("cpu")
@@ -36,9 +36,9 @@ def make_dataset(
 
 
 def make_loader(dataset: ValidatedOCRDataset, loader: str = "dali", **kwargs) -> BatchLoader:
-    kwargs.setdefault("batch_size", 3)
-    kwargs.setdefault("num_workers", 0)
-    return BatchLoader(dataset, loader=loader, device=CPU, **kwargs)
+    kwargs = {"batch_size": 3} | kwargs
+    engine = Engine(loader, CPU, kwargs.pop("num_workers", 0), kwargs.pop("skip_failures", True))
+    return BatchLoader(dataset, engine, **kwargs)
 
 
 def first(loader: BatchLoader, count: int) -> list[Batch]:
@@ -57,7 +57,7 @@ def receipts(sroie: Path) -> ValidatedOCRDataset:
 
 @pytest.fixture(scope="module")
 def training_receipts(receipts: ValidatedOCRDataset) -> ValidatedOCRDataset:
-    planner = SamplePlanner(receipts.transform.config, training=True, seed=5)
+    planner = SamplePlanner(receipts.planner.config, training=True, seed=5)
     return ValidatedOCRDataset(receipts.config, planner, manifest=receipts.manifest)
 
 
@@ -66,7 +66,7 @@ def test_dali_and_torch_give_the_same_pixels_for_evaluation(name, request):
     dataset = make_dataset(split_config(request.getfixturevalue(name)), training=False)
     for dali, plain in zip(first(make_loader(dataset), 4), first(make_loader(dataset, "torch"), 4), strict=True):
         difference = np.abs(
-            to_levels(dali.images, dataset.transform.config) - to_levels(plain.images, dataset.transform.config)
+            to_levels(dali.images, dataset.planner.config) - to_levels(plain.images, dataset.planner.config)
         )
         assert difference.max() < 2
         assert difference.mean() < 0.1
@@ -224,7 +224,7 @@ def test_a_file_that_breaks_after_the_audit_costs_that_file_and_is_named(name, s
             if sample.index == 7:
                 assert sample.is_padding
                 assert batch.targets.shrink_mask[slot].max() == 0
-                levels = to_levels(batch.images[slot : slot + 1], dataset.transform.config)
+                levels = to_levels(batch.images[slot : slot + 1], dataset.planner.config)
                 np.testing.assert_allclose(levels, 0, atol=1e-4)  # black
             else:
                 assert not sample.is_padding
@@ -254,13 +254,13 @@ def test_a_picture_that_is_exchanged_for_a_smaller_one_costs_that_file_and_is_na
         for slot, sample in enumerate(batch.samples):
             if sample.has_failed:
                 failed.append(sample.index)
-                levels = to_levels(batch.images[slot : slot + 1], dataset.transform.config)
+                levels = to_levels(batch.images[slot : slot + 1], dataset.planner.config)
                 np.testing.assert_allclose(levels, 0, atol=1e-4)
             else:
                 assert torch.equal(batch.images[slot], expected.images[slot])
     assert failed == [7]
     assert list(loader.failures) == [exchanged]
-    assert re.search(r"the image is 40 x 50, expected \d+ x \d+.*: exchanged since", loader.failures[exchanged])
+    assert re.search(r"the image is 40 x 50, expected \d+ x \d+.*: replaced since", loader.failures[exchanged])
     strict = make_loader(dataset, name, batch_size=batch_size, skip_failures=False)
     with pytest.raises(SampleError, match=rf"^{exchanged}: .*the image is 40 x 50"):
         list(strict)
@@ -276,7 +276,7 @@ def test_evaluation_notices_a_larger_picture_too(name, sroie, tmp_path):
     loader = make_loader(dataset, name)
     (batch,) = first(loader, 1)
     assert [sample.has_failed for sample in batch.samples] == [False, False, True]
-    assert f"is {height} x {width + 1}, expected {height} x {width}: exch" in next(iter(loader.failures.values()))
+    assert f"is {height} x {width + 1}, expected {height} x {width}: repl" in next(iter(loader.failures.values()))
 
 
 def test_evaluation_has_no_targets_and_polygons_in_the_input_frame(receipts):
@@ -307,7 +307,7 @@ def test_the_plain_dataset_gives_what_the_loader_gives(training_receipts):
 def test_polygons_are_left_alone_by_the_move(training_receipts):
     before = training_receipts.manifest.polygons.vertices.copy()
     sample = training_receipts.planned(0)
-    polygons_for_training(training_receipts.manifest, [sample], training_receipts.transform)
+    training_receipts.planner.input_polygons(training_receipts.manifest, [sample])
     np.testing.assert_array_equal(training_receipts.manifest.polygons.vertices, before)
 
 
@@ -316,22 +316,8 @@ def test_polygons_are_left_alone_by_the_move(training_receipts):
 def test_gpu_decode_agrees_with_the_cpu(training, receipts):
     planner = SamplePlanner(PipelineConfig(output_dtype="float32"), training=training, seed=5)
     dataset = ValidatedOCRDataset(receipts.config, planner, manifest=receipts.manifest)
-    on_gpu = BatchLoader(dataset, loader="dali", batch_size=3, num_workers=0, device=torch.device("cuda", 0))
+    on_gpu = BatchLoader(dataset, Engine("dali", torch.device("cuda", 0)), batch_size=3)
     for cpu, gpu in zip(first(make_loader(dataset), 4), first(on_gpu, 4), strict=True):
         difference = (cpu.images - gpu.images.cpu()).abs() * 58
         assert difference.mean() < 0.5
         np.testing.assert_array_equal(cpu.polygons_input.vertices, gpu.polygons_input.vertices)
-
-
-@pytest.mark.gpu
-def test_images_of_workers_are_normalised_without_waiting_for_the_gpu():
-    levels_BHWC = torch.arange(256, dtype=torch.uint8).repeat(3).reshape(1, 16, 16, 3)
-    on_gpu = levels_BHWC.cuda()
-    planner = SamplePlanner(PipelineConfig(), training=False, seed=0)
-    _normalize(on_gpu, planner, torch.float32)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        found = _normalize(on_gpu, planner, torch.float32)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    torch.testing.assert_close(found.cpu(), _normalize(levels_BHWC, planner, torch.float32))

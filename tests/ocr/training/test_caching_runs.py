@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ocr.datasets.base import polygons_for_training
 from ocr.errors import CacheError, InputError
 from ocr.splits import build_dataset
 from ocr.targets import make_targets
@@ -73,7 +72,7 @@ def test_statistics_are_logged_every_n_accesses_as_promised(run, tmp_path):
     assert len(statistics) == 3  # of 16 accesses
     for line in statistics:
         assert re.match(r"Cache Statistics - Hits: \d+, Misses: \d+, Hit Rate: \d+\.\d%", line)
-        assert "Image Cache Size: 0, Tensor Cache Size: 8, Maps Cache Size: 0" in statistics[-1]
+    assert "Tensor Cache Size: 8, Maps Cache Size: 0 (this epoch; whole run: " in statistics[-1]
 
 
 def test_by_default_statistics_are_logged_where_the_hit_rate_changes(run, tmp_path):
@@ -123,7 +122,7 @@ def test_maps_from_files_are_counted_and_missing_ones_are_made(run, tiny_run, tm
     config = tiny_run()
     dataset = build_dataset(config.datasets.split("val"), config, training=False)
     for index, filename in enumerate(dataset.manifest.filenames[: NUM_VAL - 1]):
-        polygons = polygons_for_training(dataset.manifest, [dataset.planned(index)], dataset.transform)
+        polygons = dataset.planner.input_polygons(dataset.manifest, [dataset.planned(index)])
         maps = make_targets(polygons, (96, 96), config.targets)
         write_maps(maps_file(tmp_path / "maps", filename), maps, maps_key(polygons, (96, 96), config.targets))
     plain, _ = run(tmp_path / "plain")

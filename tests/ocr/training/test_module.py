@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from ocr.config import TrainConfig
+from ocr.loaders.engines import Engine
 from ocr.loaders.loader import BatchLoader
 from ocr.losses.db_loss import DBLoss
 from ocr.models.dbnet import build_dbnet
@@ -19,7 +20,7 @@ CPU = torch.device("cpu")
 
 def make_loader(config: TrainConfig, device: torch.device) -> BatchLoader:
     dataset = build_dataset(config.datasets.split("train"), config, training=True)
-    return BatchLoader(dataset, loader="dali", batch_size=2, num_workers=0, device=device)
+    return BatchLoader(dataset, Engine("dali", device), batch_size=2)
 
 
 def training_step(model, loss, optimizer, batch) -> torch.Tensor:

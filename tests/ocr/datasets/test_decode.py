@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from ocr.datasets.image import decode_upright
+from ocr.datasets.decode import decode_upright
 
 
 @pytest.mark.parametrize("use_turbojpeg", [True, False])
