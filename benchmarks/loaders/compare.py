@@ -13,10 +13,11 @@ import torch
 from rich.console import Console
 from rich.progress import TaskID
 
+from benchmarks.environment import environment, num_cores
 from benchmarks.loaders.config import WITH_NETWORK, CompareConfig, Level
 from benchmarks.loaders.doctor import SAME_SPEED, verdict
 from benchmarks.loaders.gpu_monitor import GpuMonitor
-from benchmarks.loaders.preparation import at_most, environment, load_split, num_cores, progress_bars, write_or_explain
+from benchmarks.loaders.preparation import at_most, load_split, progress_bars, write_or_explain
 from benchmarks.loaders.report import print_tables, write_json, write_report
 from benchmarks.loaders.results import Measured, Results
 from benchmarks.loaders.row_process import RowFailed, RowProcess

@@ -14,7 +14,7 @@ from benchmarks.loaders.config import Level
 from benchmarks.loaders.processes import flush
 from benchmarks.loaders.setting import Setting
 from benchmarks.loaders.source import CannotRun, InputBatch
-from dali_pipelines.eval import decode_pipeline
+from dali_pipelines.decode import decode_pipeline
 from ocr.cache.budget import FreeMemory, plan_tiers
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.kept_images import keep_images

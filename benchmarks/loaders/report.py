@@ -12,8 +12,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.environment import environment_lines
 from benchmarks.loaders.config import WITH_NETWORK, Level
-from benchmarks.loaders.preparation import environment_lines
 from benchmarks.loaders.results import Measured, Results, Spread
 from benchmarks.loaders.rows import ROWS
 from ocr.atomic_write import write_atomically
@@ -177,7 +177,7 @@ def markdown(results: Results) -> str:
     if results.is_interrupted:
         lines += ["Interrupted: not all rounds were measured.", ""]
     lines += [
-        *environment_lines(results.environment, f"images: {_images_in_words(results)}"),
+        *(f"- {line}" for line in environment_lines(results.environment, f"images: {_images_in_words(results)}")),
         "",
         "## Verdict",
         "",

@@ -9,8 +9,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.environment import environment_lines
 from benchmarks.loaders.config import SweepConfig
-from benchmarks.loaders.preparation import environment_lines
 from benchmarks.loaders.report import short, spread_text
 from benchmarks.loaders.results import Measured
 from benchmarks.sweep.results import (
@@ -128,7 +128,7 @@ def markdown(sweep: Sweep) -> str:
     if sweep.is_interrupted:
         lines += ["Interrupted: not all rounds were measured.", ""]
     lines += [
-        *environment_lines(sweep.environment, rounds),
+        *(f"- {line}" for line in environment_lines(sweep.environment, rounds)),
         "",
         "## Conclusions",
         "",

@@ -13,8 +13,9 @@ import torch
 from pydantic import ValidationError
 from rich.console import Console
 
+from benchmarks.environment import environment, num_cores
 from benchmarks.loaders.config import WITH_NETWORK, Level, SweepConfig
-from benchmarks.loaders.preparation import at_most, environment, load_split, num_cores, progress_bars, write_or_explain
+from benchmarks.loaders.preparation import at_most, load_split, progress_bars, write_or_explain
 from benchmarks.loaders.results import Measured
 from benchmarks.loaders.row_process import RowFailed, RowProcess
 from benchmarks.loaders.setting import Setting
@@ -22,7 +23,7 @@ from benchmarks.loaders.source import CannotRun
 from benchmarks.sweep.factors import Factor, Value, chosen_factors, factors_of, varied
 from benchmarks.sweep.report import print_sweep, write_sweep
 from benchmarks.sweep.results import Combined, Sweep, Swept
-from dali_pipelines.loader import default_num_threads
+from dali_pipelines.config import default_num_threads
 from ocr.device import resolve_device, resolve_pipeline, resolve_precision
 from ocr.splits import draw_if_synthetic
 

@@ -14,8 +14,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 
-from dali_pipelines.loader import ImageBatch
-from dali_pipelines.source import PlannedBatches, PlannedSample
+from dali_pipelines.source import ImageBatch, PlannedBatches, PlannedSample
 from ocr.cache.entry import Tensors
 from ocr.cache.key import ImageDigests, entry_key, sample_digest
 from ocr.cache.statistics import CacheStatistics

@@ -10,9 +10,9 @@ import torch
 from rich.progress import track
 
 from dali_pipelines import memory
-from dali_pipelines.loader import DaliLoader, ImageBatch
+from dali_pipelines.loader import DaliLoader
 from dali_pipelines.normalize import BatchMemory, normalize_levels
-from dali_pipelines.source import PlannedBatches, PlannedSample
+from dali_pipelines.source import ImageBatch, PlannedBatches, PlannedSample, SourceImages
 from ocr.cache.budget import TierPlan
 from ocr.cache.entry import EntryLayout
 from ocr.cache.files import EntryFiles
@@ -252,14 +252,14 @@ class BatchLoader:
                 "batch_size": self.batch_size,
                 "device": self.device,
                 "skip_failures": self._skip_failures,
-                "kept": dataset.kept_images,
                 "levels": self._levels,
-                "largest_stored": dataset.manifest.largest_stored,
             }
+            kept, largest = dataset.kept_images, dataset.manifest.largest_stored
             if isinstance(images, ShardImages):
-                loader = ShardLoader(images, dataset.planner.config, **settings)
+                loader = ShardLoader(images, dataset.planner.config, kept=kept, largest_stored=largest, **settings)
             else:
-                loader = DaliLoader(dataset.manifest.image_paths, dataset.planner.config, **settings)
+                files = SourceImages(dataset.manifest.image_paths, kept, largest)
+                loader = DaliLoader(files, dataset.planner.config, **settings)
         else:
             loader = TorchLoader(
                 dataset,

@@ -7,8 +7,8 @@ import numpy.typing as npt
 import torch
 
 from dali_pipelines.config import PipelineConfig
-from dali_pipelines.loader import DaliLoader, ImageBatch
-from dali_pipelines.source import KeptImages, PlannedBatches
+from dali_pipelines.loader import DaliLoader
+from dali_pipelines.source import ImageBatch, KeptImages, PlannedBatches, SourceImages
 from ocr.datasets.shards.images import ShardImages
 from ocr.datasets.shards.read_ahead import ReadAhead, ReadAheadPlan
 
@@ -42,15 +42,13 @@ class ShardLoader(DaliLoader):
         self._shards = _FetchedImages(self._ahead, kept)
         self._num_ahead = max(1, NUM_FETCHED_AHEAD // batch_size)
         super().__init__(
-            images.names,
+            SourceImages(images.names, self._shards, largest_stored),
             config,
             training=training,
             batch_size=batch_size,
             device=device,
             skip_failures=skip_failures,
-            kept=self._shards,
             levels=levels,
-            largest_stored=largest_stored,
         )
 
     def batches(self, plan: PlannedBatches, first_step: int = 0) -> Iterator[ImageBatch]:

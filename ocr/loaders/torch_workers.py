@@ -8,10 +8,9 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from dali_pipelines.loader import ImageBatch, SampleError
-from dali_pipelines.source import PlannedBatches, PlannedSample
+from dali_pipelines.normalize import normalize_levels
+from dali_pipelines.source import ImageBatch, PlannedBatches, PlannedSample, SampleError
 from ocr.datasets.base import ValidatedOCRDataset
-from ocr.datasets.plan import SamplePlanner
 from ocr.errors import StorageError
 
 log = logging.getLogger(__name__)
@@ -77,7 +76,11 @@ class TorchLoader:
     def _finished(self, images_BHWC: torch.Tensor) -> torch.Tensor:
         if self.device.type == "cpu":
             return self._finisher.finish(list(images_BHWC.numpy()))
-        return _normalize(images_BHWC.to(self.device, non_blocking=True), self.dataset.planner, self.dtype)
+        levels_BCHW = images_BHWC.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
+        if self.dtype == torch.uint8:
+            return levels_BCHW.contiguous()
+        config = self.dataset.planner.config
+        return normalize_levels(levels_BCHW, config.mean, config.std, dtype=self.dtype)
 
     def _checked(self, sample: PlannedSample, error: str | StorageError | None) -> PlannedSample:
         if error is None:
@@ -141,15 +144,3 @@ def _stack(
     for padded, (image, _, _) in zip(images_BHWC, rendered, strict=True):
         padded[: image.shape[0], : image.shape[1]] = image
     return torch.from_numpy(images_BHWC), [(sample, error) for _, sample, error in rendered]
-
-
-def _normalize(images_BHWC: torch.Tensor, planner: SamplePlanner, dtype: torch.dtype) -> torch.Tensor:
-    """(B, 3, H, W) (levels - mean) / std from (B, H, W, 3) uint8, on the images' device; the levels if `dtype` is uint8."""
-    levels_BCHW = images_BHWC.permute(0, 3, 1, 2)
-    if dtype == torch.uint8:
-        return levels_BCHW.contiguous()
-    mean, std = (  # non_blocking: made on the device itself, they would wait for all that it has queued
-        torch.tensor(values, dtype=torch.float32)[:, None, None].to(images_BHWC.device, non_blocking=True)
-        for values in (planner.config.mean, planner.config.std)
-    )
-    return ((levels_BCHW.float() - mean) / std).to(dtype)

@@ -8,7 +8,7 @@ import lightning
 import torch
 
 from dali_pipelines import memory
-from dali_pipelines.loader import default_num_threads
+from dali_pipelines.config import default_num_threads
 from ocr.cache.budget import FreeMemory, TierPlan, decoded_bytes, file_bytes, plan_tiers
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.kept_images import keep_images

@@ -2,7 +2,8 @@
 
 import pytest
 
-from benchmarks.validation import compare_settings, measure_speed
+from benchmarks.validation.cache_settings import compare_cache_settings
+from benchmarks.validation.speed import time_validation
 from ocr.command_line import prepare
 
 pytestmark = pytest.mark.gpu
@@ -16,7 +17,7 @@ MAX_EPOCH_SECONDS = 1.5
 def test_a_cached_validation_epoch_is_fast(on_cpu, tmp_path, record):
     prepare()
     small = ["synthetic.num_val=12", "synthetic.num_train=4", "pipeline.image_size=256", "model.fpn_channels=32"]
-    speed = measure_speed(
+    speed = time_validation(
         [
             f"dataset_base_path={tmp_path}",
             "model.backbone.weights=null",
@@ -33,7 +34,7 @@ def test_a_cached_validation_epoch_is_fast(on_cpu, tmp_path, record):
 
 def test_no_cache_setting_changes_the_scores(trained_checkpoint, learnable_set, record):
     """One checkpoint is evaluated twice with each setting, the second time from the cache."""
-    compared = compare_settings(trained_checkpoint, learnable_set, with_two_processes=False)
+    compared = compare_cache_settings(trained_checkpoint, learnable_set, with_two_processes=False)
     rows = compared["rows"]
     plain = rows.pop("no cache")[0]["hmean"]
     record("hmean without a cache", plain)

@@ -16,9 +16,8 @@ import torch
 from nvidia.dali.pipeline import Pipeline
 from PIL import Image
 
-from dali_pipelines.config import PipelineConfig
-from dali_pipelines.eval import decode_pipeline
-from dali_pipelines.loader import default_num_threads
+from dali_pipelines.config import PipelineConfig, default_num_threads
+from dali_pipelines.decode import decode_pipeline
 
 Pixels = npt.NDArray[np.uint8]
 Content = npt.NDArray[np.uint8]

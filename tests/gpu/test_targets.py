@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.targets import MAX_SHRINK_SHARE, MAX_THRESH_ERROR, drawn_boxes, measure, read_polygons
+from benchmarks.targets import MAX_SHRINK_SHARE, MAX_THRESH_ERROR, drawn_boxes, read_polygons, time_targets
 from ocr.targets import TargetConfig
 from ocr.targets.agreement import random_polygons
 
@@ -25,7 +25,7 @@ def test_target_maps_agree_with_the_reference(polygon_set, stride, given_set, de
     else:
         rng = np.random.default_rng(1)
         polygons = random_polygons(rng, num_images=-(-num_random // 20), polygons_per_image=20, size=size)
-    row = measure(polygon_set, polygons, size, TargetConfig(map_stride=stride), rounds)
+    row = time_targets(polygon_set, polygons, size, TargetConfig(map_stride=stride), rounds)
     on_device = f"torch, {device.type}"
     for way, agreement in row.agreement.items():
         share = agreement.shrink_map_share

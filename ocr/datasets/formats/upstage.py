@@ -41,7 +41,7 @@ def read_upstage(annotation_path: Path) -> list[AnnotatedImage]:
     return [_read_image(filename, entry, annotation_path.name) for filename, entry in images.members()]
 
 
-def annotations_of(manifest: Manifest, indices: Sequence[int] | np.ndarray, *, canonical: bool) -> dict[str, Any]:
+def upstage_document(manifest: Manifest, indices: Sequence[int] | np.ndarray, *, canonical: bool) -> dict[str, Any]:
     """The Upstage document of some of a manifest's images, float32 coordinates to their last digit.
 
     Args:
@@ -73,7 +73,7 @@ def _stored_from_original(manifest: Manifest, index: int) -> np.ndarray:
     return stored_from_original(int(manifest.orientations[index]), (int(height), int(width)))
 
 
-def decimals_of(values: np.ndarray) -> list[float]:
+def shortest_decimals(values: np.ndarray) -> list[float]:
     """(N,) float32 as the shortest decimal numbers that read as the same float32."""
     return [float(str(value)) for value in values]
 
@@ -81,7 +81,7 @@ def decimals_of(values: np.ndarray) -> list[float]:
 def _words_of(polygons: PolygonBatch, image: int) -> dict[str, Any]:
     return {
         f"{number:04d}": {
-            "points": [decimals_of(point) for point in polygon],
+            "points": [shortest_decimals(point) for point in polygon],
             "illegibility": bool(ignore),
         }
         for number, (polygon, ignore) in enumerate(

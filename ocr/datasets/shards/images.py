@@ -13,7 +13,7 @@ from ocr.datasets.audit import AuditReport
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.shards.index import HEADER_SIZE, INDEX_NAME, ShardIndex, parse_index
 from ocr.datasets.shards.read_ahead import ReadAhead
-from ocr.datasets.shards.storage import Storage, open_storage
+from ocr.datasets.shards.storage import ShardFolder
 from ocr.datasets.signature import Signature
 from ocr.errors import InputError, StorageError
 from ocr.polygons import PolygonBatch
@@ -55,7 +55,9 @@ class ShardImages:
     Its threads end with `close`.
     """
 
-    def __init__(self, places: Sequence[ImagePlace], storage: Storage, find_image: ImageFinder | None = None) -> None:
+    def __init__(
+        self, places: Sequence[ImagePlace], storage: ShardFolder, find_image: ImageFinder | None = None
+    ) -> None:
         self._places, self._storage, self._find_image = places, storage, find_image
         self._ahead = ReadAhead(self._read_now, storage.num_threads)
 
@@ -119,7 +121,7 @@ def load_shards(
         InputError: the index is damaged or of another version, or an extra is not installed.
     """
     find_image = webdataset_finder() if reader == "webdataset" else None
-    storage = open_storage(url)
+    storage = ShardFolder(url)
     index = parse_index(storage.read_all(INDEX_NAME), storage.place(INDEX_NAME))
     storage.open_shards(index.shards)
     manifest = _manifest_of(index, ShardImages(_places_of(index), storage, find_image))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ocr.atomic_write import atomic_file, write_atomically
-from ocr.datasets.formats.upstage import annotations_of, decimals_of
+from ocr.datasets.formats.upstage import shortest_decimals, upstage_document
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.shards.index import HEADER_SIZE, INDEX_NAME, IndexedImage, Shard, ShardIndex
 from ocr.errors import InputError
@@ -158,7 +158,7 @@ class ShardWriter:
                     sha256=self._sha256[sample.index],
                     stored_size=tuple(manifest.stored_sizes[sample.index].tolist()),
                     orientation=int(manifest.orientations[sample.index]),
-                    polygons=[decimals_of(points.ravel()) for points in polygons.polygons_of(sample.index)],
+                    polygons=[shortest_decimals(points.ravel()) for points in polygons.polygons_of(sample.index)],
                     ignore=polygons.ignore_of(sample.index).tolist(),
                 )
                 for number, samples in enumerate(self._shards)
@@ -185,7 +185,7 @@ def _placed(manifest: Manifest, shard_size: int) -> Iterator[list[_PlacedSample]
 
 def _annotation(manifest: Manifest, index: int) -> bytes:
     """The .json member: the file name and its entry in Upstage's form, in pixels of the file as it is stored."""
-    ((filename, entry),) = annotations_of(manifest, [index], canonical=False)["images"].items()
+    ((filename, entry),) = upstage_document(manifest, [index], canonical=False)["images"].items()
     orientation = int(manifest.orientations[index])
     return json.dumps({"filename": filename, "orientation": orientation} | entry, ensure_ascii=False).encode()
 

@@ -11,13 +11,12 @@ import torch
 from PIL import Image
 
 from dali_pipelines.config import AugmentationConfig, PipelineConfig
-from dali_pipelines.loader import SampleError
+from dali_pipelines.source import SampleError
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.plan import SamplePlanner
 from ocr.datasets.schemas import DatasetConfig
 from ocr.loaders.batch import Batch
 from ocr.loaders.loader import BatchLoader
-from ocr.loaders.torch_workers import _normalize
 from ocr.polygons import PolygonBatch
 
 CPU = torch.device("cpu")
@@ -260,7 +259,7 @@ def test_a_picture_that_is_exchanged_for_a_smaller_one_costs_that_file_and_is_na
                 assert torch.equal(batch.images[slot], expected.images[slot])
     assert failed == [7]
     assert list(loader.failures) == [exchanged]
-    assert re.search(r"the image is 40 x 50, expected \d+ x \d+.*: exchanged since", loader.failures[exchanged])
+    assert re.search(r"the image is 40 x 50, expected \d+ x \d+.*: replaced since", loader.failures[exchanged])
     strict = make_loader(dataset, name, batch_size=batch_size, skip_failures=False)
     with pytest.raises(SampleError, match=rf"^{exchanged}: .*the image is 40 x 50"):
         list(strict)
@@ -276,7 +275,7 @@ def test_evaluation_notices_a_larger_picture_too(name, sroie, tmp_path):
     loader = make_loader(dataset, name)
     (batch,) = first(loader, 1)
     assert [sample.has_failed for sample in batch.samples] == [False, False, True]
-    assert f"is {height} x {width + 1}, expected {height} x {width}: exch" in next(iter(loader.failures.values()))
+    assert f"is {height} x {width + 1}, expected {height} x {width}: repl" in next(iter(loader.failures.values()))
 
 
 def test_evaluation_has_no_targets_and_polygons_in_the_input_frame(receipts):
@@ -321,17 +320,3 @@ def test_gpu_decode_agrees_with_the_cpu(training, receipts):
         difference = (cpu.images - gpu.images.cpu()).abs() * 58
         assert difference.mean() < 0.5
         np.testing.assert_array_equal(cpu.polygons_input.vertices, gpu.polygons_input.vertices)
-
-
-@pytest.mark.gpu
-def test_images_of_workers_are_normalised_without_waiting_for_the_gpu():
-    levels_BHWC = torch.arange(256, dtype=torch.uint8).repeat(3).reshape(1, 16, 16, 3)
-    on_gpu = levels_BHWC.cuda()
-    planner = SamplePlanner(PipelineConfig(), training=False, seed=0)
-    _normalize(on_gpu, planner, torch.float32)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        found = _normalize(on_gpu, planner, torch.float32)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    torch.testing.assert_close(found.cpu(), _normalize(levels_BHWC, planner, torch.float32))

@@ -1,10 +1,10 @@
 """Batches from shards are those of the loose files, for each plan, reader and place; and what is said where something is wrong."""
 
-import builtins
 import json
 import logging
 import os
 import shutil
+import sys
 import threading
 import time
 from pathlib import Path
@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from dali_pipelines.config import PipelineConfig
-from dali_pipelines.loader import SampleError
+from dali_pipelines.source import SampleError
 from ocr.cache.key import ImageDigests
 from ocr.config import TrainConfig
 from ocr.datasets.audit import build_manifest, load_manifest
@@ -238,13 +238,12 @@ def test_shards_that_are_not_as_their_index_says_are_named_before_the_run(copied
     whole = tar.read_bytes()
     tar.write_bytes(whole[:-600])
     with pytest.raises(
-        StorageError, match=rf"train-000001\.tar: {len(whole) - 600} bytes; its index says {len(whole)}: cut"
+        StorageError,
+        match=rf"train-000001\.tar: {len(whole) - 600} bytes; its index says {len(whole)}: the shard is cut",
     ):
         load_shards(str(shards))
     tar.unlink()
-    with pytest.raises(
-        StorageError, match=r"train-000001\.tar: a shard that the index lists cannot be read: No such file"
-    ):
+    with pytest.raises(StorageError, match=r"train-000001\.tar: there is no such file"):
         load_shards(str(shards))
 
 
@@ -286,17 +285,11 @@ def test_an_image_that_cannot_be_is_refused_with_its_index(change, said, copied_
         load_shards(str(path.parent))
 
 
-@pytest.mark.parametrize(("package", "extra"), [("webdataset", "webdataset"), ("boto3", "s3")])
+@pytest.mark.parametrize(("package", "extra"), [("webdataset", "webdataset"), ("s3fs", "s3")])
 def test_a_missing_extra_is_named_with_its_command(package, extra, receipts, monkeypatch):
-    real = builtins.__import__
-
-    def without(name, *args, **kwargs):
-        if name.partition(".")[0] == package:
-            raise ModuleNotFoundError(name)
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without)
-    url = "s3://bucket/train" if package == "boto3" else str(receipts / "shards/train")
+    for name in [package, *(name for name in sys.modules if name.startswith(f"{package}."))]:
+        monkeypatch.setitem(sys.modules, name, None)
+    url = "s3://bucket/train" if package == "s3fs" else str(receipts / "shards/train")
     with pytest.raises(InputError, match=f"uv sync --extra {extra}"):
         load_shards(url, "webdataset" if package == "webdataset" else "dali")
 
@@ -507,13 +500,12 @@ def test_s3_gives_the_batches_of_the_loose_files_by_ranges(reader, copied_receip
     loader.close()
 
 
-def test_an_answer_of_s3_that_breaks_off_is_asked_for_again(copied_receipts, s3, caplog):
+def test_a_request_to_s3_whose_answer_breaks_off_is_repeated(copied_receipts, s3):
     manifest = load_shards(s3_url(copied_receipts))[0]
     s3.num_cuts = 2
     assert manifest.images.read(3) == loose(copied_receipts).images.read(3)
-    assert "an answer broke off and is asked for again" in caplog.text
     s3.num_cuts = 3
-    with pytest.raises(StorageError, match=r"s3://copied/.*\.tar: http://127.*cannot be reached"):
+    with pytest.raises(StorageError, match=r"s3://copied/.*\.tar: cannot be read: .*AWS_ENDPOINT_URL=http://127"):
         manifest.images.read(3)
 
 
@@ -532,7 +524,8 @@ def test_objects_of_s3_that_are_not_those_of_the_index_end_the_run(reader, copie
 def test_what_s3_refuses_is_said_with_what_to_do(copied_receipts, s3, aws):
     url, shards = s3_url(copied_receipts), copied_receipts / "shards/train"
     with pytest.raises(
-        StorageError, match=r"s3://nowhere/train/index\.json: http://127.*has no such object.*shards=true"
+        StorageError,
+        match=r"s3://nowhere/train/index\.json: there is no such file \[AWS_ENDPOINT_URL=http://127.*shards=true",
     ):
         load_shards("s3://nowhere/train")
     with pytest.raises(InputError, match="no bucket; expected s3://BUCKET/PREFIX"):
@@ -541,28 +534,30 @@ def test_what_s3_refuses_is_said_with_what_to_do(copied_receipts, s3, aws):
     for tar in shards.glob("*.tar"):
         overwrite(tar, 600, b"other bytes")
     with pytest.raises(
-        StorageError, match=r"s3://copied/.*\.tar: was exchanged while it is read .*start the run again"
+        StorageError, match=r"s3://copied/.*\.tar: the bytes of .* are not those that index\.json lists"
     ):
         list(loader_of(manifest, "dali"))
     tar.write_bytes(tar.read_bytes()[:-512])
     with pytest.raises(
-        StorageError, match=rf"s3://copied/shards/train/{tar.name}: \d+ bytes; its index says \d+: cut short"
+        StorageError,
+        match=rf"s3://copied/shards/train/{tar.name}: \d+ bytes; its index says \d+: the shard is cut short",
     ):
         load_shards(url)
     tar.unlink()
-    with pytest.raises(StorageError, match=rf"s3://copied/shards/train/{tar.name}: http://127.*has no such object"):
+    with pytest.raises(StorageError, match=rf"s3://copied/shards/train/{tar.name}: there is no such file"):
         load_shards(url)
     s3.refuses = True
-    with pytest.raises(StorageError, match=r"refuses access .*check AWS_ACCESS_KEY_ID.*, or there is no such object$"):
+    with pytest.raises(
+        StorageError,
+        match=r"access is refused; check the credentials, and that there is such a file .*AWS_ACCESS_KEY_ID",
+    ):
         load_shards(url)
     aws.delenv("AWS_ACCESS_KEY_ID")
     aws.delenv("AWS_SECRET_ACCESS_KEY")
-    with pytest.raises(StorageError, match="Unable to locate credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET"):
+    with pytest.raises(StorageError, match=r"Unable to locate credentials .*AWS_ACCESS_KEY_ID and AWS_SECRET"):
         load_shards(url)
     aws.setenv("AWS_ACCESS_KEY_ID", "key")
-    with pytest.raises(
-        StorageError, match=r"Partial credentials .*AWS_SECRET_ACCESS_KEY; set AWS_ACCESS_KEY_ID and AWS"
-    ):
+    with pytest.raises(StorageError, match=r"Partial credentials .*AWS_SECRET_ACCESS_KEY .*AWS_ACCESS_KEY_ID and AWS"):
         load_shards(url)
 
 
@@ -575,16 +570,15 @@ def test_what_s3_refuses_is_said_with_what_to_do(copied_receipts, s3, aws):
     ],
 )
 def test_settings_of_aws_that_are_wrong_are_named(name, value, said, aws):
-    pytest.importorskip("boto3", reason="needs uv sync --extra s3")
     aws.setenv(name, value)
-    with pytest.raises(StorageError, match=f"^s3://bucket/train/: AWS settings cannot be used: .*{said}.*; check AWS_"):
+    with pytest.raises(StorageError, match=rf"^s3://bucket/train/index\.json: cannot be read: .*{said}.* \[AWS_"):
         load_shards("s3://bucket/train")
 
 
 def test_an_endpoint_that_is_not_there_is_named(aws):
     aws.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(
-        StorageError, match=r"s3://bucket/train/index\.json: http://127\.0\.0\.1:9 cannot be reached.*AWS_ENDPOINT_URL"
+        StorageError, match=r"s3://bucket/train/index\.json: cannot be read: .*http://127\.0\.0\.1:9.*AWS_ENDPOINT_URL="
     ):
         load_shards("s3://bucket/train")
 

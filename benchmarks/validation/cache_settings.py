@@ -1,98 +1,41 @@
-"""What a validation epoch costs beside its bare forward pass, and that no cache setting changes its result."""
+"""Shows that no cache setting changes the scores of a validation, and what each costs."""
 
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
 
+from benchmarks.report import Table
 from ocr.cache.budget import FreeMemory, plan_tiers
 from ocr.checkpoint import load_checkpoint
-from ocr.command_line import compose_config
 from ocr.config import TrainConfig
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.plan import SamplePlanner
 from ocr.datasets.schemas import CacheConfig, DatasetConfig
 from ocr.device import resolve_device, resolve_pipeline, resolve_precision
 from ocr.loaders.loader import BatchLoader, entry_layout
-from ocr.machine import resident_set
 from ocr.training.datamodule import DBNetDataModule
-from ocr.training.fit import train
 from ocr.training.module import DBNetModule
 
-NUM_IMAGES = 404
 SCORES = ("hmean", "precision", "recall")
 
 
-class BareForward(lightning.Callback):
-    """Times the forward pass alone over the tensors that the validation has just used."""
-
-    def __init__(self) -> None:
-        self.seconds: list[float] = []
-
-    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        loader = trainer.val_dataloaders
-        images = [batch.images for batch in loader]  # type: ignore[union-attr]  # views, where they are cached
-        _synchronize(pl_module.device)
-        started = time.perf_counter()
-        with torch.inference_mode(), trainer.precision_plugin.forward_context():
-            for batch in images:
-                pl_module(batch)
-        _synchronize(pl_module.device)
-        self.seconds.append(time.perf_counter() - started)
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-class ResidentSet(lightning.Callback):
-    """Notes the RAM of this process after each epoch."""
-
-    def __init__(self) -> None:
-        self.num_bytes: list[int] = []
-
-    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        self.num_bytes.append(resident_set())
-
-
-def measure_speed(overrides: Sequence[str]) -> dict[str, Any]:
-    """The epochs of a run that trains one batch an epoch, with the seconds of the bare forward pass beside each."""
-    settings = [
-        f"synthetic.num_val={NUM_IMAGES}",
-        "synthetic.num_train=8",
-        "dataset_base_path=outputs/benchmark_validation",
-        "trainer.max_epochs=3",
-        "trainer.limit_train_batches=1",
-        "trainer.check_val_every_n_epoch=1",
-        "logger.num_pictures=0",
-        *overrides,
-    ]
-    config = compose_config(TrainConfig, "train", settings)
-    bare, memory = BareForward(), ResidentSet()
-    with tempfile.TemporaryDirectory() as run_dir:
-        summary = train(config, Path(run_dir), callbacks=[bare, memory])
-    return {
-        "settings": settings,
-        "epochs": summary["epochs"],
-        "bare_forward_seconds": bare.seconds,
-        "resident_set_bytes": memory.num_bytes,
-    }
-
-
-def compare_settings(
+def compare_cache_settings(
     checkpoint: Path, data: Path, size: int | None = None, *, with_two_processes: bool = True
 ) -> dict[str, Any]:
-    """Scores, seconds and bytes of a checkpoint with each cache setting, each evaluated twice.
+    """Returns scores, seconds and bytes of a checkpoint with each cache setting, each evaluated twice.
 
     Args:
         data: folder with images/val and jsons/val.json.
         size: longest side; None: as the checkpoint was trained.
-        with_two_processes: by two processes too, which takes long to start.
+        with_two_processes: evaluate with two processes too, which take long to start.
+
+    Returns:
+        `rows`: by setting, the first and the second pass; `bytes`: by setting, predicted and taken; `images`, `precision`, `size`.
     """
     config, model = load_checkpoint(checkpoint)
     device = resolve_device("auto")
@@ -103,32 +46,25 @@ def compare_settings(
     split = DatasetConfig(image_path=str(data / "images/val"), annotation_path=str(data / "jsons/val.json"))
     dataset = ValidatedOCRDataset(split, SamplePlanner(pipeline, training=False, seed=0), config.targets)
     module = DBNetModule(model, config, dataset.manifest)
-    rows: dict[str, list[dict[str, float]]] = {}
-    num_bytes: dict[str, dict[str, dict[str, int]]] = {}
+    results: dict[str, Any] = {"rows": {}, "bytes": {}}
     with tempfile.TemporaryDirectory() as folder:
-        for name, cache in _settings(dataset, device, Path(folder)).items():
+        for name, cache in _cache_settings(dataset, device, Path(folder)).items():
             loader = _loader(dataset, config, device, cache)
             trainer = _trainer(device, precision)
-            rows[name] = [_validate(trainer, module, loader) for _ in range(2)]
+            results["rows"][name] = [_validate(trainer, module, loader) for _ in range(2)]
             if loader.cache is not None:
                 store = loader.cache.store
                 predicted = {"gpu": store.plan.gpu_bytes, "ram": store.plan.ram_bytes}
-                num_bytes[name] = {"predicted": predicted, "taken": {tier: store.num_bytes[tier] for tier in predicted}}
+                taken = {tier: store.num_bytes[tier] for tier in predicted}
+                results["bytes"][name] = {"predicted": predicted, "taken": taken}
             loader.close()
         if with_two_processes:
-            rows["float16, two processes"] = _validate_in_two_processes(
-                dataset, config, module, precision, Path(folder)
-            )
-    return {
-        "rows": rows,
-        "bytes": num_bytes,
-        "images": len(dataset),
-        "precision": precision,
-        "size": pipeline.image_size,
-    }
+            passes = _validate_in_two_processes(dataset, config, module, precision, Path(folder))
+            results["rows"]["float16, two processes"] = passes
+    return results | {"images": len(dataset), "precision": precision, "size": pipeline.image_size}
 
 
-def _settings(dataset: ValidatedOCRDataset, device: torch.device, folder: Path) -> dict[str, CacheConfig | None]:
+def _cache_settings(dataset: ValidatedOCRDataset, device: torch.device, folder: Path) -> dict[str, CacheConfig | None]:
     half = (len(dataset) // 2) * entry_layout(dataset, with_targets=True).num_bytes
     on_gpu = device.type == "cuda"
     on_disk = {"device_budget": 0, "ram_budget": 0, "directory": str(folder / "cache")}
@@ -180,7 +116,7 @@ def _trainer(device: torch.device, precision: str, num_processes: int = 1) -> li
 
 
 def _validate(trainer: lightning.Trainer, module: DBNetModule, loader: BatchLoader) -> dict[str, float]:
-    """Scores, hits, and where the seconds went."""
+    """Returns scores, hits, misses, and seconds by part."""
     loader.reset_statistics()
     started = time.perf_counter()
     (scores,) = trainer.validate(module, dataloaders=loader, verbose=False)
@@ -197,7 +133,7 @@ def _validate(trainer: lightning.Trainer, module: DBNetModule, loader: BatchLoad
 def _validate_in_two_processes(
     dataset: ValidatedOCRDataset, config: TrainConfig, module: DBNetModule, precision: str, folder: Path
 ) -> list[dict[str, float]]:
-    """Scores with gloo; the second time from what the first left on disk. On the CPU, also where there is a GPU."""
+    """Returns the scores of two passes with gloo, on the CPU; the second reads what the first left on disk."""
     cache = CacheConfig(cache_transformed_tensors=True, directory=str(folder / "two"))
     dataset.config = dataset.config.model_copy(update={"cache_config": cache})
     passes = []
@@ -208,3 +144,21 @@ def _validate_in_two_processes(
         )
         passes.append({name: scores[f"val/{name}"] for name in SCORES})
     return passes
+
+
+def cache_settings_table(results: Mapping[str, Any]) -> Table:
+    """Returns one line a setting, from `compare_cache_settings` and the machine."""
+    rows = []
+    for name, (first, second) in results["rows"].items():
+        mark = "" if all(first[score] == second[score] for score in SCORES) else " *"
+        cells = [f"{second[score]:.6f}" for score in SCORES]
+        if "hits" in second:
+            cells.append(f"{second['hits']}/{second['hits'] + second['misses']}")
+            cells += [f"{second[key]:.3f}" for key in ("data_wait_seconds", "forward_seconds", "seconds")]
+        rows.append([name + mark, *cells, *[""] * (7 - len(cells))])
+    return Table(
+        f"{results['images']} images at {results['size']}, {results['precision']}, {results['device']}",
+        ("cache", *SCORES, "hits", "data wait s", "forward s", "total s"),
+        rows,
+        ["second pass, from the cache; the first pass gave the same scores unless marked *"],
+    )

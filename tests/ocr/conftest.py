@@ -15,7 +15,6 @@ import pytest
 
 from ocr.config import PrepareConfig
 from ocr.preparation.prepare import prepare_data
-from ocr.synthetic import SyntheticConfig, draw_data_set
 
 NUM_RECEIPTS = 14
 
@@ -67,16 +66,6 @@ def receipts(sroie: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "prepared"
 
 
-@pytest.fixture(scope="session")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Drawn receipts, half of them turned by EXIF."""
-    root = tmp_path_factory.mktemp("drawn")
-    draw_data_set(
-        SyntheticConfig(num_train=5, num_val=6, exif_share=0.5, blank_share=0.2, min_side=256, max_side=320), root
-    )
-    return root
-
-
 @pytest.fixture
 def copied_receipts(receipts: Path, tmp_path: Path) -> Path:
     """A copy that a test may damage."""
@@ -85,7 +74,7 @@ def copied_receipts(receipts: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
-    """boto3 with credentials that mean nothing, one attempt, and no configuration of this machine."""
+    """Meaningless S3 credentials, one attempt a request, and no settings of this machine."""
     for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3", "AWS_DEFAULT_REGION", "AWS_REGION"):
         monkeypatch.delenv(name, raising=False)
     for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):

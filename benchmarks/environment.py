@@ -1,0 +1,91 @@
+"""The machine, versions and command that are written beside every result."""
+
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from ocr.device import resolve_device
+from ocr.environment import device_name, git_commit, package_versions
+from ocr.machine import total_ram
+
+RIVAL_PACKAGES = ("albumentations", "spdl", "torchvision", "webdataset")
+
+
+def provenance(device: torch.device | None = None, more_packages: Sequence[str] = ()) -> dict[str, Any]:
+    """Returns command, device, versions and commit.
+
+    Args:
+        device: None: the one that `auto` selects.
+        more_packages: versions to list beside those that every run lists.
+    """
+    return {
+        "command": sys.argv,
+        "device": device_name(device or resolve_device("auto")),
+        "versions": package_versions(*more_packages),
+        "commit": git_commit(),
+    }
+
+
+def environment(device: torch.device, script: str) -> dict[str, Any]:
+    """Returns `provenance` with the size of the machine, for results.json and sweep.json.
+
+    Args:
+        script: path of the script, which replaces the first word of the command.
+    """
+    on_gpu = device.type == "cuda"
+    return provenance(device, RIVAL_PACKAGES) | {
+        "command": [script, *sys.argv[1:]],
+        "device_type": device.type,
+        "driver": _driver() if on_gpu else None,
+        "transfer_ms_per_megabyte": _transfer_ms_per_megabyte(device) if on_gpu else None,
+        "cores": num_cores(),
+        "ram_bytes": total_ram(),
+        "gpu_bytes": torch.cuda.get_device_properties(device).total_memory if on_gpu else None,
+        "started": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+    }
+
+
+def _driver() -> str | None:
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader", "--id=0"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _transfer_ms_per_megabyte(device: torch.device) -> float:
+    """Returns the time of a copy from pinned RAM to the GPU."""
+    pinned = torch.empty(64_000_000, dtype=torch.uint8, pin_memory=True)
+    for _ in range(2):  # the first one warms up
+        torch.cuda.synchronize(device)
+        started = time.perf_counter()
+        pinned.to(device)
+        torch.cuda.synchronize(device)
+    return 1000 * (time.perf_counter() - started) / 64
+
+
+def num_cores() -> int:
+    """Returns the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def environment_lines(environment: Mapping[str, Any], inputs: str) -> list[str]:
+    """Returns the head of a report, one fact a line.
+
+    Args:
+        inputs: images, sizes and batches that were measured, in words.
+    """
+    versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items() if version)
+    return [
+        f"machine: {environment['device']}, {environment['cores']} cores, {environment['ram_bytes'] / 1e9:.0f} GB RAM",
+        f"started: {environment['started']}, commit {environment['commit']}",
+        f"command: `{shlex.join(environment['command'])}`",
+        inputs,
+        f"versions: {versions}",
+    ]
