@@ -10,8 +10,6 @@ from typing import Any
 
 Figure = dict[str, Any]
 """name, value, unit; with a limit also asked (text) and passed."""
-
-
 MACHINE = "environment"
 """The check whose figures head the report."""
 
@@ -40,6 +38,8 @@ class Result:
     reason: str = ""
     """Why it was skipped, interrupted or stopped."""
     seconds: float = 0.0
+    log: str = ""
+    """What its process printed, relative to the report."""
     tests: dict[str, Test] = field(default_factory=dict)
     """By pytest's id."""
 
@@ -61,13 +61,15 @@ class Result:
             if test.outcome == "running":
                 test.outcome, test.message = "interrupted" if interrupted else "failed", stopped
         outcomes = self.outcomes
-        self.reason = stopped or (next(iter(self.tests.values())).message if outcomes["skipped"] else "")
+        self.reason = stopped if self.tests or stopped else "no test ran"
         if interrupted:
             self.status = "interrupted"
-        elif stopped or outcomes["failed"]:
+        elif self.reason or outcomes["failed"]:
             self.status = "failed"
+        elif outcomes["passed"]:
+            self.status = "passed"
         else:
-            self.status = "passed" if outcomes["passed"] else "skipped"
+            self.skip(next(iter(self.tests.values())).message)
 
     def skip(self, reason: str) -> None:
         self.status, self.reason = "skipped", reason
@@ -100,17 +102,20 @@ def markdown(results: Sequence[Result], command: str) -> str:
     title = "# GPU check" + (" without a GPU" if "--cpu" in command.split() else "")
     parts = [title, f"    {command}", *_machine(results), _verdict(results), _table(results)]
     failed = [
-        f"- `{name}`: {test.message} (log: logs/{result.name}.log)"
+        f"- {result.name} (see {result.log}): {reason}"
         for result in results
-        for name, test in result.tests.items()
-        if test.outcome == "failed"
+        if result.status == "failed"
+        for reason in ([result.reason] if result.reason else _failures(result))
     ]
-    failed += [f"- {result.name}: {result.reason}" for result in results if result.status == "failed" and result.reason]
     skipped = [f"- {each.name}: {each.reason}" for each in results if each.status in ("skipped", "interrupted")]
     parts += ["## Failed\n\n" + "\n".join(failed)] if failed else []
     parts += ["## Not run\n\n" + "\n".join(skipped)] if skipped else []
     checks = [f"- {each.name}: {each.title}. {each.status.capitalize()}, {each.seconds:.0f} s" for each in results]
     return "\n\n".join([*parts, "## Checks\n\n" + "\n".join(checks)]) + "\n"
+
+
+def _failures(result: Result) -> list[str]:
+    return [f"`{name}`: {test.message}" for name, test in result.tests.items() if test.outcome == "failed"]
 
 
 def _machine(results: Sequence[Result]) -> Iterator[str]:

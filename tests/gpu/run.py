@@ -180,7 +180,8 @@ class Driver:
             "PYTHONUNBUFFERED": "1",
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # pytest-timeout would stop a check earlier
         }
-        with (self._output / "logs" / f"{batch[0].name}.log").open("ab") as file:
+        self._log = f"logs/{batch[0].name}.log"
+        with (self._output / self._log).open("ab") as file:
             return subprocess.Popen(
                 command,
                 cwd=ROOT,
@@ -211,7 +212,7 @@ class Driver:
     def _begin(self, check: Check) -> None:
         result = self.results[check.name]
         log.info("%d/%d %s: %s", self._checks.index(check) + 1, len(self._checks), check.name, result.title)
-        result.status = "running"
+        result.status, result.log = "running", self._log
         self._current, self._begun = check, time.monotonic()
         self._limit = check.limit if check.is_extra else min(check.limit, self._ends - self._begun)
 
@@ -219,7 +220,7 @@ class Driver:
         """Settles the result of a check and writes the reports."""
         result = self.results[check.name]
         if skipped:
-            result.status, result.reason = "skipped", skipped
+            result.skip(skipped)
         else:
             result.seconds = time.monotonic() - self._begun if check is self._current else 0.0
             result.finish(stopped, interrupted=interrupted)

@@ -11,6 +11,7 @@ from PIL import Image
 
 from dali_pipelines.config import PipelineConfig
 from ocr.datasets.base import ValidatedOCRDataset
+from ocr.loaders.engines import Engine
 from ocr.loaders.loader import BatchLoader
 
 pytestmark = pytest.mark.gpu
@@ -71,7 +72,7 @@ def test_the_run_survives_an_exchanged_picture(side, gpu_only, sound, device, re
 
 def _epoch(dataset: ValidatedOCRDataset, device: torch.device, epoch: int) -> tuple[Images, dict[str, str]]:
     """Returns the images of an epoch by index, on the host, None for one that failed; and the failures by path."""
-    loader = BatchLoader(dataset, loader="dali", batch_size=BATCH_SIZE, num_workers=0, device=device)
+    loader = BatchLoader(dataset, Engine("dali", device), BATCH_SIZE)
     loader.set_epoch(epoch)
     images: Images = {}
     for batch in loader:

@@ -18,10 +18,12 @@ import torch
 
 from dali_pipelines.config import PipelineConfig
 from ocr.cache.budget import FreeMemory, plan_tiers
+from ocr.cache.entry import entry_layout
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.kept_images import keep_images
 from ocr.loaders.batch import Batch
-from ocr.loaders.loader import BatchLoader, entry_layout
+from ocr.loaders.engines import Engine
+from ocr.loaders.loader import BatchLoader
 from ocr.targets import TargetMaps
 
 CPU = torch.device("cpu")
@@ -194,7 +196,7 @@ def _endless(loader: BatchLoader) -> Iterator[Batch]:
 
 
 def _training(dataset: ValidatedOCRDataset, device: torch.device, poisons: bool) -> BatchLoader:
-    return BatchLoader(dataset, loader="dali", batch_size=BATCH_SIZE, num_workers=0, device=device)
+    return BatchLoader(dataset, Engine("dali", device), BATCH_SIZE)
 
 
 def _cached(dataset: ValidatedOCRDataset, device: torch.device, poisons: bool) -> BatchLoader:
@@ -203,9 +205,7 @@ def _cached(dataset: ValidatedOCRDataset, device: torch.device, poisons: bool) -
     tiers = plan_tiers(layout, len(dataset), BATCH_SIZE, config, device, FreeMemory.measured(device))
     if poisons:
         _poison_free_block(tiers.gpu_bytes, device)
-    return BatchLoader(
-        dataset, loader="dali", batch_size=BATCH_SIZE, num_workers=0, device=device, with_targets=True, tiers=tiers
-    )
+    return BatchLoader(dataset, Engine("dali", device), BATCH_SIZE, with_targets=True, tiers=tiers)
 
 
 def _kept(dataset: ValidatedOCRDataset, device: torch.device, poisons: bool) -> BatchLoader:
