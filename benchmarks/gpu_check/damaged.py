@@ -12,6 +12,7 @@ from benchmarks.gpu_check.images import dataset_of, device_of, drawn
 from benchmarks.gpu_check.settings import CheckSettings
 from dali_pipelines.config import PipelineConfig
 from ocr.datasets.base import ValidatedOCRDataset
+from ocr.loaders.engines import Engine
 from ocr.loaders.loader import BatchLoader
 
 EPOCHS = 2
@@ -80,7 +81,7 @@ def _epoch(
     dataset: ValidatedOCRDataset, device: torch.device, epoch: int
 ) -> tuple[dict[int, torch.Tensor | None], dict[str, str]]:
     """Each image of an epoch by its index, on the host, None where it failed; and the files that failed."""
-    loader = BatchLoader(dataset, loader="dali", batch_size=BATCH_SIZE, num_workers=0, device=device)
+    loader = BatchLoader(dataset, Engine("dali", device), BATCH_SIZE)
     loader.set_epoch(epoch)
     images: dict[int, torch.Tensor | None] = {}
     for batch in loader:

@@ -21,9 +21,11 @@ from benchmarks.gpu_check.images import dataset_of, device_of, drawn
 from benchmarks.gpu_check.settings import CheckSettings
 from dali_pipelines.config import PipelineConfig
 from ocr.cache.budget import FreeMemory, plan_tiers
+from ocr.cache.entry import entry_layout
 from ocr.datasets.kept_images import keep_images
 from ocr.loaders.batch import Batch
-from ocr.loaders.loader import BatchLoader, entry_layout
+from ocr.loaders.engines import Engine
+from ocr.loaders.loader import BatchLoader
 
 HOLD = 2
 """Batches that the late form has in hand before it looks at the first."""
@@ -186,7 +188,7 @@ def _endless(loader: BatchLoader) -> Iterator[Batch]:
 
 def _training(root: Path, pipeline: PipelineConfig, device: torch.device, is_late: bool) -> BatchLoader:
     dataset = dataset_of(root, "train", pipeline, training=True)
-    return BatchLoader(dataset, loader="dali", batch_size=4, num_workers=0, device=device)
+    return BatchLoader(dataset, Engine("dali", device), batch_size=4)
 
 
 def _cached(root: Path, pipeline: PipelineConfig, device: torch.device, is_late: bool) -> BatchLoader:
@@ -196,9 +198,7 @@ def _cached(root: Path, pipeline: PipelineConfig, device: torch.device, is_late:
     tiers = plan_tiers(layout, len(dataset), 4, config, device, FreeMemory.measured(device))
     if is_late and device.type == "cuda":
         _poison_free_blocks(tiers.gpu_bytes, device)
-    return BatchLoader(
-        dataset, loader="dali", batch_size=4, num_workers=0, device=device, with_targets=True, tiers=tiers
-    )
+    return BatchLoader(dataset, Engine("dali", device), batch_size=4, with_targets=True, tiers=tiers)
 
 
 def _kept(root: Path, pipeline: PipelineConfig, device: torch.device, is_late: bool) -> BatchLoader:
@@ -215,7 +215,7 @@ def _kept(root: Path, pipeline: PipelineConfig, device: torch.device, is_late: b
             device_budget=free.gpu // 4,
         )
     )
-    return BatchLoader(dataset, loader="dali", batch_size=4, num_workers=0, device=device)
+    return BatchLoader(dataset, Engine("dali", device), batch_size=4)
 
 
 def _poison_free_blocks(num_bytes: int, device: torch.device) -> None:
