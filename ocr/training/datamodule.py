@@ -10,10 +10,12 @@ import torch
 from dali_pipelines import memory
 from dali_pipelines.config import default_num_threads
 from ocr.cache.budget import FreeMemory, TierPlan, decoded_bytes, file_bytes, plan_tiers
+from ocr.cache.entry import entry_layout
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.kept_images import keep_images
 from ocr.loaders.config import DataLoaderConfig
-from ocr.loaders.loader import BatchLoader, entry_layout
+from ocr.loaders.engines import Engine
+from ocr.loaders.loader import BatchLoader
 from ocr.memory.network import NetworkMemory, StepMemory
 from ocr.memory.plan import DISK, GPU, RAM, MemoryPlan
 
@@ -245,15 +247,13 @@ class DBNetDataModule(lightning.LightningDataModule):
         if dataset is None:
             raise ValueError("this data module was built without the split that the trainer asks for")
         trainer = self._trainer()
+        skip_failures = dataset.config.on_bad_sample != "error"
         self._loaders[name] = BatchLoader(
             dataset,
-            loader=self.loader,
-            batch_size=batch_size,
-            num_workers=self.config.num_workers,
-            device=self._device(),
+            Engine(self.loader, self._device(), self.config.num_workers, skip_failures),
+            batch_size,
             rank=trainer.global_rank,
             num_ranks=trainer.world_size,
-            skip_failures=dataset.config.on_bad_sample != "error",
             with_targets=name == "train" or self.val_targets,
             tiers=self._tiers if name == "val" else None,
         )

@@ -28,6 +28,7 @@ from ocr.datasets.shards.read_ahead import ReadAhead, ReadAheadPlan
 from ocr.datasets.shards.writer import ShardWriter
 from ocr.errors import InputError, StorageError
 from ocr.loaders.batch import Batch
+from ocr.loaders.engines import Engine
 from ocr.loaders.loader import BatchLoader
 
 CPU = torch.device("cpu")
@@ -50,8 +51,9 @@ def dataset_of(manifest: Manifest, training: bool, **config) -> ValidatedOCRData
 
 
 def loader_of(manifest: Manifest, engine: str, *, training: bool = True, **settings) -> BatchLoader:
-    settings = {"batch_size": 4, "num_workers": 0, "with_targets": True} | settings
-    return BatchLoader(dataset_of(manifest, training), loader=engine, device=CPU, **settings)
+    settings = {"batch_size": 4, "with_targets": True} | settings
+    executes = Engine(engine, CPU, settings.pop("num_workers", 0), settings.pop("skip_failures", True))
+    return BatchLoader(dataset_of(manifest, training), executes, **settings)
 
 
 def assert_same_batches(found: list[Batch], expected: list[Batch]) -> None:
@@ -317,9 +319,7 @@ def test_images_in_memory_come_from_shards_too(reader, image_format, budget, cop
     assert (kept.num_images == 14) == (budget == 10**9)
     assert kept.num_images > 0
     loader.dataset.keep_images(kept)
-    again = BatchLoader(
-        loader.dataset, loader=READERS[reader], batch_size=4, num_workers=0, device=CPU, with_targets=True
-    )
+    again = BatchLoader(loader.dataset, Engine(READERS[reader], CPU), batch_size=4, with_targets=True)
     if budget == 10**9:
         shutil.rmtree(shards)
     assert_same_batches(list(again), expected)
@@ -331,8 +331,7 @@ def test_decoded_images_of_the_first_epoch_are_kept(reader, copied_receipts):
     dataset = dataset_of(load_shards(str(shards), reader)[0], training=True)
     config = DatasetConfig(image_path="-", cache_config=CacheConfig(cache_decoded_images=True))
     dataset.keep_images(keep_images(config, dataset.manifest, device=CPU, ram_budget=10**9, device_budget=0))
-    settings = {"batch_size": 4, "num_workers": 1, "device": CPU, "with_targets": True}
-    loader = BatchLoader(dataset, loader=READERS[reader], **settings)
+    loader = BatchLoader(dataset, Engine(READERS[reader], CPU, num_workers=1), batch_size=4, with_targets=True)
     assert_same_batches(list(loader), expected)
     shutil.rmtree(shards)
     assert_same_batches(list(loader), expected)
@@ -521,16 +520,7 @@ def test_an_endpoint_that_is_not_there_is_named(aws):
 def test_a_gpu_gets_from_shards_what_it_gets_from_files(training, receipts):
     split, device = "train" if training else "val", torch.device("cuda", 0)
     batches = [
-        list(
-            BatchLoader(
-                dataset_of(manifest, training),
-                loader="dali",
-                batch_size=4,
-                num_workers=0,
-                device=device,
-                with_targets=True,
-            )
-        )
+        list(BatchLoader(dataset_of(manifest, training), Engine("dali", device), batch_size=4, with_targets=True))
         for manifest in (loose(receipts, split), load_shards(str(receipts / "shards" / split))[0])
     ]
     for one, other in zip(*batches, strict=True):

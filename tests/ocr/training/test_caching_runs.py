@@ -84,8 +84,8 @@ def test_statistics_are_logged_every_n_accesses_as_promised(data_root, tmp_path,
     statistics = [line for line in lines if line.startswith("Cache Statistics")]
     assert len(statistics) == 3  # of 12 accesses
     assert re.fullmatch(
-        r"Cache Statistics - Hits: 6, Misses: 6, Hit Rate: 50\.0%, "
-        r"Image Cache Size: 0, Tensor Cache Size: 6, Maps Cache Size: 0",
+        r"Cache Statistics - Hits: 6, Misses: 0, Hit Rate: 100\.0%, "
+        r"Image Cache Size: 0, Tensor Cache Size: 6, Maps Cache Size: 0 \(this epoch; whole run: 6 of 12, 50\.0%\)",
         statistics[-1],
     )
 

@@ -14,6 +14,7 @@ from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.plan import SamplePlanner
 from ocr.errors import OutOfMemory
 from ocr.inference import evaluate
+from ocr.loaders.engines import Engine
 from ocr.loaders.loader import BatchLoader
 from ocr.losses.db_loss import DBLoss
 from ocr.models.dbnet import build_dbnet
@@ -319,7 +320,7 @@ def make_batches(root: Path, config: TrainConfig) -> BatchLoader:
     split = config.datasets.split("train")
     planner = SamplePlanner(config.pipeline, training=True, seed=0)
     dataset = ValidatedOCRDataset(split, planner, config.targets)
-    return BatchLoader(dataset, loader="dali", batch_size=2, num_workers=0, device=torch.device("cpu"))
+    return BatchLoader(dataset, Engine("dali", torch.device("cpu")), batch_size=2)
 
 
 def training_step(model, loss, optimizer, batch) -> torch.Tensor:
@@ -368,7 +369,7 @@ def test_a_training_step_on_the_gpu_never_syncs(drawn_set):
     model = build_dbnet(config.model, 1).train().to(device)
     loss, optimizer = DBLoss(config.loss), build_optimizer(model, config.optimizer)
     loader = make_batches(drawn_set, config)
-    loader = BatchLoader(loader.dataset, loader="dali", batch_size=2, num_workers=0, device=device)
+    loader = BatchLoader(loader.dataset, Engine("dali", device), batch_size=2)
     batches = list(loader)
     training_step(model, loss, optimizer, batches[0])
     torch.cuda.set_sync_debug_mode("error")
