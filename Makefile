@@ -3,29 +3,40 @@ PYTHON ?= python3
 PYTEST := pytest -n 2 --dist loadfile --no-loadscope-reorder
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 
-.PHONY: demo test check setup setup-all
+.DEFAULT_GOAL := help
+.PHONY: help demo test check docs image-proof setup setup-all
+
+help:  ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: setup  ## draw synthetic receipts, train a small DBNet on them, print the validation hmean
 	$(UV) run --no-sync scripts/train.py
 
-# Two test files run at a time: threads of theirs beyond that would spend their time waiting for each other.
+# Two test files run at a time, so one thread each: more would only wait for each other.
 test check: export OMP_NUM_THREADS = 1
 
 test: setup-all  ## run the tests; those that need a GPU are skipped where there is none
 	$(UV) run --no-sync $(PYTEST)
 
-check: setup-all  ## everything that CI runs: format, lint, types, tests
+check: setup-all  ## everything that CI runs: format, lint, types, import contracts, tests with the slowest 20 listed
 	$(UV) run --no-sync ruff format --check .
 	$(UV) run --no-sync ruff check .
 	$(UV) run --no-sync mypy
 	$(UV) run --no-sync lint-imports
-	$(UV) run --no-sync $(PYTEST)
+	$(UV) run --no-sync $(PYTEST) --durations=20
 
-setup: $(UV)
+docs: $(UV)  ## build the documentation into site/; open site/index.html
+	$(UV) sync --quiet --inexact --group docs
+	NO_MKDOCS_2_WARNING=1 $(UV) run --no-sync mkdocs build --strict --quiet
+
+image-proof:  ## install the CPU image's packages into an empty environment and try its commands; minutes, 10 GB, then deleted
+	docker/image_proof.sh $(PYTHON)
+
+setup: $(UV)  ## install what training needs into .venv
 	$(UV) sync --quiet
 
-setup-all: $(UV)  ## with what only tests and benchmarks need
-	$(UV) sync --quiet --extra webdataset --extra s3 --extra bench --compile-bytecode  # many interpreters are started
+setup-all: $(UV)  ## install what tests and benchmarks need too
+	$(UV) sync --quiet --extra webdataset --extra s3 --extra bench --compile-bytecode  # the tests start many interpreters
 
 .uv/bin/uv:
 	$(PYTHON) -m venv .uv

@@ -1,5 +1,6 @@
 """Configuration of the input pipeline: sizes, resampling, augmentation, threads."""
 
+import os
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -12,30 +13,31 @@ class Section(BaseModel):
 
 
 class AugmentationConfig(Section):
-    """What changes a training image. Each number is drawn by the plan, from Philox keyed by (seed, epoch, sample)."""
+    """Random changes of a training image. The plan draws every number, from Philox keyed by (seed, epoch, sample)."""
 
     rotation_degrees: float = Field(default=10.0, ge=0, le=180)
-    """The angle is uniform in +- this."""
+    """Largest rotation in either direction; the angle is uniform."""
     scale_min: float = Field(default=0.5, gt=0)
-    """Smallest scale, relative to validation (1.0: longest side = image_size). Log-uniform between the two."""
+    """Smallest scale, relative to validation (1.0: longest side = image_size). The scale is log-uniform."""
     scale_max: float = Field(default=3.0, gt=0)
     """Largest scale, relative to validation."""
     flip_probability: float = Field(default=0.5, ge=0, le=1)
-    """Probability of a horizontal mirror image."""
+    """Probability of a horizontal flip."""
     crop_size: int | None = Field(default=None, ge=32, multiple_of=32)
     """Side of the square training crop in pixels; null: image_size."""
     crop_candidates: int = Field(default=16, ge=1)
-    """Crop positions tried; the one that cuts the smallest share of its polygons wins. Half of them lie around a polygon."""
+    """Number of crop positions tried; the one that cuts the smallest share of its polygons wins. Half of them lie around a
+    polygon."""
     min_visible: float = Field(default=0.25, ge=0, le=1)
-    """A polygon of whose bounding box less than this lies in the crop becomes a don't-care region."""
+    """Polygons with a smaller visible fraction of their bounding box become don't-care regions."""
     brightness: float = Field(default=0.2, ge=0, lt=1)
-    """Levels are multiplied by 1 +- this (uniform)."""
+    """RGB levels are multiplied by a factor drawn uniformly from 1 +- this."""
     contrast: float = Field(default=0.2, ge=0, lt=1)
-    """Distances from mid-grey are multiplied by 1 +- this."""
+    """Distances from mid-grey are multiplied by a factor from 1 +- this."""
     saturation: float = Field(default=0.2, ge=0, le=1)
-    """Distances from the pixel's luma are multiplied by 1 +- this."""
+    """Distances from the pixel's luma are multiplied by a factor from 1 +- this."""
     hue_degrees: float = Field(default=10.0, ge=0, le=180)
-    """Colours are turned about the grey axis by +- this."""
+    """Largest rotation of colours about the grey axis, in either direction."""
 
     @model_validator(mode="after")
     def _scales_are_ordered(self) -> "AugmentationConfig":
@@ -45,53 +47,59 @@ class AugmentationConfig(Section):
 
 
 class PipelineConfig(Section):
-    """From the JPEG file to the network's input. A checkpoint carries this section."""
+    """The way from the JPEG file to the network's input. Every checkpoint carries this section."""
 
     image_size: int = Field(default=640, ge=32, multiple_of=32)
-    """Validation: the longest side becomes this and the image is padded, right and below, to a square."""
+    """Side of the square validation input: the longest side is scaled to it, then the image is padded right and below."""
     augmentation: AugmentationConfig = AugmentationConfig()
-    """Training only."""
+    """Random changes of training images; validation has none."""
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
-    """RGB levels (0 to 255) subtracted from the input: ImageNet's, as the timm backbones were trained."""
+    """RGB levels (0 to 255) subtracted from the input: ImageNet's, with which the timm backbones were trained."""
     std: tuple[float, float, float] = (58.395, 57.12, 57.375)
-    """RGB levels by which the input is divided after that."""
+    """RGB levels by which the input is then divided."""
     jpeg_fancy_upsampling: bool = True
     """Interpolate chroma as libjpeg does. False is DALI's faster GPU default, whose pixels differ from the CPU's."""
     output_dtype: Literal["auto", "float16", "float32"] = "auto"
-    """Of the network's input; auto: float16 on a GPU, float32 on a CPU."""
+    """Data type of the network's input; auto: float16 on a GPU, float32 on a CPU."""
     output_layout: Literal["CHW", "HWC"] = "CHW"
-    """How an image's numbers lie in memory; its shape is (3, H, W) in both. HWC is how DALI and the CPU make it, and what a network
-    with trainer.channels_last takes without a copy. Entries of the tensor cache are kept in CHW. loader=torch on a GPU gives
-    HWC whatever this says: its workers send the images so."""
+    """Memory layout of an image; its shape is (3, H, W) in both. HWC is what DALI and the CPU produce, and what a network with
+    trainer.channels_last takes without a copy. The tensor cache always stores CHW. loader=torch on a GPU always gives HWC, the
+    layout in which its workers send images."""
     num_threads: int = Field(default=0, ge=0)
     """CPU threads of DALI; 0: one less than the cores of this process, four at most. Without a GPU they read and decode; one
-    thread more, whatever this says, resizes, warps and colours."""
+    additional thread resizes, warps and changes colours."""
     prefetch_queue_depth: int = Field(default=2, ge=1)
-    """Batches DALI prepares ahead."""
+    """Number of batches that DALI prepares ahead."""
     hw_decoder_load: float = Field(default=0.65, ge=0, le=1)
-    """Share of a batch that the GPU's JPEG engines decode (DALI's default). More leaves less to the processor, and batches may
-    wait longer for the engines: look at the 99th percentile too."""
+    """Share of a batch that the GPU's JPEG engines decode (DALI's default). A larger share relieves the CPU, but batches may wait
+    longer for the engines: look at the 99th percentile too."""
     preallocate_decoder: bool = False
-    """The GPU's JPEG engines get buffers for the data set's largest image before the first batch, so that meeting it later moves
-    none. They take 3 bytes a pixel of that size for each image of the engines' share of a batch. Without a GPU: no effect."""
+    """Allocate the JPEG engines' buffers for the data set's largest image before the first batch, which avoids a reallocation in
+    the middle of an epoch. They take 3 bytes per pixel of that image for each image of the engines' share of a batch. No effect
+    without a GPU."""
     max_megapixels: float = Field(default=100.0, gt=0)
-    """Images with more pixels are refused before they are decoded."""
+    """Larger images are refused before they are decoded."""
 
     @property
     def crop_size(self) -> int:
-        """Side of the training input."""
+        """Side of the square training input in pixels."""
         return self.augmentation.crop_size or self.image_size
 
     @property
     def black(self) -> tuple[float, float, float]:
-        """What black pixels are once they are normalised."""
+        """The normalised value of a black pixel, per channel."""
         red, green, blue = (-mean / std for mean, std in zip(self.mean, self.std, strict=True))
         return red, green, blue
 
     def input_size(self, training: bool) -> int:
-        """Side of the square input in pixels."""
+        """Returns the side of the square input in pixels."""
         return self.crop_size if training else self.image_size
 
     def wants_float16(self, device_type: str) -> bool:
-        """Whether inputs on this type of device (cuda, cpu) are float16."""
+        """Returns whether inputs on this type of device (cuda, cpu) are float16."""
         return device_type == "cuda" if self.output_dtype == "auto" else self.output_dtype == "float16"
+
+
+def default_num_threads() -> int:
+    """Returns one less than the cores this process may use, between 1 and 4: the training step needs the rest."""
+    return max(1, min(4, len(os.sched_getaffinity(0)) - 1))

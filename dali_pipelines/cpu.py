@@ -1,4 +1,8 @@
-"""Both graphs as they run without a GPU: DALI reads and decodes, `rendering` does the rest."""
+"""The graph without a GPU, for training and evaluation: DALI reads and decodes, `rendering` resizes, warps and changes colours.
+
+`normalize.ImageFinisher` then normalises, outside the graph. DALI's own CPU operators take 4.2 ms to resize a receipt, `rendering`
+0.9 ms; rendering.py has the measurement. docs/architecture.md compares this path with the GPU's.
+"""
 
 from functools import partial
 
@@ -16,15 +20,17 @@ _Floats = npt.NDArray[np.float32]
 
 @pipeline_def(enable_conditionals=True)
 def cpu_pipeline(feed: steps.Feed, config: PipelineConfig, training: bool) -> DataNode | tuple[DataNode, DataNode]:
-    """Rendered images, RGB levels, uint8 HWC, as `normalize.ImageFinisher` takes them: the crops of training, or images of
-    their own sizes, not yet padded. And the decoded images they were made from, if `feed` says so."""
+    """Returns rendered images as uint8 HWC RGB levels, and the decoded images if `feed` wants them.
+
+    Training crops have their final size; evaluation images keep their aspect ratio and are padded by `ImageFinisher`.
+    """
     source: steps.EvalSource | steps.TrainSource
     if training:  # once, when the graph is built
         source, kept = steps.receive(feed, steps.TrainSource)
     else:
         source, kept = steps.receive(feed, steps.EvalSource)
     images = steps.load(source.path, kept, config, on_gpu=False)
-    # DALI calls Python from its own thread, while the consumer works on an earlier batch; each step releases the GIL.
+    # DALI calls Python from its own thread while the consumer works on an earlier batch; each step releases the GIL.
     rendered = fn.python_function(
         images,
         *source[1:],
@@ -35,12 +41,12 @@ def cpu_pipeline(feed: steps.Feed, config: PipelineConfig, training: bool) -> Da
     return (rendered, images) if feed.hands_out_images else rendered
 
 
-# DALI calls these two with images. The graph must not call them, nor make them: it is traced for nodes, with all that it calls,
-# and what is traced takes 600 us for a crop of 64 pixels, all of them in Python, instead of 35.
+# DALI calls these two functions with images. The graph must neither call nor define them: AutoGraph rewrites the graph function and
+# everything it calls, and a rewritten function takes 600 us for a crop of 64 pixels, all of it in Python, instead of 35 us.
 
 
 def _resized(original: ImageArray, region_start: _Floats, region_end: _Floats, resized_size: _Floats) -> ImageArray:
-    """The arguments but the first are those of `steps.EvalSource`."""
+    """Renders an evaluation image. The arguments after the first are the fields of `steps.EvalSource`."""
     return rendering.resize_whole(original, _xyxy(region_start, region_end), _size(resized_size))
 
 
@@ -54,7 +60,7 @@ def _training_crop(
     colour_matrix: _Floats,
     colour_offset: _Floats,
 ) -> ImageArray:
-    """The arguments but the first two are those of `steps.TrainSource`."""
+    """Renders a training crop. The arguments after the first two are the fields of `steps.TrainSource`."""
     resized = rendering.resize_region(original, _xyxy(region_start, region_end), _size(resized_size))
     warped = rendering.warp(resized, np.vstack([input_from_resized, (0, 0, 1)]), size)
     return rendering.recolour(warped, np.column_stack([colour_matrix, colour_offset]))

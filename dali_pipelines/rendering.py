@@ -1,7 +1,7 @@
-"""What the graphs of train.py and eval.py do to a decoded image, on the CPU and without DALI's operators: far cheaper there.
+"""Resizes, warps and recolours a decoded image on the CPU, in place of DALI's CPU operators, which are slower.
 
-Receipts of 1 megapixel to a longest side of 640, one Zen 5 core: DALI's antialiased resize takes 4.2 ms, Pillow's 3.9, this one
-0.9. For evaluation the pixels differ from those of DALI's operators by one level at most.
+Receipts of 1 megapixel to a longest side of 640, one Zen 5 core: DALI's antialiased resize takes 4.2 ms, Pillow's 3.9 ms, this one
+0.9 ms. In evaluation the pixels differ from those of DALI's operators by at most one level. Importing this module needs no DALI.
 """
 
 import math
@@ -15,21 +15,21 @@ from dali_pipelines.geometry import Matrix, opencv_from_continuous
 
 ImageArray = npt.NDArray[np.uint8]
 
-EXCHANGED = "exchanged since it was checked"
-"""Ends the message about an image that is not of the size it was planned with."""
+IMAGE_REPLACED = "replaced since it was checked"
+"""End of the error message about an image that does not have the planned size."""
 
-# OpenCV's own threads save nothing beside workers and post-processing threads, and cost 45 % more processor time there. Worse: a
-# worker that is forked while they exist waits for them for good.
+# Beside workers and post-processing threads, OpenCV's own threads save no time and cost 45 % more CPU time. Worse, a worker forked
+# while they exist waits for them forever.
 cv2.setNumThreads(1)
 
 
 def resize_region(
     original: ImageArray, region_xyxy: npt.NDArray[np.float32], resized_size: tuple[int, int]
 ) -> ImageArray:
-    """The region, resized with an antialiased triangle filter.
+    """Returns a region of an image, resized with an antialiased triangle filter.
 
-    Where the filter reaches beyond the region, it sees the outermost pixels again. DALI does so at the border of the image only;
-    but a plan's region either ends there, or is larger than what is seen of it.
+    Beyond the region's border the filter sees its outermost pixels again. DALI does so only at the border of the image. The results
+    agree, because a planned region either ends there or is larger than its visible part.
 
     Args:
         original: (H, W, 3) RGB levels.
@@ -40,12 +40,12 @@ def resize_region(
         (H, W, 3) RGB levels.
 
     Raises:
-        ValueError: the image ends within the region.
+        ValueError: the region exceeds the image.
     """
     x0, y0, x1, y1 = (int(value) for value in region_xyxy)
     height, width = original.shape[:2]
     if height < y1 or width < x1:
-        raise ValueError(f"the image is {height} x {width}, expected {y1} x {x1} at least: {EXCHANGED}")
+        raise ValueError(f"the image is {height} x {width}, expected {y1} x {x1} at least: {IMAGE_REPLACED}")
     return _resize(
         np.require(original[y0:y1, x0:x1], requirements="W"), resized_size
     )  # torch warns of read-only arrays
@@ -54,17 +54,22 @@ def resize_region(
 def resize_whole(
     original: ImageArray, region_xyxy: npt.NDArray[np.float32], resized_size: tuple[int, int]
 ) -> ImageArray:
-    """`resize_region` where the region is the whole image; ValueError if the image is a larger one, too."""
+    """Returns a whole image, resized by `resize_region`. Raises ValueError if the image is not exactly as large as the region."""
     height, width = original.shape[:2]
     expected_width, expected_height = (int(value) for value in region_xyxy[2:])
     if (height, width) != (expected_height, expected_width):
-        raise ValueError(f"the image is {height} x {width}, expected {expected_height} x {expected_width}: {EXCHANGED}")
+        raise ValueError(
+            f"the image is {height} x {width}, expected {expected_height} x {expected_width}: {IMAGE_REPLACED}"
+        )
     return resize_region(original, region_xyxy, resized_size)
 
 
 def _resize(image: ImageArray, size: tuple[int, int]) -> ImageArray:
-    """PyTorch leaves out what lies beyond the image. Its first and last line are mixed with the outermost pixels for that: a
-    filter of several weights there is one weight of their sum, and no other line reaches so far."""
+    """Returns the resized image, with the outermost pixels repeated beyond its border.
+
+    PyTorch's filter ignores everything beyond the border. The missing weights all fall on repeated pixels, so they are added to the
+    first and the last line afterwards as one weight; the filter of no other line reaches that far.
+    """
     resized = _resize_without_border(image, size)
     share_y, share_x = (_share_beyond(*sides) for sides in zip(image.shape, size, strict=False))
     if share_y:
@@ -75,16 +80,16 @@ def _resize(image: ImageArray, size: tuple[int, int]) -> ImageArray:
 
 
 def _resize_without_border(image: ImageArray, size: tuple[int, int]) -> ImageArray:
-    # uint8 in this very layout: PyTorch has vector instructions for it.
+    # PyTorch has vectorised code for uint8 in this memory layout.
     planes_BCHW = torch.from_numpy(image)[None].permute(0, 3, 1, 2)
     resized_BCHW = torch.nn.functional.interpolate(planes_BCHW, size=size, mode="bilinear", antialias=True)
     return np.ascontiguousarray(resized_BCHW[0].permute(1, 2, 0).numpy())
 
 
 def _share_beyond(source_side: int, target_side: int) -> float:
-    """What part of the weights of the first target pixel falls on pixels before the first of the source."""
+    """Returns the share of the first target pixel's weights that falls before the first source pixel."""
     scale = source_side / target_side
-    if scale <= 1:  # one pixel is left then, and counts in full
+    if scale <= 1:  # one source pixel has all the weight
         return 0.0
     centres = np.arange(-math.ceil(scale), math.ceil(2 * scale)) + 0.5
     weights = np.maximum(0, 1 - np.abs(centres - scale / 2) / scale)
@@ -92,20 +97,19 @@ def _share_beyond(source_side: int, target_side: int) -> float:
 
 
 def _mix_in(lines: ImageArray, outermost: ImageArray, share: float) -> None:
-    """Changes the first and the last of `lines` (n, m, 3) in place: a share of each comes from `outermost` (2, m, 3)."""
-    share_of_first = (
-        share / (1 - share) if len(lines) == 1 else share
-    )  # the only line gets both: 1 - 2 share are its own
+    """Mixes a share of `outermost` (2, m, 3) into the first and the last of `lines` (n, m, 3), in place."""
+    # A single line gets both and keeps 1 - 2 share of its own.
+    share_of_first = share / (1 - share) if len(lines) == 1 else share
     for line, outer, part in zip((lines[0], lines[-1]), outermost, (share_of_first, share), strict=True):
         line[:] = np.rint(line + part * (outer.astype(np.float32) - line))
 
 
 def warp(resized: ImageArray, input_from_resized: Matrix, size: int) -> ImageArray:
-    """(size, size, 3) RGB levels; what lies outside the image is black. The scale is done before, so no filter is needed."""
+    """Returns (size, size, 3) RGB levels, black outside the image. The image is already scaled, so no filter is needed."""
     matrix = opencv_from_continuous(input_from_resized)[:2]
     return cv2.warpAffine(resized, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
 
 
 def recolour(image: ImageArray, colour_matrix: npt.NDArray[np.float32]) -> ImageArray:
-    """RGB levels through a (3, 4) matrix, clamped to 0 to 255."""
+    """Returns RGB levels multiplied by a (3, 4) matrix, clamped to 0 to 255."""
     return cv2.transform(image, colour_matrix)

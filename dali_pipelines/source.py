@@ -1,4 +1,4 @@
-"""What one sample tells DALI: its file or kept image, the region to resize, the warp and the colour matrix."""
+"""What goes into a loader and what comes out: the planned samples of an epoch, the images of a split, and finished batches."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,40 +20,21 @@ class PlannedSample:
     is_padding: bool
     """A repeat that only fills up a rank's share: left out of loss and metrics."""
     region_xyxy: npt.NDArray[np.float32]
-    """(4,) the part of the original (upright) image that is resized, in its pixels."""
+    """(4,) the part of the upright original image that is resized, in its pixels."""
     resized_size: tuple[int, int]
-    """(H, W) that the region is resized to, antialiased."""
+    """(H, W) that the region is resized to, with antialiasing."""
     input_from_resized: Matrix
     """(3, 3) the warp from the resized region to the network's input."""
     input_from_original: Matrix
-    """(3, 3) the whole way; polygons move by it."""
+    """(3, 3) resize and warp in one; it moves the polygons."""
     colour_matrix: npt.NDArray[np.float32]
     """(3, 4) RGB levels out = matrix[:, :3] @ RGB levels in + matrix[:, 3]."""
     has_failed: bool = False
     """Set by a loader that could not read or decode the file: the image is black, and `is_padding` is set too."""
 
     def as_failed(self) -> "PlannedSample":
-        """The same sample, left out of loss and metrics because of its file."""
+        """Returns the sample marked as failed, so that loss and metrics leave it out."""
         return replace(self, is_padding=True, has_failed=True)
-
-
-class KeptImages(Protocol):
-    """Images that are in memory already, by position in the manifest. Those that are not are read from their files."""
-
-    device: torch.device
-    """Where decoded images are."""
-
-    def encoded(self, index: int) -> npt.NDArray[np.uint8] | None:
-        """(n,) content of the file. Raises OSError where it cannot be read."""
-
-    def decoded(self, index: int) -> torch.Tensor | None:
-        """(H, W, 3) uint8 RGB, upright, contiguous, on `device`. Never written again, so it may be read at any later time."""
-
-    def wants(self, index: int) -> bool:
-        """Whether there is room for this image, decoded, and it is not there yet."""
-
-    def keep(self, index: int, image: torch.Tensor) -> None:
-        """Takes a copy of a decoded image, (H, W, 3) uint8 on any device, that is wanted."""
 
 
 class PlannedBatches(Protocol):
@@ -62,7 +43,56 @@ class PlannedBatches(Protocol):
     epoch: int
 
     def __len__(self) -> int:
-        """Number of batches."""
+        """Returns the number of batches."""
 
     def batch(self, step: int) -> Sequence[PlannedSample]:
-        """The samples of batch `step`; never empty."""
+        """Returns the samples of batch `step`, at least one."""
+
+
+class KeptImages(Protocol):
+    """Images in memory, by position in the manifest. Those that are not there are read from their files."""
+
+    device: torch.device
+    """Where the decoded images are."""
+
+    def encoded(self, index: int) -> npt.NDArray[np.uint8] | None:
+        """Returns the content of the file, (n,). Raises OSError if it cannot be read."""
+
+    def decoded(self, index: int) -> torch.Tensor | None:
+        """Returns (H, W, 3) uint8 RGB, upright, contiguous, on `device`.
+
+        It is never written again, so it may be read at any later time.
+        """
+
+    def wants(self, index: int) -> bool:
+        """Returns whether this image has a place among the decoded images that is still empty."""
+
+    def keep(self, index: int, image: torch.Tensor) -> None:
+        """Copies a wanted decoded image, (H, W, 3) uint8 on any device."""
+
+
+@dataclass(frozen=True)
+class SourceImages:
+    """Where the images of a split are."""
+
+    paths: Sequence[str]
+    """File of each sample index."""
+    kept: KeptImages | None = None
+    """Images in memory, used in place of the files. A loader gives it the decoded images that it wants."""
+    largest_stored: tuple[int, int] | None = None
+    """(H, W) that no file exceeds as it is stored; used by `preallocate_decoder`."""
+
+
+@dataclass(frozen=True)
+class ImageBatch:
+    """Finished images and the samples they were made from."""
+
+    images: torch.Tensor
+    """(B, 3, H, W) float16 or float32, normalised, on the loader's device; uint8 RGB levels from a loader with levels=True. In
+    channels_last memory format with output_layout=HWC."""
+    samples: tuple[PlannedSample, ...]
+    """One per image. A sample that failed keeps its slot; its image is black and it is marked as padding."""
+
+
+class SampleError(RuntimeError):
+    """A file could not be read, decoded or processed; the message names it."""

@@ -1,5 +1,7 @@
-"""The training graph: it executes the plan's numbers and draws none of its own. On a GPU: on_cpu.py has the one
-that runs without."""
+"""The training graph of a GPU: every step runs as a DALI operator on the device. It executes the plan's numbers and draws none.
+
+Without a GPU cpu.py takes its place; docs/architecture.md compares the two paths.
+"""
 
 from nvidia.dali import pipeline_def, types
 from nvidia.dali.data_node import DataNode
@@ -16,8 +18,10 @@ def train_pipeline(
     dtype: types.DALIDataType,
     largest_stored: tuple[int, int] | None = None,
 ) -> DataNode | tuple[DataNode, DataNode]:
-    """Normalised crops, (3, crop_size, crop_size) or with the channels last; and the decoded images they were made from, if `feed`
-    says so."""
+    """Returns normalised crops, (3, crop_size, crop_size) in the configured layout, and the decoded images if `feed` wants them.
+
+    on_gpu: False runs DALI's own operators on the CPU; only the tests do that, to check cpu.py against them.
+    """
     source, kept = steps.receive(feed, steps.TrainSource)
     images = steps.load(source.path, kept, config, on_gpu, largest_stored)
     resized = steps.resize(images, source.region_start, source.region_end, source.resized_size)

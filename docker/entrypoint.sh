@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The first word chooses what runs; exec, so that signals reach it.
+# Runs the command that the first word names; exec, so that signals reach it.
 set -euo pipefail
 
 scripts="$(dirname "$(readlink -f "$0")")/../scripts"
@@ -15,17 +15,17 @@ case "${word}" in
         cat <<'END'
 Trains a text detector (DBNet) from a folder of annotated JPEGs.
 
-  train    [key=value ...]   train; without arguments on drawn receipts, within minutes
-  evaluate checkpoint=FILE   metrics of a checkpoint
+  train    [key=value ...]   train; without arguments on synthetic receipts, within minutes
+  evaluate checkpoint=FILE   compute the metrics of a checkpoint
   predict  checkpoint=FILE images=FOLDER output=FOLDER
-  compare  [key=value ...]   which loader is fastest here, measured
-  prepare  output=FOLDER     checked annotations, upright images, maps, shards
-  self-test                  seconds: does everything work on this machine
-  help                       this text
-  anything else              is run as a command: bash, python, nvidia-smi
+  compare  [key=value ...]   measure which loader is fastest on this machine
+  prepare  output=FOLDER     write checked annotations, upright images, maps, shards
+  self-test                  check in seconds that everything works on this machine
+  help                       print this text
+  COMMAND                    any other word runs as a command: bash, python, nvidia-smi
 
-Each of the first five prints its keys with --help. The working folder is /: a run writes to outputs/, mount a folder at /outputs
-to keep it, and data at /data. The project is in /opt/dali-dbnet; docker/README.md there has the whole lines.
+The first five print their keys with --help. The working folder is /, and runs write to outputs/: mount a folder at /outputs to
+keep it, and your data at /data. The project is in /opt/dali-dbnet; its docker/README.md has complete command lines.
 END
         ;;
     *) exec "${word}" "$@" ;;

@@ -16,8 +16,9 @@ from benchmarks.loaders.config import Level
 from benchmarks.loaders.processes import flush
 from benchmarks.loaders.row_loader import CannotRun, InputBatch
 from benchmarks.loaders.workload import Workload
-from dali_pipelines.eval import decode_pipeline
+from dali_pipelines.decode import decode_pipeline
 from ocr.cache.budget import FreeMemory, plan_tiers
+from ocr.cache.entry import entry_layout
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.kept_images import keep_images
 from ocr.datasets.manifest import Manifest
@@ -26,7 +27,8 @@ from ocr.datasets.schemas import CacheConfig, DatasetConfig
 from ocr.datasets.shards.images import ShardReader, load_shards
 from ocr.datasets.shards.writer import ShardWriter
 from ocr.errors import InputError
-from ocr.loaders.loader import BatchLoader, entry_layout
+from ocr.loaders.engines import Engine
+from ocr.loaders.loader import BatchLoader
 
 Keeps = Literal["nothing", "files", "images", "tensors"]
 """What stays in memory after the first epoch: encoded files in RAM, decoded images or finished tensors on the device."""
@@ -99,16 +101,8 @@ class OwnLoader:
             layout, cache = entry_layout(self.dataset, with_targets), self.dataset.config.cache_config
             free = FreeMemory.measured(self._device)
             tiers = plan_tiers(layout, len(self.dataset), batch_size, cache, self._device, free)
-        return BatchLoader(
-            self.dataset,
-            loader=self._kind.engine,
-            batch_size=batch_size,
-            num_workers=self._num_workers,
-            device=self._device,
-            skip_failures=False,
-            with_targets=with_targets,
-            tiers=tiers,
-        )
+        engine = Engine(self._kind.engine, self._device, self._num_workers, skip_failures=False)
+        return BatchLoader(self.dataset, engine, batch_size, with_targets=with_targets, tiers=tiers)
 
     @property
     def plan(self) -> EpochPlan:

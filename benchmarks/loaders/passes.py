@@ -104,13 +104,8 @@ class _Validation:
     def __init__(self, loader: RowLoader, workload: Workload) -> None:
         self._loader, self._workload = loader, workload
         network = _network(workload).eval()
-        trainer = workload.config.trainer
         self._forward = EvaluationForward(
-            lambda images: forward_maps(network, images, trainer.channels_last),
-            network,
-            trainer,
-            workload.batch_size("val-epoch"),
-            workload.device.type,
+            network, workload.config.trainer, workload.batch_size("val-epoch"), workload.device.type
         )
         self._autocast = _autocast(workload)
         self._stages = DeviceStages()

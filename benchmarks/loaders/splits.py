@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from ocr.config import TrainConfig
-from ocr.datasets.audit import AuditReport
-from ocr.datasets.base import load_manifest
+from ocr.datasets.audit import load_manifest
+from ocr.datasets.audit_report import AuditReport
 from ocr.datasets.manifest import Manifest
 from ocr.errors import InputError
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
 from benchmarks.loaders.config import Level
-from dali_pipelines.loader import default_num_threads
+from dali_pipelines.config import default_num_threads
 from ocr.config import TrainConfig
 from ocr.errors import InputError
 from ocr.postprocess import OrderedPool

@@ -22,7 +22,7 @@ from benchmarks.sweep.factors import Factor, Value, chosen_factors, factors_of, 
 from benchmarks.sweep.report import sweep_report, write_sweep
 from benchmarks.sweep.results import Combined, Sweep, Swept
 from benchmarks.terminal import ended_by_ctrl_c, progress_bars
-from dali_pipelines.loader import default_num_threads
+from dali_pipelines.config import default_num_threads
 from ocr.device import resolve_device, resolve_pipeline, resolve_precision
 from ocr.splits import draw_if_synthetic
 

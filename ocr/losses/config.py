@@ -6,6 +6,8 @@ from dali_pipelines.config import Section
 
 
 class LossConfig(Section):
+    """Weights and constants of the DBNet loss (arXiv 1911.08947, section 3.4)."""
+
     shrink_weight: float = Field(default=1.0, ge=0)
     """Weight of the shrink-map cross-entropy."""
     binary_weight: float = Field(default=1.0, ge=0)

@@ -1,4 +1,4 @@
-"""The loss of DBNet: shrink map, threshold map and binary map (arXiv 1911.08947, section 3.4)."""
+"""The DBNet loss over shrink map, threshold map and binary map (arXiv 1911.08947, section 3.4)."""
 
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from ocr.targets import TargetMaps
 
 
 class DBLosses(NamedTuple):
-    """Scalars; `total` is weighted, the parts are not."""
+    """Scalar losses. `total` is the weighted sum, the parts are unweighted."""
 
     total: Tensor
     shrink: Tensor
@@ -22,14 +22,14 @@ class DBLosses(NamedTuple):
 
 
 class DBLoss(nn.Module):
-    """Weighted sum of the three parts, in float32 and without a host sync: an empty mask is handled by arithmetic."""
+    """Weighted sum of the three parts, in float32 and without a host sync. Empty masks are handled by arithmetic."""
 
     def __init__(self, config: LossConfig) -> None:
         super().__init__()
         self.config = config
 
     def forward(self, maps: DBMaps, targets: TargetMaps) -> DBLosses:
-        """The losses of one batch; maps and targets are (B, H, W)."""
+        """Returns the losses of one batch; maps and targets are (B, H, W)."""
         config = self.config
         with torch.autocast(maps.prob_logits.device.type, enabled=False):
             shrink = balanced_bce(maps.prob_logits, targets.shrink_map, targets.shrink_mask, config.negative_ratio)

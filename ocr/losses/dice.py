@@ -4,11 +4,11 @@ from torch import Tensor
 
 
 def dice_loss(prediction: Tensor, target: Tensor, mask: Tensor, eps: float = 1.0) -> Tensor:
-    """1 - 2 |P T| / (|P| + |T|) over the masked pixels of the whole batch; 0 where both are empty.
+    """Returns 1 - 2 |P T| / (|P| + |T|) over the masked pixels of the whole batch; 0 if both are empty.
 
     Args:
         prediction, target, mask: (B, H, W), 0 to 1.
-        eps: pixels added above and below, so that an empty batch gives 0 and not 0 / 0.
+        eps: added to numerator and denominator, so that an empty batch gives 0 instead of 0 / 0.
     """
     overlap = (prediction * target * mask).sum()
     total = (prediction * mask).sum() + (target * mask).sum()

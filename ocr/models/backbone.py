@@ -1,4 +1,4 @@
-"""Any timm model as a feature pyramid's bottom-up path, with weights from a file, from timm, or from scratch."""
+"""Builds the backbone: any timm model with features at four strides, with weights from timm, from a file, or random."""
 
 import logging
 import socket
@@ -22,7 +22,14 @@ PROBE_SECONDS = 2.0
 
 
 def build_backbone(config: BackboneConfig) -> tuple[nn.Module, list[int]]:
-    """The backbone and its channels at strides 4, 8, 16, 32; its output is a list of (B, C, H / stride, W / stride)."""
+    """Returns the backbone and its numbers of channels at strides 4, 8, 16, 32.
+
+    The backbone maps (B, 3, H, W) to a list of (B, C, H / stride, W / stride), finest first.
+
+    Raises:
+        InputError: timm has no such model, the model lacks a stride, or the weights belong to another model.
+        FileNotFoundError: the weight file does not exist.
+    """
     backbone: Any = _create(config.name, pretrained=False)
     if config.weights == "pretrained":
         backbone = _create_pretrained(config.name) or backbone
@@ -39,14 +46,17 @@ def _create(name: str, *, pretrained: bool) -> nn.Module:
     missing = [stride for stride in STRIDES if stride not in reductions]
     if missing:
         raise InputError(
-            f"model.backbone.name={name}: features at strides {reductions}; strides {list(STRIDES)} are needed"
+            f"model.backbone.name={name}: has features at strides {reductions}; strides {list(STRIDES)} are needed"
         )
     indices = tuple(reductions.index(stride) for stride in STRIDES)
     return timm.create_model(name, features_only=True, out_indices=indices, pretrained=pretrained)
 
 
 def _create_pretrained(name: str) -> nn.Module | None:
-    """The backbone with timm's weights, or None at once where they cannot be had: the hub client itself would retry for minutes."""
+    """Returns the backbone with timm's weights, or None if they are not available.
+
+    If the hub does not answer, it is switched off first: its client would retry for minutes.
+    """
     constants = huggingface_hub.constants
     was_offline, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, not _hub_answers(constants.ENDPOINT)
     try:
@@ -54,8 +64,9 @@ def _create_pretrained(name: str) -> nn.Module | None:
     # The hub's errors derive from OSError; timm raises RuntimeError for a model without published weights.
     except (OSError, RuntimeError) as error:
         log.warning(
-            "%s starts from random weights: timm's are neither reachable nor in the local cache. Training takes longer; "
-            "model.backbone.weights=FILE loads a file, model.backbone.weights=null silences this",
+            "%s starts from random weights, because timm's weights can be neither downloaded nor found in the local cache. "
+            "Training will take longer. model.backbone.weights=FILE loads a file; model.backbone.weights=null silences this "
+            "warning.",
             name,
         )
         log.debug("timm's weights: %s", error)
@@ -67,7 +78,7 @@ def _create_pretrained(name: str) -> nn.Module | None:
 def _hub_answers(endpoint: str) -> bool:
     address = urlsplit(endpoint)
     if address.scheme in getproxies():
-        return True  # the proxy answers for it
+        return True  # the proxy reaches it, not this process
     try:
         socket.create_connection((address.hostname or "", address.port or 443), PROBE_SECONDS).close()
     except OSError:
@@ -77,7 +88,7 @@ def _hub_answers(endpoint: str) -> bool:
 
 def _load_file(backbone: nn.Module, path: Path, name: str) -> None:
     if not path.is_file():
-        raise FileNotFoundError(f"model.backbone.weights={path}: no such file; expected weights of {name}")
+        raise FileNotFoundError(f"model.backbone.weights={path}: no such file; expected the weights of {name}")
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
 
@@ -90,8 +101,8 @@ def _load_file(backbone: nn.Module, path: Path, name: str) -> None:
     missing = [key for key in wanted if key not in usable and not key.endswith("num_batches_tracked")]
     if missing:
         raise InputError(
-            f"model.backbone.weights={path}: {len(missing)} of {len(wanted)} tensors of {name} are absent or have another shape, "
-            f"the first is {missing[0]}; is this file made for {name}?"
+            f"model.backbone.weights={path}: {len(missing)} of {len(wanted)} tensors of {name} are missing or have another shape, "
+            f"first {missing[0]}; does this file belong to {name}?"
         )
     backbone.load_state_dict(usable, strict=False)
-    log.info("backbone %s: %d tensors loaded from %s", name, len(usable), path)
+    log.info("Backbone %s: loaded %d tensors from %s", name, len(usable), path)

@@ -6,18 +6,22 @@ from dali_pipelines.config import Section
 
 
 class BackboneConfig(Section):
+    """The network's feature extractor."""
+
     name: str = "resnet18"
-    """A timm model that gives features at strides 4, 8, 16 and 32, e.g. resnet18, resnet50, mobilenetv3_large_100."""
+    """A timm model with features at strides 4, 8, 16 and 32, e.g. resnet18, resnet50, mobilenetv3_large_100."""
     weights: str | None = "pretrained"
-    """`pretrained` (timm's, by network or its local cache; from scratch with a warning where neither is), a file (.pth, .pt or
-    .safetensors of timm's or torchvision's names), or null for random weights."""
+    """`pretrained` (timm's weights from the hub or its local cache; random weights and a warning if neither has them), a file
+    (.pth, .pt or .safetensors with timm's or torchvision's tensor names), or null for random weights."""
 
 
 class ModelConfig(Section):
+    """The network: backbone, feature pyramid and DB head."""
+
     backbone: BackboneConfig = BackboneConfig()
     fpn_channels: int = Field(default=256, ge=16, multiple_of=16)
-    """Channels of the joined pyramid."""
+    """Number of channels of the fused feature pyramid."""
     adaptive_fusion: bool = False
-    """DBNet++'s adaptive scale fusion."""
+    """Fuse the pyramid's levels by DBNet++'s adaptive scale fusion."""
     head_float32: bool = True
-    """Compute the head in float32 under mixed precision. False is faster and safe with bfloat16, not with float16."""
+    """Compute the head in float32 under mixed precision. False is faster; it is safe with bfloat16 but not with float16."""

@@ -1,4 +1,4 @@
-"""The head of DBNet: probability and threshold map from the pyramid, and the differentiable step function."""
+"""The head of DBNet: predicts the probability and the threshold map; and the differentiable step function."""
 
 from typing import NamedTuple
 
@@ -9,30 +9,31 @@ from ocr.models.fpn import conv_bn_relu
 
 
 class DBMaps(NamedTuple):
-    """What the network predicts, each (B, H / map_stride, W / map_stride) float32."""
+    """The network's output; each map is (B, H / map_stride, W / map_stride) float32."""
 
     prob_logits: Tensor
-    """Logits of the shrunk text regions; their sigmoid is `prob_map`."""
+    """Logits of the shrunk text regions."""
     thresh_map: Tensor
-    """The threshold at each place, 0 to 1."""
+    """The binarisation threshold at each pixel, 0 to 1."""
 
     @property
     def prob_map(self) -> Tensor:
+        """Probability of the shrunk text regions, 0 to 1."""
         return torch.sigmoid(self.prob_logits)
 
 
 def approximate_binary_map(maps: DBMaps, k: float) -> Tensor:
-    """1 / (1 + exp(-k (P - T))), equation 2 of DBNet, arXiv 1911.08947."""
+    """Returns 1 / (1 + exp(-k (P - T))), equation 2 of DBNet (arXiv 1911.08947)."""
     return torch.sigmoid(k * (maps.prob_map - maps.thresh_map))
 
 
 class DBHead(nn.Module):
-    """Two equal branches; each doubles the resolution until it is 1 / map_stride of the input's.
+    """Two equal branches, one per map. Each upsamples the pyramid to 1 / map_stride of the input's resolution.
 
     Args:
-        in_channels: of the pyramid.
+        in_channels: number of channels of the pyramid.
         map_stride: 1, 2 or 4.
-        float32: compute in float32 also under autocast: float16 is the known weak spot of DB heads.
+        float32: compute in float32 under autocast too; float16 is numerically unsafe in a DB head.
     """
 
     def __init__(self, in_channels: int, map_stride: int, float32: bool) -> None:
@@ -42,7 +43,7 @@ class DBHead(nn.Module):
         self.thresh = _branch(in_channels, map_stride)
 
     def forward(self, pyramid: Tensor) -> DBMaps:
-        """The maps from (B, C, H / 4, W / 4)."""
+        """Returns the maps of a pyramid (B, C, H / 4, W / 4)."""
         if self.float32:
             with torch.autocast(pyramid.device.type, enabled=False):
                 return self._maps(pyramid.float())

@@ -1,4 +1,4 @@
-"""DBNet and DBNet++: backbone, pyramid and head, built once from their configuration."""
+"""DBNet and DBNet++: backbone, feature pyramid and head."""
 
 from torch import Tensor, nn
 
@@ -9,7 +9,7 @@ from ocr.models.fpn import FPN
 
 
 class DBNet(nn.Module):
-    """Maps from normalised images."""
+    """Predicts the maps of normalised images."""
 
     def __init__(self, backbone: nn.Module, fpn: FPN, head: DBHead) -> None:
         super().__init__()
@@ -18,12 +18,12 @@ class DBNet(nn.Module):
         self.head = head
 
     def forward(self, images: Tensor) -> DBMaps:
-        """The maps of (B, 3, H, W) images, H and W multiples of 32."""
+        """Returns the maps of (B, 3, H, W) images; H and W are multiples of 32."""
         return self.head(self.fpn(self.backbone(images)))
 
 
 def build_dbnet(config: ModelConfig, map_stride: int) -> DBNet:
-    """The network whose maps have 1 / map_stride of the input's resolution."""
+    """Builds the network. Its maps have 1 / map_stride of the input's resolution."""
     backbone, channels = build_backbone(config.backbone)
     fpn = FPN(channels, config.fpn_channels, config.adaptive_fusion)
     head = DBHead(config.fpn_channels, map_stride, config.head_float32)

@@ -1,6 +1,6 @@
-"""Feature pyramid network: four backbone levels into one map at stride 4 (DBNet, arXiv 1911.08947, figure 3).
+"""Feature pyramid network: fuses four backbone levels into one feature map at stride 4 (DBNet, arXiv 1911.08947, figure 3).
 
-`AdaptiveScaleFusion` weighs the levels by attention before they are joined (DBNet++, arXiv 2202.10304, section 3.3).
+`AdaptiveScaleFusion` weights the concatenated levels by attention (DBNet++, arXiv 2202.10304, section 3.3).
 """
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 def conv_bn_relu(in_channels: int, out_channels: int, kernel_size: int) -> nn.Sequential:
-    """A same-size convolution with batch norm and ReLU."""
+    """Returns a convolution with batch norm and ReLU that keeps height and width."""
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False),
         nn.BatchNorm2d(out_channels),
@@ -18,12 +18,12 @@ def conv_bn_relu(in_channels: int, out_channels: int, kernel_size: int) -> nn.Se
 
 
 class FPN(nn.Module):
-    """Top-down sums of the levels, each smoothed to channels / 4, joined at stride 4.
+    """Adds the levels top-down, smooths each to channels / 4, and concatenates them at stride 4.
 
     Args:
-        in_channels: of the backbone's levels at strides 4, 8, 16, 32.
-        channels: of the result; divisible by 4.
-        adaptive_fusion: DBNet++'s attention over the levels.
+        in_channels: number of channels of the backbone's levels at strides 4, 8, 16, 32.
+        channels: number of channels of the output; divisible by 4.
+        adaptive_fusion: weight the levels by DBNet++'s attention.
     """
 
     def __init__(self, in_channels: list[int], channels: int, adaptive_fusion: bool) -> None:
@@ -33,7 +33,7 @@ class FPN(nn.Module):
         self.fusion = AdaptiveScaleFusion(channels, len(in_channels)) if adaptive_fusion else None
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        """(B, channels, H / 4, W / 4) from the four levels, finest first."""
+        """Returns (B, channels, H / 4, W / 4) from the four levels, finest first."""
         levels = [lateral(feature) for lateral, feature in zip(self.lateral, features, strict=True)]
         for i in range(len(levels) - 2, -1, -1):
             levels[i] = levels[i] + F.interpolate(levels[i + 1], size=levels[i].shape[-2:], mode="nearest")
@@ -47,7 +47,7 @@ class FPN(nn.Module):
 
 
 class AdaptiveScaleFusion(nn.Module):
-    """Weighs each level at each place by an attention over levels computed from all of them."""
+    """Multiplies each level at each pixel by an attention weight computed from all levels."""
 
     def __init__(self, channels: int, num_levels: int) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class AdaptiveScaleFusion(nn.Module):
         self.weigh = nn.Sequential(nn.Conv2d(channels // 4, num_levels, 1, bias=False), nn.Sigmoid())
 
     def forward(self, joined: Tensor) -> Tensor:
-        """The same shape as `joined`, (B, channels, H, W), whose channels are the levels one after the other."""
+        """Returns the weighted levels in the shape of `joined`, (B, channels, H, W), the concatenated levels."""
         reduced = self.reduce(joined)
         weights = self.weigh(self.spatial(reduced.mean(dim=1, keepdim=True)) + reduced)
         return (joined.unflatten(1, (self.num_levels, -1)) * weights.unsqueeze(2)).flatten(1, 2)

@@ -1,4 +1,4 @@
-"""From probability maps to polygons in pixels of the file."""
+"""Turns probability maps into polygons in pixels of the image file."""
 
 from ocr.postprocess.boxes import Detections, detect, detect_levels, moved_detections
 from ocr.postprocess.config import PostprocessConfig

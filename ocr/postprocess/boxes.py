@@ -1,11 +1,11 @@
-"""Probability map -> polygons with scores in the input frame, and from there to other frames.
+"""Finds text in a probability map: polygons with scores in the input frame, and moves them to other frames.
 
-Region: 8-connected pixels above `bin_thresh`, in the map frame. Its shape is taken from pixel centres (+0.5), its
-size from the sum of its probabilities. At r = 0.4 a line 10 px high leaves a region 1.6 px high, so an error of half
-a pixel there is 3 px in the box; a sum of probabilities does not move when a border is soft, a threshold does.
+A region is a set of 8-connected pixels above `bin_thresh`, in the map frame. Its shape comes from pixel centres (+0.5), its size
+from the sum of its probabilities. At r = 0.4 a line 10 px high leaves a region 1.6 px high, so an error of half a pixel there
+becomes 3 px in the box. A soft border moves a thresholded size, but not a sum of probabilities.
 
-A receipt has a hundred regions. What a worker thread does for each of them in Python keeps the other threads waiting, so
-the regions of a map go through NumPy together; only OpenCV's and pyclipper's functions are called once a region.
+A receipt has a hundred regions, and Python code that runs once per region would block the other threads. So NumPy processes all
+regions of a map together, and only OpenCV's and pyclipper's functions are called once per region.
 """
 
 from dataclasses import dataclass
@@ -26,25 +26,26 @@ Numbers = npt.NDArray[np.float64]
 Bytes = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int32]
 Contour = npt.NDArray[np.int32]
-"""(n, 1, 2) outermost pixels of a region as OpenCV has them: (x, y) indices."""
+"""(n, 1, 2) border pixels of a region, in OpenCV's form: (x, y) indices."""
 
 STAIR_STEP = 1.0
-"""Map pixels by which the outline of a slanted straight border leaves that border: simplification always allows it."""
+"""Distance in map pixels between a slanted straight border and its stair-shaped outline; simplification always tolerates it."""
 BORDER_RANGE = (-1.0, 0.5)
-"""Map pixels from the outermost pixel centres to the border: half a pixel in a crisp map, less in a soft one."""
+"""Allowed distance in map pixels from the outermost pixel centres to the border: half a pixel in a crisp map, less in a soft
+one."""
 
 MARGIN = 2
-"""Pixels around the text that are looked at: its soft border, and the neighbours of that."""
+"""Width in pixels of the frame around the text that is processed: its soft border and the neighbours of that border."""
 
 
 @dataclass(frozen=True)
 class Detections:
-    """Text found in one image, best first; the pixel frame is named where a value is made or taken."""
+    """Text found in one image, best first. The functions that return or take detections name the pixel frame."""
 
     polygons: list[FloatArray]
-    """Of (n, 2) float32, (x, y), clockwise; the first edge is the upper one as the text is read."""
+    """(n, 2) float32 each, (x, y), clockwise; the first edge is the upper one in reading direction."""
     scores: FloatArray
-    """One a polygon: mean probability of its region."""
+    """Mean probability of each polygon's region."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,11 @@ class _Regions:
     """The N connected regions of a map that may become polygons, best scored first."""
 
     contours: list[Contour]
-    """Indices in the map."""
+    """Border of each region, as indices in the map."""
     areas: Numbers
-    """(N,) expected number of text pixels: the probabilities in and beside each region, summed."""
+    """(N,) expected number of text pixels: the sum of the probabilities in and beside each region."""
     scores: Numbers
-    """(N,)"""
+    """(N,) mean probability of each region's pixels."""
 
     def subset(self, keep: npt.NDArray[np.bool_]) -> "_Regions":
         contours = [contour for contour, is_kept in zip(self.contours, keep, strict=True) if is_kept]
@@ -66,32 +67,32 @@ class _Regions:
 def detect(
     prob_map: npt.NDArray[np.floating], *, map_stride: int, shrink_ratio: float, config: PostprocessConfig
 ) -> Detections:
-    """The text of one image in the input frame, best scored first: `detect_levels` of the map's levels.
+    """Returns the text of one image in the input frame, best first; quantises the map and calls `detect_levels`.
 
     Args:
         prob_map: (Hm, Wm) probabilities in [0, 1] of the shrunk text regions.
-        map_stride: input pixels a map pixel.
-        shrink_ratio: r of the targets the network was trained with.
+        map_stride: input pixels per map pixel.
+        shrink_ratio: r of the network's training targets.
 
     Raises:
-        ValueError: the map has another rank, or values that are not probabilities.
+        ValueError: the map does not have two dimensions, or has values outside [0, 1].
     """
     levels = to_levels(torch.from_numpy(_checked(prob_map)), config.bin_thresh).numpy()
     return detect_levels(levels, map_stride=map_stride, shrink_ratio=shrink_ratio, config=config)
 
 
 def detect_levels(levels: Levels, *, map_stride: int, shrink_ratio: float, config: PostprocessConfig) -> Detections:
-    """The text of one image in the input frame, best scored first.
+    """Returns the text of one image in the input frame, best first.
 
-    Boxes at the border may reach out of the input: `moved_detections` cuts them at the border of the image.
+    Boxes at the border may exceed the input; `moved_detections` clips them to the image.
 
     Args:
-        levels: (Hm, Wm) of `to_levels`, made with the `bin_thresh` of `config`.
-        map_stride: input pixels a map pixel.
-        shrink_ratio: r of the targets the network was trained with.
+        levels: (Hm, Wm) from `to_levels` with the `bin_thresh` of `config`.
+        map_stride: input pixels per map pixel.
+        shrink_ratio: r of the network's training targets.
 
     Raises:
-        ValueError: the map has another rank or type.
+        ValueError: the map does not have two dimensions or is not uint8.
     """
     if levels.ndim != 2 or levels.dtype != np.uint8:
         raise ValueError(f"levels are {levels.dtype} of shape {levels.shape}; one map (Hm, Wm) of uint8 is needed")
@@ -106,7 +107,7 @@ def detect_levels(levels: Levels, *, map_stride: int, shrink_ratio: float, confi
         for index, outline in enumerate(_grown_outlines(regions, shrink_ratio, config)):
             if outline is not None:
                 polygons_map[index] = _ordered_like(outline, quads[index])
-    # Contours run through pixel centres: index 0 is 0.5 of a map pixel from the origin.
+    # Contours run through pixel centres; the centre of index 0 is at 0.5 map pixels.
     polygons = [((polygon + 0.5) * map_stride).astype(np.float32) for polygon in polygons_map]
     return Detections(polygons, regions.scores.astype(np.float32))
 
@@ -114,11 +115,10 @@ def detect_levels(levels: Levels, *, map_stride: int, shrink_ratio: float, confi
 def moved_detections(
     detections: Detections, target_from_source: npt.ArrayLike, target_size: tuple[int, int]
 ) -> Detections:
-    """The detections in another frame, cut at its borders: input -> original, and original -> stored.
+    """Returns the detections in another frame, clipped to it: input -> original, or original -> stored.
 
-    Vertices outside are moved to the border, so a quad stays a quad; what lies wholly outside (in the padding) is
-    dropped. Where the matrix mirrors, as four EXIF orientations do, polygons are turned clockwise again and keep their
-    first edge.
+    Vertices outside are moved to the border, so a quad stays a quad. Polygons entirely outside (in the padding) are dropped. If the
+    matrix mirrors, as four EXIF orientations do, polygons are made clockwise again and keep their first edge.
 
     Args:
         target_from_source: (3, 3) affine matrix, last row (0, 0, 1).
@@ -152,9 +152,9 @@ def _checked(prob_map: npt.NDArray[np.floating]) -> FloatArray:
 
 
 def _best_regions(levels: Levels, config: PostprocessConfig) -> _Regions:
-    """Regions scored at least `box_thresh`, the best `max_candidates` of them, best first."""
+    """Returns the regions with a score of at least `box_thresh`, at most `max_candidates`, best first."""
     window, text, corner = _text_window(levels)
-    # Labels alone take 0.4 ms on 840,000 pixels, with OpenCV's statistics 3.5 ms (OpenCV 5.0, one thread).
+    # Without OpenCV's statistics this takes 0.4 ms for 840,000 pixels, with them 3.5 ms (OpenCV 5.0, one thread).
     num_labels, labels = cv2.connectedComponentsWithAlgorithm(
         text, connectivity=8, ltype=cv2.CV_32S, ccltype=cv2.CCL_BBDT
     )
@@ -175,10 +175,10 @@ def _best_regions(levels: Levels, config: PostprocessConfig) -> _Regions:
 
 
 def _sums_of_regions(label_of_pixel: Labels, probabilities: Numbers, num_labels: int) -> tuple[Numbers, Numbers]:
-    """(num_labels,) sum of the probabilities, and number, of each region's pixels.
+    """Returns two arrays (num_labels,): sum of the probabilities, and number of pixels, of each region.
 
-    All regions are summed at once: the map of an untrained network can have a hundred thousand. First along each run of equal
-    labels, which is faster than counting single pixels.
+    All regions are summed together, since the map of an untrained network can have a hundred thousand. Runs of equal labels are
+    summed first, which is faster than adding single pixels.
     """
     starts = np.flatnonzero(np.diff(label_of_pixel, prepend=0))
     label_of_run = label_of_pixel[starts]
@@ -192,10 +192,9 @@ def _sums_by_label(labels: Labels, weights: npt.NDArray[np.generic], num_labels:
 
 
 def _text_window(levels: Levels) -> tuple[Levels, Bytes, npt.NDArray[np.int32]]:
-    """The part of a map that holds its text, contiguous; 1 where it is text; its corner.
+    """Returns the contiguous part of a map that contains all text, its text pixels as 1, and its (x, y) corner in the map.
 
-    Around the text lie `MARGIN` pixels, of level 0 outside of the map. The corner is the (x, y) of the window's first pixel in
-    the map.
+    The window includes `MARGIN` pixels around the text; those outside the map have level 0.
     """
     bordered = cv2.copyMakeBorder(levels, MARGIN, MARGIN, MARGIN, MARGIN, cv2.BORDER_CONSTANT, value=0)
     left, top, width, height = cv2.boundingRect((bordered >= FIRST_TEXT_LEVEL).view(np.uint8))
@@ -205,9 +204,9 @@ def _text_window(levels: Levels) -> tuple[Levels, Bytes, npt.NDArray[np.int32]]:
 
 
 def _fringe_sums(window: Levels, text: Bytes, labels: Labels, num_labels: int, probabilities: Numbers) -> Numbers:
-    """(num_labels,) the probabilities of the pixels beside each region, where its soft border continues, summed.
+    """Returns (num_labels,), the sum of the probabilities of the pixels beside each region, which are its soft border.
 
-    A pixel between two regions counts for both; of more than two, for those with the lowest and the highest label.
+    A pixel between two regions counts for both. Between more than two, it counts for those with the lowest and the highest label.
     """
     beside = cv2.dilate(text, np.ones((3, 3), np.uint8)) > text
     pixels = np.flatnonzero(beside & (window > 0))
@@ -222,10 +221,10 @@ def _fringe_sums(window: Levels, text: Bytes, labels: Labels, num_labels: int, p
 
 
 def _outer_contours(text: Bytes, labels: Labels, num_regions: int) -> dict[int, Contour]:
-    """The outline of each region of `text` by its label, without its holes; regions inside of holes have their own.
+    """Returns the outer outline of each region of `text` by label, including regions inside the holes of others.
 
-    The outermost regions are taken away until all are found. Asked for inner outlines, OpenCV would trace each hole: 9 ms where
-    an untrained network leaves twenty thousand, against 0.2.
+    The outermost regions are removed until all are found. If OpenCV were to return inner outlines, it would trace every hole: 9 ms
+    instead of 0.2 ms for the twenty thousand holes of an untrained network.
     """
     found: dict[int, Contour] = {}
     is_left = np.ones(int(labels.max(initial=0)) + 1, np.uint8)
@@ -241,9 +240,9 @@ def _outer_contours(text: Bytes, labels: Labels, num_regions: int) -> dict[int, 
 
 
 def _grown_rectangles(regions: _Regions, shrink_ratio: float, config: PostprocessConfig) -> Numbers:
-    """(N, 5) the smallest rectangle around each region, given the region's area, then unclipped.
+    """Returns (N, 5): the smallest rectangle around each region, resized to the region's area, then unclipped.
 
-    Columns are OpenCV's: centre x and y, two sides, angle of the first side in degrees.
+    Columns as in OpenCV: centre x and y, two sides, angle of the first side in degrees.
     """
     found = [cv2.minAreaRect(contour) for contour in regions.contours]
     rectangles = np.array([(*center, *sides, angle) for center, sides, angle in found])
@@ -255,7 +254,7 @@ def _grown_rectangles(regions: _Regions, shrink_ratio: float, config: Postproces
 
 
 def _grown_outlines(regions: _Regions, shrink_ratio: float, config: PostprocessConfig) -> list[Points | None]:
-    """Outlines, clockwise, simplified, given the region's area, then unclipped; None where a region is too thin for one."""
+    """Returns clockwise outlines, simplified, resized to the region's area, then unclipped; None for regions that are too thin."""
     lengths = np.array([cv2.arcLength(contour, True) for contour in regions.contours])
     tolerances = np.maximum(STAIR_STEP, config.polygon_tolerance * 2 * regions.areas / np.maximum(lengths, 1.0))
     outlines = [
@@ -274,12 +273,12 @@ def _grown_outlines(regions: _Regions, shrink_ratio: float, config: PostprocessC
 
 
 def _borders(areas: Numbers, perimeters: Numbers, wanted_areas: Numbers) -> Numbers:
-    """How far outside the outermost pixel centres each shape's border is, so that it has the wanted area."""
+    """Returns the distance from the outermost pixel centres to the border that gives each shape its wanted area."""
     return np.clip(distance_to_area(areas, perimeters, wanted_areas), *BORDER_RANGE)
 
 
 def _corners(rectangles: Numbers) -> Points:
-    """(N, 4, 2) clockwise, first edge up: the side nearest to horizontal is taken as the reading direction."""
+    """Returns (N, 4, 2) corners, clockwise, first edge on top. The side closest to horizontal is the reading direction."""
     quarter_turns = np.rint(rectangles[:, 4] / 90)
     is_upright = quarter_turns % 2 == 0
     width, height = np.where(is_upright, rectangles[:, 2:4].T, rectangles[:, 3:1:-1].T)
@@ -292,11 +291,11 @@ def _corners(rectangles: Numbers) -> Points:
 
 
 def _ordered_like(outline: Points, quad: Points) -> Points:
-    """The outline from the vertex nearest to the quad's first corner."""
+    """Returns the outline, starting at the vertex closest to the quad's first corner."""
     first = int(np.argmin(np.square(outline - quad[0]).sum(axis=1)))
     return np.concatenate([outline[first:], outline[:first]])
 
 
 def _mirrored_order(polygon: FloatArray) -> FloatArray:
-    """Vertices of a mirrored polygon, turned clockwise again; a quad's first edge stays its first."""
+    """Returns a mirrored polygon in clockwise order; a quad keeps its first edge."""
     return np.roll(polygon[::-1], len(polygon) // 2, axis=0)

@@ -1,6 +1,6 @@
-"""One byte a map pixel: what crosses from the device to the host instead of probabilities.
+"""Quantises probabilities to one byte per map pixel for the copy from the device to the host.
 
-Levels 0..127 divide [0, bin_thresh] evenly and 128..255 the rest up to 1, so that "above the threshold" survives exactly.
+Levels 0..127 divide [0, bin_thresh] evenly and levels 128..255 the rest up to 1, so that "above the threshold" stays exact.
 """
 
 import numpy as np
@@ -11,16 +11,16 @@ from torch import Tensor
 Levels = npt.NDArray[np.uint8]
 
 FIRST_TEXT_LEVEL = 128
-"""Pixels of this level and above are text: their probability is above `bin_thresh`."""
+"""Lowest level of a text pixel, whose probability is above `bin_thresh`."""
 NUM_STEPS = 127
-"""From the lowest to the highest level on each side of the threshold."""
+"""Steps from the lowest to the highest level on each side of the threshold."""
 
 
 def to_levels(prob_maps: Tensor, bin_thresh: float) -> Tensor:
-    """The levels of probabilities, on their device; no wait for it.
+    """Returns the levels of probabilities, on their device and without a host sync.
 
-    A pixel is text where its probability as float32 is above `bin_thresh` as float32. Nothing is checked, since that would
-    wait for the device: NaN and negative values become level 0 (surely no text), values above 1 become 255.
+    A pixel is text if its probability as float32 is above `bin_thresh` as float32. Values are not checked, because a check would
+    wait for the device: NaN and negative values become level 0 (no text), values above 1 become 255.
 
     Args:
         prob_maps: any shape and floating dtype, values in [0, 1].
@@ -32,7 +32,7 @@ def to_levels(prob_maps: Tensor, bin_thresh: float) -> Tensor:
     prob_maps = prob_maps.detach().float()
     above = (prob_maps - bin_thresh).nan_to_num_(nan=-bin_thresh)
     below = above * (NUM_STEPS / bin_thresh)
-    # Half a step is added, since the conversion to integers cuts off.
+    # Half a step is added because the conversion to integers truncates.
     below += FIRST_TEXT_LEVEL - 0.5
     above *= NUM_STEPS / (1 - bin_thresh)
     above += FIRST_TEXT_LEVEL + 0.5
@@ -40,14 +40,13 @@ def to_levels(prob_maps: Tensor, bin_thresh: float) -> Tensor:
 
 
 def probabilities_of_levels(bin_thresh: float) -> npt.NDArray[np.float64]:
-    """(256,) the probability that each level stands for.
+    """Returns (256,), the probability of each level.
 
-    It is the middle of the level's range, so that rounding cancels out in a sum, except at the ends: there stand 0 and 1,
-    where a trained network's pixels crowd.
-    """
+    It is the middle of the level's range, so that rounding cancels out in a sum. The lowest and the highest level are exactly 0
+    and 1, because most pixels of a trained network are there."""
     below = np.arange(NUM_STEPS + 1) / NUM_STEPS * bin_thresh
     above = 1 - np.arange(NUM_STEPS + 1)[::-1] / NUM_STEPS * (1 - bin_thresh)
-    # The two levels at the threshold round from one side only: their ranges are half as wide.
+    # The two levels next to the threshold round from one side only, so their ranges are half as wide.
     below[-1] -= bin_thresh / (4 * NUM_STEPS)
     above[0] += (1 - bin_thresh) / (4 * NUM_STEPS)
     return np.concatenate([below, above])

@@ -1,9 +1,9 @@
-"""Worker threads beside the forward pass: bounded, in order, with the results of the serial loop.
+"""Runs post-processing in threads beside the forward pass, with bounded memory and results in order.
 
-Threads, not processes: nothing is copied, and finding the text of a receipt holds Python's lock for less than a millisecond, a
-third of its time at 1280 px (measured for quads, with `detect_levels`). A task should call nothing of torch, whose threads would
-then fight with those of the forward pass. OpenCV's own threads gain nothing here and cost processor time (a half more with one
-worker); `dali_pipelines/rendering.py` turns them off.
+Threads instead of processes, because nothing has to be copied: `detect_levels` holds the GIL for less than a millisecond per
+receipt, a third of its time (quads, 1280 px). Tasks should not call torch, whose threads would compete with those of the forward
+pass. OpenCV's own threads save no time here and cost CPU time (half as much again with one worker); `dali_pipelines/rendering.py`
+turns them off.
 """
 
 import os
@@ -16,23 +16,26 @@ Result = TypeVar("Result")
 
 AUTO = -1
 MOST_WORKERS = 4
-"""That num_workers=-1 takes: each holds Python's lock for a third of its time, more would wait for each other there."""
+"""Upper limit of num_workers=-1: each thread holds the GIL for a third of its time, so more would wait for each other."""
 
 
 class OrderedPool(Generic[Result]):
-    """Runs functions in threads and hands their results back in the order of submission.
+    """Runs functions in threads and returns their results in the order of submission.
 
         with OrderedPool(num_workers=2, max_pending=64) as pool:
             for batch in batches:
                 pool.submit(function, batch)
             results = pool.finish()
 
-    A task that fails ends the work: the next `submit` or `finish` drops all tasks and results and raises the exception that the
-    serial loop would have met first. After that, and after `finish`, the pool is empty and can be used again.
+    After a task has failed, the next `submit` or `finish` drops all tasks and results and raises the exception that a serial loop
+    would have met first. After that, and after `finish`, the pool is empty and can be used again.
 
     Args:
-        num_workers: threads, as `PostprocessConfig` has them; 0: tasks run in `submit`, one after the other.
+        num_workers: number of threads, as in `PostprocessConfig`; 0: tasks run inside `submit`.
         max_pending: `submit` waits while this many tasks are unfinished.
+
+    Raises:
+        ValueError: a number is too small.
     """
 
     def __init__(self, num_workers: int, max_pending: int) -> None:
@@ -41,53 +44,53 @@ class OrderedPool(Generic[Result]):
         self.num_workers = _auto_workers() if num_workers == AUTO else num_workers
         self.max_pending = max_pending
         self.blocked_seconds = 0.0
-        """Time the caller waited in `submit` and `finish`."""
+        """Seconds that the caller waited in `submit` and `finish`."""
         self.busy_seconds = 0.0
-        """Time that the tasks of each `finish` took, summed: more than has passed where several ran at once."""
+        """Seconds that the finished tasks took, summed over the threads."""
         self._executor = ThreadPoolExecutor(self.num_workers, "postprocess") if self.num_workers else None
         self._tasks: list[Future[tuple[Result, float]]] = []
-        """All since the last `finish`, in order."""
+        """All tasks since the last `finish`, in order."""
         self._unfinished: list[Future[tuple[Result, float]]] = []
         self._is_closed = False
 
     def submit(self, function: Callable[..., Result], *args: Any, **kwargs: Any) -> None:
-        """Has `function(*args, **kwargs)` run; the arguments must not be changed until it has.
+        """Queues `function(*args, **kwargs)`. Its arguments must not change before it has run.
 
         Raises:
             RuntimeError: the pool is closed.
-            Exception: that of a task.
+            Exception: an earlier task raised it.
         """
-        self._sort_out_finished()
+        self._drop_finished()
         while len(self._unfinished) >= self.max_pending:
             self._wait_for(self._unfinished, FIRST_COMPLETED)
-            self._sort_out_finished()
+            self._drop_finished()
         if self._executor is None:
-            task = _done_at_once(function, *args, **kwargs)
+            task = _run_now(function, *args, **kwargs)
         else:
             task = self._executor.submit(_timed, function, *args, **kwargs)
         self._tasks.append(task)
         self._unfinished.append(task)
 
     def finish(self) -> list[Result]:
-        """Waits for all tasks; their results in the order of submission.
+        """Waits for all tasks and returns their results in the order of submission.
 
         Raises:
             RuntimeError: the pool is closed.
-            Exception: that of a task.
+            Exception: a task raised it.
         """
         self._wait_for(self._unfinished, FIRST_EXCEPTION)
-        self._sort_out_finished()
+        self._drop_finished()
         outcomes = [task.result() for task in self._tasks]
         self._tasks = []
         self.busy_seconds += sum(seconds for _, seconds in outcomes)
         return [result for result, _ in outcomes]
 
     def reset_statistics(self) -> None:
-        """Starts counting seconds anew."""
+        """Sets both counts of seconds to zero."""
         self.blocked_seconds, self.busy_seconds = 0.0, 0.0
 
     def close(self) -> None:
-        """Drops what waits, lets running tasks end, and ends the threads. Closing twice does nothing more."""
+        """Drops waiting tasks, waits for running ones, and ends the threads. A second call does nothing."""
         self._is_closed = True
         self._tasks, self._unfinished = [], []
         if self._executor is not None:
@@ -104,8 +107,8 @@ class OrderedPool(Generic[Result]):
         wait(tasks, return_when=return_when)
         self.blocked_seconds += time.perf_counter() - started
 
-    def _sort_out_finished(self) -> None:
-        """Takes finished tasks off the unfinished; raises where one has failed, or the pool is closed."""
+    def _drop_finished(self) -> None:
+        """Removes finished tasks from `_unfinished`; raises if one has failed or the pool is closed."""
         if self._is_closed:
             raise RuntimeError("the pool is closed")
         if any(task.done() and task.exception() is not None for task in self._unfinished):
@@ -113,7 +116,7 @@ class OrderedPool(Generic[Result]):
         self._unfinished = [task for task in self._unfinished if not task.done()]
 
     def _raise_first_failure(self) -> None:
-        # Tasks start in order: those before the failed one run or have ended, and one of them may fail as well.
+        # Tasks start in order, so those before the failed one run or have ended, and one of them may fail as well.
         tasks, self._tasks, self._unfinished = self._tasks, [], []
         for task in tasks:
             task.cancel()
@@ -127,8 +130,8 @@ def _timed(function: Callable[..., Result], *args: Any, **kwargs: Any) -> tuple[
     return result, time.perf_counter() - started
 
 
-def _done_at_once(function: Callable[..., Result], *args: Any, **kwargs: Any) -> Future[tuple[Result, float]]:
-    """What an executor's `submit` gives back, after the function has run here. What it raises waits inside."""
+def _run_now(function: Callable[..., Result], *args: Any, **kwargs: Any) -> Future[tuple[Result, float]]:
+    """Runs the function in this thread and returns a finished future with its result or exception."""
     task: Future[tuple[Result, float]] = Future()
     try:
         task.set_result(_timed(function, *args, **kwargs))

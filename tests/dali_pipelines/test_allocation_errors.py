@@ -8,7 +8,7 @@ from PIL import Image
 from dali_pipelines.allocation_errors import FailedAllocation, find_failed_allocation
 from dali_pipelines.config import PipelineConfig
 from dali_pipelines.loader import DaliLoader
-from dali_pipelines.source import PlannedSample
+from dali_pipelines.source import PlannedSample, SourceImages
 
 CPU = torch.device("cpu")
 CONFIG = PipelineConfig(image_size=64, prefetch_queue_depth=2)
@@ -119,7 +119,7 @@ def test_the_loader_reraises_a_failed_allocation_and_blames_no_file(tmp_path, ca
     Image.fromarray(np.zeros((50, 60, 3), np.uint8)).save(path)
     region = np.array([0, 0, 60, 50], np.float32)
     too_large = PlannedSample(0, False, region, (2 * 10**6,) * 2, np.eye(3), np.eye(3), np.zeros((3, 4), np.float32))
-    loader = DaliLoader([str(path)], CONFIG, training=False, batch_size=1, device=CPU)
+    loader = DaliLoader(SourceImages([str(path)]), CONFIG, training=False, batch_size=1, device=CPU)
     with pytest.raises(RuntimeError, match="you tried to allocate 12000000000000 bytes"):
         next(loader.batches(OneBatch(too_large)))
     assert loader.failures == {}

@@ -12,7 +12,9 @@ from PIL import Image
 from dali_pipelines import steps
 from dali_pipelines.config import PipelineConfig
 from dali_pipelines.eval import eval_pipeline
+from dali_pipelines.feed import SampleArrays
 from dali_pipelines.loader import DaliLoader
+from dali_pipelines.source import SourceImages
 from dali_pipelines.train import train_pipeline
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.plan import EpochPlan, SamplePlanner
@@ -40,15 +42,9 @@ def planner(training: bool) -> SamplePlanner:
 
 def feed(dataset: ValidatedOCRDataset, training: bool) -> steps.Feed:
     """One batch of all pictures."""
-    loader = DaliLoader(
-        dataset.manifest.image_paths,
-        dataset.planner.config,
-        training=training,
-        batch_size=3,
-        device=torch.device("cpu"),
-    )
+    arrays = SampleArrays(SourceImages(dataset.manifest.image_paths), training=training)
     samples = EpochPlan(dataset.manifest, planner(training), epoch=0, batch_size=3).batch(0)
-    return steps.Feed(lambda: loader._planned_arrays(samples))
+    return steps.Feed(lambda: arrays.for_batch(samples)[0])
 
 
 def output(graph: Callable[..., Pipeline], dataset: ValidatedOCRDataset, layout: str, dtype: str) -> np.ndarray:
@@ -128,12 +124,11 @@ def test_layout_and_hints_leave_the_pixels_of_a_gpu_as_they_are(training, datase
         PipelineConfig(image_size=SIZE, output_layout="HWC", preallocate_decoder=True),
     ):
         loader = DaliLoader(
-            dataset.manifest.image_paths,
+            SourceImages(dataset.manifest.image_paths, largest_stored=dataset.manifest.largest_stored),
             config,
             training=training,
             batch_size=3,
             device=torch.device("cuda", 0),
-            largest_stored=dataset.manifest.largest_stored,
         )
         (batch,) = loader.batches(EpochPlan(dataset.manifest, planner(training), epoch=0, batch_size=3))
         images.append(batch.images)

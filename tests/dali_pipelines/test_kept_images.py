@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from dali_pipelines.config import PipelineConfig
-from dali_pipelines.loader import DaliLoader, SampleError
-from dali_pipelines.source import PlannedSample
+from dali_pipelines.loader import DaliLoader
+from dali_pipelines.source import PlannedSample, SampleError, SourceImages
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.kept_images import DecodedImages, ImageCache, preload_files, preload_pixels
 from ocr.datasets.manifest import Manifest
@@ -55,7 +55,8 @@ def epoch_plan(manifest: Manifest, *, training: bool, epoch: int = 0) -> EpochPl
 
 
 def make_loader(manifest: Manifest, kept: ImageCache | None = None, *, training: bool, **kwargs) -> DaliLoader:
-    return DaliLoader(manifest.image_paths, CONFIG, training=training, batch_size=4, device=CPU, kept=kept, **kwargs)
+    images = SourceImages(manifest.image_paths, kept)
+    return DaliLoader(images, CONFIG, training=training, batch_size=4, device=CPU, **kwargs)
 
 
 def images_of(loader: DaliLoader | TorchLoader, plan: EpochPlan) -> torch.Tensor:
@@ -294,7 +295,8 @@ def test_a_gpu_starts_from_kept_images_as_from_files(training, place, manifest):
     device = torch.device("cuda", 0)
 
     def run(kept: ImageCache | None, epoch: int) -> torch.Tensor:
-        loader = DaliLoader(manifest.image_paths, CONFIG, training=training, batch_size=4, device=device, kept=kept)
+        images = SourceImages(manifest.image_paths, kept)
+        loader = DaliLoader(images, CONFIG, training=training, batch_size=4, device=device)
         return images_of(loader, epoch_plan(manifest, training=training, epoch=epoch))
 
     half = int(3 * np.prod(manifest.original_sizes[: len(manifest) // 2], axis=1).sum())

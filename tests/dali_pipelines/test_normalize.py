@@ -78,13 +78,14 @@ def test_other_tensors_are_refused(levels, out, message):
 
 
 def test_the_gpu_formula_promotes_uint8_and_rounds_to_the_type_of_out():
-    """On the CPU the same call, so that its semantics are checked where there is no GPU."""
-    levels = all_levels()
+    """The GPU's call, run on the CPU, so that its semantics are checked where there is no GPU; in channels_last."""
+    levels = all_levels().to(memory_format=torch.channels_last)
     scale, offset = (
         torch.tensor(values, dtype=torch.float64).float()[:, None, None]
         for values in ([1 / s for s in CONFIG.std], [-m / s for m, s in zip(CONFIG.mean, CONFIG.std, strict=True)])
     )
-    found = torch.addcmul(offset, levels, scale, out=torch.empty(levels.shape, dtype=torch.float16))
+    found = torch.addcmul(offset, levels, scale, out=torch.empty_like(levels, dtype=torch.float16))
+    assert found.is_contiguous(memory_format=torch.channels_last)
     np.testing.assert_array_equal(found.numpy(), exact(levels).astype(np.float16))
 
 
@@ -95,6 +96,23 @@ def test_a_gpu_gives_what_the_cpu_gives(dtype):
     on_gpu = normalize_levels(levels.cuda(), CONFIG.mean, CONFIG.std, dtype=dtype).cpu()
     on_cpu = normalize_levels(levels, CONFIG.mean, CONFIG.std, dtype=dtype)
     torch.testing.assert_close(on_gpu, on_cpu, rtol=0, atol=2e-3 if dtype == torch.float16 else 5e-7)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_pixels_as_workers_send_them_are_normalised_without_a_sync(dtype):
+    """channels_last, as a permuted (B, H, W, 3) batch is. Tolerance: as in the test above, an ulp of the fused formula."""
+    levels = all_levels()
+    on_gpu = levels.permute(0, 2, 3, 1).contiguous().cuda().permute(0, 3, 1, 2)
+    normalize_levels(on_gpu, CONFIG.mean, CONFIG.std, dtype=dtype)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        found = normalize_levels(on_gpu, CONFIG.mean, CONFIG.std, dtype=dtype)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    expected = normalize_levels(levels, CONFIG.mean, CONFIG.std, dtype=dtype)
+    torch.testing.assert_close(found.cpu(), expected, rtol=0, atol=2e-3 if dtype == torch.float16 else 5e-7)
 
 
 def finisher(size: int = 40, dtype: torch.dtype = torch.float32) -> ImageFinisher:
@@ -151,7 +169,7 @@ def test_no_image_makes_an_empty_batch():
     [
         (
             np.zeros((41, 4, 3), np.uint8),
-            r"an image is uint8 of shape \(41, 4, 3\); expected uint8 \(H, W, 3\), H and W 40",
+            r"an image is uint8 of shape \(41, 4, 3\); expected uint8 \(H, W, 3\), H and W at most 40",
         ),
         (np.zeros((4, 4), np.uint8), r"shape \(4, 4\)"),
         (np.zeros((4, 4, 3), np.float32), "an image is float32"),

@@ -1,6 +1,7 @@
 """What the CPU renders against DALI's own operators, the ones that a GPU runs, and against the filter written out."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,12 @@ import torch
 from nvidia.dali import types
 from PIL import Image
 
-from dali_pipelines import steps
 from dali_pipelines.config import PipelineConfig
 from dali_pipelines.eval import eval_pipeline
+from dali_pipelines.feed import BatchFeed, SampleArrays
 from dali_pipelines.loader import DaliLoader
 from dali_pipelines.rendering import recolour, resize_region, resize_whole, warp
+from dali_pipelines.source import SourceImages
 from dali_pipelines.train import train_pipeline
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.manifest import Manifest
@@ -31,41 +33,44 @@ def manifest(request: pytest.FixtureRequest) -> Manifest:
     return ValidatedOCRDataset(DatasetConfig(image_path=str(folder)), planner).manifest
 
 
-class DaliOperators(DaliLoader):
-    """The graph of a GPU, run by DALI's CPU operators."""
+def make_loader(manifest: Manifest, training: bool, batch_size: int) -> DaliLoader:
+    images = SourceImages(manifest.image_paths)
+    return DaliLoader(images, CONFIG, training=training, batch_size=batch_size, device=torch.device("cpu"))
 
-    def _build(self, source, batch_size):
-        graph = train_pipeline if self.training else eval_pipeline
-        pipeline = graph(
-            feed=steps.Feed(source.next_batch),
-            config=self.config,
-            on_gpu=False,
-            dtype=types.FLOAT,
-            batch_size=batch_size,
-            **self._resources(),
-        )
-        pipeline.build()
-        return pipeline
 
-    def _taken(self, outputs, samples):
-        return self._to_torch(outputs[0].as_tensor())
+def rendered_by_dali_operators(manifest: Manifest, plan: EpochPlan, training: bool) -> Iterator[torch.Tensor]:
+    """Yields batches from the graph of a GPU, run by DALI's CPU operators."""
+    feed = BatchFeed(SampleArrays(SourceImages(manifest.image_paths), training=training))
+    graph = train_pipeline if training else eval_pipeline
+    pipeline = graph(
+        feed=feed.for_graph(),
+        config=CONFIG,
+        on_gpu=False,
+        dtype=types.FLOAT,
+        batch_size=plan.batch_size,
+        num_threads=1,
+        device_id=None,
+    )
+    feed.start(plan.batch(step) for step in range(len(plan)))
+    for _ in range(len(plan)):
+        (images,) = pipeline.run()
+        feed.pop()
+        yield torch.from_numpy(images.as_array())
 
 
 @pytest.mark.parametrize(("training", "worst", "mean"), [(False, 1, 0.1), (True, 3, 0.2)])
 def test_the_cpu_renders_what_dalis_operators_give(training, worst, mean, manifest):
     plan = EpochPlan(manifest, SamplePlanner(CONFIG, training=training, seed=3), epoch=0, batch_size=4)
-    rendered, by_dali = (
-        loader(manifest.image_paths, CONFIG, training=training, batch_size=4, device=torch.device("cpu"))
-        for loader in (DaliLoader, DaliOperators)
-    )
+    loader = make_loader(manifest, training, batch_size=4)
+    by_dali = rendered_by_dali_operators(manifest, plan, training)
     num_images = 0
-    for found, expected, _ in zip(rendered.batches(plan), by_dali.batches(plan), range(6), strict=False):
-        levels = (found.images - expected.images).abs() * torch.tensor(CONFIG.std)[:, None, None]
+    for found, expected, _ in zip(loader.batches(plan), by_dali, range(6), strict=False):
+        levels = (found.images - expected).abs() * torch.tensor(CONFIG.std)[:, None, None]
         assert levels.max() < worst + 0.01
         assert levels.mean() < mean
         num_images += len(found.images)
     assert num_images >= 20
-    assert not rendered.failures
+    assert not loader.failures
 
 
 def written_out(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -143,7 +148,7 @@ def test_a_region_that_the_image_does_not_reach_is_refused():
     for corner in ((80, 61), (81, 60)):
         region = np.array([10, 10, *corner], np.float32)
         with pytest.raises(
-            ValueError, match=f"the image is 60 x 80, expected {corner[1]} x {corner[0]} at least: exchanged since"
+            ValueError, match=f"the image is 60 x 80, expected {corner[1]} x {corner[0]} at least: replaced since"
         ):
             resize_region(image, region, (20, 20))
     assert (resize_region(image, np.array([10, 10, 80, 60], np.float32), (20, 20)) == 7).all()
@@ -153,7 +158,7 @@ def test_a_region_that_the_image_does_not_reach_is_refused():
 def test_a_whole_image_of_another_size_is_refused(size):
     region = np.array([0, 0, 80, 60], np.float32)
     with pytest.raises(
-        ValueError, match=f"the image is {size[0]} x {size[1]}, expected 60 x 80: exchanged since it was"
+        ValueError, match=f"the image is {size[0]} x {size[1]}, expected 60 x 80: replaced since it was"
     ):
         resize_whole(np.zeros((*size, 3), np.uint8), region, (30, 40))
     assert resize_whole(np.zeros((60, 80, 3), np.uint8), region, (30, 40)).shape == (30, 40, 3)
@@ -167,9 +172,9 @@ def test_the_graph_calls_python_as_it_is_written(training, sroie, tmp_path):
     planner = SamplePlanner(CONFIG, training=training, seed=3)
     manifest = ValidatedOCRDataset(DatasetConfig(image_path=str(tmp_path)), planner).manifest
     Image.new("RGB", (2, 2)).save(path)  # no region fits
-    loader = DaliLoader(manifest.image_paths, CONFIG, training=training, batch_size=1, device=torch.device("cpu"))
+    loader = make_loader(manifest, training, batch_size=1)
     list(loader.batches(EpochPlan(manifest, planner, epoch=0, batch_size=1)))
     reason = loader.failures[str(path)]
     assert re.search(r"rendering\.py\(\d+\): resize_region|rendering\.py\(\d+\): resize_whole", reason)
-    assert re.search(r"on_cpu\.py\(\d+\): (_training_crop|_resized)", reason)
+    assert re.search(r"cpu\.py\(\d+\): (_training_crop|_resized)", reason)
     assert "autograph" not in reason

@@ -1,4 +1,4 @@
-"""What a container's first word starts. `python` is one that prints what it was given: starting each script takes seconds."""
+"""What the first word of a container's command starts. `python` is a stand-in that prints its arguments: real ones take seconds."""
 
 import os
 import subprocess
@@ -70,7 +70,7 @@ def test_any_other_word_is_run_as_a_command_with_its_exit_code(env):
 
 
 def test_the_health_check_passes_for_a_user_without_an_account_or_a_home(tmp_path):
-    """For real: everything is drawn, read, trained, and written to the temporary folder alone."""
+    """Runs the real self-test, which writes to the temporary folder only."""
     (tmp_path / "tmp").mkdir()
     env = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "TMPDIR": str(tmp_path / "tmp")}
     env |= {"HOME": "/nonexistent", "PYTHONPATH": os.environ.get("PYTHONPATH", ""), "PYTHONDONTWRITEBYTECODE": "1"}
@@ -81,4 +81,4 @@ def test_the_health_check_passes_for_a_user_without_an_account_or_a_home(tmp_pat
     assert done.stdout.splitlines()[-1] == "self-test passed"
     assert list(tmp_path.iterdir()) == [tmp_path / "tmp"]
     left = {path.name.partition("_")[0]: list(path.iterdir()) for path in (tmp_path / "tmp").iterdir()}
-    assert left in ({}, {"torchinductor": []})  # an empty folder that torch makes when it is imported
+    assert left in ({}, {"torchinductor": []})  # torch makes an empty folder on import

@@ -11,13 +11,13 @@ import torch
 from PIL import Image
 
 from dali_pipelines.config import AugmentationConfig, PipelineConfig
-from dali_pipelines.loader import SampleError
+from dali_pipelines.source import SampleError
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.plan import SamplePlanner
 from ocr.datasets.schemas import DatasetConfig
 from ocr.loaders.batch import Batch
+from ocr.loaders.engines import Engine
 from ocr.loaders.loader import BatchLoader
-from ocr.loaders.torch_workers import _normalize
 from ocr.polygons import PolygonBatch
 
 CPU = torch.device("cpu")
@@ -36,9 +36,9 @@ def make_dataset(
 
 
 def make_loader(dataset: ValidatedOCRDataset, loader: str = "dali", **kwargs) -> BatchLoader:
-    kwargs.setdefault("batch_size", 3)
-    kwargs.setdefault("num_workers", 0)
-    return BatchLoader(dataset, loader=loader, device=CPU, **kwargs)
+    kwargs = {"batch_size": 3} | kwargs
+    engine = Engine(loader, CPU, kwargs.pop("num_workers", 0), kwargs.pop("skip_failures", True))
+    return BatchLoader(dataset, engine, **kwargs)
 
 
 def first(loader: BatchLoader, count: int) -> list[Batch]:
@@ -260,7 +260,7 @@ def test_a_picture_that_is_exchanged_for_a_smaller_one_costs_that_file_and_is_na
                 assert torch.equal(batch.images[slot], expected.images[slot])
     assert failed == [7]
     assert list(loader.failures) == [exchanged]
-    assert re.search(r"the image is 40 x 50, expected \d+ x \d+.*: exchanged since", loader.failures[exchanged])
+    assert re.search(r"the image is 40 x 50, expected \d+ x \d+.*: replaced since", loader.failures[exchanged])
     strict = make_loader(dataset, name, batch_size=batch_size, skip_failures=False)
     with pytest.raises(SampleError, match=rf"^{exchanged}: .*the image is 40 x 50"):
         list(strict)
@@ -276,7 +276,7 @@ def test_evaluation_notices_a_larger_picture_too(name, sroie, tmp_path):
     loader = make_loader(dataset, name)
     (batch,) = first(loader, 1)
     assert [sample.has_failed for sample in batch.samples] == [False, False, True]
-    assert f"is {height} x {width + 1}, expected {height} x {width}: exch" in next(iter(loader.failures.values()))
+    assert f"is {height} x {width + 1}, expected {height} x {width}: repl" in next(iter(loader.failures.values()))
 
 
 def test_evaluation_has_no_targets_and_polygons_in_the_input_frame(receipts):
@@ -316,22 +316,8 @@ def test_polygons_are_left_alone_by_the_move(training_receipts):
 def test_gpu_decode_agrees_with_the_cpu(training, receipts):
     planner = SamplePlanner(PipelineConfig(output_dtype="float32"), training=training, seed=5)
     dataset = ValidatedOCRDataset(receipts.config, planner, manifest=receipts.manifest)
-    on_gpu = BatchLoader(dataset, loader="dali", batch_size=3, num_workers=0, device=torch.device("cuda", 0))
+    on_gpu = BatchLoader(dataset, Engine("dali", torch.device("cuda", 0)), batch_size=3)
     for cpu, gpu in zip(first(make_loader(dataset), 4), first(on_gpu, 4), strict=True):
         difference = (cpu.images - gpu.images.cpu()).abs() * 58
         assert difference.mean() < 0.5
         np.testing.assert_array_equal(cpu.polygons_input.vertices, gpu.polygons_input.vertices)
-
-
-@pytest.mark.gpu
-def test_images_of_workers_are_normalised_without_waiting_for_the_gpu():
-    levels_BHWC = torch.arange(256, dtype=torch.uint8).repeat(3).reshape(1, 16, 16, 3)
-    on_gpu = levels_BHWC.cuda()
-    planner = SamplePlanner(PipelineConfig(), training=False, seed=0)
-    _normalize(on_gpu, planner, torch.float32)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        found = _normalize(on_gpu, planner, torch.float32)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    torch.testing.assert_close(found.cpu(), _normalize(levels_BHWC, planner, torch.float32))

@@ -1,4 +1,4 @@
-"""From a data set to one that is ready for training."""
+"""The command prepare_data on small data sets."""
 
 import fcntl
 import io
@@ -21,27 +21,19 @@ from ocr.config import PrepareConfig
 from ocr.datasets.audit import load_manifest
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.decode import decode_upright
-from ocr.datasets.image_checks import read_header
 from ocr.datasets.manifest import Manifest
-from ocr.datasets.orientation import upright_size
 from ocr.datasets.plan import SamplePlanner
 from ocr.datasets.schemas import DatasetConfig
 from ocr.errors import InputError
-from ocr.preparation.prepare import SplitReport, annotations_of, prepare_data, turned_file, write_image
-from ocr.synthetic import SyntheticConfig, draw_data_set
+from ocr.preparation.prepare import prepare_data
+from ocr.preparation.report import SplitReport
 from ocr.targets import make_targets
 from ocr.targets.offline import OfflineMaps
 
 ROOT = Path(__file__).parents[3]
 
-SYNTHETIC = SyntheticConfig(num_train=6, num_val=5, exif_share=0.7, blank_share=0, min_side=256, max_side=384)
-
-
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("drawn")
-    draw_data_set(SYNTHETIC, root)
-    return root
+NUM_TRAIN, NUM_VAL = 10, 8
+"""Images of the drawn set."""
 
 
 @pytest.fixture
@@ -146,7 +138,7 @@ def test_copied_files_are_equal_to_the_byte(source, tmp_path):
 def test_files_that_are_not_canonical_are_those_of_the_source(source, tmp_path):
     output = tmp_path / "out"
     reports = prepare(source, output, canonical=False)
-    assert counts(reports["val"]) == ({"copied": 5}, {"made": 5})
+    assert counts(reports["val"]) == ({"copied": NUM_VAL}, {"made": NUM_VAL})
     assert not (output / "images_val_canonical").exists()
     for name in reports:
         expected = manifest_of(DatasetConfig.model_validate(split(source, name)["config"]))
@@ -195,45 +187,6 @@ def points_of(word: Any) -> list[list[float]]:
     return [[float(x), float(y)] for x, y in points]
 
 
-@pytest.mark.parametrize("orientation", range(2, 9))
-@pytest.mark.parametrize(
-    ("sampling", "turned"), [("4:2:2", "4:4:0"), ("4:2:0", "4:2:0"), ("4:4:4", "4:4:4")], ids=lambda text: text
-)
-def test_turned_jpegs_keep_their_sampling(orientation, sampling, turned):
-    pixels = np.random.default_rng(1).integers(0, 256, (40, 24, 3), np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "JPEG", subsampling=sampling, quality=90)
-    content, action = turned_file(file.getvalue(), orientation)
-    header = read_header(io.BytesIO(content))
-    assert action == "encoded"
-    assert header.sampling == (turned if orientation >= 5 else sampling)
-    assert header.orientation == 1
-    assert header.stored_size == upright_size(orientation, (40, 24))
-
-
-def test_a_grey_jpeg_stays_grey():
-    file = io.BytesIO()
-    Image.fromarray(np.arange(240, dtype=np.uint8).reshape(12, 20)).save(file, "JPEG", quality=95)
-    content, _ = turned_file(file.getvalue(), 6)
-    header = read_header(io.BytesIO(content))
-    assert (header.color, header.stored_size) == ("gray", (20, 12))
-    assert np.abs(decode_upright(content, 1).astype(int) - decode_upright(file.getvalue(), 6)).mean() < 1
-
-
-@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA"])
-def test_a_turned_png_keeps_every_level(mode):
-    pixels = np.random.default_rng(2).integers(0, 256, (9, 14, 3), np.uint8)
-    file = io.BytesIO()
-    exif = Image.Exif()
-    exif[0x0112] = 7
-    Image.fromarray(pixels).convert(mode).save(file, "PNG", exif=exif)
-    assert read_header(io.BytesIO(file.getvalue())).orientation == 7
-    content, action = turned_file(file.getvalue(), 7)
-    assert action == "turned"
-    assert read_header(io.BytesIO(content)).orientation == 1
-    np.testing.assert_array_equal(decode_upright(content, 1), decode_upright(file.getvalue(), 7))
-
-
 def test_a_png_among_the_files_is_turned_and_its_polygon_with_it(tmp_path):
     (tmp_path / "source").mkdir()
     exif = Image.Exif()
@@ -251,14 +204,6 @@ def test_a_png_among_the_files_is_turned_and_its_polygon_with_it(tmp_path):
     assert document == {"images": {"a.png": {"img_w": 30, "img_h": 40, "words": {"0001": word}}}}
 
 
-def test_coordinates_are_written_to_the_last_digit_of_float32(drawn):
-    manifest = manifest_of(DatasetConfig.model_validate(split(drawn, "val")["config"]))
-    words = annotations_of(manifest, [0], canonical=True)["images"][manifest.filenames[0]]["words"]
-    written = np.concatenate([np.array(word["points"]) for word in words.values()])
-    np.testing.assert_array_equal(written.astype(np.float32), np.concatenate(manifest.polygons.polygons_of(0)))
-    assert annotations_of(manifest, [], canonical=False) == {"images": {}}
-
-
 def test_offline_maps_are_those_of_the_prepared_images(source, tmp_path):
     output = tmp_path / "out"
     reports = prepare(source, output)
@@ -273,7 +218,7 @@ def test_offline_maps_are_those_of_the_prepared_images(source, tmp_path):
     polygons_input = dataset.planner.input_polygons(dataset.manifest, samples)
     maps = OfflineMaps(dataset_config.maps_dir, dataset.manifest.filenames, config.targets, keep=False)
     found = maps.targets(range(len(dataset)), polygons_input, (128, 128))
-    assert (maps.hits, maps.fallbacks) == (5, 0)
+    assert (maps.hits, maps.fallbacks) == (NUM_VAL, 0)
     expected = make_targets(polygons_input, (128, 128), config.targets)
     assert expected.shrink_map.sum() > 100
     assert (found.shrink_map != expected.shrink_map).sum() == 0
@@ -285,8 +230,8 @@ def test_a_second_run_keeps_everything(source, tmp_path):
     prepare(source, output)
     before = files_of(output)
     reports = prepare(source, output)
-    assert counts(reports["train"]) == ({"kept": 6}, None)
-    assert counts(reports["val"]) == ({"kept": 5}, {"kept": 5})
+    assert counts(reports["train"]) == ({"kept": NUM_TRAIN}, None)
+    assert counts(reports["val"]) == ({"kept": NUM_VAL}, {"kept": NUM_VAL})
     after = files_of(output)
     assert {name: content for name, (_, content) in after.items() if name != "prepared.json"} == {
         name: content for name, (_, content) in before.items() if name != "prepared.json"
@@ -306,9 +251,9 @@ def test_only_what_is_missing_or_changed_is_made_again(source, tmp_path):
     (output / "images_val_canonical_maps" / f"{names[3]}.npz").write_bytes(b"cut")
     reports = prepare(source, output)
     images, maps = counts(reports["val"])
-    assert images["kept"] == 2
-    assert maps == {"kept": 4, "made": 1}
-    assert counts(reports["train"])[0] == {"kept": 6}
+    assert images["kept"] == NUM_VAL - 3
+    assert maps == {"kept": NUM_VAL - 1, "made": 1}
+    assert counts(reports["train"])[0] == {"kept": NUM_TRAIN}
     assert_same_annotations(
         manifest_of(prepared_split(output, "val")),
         manifest_of(DatasetConfig.model_validate(split(source, "val")["config"])),
@@ -320,8 +265,8 @@ def test_stale_maps_are_made_again(source, tmp_path, change):
     output = tmp_path / "out"
     prepare(source, output)
     reports = prepare(source, output, **change)
-    assert counts(reports["val"]) == ({"kept": 5}, {"made": 5})
-    assert counts(prepare(source, output, **change)["val"]) == ({"kept": 5}, {"kept": 5})
+    assert counts(reports["val"]) == ({"kept": NUM_VAL}, {"made": NUM_VAL})
+    assert counts(prepare(source, output, **change)["val"]) == ({"kept": NUM_VAL}, {"kept": NUM_VAL})
 
 
 def test_maps_of_one_changed_annotation_are_made_again(source, tmp_path):
@@ -332,7 +277,7 @@ def test_maps_of_one_changed_annotation_are_made_again(source, tmp_path):
     entry = next(iter(document["images"].values()))
     next(iter(entry["words"].values()))["points"][0][0] += 0.5
     annotation_path.write_text(json.dumps(document))
-    assert counts(prepare(source, output)["val"]) == ({"kept": 5}, {"kept": 4, "made": 1})
+    assert counts(prepare(source, output)["val"]) == ({"kept": NUM_VAL}, {"kept": NUM_VAL - 1, "made": 1})
     assert_same_annotations(
         manifest_of(prepared_split(output, "val")),
         manifest_of(DatasetConfig.model_validate(split(source, "val")["config"])),
@@ -376,7 +321,7 @@ def test_a_run_stopped_among_the_images_leaves_no_annotations_and_is_gone_on_wit
     config = config_of(source, output, **settings)
     assert stop_once_there_is("images_val_canonical/*.jpg", output, number, config) == exit_code
     if number == signal.SIGINT:
-        assert "the same command goes on from here" in capfd.readouterr().err
+        assert "the same command continues from here" in capfd.readouterr().err
         assert not list(output.rglob("*.part"))
     assert not (output / "jsons/val.json").exists()
     assert json.loads((output / "prepared.json").read_text())["is_complete"] is False
@@ -394,8 +339,11 @@ def test_a_run_killed_among_the_maps_leaves_whole_ones(source, tmp_path):
     config = config_of(source, output, **settings)
     assert stop_once_there_is("images_val_canonical_maps/*.npz", output, signal.SIGKILL, config) == -9
     num_made = len(list(output.rglob("*.npz")))
-    assert 0 < num_made < 5
-    assert counts(prepare(source, output, **settings)["val"]) == ({"kept": 5}, {"kept": num_made, "made": 5 - num_made})
+    assert 0 < num_made < NUM_VAL
+    assert counts(prepare(source, output, **settings)["val"]) == (
+        {"kept": NUM_VAL},
+        {"kept": num_made, "made": NUM_VAL - num_made},
+    )
     assert not list(output.rglob("*.part"))
 
 
@@ -404,7 +352,7 @@ def test_annotations_go_before_their_images_change(source, tmp_path):
     prepare(source, output, maps=False)
     (output / "images_val_canonical/val_00002.jpg").unlink()
     (output / "images_val_canonical/val_00002.jpg/in the way").mkdir(parents=True)
-    with pytest.raises(InputError, match=r"val_00002\.jpg.*: cannot be written: .*goes on from there"):
+    with pytest.raises(InputError, match=r"val_00002\.jpg.*: cannot be written: .*continues from there"):
         prepare(source, output, maps=False)
     assert not (output / "jsons/val.json").exists()
     assert (output / "jsons/train.json").exists()
@@ -416,15 +364,15 @@ def test_one_bad_file_does_not_lose_the_rest(source, tmp_path):
     gone.unlink()
     output = tmp_path / "out"
     report = prepare(source, output)["train"]
-    assert (report.num_listed, report.num_usable) == (6, 4)
+    assert (report.num_listed, report.num_usable) == (NUM_TRAIN, NUM_TRAIN - 2)
     assert report.findings["missing"] == 1
     assert report.images is not None
-    assert sum(report.images.counts.values()) == 4
+    assert sum(report.images.counts.values()) == NUM_TRAIN - 2
     names = {bad.name, gone.name}
     assert not names & set(json.loads((output / "jsons/train.json").read_text())["images"])
     findings = json.loads((tmp_path / "run/audit_train.json").read_text())["findings"]
     assert {finding["image"] for finding in findings if finding["severity"] == "image"} == names
-    assert len(manifest_of(prepared_split(output, "train"))) == 4
+    assert len(manifest_of(prepared_split(output, "train"))) == NUM_TRAIN - 2
 
 
 def test_a_file_that_cannot_be_turned_is_named_and_left_out(source, tmp_path, caplog):
@@ -441,23 +389,15 @@ def test_a_file_that_cannot_be_turned_is_named_and_left_out(source, tmp_path, ca
     path.write_text(json.dumps(document))
     output = tmp_path / "out"
     datasets = {"val_dataset": split(source, "val", check_pixels=False)}  # the audit would have found it
-    with caplog.at_level(logging.WARNING, "ocr.preparation.prepare"):
+    with caplog.at_level(logging.WARNING, "ocr.preparation"):
         report = prepare(source, output, datasets=datasets)["val"]
     assert report.images is not None
     assert report.maps is not None
     assert list(report.images.failed) == list(report.maps.failed) == ["bad.png"]
     assert report.images.counts["failed"] == report.maps.counts["failed"] == 1
-    assert report.maps.counts["made"] == 5
+    assert report.maps.counts["made"] == NUM_VAL
     assert "val images: failed: bad.png" in caplog.text
-    assert len(manifest_of(prepared_split(output, "val"))) == 5
-
-
-def test_a_source_that_is_gone_is_an_outcome_with_its_name(tmp_path):
-    outcome = write_image(tmp_path / "gone.jpg", tmp_path / "out.jpg", 1)
-    assert outcome.action == "failed"
-    assert outcome.reason is not None
-    assert "gone.jpg: cannot be read" in outcome.reason
-    assert not (tmp_path / "out.jpg").exists()
+    assert len(manifest_of(prepared_split(output, "val"))) == NUM_VAL
 
 
 def test_bad_annotations_of_all_splits_are_told_before_anything_is_written(source, tmp_path):
@@ -472,7 +412,7 @@ def test_bad_annotations_of_all_splits_are_told_before_anything_is_written(sourc
     assert not output.exists()
     reports = prepare(source, output, on_bad_sample="skip")
     assert [report.num_skipped_words for report in reports.values()] == [1, 1]
-    assert len(manifest_of(prepared_split(output, "val"))) == 5
+    assert len(manifest_of(prepared_split(output, "val"))) == NUM_VAL
 
 
 def test_names_that_lead_out_of_the_folder_are_not_followed(source, tmp_path):
@@ -489,7 +429,7 @@ def test_names_that_lead_out_of_the_folder_are_not_followed(source, tmp_path):
     assert report.images is not None
     assert report.images.failed == {f"../elsewhere/{first}": "its name leads out of the folder of images"}
     assert not (output / "elsewhere").exists()
-    assert len(list(output.rglob("*.npz"))) == 4
+    assert len(list(output.rglob("*.npz"))) == NUM_VAL - 1
 
 
 def test_icdar_text_files_become_upstage_json(icdar15, tmp_path):
@@ -524,11 +464,11 @@ def test_maps_can_be_added_beside_the_images(source, tmp_path):
     after = files_of(source)
     assert {name: content for name, content in after.items() if name in before} == before
     added = sorted(set(after) - set(before))
-    assert len(added) == 5
+    assert len(added) == NUM_VAL
     assert all(name.startswith("images/val_maps/") and name.endswith(".npz") for name in added)
     assert reports["val"].images is None
     assert reports["val"].annotations is None
-    assert prepare(source, source, canonical=False)["val"].maps.counts == {"kept": 5}  # type: ignore[union-attr]
+    assert prepare(source, source, canonical=False)["val"].maps.counts == {"kept": NUM_VAL}  # type: ignore[union-attr]
 
 
 def test_folders_that_are_not_ours_are_not_written_to(source, tmp_path):

@@ -5,7 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ocr.datasets.formats.upstage import read_upstage
+from ocr.datasets.audit import load_manifest
+from ocr.datasets.formats.upstage import read_upstage, upstage_document
+from ocr.datasets.schemas import DatasetConfig
 
 SQUARE = [[0, 0], [10, 0], [10, 10], [0, 10.5]]
 
@@ -104,3 +106,13 @@ def test_the_real_receipts_are_read_whole(sroie: Path) -> None:
     assert len(images) == 160
     assert sum(len(image.words) for image in images) == 9110
     assert not any(image.problems for image in images)
+
+
+def test_coordinates_are_written_to_the_last_digit_of_float32(drawn: Path) -> None:
+    config = DatasetConfig(image_path=str(drawn / "images/val"), annotation_path=str(drawn / "jsons/val.json"))
+    manifest = load_manifest(config, max_megapixels=100)[0]
+    index = int(np.argmax([len(manifest.polygons.polygons_of(index)) for index in range(len(manifest))]))
+    words = upstage_document(manifest, [index], canonical=True)["images"][manifest.filenames[index]]["words"]
+    found = np.concatenate([np.array(word["points"]) for word in words.values()])
+    np.testing.assert_array_equal(found.astype(np.float32), np.concatenate(manifest.polygons.polygons_of(index)))
+    assert upstage_document(manifest, [], canonical=False) == {"images": {}}

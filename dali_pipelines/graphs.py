@@ -1,0 +1,61 @@
+"""Chooses and builds the DALI graph of a split: train.py or eval.py on a GPU, cpu.py without one."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from nvidia.dali import types
+from nvidia.dali.pipeline import Pipeline
+
+from dali_pipelines import steps
+from dali_pipelines.config import PipelineConfig, default_num_threads
+from dali_pipelines.cpu import cpu_pipeline
+from dali_pipelines.decode import decode_pipeline
+from dali_pipelines.eval import eval_pipeline
+from dali_pipelines.train import train_pipeline
+
+_DALI_TYPE = {torch.float16: types.FLOAT16, torch.float32: types.FLOAT, torch.uint8: types.UINT8}
+
+
+@dataclass(frozen=True)
+class GraphBuilder:
+    """Builds pipelines for one split on one device."""
+
+    config: PipelineConfig
+    training: bool
+    """The training graph (crop, warp, colour) or the evaluation graph (letterbox)."""
+    device: torch.device
+    dtype: torch.dtype
+    """Data type of the network's input; uint8 leaves RGB levels as they are. On a CPU the loader converts, not the graph."""
+    largest_stored: tuple[int, int] | None = None
+    """(H, W) that no file exceeds as it is stored; None if unknown."""
+
+    def build(self, feed: steps.Feed, batch_size: int) -> Pipeline:
+        """Returns the pipeline that renders images, built. Its threads and memory exist from here on."""
+        given = {"feed": feed, "config": self.config, "batch_size": batch_size, **self._resources()}
+        if self.device.type == "cuda":
+            graph = train_pipeline if self.training else eval_pipeline
+            dtype = _DALI_TYPE[self.dtype]
+            pipeline = graph(on_gpu=True, dtype=dtype, largest_stored=self.largest_stored, **given)
+        else:
+            pipeline = cpu_pipeline(training=self.training, **given)
+        pipeline.build()
+        return pipeline
+
+    def build_decoder(self, next_batch: steps.NextBatch, *, is_path: bool) -> Pipeline:
+        """Returns a pipeline that decodes one image at a time; see `decode_pipeline`."""
+        return decode_pipeline(
+            next_batch=next_batch,
+            config=self.config,
+            on_gpu=self.device.type == "cuda",
+            is_path=is_path,
+            batch_size=1,
+            **self._resources(),
+        )
+
+    def _resources(self) -> dict[str, Any]:
+        return {
+            "num_threads": self.config.num_threads or default_num_threads(),
+            "device_id": (self.device.index or 0) if self.device.type == "cuda" else None,
+            "prefetch_queue_depth": self.config.prefetch_queue_depth,
+        }

@@ -1,0 +1,101 @@
+"""Redoes a batch that DALI failed on, so that a damaged file costs its own slot and not the run.
+
+DALI reports an error for the batch, often without the file's name. So each sample is rendered alone, by a new pipeline. The samples
+that fail again are at fault, unless all of them fail and every file decodes: then the error has another cause and is raised.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+
+import torch
+
+from dali_pipelines.allocation_errors import reraise_if_out_of_memory
+from dali_pipelines.feed import SampleArrays
+from dali_pipelines.graphs import GraphBuilder
+from dali_pipelines.rendering import IMAGE_REPLACED
+from dali_pipelines.source import ImageBatch, PlannedSample, SampleError
+
+log = logging.getLogger(__name__)
+
+
+class BatchRecovery:
+    """Redoes failed batches of one split.
+
+    Args:
+        render_alone: returns the finished image of one sample, (3, H, W), from a pipeline of its own.
+        failures: reason for each file that failed; filled here.
+        skip_failures: a file at fault loses its slot; otherwise SampleError.
+    """
+
+    def __init__(
+        self,
+        arrays: SampleArrays,
+        graphs: GraphBuilder,
+        render_alone: Callable[[PlannedSample], torch.Tensor],
+        failures: dict[str, str],
+        *,
+        skip_failures: bool,
+    ) -> None:
+        self._arrays = arrays
+        self._graphs = graphs
+        self._render_alone = render_alone
+        self._failures = failures
+        self._skip_failures = skip_failures
+
+    def redo(self, samples: Sequence[PlannedSample], images: torch.Tensor, batch_error: RuntimeError) -> ImageBatch:
+        """Returns the batch, with the samples at fault marked as failed. A read error that has passed costs nothing.
+
+        Args:
+            images: (B, 3, H, W) black; filled where a sample renders.
+
+        Raises:
+            RuntimeError: `batch_error`, if every sample fails and none because of its file.
+            SampleError: a file is at fault, and failures are not skipped.
+        """
+        reasons = self._render_each(samples, images)
+        if len(reasons) == len(samples) and not any(
+            self._is_fault_of_file(samples[slot].index, reason) for slot, reason in reasons.items()
+        ):
+            raise batch_error
+        for slot, reason in reasons.items():
+            self._record(samples[slot].index, reason, batch_error)
+        return ImageBatch(
+            images, tuple(sample.as_failed() if slot in reasons else sample for slot, sample in enumerate(samples))
+        )
+
+    def _render_each(self, samples: Sequence[PlannedSample], images: torch.Tensor) -> dict[int, str]:
+        """Fills `images` and returns the reason for each slot that failed."""
+        reasons = {}
+        for slot, sample in enumerate(samples):
+            try:
+                images[slot] = self._render_alone(sample)
+            except RuntimeError as error:
+                reraise_if_out_of_memory(error)
+                reasons[slot] = self._arrays.read_errors.get(sample.index) or " ".join(str(error).split())
+        return reasons
+
+    def _is_fault_of_file(self, index: int, reason: str) -> bool:
+        """Returns whether a sample that failed would fail in any graph."""
+        # DALI passes on only the text of a Python error.
+        if index in self._arrays.read_errors or IMAGE_REPLACED in reason:
+            return True
+        kept = self._arrays.images.kept
+        if kept is not None and kept.decoded(index) is not None:
+            return False
+        content = self._arrays.content(index)
+        fed = self._arrays.path_bytes(index) if content is None else content
+        pipeline = self._graphs.build_decoder(lambda: ([fed],), is_path=content is None)
+        try:
+            pipeline.run()
+        except RuntimeError as error:
+            reraise_if_out_of_memory(error)
+            return True
+        return False
+
+    def _record(self, index: int, reason: str, error: RuntimeError) -> None:
+        path = self._arrays.images.paths[index]
+        if not self._skip_failures:
+            raise SampleError(f"{path}: DALI failed to process this file: {reason}") from error
+        if path not in self._failures:
+            log.error("%s: skipped: DALI failed to process this file: %s", path, reason)
+        self._failures[path] = reason

@@ -1,0 +1,175 @@
+"""Generates the configuration reference from the pydantic schemas when the site is built (a hook of MkDocs)."""
+
+import html
+import json
+from collections.abc import Iterator, Mapping
+from inspect import getdoc
+from pathlib import Path
+from typing import Any
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+from benchmarks.loaders.config import CompareConfig, SweepConfig
+from dali_pipelines.config import Section
+from ocr.config import NOT_SET, EvaluateConfig, PredictConfig, PrepareConfig, TrainConfig
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMANDS: tuple[tuple[str, type[Section]], ...] = (
+    ("evaluate.py", EvaluateConfig),
+    ("predict.py", PredictConfig),
+    ("prepare_data.py", PrepareConfig),
+    ("compare_loaders.py", CompareConfig),
+    ("sweep_defaults.py", SweepConfig),
+)
+PRESETS = {
+    "data": "What `data=NAME` sets",
+    "recipe": "Settings that come with a data set; `recipe=null` leaves them out",
+    "experiment": "What `experiment=NAME` sets",
+    "performance": "What `performance=NAME` sets",
+}
+INTRODUCTION = """---
+search: {boost: 2}
+---
+
+# Configuration
+
+Every key of every command, from the schemas that check it; this page is generated when the site is built. A key is given on
+the command line as `section.key=value`. `--cfg job --resolve` prints the values that a command would use. An unknown key or a
+wrong value ends the run at its start and is named.
+"""
+
+Schema = Mapping[str, Any]
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Adds configuration.md to the site."""
+    files.append(File.generated(config, "configuration.md", content=reference()))
+    return files
+
+
+def reference() -> str:
+    """Returns the page as Markdown."""
+    return "\n".join([INTRODUCTION, *_training(), *_commands(), *_presets()])
+
+
+def _training() -> Iterator[str]:
+    described: dict[type[Section], str] = {}
+    yield "## Training\n\n`scripts/train.py`\n"
+    yield from _section(TrainConfig, "", described)
+
+
+def _section(section: type[Section], path: str, described: dict[type[Section], str]) -> Iterator[str]:
+    """Yields the table of a section, then the sections inside it. A section that stands in two places is described once."""
+    base = next((known for known in described if _is_variant(section, known)), None)
+    keys = _properties(section)
+    if base is not None:
+        keys = {name: key for name, key in keys.items() if key != _properties(base)[name]}
+    inner = {name: field.annotation for name, field in section.model_fields.items() if _is_section(field.annotation)}
+    has_own_keys = bool(section.model_fields.keys() - inner.keys())
+    if path and (has_own_keys or "." not in path):
+        yield f"### {path} {{ #{path} }}\n"
+        doc = getdoc(section) if section.__doc__ and section.__doc__ != Section.__doc__ else None
+        if base is None and doc and not doc.startswith("scripts/"):
+            yield doc + "\n"
+    if base is not None:
+        link = f"[`{described[base]}`](#{described[base]})"
+        yield f"The keys of {link}" + (", with other defaults:\n" if set(keys) - set(inner) else ".\n")
+    yield from _table({name: key for name, key in keys.items() if name not in inner}, path)
+    if has_own_keys:
+        described.setdefault(section, path)
+    for name in inner:
+        if name in keys:
+            annotation: Any = inner[name]
+            yield from _section(annotation, f"{path}.{name}".lstrip("."), described)
+
+
+def _commands() -> Iterator[str]:
+    training = _properties(TrainConfig)
+    for script, section in COMMANDS:
+        keys = _properties(section)
+        inner = {name for name, field in section.model_fields.items() if _is_section(field.annotation)}
+        shared = [name for name, key in keys.items() if training.get(name) == key]
+        yield f"## {script}\n"
+        if len(shared) == len(training):
+            yield "All keys of [training](#training), and:\n"
+        else:
+            links = (f"[`{name}`](#{name})" if name in inner else f"`{name}`" for name in shared)
+            yield f"As in [training](#training): {', '.join(links)}.\n"
+        own = {name: key for name, key in keys.items() if name not in shared}
+        yield from _table({name: key for name, key in own.items() if name not in inner}, script.removesuffix(".py"))
+        for name in own:
+            if name in inner:  # the same keys, each without a default
+                yield f"`{name}.…`: the keys of [`{name}`](#{name}); `null`, the default of each: as the checkpoint was trained.\n"
+
+
+def _presets() -> Iterator[str]:
+    for folder, meaning in PRESETS.items():
+        yield f"## {folder}= {{ #{folder} }}\n\n{meaning}.\n"
+        for file in sorted((ROOT / "configs" / folder).glob("*.yaml")):
+            yield f"### {folder}={file.stem}\n\n```yaml\n{file.read_text().removeprefix('# @package _global_').strip()}\n```\n"
+
+
+def _table(keys: Mapping[str, Schema], path: str) -> Iterator[str]:
+    if not keys:
+        return
+    yield '<div class="keys" markdown="1">\n\n| key | type | default | meaning |\n| --- | --- | --- | --- |'
+    for name, key in keys.items():
+        anchor = f"{path}.{name}".lstrip(".")
+        meaning = _cell(key.get("description", ""))
+        yield f"| `{name}`{{ #{anchor} }} | {_type(key)} | {_default(key)} | {meaning} |"
+    yield "\n</div>\n"
+
+
+def _type(key: Schema) -> str:
+    """Returns type and bounds in words, for instance `float`, above 0."""
+    if "anyOf" in key:
+        return " or ".join(_type(choice) for choice in key["anyOf"])
+    if "enum" in key or "const" in key:
+        return " ".join(f"`{json.dumps(value).strip(chr(34))}`" for value in key.get("enum", [key.get("const")]))
+    if key["type"] == "array":
+        if "prefixItems" in key:
+            return f"{len(key['prefixItems'])} times {_type(key['prefixItems'][0])}"
+        return f"list of {_type(key['items'])}"
+    names = {"integer": "int", "number": "float", "boolean": "bool", "null": "null", "string": "text"}
+    bounds = [
+        f"{word}&nbsp;{'2<sup>63</sup>' if key[bound] == 2**63 else key[bound]}"
+        for bound, word in {
+            "exclusiveMinimum": "above",
+            "minimum": "≥",
+            "exclusiveMaximum": "below",
+            "maximum": "≤",
+            "multipleOf": "multiple of",
+        }.items()
+        if bound in key
+    ]
+    if "pattern" in key:
+        bounds.append(f"`{key['pattern']}`")
+    return ", ".join([f"`{names[key['type']]}`", *bounds])
+
+
+def _default(key: Schema) -> str:
+    if key.get("default") == NOT_SET or "default" not in key:
+        return "must be given"
+    value = key["default"]
+    text = "`" + (value if isinstance(value, str) else json.dumps(value)) + "`"
+    return text if value != "" else "empty"
+
+
+def _cell(text: str) -> str:
+    return html.escape(" ".join(text.split()), quote=False).replace("|", "\\|")
+
+
+def _is_section(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, Section)
+
+
+def _is_variant(section: type[Section], known: type[Section]) -> bool:
+    """Whether both have the same keys, as a split that is evaluated and one that is trained on."""
+    return issubclass(section, known) and section.model_fields.keys() == known.model_fields.keys()
+
+
+def _properties(section: type[Section]) -> dict[str, Any]:
+    """Returns the JSON schema of each key."""
+    properties: dict[str, Any] = section.model_json_schema()["properties"]
+    return properties

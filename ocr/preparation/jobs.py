@@ -1,0 +1,118 @@
+"""One split to prepare: its audited annotations and the places its files go to."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from ocr.config import PrepareConfig
+from ocr.datasets.audit import load_manifest
+from ocr.datasets.audit_report import AuditReport, BadDataError
+from ocr.datasets.manifest import Manifest
+from ocr.datasets.schemas import DatasetConfig
+from ocr.errors import InputError
+from ocr.preparation.output import paths_of
+
+log = logging.getLogger(__name__)
+
+SPLITS = ("train", "val", "test")
+SPLITS_WITH_MAPS = ("val", "test")
+
+
+@dataclass(frozen=True)
+class SplitJob:
+    """One split to prepare."""
+
+    name: str
+    source: dict[str, str]
+    """image_path and annotation_path."""
+    manifest: Manifest
+    audit: AuditReport
+    image_dir: Path | None
+    """Folder of the prepared images; None: images and annotations stay where they are."""
+    annotation_path: Path | None
+    maps_dir: Path | None
+    """Folder of the target maps; None: no maps are written."""
+    shards_dir: Path
+    """Folder of the shards, of this run or an earlier one."""
+
+
+def chosen_splits(config: PrepareConfig) -> list[str]:
+    """Returns `config.splits`, or all splits whose image folder exists.
+
+    Raises:
+        InputError: there is no image folder.
+    """
+    if config.splits is not None:
+        return list(dict.fromkeys(config.splits))
+    configured = [name for name in SPLITS if config.datasets.has_split(name)]
+    names = [name for name in configured if Path(config.datasets.split(name).image_path).is_dir()]
+    if not names:
+        raise InputError(
+            "there is no split to prepare: found none of the folders "
+            f"{[config.datasets.split(name).image_path for name in configured]}; choose a data set, for example data=upstage "
+            "dataset_base_path=FOLDER"
+        )
+    return names
+
+
+def audited_jobs(
+    config: PrepareConfig, sources: dict[str, DatasetConfig], output: Path, is_in_place: bool, run_dir: Path
+) -> list[SplitJob]:
+    """Audits all splits and returns a job for each. Writes audit_<split>.json to `run_dir`.
+
+    Args:
+        config: settings of the run.
+        sources: configuration of each split.
+        output: the output folder.
+        is_in_place: whether it is the folder of the data set itself.
+        run_dir: folder for the reports.
+
+    Raises:
+        InputError: a split is not fit for use; the message covers all splits.
+    """
+    jobs, problems = [], []
+    for name, source in sources.items():
+        if source.annotation_path is None:
+            raise InputError(f"datasets.{name}_dataset.config.annotation_path is not set; annotations are needed")
+        if config.on_bad_sample is not None:
+            source = source.model_copy(update={"on_bad_sample": config.on_bad_sample})
+        try:
+            manifest, audit = load_manifest(
+                source, max_megapixels=config.pipeline.max_megapixels, report_path=run_dir / f"audit_{name}.json"
+            )
+        except BadDataError as error:
+            problems.append(f"{name}: {error}")
+        else:
+            log.info("%s: %s", name, audit.summary().plain.rstrip())
+            jobs.append(_job(name, source, manifest, audit, config, output, is_in_place))
+    if problems:
+        raise InputError("\n".join(problems))
+    return jobs
+
+
+def _job(
+    name: str,
+    source: DatasetConfig,
+    manifest: Manifest,
+    audit: AuditReport,
+    config: PrepareConfig,
+    output: Path,
+    is_in_place: bool,
+) -> SplitJob:
+    image_dir = annotation_path = None
+    images = source  # beside whose images the maps go
+    if not is_in_place:
+        image_dir = output / ("images_val_canonical" if name == "val" and config.canonical else f"images/{name}")
+        annotation_path = output / "jsons" / f"{name}.json"
+        images = DatasetConfig(image_path=str(image_dir))
+    wants_maps = config.maps and name in SPLITS_WITH_MAPS
+    return SplitJob(
+        name=name,
+        source=paths_of(source),
+        manifest=manifest,
+        audit=audit,
+        image_dir=image_dir,
+        annotation_path=annotation_path,
+        maps_dir=images.maps_dir.resolve() if wants_maps else None,
+        shards_dir=output / "shards" / name,
+    )

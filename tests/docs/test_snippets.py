@@ -1,0 +1,75 @@
+"""What the pages show works: Python blocks run, and commands have only keys that exist."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.loaders.config import CompareConfig, SweepConfig, as_overrides
+from ocr.checkpoint import CONFIG_KEY, MODEL_PREFIX
+from ocr.command_line import compose_config, prepare_hydra
+from ocr.config import EvaluateConfig, PredictConfig, PrepareConfig, TrainConfig
+from ocr.models.dbnet import build_dbnet
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", ROOT / "docker/README.md", *sorted((ROOT / "docs").glob("*.md"))]
+COMMANDS = {
+    "train": TrainConfig,
+    "evaluate": EvaluateConfig,
+    "predict": PredictConfig,
+    "prepare_data": PrepareConfig,
+    "compare_loaders": CompareConfig,
+    "sweep_defaults": SweepConfig,
+}
+
+
+def python_blocks() -> Iterator[object]:
+    for page in PAGES:
+        for number, block in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)):
+            yield pytest.param(block, id=f"{page.name}-{number}")
+
+
+def commands() -> set[tuple[str, str]]:
+    """Script and arguments of each command on a page; a line that ends with a backslash goes on."""
+    text = "\n".join(page.read_text().replace("\\\n", " ") for page in PAGES)
+    return set(re.findall(r"uv run scripts/(\w+)\.py([^\n`#|]*)", text))
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, drawn: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder: an untrained network in best.ckpt, and FOLDER with images."""
+    config = TrainConfig.model_validate(
+        {"pipeline": {"image_size": 320}, "model": {"fpn_channels": 16, "backbone": {"weights": None}}}
+    )
+    weights = build_dbnet(config.model, config.targets.map_stride).state_dict()
+    checkpoint = {
+        CONFIG_KEY: config.model_dump(mode="json"),
+        "state_dict": {f"{MODEL_PREFIX}{key}": value for key, value in weights.items()},
+    }
+    torch.save(checkpoint, tmp_path / "best.ckpt")
+    (tmp_path / "FOLDER").symlink_to(drawn / "images/val")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("block", list(python_blocks()))
+def test_python_blocks_run(block: str, workplace: Path) -> None:
+    exec(compile(block, "snippet", "exec"), {"__name__": "snippet"})
+
+
+def test_documented_commands_have_only_keys_that_exist() -> None:
+    prepare_hydra(("compare_schema", CompareConfig), ("sweep_schema", SweepConfig))
+    checked = 0
+    for script, arguments in sorted(commands()):
+        overrides = [argument for argument in shlex.split(arguments) if argument != "..."]
+        if script not in COMMANDS or any(argument.startswith("--") for argument in as_overrides(overrides)):
+            continue
+        required = {"evaluate": ["checkpoint=c"], "predict": ["checkpoint=c"], "prepare_data": ["output=o"]}.get(
+            script, []
+        )
+        compose_config(COMMANDS[script], script, [*required, *as_overrides(overrides)])
+        checked += 1
+    assert checked >= 15
