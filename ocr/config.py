@@ -80,6 +80,7 @@ class DatasetsConfig(Section):
 
 class OptimizerConfig(Section):
     name: Literal["adamw", "sgd"] = "adamw"
+    """AdamW, or SGD with momentum."""
     lr: float = Field(default=1e-3, gt=0)
     """Peak learning rate."""
     weight_decay: float = Field(default=1e-4, ge=0)
@@ -101,16 +102,21 @@ class TrainerConfig(Section):
     """Handed to Lightning's Trainer; what is not described here means what it means there."""
 
     max_epochs: int = Field(default=100, ge=1)
+    """Epochs of the run; the schedule ends with the last one."""
     precision: Literal["auto", "32-true", "16-mixed", "bf16-mixed"] = "auto"
     """auto: bf16-mixed on a GPU or CPU that computes in it, else 16-mixed on a GPU and 32-true on a CPU."""
     limit_train_batches: BatchLimit = None
     """Batches of an epoch, or a share of them (with a decimal point); null: all."""
     limit_val_batches: BatchLimit = None
+    """The same for validation."""
     check_val_every_n_epoch: int = Field(default=1, ge=1)
+    """Epochs from one validation to the next; the last epoch is always validated."""
     val_loss: bool = True
     """Log the loss of the validation batches too; false: no target maps are made for them."""
     num_sanity_val_steps: int = Field(default=0, ge=0)
+    """Validation batches to try before the first epoch."""
     accumulate_grad_batches: int = Field(default=1, ge=1)
+    """Batches whose gradients are averaged for one step of the optimizer."""
     gradient_clip_val: float | None = Field(default=5.0, gt=0)
     """Largest norm of the gradient."""
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
@@ -129,22 +135,29 @@ class TrainerConfig(Section):
     that the processor is what limits validation. Its memory stays taken between validations. Never in training; without a
     GPU: no effect."""
     devices: int | str = "auto"
+    """Number of devices. auto: all GPUs, or one CPU process."""
     strategy: str = "auto"
+    """How several devices share the work, as Lightning names it; ddp is the usual choice."""
     log_every_n_steps: int = Field(default=10, ge=1)
+    """Training steps from one logged loss to the next."""
     max_time: str | None = Field(default=None, pattern=r"^\d\d:\d\d:\d\d:\d\d$")
     """Stop after this long, DD:HH:MM:SS; the schedule does not know it."""
     fast_dev_run: bool = False
+    """Run one batch of training and validation, to see whether everything works."""
 
 
 class WandbConfig(Section):
     enabled: bool = False
     """Needs the extra: uv sync --extra wandb."""
     project: str = "dali-dbnet"
+    """Project on Weights & Biases."""
 
 
 class LoggerConfig(Section):
     tensorboard: bool = True
+    """Write TensorBoard events."""
     csv: bool = True
+    """Write metrics.csv."""
     wandb: WandbConfig = WandbConfig()
     num_pictures: int = Field(default=4, ge=0)
     """Validation images drawn with their detections after each validation."""
@@ -222,9 +235,13 @@ class InferenceConfig(DataSection):
     checkpoint: str = NOT_SET
     """A .ckpt file of a run; it carries its network and its preprocessing."""
     device: Device = "auto"
+    """auto: a GPU where there is one."""
     loader: LoaderName | None = None
+    """As for training."""
     batch_size: int | None = Field(default=None, ge=1)
+    """Images per forward pass; null: the dataloader.eval_batch_size of the training."""
     precision: Literal["auto", "32-true", "16-mixed", "bf16-mixed"] | None = None
+    """As trainer.precision."""
     image_size: int | None = Field(default=None, ge=32, multiple_of=32)
     """Longest side in pixels."""
     postprocess: PostprocessOverrides = PostprocessOverrides()

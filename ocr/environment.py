@@ -1,5 +1,6 @@
-"""Where a number comes from: machine, versions, commit."""
+"""The origin of a result: machine, versions, code, commit."""
 
+import ast
 import hashlib
 import os
 import platform
@@ -26,8 +27,7 @@ PACKAGES = (
 
 
 def package_versions(*more: str) -> dict[str, str | None]:
-    """Python's version and those of the packages that results depend on, and of `more`; None for one that is not installed, or
-    under another name."""
+    """Versions of Python, of the packages that results depend on, and of `more`; None for a package that is not installed."""
     return {
         "python": platform.python_version(),
         "nvidia-dali": nvidia.dali.__version__,  # its package is named after the CUDA version, OpenCV's after its build
@@ -44,14 +44,14 @@ def _version(package: str) -> str | None:
 
 
 def device_name(device: torch.device) -> str:
-    """What to call the device beside a number."""
+    """The name of the device in reports: the GPU's, or the processor's with the number of threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{_cpu_name()}, {torch.get_num_threads()} threads"
 
 
 def _cpu_name() -> str:
-    """The processor's model, as Linux names it; its architecture elsewhere."""
+    """The processor's model where Linux names it, otherwise its architecture."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -59,17 +59,34 @@ def _cpu_name() -> str:
 
 
 def digest_of_sources(sources: Sequence[Path]) -> str:
-    """SHA-256 of the Python files among and below `sources`, names included."""
+    """SHA-256 of the code in Python files among and below `sources`, with their names. Comments, docstrings and formatting do not
+    count, and every version of Python gives the same digest."""
     digest = hashlib.sha256()
     for source in sources:
         for file in sorted(source.rglob("*.py")) if source.is_dir() else [source]:
-            digest.update(f"{file.relative_to(source.parent)}\0".encode() + file.read_bytes() + b"\0")
+            code = _structure(ast.parse(file.read_bytes()))
+            digest.update(f"{file.relative_to(source.parent)}\0{code}\0".encode())
     return digest.hexdigest()
 
 
+def _structure(node: object) -> str:
+    """A syntax tree as text. `ast.dump` writes the same tree differently from one version of Python to the next."""
+    if isinstance(node, list):
+        return "[" + ",".join(_structure(item) for item in node if not _has_no_effect(item)) + "]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = {name: _structure(value) for name, value in ast.iter_fields(node) if value is not None}
+    return f"{type(node).__name__}({','.join(f'{name}={text}' for name, text in fields.items() if text != '[]')})"
+
+
+def _has_no_effect(node: object) -> bool:
+    """Whether a statement is a constant alone: the docstring of a module, class, function or field, or `...`."""
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+
+
 def git_commit() -> str | None:
-    """The commit this code is at, with -dirty where files differ from it. Outside of a checkout what DALI_DBNET_COMMIT says, as in
-    the images of docker/; else None."""
+    """The checked-out commit, with -dirty if files differ from it. Outside a checkout, DALI_DBNET_COMMIT, which the images of
+    docker/ set; otherwise None."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

@@ -1,34 +1,26 @@
 """Memory of this machine, within the limits of this process's control group."""
 
-import os
 from pathlib import Path
+
+import psutil
+
+CGROUP = Path("/sys/fs/cgroup")
+UNLIMITED = 1 << 62
 
 
 def free_ram() -> int:
     """Bytes of RAM that can be taken without swapping, within the limit of this process's control group."""
-    return min(_meminfo("MemAvailable"), _cgroup_room())
+    return min(psutil.virtual_memory().available, _cgroup_room())
 
 
 def total_ram() -> int:
     """Bytes of RAM of this machine, or of this process's control group where that is less."""
-    return min(_meminfo("MemTotal"), _cgroup_limit())
+    return min(psutil.virtual_memory().total, _cgroup_limit())
 
 
 def resident_set() -> int:
     """Bytes of RAM that this process holds."""
-    num_pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return num_pages * os.sysconf("SC_PAGE_SIZE")
-
-
-def _meminfo(name: str) -> int:
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith(f"{name}:"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError(f"/proc/meminfo has no {name}")
-
-
-CGROUP = Path("/sys/fs/cgroup")
-UNLIMITED = 1 << 62
+    return int(psutil.Process().memory_info().rss)
 
 
 def _cgroup_limit() -> int:
@@ -41,7 +33,7 @@ def _cgroup_room() -> int:
 
 
 def _cgroup_file_cache() -> int:
-    """Bytes of files read lately, which count as used but make room when it is needed."""
+    """Bytes of files read lately: they count as used, but give way when memory is needed."""
     for name in ("memory.stat", "memory/memory.stat"):
         try:
             lines = (CGROUP / name).read_text().splitlines()
@@ -54,10 +46,10 @@ def _cgroup_file_cache() -> int:
 
 
 def _cgroup_number(*names: str) -> int | None:
-    """From the file of cgroup version 2 or 1, whichever is there; None: no limit is set."""
+    """The number in the file of control groups version 2 or 1, whichever exists; None: no limit."""
     for name in names:
         try:
             return int((CGROUP / name).read_text())
-        except (OSError, ValueError):  # not there, or "max"
+        except (OSError, ValueError):  # missing, or "max"
             continue
     return None

@@ -27,6 +27,7 @@ from ocr.datasets.schemas import DatasetConfig
 from ocr.device import resolve_device
 from ocr.environment import device_name
 from ocr.loaders.batch import Batch
+from ocr.loaders.engines import Engine
 from ocr.loaders.loader import BatchLoader
 from ocr.losses.config import LossConfig
 from ocr.losses.db_loss import DBLoss
@@ -92,15 +93,8 @@ def read_both(dataset: ValidatedOCRDataset, device: torch.device) -> tuple[Batch
     """The batch of DALI with its targets, on the device, and that of loader=torch."""
     batches = []
     for name in ("dali", "torch"):
-        loader = BatchLoader(
-            dataset,
-            loader=name,
-            batch_size=1,
-            num_workers=0,
-            device=device,
-            skip_failures=False,
-            with_targets=name == "dali",
-        )
+        engine = Engine(name, device, skip_failures=False)
+        loader = BatchLoader(dataset, engine, batch_size=1, with_targets=name == "dali")
         batches += list(loader)
         loader.close()
     return batches[0], batches[1]

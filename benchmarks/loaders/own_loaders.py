@@ -16,6 +16,7 @@ from benchmarks.loaders.setting import Setting
 from benchmarks.loaders.source import CannotRun, InputBatch
 from dali_pipelines.decode import decode_pipeline
 from ocr.cache.budget import FreeMemory, plan_tiers
+from ocr.cache.entry import entry_layout
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.kept_images import keep_images
 from ocr.datasets.plan import EpochPlan
@@ -23,7 +24,8 @@ from ocr.datasets.schemas import CacheConfig, DatasetConfig
 from ocr.datasets.shards.images import ShardReader, load_shards
 from ocr.datasets.shards.writer import ShardWriter
 from ocr.errors import InputError
-from ocr.loaders.loader import BatchLoader, entry_layout
+from ocr.loaders.engines import Engine
+from ocr.loaders.loader import BatchLoader
 from ocr.polygons import PolygonBatch
 
 Keeps = Literal["nothing", "files", "images", "tensors"]
@@ -87,11 +89,8 @@ class OwnLoader:
             tiers = plan_tiers(layout, len(self.dataset), batch_size, cache, device, FreeMemory.measured(device))
         self._batches = BatchLoader(
             self.dataset,
-            loader=loader,
-            batch_size=batch_size,
-            num_workers=num_workers,
-            device=device,
-            skip_failures=False,
+            Engine(loader, device, num_workers, skip_failures=False),
+            batch_size,
             with_targets=with_targets,
             tiers=tiers,
         )

@@ -11,13 +11,15 @@ import torch
 
 from benchmarks.report import Table
 from ocr.cache.budget import FreeMemory, plan_tiers
+from ocr.cache.entry import entry_layout
 from ocr.checkpoint import load_checkpoint
 from ocr.config import TrainConfig
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.plan import SamplePlanner
 from ocr.datasets.schemas import CacheConfig, DatasetConfig
 from ocr.device import resolve_device, resolve_pipeline, resolve_precision
-from ocr.loaders.loader import BatchLoader, entry_layout
+from ocr.loaders.engines import Engine
+from ocr.loaders.loader import BatchLoader
 from ocr.training.datamodule import DBNetDataModule
 from ocr.training.module import DBNetModule
 
@@ -91,15 +93,8 @@ def _loader(
         dataset.config = dataset.config.model_copy(update={"cache_config": cache})
         layout = entry_layout(dataset, with_targets=True)
         tiers = plan_tiers(layout, len(dataset), batch_size, cache, device, FreeMemory.measured(device))
-    return BatchLoader(
-        dataset,
-        loader=config.engine,
-        batch_size=batch_size,
-        num_workers=config.dataloader.num_workers,
-        device=device,
-        with_targets=True,
-        tiers=tiers,
-    )
+    engine = Engine(config.engine, device, config.dataloader.num_workers)
+    return BatchLoader(dataset, engine, batch_size, with_targets=True, tiers=tiers)
 
 
 def _trainer(device: torch.device, precision: str, num_processes: int = 1) -> lightning.Trainer:

@@ -1,0 +1,16 @@
+"""The tensor cache: finished inputs and targets of a deterministic split. It knows no loader; ocr/loaders/cached.py uses it.
+
+    image, annotations, settings, code --> key (key.py)
+                                            |
+    images, target maps --> entry --> store: GPU, RAM --> files on disk
+                            (entry.py)  (store.py)        (files.py)
+
+In reading order:
+
+    entry.py       layout of one entry
+    key.py         SHA-256 of everything that can change an entry
+    budget.py      how many entries lie on the GPU, in RAM and on disk, planned before the run
+    store.py       the entries of one rank, in batch order
+    files.py       the disk tier: one file per entry, named by its key
+    statistics.py  hits and misses, and the line that reports them
+"""

@@ -1,4 +1,4 @@
-"""What the tensor cache keeps of one sample, and how it lies in memory."""
+"""What the tensor cache holds of one sample, and its layout in memory."""
 
 from dataclasses import dataclass
 from math import prod
@@ -6,10 +6,11 @@ from typing import Literal
 
 import torch
 
+from ocr.datasets.base import ValidatedOCRDataset
 from ocr.targets import TargetMaps
 
 Tensors = dict[str, torch.Tensor]
-"""One entry, or a batch of them, by the names of `EntryLayout.shapes`."""
+"""One entry, or a batch of entries, by the names of `EntryLayout.shapes`."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class EntryLayout:
     input_size: int
     """Side of the square input in pixels."""
     map_size: int | None
-    """Side of the target maps in map pixels; None: no targets are kept."""
+    """Side of the target maps in map pixels; None: entries without targets."""
     image_dtype: Literal["float16", "uint8"]
     """float16: normalised; uint8: RGB levels."""
 
@@ -27,7 +28,7 @@ class EntryLayout:
     def shapes(self) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
         """Shape and dtype of each tensor.
 
-        Three of the four target maps are 0 or 1 and stand together as bytes; `thresh_map` is float16 (error below 2.5e-4).
+        The three binary target maps are stacked as bytes; `thresh_map` is float16 (error below 2.5e-4).
         """
         image_dtype = torch.float16 if self.image_dtype == "float16" else torch.uint8
         tensors: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
@@ -40,33 +41,39 @@ class EntryLayout:
 
     @property
     def num_bytes(self) -> int:
-        """Of one entry."""
+        """Bytes of one entry."""
         return sum(prod(shape) * dtype.itemsize for shape, dtype in self.shapes.values())
 
     def allocate(self, num_entries: int, device: torch.device | str, pin_memory: bool = False) -> Tensors:
-        """Room for so many entries: one tensor (N, ...) for each name, not filled."""
+        """Returns uninitialised memory for `num_entries` entries: one tensor (N, ...) for each name."""
         return {
             name: torch.empty((num_entries, *shape), dtype=dtype, device=device, pin_memory=pin_memory)
             for name, (shape, dtype) in self.shapes.items()
         }
 
     def pack(self, images: torch.Tensor, targets: TargetMaps | None) -> Tensors:
-        """The entries of a batch, as they are kept.
+        """Returns a batch in the types and the memory format of entries.
 
         Args:
-            images: (B, 3, S, S), normalised or uint8 levels as the layout says.
-            targets: of the same B samples; None where the layout has no maps.
+            images: (B, 3, S, S), normalised for float16 entries, levels for uint8 entries.
+            targets: maps of the same B samples; None for entries without targets.
         """
-        in_planes = images.to(self.shapes["images"][1], memory_format=torch.contiguous_format)
-        packed = {"images": in_planes}
+        packed = {"images": images.to(self.shapes["images"][1], memory_format=torch.contiguous_format)}
         if targets is not None:
             binary = torch.stack([targets.shrink_map, targets.shrink_mask, targets.thresh_mask], dim=1)
             packed |= {"binary_maps": binary.to(torch.uint8), "thresh_map": targets.thresh_map.to(torch.float16)}
         return packed
 
     def unpack_targets(self, batch: Tensors) -> TargetMaps | None:
-        """The target maps of a batch, still in the types they are kept in: views, nothing is copied."""
+        """Returns the target maps of a batch as views, in the types of the entries."""
         if self.map_size is None:
             return None
         shrink_map, shrink_mask, thresh_mask = batch["binary_maps"].unbind(dim=1)
         return TargetMaps(shrink_map, shrink_mask, batch["thresh_map"], thresh_mask)
+
+
+def entry_layout(dataset: ValidatedOCRDataset, with_targets: bool) -> EntryLayout:
+    """Returns the layout of a split's entries."""
+    size = dataset.planner.input_size
+    map_size = size // dataset.targets.map_stride if with_targets else None
+    return EntryLayout(size, map_size, dataset.config.cache_config.dtype)

@@ -1,9 +1,9 @@
 """The disk tier: one file an entry, named by its key.
 
-Content and name cannot disagree: a file is written under a temporary name, then renamed, and carries its key, its length
-and a checksum. So two runs may share a folder, a run may be killed at any moment, and a file that is cut short, zeroed or
-foreign is noticed when it is read. Files are read into place, not mapped: one that is cut short while it is mapped would
-bring the process down, and here the checksum is taken of the very bytes that are served.
+A file is written under a temporary name, then renamed, and carries its key, its length and a checksum. So several runs may share a
+folder, a run may be killed at any moment, and a file that is cut short, zeroed or foreign is noticed when it is read. Files are
+read into place, not mapped: a mapped file that is cut short would kill the process, and the checksum covers exactly the bytes
+that are served.
 """
 
 import errno
@@ -28,23 +28,26 @@ Bytes = npt.NDArray[np.uint8]
 
 MAGIC = b"DBNETTC1"
 HEADER = struct.Struct("<8s32sQI")
-"""Magic, key, bytes that follow, their CRC-32."""
-WRITES_BETWEEN_LOOKS = 16
-"""After so many writes the folder is looked at again: how full other runs have made it."""
+"""Magic with the version of the format, key, number of bytes that follow, their CRC-32."""
+WRITES_BETWEEN_SCANS = 16
+"""Writes between two scans of the folder, which other runs fill too."""
 SUFFIX = ".entry"
 TEMPORARY_SUFFIX = ".writing"
 
 
 class EntryError(Exception):
-    """A file of the cache is not what its name says; the message tells in which way."""
+    """A file of the cache cannot be used; the message says why."""
 
 
 class EntryFiles:
-    """Entries in a folder, the least recently used dropped when the budget is spent. Safe to use from several threads.
+    """Entries in a folder; the least recently used are deleted when the budget is spent. Safe to use from several threads.
 
     Args:
-        directory: made if it is not there; may be shared by any number of runs.
-        budget: bytes that all entries in it may have, those of other runs included.
+        directory: created if it does not exist; any number of runs may share it.
+        budget: bytes that all entries in it may take, entries of other runs included.
+
+    Raises:
+        InputError: the folder cannot be created.
     """
 
     def __init__(self, directory: str | Path, budget: int) -> None:
@@ -53,7 +56,7 @@ class EntryFiles:
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InputError(f"cache_config.directory={directory}: cannot be made: {error.strerror}") from error
+            raise InputError(f"cache_config.directory={directory}: cannot be created: {error.strerror}") from error
         self._lock = threading.Lock()
         self._in_use: set[str] = set()
         self._started = time.time()
@@ -61,29 +64,29 @@ class EntryFiles:
         self._stopped: str | None = None
         self._remove_abandoned()
         self.num_bytes = sum(size for _, size, _ in self._entries())
-        """Of all entries in the folder, as far as this process knows."""
+        """Bytes of all entries in the folder, as far as this process knows."""
 
     def has(self, key: bytes) -> bool:
-        """Whether there is an entry of this key; whether it is whole shows when it is read."""
+        """Whether there is a file of this key. Only reading it shows whether it is whole."""
         return self._path(key).is_file()
 
     def mark_used(self, keys: Iterable[bytes]) -> None:
-        """Keeps these entries from being dropped by this process, and dropped last by others."""
+        """Marks entries as in use: this process does not delete them, and others delete them last."""
         names = set()
         for key in keys:
             names.add(self._path(key).name)
             try:
                 os.utime(self._path(key))
-            except OSError:  # dropped by another run meanwhile, or a folder that cannot be written
+            except OSError:  # deleted by another run meanwhile, or the folder cannot be written
                 continue
         with self._lock:
             self._in_use = names
 
     def read(self, key: bytes, parts: Sequence[Bytes]) -> None:
-        """Fills `parts`, contiguous arrays, with the entry's bytes.
+        """Fills the contiguous arrays `parts` with the bytes of an entry.
 
         Raises:
-            EntryError: there is no such file, or it is not the entry's; `parts` then hold anything.
+            EntryError: the file does not exist or is not this entry; the content of `parts` is then undefined.
         """
         path = self._path(key)
         size = sum(part.nbytes for part in parts)
@@ -96,10 +99,10 @@ class EntryFiles:
         except OSError as error:
             raise EntryError(f"{path}: cannot be read: {error.strerror}") from error
         if _checksum(parts) != checksum:
-            raise EntryError(f"{path}: its bytes do not have the checksum they were written with")
+            raise EntryError(f"{path}: its bytes do not match their checksum")
 
     def write(self, key: bytes, parts: Sequence[Bytes]) -> bool:
-        """Writes an entry; False where it could not be: no room, or the folder cannot be written (said once in the log)."""
+        """Writes an entry. Returns False, with one warning a run, if there is no room or the folder cannot be written."""
         size = HEADER.size + sum(part.nbytes for part in parts)
         if self._stopped is not None or not self._make_room(size):
             return False
@@ -111,10 +114,10 @@ class EntryFiles:
             temporary.replace(path)
         except OSError as error:
             temporary.unlink(missing_ok=True)
-            # Cleaned away by another run that has just started: only this entry is lost.
+            # ENOENT, EAGAIN: another run that has just started removed the temporary file. Only this entry is lost.
             if error.errno not in (errno.ENOENT, errno.EAGAIN):
                 self._stop(
-                    f"{error.strerror}; {self.num_bytes:,} bytes of entries are kept, the rest is made in each epoch"
+                    f"{error.strerror}; entries of {self.num_bytes:,} bytes stay, the others are made each epoch"
                 )
             return False
         with self._lock:
@@ -123,7 +126,7 @@ class EntryFiles:
         return True
 
     def remove(self, key: bytes) -> None:
-        """Drops an entry that turned out to be bad."""
+        """Deletes an entry."""
         path = self._path(key)
         try:
             size = path.stat().st_size
@@ -137,7 +140,7 @@ class EntryFiles:
         return self.directory / f"{key.hex()}{SUFFIX}"
 
     def _entries(self) -> list[tuple[float, int, Path]]:
-        """(last use, bytes, path) of all entries, oldest first."""
+        """(last use, bytes, path) of each entry, the least recently used first."""
         found = []
         with os.scandir(self.directory) as entries:
             for entry in entries:
@@ -152,7 +155,7 @@ class EntryFiles:
     def _make_room(self, size: int) -> bool:
         with self._lock:
             self._num_writes += 1
-            is_known = self._num_writes % WRITES_BETWEEN_LOOKS != 0  # other runs write and drop too
+            is_known = self._num_writes % WRITES_BETWEEN_SCANS != 0  # other runs write and delete too
             if is_known and self.num_bytes + size <= self.budget:
                 return True
             entries = self._entries()
@@ -160,23 +163,23 @@ class EntryFiles:
             for last_use, entry_size, path in entries:
                 if self.num_bytes + size <= self.budget:
                     break
-                # Since this run began: in use by a run beside it, which marks its entries in each epoch.
+                # An entry used since this run began belongs to a concurrent run, which marks its entries each epoch.
                 if path.name not in self._in_use and last_use < self._started:
                     path.unlink(missing_ok=True)
                     self.num_bytes -= entry_size
             has_room = self.num_bytes + size <= self.budget
         if not has_room:
-            self._stop(f"the budget of {self.budget:,} bytes is spent; the rest is made in each epoch")
+            self._stop(f"the budget of {self.budget:,} bytes is spent; the other entries are made each epoch")
         return has_room
 
     def _stop(self, reason: str) -> None:
         with self._lock:
             is_first, self._stopped = self._stopped is None, reason
         if is_first:
-            log.warning("disk cache %s: no more entries are written: %s", self.directory, reason)
+            log.warning("disk cache %s: writing stops: %s", self.directory, reason)
 
     def _remove_abandoned(self) -> None:
-        """Removes what killed runs were writing. A file under way is locked by its writer."""
+        """Deletes temporary files of killed runs. A living writer holds a lock on its file."""
         for path in self.directory.glob(f"*{TEMPORARY_SUFFIX}"):
             try:
                 with path.open("rb") as file:
@@ -187,7 +190,11 @@ class EntryFiles:
 
 
 def _checked_header(path: Path, header: bytes, key: bytes, size: int, file_size: int) -> int:
-    """The checksum in the header."""
+    """Returns the checksum in the header.
+
+    Raises:
+        EntryError: the header does not belong to this entry.
+    """
     if len(header) < HEADER.size:
         raise EntryError(f"{path}: has {file_size} bytes; {HEADER.size + size} are expected")
     magic, found_key, found_size, checksum = HEADER.unpack(header)

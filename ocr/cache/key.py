@@ -1,7 +1,7 @@
-"""What makes an entry valid: a SHA-256 over everything that can change it. An entry is served under its own key only.
+"""The key of an entry: SHA-256 of everything that can change the entry. An entry is served under its own key only.
 
 key = SHA-256(recipe, sample, image)
-recipe   pipeline, targets, entry layout, loader, device type, versions of code and libraries: alike for a whole split
+recipe   pipeline, targets, entry layout, loader, device type, versions of code and libraries: the same for a whole split
 sample   size, orientation, polygons with their don't-care flags, and the plan's matrix
 image    the bytes of the file
 """
@@ -16,7 +16,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import dali_pipelines
 import ocr
 from dali_pipelines.config import PipelineConfig
 from dali_pipelines.source import PlannedSample
@@ -35,13 +34,36 @@ NOT_IN_ENTRIES = {
     "preallocate_decoder",
     "prefetch_queue_depth",
 }
-"""Keys of the pipeline that leave a deterministic input as it is."""
-CODE = ("cache", "datasets", "targets", "polygons.py")
-"""Parts of `ocr` that make an entry; of dali_pipelines it is all."""
+"""Keys of the pipeline that do not change a deterministic input."""
+MAKES_ENTRIES = (
+    "dali_pipelines",
+    # plan and pixels
+    "ocr.datasets.base",
+    "ocr.datasets.decode",
+    "ocr.datasets.kept_images",
+    "ocr.datasets.orientation",
+    "ocr.datasets.plan",
+    "ocr.loaders.engines",
+    "ocr.loaders.fresh",
+    "ocr.loaders.shards",
+    "ocr.loaders.torch_workers",
+    # target maps
+    "ocr.polygons",
+    "ocr.targets.maps",
+    "ocr.targets.numba_maps",
+    "ocr.targets.outline",
+    "ocr.targets.target_maps",
+    "ocr.targets.torch_maps",
+    # layout in memory and on disk
+    "ocr.cache.entry",
+    "ocr.cache.store",
+)
+"""Modules and packages whose code can change an entry. tests/ocr/cache/test_code_digest.py says why the modules that they import
+besides these cannot."""
 
 
 def recipe_digest(pipeline: PipelineConfig, targets: TargetConfig, layout: EntryLayout, **other: Any) -> bytes:
-    """Of all that the entries of a split share. `other`: the loader's name, the type of the device, ..."""
+    """SHA-256 of everything that the entries of a split share; `other` adds the loader's name, the type of the device, ..."""
     recipe = {
         "pipeline": pipeline.model_dump(mode="json", exclude=NOT_IN_ENTRIES),
         "targets": targets.model_dump(mode="json"),
@@ -54,15 +76,18 @@ def recipe_digest(pipeline: PipelineConfig, targets: TargetConfig, layout: Entry
 
 
 @cache
-def code_digest() -> str:
-    """Of the source files that make an entry: another one after any change of them."""
-    folder = Path(ocr.__file__).parent
-    sources = [Path(dali_pipelines.__file__).parent, *(folder / part for part in CODE)]
-    return digest_of_sources(sources)
+def code_digest(root: Path = Path(ocr.__file__).parents[1]) -> str:
+    """SHA-256 of the code that makes entries.
+
+    Args:
+        root: folder that holds the packages ocr and dali_pipelines.
+    """
+    places = [root.joinpath(*name.split(".")) for name in MAKES_ENTRIES]
+    return digest_of_sources([place if place.is_dir() else place.with_suffix(".py") for place in places])
 
 
 def sample_digest(manifest: Manifest, sample: PlannedSample) -> bytes:
-    """Of one sample's annotation and place in the input."""
+    """SHA-256 of one sample's annotation and its place in the input."""
     index = sample.index
     digest = hashlib.sha256()
     for part in (manifest.stored_sizes[index], manifest.orientations[index], sample.input_from_original):
@@ -75,18 +100,18 @@ def sample_digest(manifest: Manifest, sample: PlannedSample) -> bytes:
 
 
 def entry_key(recipe: bytes, sample: bytes, image: bytes) -> bytes:
-    """32 bytes, from the three digests."""
+    """Returns the key, 32 bytes, for the digests of recipe, sample and image."""
     return hashlib.sha256(recipe + sample + image).digest()
 
 
 class ImageDigests:
-    """Digests of images' bytes, computed again when a file's size, inode, or time of modification or change differs.
+    """SHA-256 of images, computed again when the signature of a file (inode, size, mtime, ctime) differs.
 
-    The time of change (ctime) cannot be set back, so a file rewritten with its old size and old mtime is noticed too.
+    The ctime cannot be set back, so a file rewritten with its old size and old mtime is noticed too.
 
     Args:
-        images: of the split.
-        indices: the image of each place that is asked for.
+        images: images of the split.
+        indices: position in the manifest of each image, in the order of the entries.
     """
 
     def __init__(self, images: ImageSource, indices: Sequence[int]) -> None:
@@ -95,22 +120,22 @@ class ImageDigests:
         self._digests: list[bytes | None] = [None] * len(indices)
 
     def refresh(self) -> None:
-        """Looks at all files, and reads those that are new or changed."""
+        """Looks at all files, and reads the new and changed ones."""
         signatures = [self._images.signature(index) for index in self._indices]
-        changed = [place for place, signature in enumerate(signatures) if signature != self._signatures[place]]
-        with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing lets go of the GIL
-            digests = list(pool.map(lambda place: self._images.digest(self._indices[place]), changed))
-        for place, digest in zip(changed, digests, strict=True):
-            self._signatures[place], self._digests[place] = signatures[place], digest
+        changed = [entry for entry, signature in enumerate(signatures) if signature != self._signatures[entry]]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing releases the GIL
+            digests = list(pool.map(lambda entry: self._images.digest(self._indices[entry]), changed))
+        for entry, digest in zip(changed, digests, strict=True):
+            self._signatures[entry], self._digests[entry] = signatures[entry], digest
 
-    def digest(self, place: int) -> bytes | None:
-        """Of one file as it was at the last `refresh`; None where it could not be read."""
-        return self._digests[place]
+    def digest(self, entry: int) -> bytes | None:
+        """SHA-256 of the image at the last `refresh`; None if it could not be read."""
+        return self._digests[entry]
 
-    def signature(self, place: int) -> Signature | None:
-        """Of one file as it was at the last `refresh`."""
-        return self._signatures[place]
+    def signature(self, entry: int) -> Signature | None:
+        """Signature of the file at the last `refresh`."""
+        return self._signatures[entry]
 
-    def is_unchanged(self, place: int) -> bool:
-        """Whether the file is still the one that was read at the last `refresh`."""
-        return self._images.signature(self._indices[place]) == self._signatures[place]
+    def is_unchanged(self, entry: int) -> bool:
+        """Whether the file still has its signature of the last `refresh`."""
+        return self._images.signature(self._indices[entry]) == self._signatures[entry]

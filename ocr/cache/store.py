@@ -1,6 +1,6 @@
-"""Where entries live: resident tensors in batch order on the GPU and in RAM, and files on disk.
+"""Storage of entries: tensors on the GPU and in RAM, and files on disk.
 
-Entry n of a rank's share is row n of the tensors it lies in, so a batch of consecutive entries is a view of them.
+Entries stand in the order of the batches, so that a batch of consecutive entries is a view of the tensors.
 """
 
 import threading
@@ -17,23 +17,23 @@ from ocr.cache.entry import EntryLayout, Tensors
 from ocr.cache.files import EntryError, EntryFiles
 
 MAX_PENDING_WRITES = 8
-"""Entries waiting to be written to disk; then filling waits for the disk."""
+"""Entries that may wait for the disk before filling waits too."""
 
 Key = bytes | None
-"""None: the entry cannot be kept, since its file cannot be read."""
+"""None: the image cannot be read, so its entry cannot be kept."""
 
 
 class Keep(Enum):
-    """What may become of an entry that was just made."""
+    """Where a new entry may be kept, and why."""
 
     NOT = "the file changed while it was read"
-    IN_MEMORY = "what stands in for a file that failed: good for this run"
-    EVERYWHERE = "a sound entry"
+    IN_MEMORY = "the file failed; its black image is good for this run"
+    EVERYWHERE = "the entry is sound"
 
 
 @dataclass(frozen=True)
 class _Block:
-    """Entries `start` to `stop` of the share."""
+    """Memory of the entries from `start` up to `stop`."""
 
     start: int
     stop: int
@@ -41,7 +41,7 @@ class _Block:
     _views: dict[range, Tensors] = field(default_factory=dict)
 
     def rows(self, entries: range) -> Tensors:
-        """Views of these entries; made once, since they are asked for in each epoch."""
+        """Returns views of these entries. They are built once and reused in each epoch."""
         if entries not in self._views:
             rows = slice(entries.start - self.start, entries.stop - self.start)
             self._views[entries] = {name: tensor[rows] for name, tensor in self.tensors.items()}
@@ -50,26 +50,25 @@ class _Block:
 
 @dataclass
 class StoredBatch:
-    """What the store has of a batch."""
+    """The entries of a batch that the store holds."""
 
     entries: range
     tensors: Tensors
-    """(B, ...) in the batch's place, or in memory of its own; rows of `missing` are not filled. Empty where all are missing
-    and the batch has no place."""
+    """(B, ...) views of the store, or memory of the batch's own if it has no place there. Rows of `missing` are not filled. Empty
+    if all rows are missing and the batch has no place."""
     missing: list[int]
     """Rows that must be made."""
     errors: dict[int, EntryError] = field(default_factory=dict)
-    """Why a row that was on disk is missing."""
+    """Why a row on disk could not be read, for some of the rows of `missing`."""
 
 
 class TensorStore:
     """The entries of one rank's share of a split.
 
     Args:
-        layout: of an entry.
-        plan: how many lie where.
-        device: that batches are handed out on.
-        files: the disk tier.
+        plan: number of entries on the GPU, in RAM and on disk.
+        device: device of the batches.
+        files: disk tier; None: no disk tier.
     """
 
     def __init__(
@@ -81,7 +80,7 @@ class TensorStore:
         self.files = files
         self._wanted: list[Key] = [None] * plan.num_entries
         self._resident: list[Key] = [None] * plan.num_entries
-        """Key that the memory of each entry was filled under."""
+        """Key of what the memory of each entry holds; None: nothing valid."""
         self._on_disk = [False] * plan.num_entries
         on_gpu = plan.num_on_gpu
         self._blocks = [
@@ -99,17 +98,17 @@ class TensorStore:
 
     @property
     def num_kept(self) -> int:
-        """Entries that are valid, in memory or on disk."""
+        """Number of valid entries, in memory or on disk."""
         return sum(self.has(entry) for entry in range(self.plan.num_entries))
 
     @property
     def resident_entries(self) -> list[int]:
-        """Entries that are valid in memory: they need not be made or read in the next epoch."""
+        """Entries that are valid in memory. The next epoch need not make or read them."""
         return [entry for entry, key in enumerate(self._resident) if key is not None]
 
     @property
     def num_bytes(self) -> dict[str, int]:
-        """Bytes allocated: gpu and ram; on disk those of all entries in the folder."""
+        """Bytes by tier: allocated for gpu and ram; for disk, all entries in the folder."""
         num_bytes = {"gpu": 0, "ram": 0}
         for block in self._blocks:
             for tensor in block.tensors.values():
@@ -117,7 +116,7 @@ class TensorStore:
         return num_bytes | ({"disk": self.files.num_bytes} if self.files is not None else {})
 
     def refresh(self, keys: Sequence[Key]) -> None:
-        """Entries are valid under these keys from now on; what was kept under others is dropped."""
+        """Sets the key of each entry. Memory that was filled under another key becomes invalid."""
         self._wanted = list(keys)
         for entry, key in enumerate(keys):
             if key is None or self._resident[entry] != key:
@@ -129,11 +128,11 @@ class TensorStore:
             )
 
     def has(self, entry: int) -> bool:
-        """Whether the entry is kept under its present key."""
+        """Whether the entry is held under its present key."""
         return self._resident[entry] is not None or self._on_disk[entry]
 
     def is_view(self, entries: range) -> bool:
-        """Whether the batch is resident on the device it is used on: handing it out costs nothing."""
+        """Whether the whole batch is valid in memory of the device: serving it costs nothing."""
         block = self._block(entries)
         return (
             block is not None
@@ -142,7 +141,7 @@ class TensorStore:
         )
 
     def read(self, entries: range) -> StoredBatch:
-        """What is kept of a batch; reads from disk what is not in memory. May run beside the main thread."""
+        """Returns the entries of a batch, reading from disk those that are not in memory. Safe to call in a second thread."""
         block = self._block(entries)
         from_disk = [row for row, entry in enumerate(entries) if self._resident[entry] is None and self._on_disk[entry]]
         missing = [row for row, entry in enumerate(entries) if not self.has(entry)]
@@ -162,11 +161,11 @@ class TensorStore:
         return StoredBatch(entries, tensors, sorted(missing + list(errors)), errors)
 
     def fill(self, batch: StoredBatch, made: Tensors, keep: Sequence[Keep]) -> Tensors:
-        """The whole batch, on the device, its missing rows filled with what was `made` for them.
+        """Fills the missing rows of a batch and returns the whole batch on the device.
 
         Args:
-            made: (M, ...) on the device, of the M missing rows in their order.
-            keep: of each of them, whether it may be served again.
+            made: (M, ...) on the device, the M missing rows in order.
+            keep: where each of them may be kept.
         """
         has_place = self._block(batch.entries) is not None
         for number, row in enumerate(batch.missing):
@@ -181,7 +180,7 @@ class TensorStore:
         return self.upload(batch.tensors)
 
     def upload(self, tensors: Tensors) -> Tensors:
-        """The tensors on the device; copied from pinned memory beside whatever the device is doing."""
+        """Returns the tensors on the device; the copy from pinned memory overlaps with the device's other work."""
         if self._stream is None or all(tensor.is_cuda for tensor in tensors.values()):
             return tensors
         with torch.cuda.stream(self._stream):
@@ -193,14 +192,14 @@ class TensorStore:
         return moved
 
     def forget(self, entry: int) -> None:
-        """Drops an entry that turned out to be bad."""
+        """Drops a bad entry, from disk too."""
         key = self._wanted[entry]
         if self.files is not None and key is not None:
             self.files.remove(key)
         self._resident[entry], self._on_disk[entry] = None, False
 
     def flush(self) -> None:
-        """Waits until all that is to be written is on disk."""
+        """Waits until all pending entries are on disk."""
         writes, self._writes = self._writes, []
         for write in writes:
             write.result()
@@ -211,16 +210,16 @@ class TensorStore:
             self._writer.shutdown()
 
     def _block(self, entries: range) -> _Block | None:
-        """Where the batch lies; None: nowhere in memory."""
+        """The memory that holds the batch; None: the batch has no place in memory."""
         return next((b for b in self._blocks if b.start <= entries.start and entries.stop <= b.stop), None)
 
     def _own_memory(self, num_entries: int) -> Tensors:
-        # Fresh for each batch, so that a caller may keep it.
+        # New for each batch, since the caller may keep it.
         return self.layout.allocate(num_entries, "cpu", pin_memory=self.device.type == "cuda")
 
     def _read_file(self, key: Key, row: Tensors) -> None:
         if self.files is None or key is None:
-            raise EntryError("there is no file of this entry")
+            raise EntryError("this entry has no file")
         on_host = {
             name: tensor if not tensor.is_cuda else torch.empty_like(tensor, device="cpu")
             for name, tensor in row.items()

@@ -1,7 +1,7 @@
-"""Images kept in memory: the content of their files, or their pixels, decoded and upright.
+"""Images kept in memory: the bytes of their files, or their decoded, upright pixels.
 
-Files are preloaded before the run; pixels are preloaded, or kept as the first epoch decodes them. All random steps come after
-decoding, so training may start from either. The loaders take images from here, and those that are not here from their files.
+Files are preloaded before the run; pixels are preloaded too, or kept as the first epoch decodes them. All random steps follow
+decoding, so training can start from either. Loaders read the other images from their files.
 """
 
 import logging
@@ -28,17 +28,17 @@ Content = npt.NDArray[np.uint8]
 
 
 class DecodedImages:
-    """The pixels of a split, one after the other in one block of memory, each with a place of its own and a flag.
+    """The pixels of a split in one block of memory, each image with its own place and a flag.
 
-    RAM is shared with processes that are forked later: what a worker keeps, all others see. No lock is needed. An image is
+    Processes that are forked later share the block, so all of them see what a worker keeps. No lock is needed. An image is
     written before its flag is set, and never again; two processes that keep the same image write the same bytes. A reader in
-    the same epoch may miss the flag, and then decodes the image itself; between epochs, batches went through a queue.
+    the same epoch may miss the flag, and then decodes the image itself; between epochs, batches pass through a queue.
 
     Args:
         sizes: (N, 2) (H, W) of the upright images, by index.
-        budget: bytes; images beyond it have no place.
-        device: where the block is.
-        indices: which images, in the order in which they get a place; None: all.
+        budget: bytes of the block; images beyond it have no place.
+        device: device of the block.
+        indices: images that get a place, in this order; None: all.
     """
 
     def __init__(
@@ -63,38 +63,38 @@ class DecodedImages:
 
     @property
     def num_images(self) -> int:
-        """Images that are there."""
+        """Number of images in the block."""
         return int(np.count_nonzero(self._is_filled))
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of their pixels."""
+        """Bytes of the images in the block."""
         return int(3 * np.prod(self._sizes[self.filled_indices], axis=1).sum())
 
     @property
     def filled_indices(self) -> npt.NDArray[np.int64]:
-        """(num_images,) of the images that are there."""
+        """(num_images,) indices of the images in the block."""
         return np.flatnonzero(self._is_filled)
 
     def get(self, index: int) -> torch.Tensor | None:
-        """(H, W, 3) uint8, a view."""
+        """Returns an image, (H, W, 3) uint8, as a view; None: it is not in the block."""
         return self._place(index) if self._is_filled[index] else None
 
     def wants(self, index: int) -> bool:
-        """Whether this image has a place that is empty."""
+        """Whether this image has an empty place."""
         return bool(self._starts[index] >= 0 and not self._is_filled[index])
 
     def keep(self, index: int, image: torch.Tensor) -> None:
         """Copies an image, (H, W, 3) uint8 on any device, into its place.
 
         Raises:
-            ValueError: it has another size than the one given for it, or no place.
+            ValueError: the image has no place, or not the size of its place.
         """
         height, width = self._sizes[index]
         if image.shape != (height, width, 3):
             raise ValueError(f"(H, W, 3) is {tuple(image.shape)}; expected {(int(height), int(width), 3)}")
         if self._starts[index] < 0:
-            raise ValueError("no place for it within the budget; ask `wants` first")
+            raise ValueError("the image has no place within the budget; ask `wants` first")
         self._place(index).copy_(image)
         self._is_filled[index] = 1
 
@@ -109,13 +109,13 @@ class DecodedImages:
 
 
 class ImageCache:
-    """What a run keeps of the images of one split: the `dali_pipelines.source.KeptImages` that loaders ask.
+    """Files and pixels of one split in memory: the `KeptImages` (dali_pipelines/source.py) of the loaders.
 
     Args:
         image_paths: file of each index.
         files: content of files, by index.
         pixels: decoded images; None: none are kept.
-        signatures: of the files before any was read; a file that changes later is noticed by them, whoever kept it.
+        signatures: signature of each file, taken before any file was read, so that every later change is noticed.
     """
 
     def __init__(
@@ -133,30 +133,30 @@ class ImageCache:
 
     @property
     def num_images(self) -> int:
-        """Images of which the file or the pixels are kept."""
+        """Number of images in memory, as file or as pixels."""
         return len(self.indices())
 
     @property
     def file_bytes(self) -> int:
-        """Bytes of files, in RAM."""
+        """Bytes of the files, in RAM."""
         return _num_bytes(self.files)
 
     @property
     def pixel_bytes(self) -> int:
-        """Bytes of pixels, on `device`."""
+        """Bytes of the pixels, on `device`."""
         return self.pixels.num_bytes if self.pixels is not None else 0
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of both."""
+        """Bytes of files and pixels."""
         return self.file_bytes + self.pixel_bytes
 
     def indices(self) -> set[int]:
-        """Images of which the file or the pixels are kept."""
+        """Images in memory, as file or as pixels."""
         return self.files.keys() | set(() if self.pixels is None else self.pixels.filled_indices.tolist())
 
     def forget_changed(self, signatures: Mapping[int, Signature | None]) -> bool:
-        """Drops what was read from files that have another signature now; whether there was any."""
+        """Drops images whose files have another signature now. Returns whether there are any."""
         changed = [index for index, now in signatures.items() if self._signatures.get(index, now) != now]
         for index in changed:
             self.files.pop(index, None)
@@ -166,12 +166,12 @@ class ImageCache:
         return bool(changed)
 
     def drop_files(self, indices: Iterable[int]) -> None:
-        """Drops the content of these files, which are not needed any more."""
+        """Drops the content of these files."""
         for index in indices:
             self.files.pop(index, None)
 
     def clear(self) -> None:
-        """Drops everything, for good."""
+        """Drops all images; none is kept any more."""
         self.files.clear()
         self.pixels = None
 
@@ -189,9 +189,7 @@ class ImageCache:
             return
         try:
             self.pixels.keep(index, image)
-        except (
-            ValueError
-        ) as error:  # the file was exchanged after the audit; that alone does not end a run without cache
+        except ValueError as error:  # the file was replaced after the audit; a run without the cache would go on too
             log.warning("%s: not kept in memory: %s", self._image_paths[index], error)
 
 
@@ -204,14 +202,14 @@ def keep_images(
     device_budget: int,
     indices: Sequence[int] | None = None,
 ) -> ImageCache | None:
-    """What `config` asks to keep of a split's images, preloaded where it says so; None if it asks for nothing.
+    """Returns the images in memory as `config` sets them, preloaded if it says so; None: it keeps none.
 
     Args:
-        config: `preload_images` with `cache_config.cache_images` and `image_format`; `cache_config.cache_decoded_images`.
-        device: of images that epoch 0 keeps; cpu for loader=torch, whose workers must see them. Preloaded ones are in RAM
-            unless both are asked for.
-        ram_budget, device_budget: bytes. What fits is kept, in order; the rest is loaded in each epoch.
-        indices: the rank's own images, where they are the same in each epoch; None: all.
+        config: its keys `preload_images` and `cache_config.{cache_images,image_format,cache_decoded_images}` count.
+        device: device of the images that epoch 0 keeps; cpu for loader=torch, whose workers must see them. Images that are only
+            preloaded are in RAM.
+        ram_budget, device_budget: bytes. Images are kept in order until the budget is spent; the others are loaded each epoch.
+        indices: images of this rank if they are the same in each epoch; None: all.
     """
     cache = config.cache_config
     does_preload = config.preload_images and cache.cache_images
@@ -238,7 +236,7 @@ def keep_images(
 
 
 def preload_files(manifest: Manifest, budget: int, indices: Sequence[int]) -> dict[int, Content]:
-    """The content of the images' files, in RAM: of as many of `indices` as fit into `budget` bytes."""
+    """Reads the files of `indices`, in order, until `budget` bytes are spent. Returns their content by index."""
     sizes = [manifest.images.num_bytes(index) for index in indices]
     num_places = int(np.searchsorted(np.cumsum(sizes), budget, side="right"))
     files: dict[int, Content] = {}
@@ -252,9 +250,9 @@ def preload_files(manifest: Manifest, budget: int, indices: Sequence[int]) -> di
 
 
 def preload_pixels(pixels: DecodedImages, manifest: Manifest, indices: Sequence[int], use_turbojpeg: bool) -> None:
-    """Decodes the images of `indices` that `pixels` has a place for, with libjpeg-turbo or Pillow as loader=torch does.
+    """Decodes those images of `indices` that have a place in `pixels`, with libjpeg-turbo or Pillow as loader=torch does.
 
-    DALI's CPU decoder gives the same pixels; a GPU's, or one without fancy upsampling, differs by a few levels.
+    DALI's CPU decoder gives the same pixels; decoding on a GPU, or without fancy upsampling, differs by a few levels.
     """
 
     def decode(index: int) -> None:
@@ -267,7 +265,7 @@ def preload_pixels(pixels: DecodedImages, manifest: Manifest, indices: Sequence[
 
 
 def _for_each(load: Callable[[int], None], indices: Sequence[int], manifest: Manifest) -> None:
-    """Runs `load` in threads, with a progress bar. What fails is named and left to the loader, which tries it again."""
+    """Runs `load` for each image in threads, with a progress bar. Failures are logged; the loader will read those files again."""
 
     def attempt(index: int) -> None:
         try:
@@ -302,5 +300,5 @@ def _num_bytes(files: Mapping[int, Content]) -> int:
 
 
 def _shared_bytes(count: int) -> Content:
-    """(count,) zeros that processes forked later share. Not in /dev/shm, which containers keep small."""
+    """Returns (count,) zeros that processes forked later share. They are not in /dev/shm, which is small in containers."""
     return np.frombuffer(mmap.mmap(-1, max(count, 1)), np.uint8)[:count]

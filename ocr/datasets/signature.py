@@ -1,4 +1,4 @@
-"""Whether a file is still the one that was read, without reading it."""
+"""Tells whether a file has changed without reading it."""
 
 import os
 
@@ -6,7 +6,7 @@ Signature = tuple[int, ...]
 
 
 def signature_of(path: str) -> Signature | None:
-    """Numbers of which at least one changes when the file does; None: there is no such file."""
+    """Inode, size, mtime and ctime of a file; None: there is no such file."""
     try:
         status = os.stat(path)
     except OSError:

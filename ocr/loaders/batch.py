@@ -1,6 +1,6 @@
-"""What a loader hands to one step."""
+"""The batch that a loader hands to one training or evaluation step."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -14,21 +14,28 @@ from ocr.targets import TargetMaps
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step gets."""
+    """Images, the plan they were made by, and their target maps."""
 
     images: torch.Tensor
-    """(B, 3, H, W) normalised, on the device, in memory as pipeline.output_layout says. Those of a cached split are views of the
-    cache, always in planes: not to be modified."""
+    """(B, 3, H, W) normalised, on the device, in the memory format of pipeline.output_layout. Images of a cached split are views of
+    the cache, always CHW, and must not be modified."""
     samples: tuple[PlannedSample, ...]
     targets: TargetMaps | None
-    """On the device; padded samples have empty masks. None where they were not asked for."""
+    """On the device; None for a loader without targets."""
     dataset: ValidatedOCRDataset
 
     def to(self, device: torch.device | str, **_: Any) -> "Batch":
-        """Itself, since it was made on the device. Lightning moves each batch by this name."""
+        """Returns itself: a batch is made on its device. Lightning calls this method on each batch."""
         return self
+
+    def with_padding_blanked(self) -> "Batch":
+        """Returns the batch with empty target masks for padded samples, which therefore count in no loss."""
+        is_padding = [sample.is_padding for sample in self.samples]
+        if self.targets is None or not any(is_padding):
+            return self
+        return replace(self, targets=self.targets.blanked(torch.tensor(is_padding)))
 
     @cached_property
     def polygons_input(self) -> PolygonBatch:
-        """On the host, moved when they are first asked for."""
+        """Polygons of the samples in the input frame, on the host; computed on first use."""
         return self.dataset.planner.input_polygons(self.dataset.manifest, self.samples)

@@ -1,4 +1,4 @@
-"""DALI on shards: their bytes are fetched ahead of the plan and handed to the graph as content that is in memory."""
+"""DALI on tar shards: images are fetched ahead of the plan and fed to the graph from memory."""
 
 from collections.abc import Iterator
 
@@ -6,72 +6,41 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from dali_pipelines.config import PipelineConfig
 from dali_pipelines.loader import DaliLoader
-from dali_pipelines.source import ImageBatch, KeptImages, PlannedBatches, SourceImages
+from dali_pipelines.source import ImageBatch, KeptImages, PlannedBatches
 from ocr.datasets.shards.images import ShardImages
 from ocr.datasets.shards.read_ahead import ReadAhead, ReadAheadPlan
 
 NUM_FETCHED_AHEAD = 32
-"""Images, in whole batches; at least one batch."""
+"""Images fetched ahead, in whole batches; at least one batch."""
 
 
-class ShardLoader(DaliLoader):
-    """A `DaliLoader` whose files are in shards. Images that are kept in memory are not fetched.
+class FetchedImages:
+    """`KeptImages` in which every image of a shard is in memory, or on its way there.
 
     Args:
-        images: of the split.
-        kept: images in memory.
-        others: as of `DaliLoader`.
+        images: the split's images in shards.
+        kept: images that a run keeps in memory; these are not fetched.
     """
 
-    def __init__(
-        self,
-        images: ShardImages,
-        config: PipelineConfig,
-        *,
-        training: bool,
-        batch_size: int,
-        device: torch.device,
-        skip_failures: bool,
-        kept: KeptImages | None,
-        levels: bool,
-        largest_stored: tuple[int, int],
-    ) -> None:
+    def __init__(self, images: ShardImages, kept: KeptImages | None) -> None:
         self._ahead = ReadAhead(images.read, images.num_threads)
-        self._shards = _FetchedImages(self._ahead, kept)
-        self._num_ahead = max(1, NUM_FETCHED_AHEAD // batch_size)
-        super().__init__(
-            SourceImages(images.names, self._shards, largest_stored),
-            config,
-            training=training,
-            batch_size=batch_size,
-            device=device,
-            skip_failures=skip_failures,
-            levels=levels,
-        )
-
-    def batches(self, plan: PlannedBatches, first_step: int = 0) -> Iterator[ImageBatch]:
-        self._ahead.forget()
-        return super().batches(ReadAheadPlan(plan, self._shards.fetch, self._num_ahead), first_step)
-
-    def release(self) -> None:
-        super().release()
-        self._ahead.stop()
-
-
-class _FetchedImages:
-    """`KeptImages` where every image is in memory, or on its way there."""
-
-    def __init__(self, ahead: ReadAhead, kept: KeptImages | None) -> None:
-        self._ahead, self._kept = ahead, kept
+        self._kept = kept
         self.device = kept.device if kept is not None else torch.device("cpu")
 
     def fetch(self, indices: list[int]) -> None:
-        """Begins to read those that are not kept."""
+        """Starts to read the images that are not kept."""
         self._ahead.fetch(
             index for index in indices if self._kept_content(index) is None and self.decoded(index) is None
         )
+
+    def forget(self) -> None:
+        """Drops fetched images that nobody has taken."""
+        self._ahead.forget()
+
+    def stop(self) -> None:
+        """Ends the reading threads."""
+        self._ahead.stop()
 
     def encoded(self, index: int) -> npt.NDArray[np.uint8] | None:
         if self.decoded(index) is not None:
@@ -91,3 +60,25 @@ class _FetchedImages:
 
     def _kept_content(self, index: int) -> npt.NDArray[np.uint8] | None:
         return None if self._kept is None else self._kept.encoded(index)
+
+
+class ShardLoader:
+    """Runs a plan through DALI while the images of the next batches are fetched.
+
+    Args:
+        dali: loader that takes its images from `fetched`.
+    """
+
+    def __init__(self, dali: DaliLoader, fetched: FetchedImages) -> None:
+        self._dali, self._fetched = dali, fetched
+        self._num_ahead = max(1, NUM_FETCHED_AHEAD // dali.batch_size)
+
+    def batches(self, plan: PlannedBatches, first_step: int = 0) -> Iterator[ImageBatch]:
+        """The images of `plan` from `first_step` on."""
+        self._fetched.forget()
+        return self._dali.batches(ReadAheadPlan(plan, self._fetched.fetch, self._num_ahead), first_step)
+
+    def release(self) -> None:
+        """Frees the pipeline and ends the reading threads; the next call of `batches` starts them again."""
+        self._dali.release()
+        self._fetched.stop()

@@ -1,4 +1,4 @@
-"""The plain baseline of `loader=torch`: PyTorch workers decode and resample what the plan says."""
+"""The image loader of `loader=torch`, and of shard_reader=webdataset: PyTorch workers decode and resample."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -17,12 +17,14 @@ log = logging.getLogger(__name__)
 
 
 class TorchLoader:
-    """The plain baseline: PyTorch workers decode and resample, the main process normalises on the device.
+    """Runs a plan in PyTorch workers, which decode and resample; the main process normalises on the device.
 
-    Workers send uint8: a quarter of the bytes that float32 images would take between processes. They are forked at the first
-    call of `batches`, so what the data set keeps in memory by then is theirs too.
+    Workers send uint8: a quarter of the bytes of float32 images. They are forked at the first call of `batches`, and inherit the
+    images that the data set has in memory by then.
 
     Args:
+        num_workers: worker processes; 0: the main process does everything.
+        skip_failures: a file that fails loses its slot and is listed in `failures`; otherwise SampleError.
         levels: images are uint8 levels, not normalised; evaluation only.
     """
 
@@ -41,6 +43,7 @@ class TorchLoader:
         self.device = device
         self.skip_failures = skip_failures
         self.failures: dict[str, str] = {}
+        """Reason for each file that failed during iteration."""
         normalised_dtype = torch.float16 if dataset.planner.config.wants_float16(device.type) else torch.float32
         self.dtype = torch.uint8 if levels else normalised_dtype
         self._finisher = dataset.finisher(self.dtype)
@@ -58,14 +61,14 @@ class TorchLoader:
             yield ImageBatch(self._finished(images), checked)
 
     def release(self) -> None:
-        """Ends the worker processes; no iteration may be under way. The next one starts new ones."""
+        """Ends the worker processes. The next iteration starts new ones."""
         self._loader = None
         self._finisher.memory.release()
 
     def _build(self) -> "DataLoader[_Rendered]":
         return DataLoader(
             _RenderedSamples(self.dataset),
-            batch_sampler=self._sampler,  # type: ignore[arg-type]  # planned samples take the place of indices
+            batch_sampler=self._sampler,  # type: ignore[arg-type]  # gives planned samples instead of indices
             num_workers=self._num_workers,
             collate_fn=partial(_stack, size=self.dataset.planner.input_size),
             pin_memory=self.device.type == "cuda",
@@ -91,13 +94,13 @@ class TorchLoader:
             raise SampleError(error)
         path = self.dataset.manifest.image_paths[sample.index]
         if path not in self.failures:
-            log.error("left out: %s", error)
+            log.error("skipped: %s", error)
         self.failures[path] = error
         return sample.as_failed()
 
 
 class _PlanSampler:
-    """The plan's batches; drawn in the main process, so workers need not know the epoch."""
+    """Gives the batches of a plan. They are planned in the main process, so workers need not know the epoch."""
 
     def __init__(self) -> None:
         self._batches: Iterator[Sequence[PlannedSample]] = iter(())
@@ -111,11 +114,11 @@ class _PlanSampler:
 
 _Rendered = tuple[np.ndarray, PlannedSample, str | StorageError | None]
 _NOTHING = np.zeros((1, 1, 3), np.uint8)
-"""In place of an image that could not be read: black, once it is padded."""
+"""Replaces an image that could not be read: black after padding."""
 
 
 class _RenderedSamples(torch.utils.data.Dataset[_Rendered]):
-    """A data set whose index is a planned sample."""
+    """The data set, indexed by planned samples."""
 
     def __init__(self, dataset: ValidatedOCRDataset) -> None:
         self.dataset = dataset
@@ -125,13 +128,13 @@ class _RenderedSamples(torch.utils.data.Dataset[_Rendered]):
             return self.dataset.render(sample), sample, None
         except (OSError, ValueError) as error:
             path = self.dataset.manifest.image_paths[sample.index]
-            is_named = str(error).startswith(path)  # by the data set, where the file could not be read or decoded
+            is_named = str(error).startswith(path)  # the data set names a file that it could not read or decode
             return _NOTHING, sample, str(error) if is_named else f"{path}: {error}"
-        except StorageError as error:  # for the main process, which raises it without this one's traceback
+        except StorageError as error:  # the main process raises it, without the traceback of this one
             return _NOTHING, sample, error
 
     def __getitems__(self, samples: Sequence[PlannedSample]) -> list[_Rendered]:
-        """A batch: what is far away is on its way before the first image is decoded."""
+        """Returns a batch. All its images are being fetched before the first one is decoded."""
         self.dataset.expect([sample.index for sample in samples])
         return [self[sample] for sample in samples]
 
@@ -139,7 +142,7 @@ class _RenderedSamples(torch.utils.data.Dataset[_Rendered]):
 def _stack(
     rendered: list[_Rendered], size: int
 ) -> tuple[torch.Tensor, list[tuple[PlannedSample, str | StorageError | None]]]:
-    """(B, size, size, 3) uint8, padded with black, right and below; and the rest."""
+    """Returns images, (B, size, size, 3) uint8, padded with black on the right and below, and their samples with errors."""
     images_BHWC = np.zeros((len(rendered), size, size, 3), np.uint8)
     for padded, (image, _, _) in zip(images_BHWC, rendered, strict=True):
         padded[: image.shape[0], : image.shape[1]] = image

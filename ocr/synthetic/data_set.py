@@ -4,7 +4,6 @@ Points in the JSON files are in pixels of the stored file, in reading order: the
 read and go along its upper edge first. That is clockwise in the upright picture, counter-clockwise in a mirrored file.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -20,6 +19,7 @@ from rich.progress import track
 
 from dali_pipelines import geometry
 from ocr.datasets.orientation import stored_from_original, upright_size
+from ocr.environment import digest_of_sources
 from ocr.synthetic import jpeg
 from ocr.synthetic.config import SyntheticConfig
 from ocr.synthetic.scene import draw_photo
@@ -45,7 +45,8 @@ def draw_data_set(config: SyntheticConfig, directory: Path, num_workers: int = 0
         FileExistsError: the folder holds something that was not drawn here.
     """
     root = Path(directory)
-    signature = json.dumps({"code_sha256": _code_digest(), "config": config.model_dump()}, indent=2)
+    code = digest_of_sources([Path(__file__).parent])
+    signature = json.dumps({"code_sha256": code, "config": config.model_dump()}, indent=2)
     if _is_complete(root, config, signature):
         return root
     root.mkdir(parents=True, exist_ok=True)
@@ -89,12 +90,6 @@ def file_name(split: str, index: int) -> str:
 def jobs(config: SyntheticConfig) -> list[tuple[str, int]]:
     """(split, index) of all images."""
     return [(split, index) for split in SPLITS for index in range(_num_images(config, split))]
-
-
-def _code_digest() -> str:
-    """Another one after any change of this package, so that a set drawn before is not taken for today's."""
-    sources = sorted(Path(__file__).parent.glob("*.py"))
-    return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
 
 
 def _num_images(config: SyntheticConfig, split: str) -> int:

@@ -2,7 +2,17 @@ import subprocess
 from pathlib import Path
 
 import ocr.environment
-from ocr.environment import git_commit
+from ocr.environment import digest_of_sources, git_commit
+
+CODE = '''"""Module."""
+def scaled(values, factor=2):
+    """Returns the scaled values."""
+    # why
+    return [value * factor for value in values]
+class Size:
+    side: int = 0
+    """In pixels."""
+'''
 
 
 def test_a_checkout_tells_its_commit():
@@ -17,3 +27,31 @@ def test_outside_of_a_checkout_an_image_tells_it(tmp_path, monkeypatch):
     assert git_commit() is None
     monkeypatch.setenv("DALI_DBNET_COMMIT", "abc")
     assert git_commit() == "abc"
+
+
+def digest_of(folder: Path, code: str, name: str = "module.py") -> str:
+    for path in folder.iterdir():
+        path.unlink()
+    (folder / name).write_text(code)
+    return digest_of_sources([folder])
+
+
+def test_comments_docstrings_and_formatting_leave_the_digest_of_sources(tmp_path):
+    expected = digest_of(tmp_path, CODE)
+    for prose, other in (
+        ("# why", "# another reason"),
+        ('"""Module."""', ""),
+        ("Returns the scaled values.", "Scales."),
+        ("In pixels.", "In map pixels."),
+        ("value * factor", "( value *\n      factor )"),
+    ):
+        assert prose in CODE
+        assert digest_of(tmp_path, CODE.replace(prose, other)) == expected, prose
+
+
+def test_code_and_file_names_are_in_the_digest_of_sources(tmp_path):
+    changes = [("*", "+"), ("factor=2", "factor=3"), ("factor=2", "factor=2.0"), ("side: int = 0", "side: int = None")]
+    digests = {digest_of(tmp_path, CODE), digest_of(tmp_path, CODE, name="other.py")}
+    digests |= {digest_of(tmp_path, CODE.replace(old, new)) for old, new in changes}
+    digests.add(digest_of(tmp_path, CODE.replace("[value", "['']; [value")))
+    assert len(digests) == 3 + len(changes)

@@ -1,4 +1,4 @@
-"""Images are read in threads before they are asked for: the plan knows what comes next."""
+"""Reads images in threads before they are needed: the plan knows what comes next."""
 
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -8,9 +8,9 @@ from dali_pipelines.source import PlannedBatches, PlannedSample
 
 
 class ReadAhead:
-    """Content that is being read, by index. What is not is read when it is asked for.
+    """Content that is being read, by index.
 
-    Its threads come into being with the first `fetch`, in each process, and end with `stop`.
+    The threads start with the first `fetch` of each process, and end with `stop`.
     """
 
     def __init__(self, read: Callable[[int], bytes], num_threads: int) -> None:
@@ -20,7 +20,7 @@ class ReadAhead:
         self._pending: dict[int, Future[bytes]] = {}
 
     def fetch(self, indices: Iterable[int]) -> None:
-        """Begins to read."""
+        """Starts to read these images in the threads."""
         if self._pool is None or self._process != os.getpid():  # a forked process has inherited no thread
             self._pool, self._process = ThreadPoolExecutor(self._num_threads, "shard-reader"), os.getpid()
             self._pending = {}
@@ -29,18 +29,18 @@ class ReadAhead:
                 self._pending[index] = self._pool.submit(self._read, index)
 
     def get(self, index: int) -> bytes:
-        """The content, or the error of reading it."""
+        """Returns the content, read now if it was not fetched. An error of reading is raised here."""
         future = self._pending.pop(index, None)
         return self._read(index) if future is None else future.result()
 
     def forget(self) -> None:
-        """Drops what was not asked for."""
+        """Drops fetched content that was not taken by `get`."""
         for future in self._pending.values():
             future.cancel()
         self._pending = {}
 
     def stop(self) -> None:
-        """Ends the threads: each with the read that it is at, which is not waited for."""
+        """Ends the threads without waiting: each finishes only its current read."""
         self._pending = {}
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
@@ -48,11 +48,11 @@ class ReadAhead:
 
 
 class ReadAheadPlan:
-    """The same plan; when a batch is asked for, reading of the next ones has begun.
+    """A plan that starts to read the images of the next batches when it gives a batch.
 
     Args:
-        fetch: begins to read images.
-        num_ahead: batches beyond the one asked for.
+        fetch: starts to read images.
+        num_ahead: number of batches to read ahead.
     """
 
     def __init__(self, plan: PlannedBatches, fetch: Callable[[list[int]], None], num_ahead: int) -> None:

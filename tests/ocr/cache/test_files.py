@@ -226,5 +226,5 @@ def test_two_writers_of_the_same_entries_end_with_sound_ones(tmp_path):
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"cache_config\.directory=.*file/cache: cannot be made"):
+    with pytest.raises(InputError, match=r"cache_config\.directory=.*file/cache: cannot be created"):
         EntryFiles(tmp_path / "file" / "cache", PLENTY)

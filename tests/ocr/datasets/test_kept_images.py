@@ -50,7 +50,7 @@ def test_images_lie_one_after_the_other_as_far_as_the_budget_goes():
     assert torch.equal(images.get(0), picture(2, 3, 9))
     assert torch.equal(images.get(1), picture(1, 1, 7))
     assert (images.num_images, images.num_bytes) == (2, 21)
-    with pytest.raises(ValueError, match="no place for it within the budget"):
+    with pytest.raises(ValueError, match="no place within the budget"):
         images.keep(2, picture(4, 5, 1))
 
 

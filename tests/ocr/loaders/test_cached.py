@@ -14,6 +14,7 @@ import torch
 from dali_pipelines.config import PipelineConfig
 from ocr.cache import key
 from ocr.cache.budget import FreeMemory, plan_tiers
+from ocr.cache.entry import entry_layout
 from ocr.cache.files import HEADER, MAGIC, _checksum
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.kept_images import keep_images
@@ -21,7 +22,8 @@ from ocr.datasets.plan import SamplePlanner
 from ocr.datasets.schemas import CacheConfig, DatasetConfig
 from ocr.errors import CacheError
 from ocr.loaders.batch import Batch
-from ocr.loaders.loader import BatchLoader, entry_layout
+from ocr.loaders.engines import Engine
+from ocr.loaders.loader import BatchLoader
 from ocr.synthetic import SyntheticConfig, draw_data_set
 from ocr.targets import TargetConfig
 
@@ -71,10 +73,8 @@ def make_loader(
     tiers = plan_tiers(layout, num_entries, BATCH, config.cache_config, device, FreeMemory(gpu=10**9, ram=ram))
     return BatchLoader(
         dataset,
-        loader=loader,
-        batch_size=BATCH,
-        num_workers=num_workers,
-        device=device,
+        Engine(loader, device, num_workers),
+        BATCH,
         rank=rank,
         num_ranks=num_ranks,
         with_targets=True,

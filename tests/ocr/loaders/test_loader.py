@@ -16,6 +16,7 @@ from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.plan import SamplePlanner
 from ocr.datasets.schemas import DatasetConfig
 from ocr.loaders.batch import Batch
+from ocr.loaders.engines import Engine
 from ocr.loaders.loader import BatchLoader
 from ocr.polygons import PolygonBatch
 
@@ -35,9 +36,9 @@ def make_dataset(
 
 
 def make_loader(dataset: ValidatedOCRDataset, loader: str = "dali", **kwargs) -> BatchLoader:
-    kwargs.setdefault("batch_size", 3)
-    kwargs.setdefault("num_workers", 0)
-    return BatchLoader(dataset, loader=loader, device=CPU, **kwargs)
+    kwargs = {"batch_size": 3} | kwargs
+    engine = Engine(loader, CPU, kwargs.pop("num_workers", 0), kwargs.pop("skip_failures", True))
+    return BatchLoader(dataset, engine, **kwargs)
 
 
 def first(loader: BatchLoader, count: int) -> list[Batch]:
@@ -315,7 +316,7 @@ def test_polygons_are_left_alone_by_the_move(training_receipts):
 def test_gpu_decode_agrees_with_the_cpu(training, receipts):
     planner = SamplePlanner(PipelineConfig(output_dtype="float32"), training=training, seed=5)
     dataset = ValidatedOCRDataset(receipts.config, planner, manifest=receipts.manifest)
-    on_gpu = BatchLoader(dataset, loader="dali", batch_size=3, num_workers=0, device=torch.device("cuda", 0))
+    on_gpu = BatchLoader(dataset, Engine("dali", torch.device("cuda", 0)), batch_size=3)
     for cpu, gpu in zip(first(make_loader(dataset), 4), first(on_gpu, 4), strict=True):
         difference = (cpu.images - gpu.images.cpu()).abs() * 58
         assert difference.mean() < 0.5

@@ -8,10 +8,12 @@ import torch
 
 from dali_pipelines.config import PipelineConfig
 from ocr.cache.budget import FreeMemory, plan_tiers
+from ocr.cache.entry import entry_layout
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.plan import SamplePlanner
 from ocr.datasets.schemas import CacheConfig, DatasetConfig
-from ocr.loaders.loader import BatchLoader, entry_layout
+from ocr.loaders.engines import Engine
+from ocr.loaders.loader import BatchLoader
 from ocr.synthetic import SyntheticConfig, draw_data_set
 
 CPU = torch.device("cpu")
@@ -40,7 +42,7 @@ def make_loader(dataset: ValidatedOCRDataset, loader: str = "dali") -> BatchLoad
     if cache.cache_transformed_tensors:
         layout = entry_layout(dataset, with_targets=True)
         tiers = plan_tiers(layout, len(dataset), 2, cache, CPU, FreeMemory(gpu=0, ram=10**9))
-    return BatchLoader(dataset, loader=loader, batch_size=2, num_workers=0, device=CPU, with_targets=True, tiers=tiers)
+    return BatchLoader(dataset, Engine(loader, CPU), batch_size=2, with_targets=True, tiers=tiers)
 
 
 def images_of(loader: BatchLoader, num_epochs: int = 1) -> list[torch.Tensor]:

@@ -11,12 +11,14 @@ import torch
 
 from dali_pipelines.config import PipelineConfig
 from ocr.cache.budget import FreeMemory, plan_tiers
+from ocr.cache.entry import entry_layout
 from ocr.config import TrainConfig
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.plan import SamplePlanner
 from ocr.datasets.schemas import CacheConfig, DatasetConfig
 from ocr.loaders.config import DataLoaderConfig
-from ocr.loaders.loader import BatchLoader, entry_layout
+from ocr.loaders.engines import Engine
+from ocr.loaders.loader import BatchLoader
 from ocr.metrics.icdar import ICDARMetric
 from ocr.models.dbnet import build_dbnet
 from ocr.postprocess import PostprocessConfig, to_levels
@@ -48,10 +50,8 @@ def evaluate_maps(dataset: ValidatedOCRDataset, num_workers: int, num_ranks: int
     )
     loader = BatchLoader(
         dataset,
-        loader="dali",
+        Engine("dali", CPU),
         batch_size=4,
-        num_workers=0,
-        device=CPU,
         rank=num_ranks - 1,
         num_ranks=num_ranks,
         with_targets=True,
@@ -158,7 +158,7 @@ def make_loader(dataset: ValidatedOCRDataset) -> BatchLoader:
     if cache.cache_transformed_tensors:
         layout = entry_layout(dataset, with_targets=True)
         tiers = plan_tiers(layout, len(dataset), 4, cache, CPU, FreeMemory(gpu=0, ram=10**9))
-    return BatchLoader(dataset, loader="dali", batch_size=4, num_workers=0, device=CPU, with_targets=True, tiers=tiers)
+    return BatchLoader(dataset, Engine("dali", CPU), batch_size=4, with_targets=True, tiers=tiers)
 
 
 def scores_of_passes(dataset: ValidatedOCRDataset, network, num_passes: int = 2) -> list[dict[str, float]]:

@@ -1,0 +1,86 @@
+"""Chooses what executes a plan: DALI on files, DALI on tar shards, or PyTorch worker processes."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+
+from dali_pipelines.loader import DaliLoader
+from dali_pipelines.source import ImageBatch, PlannedBatches, SourceImages
+from ocr.datasets.base import ValidatedOCRDataset
+from ocr.datasets.shards.images import ShardImages
+from ocr.loaders.shards import FetchedImages, ShardLoader
+from ocr.loaders.torch_workers import TorchLoader
+
+
+class ImageLoader(Protocol):
+    """Executes plans. All implementations give the same images for the same plan."""
+
+    def batches(self, plan: PlannedBatches, first_step: int = 0) -> Iterator[ImageBatch]:
+        """The images of `plan` from `first_step` on."""
+
+    def release(self) -> None:
+        """Frees pipelines, threads and processes; the next call of `batches` builds them again."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What decodes and augments the images, and where."""
+
+    name: Literal["dali", "torch"]
+    device: torch.device
+    num_workers: int = 0
+    """Worker processes of "torch". DALI has threads instead (pipeline.num_threads)."""
+    skip_failures: bool = True
+    """A file that fails loses its slot and is reported; False: SampleError."""
+
+
+def image_loader(
+    dataset: ValidatedOCRDataset, engine: Engine, *, batch_size: int, levels: bool, failures: dict[str, str]
+) -> ImageLoader:
+    """Returns the loader of a data set's images.
+
+    Args:
+        batch_size: largest batch of a plan.
+        levels: give uint8 levels that are not normalised; evaluation only.
+        failures: takes the reason for each file that fails, by path.
+    """
+    if engine.name == "torch":  # reads shards too, through dataset.manifest.images
+        workers = TorchLoader(
+            dataset,
+            num_workers=engine.num_workers,
+            device=engine.device,
+            skip_failures=engine.skip_failures,
+            levels=levels,
+        )
+        workers.failures = failures
+        return workers
+    images, kept, largest = dataset.manifest.images, dataset.kept_images, dataset.manifest.largest_stored
+    if not isinstance(images, ShardImages):
+        files = SourceImages(dataset.manifest.image_paths, kept, largest)
+        return _dali_loader(files, dataset, engine, batch_size, levels, failures)
+    fetched = FetchedImages(images, kept)
+    in_memory = SourceImages(images.names, fetched, largest)
+    return ShardLoader(_dali_loader(in_memory, dataset, engine, batch_size, levels, failures), fetched)
+
+
+def _dali_loader(
+    images: SourceImages,
+    dataset: ValidatedOCRDataset,
+    engine: Engine,
+    batch_size: int,
+    levels: bool,
+    failures: dict[str, str],
+) -> DaliLoader:
+    loader = DaliLoader(
+        images,
+        dataset.planner.config,
+        training=dataset.planner.training,
+        batch_size=batch_size,
+        device=engine.device,
+        skip_failures=engine.skip_failures,
+        levels=levels,
+    )
+    loader.failures = failures
+    return loader

@@ -1,0 +1,120 @@
+"""Batches made from scratch: images from an image loader, target maps from their polygons."""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import torch
+
+from dali_pipelines import memory
+from dali_pipelines.source import ImageBatch, PlannedBatches, PlannedSample
+from ocr.cache.statistics import CacheStatistics
+from ocr.datasets.base import ValidatedOCRDataset
+from ocr.datasets.shards.images import ShardImages
+from ocr.datasets.signature import Signature
+from ocr.loaders.batch import Batch
+from ocr.loaders.engines import Engine, ImageLoader, image_loader
+from ocr.loaders.maker import ChosenBatches
+
+
+class FreshBatches:
+    """Executes plans: loads images, makes targets. It is the `Maker` of a cached split (ocr/loaders/cached.py).
+
+    Args:
+        batch_size: largest batch of a plan.
+        with_targets: make target maps too.
+        levels: give uint8 levels that are not normalised; evaluation only.
+        statistics: counts images that were in memory before the epoch as hits.
+    """
+
+    def __init__(
+        self,
+        dataset: ValidatedOCRDataset,
+        engine: Engine,
+        batch_size: int,
+        *,
+        with_targets: bool,
+        levels: bool,
+        statistics: CacheStatistics,
+    ) -> None:
+        self.failures: dict[str, str] = {}
+        """Reason for each file that failed during the run, by path."""
+        self.target_seconds = 0.0
+        """Time spent making targets."""
+        self._dataset, self._engine, self._batch_size = dataset, engine, batch_size
+        self._with_targets, self._levels = with_targets, levels
+        self._statistics = statistics
+        self._images = self._image_loader()
+        self._second: ImageLoader | None = None
+        """Makes single samples while `_images` is in the middle of a plan; built on first use."""
+
+    def batches(self, plan: PlannedBatches, first_step: int = 0) -> Iterator[Batch]:
+        """The batches of `plan` from `first_step` on."""
+        kept = self._dataset.kept_images
+        in_memory = kept.indices() if kept is not None else set()
+        for batch in self.make(plan, first_step):
+            if kept is not None:
+                real = [sample.index for sample in batch.samples if not sample.is_padding]
+                num_hits = sum(index in in_memory for index in real)
+                self._statistics.count(hits=num_hits, misses=len(real) - num_hits)
+            yield batch.with_padding_blanked()
+
+    def make(self, plan: PlannedBatches, first_step: int = 0) -> Iterator[Batch]:
+        """As `batches`, but nothing is counted and padded samples keep their target masks."""
+        for images in self._images.batches(plan, first_step):
+            yield self._with_maps(images)
+
+    def make_now(self, samples: Sequence[PlannedSample]) -> Batch:
+        """One batch through a second image loader; `make` may be in the middle of a plan."""
+        if self._second is None:
+            self._second = self._image_loader()
+        (images,) = self._second.batches(ChosenBatches(0, [samples]))
+        return self._with_maps(images)
+
+    def forget_changed(self, signatures: Mapping[int, Signature | None]) -> None:
+        """Drops images in memory whose files have changed, and worker processes that have inherited them."""
+        kept = self._dataset.kept_images
+        if kept is not None and kept.forget_changed(signatures):
+            self._images.release()
+            if self._second is not None:
+                self._second.release()
+
+    def drop_files(self, indices: Iterable[int]) -> None:
+        """Drops the encoded files of images that need not be made again."""
+        if self._dataset.kept_images is not None:
+            self._dataset.kept_images.drop_files(indices)
+
+    def release(self) -> None:
+        """Frees what making needs, since everything is cached: pipeline, images and maps in memory. The second image loader stays,
+        for entries that are verified."""
+        device, kept, maps = self._engine.device, self._dataset.kept_images, self._dataset.offline_maps
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)  # once: the last batch may still be on its way out of DALI
+        self._images.release()
+        memory.release_unused(device)
+        if kept is not None:
+            kept.clear()
+        if maps is not None:
+            maps.clear()
+
+    def close(self) -> None:
+        """Ends threads and processes and frees the pipelines."""
+        self._images.release()
+        if self._second is not None:
+            self._second.release()
+        images = self._dataset.manifest.images
+        if isinstance(images, ShardImages):
+            images.close()
+
+    def _image_loader(self) -> ImageLoader:
+        return image_loader(
+            self._dataset, self._engine, batch_size=self._batch_size, levels=self._levels, failures=self.failures
+        )
+
+    def _with_maps(self, made: ImageBatch) -> Batch:
+        dataset, targets = self._dataset, None
+        if self._with_targets:
+            started = time.perf_counter()
+            polygons = dataset.planner.input_polygons(dataset.manifest, made.samples)
+            targets = dataset.make_targets(made.samples, polygons, self._engine.device)
+            self.target_seconds += time.perf_counter() - started
+        return Batch(made.images, made.samples, targets, dataset)
