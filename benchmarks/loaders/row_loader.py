@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 
 from ocr.polygons import PolygonBatch
-from ocr.targets import TargetMaps
+from ocr.targets.target_maps import TargetMaps
 
 
 class CannotRun(Exception):
