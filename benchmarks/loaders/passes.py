@@ -12,7 +12,7 @@ from ocr.device import AUTOCAST, resolve_precision
 from ocr.losses.db_loss import DBLoss
 from ocr.models.dbnet import DBNet, build_dbnet
 from ocr.postprocess.levels import to_levels
-from ocr.targets import make_targets
+from ocr.targets.maps import make_targets
 from ocr.training.evaluation import OverlappedEvaluation
 from ocr.training.network import EvaluationForward, forward_maps, prepare_network
 from ocr.training.optimizer import build_optimizer
@@ -104,13 +104,8 @@ class _Validation:
     def __init__(self, source: Source, setting: Setting) -> None:
         self._source, self._setting = source, setting
         network = _network(setting).eval()
-        trainer = setting.config.trainer
         self._forward = EvaluationForward(
-            lambda images: forward_maps(network, images, trainer.channels_last),
-            network,
-            trainer,
-            setting.batch_size("val-epoch"),
-            setting.device.type,
+            network, setting.config.trainer, setting.batch_size("val-epoch"), setting.device.type
         )
         self._autocast = _autocast(setting)
         self._stages = DeviceStages()
