@@ -195,7 +195,7 @@ def open_split() -> Callable[..., ValidatedOCRDataset]:
 def training_config(learnable_set: Path, on_cpu: bool) -> Callable[..., TrainConfig]:
     """Composes the config that scripts/train.py would use on `learnable_set` with the given overrides: data=synthetic's
     recipe, smaller on a CPU."""
-    from ocr.command_line import compose_config, prepare
+    from ocr.command_line import compose_config, prepare_hydra
     from ocr.config import TrainConfig
 
     common = [
@@ -218,7 +218,7 @@ def training_config(learnable_set: Path, on_cpu: bool) -> Callable[..., TrainCon
         "dataloader.batch_size=2",
         "postprocess.box_thresh=0.4",
     ]
-    prepare()
+    prepare_hydra()
 
     def composed(*overrides: str) -> TrainConfig:
         return compose_config(TrainConfig, "train", [*common, *(small if on_cpu else []), *overrides])

@@ -5,12 +5,12 @@ import pytest
 from benchmarks.loaders.compare import compare_loaders
 from benchmarks.loaders.config import LEVELS, CompareConfig
 from benchmarks.loaders.results import Results
-from ocr.command_line import compose_config, prepare
+from ocr.command_line import compose_config, prepare_hydra
 
 
 @pytest.mark.gpu
 def test_the_dali_loaders_run_at_every_level(given_set, on_cpu, tmp_path, record):
-    prepare(("compare_schema", CompareConfig))
+    prepare_hydra(("compare_schema", CompareConfig))
     options = ["data=upstage", f"dataset_base_path={given_set}", "model.backbone.weights=null", "sweep=false"]
     if on_cpu:
         options += ["device=cpu", "levels=[input,input+targets]", "only=[replay,dali_cpu]", "rounds=1"]
