@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests: one drawn data set, and the real ones where they are at hand."""
+"""Fixtures shared by all tests: a drawn data set, and real ones where this machine has them."""
 
 from pathlib import Path
 
@@ -31,27 +31,25 @@ def icdar15() -> Path:
 
 @pytest.fixture(scope="session")
 def odd_jpegs() -> Path:
-    """50 odd image files with a manifest.json."""
+    """50 unusual image files with a manifest.json."""
     return _data_set("odd_jpegs")
 
 
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Small receipts and notices in the Upstage layout: 10 training and 8 validation images of at most 384 pixels, half of them
-    turned by EXIF, one in ten without text. Drawn once for all test processes, so no test may write into it."""
+    rotated by EXIF, one in ten without text. All test processes share the folder, so no test may write to it."""
     folder = tmp_path_factory.getbasetemp()
-    is_worker = folder.name.startswith("popen-")  # of pytest-xdist: the folder above is shared
+    is_worker = folder.name.startswith("popen-")  # pytest-xdist: the parent folder is shared
     config = SyntheticConfig(num_train=10, num_val=8, exif_share=0.5, blank_share=0.1, min_side=256, max_side=384)
     return draw_data_set(config, (folder.parent if is_worker else folder) / "drawn", num_workers=1)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(
-        key=lambda item: "scripts" not in item.path.parts
-    )  # whole programs take longest: none is to be the last one
-    if torch.cuda.is_available():
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: "scripts" not in item.path.parts)  # first, as whole programs take longest
+    if torch.cuda.is_available() or config.getoption("--cpu-check", default=False):  # an option of tests/gpu
         return
     no_gpu = pytest.mark.skip(reason="no CUDA device on this machine")
     for item in items:
-        if "gpu" in item.keywords:
+        if item.get_closest_marker("gpu"):  # not a keyword: tests/gpu has it as a folder
             item.add_marker(no_gpu)

@@ -104,13 +104,8 @@ class _Validation:
     def __init__(self, source: Source, setting: Setting) -> None:
         self._source, self._setting = source, setting
         network = _network(setting).eval()
-        trainer = setting.config.trainer
         self._forward = EvaluationForward(
-            lambda images: forward_maps(network, images, trainer.channels_last),
-            network,
-            trainer,
-            setting.batch_size("val-epoch"),
-            setting.device.type,
+            network, setting.config.trainer, setting.batch_size("val-epoch"), setting.device.type
         )
         self._autocast = _autocast(setting)
         self._stages = DeviceStages()

@@ -11,7 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from benchmarks.loaders.setting import evenly
 from ocr.config import TrainConfig
-from ocr.datasets.audit import AuditReport, load_manifest
+from ocr.datasets.audit import load_manifest
+from ocr.datasets.audit_report import AuditReport
 from ocr.datasets.manifest import Manifest
 from ocr.errors import InputError
 

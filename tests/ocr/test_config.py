@@ -9,14 +9,13 @@ from omegaconf import OmegaConf
 from pydantic import ValidationError
 
 from dali_pipelines.config import AugmentationConfig, PipelineConfig
-from ocr.command_line import compose_config, prepare
+from ocr.command_line import compose_config, prepare_hydra
 from ocr.config import EvaluateConfig, PredictConfig, TrainConfig
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
 def load(*overrides: str, name: str = "train", schema: type = TrainConfig):
-    prepare()
     return compose_config(schema, name, overrides)
 
 
@@ -119,7 +118,7 @@ def test_each_experiment_composes(experiment):
 
 
 def test_defaults_are_those_of_the_schemas():
-    prepare()
+    prepare_hydra()
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         composed = OmegaConf.to_container(compose("train", ["data=upstage"]), resolve=True)
     for section in (

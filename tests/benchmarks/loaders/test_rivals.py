@@ -28,7 +28,7 @@ from dali_pipelines.config import PipelineConfig
 from dali_pipelines.normalize import ImageFinisher
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.decode import decode_upright, render
-from ocr.datasets.image_checks import read_header
+from ocr.datasets.image_header import read_header
 from ocr.datasets.plan import SamplePlanner, letterbox
 from ocr.datasets.schemas import DatasetConfig
 from ocr.polygons import PolygonBatch
