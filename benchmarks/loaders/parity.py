@@ -19,8 +19,8 @@ from dali_pipelines.source import PlannedSample
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.plan import EpochPlan, SamplePlanner, hide_cut_polygons
 from ocr.polygons import PolygonBatch
-from ocr.targets import TargetMaps
 from ocr.targets.reference import make_targets_reference
+from ocr.targets.target_maps import TargetMaps
 
 MAPS = ("shrink_map", "shrink_mask", "thresh_map", "thresh_mask")
 NUM_MAPS = 3

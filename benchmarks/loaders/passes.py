@@ -12,7 +12,7 @@ from ocr.device import AUTOCAST, resolve_precision
 from ocr.losses.db_loss import DBLoss
 from ocr.models.dbnet import DBNet, build_dbnet
 from ocr.postprocess.levels import to_levels
-from ocr.targets import make_targets
+from ocr.targets.maps import make_targets
 from ocr.training.evaluation import OverlappedEvaluation
 from ocr.training.network import EvaluationForward, forward_maps, prepare_network
 from ocr.training.optimizer import build_optimizer

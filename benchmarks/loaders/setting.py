@@ -15,7 +15,7 @@ from ocr.datasets.manifest import Manifest
 from ocr.datasets.plan import SamplePlanner
 from ocr.datasets.schemas import DatasetConfig
 from ocr.device import resolve_device
-from ocr.targets import TargetMaps
+from ocr.targets.target_maps import TargetMaps
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import torch
 
-from ocr.targets import TargetMaps
+from ocr.targets.target_maps import TargetMaps
 
 
 class CannotRun(Exception):

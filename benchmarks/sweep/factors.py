@@ -8,7 +8,7 @@ from benchmarks.loaders.config import Level
 from dali_pipelines.config import default_num_threads
 from ocr.config import TrainConfig
 from ocr.errors import InputError
-from ocr.postprocess import OrderedPool
+from ocr.postprocess.pool import OrderedPool
 
 Value = bool | int | float | str
 JudgedBy = Literal["images_per_second", "first_epoch_seconds"]

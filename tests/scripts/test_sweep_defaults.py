@@ -15,7 +15,8 @@ from benchmarks.sweep import run as sweep_module
 from benchmarks.sweep.factors import Factor, JudgedBy
 from benchmarks.sweep.results import Judgement
 from benchmarks.sweep.run import sweep_defaults
-from ocr.synthetic import SyntheticConfig, draw_data_set
+from ocr.synthetic.config import SyntheticConfig
+from ocr.synthetic.data_set import draw_data_set
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = (

@@ -20,7 +20,8 @@ from ocr.datasets.audit import load_manifest
 from ocr.datasets.plan import EpochPlan
 from ocr.datasets.schemas import DatasetConfig
 from ocr.polygons import PolygonBatch
-from ocr.synthetic import SyntheticConfig, draw_data_set
+from ocr.synthetic.config import SyntheticConfig
+from ocr.synthetic.data_set import draw_data_set
 
 CPU = torch.device("cpu")
 

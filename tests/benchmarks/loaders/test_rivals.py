@@ -32,7 +32,9 @@ from ocr.datasets.image_header import read_header
 from ocr.datasets.plan import SamplePlanner, letterbox
 from ocr.datasets.schemas import DatasetConfig
 from ocr.polygons import PolygonBatch
-from ocr.targets import TargetConfig, TargetMaps, make_targets
+from ocr.targets.config import TargetConfig
+from ocr.targets.maps import make_targets
+from ocr.targets.target_maps import TargetMaps
 
 Rival = Callable[[Files], Source]
 PACKAGE = {

@@ -13,7 +13,8 @@ from benchmarks.loaders.row_process import RowFailed, RowProcess
 from benchmarks.loaders.rows import ROWS, Row
 from benchmarks.loaders.setting import Setting
 from benchmarks.loaders.source import CannotRun
-from ocr.synthetic import SyntheticConfig, draw_data_set
+from ocr.synthetic.config import SyntheticConfig
+from ocr.synthetic.data_set import draw_data_set
 from tests.benchmarks.loaders.test_parity import setting_of
 
 TIMEOUT = 100

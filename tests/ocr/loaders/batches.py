@@ -16,7 +16,7 @@ from ocr.datasets.schemas import CacheConfig, DatasetConfig
 from ocr.loaders.batch import Batch
 from ocr.loaders.engines import Engine
 from ocr.loaders.loader import BatchLoader
-from ocr.targets import TargetConfig
+from ocr.targets.config import TargetConfig
 
 CPU = torch.device("cpu")
 SIZE = 128

@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 
 from dali_pipelines.config import PipelineConfig
 from ocr.cache import key
-from ocr.targets import TargetConfig
+from ocr.targets.config import TargetConfig
 from tests.ocr.loaders.batches import (
     DISK,
     NUM_IMAGES,
