@@ -1,4 +1,4 @@
-"""Ground-truth maps from polygons, made on the device."""
+"""Draws ground-truth maps from polygons, on the device."""
 
 from ocr.targets.config import TargetConfig
 from ocr.targets.maps import make_targets
