@@ -24,8 +24,9 @@ from ocr.errors import CacheError
 from ocr.loaders.batch import Batch
 from ocr.loaders.engines import Engine
 from ocr.loaders.loader import BatchLoader
-from ocr.synthetic import SyntheticConfig, draw_data_set
-from ocr.targets import TargetConfig
+from ocr.synthetic.config import SyntheticConfig
+from ocr.synthetic.data_set import draw_data_set
+from ocr.targets.config import TargetConfig
 
 CPU = torch.device("cpu")
 SIZE = 128

@@ -14,7 +14,8 @@ from ocr.datasets.plan import SamplePlanner
 from ocr.datasets.schemas import CacheConfig, DatasetConfig
 from ocr.loaders.engines import Engine
 from ocr.loaders.loader import BatchLoader
-from ocr.synthetic import SyntheticConfig, draw_data_set
+from ocr.synthetic.config import SyntheticConfig
+from ocr.synthetic.data_set import draw_data_set
 
 CPU = torch.device("cpu")
 

@@ -11,9 +11,11 @@ import pytest
 import torch
 
 from ocr.polygons import PolygonBatch
-from ocr.targets import TargetConfig, TargetMaps, make_targets
 from ocr.targets.agreement import random_polygons
+from ocr.targets.config import TargetConfig
+from ocr.targets.maps import make_targets
 from ocr.targets.offline import OfflineMaps, UnfitMaps, check_maps, maps_file, maps_key, write_maps
+from ocr.targets.target_maps import TargetMaps
 
 SIZE = (96, 128)
 CONFIG = TargetConfig(min_side=2)
