@@ -16,9 +16,11 @@ from dali_pipelines.source import PlannedSample
 from ocr.datasets.manifest import Manifest
 from ocr.metrics.cleval import CharacterTargets, CLEvalCounts, count_characters
 from ocr.metrics.icdar import MatchCounts, TargetRegions, match_image
-from ocr.postprocess import Detections, OrderedPool, PostprocessConfig, detect_levels, moved_detections
+from ocr.postprocess.boxes import Detections, detect_levels, moved_detections
+from ocr.postprocess.config import PostprocessConfig
 from ocr.postprocess.levels import Levels
-from ocr.targets import TargetConfig
+from ocr.postprocess.pool import OrderedPool
+from ocr.targets.config import TargetConfig
 
 IOU_THRESHOLDS = (0.5, 0.7)
 """IoU thresholds of hmean. The first one selects the best checkpoint; the second one shows how tightly the boxes fit."""

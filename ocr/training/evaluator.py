@@ -9,7 +9,8 @@ from ocr.datasets.manifest import Manifest
 from ocr.loaders.batch import Batch
 from ocr.models.db_head import DBMaps
 from ocr.models.dbnet import DBNet
-from ocr.postprocess import Detections, to_levels
+from ocr.postprocess.boxes import Detections
+from ocr.postprocess.levels import to_levels
 from ocr.training.evaluation import ImageResult, OverlappedEvaluation
 from ocr.training.network import EvaluationForward
 from ocr.training.stages import DeviceStages

@@ -12,7 +12,7 @@ from ocr.losses.db_loss import DBLoss
 from ocr.memory.network import NetworkMemory, StepMemory
 from ocr.models.db_head import DBMaps
 from ocr.models.dbnet import DBNet
-from ocr.targets import TargetMaps
+from ocr.targets.target_maps import TargetMaps
 from ocr.training.network import forward_maps
 from ocr.training.optimizer import build_optimizer
 

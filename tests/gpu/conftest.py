@@ -128,16 +128,17 @@ def check_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
 @pytest.fixture(scope="session")
 def drawn_set(check_folder: Path, on_cpu: bool, short: bool) -> Path:
     """Root of a drawn data set; on a GPU that of `make demo`."""
-    from ocr.synthetic import SyntheticConfig, draw_data_set
+    from ocr.synthetic.config import SyntheticConfig
+    from ocr.synthetic.data_set import draw_data_set
 
     num_train, num_val = (12, 4) if short else (24, 8) if on_cpu else (96, 32)
     return draw_data_set(SyntheticConfig(num_train=num_train, num_val=num_val), check_folder / "drawn")
 
 
 @pytest.fixture(scope="session")
-def given_set(request: pytest.FixtureRequest, drawn_set: Path) -> Path:
+def given_set(request: pytest.FixtureRequest) -> Path:
     """Root of the user's data set, or of the drawn one."""
-    return _option(request.config, "--check-data") or drawn_set
+    return _option(request.config, "--check-data") or request.getfixturevalue("drawn_set")
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,7 @@
 """Each override that existing users have in their scripts, composed by Hydra and checked by the schema."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -219,3 +221,9 @@ def test_sections_are_frozen():
 def test_crop_size_defaults_to_the_image_size():
     assert PipelineConfig(image_size=960).crop_size == 960
     assert PipelineConfig(augmentation=AugmentationConfig(crop_size=512)).crop_size == 512
+
+
+def test_the_schemas_import_neither_torch_nor_dali():
+    """So that --help need not wait for them."""
+    code = "import sys, ocr.config; print([name for name in ('torch', 'nvidia.dali', 'cv2') if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"

@@ -18,8 +18,9 @@ from shapely import LineString, Point, Polygon
 
 from dali_pipelines import geometry
 from ocr.datasets.orientation import stored_from_original
-from ocr.synthetic import SyntheticConfig, draw_data_set, scene
-from ocr.synthetic.data_set import _draw_in_processes
+from ocr.synthetic import scene
+from ocr.synthetic.config import SyntheticConfig
+from ocr.synthetic.data_set import _draw_in_processes, draw_data_set
 from ocr.synthetic.jpeg import SAMPLINGS, Encoding, encode
 from ocr.synthetic.photo import View, outline, photograph
 from ocr.synthetic.text import BOX_MARGIN, Arc, Curve, Straight, Style, Wave, draw_run, pixel_centres, sample
@@ -123,7 +124,7 @@ def test_killed_drawing_leaves_no_set_and_does_not_hinder_the_next_one(tmp_path:
     config = SMALL.model_copy(update={"num_train": 60})
     program = (
         "from pathlib import Path\n"
-        "from ocr.synthetic import SyntheticConfig, draw_data_set\n"
+        "from ocr.synthetic.config import SyntheticConfig\nfrom ocr.synthetic.data_set import draw_data_set\n"
         f"draw_data_set(SyntheticConfig.model_validate_json({config.model_dump_json()!r}), Path({str(tmp_path)!r}), 1)"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

@@ -10,7 +10,7 @@ import pytest
 
 from ocr.errors import CacheError, InputError
 from ocr.splits import build_dataset
-from ocr.targets import make_targets
+from ocr.targets.maps import make_targets
 from ocr.targets.offline import maps_file, maps_key, write_maps
 from ocr.training.fit import train
 

@@ -8,7 +8,7 @@ from ocr.config import OptimizerConfig, TrainConfig
 from ocr.losses.db_loss import DBLoss
 from ocr.memory.network import NetworkMemory, StepMemory
 from ocr.models.dbnet import DBNet, build_dbnet
-from ocr.targets import TargetMaps
+from ocr.targets.target_maps import TargetMaps
 from ocr.training.network import forward_maps, prepare_network
 from ocr.training.optimizer import build_optimizer
 from ocr.training.trial_step import network_memory, step_memory
