@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.orientation import original_from_stored
 from ocr.polygons import FloatArray
-from ocr.postprocess import Detections, moved_detections
+from ocr.postprocess.boxes import Detections, moved_detections
 
 FOUND_COLOUR, TRUTH_COLOUR, IGNORED_COLOUR = (0, 160, 60), (30, 90, 255), (150, 150, 150)
 

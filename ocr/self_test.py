@@ -34,12 +34,13 @@ from ocr.losses.db_loss import DBLoss
 from ocr.metrics.icdar import TargetRegions, match_image
 from ocr.models.config import BackboneConfig, ModelConfig
 from ocr.models.dbnet import build_dbnet
-from ocr.postprocess import PostprocessConfig, detect
-from ocr.synthetic import SyntheticConfig
+from ocr.postprocess.boxes import detect
+from ocr.postprocess.config import PostprocessConfig
+from ocr.synthetic.config import SyntheticConfig
 from ocr.synthetic.data_set import draw_file, file_name
-from ocr.targets import TargetMaps
 from ocr.targets.agreement import compare_maps
 from ocr.targets.reference import make_targets_reference
+from ocr.targets.target_maps import TargetMaps
 from ocr.training.optimizer import build_optimizer
 
 IMAGE_SIZE = 640

@@ -13,7 +13,7 @@ from ocr.datasets.schemas import DatasetConfig
 from ocr.datasets.shards.images import load_shards
 from ocr.datasets.shards.index import INDEX_NAME
 from ocr.errors import InputError
-from ocr.synthetic import draw_data_set
+from ocr.synthetic.data_set import draw_data_set
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ocr.synthetic import SyntheticConfig, draw_data_set
+from ocr.synthetic.config import SyntheticConfig
+from ocr.synthetic.data_set import draw_data_set
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -16,8 +16,10 @@ from ocr.datasets.manifest import Manifest
 from ocr.datasets.plan import SamplePlanner
 from ocr.datasets.schemas import DatasetConfig, ImageData
 from ocr.polygons import PolygonBatch
-from ocr.targets import TargetConfig, TargetMaps, make_targets
+from ocr.targets.config import TargetConfig
+from ocr.targets.maps import make_targets
 from ocr.targets.offline import OfflineMaps
+from ocr.targets.target_maps import TargetMaps
 
 
 class ValidatedOCRDataset(Dataset[dict[str, Any]]):

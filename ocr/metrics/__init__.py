@@ -1,4 +1,4 @@
-"""How well detected text agrees with the annotations."""
+"""Metrics of detected text against its annotations."""
 
 from ocr.metrics.cleval import CLEvalMetric
 from ocr.metrics.icdar import ICDARMetric

@@ -9,7 +9,7 @@ from ocr.datasets.plan import SamplePlanner
 from ocr.polygons import PolygonBatch
 from ocr.preparation.outcomes import Outcome, in_threads
 from ocr.preparation.report import FilesReport, report_on_files
-from ocr.targets import make_targets
+from ocr.targets.maps import make_targets
 from ocr.targets.offline import UnfitMaps, check_maps, maps_file, maps_key, write_maps
 
 

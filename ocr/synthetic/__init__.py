@@ -18,8 +18,3 @@ view         the map between a flat sheet and the photo
 photo        photographs the sheets
 jpeg         encodes the photo as a JPEG file
 """
-
-from ocr.synthetic.config import SyntheticConfig
-from ocr.synthetic.data_set import draw_data_set
-
-__all__ = ["SyntheticConfig", "draw_data_set"]

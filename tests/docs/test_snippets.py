@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.loaders.config import CompareConfig, SweepConfig, as_overrides
 from ocr.checkpoint import CONFIG_KEY, MODEL_PREFIX
-from ocr.command_line import compose_config, prepare
+from ocr.command_line import compose_config, prepare_hydra
 from ocr.config import EvaluateConfig, PredictConfig, PrepareConfig, TrainConfig
 from ocr.models.dbnet import build_dbnet
 
@@ -61,7 +61,7 @@ def test_python_blocks_run(block: str, workplace: Path) -> None:
 
 
 def test_documented_commands_have_only_keys_that_exist() -> None:
-    prepare(("compare_schema", CompareConfig), ("sweep_schema", SweepConfig))
+    prepare_hydra(("compare_schema", CompareConfig), ("sweep_schema", SweepConfig))
     checked = 0
     for script, arguments in sorted(commands()):
         overrides = [argument for argument in shlex.split(arguments) if argument != "..."]

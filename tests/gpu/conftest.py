@@ -128,16 +128,17 @@ def check_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
 @pytest.fixture(scope="session")
 def drawn_set(check_folder: Path, on_cpu: bool, short: bool) -> Path:
     """Root of a drawn data set; on a GPU that of `make demo`."""
-    from ocr.synthetic import SyntheticConfig, draw_data_set
+    from ocr.synthetic.config import SyntheticConfig
+    from ocr.synthetic.data_set import draw_data_set
 
     num_train, num_val = (12, 4) if short else (24, 8) if on_cpu else (96, 32)
     return draw_data_set(SyntheticConfig(num_train=num_train, num_val=num_val), check_folder / "drawn")
 
 
 @pytest.fixture(scope="session")
-def given_set(request: pytest.FixtureRequest, drawn_set: Path) -> Path:
+def given_set(request: pytest.FixtureRequest) -> Path:
     """Root of the user's data set, or of the drawn one."""
-    return _option(request.config, "--check-data") or drawn_set
+    return _option(request.config, "--check-data") or request.getfixturevalue("drawn_set")
 
 
 @pytest.fixture(scope="session")
@@ -195,7 +196,7 @@ def open_split() -> Callable[..., ValidatedOCRDataset]:
 def training_config(learnable_set: Path, on_cpu: bool) -> Callable[..., TrainConfig]:
     """Composes the config that scripts/train.py would use on `learnable_set` with the given overrides: data=synthetic's
     recipe, smaller on a CPU."""
-    from ocr.command_line import compose_config, prepare
+    from ocr.command_line import compose_config, prepare_hydra
     from ocr.config import TrainConfig
 
     common = [
@@ -218,7 +219,7 @@ def training_config(learnable_set: Path, on_cpu: bool) -> Callable[..., TrainCon
         "dataloader.batch_size=2",
         "postprocess.box_thresh=0.4",
     ]
-    prepare()
+    prepare_hydra()
 
     def composed(*overrides: str) -> TrainConfig:
         return compose_config(TrainConfig, "train", [*common, *(small if on_cpu else []), *overrides])

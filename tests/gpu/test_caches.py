@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks.validation.cache_settings import compare_cache_settings
 from benchmarks.validation.speed import time_validation
-from ocr.command_line import prepare
+from ocr.command_line import prepare_hydra
 
 pytestmark = pytest.mark.gpu
 
@@ -15,7 +15,7 @@ MAX_EPOCH_SECONDS = 1.5
 
 
 def test_a_cached_validation_epoch_is_fast(on_cpu, tmp_path, record):
-    prepare()
+    prepare_hydra()
     small = ["synthetic.num_val=12", "synthetic.num_train=4", "pipeline.image_size=256", "model.fpn_channels=32"]
     speed = time_validation(
         [

@@ -2,10 +2,10 @@
 
 import pytest
 
-from ocr.command_line import compose_config, prepare
+from ocr.command_line import compose_config, prepare_hydra
 from ocr.config import TrainConfig
 from ocr.training.fit import train
-from ocr.training.module import STRICT_IOU
+from ocr.training.scores import STRICT_IOU
 
 MIN_HMEAN = {0.5: 0.94, STRICT_IOU: 0.80}
 """By IoU, in the best epoch, on one H200."""
@@ -15,7 +15,7 @@ MIN_HMEAN = {0.5: 0.94, STRICT_IOU: 0.80}
 def test_receipts_are_learned(request, on_cpu, check_folder, record):
     if not request.config.getoption("--check-receipts", default=False):
         pytest.skip("scripts/gpu_check.sh --receipts --data FOLDER trains on real receipts")
-    prepare()
+    prepare_hydra()
     overrides = [
         "data=upstage",
         f"dataset_base_path={request.config.getoption('--check-data')}",

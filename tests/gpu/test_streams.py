@@ -24,7 +24,7 @@ from ocr.datasets.kept_images import keep_images
 from ocr.loaders.batch import Batch
 from ocr.loaders.engines import Engine
 from ocr.loaders.loader import BatchLoader
-from ocr.targets import TargetMaps
+from ocr.targets.target_maps import TargetMaps
 
 CPU = torch.device("cpu")
 BATCH_SIZE = 4

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from benchmarks.targets import MAX_SHRINK_SHARE, MAX_THRESH_ERROR, drawn_boxes, read_polygons, time_targets
-from ocr.targets import TargetConfig
 from ocr.targets.agreement import random_polygons
+from ocr.targets.config import TargetConfig
 
 pytestmark = pytest.mark.gpu
 

@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks.loaders.compare import compare_loaders
 from benchmarks.loaders.config import CompareConfig
-from ocr.command_line import compose_config, prepare
+from ocr.command_line import compose_config, prepare_hydra
 
 pytestmark = pytest.mark.gpu
 
@@ -16,7 +16,7 @@ MIN_SHARE_OF_REPLAY = 0.97
 def test_dali_keeps_up_with_a_replayed_batch(backbone, given_set, on_cpu, tmp_path, record):
     if on_cpu and backbone != "resnet18":
         pytest.skip("one backbone is enough to run the code on a CPU")
-    prepare(("compare_schema", CompareConfig))
+    prepare_hydra(("compare_schema", CompareConfig))
     options = ["data=upstage", f"dataset_base_path={given_set}", "model.backbone.weights=null", "sweep=false"]
     options += ["levels=[train-step]", "augment=true", f"model.backbone.name={backbone}"]
     if on_cpu:
@@ -29,7 +29,7 @@ def test_dali_keeps_up_with_a_replayed_batch(backbone, given_set, on_cpu, tmp_pa
     results = compare_loaders(compose_config(CompareConfig, "compare_loaders", options), tmp_path)
     shares = []
     for row, measured in results.levels["train-step"].items():
-        rates = [round_["images"] / round_["seconds"] for round_ in measured.rounds]
+        rates = [round_.images / round_.seconds for round_ in measured.rounds]
         record(row, rates or measured.reason, "images/s" if rates else "")
         share = results.share_of_replay("train-step", row)
         if share is not None and row != "replay":

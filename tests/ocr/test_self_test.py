@@ -7,7 +7,7 @@ import torch
 
 from ocr import self_test
 from ocr.self_test import CheckFailed
-from ocr.targets import TargetMaps
+from ocr.targets.target_maps import TargetMaps
 
 CPU = torch.device("cpu")
 

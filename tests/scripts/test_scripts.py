@@ -111,12 +111,12 @@ def test_memory_that_runs_out_ends_with_the_commands_to_paste_and_no_traceback(t
     message = re.sub(r"[\d,]+ MB", "... MB", done.stderr[done.stderr.index("OutOfMemory:") :])
     shown = "uv run scripts/train.py " + " ".join([*given[:-1], "'exp_name=two words'"])
     assert message == (
-        "OutOfMemory: RAM ran out before the first step: torch asked for ... MB, ... MB of ... MB were free.\n"
-        "  this process: ... MB, of that ... MB caches\n"
+        "OutOfMemory: RAM ran out before the first step: torch requested ... MB; ... MB of ... MB free.\n"
+        "  this process: ... MB, including ... MB in caches\n"
         "  workers, other programs and the system: ... MB\n"
-        "To run it with half the batch:\n"
+        "Try half the batch size:\n"
         f"  {shown} dataloader.batch_size=4\n"
-        "If that is not enough, with less in the caches too:\n"
+        "If that is not enough, smaller caches too:\n"
         f"  {shown} dataloader.batch_size=2 performance=constrained\n"
     )
     assert (cwd / "greedy" / "config.yaml").is_file()

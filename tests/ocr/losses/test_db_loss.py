@@ -7,7 +7,7 @@ from ocr.losses.config import LossConfig
 from ocr.losses.db_loss import DBLoss
 from ocr.losses.dice import dice_loss
 from ocr.models.db_head import DBMaps
-from ocr.targets import TargetMaps
+from ocr.targets.target_maps import TargetMaps
 
 
 def exact_balanced_bce(logits, target, mask, ratio):

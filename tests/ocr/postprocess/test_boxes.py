@@ -9,8 +9,9 @@ import torch
 from dali_pipelines.geometry import apply, scaling
 from ocr.datasets.orientation import original_from_stored, stored_from_original
 from ocr.polygons import PolygonBatch
-from ocr.postprocess import Detections, PostprocessConfig, detect, detect_levels, moved_detections, to_levels
-from ocr.postprocess.levels import probabilities_of_levels
+from ocr.postprocess.boxes import Detections, detect, detect_levels, moved_detections
+from ocr.postprocess.config import PostprocessConfig
+from ocr.postprocess.levels import probabilities_of_levels, to_levels
 from ocr.postprocess.unclip import distance_to_area, unclip_distance
 from ocr.targets.config import TargetConfig
 from ocr.targets.reference import make_targets_reference

@@ -11,8 +11,10 @@ import cv2
 import numpy as np
 import pytest
 
-from ocr.postprocess import OrderedPool, PostprocessConfig, detect_levels
 from ocr.postprocess import pool as pool_module
+from ocr.postprocess.boxes import detect_levels
+from ocr.postprocess.config import PostprocessConfig
+from ocr.postprocess.pool import OrderedPool
 
 
 def receipt_levels(seed):

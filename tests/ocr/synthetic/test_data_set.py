@@ -13,8 +13,8 @@ import pytest
 from PIL import Image, JpegImagePlugin
 from shapely import Polygon
 
-from ocr.synthetic import SyntheticConfig, draw_data_set
-from ocr.synthetic.data_set import draw_in_processes
+from ocr.synthetic.config import SyntheticConfig
+from ocr.synthetic.data_set import draw_data_set, draw_in_processes
 
 SMALL = SyntheticConfig(num_train=7, num_val=5, min_side=256, max_side=384)
 Entry = tuple[Path, dict]
@@ -112,7 +112,7 @@ def test_killed_drawing_leaves_no_set_and_does_not_hinder_the_next_one(tmp_path:
     config = SMALL.model_copy(update={"num_train": 60})
     program = (
         "from pathlib import Path\n"
-        "from ocr.synthetic import SyntheticConfig, draw_data_set\n"
+        "from ocr.synthetic.config import SyntheticConfig\nfrom ocr.synthetic.data_set import draw_data_set\n"
         f"draw_data_set(SyntheticConfig.model_validate_json({config.model_dump_json()!r}), Path({str(tmp_path)!r}), 1)"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

@@ -5,7 +5,8 @@ import pytest
 import shapely
 from shapely import LineString, Point, Polygon
 
-from ocr.synthetic import SyntheticConfig, scene
+from ocr.synthetic import scene
+from ocr.synthetic.config import SyntheticConfig
 from ocr.synthetic.photo import outline, photograph
 from ocr.synthetic.text import BOX_MARGIN, Arc, Style, draw_run
 

@@ -11,10 +11,11 @@ import shapely
 import torch
 
 from ocr.polygons import PolygonBatch
-from ocr.targets import TargetConfig, TargetMaps
 from ocr.targets.agreement import Agreement, compare_maps, random_polygons
+from ocr.targets.config import TargetConfig
 from ocr.targets.numba_maps import make_targets_numba
 from ocr.targets.reference import make_targets_reference
+from ocr.targets.target_maps import TargetMaps
 from ocr.targets.torch_maps import make_targets_torch
 
 FAST_WAYS: dict[str, Callable[[PolygonBatch, tuple[int, int], TargetConfig], TargetMaps]] = {

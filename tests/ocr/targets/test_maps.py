@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from ocr.polygons import PolygonBatch
-from ocr.targets import TargetConfig, TargetMaps, make_targets
+from ocr.targets.config import TargetConfig
+from ocr.targets.maps import make_targets
 from ocr.targets.numba_maps import make_targets_numba
 from ocr.targets.reference import make_targets_reference
+from ocr.targets.target_maps import TargetMaps
 from ocr.targets.torch_maps import make_targets_torch
 
 Way = Callable[[PolygonBatch, tuple[int, int], TargetConfig], TargetMaps]

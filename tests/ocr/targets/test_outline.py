@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from ocr.polygons import PolygonBatch
-from ocr.targets import TargetConfig
+from ocr.targets.config import TargetConfig
 from ocr.targets.outline import DONT_CARE, NOTHING, TEXT, measure_outlines, next_vertices
 
 SIZE = (100, 200)

@@ -6,7 +6,7 @@ import shapely
 import torch
 
 from ocr.polygons import PolygonBatch
-from ocr.targets import TargetConfig
+from ocr.targets.config import TargetConfig
 from ocr.targets.reference import make_targets_reference
 
 SIZE = (90, 120)

@@ -7,8 +7,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ocr.polygons import PolygonBatch
-from ocr.targets import TargetConfig, make_targets
 from ocr.targets.agreement import random_polygons
+from ocr.targets.config import TargetConfig
+from ocr.targets.maps import make_targets
 from ocr.targets.torch_maps import make_targets_torch
 
 SIZE = (192, 256)

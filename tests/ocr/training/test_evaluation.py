@@ -21,8 +21,9 @@ from ocr.loaders.engines import Engine
 from ocr.loaders.loader import BatchLoader
 from ocr.metrics.icdar import ICDARMetric
 from ocr.models.dbnet import build_dbnet
-from ocr.postprocess import PostprocessConfig, to_levels
-from ocr.targets import TargetConfig
+from ocr.postprocess.config import PostprocessConfig
+from ocr.postprocess.levels import to_levels
+from ocr.targets.config import TargetConfig
 from ocr.training.datamodule import DBNetDataModule
 from ocr.training.evaluation import ImageResult, OverlappedEvaluation
 from ocr.training.module import DBNetModule

@@ -1,4 +1,4 @@
-"""The moving average of the weights, on the device of each rank and without a wait for it."""
+"""The moving average of the weights, kept on each rank's device and updated without waiting for it."""
 
 import itertools
 from typing import Any
@@ -11,12 +11,13 @@ from torch.optim.swa_utils import AveragedModel
 
 
 class MovingAverage(WeightAveraging):
-    """Validates and saves an exponential moving average of weights and buffers, as Lightning's own EMAWeightAveraging.
+    """Validates and saves an exponential moving average of weights and buffers.
 
-    That one has to be told the device before the ranks have theirs, and asks the device in each step whether it is the first.
+    Lightning's own EMAWeightAveraging needs the device before the ranks have theirs, and reads its update counter back from the
+    device in each step.
 
     Args:
-        decay: share of itself that the average keeps in a step.
+        decay: share of the average that a step keeps.
     """
 
     def __init__(self, decay: float) -> None:
@@ -29,19 +30,21 @@ class MovingAverage(WeightAveraging):
 
 
 class Average(AveragedModel):
-    """A copy of a model, on `device`, that follows it: average = decay * average + (1 - decay) * model. The first update copies.
-    Integers, such as BatchNorm's count of batches, are copied in each."""
+    """A copy of a model on `device` that follows it: average = decay * average + (1 - decay) * model.
+
+    The first update copies all tensors. Integers, such as BatchNorm's count of batches, are copied in every update.
+    """
 
     def __init__(self, model: nn.Module, device: torch.device, decay: float) -> None:
         super().__init__(model, device=device, use_buffers=True)
         self._decay = decay
         self._num_updates: int | None = None
-        """Of `n_averaged`, which is on the device; None: to be read from there."""
+        """Value of `n_averaged`, which lies on the device; None: not read yet."""
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
         if self._num_updates is None:
-            self._num_updates = int(self.n_averaged)  # waits, in the first update of a run
+            self._num_updates = int(self.n_averaged)  # waits for the device, in the first update of a run only
         kept: list[Tensor] = []
         new: list[Tensor] = []
         for own, other in zip(_tensors(self.module), _tensors(model), strict=True):

@@ -1,8 +1,8 @@
 import torch
 from torch import nn
 
+from ocr.training.callbacks.moving_average import Average
 from ocr.training.host_sync import ForbidHostSync
-from ocr.training.moving_average import Average
 
 CPU = torch.device("cpu")
 
