@@ -136,9 +136,9 @@ def drawn_set(check_folder: Path, on_cpu: bool, short: bool) -> Path:
 
 
 @pytest.fixture(scope="session")
-def given_set(request: pytest.FixtureRequest, drawn_set: Path) -> Path:
+def given_set(request: pytest.FixtureRequest) -> Path:
     """Root of the user's data set, or of the drawn one."""
-    return _option(request.config, "--check-data") or drawn_set
+    return _option(request.config, "--check-data") or request.getfixturevalue("drawn_set")
 
 
 @pytest.fixture(scope="session")

@@ -98,7 +98,7 @@ def write_reports(results: Sequence[Result], output: Path, command: str) -> None
 
 
 def markdown(results: Sequence[Result], command: str) -> str:
-    """Returns the machine, the verdict, the table of figures, failures, skipped checks and the list of checks."""
+    """Returns the machine, the verdict, the table of figures, the failures and the list of checks."""
     title = "# GPU check" + (" without a GPU" if "--cpu" in command.split() else "")
     parts = [title, f"    {command}", *_machine(results), _verdict(results), _table(results)]
     failed = [
@@ -107,10 +107,12 @@ def markdown(results: Sequence[Result], command: str) -> str:
         if result.status == "failed"
         for reason in ([result.reason] if result.reason else _failures(result))
     ]
-    skipped = [f"- {each.name}: {each.reason}" for each in results if each.status in ("skipped", "interrupted")]
     parts += ["## Failed\n\n" + "\n".join(failed)] if failed else []
-    parts += ["## Not run\n\n" + "\n".join(skipped)] if skipped else []
-    checks = [f"- {each.name}: {each.title}. {each.status.capitalize()}, {each.seconds:.0f} s" for each in results]
+    checks = [
+        f"- {each.name}: {each.title}. {each.status.capitalize()}"
+        + (f": {each.reason}" if each.reason else f" in {each.seconds:.0f} s")
+        for each in results
+    ]
     return "\n\n".join([*parts, "## Checks\n\n" + "\n".join(checks)]) + "\n"
 
 
@@ -138,19 +140,25 @@ def _verdict(results: Sequence[Result]) -> str:
 
 def _table(results: Sequence[Result]) -> str:
     rows = [("check", "figure", "measured", "asked", "passed"), ("---",) * 5]
-    for result in (each for each in results if each.name != MACHINE):
-        outcomes = result.outcomes
-        if not any(test.figures for test in result.tests.values()):
-            found = ", ".join(f"{number} {outcome}" for outcome, number in outcomes.items()) or result.reason
-            rows.append((result.name, result.title, found, "", result.status))
+    for result in results:
+        if result.name == MACHINE:
             continue
+        if result.tests and not any(test.figures for test in result.tests.values()):
+            found = ", ".join(f"{number} {outcome}" for outcome, number in result.outcomes.items())
+            rows.append((result.name, "tests", found, "none fails", _yes_or_no(_PASSED.get(result.status))))
         for name, test in result.tests.items():
             _, bracket, parameters = name.partition("[")
             for figure in test.figures:
-                passed = {None: "", True: "yes", False: "**NO**"}[figure.get("passed")]
-                check = result.name + bracket + parameters
+                check, passed = result.name + bracket + parameters, _yes_or_no(figure.get("passed"))
                 rows.append((check, figure["name"], _value(figure), figure.get("asked", ""), passed))
     return "\n".join("| " + " | ".join(_cell(text) for text in row) + " |" for row in rows)
+
+
+_PASSED = {"passed": True, "failed": False}
+
+
+def _yes_or_no(passed: bool | None) -> str:
+    return "" if passed is None else "yes" if passed else "**NO**"
 
 
 def _value(figure: Figure) -> str:

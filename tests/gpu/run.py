@@ -101,7 +101,8 @@ class Driver:
     ) -> None:
         self._checks, self._output, self._minutes, self._command = checks, output, minutes, command
         self._folder, self._options, self._shares_process = folder, options, shares_process
-        (output / "logs").mkdir(parents=True, exist_ok=True)
+        for name in ("logs", "runs"):
+            (output / name).mkdir(parents=True, exist_ok=True)
         self._records = output / "records.jsonl"
         self._records.touch()
         self._read_bytes = 0
@@ -127,9 +128,8 @@ class Driver:
     def _reason_to_skip(self, check: Check) -> str:
         """Returns why a check cannot begin now; empty if it can."""
         for needed in (each for each in self._checks if each.is_needed and each is not check):
-            result = self.results[needed.name]
-            if not result.outcomes["passed"]:
-                return f"{needed.name} did not pass: {result.reason}; --cpu checks what needs no GPU"
+            if not self.results[needed.name].outcomes["passed"]:
+                return f"{needed.name} did not pass"
         left = max(self._ends - time.monotonic(), 0)
         if left < check.at_least and not check.is_extra:
             return f"{left:.0f} s were left of the {self._minutes:g} minutes; it needs at least {check.at_least:.0f} s"
@@ -170,8 +170,10 @@ class Driver:
 
     def _start(self, batch: Sequence[Check]) -> subprocess.Popen[bytes]:
         """Starts pytest in a session of its own: Ctrl-C is for the driver."""
-        files = [str(self._folder / f"test_{check.name}.py") for check in batch]
-        arguments = list(batch[0].arguments) or [*files, *self._options]
+        name, arguments = batch[0].name, list(batch[0].arguments)
+        if not arguments:
+            arguments = [str(self._folder / f"test_{check.name}.py") for check in batch]
+            arguments += [*self._options, f"--basetemp={self._output / 'runs' / name}"]
         command = [sys.executable, "-m", "pytest", "-m", "gpu", "-v", "--capture=no", "-p", "no:cacheprovider"]
         command += ["-p", "records", f"--records={self._records}", "--continue-on-collection-errors", *arguments]
         paths = [str(HERE), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -180,7 +182,7 @@ class Driver:
             "PYTHONUNBUFFERED": "1",
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # pytest-timeout would stop a check earlier
         }
-        self._log = f"logs/{batch[0].name}.log"
+        self._log = f"logs/{name}.log"
         with (self._output / self._log).open("ab") as file:
             return subprocess.Popen(
                 command,
@@ -226,7 +228,7 @@ class Driver:
             result.finish(stopped, interrupted=interrupted)
         failed = [test.message for test in result.tests.values() if test.outcome == "failed"]
         told = "; ".join(filter(None, dict.fromkeys([result.reason, *failed])))
-        log.info("    %s: %s in %.0f s%s", check.name, result.status, result.seconds, f" ({told})" if told else "")
+        log.info("    %s: %s%s", check.name, result.status, f": {told}" if told else f" in {result.seconds:.0f} s")
         write_reports(list(self.results.values()), self._output, self._command)
 
 
@@ -336,6 +338,8 @@ def main() -> int:
     results = driver.run()
     for status in ("skipped", "failed"):
         log.info("%s: %s", status, ", ".join(each.name for each in results if each.status == status) or "nothing")
+    if not given.cpu and results[0].status == "skipped":
+        log.info("--cpu runs the checks that need no GPU")
     log.info("the report is %s", given.output / "gpu_check.md")
     return exit_status(results)
 
