@@ -5,7 +5,8 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from benchmarks.loaders.config import SweepConfig, as_overrides
+from benchmarks.loaders.config import as_overrides
+from benchmarks.sweep.config import SweepConfig
 from benchmarks.sweep.run import sweep_defaults
 from ocr.command_line import prepare_hydra, run_command
 
@@ -18,5 +19,5 @@ def main(hydra_config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    sys.argv[1:] = as_overrides(sys.argv[1:], only_such_as="num_threads,compile")
+    sys.argv[1:] = as_overrides(sys.argv[1:], example="num_threads,compile")
     main()

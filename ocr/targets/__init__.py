@@ -1,1 +1,1 @@
-"""Ground-truth maps from polygons, made on the device."""
+"""Draws ground-truth maps from polygons, on the device."""

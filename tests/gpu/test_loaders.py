@@ -23,11 +23,10 @@ def test_the_dali_loaders_run_at_every_level(given_set, on_cpu, tmp_path, record
         """Records the level that was measured last, so that a run that is cut short keeps those before."""
         level, rows = list(results.levels.items())[-1]
         for row, measured in rows.items():
-            rates = [round_["images"] / round_["seconds"] for round_ in measured.rounds]
+            rates = [round_.images / round_.seconds for round_ in measured.rounds]
             record(f"{level}, {row}", rates or measured.reason, "images/s" if rates else "")
-            apart = (measured.parity or {}).get("mean_levels")
-            if apart is not None:
-                record(f"{level}, {row}: mean difference from the oracle", apart, "levels")
+            if measured.parity is not None:
+                record(f"{level}, {row}: mean difference from the oracle", measured.parity.mean_levels, "levels")
         ours = [measured for row, measured in rows.items() if row.startswith("dali_")]
         failed = [each.reason for each in ours if str(each.reason).startswith("failed")]
         record(f"{level}: DALI rows that failed", failed, equals=[])  # one that cannot run here says why

@@ -29,7 +29,7 @@ def test_dali_keeps_up_with_a_replayed_batch(backbone, given_set, on_cpu, tmp_pa
     results = compare_loaders(compose_config(CompareConfig, "compare_loaders", options), tmp_path)
     shares = []
     for row, measured in results.levels["train-step"].items():
-        rates = [round_["images"] / round_["seconds"] for round_ in measured.rounds]
+        rates = [round_.images / round_.seconds for round_ in measured.rounds]
         record(row, rates or measured.reason, "images/s" if rates else "")
         share = results.share_of_replay("train-step", row)
         if share is not None and row != "replay":

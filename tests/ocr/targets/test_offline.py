@@ -204,7 +204,7 @@ def test_arrays_of_others_are_not_served(tmp_path, polygons):
         assert raised.value.reason == "damaged"
     np.save(path.with_suffix(".npy"), np.zeros(3))
     path.with_suffix(".npy").replace(path)
-    with pytest.raises(UnfitMaps, match=r"a\.jpg\.npz: not a whole file of maps"):
+    with pytest.raises(UnfitMaps, match=r"a\.jpg\.npz: damaged"):
         check_maps(path, key, SIZE)
 
 
@@ -260,12 +260,10 @@ def test_fallbacks_are_counted_by_sample_and_told_once(tmp_path, polygons, caplo
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert (maps.hits, maps.fallbacks) == (3, 6)
     assert len(details) == 2
-    assert "a.jpg.npz: not a whole file" in details[0]
-    assert "a.png.npz: there is no such file" in details[1]
+    assert "a.jpg.npz: damaged" in details[0]
+    assert "a.png.npz: no such file" in details[1]
     assert len(warnings) == 1
-    assert warnings[0].startswith(
-        "Fallback to on-the-fly generation: 2/3 samples (66.7%); 1 of them because the file in"
-    )
+    assert warnings[0].startswith("Fallback to on-the-fly generation: 2/3 samples (66.7%); for 1 of them the file in")
     assert "scripts/prepare_data.py" in warnings[0]
 
 

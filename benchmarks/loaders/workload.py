@@ -1,15 +1,15 @@
-"""What all rows of a comparison share: the images, what becomes of them, and the network."""
+"""The workload that all rows share: images, inputs to make of them, and network."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from benchmarks.loaders.config import WITH_NETWORK, Level, MeasureConfig
-from benchmarks.loaders.source import Files
+from benchmarks.loaders.row_loader import RivalFiles
+from benchmarks.loaders.splits import spread_evenly
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.plan import SamplePlanner
@@ -19,24 +19,29 @@ from ocr.targets.target_maps import TargetMaps
 
 
 @dataclass(frozen=True)
-class Setting:
-    """Handed to the process of each row."""
+class Workload:
+    """Images, configuration and scratch folder. It is sent to the process of each row."""
 
     config: MeasureConfig
     train: Manifest
-    """The images of all levels but val-epoch."""
+    """Images of all levels except val-epoch."""
     val: Manifest
-    """The images of val-epoch."""
+    """Images of val-epoch."""
     scratch: Path
-    """Folder for what rows write, removed after the comparison."""
+    """Folder that rows write into, removed after the comparison."""
 
     @cached_property
     def device(self) -> torch.device:
+        """Device of the run."""
         return resolve_device(self.config.device)
 
     def dataset(self, level: Level, num_workers: int, cache: DatasetConfig | None = None) -> ValidatedOCRDataset:
-        """The images of a level and their plan: whole, at the size the network gets; or training crops with augment=true."""
-        manifest = evenly(self.val if level == "val-epoch" else self.train, self.num_images(level, num_workers))
+        """Returns the images of a level with their plan: whole images at the network's input size, or crops with augment=true.
+
+        Args:
+            cache: preload and cache settings; None: nothing is kept.
+        """
+        manifest = spread_evenly(self.val if level == "val-epoch" else self.train, self.num_images(level, num_workers))
         split = self.config.datasets.split("val" if level == "val-epoch" else "train")
         config = (cache or DatasetConfig(image_path="-")).model_copy(
             update={"image_path": split.image_path, "image_loading_config": split.image_loading_config}
@@ -44,7 +49,7 @@ class Setting:
         return ValidatedOCRDataset(config, self.planner(level), self.config.targets, manifest)
 
     def num_images(self, level: Level, num_workers: int) -> int:
-        """Of an epoch: enough for all workers to be busy."""
+        """Returns the number of images of an epoch, enough to keep all workers busy."""
         config, batch_size = self.config, self.batch_size(level)
         if level in WITH_NETWORK:
             num_batches = config.step_batches or (24 if self.device.type == "cuda" else 2)
@@ -52,6 +57,7 @@ class Setting:
         return config.num_images or max(64, 8 * batch_size * max(num_workers, 1))
 
     def planner(self, level: Level) -> SamplePlanner:
+        """Returns the planner of a level; random only with augment=true."""
         pipeline = self.config.pipeline
         augment = self.config.augment and level in ("input", "input+targets", "train-step")
         if level != "val-epoch" and not augment:
@@ -59,15 +65,16 @@ class Setting:
         return SamplePlanner(pipeline, training=augment, seed=self.config.seed)
 
     def batch_size(self, level: Level) -> int:
+        """Returns the batch size of a level."""
         dataloader = self.config.dataloader
         return dataloader.eval_batch_size if level == "val-epoch" else dataloader.batch_size
 
-    def files(self, level: Level, num_workers: int) -> Files:
-        """What the rows of others get."""
+    def files(self, level: Level, num_workers: int) -> RivalFiles:
+        """Returns the image files of a level, for a rival."""
         dataset = self.dataset(level, num_workers)
         manifest, pipeline = dataset.manifest, dataset.planner.config
         samples = [dataset.planned(index) for index in range(len(manifest))]
-        return Files(
+        return RivalFiles(
             paths=manifest.image_paths,
             orientations=tuple(int(orientation) for orientation in manifest.orientations),
             original_sizes=tuple((int(height), int(width)) for height, width in manifest.original_sizes),
@@ -80,32 +87,14 @@ class Setting:
             device=self.device,
             dtype=torch.float16 if pipeline.wants_float16(self.device.type) else torch.float32,
             scratch=self.scratch,
-            make_targets=_targets_of(dataset, self.device) if level in ("input+targets", "train-step") else None,
+            make_targets=_target_maker(dataset, self.device) if level in ("input+targets", "train-step") else None,
         )
 
 
-def _targets_of(dataset: ValidatedOCRDataset, device: torch.device) -> Callable[[Sequence[int]], TargetMaps]:
+def _target_maker(dataset: ValidatedOCRDataset, device: torch.device) -> Callable[[Sequence[int]], TargetMaps]:
     def make_targets(indices: Sequence[int]) -> TargetMaps:
         samples = [dataset.planned(index) for index in indices]
         polygons = dataset.planner.input_polygons(dataset.manifest, samples)
         return dataset.make_targets(samples, polygons, device)
 
     return make_targets
-
-
-def evenly(manifest: Manifest, count: int) -> Manifest:
-    """So many of its images, spread evenly; all of them again and again where it has fewer."""
-    if count <= len(manifest):
-        places = np.linspace(0, len(manifest) - 1, count).round().astype(int)
-    else:
-        places = np.resize(np.arange(len(manifest)), count)
-    return replace(
-        manifest,
-        image_paths=tuple(manifest.image_paths[place] for place in places),
-        filenames=tuple(manifest.filenames[place] for place in places),
-        sample_ids=np.arange(count),
-        stored_sizes=manifest.stored_sizes[places],
-        orientations=manifest.orientations[places],
-        polygons=manifest.polygons.select(places),
-        num_listed=count,
-    )

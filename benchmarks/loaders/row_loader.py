@@ -1,4 +1,4 @@
-"""What every row of the benchmark reads, and what it has to give."""
+"""The interface of a row's loader: the files it reads, the batches it gives."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -7,16 +7,17 @@ from typing import Protocol
 
 import torch
 
+from ocr.polygons import PolygonBatch
 from ocr.targets.target_maps import TargetMaps
 
 
 class CannotRun(Exception):
-    """A row that cannot run here; the message says why, and what to do about it."""
+    """A row that cannot run here; the message says why, and how to change that."""
 
 
 @dataclass(frozen=True)
-class Files:
-    """The images of one measurement and what becomes of them: the same for all rows.
+class RivalFiles:
+    """The images of one measurement and the inputs to make of them, the same for all rivals.
 
     Each image is turned upright, resized to its `resized_sizes`, padded right and below with black to a square of `image_size`
     pixels, and normalised: (levels - mean) / std.
@@ -36,40 +37,42 @@ class Files:
     std: tuple[float, float, float]
     batch_size: int
     num_workers: int
-    """Worker processes or threads, as the loader has them."""
+    """Worker processes or threads, whichever the loader has."""
     device: torch.device
     dtype: torch.dtype
-    """Of the finished images: float32 or float16."""
+    """Type of the finished images: float32 or float16."""
     scratch: Path
-    """Folder for what a row has to write."""
+    """Folder that a row may write into."""
     make_targets: Callable[[Sequence[int]], TargetMaps] | None = None
-    """Target maps of the images at these places, made on `device` by the calling thread; None: the row gives images alone."""
+    """Makes the target maps of the images at these places, on `device`, in the calling thread; None: batches have no targets."""
 
 
 @dataclass(frozen=True)
 class InputBatch:
-    """What a training step would get."""
+    """The input of one training step."""
 
     images: torch.Tensor
-    """(B, 3, S, S) normalised, `Files.dtype`, on `Files.device`."""
+    """(B, 3, S, S) normalised, `RivalFiles.dtype`, on `RivalFiles.device`."""
     indices: tuple[int, ...]
-    """Places of the images in `Files.paths`."""
+    """Places of the images in `RivalFiles.paths`."""
     targets: TargetMaps | None = None
+    move_polygons: Callable[[], PolygonBatch] | None = None
+    """Returns the polygons in the input frame as the row has moved them; None: the row moves none."""
 
 
-class Source(Protocol):
-    """One row: a loader, ready to run. Threads, processes and connections are made in the first epoch and last until `close`."""
+class RowLoader(Protocol):
+    """A loader that is ready to run. Threads, processes and connections are made in the first epoch and last until `close`."""
 
     resize_filter: str
-    """Name of the filter, as `antialiased triangle`."""
+    """Name of the filter, e.g. `antialiased triangle`."""
     files_read: Sequence[str]
-    """What each epoch reads from disk, also those after the first."""
+    """Files that every epoch reads from disk, those after the first included."""
 
     def epoch(self) -> Iterator[InputBatch]:
-        """Each image once, in order, the last batch smaller if need be; nothing prepared for a later epoch."""
+        """Yields each image once, in order; the last batch may be smaller. Prepares nothing for a later epoch."""
 
     def decoded(self) -> Iterator[int]:
-        """The same pass, but images are only decoded; the number of images of each batch.
+        """Only decodes the images of an epoch and yields the number of images of each batch.
 
         Raises:
             CannotRun: this row decodes nothing.

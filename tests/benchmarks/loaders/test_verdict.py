@@ -1,36 +1,41 @@
-"""The verdict, on figures made up so that its sentences are known."""
+"""The verdict on invented measurements whose sentences are known."""
 
 from typing import Any
 
 import pytest
 
 from benchmarks.loaders.config import CompareConfig, Level
-from benchmarks.loaders.doctor import loader_stages, paste, recommended, verdict
-from benchmarks.loaders.results import Measured, Results
+from benchmarks.loaders.messages import Round
+from benchmarks.loaders.parity import Parity
+from benchmarks.loaders.recommendation import paste, recommended
+from benchmarks.loaders.results import Measurement, Results
+from benchmarks.loaders.verdict import loader_stages, verdict
 
 MEGABYTE = 10**6
 
 
-def measured(images_per_second: float, cpu_ms: float, cold: float | None = None, **stages: float) -> Measured:
+def measured(images_per_second: float, cpu_ms: float, cold: float | None = None, **stages: float) -> Measurement:
     """Two rounds of 10 images; stages in ms an image."""
 
-    def round_of(rate: float) -> dict[str, Any]:
-        return {
-            "images": 10,
-            "all_images": 10,
-            "seconds": 10 / rate,
-            "wall_seconds": 10 / rate,
-            "cpu_seconds": cpu_ms / 100,
-            "read_bytes": 10 * MEGABYTE,
-            "peak_memory": 0,
-            "gpu_bytes": 0,
-            "stages": {name: milliseconds / 100 for name, milliseconds in stages.items()},
-        }
+    def round_of(rate: float) -> Round:
+        return Round(
+            images=10,
+            all_images=10,
+            seconds=10 / rate,
+            wall_seconds=10 / rate,
+            cpu_seconds=cpu_ms / 100,
+            read_bytes=10 * MEGABYTE,
+            stages={name: milliseconds / 100 for name, milliseconds in stages.items()},
+        )
 
-    return Measured(2, [round_of(images_per_second)] * 2, [] if cold is None else [round_of(cold)])
+    return Measurement(2, [round_of(images_per_second)] * 2, [] if cold is None else [round_of(cold)])
 
 
-def results_of(levels: dict[Level, dict[str, Measured]], **environment: Any) -> Results:
+def filtered_by(resize_filter: str) -> Parity:
+    return Parity(0, 0, None, None, True, "float32", resize_filter)
+
+
+def results_of(levels: dict[Level, dict[str, Measurement]], **environment: Any) -> Results:
     config = CompareConfig(device="cpu")
     return Results(
         levels=levels,
@@ -57,19 +62,24 @@ def results_of(levels: dict[Level, dict[str, Measured]], **environment: Any) -> 
     )
 
 
+def recommended_name(results: Results) -> str | None:
+    row = recommended(results)
+    return row.name if row is not None else None
+
+
 def told(results: Results) -> str:
     return "\n".join(verdict(results))
 
 
-def test_a_network_that_is_the_limit_is_named():
+def test_network_as_the_limit_is_named():
     results = results_of({"train-step": {"replay": measured(10, 90), "torch": measured(9.8, 95)}})
     assert (
-        "Training is limited by the network: a step takes 100.0 ms an image on a batch that is there already, and 102.0 ms with "
-        "torch. A faster loader cannot help."
+        "Training is limited by the network: a step takes 100.0 ms an image on a replayed batch, 102.0 ms with torch. A faster "
+        "loader cannot help."
     ) in told(results)
 
 
-def test_the_dearest_stage_of_a_loader_that_is_the_limit_is_named():
+def test_most_expensive_stage_of_a_limiting_loader_is_named():
     results = results_of(
         {
             "decode": {"dali_cpu": measured(100, 9)},
@@ -85,29 +95,25 @@ def test_the_dearest_stage_of_a_loader_that_is_the_limit_is_named():
         "targets": 37.5,
     }
     assert (
-        "Training waits 84% of its time for dali_cpu: 62.5 ms an image, of which the network takes 10.0. Most of what the loader "
-        "does is: targets."
+        "Training waits 84% of its time for dali_cpu: 62.5 ms an image, of which the network takes 10.0. The most expensive stage "
+        "of the loader: targets."
     ) in told(results)
 
 
-def test_of_equally_fast_loaders_the_cheaper_one_is_recommended():
+def test_cheaper_of_two_equally_fast_loaders_is_recommended():
     results = results_of({"train-step": {"torch": measured(100, 9), "dali_cpu": measured(98, 5)}})
-    row = recommended(results)
-    assert row is not None
-    assert row.name == "dali_cpu"
+    assert recommended_name(results) == "dali_cpu"
     results = results_of({"train-step": {"torch": measured(100, 9), "dali_cpu": measured(90, 5)}})
-    row = recommended(results)
-    assert row is not None
-    assert row.name == "torch"
+    assert recommended_name(results) == "torch"
 
 
-def test_what_a_run_cannot_train_with_is_not_recommended():
+def test_rows_without_a_training_option_are_not_recommended():
     assert (
         recommended(results_of({"input": {"spdl_scaled": measured(900, 1), "dali_tensors": measured(9000, 1)}})) is None
     )
 
 
-def test_the_line_to_paste_keeps_the_users_overrides_and_drops_the_benchmarks():
+def test_pasted_line_keeps_overrides_of_the_run_only():
     results = results_of({"input": {"torch": measured(100, 9)}})
     row = recommended(results)
     assert row is not None
@@ -126,51 +132,45 @@ def test_the_preset_follows_the_gpus_memory(gigabytes, preset):
 
 def test_dali_on_the_cpu_is_not_recommended_beside_a_gpu():
     rows = {"dali_cpu": measured(900, 1), "dali_gpu": measured(100, 9)}
-    row = recommended(results_of({"input": rows}, device_type="cuda", gpu_bytes=24e9))
-    assert row is not None
-    assert row.name == "dali_gpu"
+    assert recommended_name(results_of({"input": rows}, device_type="cuda", gpu_bytes=24e9)) == "dali_gpu"
 
 
-def test_what_does_not_fit_into_memory_is_not_recommended():
+def test_cache_larger_than_half_the_memory_is_not_recommended():
     rows = {"torch": measured(100, 9), "dali_images": measured(900, 1)}
     results = results_of({"input": rows})
-    row = recommended(results)
-    assert row is not None
-    assert row.name == "dali_images"
+    assert recommended_name(results) == "dali_images"
     results.memory["train_decoded_bytes"] = 600 * MEGABYTE
-    row = recommended(results)
-    assert row is not None
-    assert row.name == "torch"
+    assert recommended_name(results) == "torch"
 
 
-def test_a_plain_loader_is_preferred_to_one_that_fills_memory_and_is_hardly_cheaper():
-    row = recommended(results_of({"input": {"torch": measured(100, 9), "torch_ram": measured(101, 8.5)}}))
-    assert row is not None
-    assert row.name == "torch"
-
-
-def test_what_hardware_decode_leaves_is_counted():
+def test_plain_loader_is_preferred_to_a_cache_that_is_hardly_cheaper():
     assert (
-        "of this data set they leave to the processor: progressive 25.0%. It depends on the GPU whether they take: 4:4:4 12.5%."
+        recommended_name(results_of({"input": {"torch": measured(100, 9), "torch_ram": measured(101, 8.5)}})) == "torch"
+    )
+
+
+def test_images_left_by_hardware_decode_are_counted():
+    assert (
+        "leave to the processor, of this data set: progressive 25.0%. Whether they take these depends on the GPU: 4:4:4 12.5%."
     ) in told(results_of({"decode": {"torch": measured(1, 1)}}))
 
 
-def test_a_better_rival_is_said():
+def test_better_rival_is_reported():
     filtered, scaled = measured(60, 6), measured(100, 4)
-    filtered.parity, scaled.parity = {"resize_filter": "antialiased bilinear"}, {"resize_filter": "DCT scaling"}
+    filtered.parity, scaled.parity = filtered_by("antialiased bilinear"), filtered_by("DCT scaling")
     text = told(
         results_of(
             {"input": {"torch": measured(50, 8), "torchvision": filtered, "spdl_scaled": scaled, "replay": scaled}}
         )
     )
     assert (
-        "Processor time at input, ms an image: torch 8.00. The best of the others with an antialiased filter, torchvision: "
-        "6.00; of all others, spdl_scaled: 4.00 (DCT scaling)."
+        "Processor time at input, ms an image: torch 8.00. Best rival with an antialiased filter, torchvision: 6.00; best of all "
+        "rivals, spdl_scaled: 4.00 (DCT scaling)."
     ) in text
     assert "By the clock spdl_scaled (DCT scaling) is 2.00 times as fast as torch." in text
 
 
-def test_differences_within_the_spread_are_not_called_differences():
+def test_overlapping_rounds_are_called_noise():
     noisy = measured(6, 95)
     noisy.rounds.append(measured(11, 95).rounds[0])  # 6, 6 and 11 images/s; the network alone: 10
     assert "as far as these rounds can tell" in told(
@@ -178,7 +178,7 @@ def test_differences_within_the_spread_are_not_called_differences():
     )
 
 
-def test_of_loaders_whose_spreads_overlap_that_which_costs_less_by_itself_is_recommended():
+def test_cheaper_of_two_overlapping_loaders_is_recommended():
     noisy = measured(8, 80)
     noisy.rounds.append(measured(9.5, 80).rounds[0])
     results = results_of(
@@ -187,39 +187,37 @@ def test_of_loaders_whose_spreads_overlap_that_which_costs_less_by_itself_is_rec
             "input": {"torch": measured(100, 5), "dali_cpu": measured(100, 4)},
         }
     )
-    row = recommended(results)
-    assert row is not None
-    assert row.name == "dali_cpu"
+    assert recommended_name(results) == "dali_cpu"
 
 
-def test_a_slow_disk_is_said_and_a_fast_one_too():
+def test_cost_of_the_disk_is_reported():
     assert "cost torch 50% of its speed" in told(results_of({"input": {"torch": measured(100, 9, cold=50)}}))
     assert "The disk does not matter" in told(results_of({"input": {"torch": measured(100, 9, cold=99)}}))
     kept = measured(100, 9, cold=99)
-    kept.cold_rounds[0]["read_bytes"] = 0
-    assert "What the disk costs is not known" in told(results_of({"input": {"torch": kept}}))
+    kept.cold_rounds[0].read_bytes = 0
+    assert "The cost of the disk is not known" in told(results_of({"input": {"torch": kept}}))
 
 
-def test_the_disk_is_not_what_limits_training_on_files_in_ram():
+def test_disk_does_not_limit_training_on_files_in_ram():
     results = results_of(
         {
             "input": {"torch": measured(100, 9, cold=5)},
             "train-step": {"replay": measured(100, 1), "torch": measured(20, 9)},
         }
     )
-    assert "Most of what the loader does is: decode, resize and normalise." in told(results)
-    assert "get in each other's way" in told(results)
+    assert "The most expensive stage of the loader: decode, resize and normalise." in told(results)
+    assert "compete for the same cores" in told(results)
 
 
-def test_what_limits_validation_is_said():
+def test_limit_of_validation_is_reported():
     waiting = measured(100, 9, forward=5, postprocess=12, blocked=4)
     assert "Validation waits 40% of its time for post-processing" in told(results_of({"val-epoch": {"torch": waiting}}))
     kept = measured(125, 9, forward=7.5, postprocess=1, blocked=0)
     text = told(results_of({"val-epoch": {"torch": measured(100, 9), "dali_tensors": kept}}))
-    assert "finished tensors save 20% of the time from the second epoch on (10.0 -> 8.0 ms an image)" in text
+    assert "cached tensors save 20% of the time from the second epoch on (10.0 -> 8.0 ms an image)" in text
     assert "Validation is limited by its forward pass (7.5 of 8.0 ms an image)" in text
 
 
-def test_nothing_measured_gives_no_advice():
-    text = told(results_of({"input": {"torch": Measured(reason="failed: broken")}}))
+def test_no_measurement_gives_no_advice():
+    text = told(results_of({"input": {"torch": Measurement(reason="failed: broken")}}))
     assert "Paste" not in text
