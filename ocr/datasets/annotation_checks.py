@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
-from ocr.datasets.formats import AnnotatedImage, AnnotatedWord
+from ocr.datasets.formats.annotated import AnnotatedImage, AnnotatedWord
 from ocr.datasets.image_header import ImageHeader
 from ocr.datasets.orientation import upright_size
 

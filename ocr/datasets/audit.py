@@ -19,7 +19,8 @@ from rich.progress import track
 
 from ocr.datasets.annotation_checks import Frame, WordFinding, check_annotation, without_repeats
 from ocr.datasets.audit_report import AuditReport, Finding, listed, raise_if_unfit
-from ocr.datasets.formats import AnnotatedImage, AnnotatedWord, read_annotations
+from ocr.datasets.formats.annotated import AnnotatedImage, AnnotatedWord
+from ocr.datasets.formats.read import read_annotations
 from ocr.datasets.image_checks import InspectedImage, inspect_image
 from ocr.datasets.image_header import ImageHeader
 from ocr.datasets.manifest import Manifest

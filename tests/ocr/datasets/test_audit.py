@@ -14,7 +14,7 @@ from PIL import Image
 
 from ocr.datasets.audit import build_manifest
 from ocr.datasets.audit_report import AuditReport, BadDataError, Finding
-from ocr.datasets.formats import AnnotatedImage, AnnotatedWord, FormatProblem
+from ocr.datasets.formats.annotated import AnnotatedImage, AnnotatedWord, FormatProblem
 from ocr.datasets.formats.upstage import read_upstage
 from ocr.datasets.manifest import Manifest
 
