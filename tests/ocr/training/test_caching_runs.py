@@ -107,7 +107,7 @@ def test_a_low_hit_rate_warns_after_the_first_epoch(run, tmp_path):
 
 @pytest.mark.parametrize("loader", ["dali", "torch"])
 def test_images_kept_in_memory_leave_the_training_as_it_is(run, tmp_path, loader):
-    whole_epochs = [f"loader={loader}", "trainer.limit_train_batches=null"]
+    whole_epochs = [f"loader={loader}", "trainer.limit_train_batches=null", "dataloader.batch_size=5"]
     plain, _ = run(tmp_path / "plain", *whole_epochs)
     for name, overrides in {
         "preloaded files": [f"{TRAIN}.preload_images=true"],
