@@ -34,6 +34,11 @@ def _option(config: pytest.Config, name: str) -> Any:
     return config.getoption(name, default=None)  # unregistered where pytest was started for another folder
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if hasattr(item.config, "workerinput") and item.get_closest_marker("gpu"):  # a worker of pytest-xdist
+        pytest.skip("a GPU check needs the machine to itself: scripts/gpu_check.sh")
+
+
 class Record:
     """Keeps the figures of one test: value, unit and limit.
 

@@ -75,6 +75,10 @@ class Result:
         self.status, self.reason = "skipped", reason
 
     @property
+    def figures(self) -> list[Figure]:
+        return [figure for test in self.tests.values() for figure in test.figures]
+
+    @property
     def outcomes(self) -> Counter[str]:
         return Counter(test.outcome for test in self.tests.values())
 
@@ -87,74 +91,58 @@ def exit_status(results: Sequence[Result]) -> int:
 
 def write_reports(results: Sequence[Result], output: Path, command: str) -> None:
     """Replaces both files, whole."""
-    content = {"command": command, "checks": [asdict(result) for result in results]}
-    for name, text in (
-        ("gpu_check.json", json.dumps(content, indent=1) + "\n"),
-        ("gpu_check.md", markdown(results, command)),
-    ):
+    document = {"command": command, "checks": [asdict(result) for result in results]}
+    texts = {"gpu_check.json": json.dumps(document, indent=1) + "\n", "gpu_check.md": markdown(results, command)}
+    for name, text in texts.items():
         part = output / f"{name}.part"
         part.write_text(text)
         part.replace(output / name)
 
 
 def markdown(results: Sequence[Result], command: str) -> str:
-    """Returns the machine, the verdict, the table of figures, the failures and the list of checks."""
+    """Returns the machine, the verdict, the table of figures and failed tests, and the list of checks."""
     title = "# GPU check" + (" without a GPU" if "--cpu" in command.split() else "")
-    parts = [title, f"    {command}", *_machine(results), _verdict(results), _table(results)]
-    failed = [
-        f"- {result.name} (see {result.log}): {reason}"
-        for result in results
-        if result.status == "failed"
-        for reason in ([result.reason] if result.reason else _failures(result))
-    ]
-    parts += ["## Failed\n\n" + "\n".join(failed)] if failed else []
-    checks = [
+    rows = [("check", "figure", "measured", "asked", "passed"), ("---",) * 5]
+    rows += [row for result in results if result.name != MACHINE for row in _rows(result)]
+    table = "\n".join(
+        "| " + " | ".join(" ".join(cell.replace("|", "\\|").split()) for cell in row) + " |" for row in rows
+    )
+    checks = "\n".join(
         f"- {each.name}: {each.title}. {each.status.capitalize()}"
         + (f": {each.reason}" if each.reason else f" in {each.seconds:.0f} s")
+        + (f"; log: {each.log}" if each.log else "")
         for each in results
-    ]
-    return "\n\n".join([*parts, "## Checks\n\n" + "\n".join(checks)]) + "\n"
-
-
-def _failures(result: Result) -> list[str]:
-    return [f"`{name}`: {test.message}" for name, test in result.tests.items() if test.outcome == "failed"]
+    )
+    return (
+        "\n\n".join([title, f"    {command}", *_machine(results), _verdict(results), table, "## Checks", checks]) + "\n"
+    )
 
 
 def _machine(results: Sequence[Result]) -> Iterator[str]:
     """Yields the figures of the check `environment` as a list, and the versions as a line."""
-    own = [result for result in results if result.name == MACHINE]
-    figures = [figure for result in own for test in result.tests.values() for figure in test.figures]
-    versions = [figure for figure in figures if figure["name"] == "versions"]
-    if figures:
-        yield "\n".join(f"- {each['name']}: {_value(each)}" for each in figures if each not in versions)
-    yield from (f"Versions: {_value(figure)}." for figure in versions)
+    figures = [figure for result in results if result.name == MACHINE for figure in result.figures]
+    yield "\n".join(f"- {each['name']}: {_value(each)}" for each in figures if each["name"] != "versions")
+    yield from (f"Versions: {_value(each)}." for each in figures if each["name"] == "versions")
 
 
 def _verdict(results: Sequence[Result]) -> str:
-    count = Counter(result.status for result in results)
-    figures = [figure for result in results for test in result.tests.values() for figure in test.figures]
-    asked = [figure["passed"] for figure in figures if "passed" in figure]
-    statuses = ", ".join(f"{number} {status}" for status, number in count.items())
+    statuses = ", ".join(f"{n} {status}" for status, n in Counter(result.status for result in results).items())
+    asked = [figure["passed"] for result in results for figure in result.figures if "passed" in figure]
     return f"Checks: {statuses}. Figures with a limit: {sum(asked)} of {len(asked)} within it."
 
 
-def _table(results: Sequence[Result]) -> str:
-    rows = [("check", "figure", "measured", "asked", "passed"), ("---",) * 5]
-    for result in results:
-        if result.name == MACHINE:
-            continue
-        if result.tests and not any(test.figures for test in result.tests.values()):
-            found = ", ".join(f"{number} {outcome}" for outcome, number in result.outcomes.items())
-            rows.append((result.name, "tests", found, "none fails", _yes_or_no(_PASSED.get(result.status))))
-        for name, test in result.tests.items():
-            _, bracket, parameters = name.partition("[")
-            for figure in test.figures:
-                check, passed = result.name + bracket + parameters, _yes_or_no(figure.get("passed"))
-                rows.append((check, figure["name"], _value(figure), figure.get("asked", ""), passed))
-    return "\n".join("| " + " | ".join(_cell(text) for text in row) + " |" for row in rows)
-
-
-_PASSED = {"passed": True, "failed": False}
+def _rows(result: Result) -> Iterator[tuple[str, ...]]:
+    """Yields a row for each figure and for each test that failed, or for all tests if they have no figures."""
+    if result.tests and not result.figures:
+        counts = ", ".join(f"{number} {outcome}" for outcome, number in result.outcomes.items())
+        yield result.name, "tests", counts, "none fails", _yes_or_no(not result.outcomes["failed"])
+    for name, test in result.tests.items():
+        _, bracket, parameters = name.partition("[")
+        check = result.name + bracket + parameters
+        for figure in test.figures:
+            yield check, figure["name"], _value(figure), figure.get("asked", ""), _yes_or_no(figure.get("passed"))
+        if test.outcome == "failed":
+            yield check, f"`{name}`", test.message, "passes", _yes_or_no(False)
 
 
 def _yes_or_no(passed: bool | None) -> str:
@@ -163,22 +151,18 @@ def _yes_or_no(passed: bool | None) -> str:
 
 def _value(figure: Figure) -> str:
     value, unit = figure["value"], figure["unit"]
-    if isinstance(value, list) and value and all(isinstance(each, (int, float)) for each in value):
-        if len(value) > 1 and unit:
-            return f"{_number(median(value))} ({_number(min(value))} - {_number(max(value))}) {unit}"
-        value = value[0] if len(value) == 1 and unit else value
     if isinstance(value, dict):
-        return ", ".join(f"{name} {_number(each)}" for name, each in value.items() if each is not None)
-    if isinstance(value, list):
-        return ", ".join(map(_number, value)) or "none"
-    return f"{_number(value)} {unit}".strip()
+        text = ", ".join(f"{name} {_number(each)}" for name, each in value.items() if each is not None)
+    elif isinstance(value, list) and len(value) > 1 and unit:
+        text = f"{_number(median(value))} ({_number(min(value))} - {_number(max(value))})"
+    elif isinstance(value, list):
+        text = ", ".join(map(_number, value)) or "none"
+    else:
+        text = _number(value)
+    return f"{text} {unit}".strip()
 
 
 def _number(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
     return "unknown" if value is None else f"{value:,}" if type(value) is int else str(value)
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.replace("|", "\\|").split())

@@ -11,5 +11,5 @@ def test_files_that_are_no_checkpoints_are_refused_by_name(tmp_path):
     with pytest.raises(ValueError, match=r"text\.ckpt: not a readable checkpoint"):
         load_checkpoint(tmp_path / "text.ckpt")
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
-    with pytest.raises(ValueError, match=r"other\.ckpt: no configuration"):
+    with pytest.raises(ValueError, match=r"other\.ckpt: it has no configuration"):
         load_checkpoint(tmp_path / "other.ckpt")

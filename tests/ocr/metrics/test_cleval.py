@@ -8,8 +8,7 @@ from cleval.box_types import QUAD
 from cleval.data import GlobalResult, accumulate_result, calculate_global_rph
 from cleval.eval_functions import evaluation
 
-from ocr.metrics import CLEvalMetric
-from ocr.metrics.cleval import CharacterTargets, CLEvalCounts, count_characters
+from ocr.metrics.cleval import CharacterTargets, CLEvalCounts, CLEvalMetric, count_characters
 
 PACKAGE_DEFAULTS = SimpleNamespace(
     CASE_SENSITIVE=True,
@@ -128,7 +127,7 @@ def test_lengths_place_the_characters_and_do_not_matter_in_dont_care_regions():
     assert count([], [WORD], flags(1), lengths=[20]) == (0, 0, 0, 0, 0)
 
 
-def test_characters_of_a_tall_quadrilateral_stand_one_above_the_other():
+def test_characters_of_a_tall_quadrilateral_are_stacked():
     tall = box(0, 0, 20, 100)
     assert count([box(0, 0, 20, 60)], [tall]) == (3, 5, 3, 0, 0)
 
@@ -171,7 +170,7 @@ def test_polygons_without_area_match_nothing():
 
 
 @pytest.mark.parametrize("has_text", [True, False])
-def test_real_pages_count_as_in_the_package(receipts, street_scenes, with_detections, has_text):
+def test_counts_of_real_pages_equal_those_of_the_package(receipts, street_scenes, with_detections, has_text):
     of_package, metric = GlobalResult(), CLEvalMetric()
     for predictions, targets, ignore, lengths in with_detections(receipts[:24] + street_scenes):
         result = evaluated_by_the_package(predictions, targets, ignore, lengths if has_text else None)
@@ -192,7 +191,7 @@ def test_real_pages_count_as_in_the_package(receipts, street_scenes, with_detect
     assert min(metric.splits, metric.merges) > 50
 
 
-def test_crowded_pages_of_whole_pixels_count_as_in_the_package():
+def test_counts_of_crowded_pages_equal_those_of_the_package():
     """Words on words, don't-care regions among them, characters and thresholds met to the pixel."""
     rng = np.random.default_rng(1)
     total = np.zeros(5, int)
@@ -225,7 +224,7 @@ def test_crowded_pages_of_whole_pixels_count_as_in_the_package():
         (box(0, 0, 100, 10), [box(-10, 0, 7, 10), box(77, 0, 102, 10)], None, 4),  # float32(0.07) + float32(0.23) > 0.3
     ],
 )
-def test_rounding_goes_the_way_of_the_package(prediction, targets, lengths, found):
+def test_rounding_equals_that_of_the_package(prediction, targets, lengths, found):
     ignore = np.zeros(len(targets), np.bool_)
     counts = count([prediction], targets, ignore, lengths)
     assert counts.found == found
@@ -241,7 +240,7 @@ def test_annotations_against_themselves_score_almost_one(receipts, street_scenes
         assert least < scores_of(metric)["hmean"] < 1
 
 
-def test_two_threads_sharing_prepared_targets_give_what_one_gives(receipts, with_detections):
+def test_two_threads_can_share_prepared_targets(receipts, with_detections):
     pages = with_detections(receipts[:8])
     prepared = [CharacterTargets.from_polygons(*page[1:]) for page in pages]
     predictions = [page.predictions for page in pages]
@@ -250,7 +249,7 @@ def test_two_threads_sharing_prepared_targets_give_what_one_gives(receipts, with
         assert list(pool.map(count_characters, predictions * 4, prepared * 4)) == serial * 4
 
 
-def test_arguments_are_not_changed_and_not_followed():
+def test_arguments_are_not_changed_and_are_copied():
     predictions, targets, ignore, lengths = [WORD.copy()], [WORD.copy()], flags(0), np.array([5])
     prepared = CharacterTargets.from_polygons(targets, ignore, lengths)
     counts = count_characters(predictions, prepared)

@@ -5,8 +5,7 @@ import pytest
 import shapely
 from shapely.geometry import Polygon
 
-from ocr.metrics import ICDARMetric
-from ocr.metrics.icdar import TargetRegions, match_image
+from ocr.metrics.icdar import ICDARMetric, TargetRegions, match_image
 
 
 def box(x0, y0, x1, y1):
@@ -130,7 +129,7 @@ def test_one_detection_fits_one_word():
     assert counts == (1, 2, 1)
 
 
-def test_words_are_served_in_their_order_and_take_the_first_detection_left():
+def test_targets_in_order_take_the_first_free_detection():
     """Where words overlap this much, the official evaluation depends on the order of the detections."""
     targets, ignore = [box(0, 0, 100, 20), box(0, 4, 100, 24)], flags(False, False)
     fits_both, fits_first = box(0, 2, 100, 22), box(0, -8, 100, 12)
@@ -141,7 +140,7 @@ def test_words_are_served_in_their_order_and_take_the_first_detection_left():
     assert metric.matched == 2
 
 
-def test_nothing_found_and_nothing_there():
+def test_images_without_detections_or_targets():
     assert match([], [], flags()) == (0, 0, 0)
     assert match([], [box(0, 0, 9, 9)], flags(False)) == (0, 1, 0)
     assert match([box(0, 0, 9, 9)], [], flags()) == (0, 0, 1)
@@ -192,7 +191,7 @@ def random_polygons(rng):
 
 
 @pytest.mark.parametrize("draw", [random_boxes, random_polygons])
-def test_leaving_out_pairs_by_their_boxes_changes_nothing(draw):
+def test_skipping_pairs_because_of_their_boxes_changes_nothing(draw):
     rng = np.random.default_rng(5)
     thresholds = (0.1, 0.5)
     num_matched = 0
@@ -207,7 +206,7 @@ def test_leaving_out_pairs_by_their_boxes_changes_nothing(draw):
     assert num_matched > 200
 
 
-def test_several_thresholds_at_once_give_what_each_gives(receipts, street_scenes, with_detections):
+def test_several_thresholds_at_once_equal_single_ones(receipts, street_scenes, with_detections):
     thresholds = (0.7, 0.5, 0.85)
     matched = np.zeros(3, int)
     for predictions, targets, ignore, _ in with_detections(receipts[:8] + street_scenes):
@@ -217,7 +216,7 @@ def test_several_thresholds_at_once_give_what_each_gives(receipts, street_scenes
     assert matched[1] > matched[0] > matched[2] > 0
 
 
-def test_two_threads_sharing_prepared_targets_give_what_one_gives(receipts, with_detections):
+def test_two_threads_can_share_prepared_targets(receipts, with_detections):
     pages = with_detections(receipts[:8])
     prepared = [TargetRegions.from_polygons(page.polygons, page.ignore) for page in pages]
     predictions = [page.predictions for page in pages]
@@ -226,7 +225,7 @@ def test_two_threads_sharing_prepared_targets_give_what_one_gives(receipts, with
         assert list(pool.map(match_image, predictions * 4, prepared * 4)) == serial * 4
 
 
-def test_prepared_targets_do_not_follow_later_changes_of_their_sources():
+def test_prepared_targets_are_copies():
     polygons, ignore = [box(0, 0, 10, 10)], flags(False)
     targets = TargetRegions.from_polygons(polygons, ignore)
     polygons[0][:] = 0

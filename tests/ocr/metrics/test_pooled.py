@@ -5,9 +5,8 @@ import warnings
 import pytest
 import torch
 
-from ocr.metrics import CLEvalMetric, ICDARMetric
-from ocr.metrics.cleval import CLEvalCounts
-from ocr.metrics.icdar import MatchCounts
+from ocr.metrics.cleval import CLEvalCounts, CLEvalMetric
+from ocr.metrics.icdar import ICDARMetric, MatchCounts
 
 
 @pytest.mark.parametrize(
@@ -28,7 +27,7 @@ def test_counts_can_be_added_without_an_update(metric, half, whole):
 
 
 @pytest.mark.parametrize("metric_type", [ICDARMetric, CLEvalMetric])
-def test_one_batch_gives_what_single_images_give(metric_type, street_scenes, with_detections):
+def test_one_batch_equals_single_images(metric_type, street_scenes, with_detections):
     pages = [page[:3] for page in with_detections(street_scenes[:12])]
     batch, singly = metric_type(), metric_type()
     batch.update(*zip(*pages, strict=True))
@@ -50,7 +49,7 @@ def _score_every_second_image(rank, init_file, pages):
     torch.distributed.destroy_process_group()
 
 
-def test_two_processes_give_exactly_what_one_gives(street_scenes, with_detections, tmp_path):
+def test_two_processes_equal_one(street_scenes, with_detections, tmp_path):
     pages = [page[:3] for page in with_detections(street_scenes[:13])]
     alone = ICDARMetric(), CLEvalMetric()
     for metric in alone:

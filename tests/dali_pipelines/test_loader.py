@@ -1,9 +1,7 @@
-"""Images from files, from their content in memory and from pixels in memory, through the real DALI pipeline (CPU)."""
+"""Images from files, from file content in memory and from pixels in memory, through the real DALI pipeline (CPU)."""
 
 import gc
-import logging
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +11,7 @@ from PIL import Image
 
 from dali_pipelines.config import PipelineConfig
 from dali_pipelines.loader import DaliLoader
-from dali_pipelines.source import PlannedSample, SampleError, SourceImages
+from dali_pipelines.source import SourceImages
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.kept_images import DecodedImages, ImageCache, preload_files, preload_pixels
 from ocr.datasets.manifest import Manifest
@@ -45,7 +43,7 @@ def manifest(folder: Path) -> Manifest:
 
 
 def copied(manifest_folder: Path, target: Path) -> ValidatedOCRDataset:
-    """A data set of its own files, to be broken."""
+    """Returns a data set with a copy of the files, which the test may damage."""
     shutil.copytree(manifest_folder, target)
     return ValidatedOCRDataset(DatasetConfig(image_path=str(target)), SamplePlanner(CONFIG, training=True, seed=3))
 
@@ -74,7 +72,7 @@ def decoded(manifest: Manifest) -> ImageCache:
 
 
 def mixed(manifest: Manifest) -> ImageCache:
-    """Of each three images one in a file, one encoded, one decoded: every batch has all kinds."""
+    """Keeps one image of three encoded and one decoded, so that every batch has all kinds."""
     pixels = DecodedImages(manifest.original_sizes, PLENTY, CPU, range(2, len(manifest), 3))
     preload_pixels(pixels, manifest, range(len(manifest)), use_turbojpeg=True)
     return ImageCache(manifest.image_paths, preload_files(manifest, PLENTY, range(1, len(manifest), 3)), pixels)
@@ -137,7 +135,7 @@ def test_preloaded_images_need_no_file(kind, name, folder, tmp_path):
     assert torch.equal(run(), expected)
 
 
-def test_later_epochs_of_the_decoded_cache_read_no_file_and_are_augmented_anew(folder, tmp_path):
+def test_later_epochs_of_decoded_images_read_no_file_and_differ(folder, tmp_path):
     dataset = copied(folder, tmp_path / "images")
     manifest = dataset.manifest
     uncached = [
@@ -155,7 +153,7 @@ def test_later_epochs_of_the_decoded_cache_read_no_file_and_are_augmented_anew(f
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_workers_fill_the_decoded_cache_for_each_other(num_workers, folder, tmp_path):
+def test_workers_share_decoded_images(num_workers, folder, tmp_path):
     dataset = copied(folder, tmp_path / "images")
     kept = filling(dataset.manifest)
     dataset.keep_images(kept)
@@ -172,7 +170,7 @@ def test_workers_fill_the_decoded_cache_for_each_other(num_workers, folder, tmp_
     assert (images - by_dali).abs().mean() * 58 < 0.5
 
 
-def test_what_does_not_fit_is_read_in_each_epoch(manifest, from_files):
+def test_images_beyond_the_budget_are_read_in_each_epoch(manifest, from_files):
     budget = int(3 * np.prod(manifest.original_sizes[: len(manifest) // 2], axis=1).sum())
     kept = filling(manifest, budget)
     loader = make_loader(manifest, kept, training=True)
@@ -182,7 +180,7 @@ def test_what_does_not_fit_is_read_in_each_epoch(manifest, from_files):
     assert kept.num_bytes == budget
 
 
-def test_an_abandoned_first_epoch_keeps_what_it_handed_out(manifest, from_files):
+def test_an_abandoned_epoch_keeps_the_images_it_returned(manifest, from_files):
     kept = filling(manifest)
     loader = make_loader(manifest, kept, training=True)
     plan = epoch_plan(manifest, training=True)
@@ -192,37 +190,9 @@ def test_an_abandoned_first_epoch_keeps_what_it_handed_out(manifest, from_files)
     assert kept.num_images == len(manifest)
 
 
-@pytest.mark.parametrize("kind", [encoded, mixed, filling])
-def test_a_broken_file_is_named_wherever_it_is_kept(kind, folder, tmp_path, caplog):
-    dataset = copied(folder, tmp_path / "images")
-    manifest = dataset.manifest
-    whole = images_of(make_loader(manifest, training=True), epoch_plan(manifest, training=True))
-    index = next(i for i, name in enumerate(manifest.filenames) if name == "subsampling_422.jpg")
-    broken = Path(manifest.image_paths[index])
-    broken.write_bytes(broken.read_bytes()[:2000])
-    with caplog.at_level(logging.WARNING):
-        kept = kind(manifest)
-        loader = make_loader(manifest, kept, training=True)
-        plan = epoch_plan(manifest, training=True)
-        batches = list(loader.batches(plan))
-    assert list(loader.failures) == [str(broken)]
-    assert str(broken) in caplog.text
-    images = torch.cat([batch.images for batch in batches])
-    samples = [sample for batch in batches for sample in batch.samples]
-    (slot,) = [slot for slot, sample in enumerate(samples) if sample.is_padding]
-    assert samples[slot].index == index
-    black = torch.tensor(CONFIG.black)[:, None, None].expand_as(images[slot])
-    assert torch.equal(images[slot], black)
-    others = [other for other in range(len(samples)) if other != slot]
-    assert torch.equal(images[others], whole[others])
-    assert kept.decoded(index) is None
-    with pytest.raises(SampleError, match=r"subsampling_422\.jpg"):
-        images_of(make_loader(manifest, kept, training=True, skip_failures=False), plan)
-
-
 @pytest.mark.parametrize("kind", [None, mixed])
 @pytest.mark.parametrize("name", ["dali", "torch"])
-def test_levels_are_the_normalised_images_before_normalisation(name, kind, manifest, from_files):
+def test_levels_are_the_images_before_normalisation(name, kind, manifest, from_files):
     kept = kind(manifest) if kind is not None else None
     plan = epoch_plan(manifest, training=False)
     planner = SamplePlanner(CONFIG, training=False, seed=3)
@@ -246,17 +216,7 @@ def test_levels_are_the_normalised_images_before_normalisation(name, kind, manif
     assert levels[0, :, height:].sum() + levels[0, :, :, width:].sum() == 0
 
 
-def test_levels_of_a_broken_file_are_black(folder, tmp_path):
-    manifest = copied(folder, tmp_path / "images").manifest
-    Path(manifest.image_paths[0]).write_bytes(b"gone")
-    batch = next(make_loader(manifest, training=False, levels=True).batches(epoch_plan(manifest, training=False)))
-    assert batch.samples[0].is_padding
-    assert batch.images.dtype == torch.uint8
-    assert batch.images[0].max() == 0
-    assert batch.images[1].max() > 0
-
-
-def test_levels_of_training_are_refused(manifest):
+def test_levels_are_refused_in_training(manifest):
     with pytest.raises(ValueError, match="levels=True gives evaluation inputs"):
         make_loader(manifest, training=True, levels=True)
     dataset = ValidatedOCRDataset(
@@ -291,7 +251,7 @@ def test_a_loader_has_threads_only_from_its_first_batch_to_its_release(manifest,
 @pytest.mark.gpu
 @pytest.mark.parametrize("place", ["cpu", "cuda"])
 @pytest.mark.parametrize("training", [True, False])
-def test_a_gpu_starts_from_kept_images_as_from_files(training, place, manifest):
+def test_on_a_gpu_kept_images_agree_with_files(training, place, manifest):
     device = torch.device("cuda", 0)
 
     def run(kept: ImageCache | None, epoch: int) -> torch.Tensor:
@@ -309,56 +269,3 @@ def test_a_gpu_starts_from_kept_images_as_from_files(training, place, manifest):
             difference = (run(kept, epoch).float() - from_files[epoch]).abs().flatten(1)
             assert difference.mean(dim=1).max() * 58 < 0.5
         assert kept.pixels.num_images == pixels.num_places
-
-
-class Unsteady(ImageCache):
-    """File content that cannot be read when it is asked for one of these times, counted for each image."""
-
-    def __init__(self, manifest: Manifest, index: int, times: range) -> None:
-        super().__init__(manifest.image_paths, preload_files(manifest, PLENTY, range(len(manifest))))
-        self._index, self._times, self._num_asked = index, times, 0
-
-    def encoded(self, index: int) -> np.ndarray | None:
-        if index == self._index:
-            self._num_asked += 1
-            if self._num_asked - 1 in self._times:
-                raise OSError("the share is away")
-        return super().encoded(index)
-
-
-@pytest.mark.parametrize("training", [True, False])
-def test_a_read_error_that_passes_costs_nothing(training, manifest, from_files, caplog):
-    loader = make_loader(manifest, Unsteady(manifest, 5, range(1)), training=training, skip_failures=False)
-    with caplog.at_level(logging.WARNING):
-        found = images_of(loader, epoch_plan(manifest, training=training))
-    assert torch.equal(found, from_files[training])
-    assert "redoing it sample by sample" in caplog.text
-    assert not loader.failures
-
-
-def test_a_read_error_that_stays_is_told_in_its_own_words(manifest):
-    kept = Unsteady(manifest, 5, range(1000))
-    loader = make_loader(manifest, kept, training=True)
-    batches = list(loader.batches(epoch_plan(manifest, training=True)))
-    assert [s.index for batch in batches for s in batch.samples if s.has_failed] == [5]
-    assert loader.failures == {manifest.image_paths[5]: "the share is away"}
-
-
-def test_a_fault_that_is_no_files_ends_the_run(manifest):
-    plan = epoch_plan(manifest, training=True)
-
-    class Unwarpable:
-        """Of this plan no sample can be rendered."""
-
-        epoch = 0
-
-        def __len__(self) -> int:
-            return len(plan)
-
-        def batch(self, step: int) -> list[PlannedSample]:
-            return [replace(sample, resized_size=(0, 0)) for sample in plan.batch(step)]
-
-    loader = make_loader(manifest, training=True)
-    with pytest.raises(RuntimeError, match="python_function"):
-        list(loader.batches(Unwarpable()))
-    assert not loader.failures
