@@ -16,10 +16,11 @@ from benchmarks.environment import provenance
 from benchmarks.report import Table
 from ocr.device import resolve_device
 from ocr.polygons import PolygonBatch
-from ocr.targets import TargetConfig, TargetMaps
 from ocr.targets.agreement import Agreement, compare_maps, random_polygons
+from ocr.targets.config import TargetConfig
 from ocr.targets.numba_maps import make_targets_numba
 from ocr.targets.reference import make_targets_reference
+from ocr.targets.target_maps import TargetMaps
 from ocr.targets.torch_maps import make_targets_torch
 
 MAX_SHRINK_SHARE = 0.002

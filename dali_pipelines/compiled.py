@@ -1,4 +1,4 @@
-"""Functions compiled by numba, and threads that run them side by side."""
+"""Compiles functions with numba and runs them in threads."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,8 +11,10 @@ Function = TypeVar("Function", bound=Callable[..., object])
 
 
 def compiled(function: Function, fastmath: bool = False) -> Function:
-    """The function, compiled at its first call and kept on disk; once a process where no folder can be written. It lets go of
-    the GIL."""
+    """Returns the function, compiled at its first call, without the GIL. The result is kept on disk.
+
+    Where no folder is writable, it is compiled once per process.
+    """
     try:
         return numba.njit(function, nogil=True, fastmath=fastmath, cache=True)
     except RuntimeError:
@@ -20,16 +22,15 @@ def compiled(function: Function, fastmath: bool = False) -> Function:
 
 
 def for_each(number: int, work: Callable[[int], None], num_threads: int | None = None) -> None:
-    """work(0), work(1) ... work(number - 1).
+    """Calls work(0), work(1) ... work(number - 1), in threads.
 
     Args:
         work: calls compiled functions.
-        num_threads: that work at the same time; torch.get_num_threads() when not given, which is 1 in the worker processes of
-            a DataLoader.
+        num_threads: number of threads; None: torch.get_num_threads(), which is 1 in a DataLoader's workers.
     """
     num_threads = min(number, torch.get_num_threads() if num_threads is None else num_threads)
     if num_threads > 1:
-        # Threads made for this call: a lasting pool, numba's own too, would be dead in a forked worker process.
+        # The threads live for this call only: a lasting pool, such as numba's own, would be dead in a forked worker process.
         with ThreadPoolExecutor(num_threads) as pool:
             list(pool.map(work, range(number)))
     else:

@@ -1,7 +1,7 @@
-"""The 3x3 matrices between pixel frames. All float64, acting on column vectors (x, y, 1); names read target first.
+"""The 3x3 matrices between pixel frames: float64, for column vectors (x, y, 1). Names read target first.
 
-Coordinates are continuous: pixel (i, j) covers [i, i+1) x [j, j+1) and has its centre at +0.5, as in DALI. OpenCV's warp puts
-centres on whole numbers: `opencv_from_continuous` converts.
+Coordinates are continuous: pixel (i, j) covers [i, i+1) x [j, j+1) and has its centre at +0.5, as in DALI. OpenCV's warp has pixel
+centres at integers; `opencv_from_continuous` converts a matrix for it.
 """
 
 import math
@@ -13,42 +13,42 @@ Matrix = npt.NDArray[np.float64]
 
 
 def translation(dx: float, dy: float) -> Matrix:
-    """Moves points by (dx, dy) pixels."""
+    """Returns the matrix that moves points by (dx, dy) pixels."""
     return np.array([[1.0, 0.0, dx], [0.0, 1.0, dy], [0.0, 0.0, 1.0]])
 
 
 def scaling(sx: float, sy: float) -> Matrix:
-    """Scales about the origin."""
+    """Returns the matrix that scales about the origin."""
     return np.diag([sx, sy, 1.0])
 
 
 def rotation(degrees: float) -> Matrix:
-    """Turns about the origin; positive is counter-clockwise on the screen (y points down)."""
+    """Returns the rotation about the origin; positive angles are counter-clockwise in the image, where y points down."""
     radians = math.radians(degrees)
     cos, sin = math.cos(radians), math.sin(radians)
     return np.array([[cos, sin, 0.0], [-sin, cos, 0.0], [0.0, 0.0, 1.0]])
 
 
 def resized_from_region(region_xyxy: npt.ArrayLike, resized_size: tuple[int, int]) -> Matrix:
-    """The matrix of resizing a region (x0, y0, x1, y1) of an image to (H, W) pixels, per axis from the integer sizes."""
+    """Returns the matrix that resizes a region (x0, y0, x1, y1) to (H, W) pixels, per axis from the integer sizes."""
     x0, y0, x1, y1 = np.asarray(region_xyxy, np.float64)
     height, width = resized_size
     return scaling(width / (x1 - x0), height / (y1 - y0)) @ translation(-x0, -y0)
 
 
 def letterbox_size(original_size: tuple[int, int], longest_side: int) -> tuple[int, int]:
-    """(H, W) after scaling the longest side to `longest_side`; each side is at least one pixel."""
+    """Returns (H, W) with the longest side scaled to `longest_side`; each side is at least one pixel."""
     height, width = original_size
     scale = longest_side / max(height, width)
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def opencv_from_continuous(matrix: Matrix) -> Matrix:
-    """The same map for pixel indices with centres on whole numbers, as `cv2.warpAffine` reads it."""
+    """Returns the matrix for pixel centres at integers, as `cv2.warpAffine` expects it."""
     return translation(-0.5, -0.5) @ matrix @ translation(0.5, 0.5)
 
 
 def apply(matrix: npt.ArrayLike, points: npt.ArrayLike) -> Matrix:
-    """The points, (n, 2), moved by a 3x3 affine matrix."""
+    """Returns the points, (n, 2), moved by a 3x3 affine matrix."""
     matrix, points = np.asarray(matrix, np.float64), np.asarray(points, np.float64)
     return points @ matrix[:2, :2].T + matrix[:2, 2]

@@ -50,7 +50,7 @@ def pool_bytes(
     num_threads: int,
     on_gpu: bool,
 ) -> PoolBytes:
-    """Returns the predicted peak memory of a split's pipeline.
+    """Returns the predicted peak memory of a split's pipeline, from the upright sizes (N, 2) and the network's input type.
 
     For an image (H, W), with S the side of the input and (h, w) the largest size it is resized to:
 
@@ -61,10 +61,6 @@ def pool_bytes(
     counted as a batch of the largest images. The decoder's working memory comes on top, on the device for a batch and in pinned
     RAM for one image per thread; so do the files themselves, in pinned RAM. The sum is multiplied by SAFETY. Without a GPU only
     the decoded and the rendered uint8 images are counted.
-
-    Args:
-        sizes: (N, 2) (H, W) of the upright images.
-        dtype: data type of the network's input.
     """
     original = np.asarray(sizes, np.float64).reshape(-1, 2)
     if not len(original):

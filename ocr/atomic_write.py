@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files that are written completely or not at all."""
 
 import os
 from collections.abc import Iterator
@@ -8,13 +8,13 @@ from typing import BinaryIO
 
 
 def write_atomically(path: Path, content: bytes, mtime_ns: int | None = None) -> None:
-    """Writes a file as `atomic_file` does.
+    """Writes a file completely or, after an error, not at all.
 
     Args:
-        mtime_ns: time of modification the file gets, nanoseconds; None: now.
+        mtime_ns: modification time of the file in nanoseconds; None: now.
 
     Raises:
-        OSError: the folder or the disk does not take it; a file of that name stays as it was.
+        OSError: the file cannot be written; an older file of that name is unchanged.
     """
     with atomic_file(path, mtime_ns) as file:
         file.write(content)
@@ -22,10 +22,10 @@ def write_atomically(path: Path, content: bytes, mtime_ns: int | None = None) ->
 
 @contextmanager
 def atomic_file(path: Path, mtime_ns: int | None = None) -> Iterator[BinaryIO]:
-    """A file to write into, under a temporary name beside `path`; renamed at the end, removed after an error.
+    """Yields a file with a temporary name beside `path`, renamed at the end and removed after an error. Creates the folder.
 
-    The temporary name is always the same, so that what a killed run leaves behind is overwritten, not added to: at most one
-    process at a time may write a file. Creates the folder.
+    The temporary name is always the same, so the next run overwrites what a killed run left. Only one process at a time may write
+    a file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.part")

@@ -1,4 +1,4 @@
-"""Checkpoints that carry their configuration, so that network and preprocessing can be rebuilt from the file alone."""
+"""Checkpoints with their configuration: the file alone is enough to rebuild the network and its preprocessing."""
 
 import pickle
 from pathlib import Path
@@ -16,10 +16,11 @@ MODEL_PREFIX = "model."
 
 
 def load_checkpoint(path: str | Path) -> tuple[TrainConfig, DBNet]:
-    """The configuration a checkpoint was trained with and its network, on the CPU, in evaluation mode.
+    """Returns the configuration a checkpoint was trained with and its network, on the CPU, in evaluation mode.
 
     Raises:
-        FileNotFoundError, InputError: no such file, or not a checkpoint of this trainer.
+        FileNotFoundError: no such file.
+        InputError: not a checkpoint of this trainer, or of another version of it.
     """
     path = Path(path)
     if not path.is_file():
@@ -33,13 +34,14 @@ def load_checkpoint(path: str | Path) -> tuple[TrainConfig, DBNet]:
             f"checkpoint={path}: not a readable checkpoint: {' '.join(str(error).split())[:200]}"
         ) from error
     if CONFIG_KEY not in checkpoint:
-        raise InputError(f"checkpoint={path}: no configuration in it; expected a file written by scripts/train.py")
+        raise InputError(f"checkpoint={path}: it has no configuration; expected a file written by scripts/train.py")
     try:
         config = TrainConfig.model_validate(checkpoint[CONFIG_KEY])
     except ValidationError as error:
-        raise InputError(f"checkpoint={path}: its configuration does not fit this version: {error}") from error
-    scratch = config.model.model_copy(update={"backbone": config.model.backbone.model_copy(update={"weights": None})})
-    model = build_dbnet(scratch, config.targets.map_stride)
+        raise InputError(f"checkpoint={path}: this version cannot read its configuration: {error}") from error
+    # The checkpoint holds all weights, so pretrained ones need not be loaded first.
+    untrained = config.model.model_copy(update={"backbone": config.model.backbone.model_copy(update={"weights": None})})
+    model = build_dbnet(untrained, config.targets.map_stride)
     weights = {
         key.removeprefix(MODEL_PREFIX): value
         for key, value in checkpoint["state_dict"].items()

@@ -1,35 +1,37 @@
-"""What the Hydra scripts share: schemas in the ConfigStore, one resolver, quiet libraries."""
+"""The frame of the Hydra scripts: schemas, quiet libraries, and from composed keys to a run whose errors are plain messages."""
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
-from omegaconf import OmegaConf
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
 
 from dali_pipelines.config import Section
 from ocr.config import AnyConfig, EvaluateConfig, PredictConfig, PrepareConfig, TrainConfig, validate_config
 from ocr.errors import CacheError, InputError, OutOfMemory, StorageError
-from ocr.memory.out_of_memory import ExplainShortages
+from ocr.memory.out_of_memory import ExplainOutOfMemory
 
 NOT_FOR_USERS = (
-    "Experiment logs directory",  # the run's folder holds config.yaml already
+    "Experiment logs directory",  # the run's folder exists already: it holds config.yaml
     "The number of training batches",  # fewer than log_every_n_steps
     ".*LeafSpec.* is deprecated",  # inside Lightning
     "It is recommended to use `self.log",  # scores are summed over ranks already; the loss shown is that of rank 0
-    "The dirpath has changed from",  # on a resume; BestCheckpoint sees to it
+    "The dirpath has changed from",  # on a resume; BestCheckpoint handles it
+    "predict returned None",  # on purpose: detections leave the module through its workers
 )
-"""Warnings of libraries that are true and of no use to who runs a script."""
+"""Warnings of libraries that a user can do nothing about."""
 
 
-def prepare(*schemas: tuple[str, type[Section]]) -> None:
-    """Gives Hydra every key and its default, from the pydantic schemas, and silences what users need not read.
+def prepare_hydra(*schemas: tuple[str, type[Section]]) -> None:
+    """Gives Hydra every key with its default from the pydantic schemas, and silences warnings that are not for users.
 
     Args:
-        schemas: name in the ConfigStore and class of those that only one script has.
+        schemas: names in the ConfigStore and classes of schemas that only one script has.
     """
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainConfig().model_dump(mode="json"))
@@ -47,26 +49,40 @@ def prepare(*schemas: tuple[str, type[Section]]) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
+def run_command(
+    command: Callable[[AnyConfig, Path], object], config_class: type[AnyConfig], hydra_config: DictConfig
+) -> None:
+    """Runs a command with the checked configuration and the output folder of this Hydra job.
+
+    Raises:
+        SystemExit: a key, the input or the memory is at fault; its text is the message alone.
+    """
+    config = validate_config(config_class, hydra_config)
+    with plain_errors():
+        command(config, Path(HydraConfig.get().runtime.output_dir))
+
+
 def compose_config(config_class: type[AnyConfig], name: str, overrides: Sequence[str]) -> AnyConfig:
-    """What a script of this checkout would get from these overrides, without its command line. `prepare` comes first.
+    """Returns the configuration that a script of this checkout gets from these overrides.
 
     Raises:
         SystemExit: a value is wrong; the message names it.
     """
+    prepare_hydra()
     with initialize_config_dir(str(Path(__file__).resolve().parents[1] / "configs"), version_base="1.3"):
         return validate_config(config_class, compose(name, overrides=list(overrides)))
 
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """Ends the program with the message alone where the input is at fault, or memory ran out."""
+    """Ends the program with the message alone, without a traceback, where the input is at fault or memory ran out."""
     try:
-        with ExplainShortages(when=""):  # where no command has advice of its own
+        with ExplainOutOfMemory(when=""):  # for commands without advice of their own
             yield
     except (InputError, StorageError, CacheError, OutOfMemory, FileNotFoundError, FileExistsError) as error:
         raise SystemExit(f"{type(error).__name__}: {error}") from None
 
 
 def _first_existing(*paths: str) -> str:
-    """The first of the paths that exists; the last where none does."""
+    """Returns the first path that exists, or the last one if none does."""
     return next((path for path in paths[:-1] if Path(path).exists()), paths[-1])

@@ -1,14 +1,16 @@
-"""The configuration of a run. Each section lives beside the part it configures and holds its defaults, once:
+"""The configuration of each command. A section lives in the folder of the part it configures, with its defaults:
 
-pipeline       dali_pipelines/config.py     sizes, augmentation, decode
-datasets       ocr/datasets/schemas.py      folders, annotations, what happens to bad input
-synthetic      ocr/synthetic/      the drawn receipts of data=synthetic
-dataloader     ocr/loaders/loader.py       batch sizes, workers
+pipeline       dali_pipelines/config.py     sizes, augmentation, decoding
+datasets       ocr/datasets/schemas.py      folders, annotations, caches, what happens to bad input
+synthetic      ocr/synthetic/config.py      the drawn receipts of data=synthetic
+dataloader     ocr/loaders/config.py        batch sizes, workers
 targets        ocr/targets/config.py        shrink and threshold maps
-model          ocr/models/config.py         backbone, pyramid
-loss           ocr/losses/config.py         weights of its parts
-postprocess    ocr/postprocess/config.py    maps -> polygons
-optimizer, trainer, logger, and everything else: here
+model          ocr/models/config.py         backbone, feature pyramid, head
+loss           ocr/losses/config.py         weights of the loss terms
+postprocess    ocr/postprocess/config.py    from maps to polygons
+optimizer, trainer, logger and all other keys: this file
+
+Importing this file takes half a second: it loads neither torch nor DALI.
 """
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, TypeVar
@@ -27,7 +29,7 @@ from ocr.synthetic.config import SyntheticConfig
 from ocr.targets.config import TargetConfig
 
 NOT_SET = "???"
-"""OmegaConf's mark for a value that must be given."""
+"""OmegaConf's mark for a mandatory value that is not set."""
 
 Device = Literal["auto", "cpu", "gpu"]
 LoaderName = Literal["dali", "torch", "webdataset"]
@@ -39,12 +41,12 @@ class DatasetEntry(Section):
 
 class EvaluatedCacheConfig(CacheConfig):
     cache_transformed_tensors: bool = True
-    """Keep finished inputs and targets after epoch 0: nothing in this split is random."""
+    """Keep inputs and targets after epoch 0; nothing in this split is random."""
 
 
 class EvaluatedDatasetConfig(DatasetConfig):
     preload_images: bool = True
-    """Read all images into RAM before the run; they are let go once finished inputs have taken their place."""
+    """Read all images into RAM before the run; freed once the tensor cache replaces them."""
     cache_config: EvaluatedCacheConfig = EvaluatedCacheConfig()
 
 
@@ -59,12 +61,12 @@ class DatasetsConfig(Section):
     predict_dataset: DatasetEntry = DatasetEntry()
 
     def has_split(self, name: str) -> bool:
-        """Whether the split's image_path is set."""
+        """Returns whether the image_path of train, val, test or predict is set."""
         config: DatasetConfig = getattr(self, f"{name}_dataset").config
         return config.image_path != NOT_SET
 
     def split(self, name: str) -> DatasetConfig:
-        """The configuration of train, val, test or predict.
+        """Returns the configuration of train, val, test or predict.
 
         Raises:
             InputError: its image_path is not set.
@@ -84,71 +86,71 @@ class OptimizerConfig(Section):
     lr: float = Field(default=1e-3, gt=0)
     """Peak learning rate."""
     weight_decay: float = Field(default=1e-4, ge=0)
-    """Of convolution weights; biases and norms have none."""
+    """Weight decay of convolutions; biases and norms have none."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
-    """sgd only."""
+    """Momentum of SGD; AdamW ignores it."""
     schedule: Literal["cosine", "poly", "constant"] = "cosine"
-    """Shape of the decay after the warm-up; poly is the DB paper's."""
+    """Shape of the decay after the warm-up. The DBNet paper uses poly."""
     warmup_fraction: float = Field(default=0.1, ge=0, lt=1)
-    """Share of all steps in which the rate rises linearly."""
+    """Share of all steps in which the learning rate rises linearly to its peak."""
     poly_power: float = Field(default=0.9, gt=0)
-    """poly only: (1 - progress) ** poly_power."""
+    """Exponent of the poly schedule, lr * (1 - progress) ** poly_power; the other schedules ignore it."""
 
 
 BatchLimit = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, le=1)] | None
 
 
 class TrainerConfig(Section):
-    """Handed to Lightning's Trainer; what is not described here means what it means there."""
+    """Settings of Lightning's Trainer, under the same names, and of how the network is run."""
 
     max_epochs: int = Field(default=100, ge=1)
     """Epochs of the run; the schedule ends with the last one."""
     precision: Literal["auto", "32-true", "16-mixed", "bf16-mixed"] = "auto"
-    """auto: bf16-mixed on a GPU or CPU that computes in it, else 16-mixed on a GPU and 32-true on a CPU."""
+    """auto: bf16-mixed on a GPU or CPU with bfloat16 arithmetic, else 16-mixed on a GPU and 32-true on a CPU."""
     limit_train_batches: BatchLimit = None
-    """Batches of an epoch, or a share of them (with a decimal point); null: all."""
+    """Training batches of an epoch: a number, or a share if written with a decimal point; null: all."""
     limit_val_batches: BatchLimit = None
-    """The same for validation."""
+    """Validation batches, likewise."""
     check_val_every_n_epoch: int = Field(default=1, ge=1)
-    """Epochs from one validation to the next; the last epoch is always validated."""
+    """Epochs from one validation to the next. The last epoch is always validated."""
     val_loss: bool = True
-    """Log the loss of the validation batches too; false: no target maps are made for them."""
+    """Log the loss of the validation batches; false: saves making their target maps."""
     num_sanity_val_steps: int = Field(default=0, ge=0)
     """Validation batches to try before the first epoch."""
     accumulate_grad_batches: int = Field(default=1, ge=1)
     """Batches whose gradients are averaged for one step of the optimizer."""
     gradient_clip_val: float | None = Field(default=5.0, gt=0)
-    """Largest norm of the gradient."""
+    """Largest norm of the gradient; null: no clipping."""
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
-    """Validate and save an exponential moving average of the weights; null: off."""
+    """Decay of an exponential moving average of the weights, which is validated and saved in their place; null: off."""
     benchmark: bool = False
-    """Let cuDNN choose its kernels by timing."""
+    """Let cuDNN time its kernels and choose the fastest."""
     deterministic: bool = False
-    """Use deterministic kernels where torch has them, and warn where it has not."""
+    """Use deterministic kernels where PyTorch has them, and warn where it has none."""
     channels_last: bool = True
-    """Memory format of images and weights."""
+    """Keep images and weights in channels-last memory format."""
     compile: bool = False
-    """torch.compile the network. It is compiled at the first step, the first validation and for the last training batch if that
-    is a smaller one; that takes a minute or more each, and pays in long runs."""
+    """Compile the network with torch.compile. Compilation takes a minute or more at the first step, at the first validation, and
+    for a smaller last training batch, so it pays in long runs only."""
     cuda_graphs: bool = False
-    """Replay the forward pass of evaluation as one CUDA graph instead of launching each kernel: for networks and batches so small
-    that the processor is what limits validation. Its memory stays taken between validations. Never in training; without a
-    GPU: no effect."""
+    """Replay the forward pass of evaluation as one CUDA graph instead of launching each kernel. It helps where the CPU limits
+    validation: small networks, small batches. The graph keeps its memory between validations. No effect in training, or without
+    a GPU."""
     devices: int | str = "auto"
-    """Number of devices. auto: all GPUs, or one CPU process."""
+    """Number of devices; auto: all GPUs, or one CPU process."""
     strategy: str = "auto"
-    """How several devices share the work, as Lightning names it; ddp is the usual choice."""
+    """How several devices share the work, by Lightning's name; ddp is the usual choice."""
     log_every_n_steps: int = Field(default=10, ge=1)
     """Training steps from one logged loss to the next."""
     max_time: str | None = Field(default=None, pattern=r"^\d\d:\d\d:\d\d:\d\d$")
-    """Stop after this long, DD:HH:MM:SS; the schedule does not know it."""
+    """Stop after this time, DD:HH:MM:SS. The learning-rate schedule does not take it into account."""
     fast_dev_run: bool = False
-    """Run one batch of training and validation, to see whether everything works."""
+    """Run one training and one validation batch, to see whether everything works."""
 
 
 class WandbConfig(Section):
     enabled: bool = False
-    """Needs the extra: uv sync --extra wandb."""
+    """Log to Weights & Biases. Needs the extra: uv sync --extra wandb."""
     project: str = "dali-dbnet"
     """Project on Weights & Biases."""
 
@@ -160,36 +162,36 @@ class LoggerConfig(Section):
     """Write metrics.csv."""
     wandb: WandbConfig = WandbConfig()
     num_pictures: int = Field(default=4, ge=0)
-    """Validation images drawn with their detections after each validation."""
+    """Number of validation images drawn with their detections after each validation."""
 
 
 class DataSection(Section):
-    """Where the data is: shared by all commands."""
+    """Location of the data; shared by all commands."""
 
     dataset_base_path: str = NOT_SET
-    """Root of the data set."""
+    """Root folder of the data set."""
     draw_synthetic: bool = False
-    """Draw the synthetic set into dataset_base_path first (data=synthetic)."""
+    """Draw the synthetic data set into dataset_base_path, unless it is there (data=synthetic)."""
     synthetic: SyntheticConfig = SyntheticConfig()
     datasets: DatasetsConfig = DatasetsConfig()
 
 
 class TrainConfig(DataSection):
-    """scripts/train.py"""
+    """Configuration of scripts/train.py."""
 
     exp_name: str = "dbnet"
-    """Names the folder of the run."""
+    """Name of the run's folder below outputs/."""
     seed: int = Field(default=42, ge=0)
-    """Of the weights, the order and the augmentation."""
+    """Seed of the initial weights, the order of the images and their augmentation."""
     device: Device = "auto"
-    """auto: a GPU where there is one."""
+    """auto: a GPU if there is one."""
     loader: LoaderName = "dali"
-    """dali reads, decodes and augments on the device; torch is the plain baseline with the same samples; webdataset takes them from
-    the tar shards of each split (`shards`), through either (dataloader.shard_reader)."""
+    """dali: DALI reads, decodes and augments. torch: PyTorch workers do, with the same samples; the plain baseline. webdataset: the
+    images come from the tar shards of each split (`shards`), through DALI or PyTorch workers (dataloader.shard_reader)."""
     metric: Literal["icdar", "cleval"] = "icdar"
-    """What val/hmean is and the best checkpoint is chosen by: IoU above 0.5 (ICDAR), or characters found (CLEval)."""
+    """Metric of val/hmean, which selects the best checkpoint: boxes with an IoU above 0.5 (ICDAR), or characters (CLEval)."""
     resume: str | None = None
-    """Checkpoint to go on from, also in the middle of an epoch."""
+    """Checkpoint to resume from, even in the middle of an epoch."""
     pipeline: PipelineConfig = PipelineConfig()
     dataloader: DataLoaderConfig = DataLoaderConfig()
     targets: TargetConfig = TargetConfig()
@@ -202,7 +204,7 @@ class TrainConfig(DataSection):
 
     @property
     def engine(self) -> Literal["dali", "torch"]:
-        """What executes the plan: DALI, or PyTorch's workers."""
+        """Who reads and decodes the images: DALI or PyTorch workers."""
         if self.loader != "webdataset":
             return self.loader
         return "dali" if self.dataloader.shard_reader == "dali" else "torch"
@@ -215,7 +217,7 @@ class TrainConfig(DataSection):
 
 
 def _all_optional(section: type[Section], name: str) -> type[Section]:
-    """The same fields, each null unless given: overrides of what a checkpoint carries."""
+    """Returns a section with the same fields, all null by default: overrides of the values in a checkpoint."""
     fields: dict[str, Any] = {}
     for key, field in section.model_fields.items():
         bounded = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
@@ -230,20 +232,20 @@ else:
 
 
 class InferenceConfig(DataSection):
-    """What evaluate.py and predict.py share. null means: as the checkpoint was trained."""
+    """Keys of both evaluate.py and predict.py. null: the value the checkpoint was trained with."""
 
     checkpoint: str = NOT_SET
-    """A .ckpt file of a run; it carries its network and its preprocessing."""
+    """A .ckpt file of a run, with its network and preprocessing."""
     device: Device = "auto"
-    """auto: a GPU where there is one."""
+    """auto: a GPU if there is one."""
     loader: LoaderName | None = None
-    """As for training."""
+    """The loader, as for training."""
     batch_size: int | None = Field(default=None, ge=1)
-    """Images per forward pass; null: the dataloader.eval_batch_size of the training."""
+    """Images per forward pass; null: dataloader.eval_batch_size of the training."""
     precision: Literal["auto", "32-true", "16-mixed", "bf16-mixed"] | None = None
-    """As trainer.precision."""
+    """Precision of the forward pass, as in trainer.precision."""
     image_size: int | None = Field(default=None, ge=32, multiple_of=32)
-    """Longest side in pixels."""
+    """Longest side of the input in pixels."""
     postprocess: PostprocessOverrides = PostprocessOverrides()
 
     @model_validator(mode="after")
@@ -254,44 +256,44 @@ class InferenceConfig(DataSection):
 
 
 class EvaluateConfig(InferenceConfig):
-    """scripts/evaluate.py"""
+    """Configuration of scripts/evaluate.py."""
 
     split: Literal["train", "val", "test"] = "test"
-    """Which of the datasets; without data=... those the checkpoint was trained with."""
+    """Split to evaluate; without data=..., of the data set the checkpoint was trained with."""
 
 
 class PredictConfig(InferenceConfig):
-    """scripts/predict.py"""
+    """Configuration of scripts/predict.py."""
 
     images: str = NOT_SET
-    """Folder of images; datasets.predict_dataset.config.image_path says the same."""
+    """Folder of images; datasets.predict_dataset.config.image_path is another way to give it."""
     output: str = NOT_SET
     """Folder for predictions.json and the pictures."""
     draw: bool = True
-    """Write each image with its detections drawn on it."""
+    """Save each image with its detections drawn on it."""
 
 
 class PrepareConfig(DataSection):
-    """scripts/prepare_data.py. Sections of an experiment that only training knows are of no use here and left aside."""
+    """Configuration of scripts/prepare_data.py. Sections that only training has are ignored, so that experiment=... works here."""
 
     model_config = ConfigDict(extra="ignore")
 
     output: str = NOT_SET
-    """Folder for the prepared data set: a new one, or one of an earlier run. With canonical=false it may be dataset_base_path."""
+    """Folder of the prepared data set: a new one, or that of an earlier run. With canonical=false it may be dataset_base_path."""
     splits: tuple[Literal["train", "val", "test"], ...] | None = Field(default=None, min_length=1)
-    """Those to prepare; null: all that are there."""
+    """Splits to prepare; null: all that exist."""
     canonical: bool = True
-    """Turn images upright as their EXIF says, and their annotations with them; false: keep both as they are stored."""
+    """Turn images upright by their EXIF orientation, and their annotations with them; false: keep both as stored."""
     maps: bool = True
-    """Write the target maps of val and test, for load_maps=true. They depend on pipeline.image_size and on targets."""
+    """Write the target maps of val and test, for load_maps=true. They depend on pipeline.image_size and on the section targets."""
     shards: bool = False
-    """Write the images as tar shards too, with their annotations and index, for loader=webdataset."""
+    """Write the images as tar shards too, with annotations and index, for loader=webdataset."""
     shard_size: ByteSize = Field(default=ByteSize(256_000_000), gt=0)
-    """Bytes a shard should have, as 256MB; it ends with the image that reaches them."""
+    """Size of a shard, such as 256MB; the image that reaches it is the last one of its shard."""
     on_bad_sample: Literal["error", "skip"] | None = None
-    """What the audit does with bad input, for all splits; null: as each split's on_bad_sample says."""
+    """What the audit does with bad input, in all splits; null: on_bad_sample of each split."""
     num_workers: int | None = Field(default=None, ge=1)
-    """Threads; null: one a core."""
+    """Number of threads; null: one per core."""
     pipeline: PipelineConfig = PipelineConfig()
     targets: TargetConfig = TargetConfig()
 
@@ -306,7 +308,7 @@ AnyConfig = TypeVar("AnyConfig", bound=Section)
 
 
 def validate_config(config_class: type[AnyConfig], hydra_config: DictConfig) -> AnyConfig:
-    """The checked configuration; after this no DictConfig exists.
+    """Returns the checked configuration. From here on there is no DictConfig.
 
     Raises:
         SystemExit: a key or value is wrong; the message names each.

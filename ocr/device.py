@@ -1,4 +1,4 @@
-"""Which device and precision a run uses."""
+"""Device and precision of a run."""
 
 from pathlib import Path
 
@@ -9,24 +9,24 @@ from ocr.config import Device
 from ocr.errors import InputError
 
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-"""Type that each precision of the trainer computes in; float32 for the one that is missing."""
+"""Autocast type of each mixed precision; 32-true has none."""
 
 
 def resolve_device(device: Device) -> torch.device:
-    """auto: a GPU where there is one.
+    """Returns the device; auto is a GPU if there is one.
 
     Raises:
-        InputError: a GPU was asked for and there is none.
+        InputError: device=gpu, and there is no GPU.
     """
     if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():
-        raise InputError("device=gpu: torch sees no CUDA device; device=auto falls back to the CPU")
+        raise InputError("device=gpu: PyTorch finds no CUDA device; use device=auto or device=cpu")
     return torch.device("cuda", 0)
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """Lightning's name of the precision; `auto` takes bfloat16 where the hardware computes in it."""
+    """Returns Lightning's name of the precision; auto is bfloat16 on hardware with bfloat16 arithmetic."""
     if precision != "auto":
         return precision
     if device.type == "cuda":
@@ -35,7 +35,7 @@ def resolve_precision(precision: str, device: torch.device) -> str:
 
 
 def resolve_pipeline(pipeline: PipelineConfig, precision: str) -> PipelineConfig:
-    """The pipeline whose images suit the precision: float32 throughout for 32-true."""
+    """Returns the pipeline with images of the right type for the precision: float32 for 32-true."""
     if precision == "32-true" and pipeline.output_dtype == "auto":
         return pipeline.model_copy(update={"output_dtype": "float32"})
     return pipeline

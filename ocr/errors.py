@@ -1,19 +1,19 @@
-"""Errors that are the input's or the machine's, not the program's: scripts print them without a traceback."""
+"""Errors caused by the input or the machine, not by the program. Scripts print them without a traceback."""
 
 
 class InputError(ValueError):
-    """A setting or a file that cannot be used; the message says where, what was found and what to do."""
+    """A setting or file cannot be used; the message says where, what was found and what to do."""
 
 
 class StorageError(Exception):
-    """Where the data is cannot be read at all. Ends a run, where one bad file (OSError, ValueError) costs its place only: so
-    it is neither of these."""
+    """The storage cannot be read at all, which ends the run. Not an OSError or ValueError: those mean one bad file, which a run may
+    skip."""
 
 
 class OutOfMemory(Exception):
-    """An allocation failed: what ran out, who holds what, and the command that takes less. Neither of those that one bad file
-    raises, as above."""
+    """Memory ran out; the message says which memory, who holds it, and which command needs less. Not an OSError or ValueError
+    either."""
 
 
 class CacheError(RuntimeError):
-    """An entry is not what its sample gives now."""
+    """A cache entry differs from what its image gives now."""

@@ -1,10 +1,11 @@
-"""A trained network on other images: evaluation against annotations, and prediction without."""
+"""Runs a trained network on images: evaluation against annotations, and prediction without them."""
 
 import json
 import logging
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning
 from lightning.pytorch.callbacks import Callback, RichProgressBar
@@ -16,52 +17,40 @@ from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.schemas import DatasetConfig
 from ocr.device import resolve_device, resolve_pipeline, resolve_precision
 from ocr.errors import InputError
-from ocr.memory.out_of_memory import ExplainShortages, inference_remedies
+from ocr.memory.out_of_memory import ExplainOutOfMemory
+from ocr.memory.remedies import inference_remedies
 from ocr.models.dbnet import DBNet
 from ocr.predictions import draw_picture, save_picture, write_predictions
 from ocr.splits import build_dataset, draw_if_synthetic
-from ocr.training.callbacks import DetectionPictures
+from ocr.training.callbacks.memory import FollowForOutOfMemory
+from ocr.training.callbacks.pictures import DetectionPictures
 from ocr.training.datamodule import DBNetDataModule
-from ocr.training.module import STRICT_IOU, DBNetModule
+from ocr.training.module import DBNetModule
+from ocr.training.scores import STRICT_IOU
 
 log = logging.getLogger(__name__)
 
 
 def evaluate(config: EvaluateConfig, run_dir: Path) -> dict[str, Any]:
-    """The metrics of a checkpoint on one split; writes metrics.json, predictions.json and pictures/ below `run_dir`.
+    """Returns the metrics of a checkpoint on one split; writes metrics.json, predictions.json and pictures/ below `run_dir`.
 
     Raises:
-        OutOfMemory: see `predict`.
+        InputError: the split has no annotations.
+        OutOfMemory: RAM or GPU memory ran out; the message names a smaller batch size.
     """
     log.info("writing to %s", run_dir)
     settings, model = _restore(config)
-    source = _data_of(config, settings)
-    if source is config and config.loader is None:
-        settings = _on_loose_files(settings)
-    draw_if_synthetic(source)
-    split_config = source.datasets.split(config.split)
-    if split_config.annotation_path is None and settings.loader != "webdataset":
-        raise InputError(
-            f"datasets.{config.split}_dataset.config.annotation_path is not set; nothing to evaluate against"
-        )
-    dataset = build_dataset(
-        _for_one_pass(split_config), settings, training=False, report_path=run_dir / f"audit_{config.split}.json"
-    )
+    settings, dataset = _evaluated_split(config, settings, run_dir)
     module = DBNetModule(model, settings, dataset.manifest, with_cleval=True)
-    shortages, pictures = _explain_shortages(settings), DetectionPictures(run_dir, settings.logger.num_pictures)
-    trainer, data = _trainer(settings, dataset, shortages, pictures)
-    with shortages:
-        try:
-            (scores,) = trainer.validate(module, datamodule=data, verbose=False)
-        finally:  # Lightning leaves this out where a run ends with an error
-            data.teardown("validate")
-    iou = "iou_" if settings.metric == "cleval" else ""  # val/hmean is then CLEval's
+    pictures = DetectionPictures(run_dir, settings.logger.num_pictures)
+    scores, failed_files = _run_once("validate", settings, dataset, module, pictures)
+    iou = "iou_" if settings.metric == "cleval" else ""  # val/hmean is CLEval's then
     metrics: dict[str, Any] = {name: scores[f"val/{iou}{name}"] for name in ("hmean", "precision", "recall")}
     metrics |= {
         f"hmean_iou{STRICT_IOU}": scores[f"val/hmean_iou{STRICT_IOU}"],
         "images": len(module.evaluation.detections_original),
         "cleval": {name: scores[f"val/cleval_{name}"] for name in ("hmean", "precision", "recall")},
-        "failed_files": data.evaluation_failures,
+        "failed_files": failed_files,
     }
     run_dir.mkdir(parents=True, exist_ok=True)
     (run_dir / "metrics.json").write_text(json.dumps(metrics, indent=1))
@@ -78,72 +67,35 @@ def evaluate(config: EvaluateConfig, run_dir: Path) -> dict[str, Any]:
 
 
 def predict(config: PredictConfig, run_dir: Path) -> Path:
-    """Finds text in a folder of images; the folder that predictions.json and the pictures were written to.
+    """Finds text in a folder of images. Returns the folder it writes predictions.json and the pictures to.
 
     Raises:
-        OutOfMemory: RAM or GPU memory ran out; names the batch size that takes less.
+        InputError: the output lies among the images, or loader=webdataset.
+        OutOfMemory: RAM or GPU memory ran out; the message names a smaller batch size.
     """
-    folder = config.images
-    if folder == NOT_SET:
-        folder = config.datasets.split("predict").image_path
-    if config.loader == "webdataset":
-        raise InputError("predict.py finds text in a folder of images; take loader=dali or torch")
-    output = run_dir if config.output == NOT_SET else Path(config.output)
-    if output.resolve().is_relative_to(Path(folder).resolve()):
-        raise InputError(
-            f"output={output} lies in the folder of images, {folder}; the next run would read its own pictures"
-        )
+    images, output = _folders(config, run_dir)
     log.info("writing to %s", output)
     settings, model = _restore(config)
-    settings = _on_loose_files(settings)
+    settings = _with_loose_files(settings)
     template = config.datasets.predict_dataset.config
-    split_config = template.model_copy(update={"image_path": folder, "annotation_path": None})
+    split_config = template.model_copy(update={"image_path": images, "annotation_path": None})
     dataset = build_dataset(_for_one_pass(split_config), settings, training=False)
     module = DBNetModule(model, settings, dataset.manifest)
-    shortages = _explain_shortages(settings)
-    trainer, data = _trainer(settings, dataset, shortages)
-    with shortages:
-        try:
-            trainer.predict(module, datamodule=data, return_predictions=False)
-        finally:
-            data.teardown("predict")
-    found = module.evaluation.detections_original
-    write_predictions(output / "predictions.json", dataset.manifest, found)
+    _run_once("predict", settings, dataset, module)
+    detections = module.evaluation.detections_original
+    write_predictions(output / "predictions.json", dataset.manifest, detections)
     if config.draw:
-        for index in track(sorted(found), "drawing", disable=not sys.stderr.isatty()):
-            picture = draw_picture(dataset.load_image(index).image_array, found[index])
+        for index in track(sorted(detections), "Drawing pictures", disable=not sys.stderr.isatty()):
+            picture = draw_picture(dataset.load_image(index).image_array, detections[index])
             save_picture(picture, output / "pictures", dataset.manifest.filenames[index])
-    num_found = sum(len(detections.polygons) for detections in found.values())
-    log.info("%d texts found in %d images; everything is in %s", num_found, len(found), output)
+    num_found = sum(len(found.polygons) for found in detections.values())
+    log.info("%d texts found in %d images", num_found, len(detections))
+    log.info("everything is in %s", output)
     return output
 
 
-def _for_one_pass(config: DatasetConfig) -> DatasetConfig:
-    """Without what pays from the second pass on: only the disk tier is of use. Inputs are rounded as in the run's validation,
-    so that the scores are the same."""
-    cache = config.cache_config.model_copy(update={"device_budget": 0, "ram_budget": 0})
-    return config.model_copy(update={"preload_images": False, "prenormalize_images": False, "cache_config": cache})
-
-
-def _data_of(config: EvaluateConfig, settings: TrainConfig) -> DataSection:
-    """The data to evaluate on: as given or, where nothing is given, as the checkpoint was trained."""
-    if config.datasets.has_split(config.split):
-        return config
-    if config.dataset_base_path != NOT_SET or config.datasets != DatasetsConfig():
-        raise InputError(
-            f"datasets.{config.split}_dataset.config.image_path is not set though other keys of the data set are; add "
-            "data=upstage (or another), or give nothing to take the data set the checkpoint was trained with"
-        )
-    return settings
-
-
-def _on_loose_files(settings: TrainConfig) -> TrainConfig:
-    """Where the training took its images from shards, these are taken from files, by the same engine."""
-    return settings.model_copy(update={"loader": settings.engine})
-
-
 def _restore(config: InferenceConfig) -> tuple[TrainConfig, DBNet]:
-    """The checkpoint's configuration with this command's overrides, and its network."""
+    """Returns the checkpoint's configuration with this command's overrides, and its network."""
     settings, model = load_checkpoint(config.checkpoint)
     given = {name: value for name, value in config.postprocess if value is not None}
     pipeline: dict[str, Any] = {} if config.image_size is None else {"image_size": config.image_size}
@@ -161,27 +113,91 @@ def _restore(config: InferenceConfig) -> tuple[TrainConfig, DBNet]:
     ), model
 
 
-def _explain_shortages(settings: TrainConfig) -> ExplainShortages:
+def _evaluated_split(
+    config: EvaluateConfig, settings: TrainConfig, run_dir: Path
+) -> tuple[TrainConfig, ValidatedOCRDataset]:
+    """Returns the settings for the split and its audited data set. Without a data set of its own, the command takes the one the
+    checkpoint was trained with."""
+    source: DataSection = settings
+    if config.datasets.has_split(config.split):
+        source = config
+        if config.loader is None:
+            settings = _with_loose_files(settings)
+    elif config.dataset_base_path != NOT_SET or config.datasets != DatasetsConfig():
+        raise InputError(
+            f"datasets.{config.split}_dataset.config.image_path is not set, but other keys of the data set are; add "
+            "data=upstage (or another), or give none of them to evaluate on the data set the checkpoint was trained with"
+        )
+    draw_if_synthetic(source)
+    split_config = source.datasets.split(config.split)
+    if split_config.annotation_path is None and settings.loader != "webdataset":
+        raise InputError(
+            f"datasets.{config.split}_dataset.config.annotation_path is not set; nothing to evaluate against"
+        )
+    report_path = run_dir / f"audit_{config.split}.json"
+    return settings, build_dataset(_for_one_pass(split_config), settings, training=False, report_path=report_path)
+
+
+def _folders(config: PredictConfig, run_dir: Path) -> tuple[str, Path]:
+    """Returns the folder of images and the folder to write to."""
+    images = config.datasets.split("predict").image_path if config.images == NOT_SET else config.images
+    if config.loader == "webdataset":
+        raise InputError("predict.py finds text in a folder of images; use loader=dali or torch")
+    output = run_dir if config.output == NOT_SET else Path(config.output)
+    if output.resolve().is_relative_to(Path(images).resolve()):
+        raise InputError(
+            f"output={output} lies in the folder of images, {images}; the next run would read its own pictures"
+        )
+    return images, output
+
+
+def _for_one_pass(config: DatasetConfig) -> DatasetConfig:
+    """Returns the configuration without caches in memory, which pay only from the second pass on. The disk tier stays. Inputs are
+    rounded as in the run's validation, so that the scores are the same."""
+    cache = config.cache_config.model_copy(update={"device_budget": 0, "ram_budget": 0})
+    return config.model_copy(update={"preload_images": False, "prenormalize_images": False, "cache_config": cache})
+
+
+def _with_loose_files(settings: TrainConfig) -> TrainConfig:
+    """Returns settings that read image files, even if the training read shards, with the same engine."""
+    return settings.model_copy(update={"loader": settings.engine})
+
+
+def _run_once(
+    step: Literal["validate", "predict"],
+    settings: TrainConfig,
+    dataset: ValidatedOCRDataset,
+    module: DBNetModule,
+    *callbacks: Callback,
+) -> tuple[Mapping[str, float], dict[str, str]]:
+    """Runs the network over the data set. Returns the scores, if any, and the reason for each file that failed."""
     remedies = inference_remedies(settings.dataloader.eval_batch_size, settings.pipeline.image_size)
-    return ExplainShortages(lambda in_validation: remedies)
+    # Target maps are made only so that the disk cache has the entries of a training run.
+    val_targets = settings.trainer.val_loss and dataset.config.cache_config.directory is not None
+    data = DBNetDataModule(None, dataset, settings.dataloader, loader=settings.engine, val_targets=val_targets)
+    scores: Mapping[str, float] = {}
+    with ExplainOutOfMemory(lambda in_validation: remedies) as explain:
+        trainer = _build_trainer(settings, [FollowForOutOfMemory(explain), *callbacks])
+        try:
+            if step == "validate":
+                (scores,) = trainer.validate(module, datamodule=data, verbose=False)
+            else:
+                trainer.predict(module, datamodule=data, return_predictions=False)
+        finally:  # Lightning skips the teardown when a run ends with an error
+            data.teardown(step)
+    return scores, data.evaluation_failures
 
 
-def _trainer(
-    settings: TrainConfig, dataset: ValidatedOCRDataset, *callbacks: Callback
-) -> tuple[lightning.Trainer, DBNetDataModule]:
+def _build_trainer(settings: TrainConfig, callbacks: list[Callback]) -> lightning.Trainer:
     device = resolve_device(settings.device)
     interactive = sys.stderr.isatty()
-    trainer = lightning.Trainer(
+    return lightning.Trainer(
         accelerator="gpu" if device.type == "cuda" else "cpu",
         devices=1,
         precision=settings.trainer.precision,  # type: ignore[arg-type]
         logger=False,
-        callbacks=[*callbacks, RichProgressBar()] if interactive else list(callbacks),
+        callbacks=[*callbacks, RichProgressBar()] if interactive else callbacks,
         enable_progress_bar=interactive,
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
-    # Targets only so that entries of the disk tier are those of a training run.
-    val_targets = settings.trainer.val_loss and dataset.config.cache_config.directory is not None
-    data = DBNetDataModule(None, dataset, settings.dataloader, loader=settings.engine, val_targets=val_targets)
-    return trainer, data

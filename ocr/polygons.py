@@ -1,6 +1,6 @@
-"""Polygons of a batch of images as flat arrays, so that no step loops over them in Python.
+"""The polygons of a batch of images as flat arrays, so that no step loops over them in Python.
 
-Frames a polygon can be in (pixel (i, j) covers [i, i+1) x [j, j+1) in each; points are (x, y)):
+The pixel frames of a polygon (in each, pixel (i, j) covers [i, i+1) x [j, j+1); points are (x, y)):
 stored (pixels of the file) -> original (upright: EXIF applied) -> input (what the network sees) -> map (input / map_stride).
 """
 
@@ -15,26 +15,33 @@ FloatArray = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class PolygonBatch:
-    """Ragged polygons of B images: P polygons with V vertices in all, in one pixel frame."""
+    """The polygons of B images: P polygons with V vertices in total, in one pixel frame."""
 
     vertices: FloatArray
     """(V, 2) float32, (x, y)."""
     vertex_starts: npt.NDArray[np.int64]
-    """(P + 1,): polygon p owns vertices[vertex_starts[p]:vertex_starts[p + 1]]."""
+    """(P + 1,) polygon p owns vertices[vertex_starts[p]:vertex_starts[p + 1]]."""
     polygon_starts: npt.NDArray[np.int64]
-    """(B + 1,): image b owns polygons polygon_starts[b]:polygon_starts[b + 1]."""
+    """(B + 1,) image b owns polygons polygon_starts[b]:polygon_starts[b + 1]."""
     ignore: npt.NDArray[np.bool_]
-    """(P,): don't-care regions."""
+    """(P,) flags of don't-care regions."""
 
     @classmethod
     def from_lists(
         cls, polygons: Sequence[Sequence[npt.ArrayLike]], ignore: Sequence[Sequence[bool]] | None = None
     ) -> "PolygonBatch":
-        """The batch of images whose polygons are given as lists of (n, 2) arrays; `ignore` defaults to all False."""
+        """Returns the batch of images whose polygons are given as lists of (n, 2) arrays.
+
+        Args:
+            ignore: one flag per polygon; None: all False.
+
+        Raises:
+            ValueError: the number of flags differs.
+        """
         flat = [np.asarray(polygon, np.float32).reshape(-1, 2) for image in polygons for polygon in image]
         flags = [flag for image in ignore for flag in image] if ignore is not None else [False] * len(flat)
         if len(flags) != len(flat):
-            raise ValueError(f"ignore has {len(flags)} flags for {len(flat)} polygons; one each is needed")
+            raise ValueError(f"ignore has {len(flags)} flags for {len(flat)} polygons; one per polygon is needed")
         return cls(
             vertices=np.concatenate(flat) if flat else np.zeros((0, 2), np.float32),
             vertex_starts=_starts([len(polygon) for polygon in flat]),
@@ -43,42 +50,43 @@ class PolygonBatch:
         )
 
     def __len__(self) -> int:
-        """Number of images."""
+        """Returns the number of images."""
         return len(self.polygon_starts) - 1
 
     @property
     def num_polygons(self) -> int:
+        """Number of polygons of all images."""
         return len(self.ignore)
 
     @property
     def image_of_polygon(self) -> npt.NDArray[np.int64]:
-        """(P,) the image each polygon belongs to."""
+        """(P,) index of the image of each polygon."""
         return np.repeat(np.arange(len(self)), np.diff(self.polygon_starts))
 
     @property
     def polygon_of_vertex(self) -> npt.NDArray[np.int64]:
-        """(V,) the polygon each vertex belongs to."""
+        """(V,) index of the polygon of each vertex."""
         return np.repeat(np.arange(self.num_polygons), np.diff(self.vertex_starts))
 
     def polygons_of(self, image: int) -> list[FloatArray]:
-        """The polygons of one image, as views of (n, 2) float32."""
+        """Returns the polygons of one image, (n, 2) float32 views."""
         first, last = self.polygon_starts[image], self.polygon_starts[image + 1]
         starts = self.vertex_starts
         return [self.vertices[starts[p] : starts[p + 1]] for p in range(first, last)]
 
     def ignore_of(self, image: int) -> npt.NDArray[np.bool_]:
-        """The ignore flags of one image's polygons."""
+        """Returns the ignore flags of one image's polygons."""
         return self.ignore[self.polygon_starts[image] : self.polygon_starts[image + 1]]
 
     def select(self, images: npt.ArrayLike) -> "PolygonBatch":
-        """The batch of these images, in this order; an image may occur more than once."""
+        """Returns the batch of these images, in this order; an image may occur more than once."""
         images = np.asarray(images, np.int64)
         polygons, polygon_starts = _gather_ranges(self.polygon_starts, images)
         vertices, vertex_starts = _gather_ranges(self.vertex_starts, polygons)
         return PolygonBatch(self.vertices[vertices], vertex_starts, polygon_starts, self.ignore[polygons])
 
     def transformed(self, matrices: npt.ArrayLike) -> "PolygonBatch":
-        """The same polygons moved by one affine matrix an image.
+        """Returns the polygons moved to another frame, by one affine matrix per image.
 
         Args:
             matrices: (B, 3, 3) float, target frame from this frame; the last row is taken as (0, 0, 1).
@@ -88,7 +96,7 @@ class PolygonBatch:
         return PolygonBatch(moved.astype(np.float32), self.vertex_starts, self.polygon_starts, self.ignore)
 
     def with_ignore(self, ignore: npt.NDArray[np.bool_]) -> "PolygonBatch":
-        """The same polygons with other ignore flags, (P,) bool."""
+        """Returns the same polygons with other ignore flags, (P,) bool."""
         return PolygonBatch(self.vertices, self.vertex_starts, self.polygon_starts, ignore)
 
 
@@ -99,7 +107,7 @@ def _starts(counts: Sequence[int] | npt.NDArray[np.int64]) -> npt.NDArray[np.int
 def _gather_ranges(
     starts: npt.NDArray[np.int64], chosen: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Indices of all elements of the chosen ranges, one range after the other, and the new range starts."""
+    """Returns the indices of all elements of the chosen ranges, concatenated, and the starts of the new ranges."""
     counts = starts[chosen + 1] - starts[chosen]
     new_starts = _starts(counts)
     indices = np.arange(new_starts[-1]) + np.repeat(starts[chosen] - new_starts[:-1], counts)

@@ -1,4 +1,4 @@
-"""predictions.json and pictures: what was found in each image."""
+"""Detections as predictions.json and as pictures."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.orientation import original_from_stored
 from ocr.polygons import FloatArray
-from ocr.postprocess import Detections, moved_detections
+from ocr.postprocess.boxes import Detections, moved_detections
 
 FOUND_COLOUR, TRUTH_COLOUR, IGNORED_COLOUR = (0, 160, 60), (30, 90, 255), (150, 150, 150)
 
@@ -19,7 +19,7 @@ def write_predictions(path: Path, manifest: Manifest, detections_original: Mappi
     """Writes {"images": {file: {"words": {"0001": {"points", "confidence"}}}}} in pixels of the files as they are stored.
 
     Args:
-        detections_original: by position in the manifest.
+        detections_original: by position in the manifest, in pixels of the upright image.
     """
     images = {}
     for index, detections in sorted(detections_original.items()):
@@ -41,7 +41,7 @@ def write_predictions(path: Path, manifest: Manifest, detections_original: Mappi
 def draw_picture(
     pixels: np.ndarray, detections: Detections, truth: list[FloatArray] | None = None, ignore: np.ndarray | None = None
 ) -> Image.Image:
-    """The upright image with detections in green, over annotations in blue and don't-care regions in grey."""
+    """Returns the upright image with detections in green, drawn over annotations in blue and don't-care regions in grey."""
     picture = Image.fromarray(pixels).convert("RGB")
     canvas = ImageDraw.Draw(picture)
     width = max(2, round(max(picture.size) / 500))
@@ -51,7 +51,7 @@ def draw_picture(
 
 
 def save_picture(picture: Image.Image, directory: Path, filename: str) -> None:
-    """Saves the picture under the image's own name; .jpg is added to other formats, so that a.png and a.jpg stay apart."""
+    """Saves the picture as a JPEG under the image's name. Other formats get .jpg appended, so that a.png and a.jpg stay apart."""
     is_jpeg = filename.lower().endswith((".jpg", ".jpeg"))
     target = directory / (filename if is_jpeg else f"{filename}.jpg")
     target.parent.mkdir(parents=True, exist_ok=True)

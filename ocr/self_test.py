@@ -1,7 +1,7 @@
-"""Whether everything works on this machine, in seconds and without a network: python -m ocr.self_test [--device auto|cpu|gpu]
+"""Checks in seconds, without a network, that everything works on this machine: python -m ocr.self_test [--device auto|cpu|gpu]
 
-Draws one receipt, reads it with DALI, makes its targets, trains one step and finds the text again. Ends with "self-test passed" and
-exit code 0, or with the check that failed and 1. Writes to a temporary folder and, where it is set, to NUMBA_CACHE_DIR.
+Draws a receipt, reads it with DALI, makes its target maps, trains one step and finds the text in the maps. Ends with "self-test
+passed" and exit code 0, or with the failed check and exit code 1. Writes to a temporary folder, and to NUMBA_CACHE_DIR if set.
 """
 
 import argparse
@@ -34,51 +34,53 @@ from ocr.losses.db_loss import DBLoss
 from ocr.metrics.icdar import TargetRegions, match_image
 from ocr.models.config import BackboneConfig, ModelConfig
 from ocr.models.dbnet import build_dbnet
-from ocr.postprocess import PostprocessConfig, detect
-from ocr.synthetic import SyntheticConfig
+from ocr.postprocess.boxes import detect
+from ocr.postprocess.config import PostprocessConfig
+from ocr.synthetic.config import SyntheticConfig
 from ocr.synthetic.data_set import draw_file, file_name
-from ocr.targets import TargetMaps
 from ocr.targets.agreement import compare_maps
 from ocr.targets.reference import make_targets_reference
+from ocr.targets.target_maps import TargetMaps
 from ocr.training.optimizer import build_optimizer
 
 IMAGE_SIZE = 640
 MEAN_LEVELS = {"cpu": 0.1, "cuda": 0.5}
-"""Greatest mean difference of DALI's pixels from those of loader=torch, in levels of 255; a GPU decodes by its own arithmetic."""
+"""Limit of the mean difference between the pixels of DALI and of loader=torch, in levels of 255. JPEG decoders on a GPU round
+differently."""
 MAP_SHARE = 0.01
-"""Part of the shrink map's pixels at text that may differ from the exact reference: those on the border."""
+"""Limit of the share of text pixels in the shrink map that differ from the exact reference: those on the border."""
 MIN_RECALL = 0.9
-"""Of the words that post-processing finds again in the targets themselves."""
+"""Smallest share of the texts that post-processing must find in their own target map."""
 
 
 class CheckFailed(RuntimeError):
-    """What was found, what was expected, and what to do."""
+    """A check failed; the message says what was found, what was expected and what to do."""
 
 
 def check_gpu(device: Device, environment: Mapping[str, str], num_gpus: int) -> None:
-    """Passes unless a GPU was asked for that is not there.
+    """Passes unless a GPU was requested and there is none.
 
     Args:
-        device: auto asks for one where NVIDIA's container runtime was told to bring one.
-        num_gpus: that torch sees.
+        device: auto requests a GPU where NVIDIA's container runtime was told to provide one.
+        num_gpus: GPUs that PyTorch finds.
 
     Raises:
-        CheckFailed: there is none.
+        CheckFailed: there is no GPU.
     """
     visible = environment.get("NVIDIA_VISIBLE_DEVICES", "")
-    asks_by_variable = visible not in ("", "void", "none")
-    if num_gpus or device == "cpu" or (device == "auto" and not asks_by_variable):
+    is_requested_by_variable = visible not in ("", "void", "none")
+    if num_gpus or device == "cpu" or (device == "auto" and not is_requested_by_variable):
         return
     reason = "--device gpu" if device == "gpu" else f"NVIDIA_VISIBLE_DEVICES={visible}"
     raise CheckFailed(
-        f"a GPU was asked for ({reason}), but torch sees none. Start the container with --gpus all; if it was, see whether "
-        "nvidia-smi works on the host and in the container, and whether the driver is new enough (CUDA 13: 580 or newer). "
-        "To go on without a GPU: --device cpu, or NVIDIA_VISIBLE_DEVICES=void for the container"
+        f"a GPU was requested ({reason}), but PyTorch finds none. Start the container with --gpus all; if you did, check that "
+        "nvidia-smi works on the host and in the container, and that the driver is new enough (CUDA 13: 580 or newer). "
+        "To run without a GPU: --device cpu, or NVIDIA_VISIBLE_DEVICES=void for the container"
     )
 
 
 def drawn_receipt(folder: Path) -> ValidatedOCRDataset:
-    """A data set of one receipt, drawn into an empty folder."""
+    """Draws one receipt into an empty folder and returns it as a data set."""
     config = SyntheticConfig(num_train=1, num_val=1, notice_share=0, blank_share=0, max_side=800)
     (folder / "images" / "train").mkdir(parents=True)
     entry = draw_file(config, folder, "train", 0)
@@ -90,7 +92,7 @@ def drawn_receipt(folder: Path) -> ValidatedOCRDataset:
 
 
 def read_both(dataset: ValidatedOCRDataset, device: torch.device) -> tuple[Batch, Batch]:
-    """The batch of DALI with its targets, on the device, and that of loader=torch."""
+    """Returns the batch of DALI with its targets, on the device, and the batch of loader=torch."""
     batches = []
     for name in ("dali", "torch"):
         engine = Engine(name, device, skip_failures=False)
@@ -101,27 +103,29 @@ def read_both(dataset: ValidatedOCRDataset, device: torch.device) -> tuple[Batch
 
 
 def check_pixels(dali: Batch, plain: Batch, mean_levels: float) -> str:
-    """How far the two loaders' pixels are apart.
+    """Compares the pixels of the two loaders and returns a line about them.
 
     Raises:
-        CheckFailed: by more than `mean_levels` in the mean.
+        CheckFailed: their mean difference exceeds `mean_levels`.
     """
     std = torch.tensor(dali.dataset.planner.config.std)[:, None, None]
     levels = (dali.images.float().cpu() - plain.images.float().cpu()).abs() * std
     mean, largest = levels.mean().item(), levels.max().item()
     if not mean <= mean_levels:
         raise CheckFailed(
-            f"DALI's pixels differ from those of loader=torch by {mean:.3f} levels in the mean ({largest:.1f} at most); at most "
-            f"{mean_levels} expected. The versions of DALI (nvidia-dali-*) and OpenCV may not be those of pyproject.toml"
+            f"DALI's pixels differ from those of loader=torch by {mean:.3f} levels on average ({largest:.1f} at most); expected at "
+            f"most {mean_levels}. The versions of DALI (nvidia-dali-*) and OpenCV may not be those of pyproject.toml"
         )
-    return f"{tuple(dali.images.shape)}, {mean:.4f} levels from loader=torch in the mean, {largest:.1f} at most"
+    return (
+        f"{tuple(dali.images.shape)}, differs from loader=torch by {mean:.4f} levels on average, {largest:.1f} at most"
+    )
 
 
 def check_targets(batch: Batch) -> TargetMaps:
-    """The batch's maps, which agree with the exact reference.
+    """Compares the batch's target maps with the exact reference and returns them.
 
     Raises:
-        CheckFailed: they do not, or there are none.
+        CheckFailed: they differ too much, or there are none.
     """
     targets, config = batch.targets, batch.dataset.targets
     if targets is None:
@@ -132,13 +136,13 @@ def check_targets(batch: Batch) -> TargetMaps:
     if not targets.shrink_map.any() or share > MAP_SHARE:
         raise CheckFailed(
             f"the shrink map has {int(targets.shrink_map.sum())} text pixels and differs from the reference in {share:.1%} of the "
-            f"pixels at text; at most {MAP_SHARE:.0%} expected"
+            f"pixels at text; expected at most {MAP_SHARE:.0%}"
         )
     return targets
 
 
 def train_step(batch: Batch, device: torch.device) -> str:
-    """One step of a small DBNet on the batch, and its loss before and after.
+    """Trains a small DBNet on the batch for one step and returns a line with the losses before and after.
 
     Raises:
         CheckFailed: a loss is not finite, or the step did not change it.
@@ -156,16 +160,16 @@ def train_step(batch: Batch, device: torch.device) -> str:
         losses.append(total.item())
     if not np.isfinite(losses).all() or losses[0] == losses[1]:
         raise CheckFailed(
-            f"the loss was {losses[0]} and after one step {losses[1]}; two finite, different numbers expected"
+            f"the loss was {losses[0]}, and {losses[1]} after one step; expected two finite, different numbers"
         )
-    return f"loss {losses[0]:.3f}, after a step {losses[1]:.3f}"
+    return f"loss {losses[0]:.3f}, {losses[1]:.3f} after one step"
 
 
 def check_postprocessing(batch: Batch, targets: TargetMaps) -> str:
-    """How much of the text is found in its own target map.
+    """Finds the texts in their own target map and returns a line with their number.
 
     Raises:
-        CheckFailed: too little.
+        CheckFailed: too few were found.
     """
     config = batch.dataset.targets
     found = detect(
@@ -178,35 +182,35 @@ def check_postprocessing(batch: Batch, targets: TargetMaps) -> str:
     (counts,) = match_image(found.polygons, truth, (0.5,))
     if not counts.num_targets or counts.matched / counts.num_targets < MIN_RECALL:
         raise CheckFailed(
-            f"post-processing found {counts.matched} of {counts.num_targets} texts in their target map; {MIN_RECALL:.0%} expected"
+            f"post-processing found {counts.matched} of {counts.num_targets} texts in their target map; expected {MIN_RECALL:.0%}"
         )
-    return f"{counts.matched} of {counts.num_targets} texts found again in their target map"
+    return f"{counts.matched} of {counts.num_targets} texts found in their target map"
 
 
 def run_checks(device_choice: Device, folder: Path) -> None:
-    """Prints a line for each check.
+    """Runs all checks and prints a line for each.
 
     Args:
-        folder: empty; takes the drawn receipt.
+        folder: empty folder for the drawn receipt.
 
     Raises:
-        CheckFailed: the first that fails.
+        CheckFailed: the first failed check.
     """
     num_gpus = torch.cuda.device_count()
     _passed(
         "versions",
         f"Python {platform.python_version()}, torch {torch.__version__}, DALI {nvidia.dali.__version__}, "
-        f"CUDA of torch: {torch.version.cuda or 'none'}, GPUs: {num_gpus}",
+        f"CUDA {torch.version.cuda or 'none'}, GPUs: {num_gpus}",
     )
     check_gpu(device_choice, os.environ, num_gpus)
     device = resolve_device(device_choice)
     _passed("device", device_name(device))
     dataset = drawn_receipt(folder)
-    _passed("drawing", f"a receipt of {dataset.manifest.polygons.num_polygons} texts")
+    _passed("drawing", f"a receipt with {dataset.manifest.polygons.num_polygons} texts")
     dali, plain = read_both(dataset, device)
     _passed("DALI", check_pixels(dali, plain, MEAN_LEVELS[device.type]))
     targets = check_targets(dali)
-    _passed("targets", "as the exact reference makes them")
+    _passed("targets", "equal to the exact reference, but for border pixels")
     _passed("training", train_step(dali, device))
     _passed("post-processing", check_postprocessing(dali, targets))
 
@@ -216,23 +220,25 @@ def _passed(name: str, text: str) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The exit code."""
+    """Runs the self-test and returns its exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m ocr.self_test", description="Does everything work on this machine?"
+        prog="python -m ocr.self_test", description="Checks that everything works on this machine."
     )
     parser.add_argument(
-        "--device", choices=get_args(Device), default="auto", help="auto: a GPU where there is one or one was asked for"
+        "--device",
+        choices=get_args(Device),
+        default="auto",
+        help="auto: a GPU if there is one",
     )
     given = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
-        if not numba.config.CACHE_DIR:  # otherwise beside the code, which this user may not write
+        if not numba.config.CACHE_DIR:  # else numba writes beside the code, where this user may lack permission
             numba.config.CACHE_DIR = str(Path(folder, "numba"))
-        os.environ.setdefault(
-            "TORCHINDUCTOR_CACHE_DIR", str(Path(folder, "inductor"))
-        )  # which torch makes for any optimizer
+        # PyTorch creates this folder for every optimizer.
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(folder, "inductor")))
         try:
             run_checks(given.device, Path(folder, "receipt"))
-        except Exception as error:  # whatever a library raises here is a check that failed
+        except Exception as error:  # whatever a library raises here is a failed check
             print(f"self-test FAILED: {type(error).__name__}: {error}", file=sys.stderr)
             return 1
     print("self-test passed")

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Checks everything that only a GPU can show, or with --cpu its counterpart: scripts/gpu_check.sh --help
+# Checks what only a GPU can show; with --cpu, what can be checked without one: scripts/gpu_check.sh --help
 set -euo pipefail
 root="$(cd "$(dirname "$0")/.." && pwd)"
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" # the checkout need not be installed
@@ -14,4 +14,4 @@ if [[ -z "${PYTHON:-}" ]]; then
         fi
     fi
 fi
-exec "$PYTHON" -m benchmarks.gpu_check "$@"
+exec "$PYTHON" "$root/tests/gpu/run.py" "$@"

@@ -1,4 +1,4 @@
-"""Draws the curve of a run: uv run scripts/plot_run.py outputs/.../summary.json curve.png"""
+"""Plots loss and scores of a run: uv run scripts/plot_run.py outputs/.../summary.json curve.png"""
 
 import json
 import sys
@@ -11,12 +11,12 @@ from matplotlib import pyplot as plt
 
 
 def main(summary_file: Path, picture: Path) -> None:
-    """Loss of every epoch and the scores of the validated ones."""
+    """Plots the training loss of every epoch and hmean of the validated ones."""
     epochs = json.loads(summary_file.read_text())["epochs"]
     validated = [epoch for epoch in epochs if "hmean" in epoch]
     figure, loss_axis = plt.subplots(figsize=(8, 4.5), layout="constrained")
     loss_axis.plot([epoch["epoch"] + 1 for epoch in epochs], [epoch["train_loss"] for epoch in epochs], color="0.6")
-    loss_axis.set(xlabel="epoch", ylabel="training loss (mean of the epoch)", ylim=(0, None))
+    loss_axis.set(xlabel="epoch", ylabel="training loss, mean of the epoch", ylim=(0, None))
     score_axis = loss_axis.twinx()
     numbers = [epoch["epoch"] + 1 for epoch in validated]
     scores = {"hmean": "hmean, IoU 0.5", "hmean_iou0.7": "hmean, IoU 0.7"}
@@ -29,7 +29,7 @@ def main(summary_file: Path, picture: Path) -> None:
             textcoords="offset points",
             ha="right",
         )
-    score_axis.set(ylabel="validation", ylim=(0, 1))
+    score_axis.set(ylabel="validation hmean", ylim=(0, 1))
     score_axis.legend(loc="center right")
     figure.savefig(picture, dpi=100)
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ocr.synthetic import SyntheticConfig, draw_data_set
+from ocr.synthetic.config import SyntheticConfig
+from ocr.synthetic.data_set import draw_data_set
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -45,11 +46,11 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return draw_data_set(config, (folder.parent if is_worker else folder) / "drawn", num_workers=1)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: "scripts" not in item.path.parts)  # first, as whole programs take longest
-    if torch.cuda.is_available():
+    if torch.cuda.is_available() or config.getoption("--cpu-check", default=False):  # an option of tests/gpu
         return
     no_gpu = pytest.mark.skip(reason="no CUDA device on this machine")
     for item in items:
-        if "gpu" in item.keywords:
+        if item.get_closest_marker("gpu"):  # not a keyword: tests/gpu has it as a folder
             item.add_marker(no_gpu)

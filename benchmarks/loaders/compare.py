@@ -1,29 +1,27 @@
-"""A comparison from its configuration to its files: rows in processes of their own, rounds in alternating order."""
+"""Runs a comparison: each row in a process of its own, rounds in alternating order."""
 
 import logging
-import signal
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import torch
-from rich.console import Console
 from rich.progress import TaskID
 
 from benchmarks.environment import environment, num_cores
 from benchmarks.loaders.config import WITH_NETWORK, CompareConfig, Level
-from benchmarks.loaders.doctor import SAME_SPEED, verdict
 from benchmarks.loaders.gpu_monitor import GpuMonitor
-from benchmarks.loaders.preparation import at_most, load_split, progress_bars, write_or_explain
-from benchmarks.loaders.report import print_tables, write_json, write_report
-from benchmarks.loaders.results import Measured, Results
-from benchmarks.loaders.row_process import RowFailed, RowProcess
+from benchmarks.loaders.messages import MeasureRound
+from benchmarks.loaders.recommendation import SAME_SPEED
+from benchmarks.loaders.report import comparison_report, write_json, write_report
+from benchmarks.loaders.results import Measurement, Results
+from benchmarks.loaders.row_process import RowProcess, RowSession
 from benchmarks.loaders.rows import Row, chosen_rows
-from benchmarks.loaders.setting import Setting
-from benchmarks.loaders.source import CannotRun
+from benchmarks.loaders.splits import at_most, load_split
+from benchmarks.loaders.verdict import verdict
+from benchmarks.loaders.workload import Workload
+from benchmarks.terminal import ended_by_ctrl_c, progress_bars
 from ocr.cache.budget import FreeMemory, decoded_bytes, file_bytes
 from ocr.cache.entry import EntryLayout
 from ocr.datasets.manifest import Manifest
@@ -33,21 +31,24 @@ from ocr.splits import draw_if_synthetic
 log = logging.getLogger(__name__)
 
 PATIENCE = 300.0
-"""Seconds after which a row that gives no answer is ended; for measurements ten times their length more."""
+"""Seconds to wait for a row's answer; ten times the length of a round are added."""
 SHARE_OF_MEMORY = 0.6
-"""Of what is free, that the networks of all rows may take at a time."""
+"""Share of the free memory that the networks of all open rows may take."""
 WITH_PARITY: tuple[Level, ...] = ("input", "input+targets")
 
 
 def compare_loaders(
     config: CompareConfig, run_dir: Path, after_level: Callable[[Results], None] = lambda _: None
 ) -> Results:
-    """Measures all chosen rows at all levels; writes results.{json,md,png} below `run_dir` and prints the tables.
+    """Measures the chosen rows at all levels; writes results.{json,md,png} to `run_dir` and prints the tables.
 
-    What was measured is kept when Ctrl-C, or an error, ends it early. `after_level` gets the results so far.
+    After Ctrl-C or an error, results so far are printed and written all the same.
+
+    Args:
+        after_level: called with the results so far.
 
     Raises:
-        InputError: a row that is not there, a data set that cannot be used, a folder that cannot be written.
+        InputError: an unknown row, an unusable data set, or a folder that cannot be written.
     """
     rows = chosen_rows(config.only)
     log.info("writing to %s", run_dir)
@@ -64,24 +65,21 @@ def compare_loaders(
         image_statistics={"images": len(train), **audit.statistics},
         memory=_memory(config, train, val, device),
     )
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with TemporaryDirectory(dir=run_dir, prefix="scratch_") as scratch:  # on the disk of the run, not in memory
-            setting = Setting(config, at_most(train), train if val is None else at_most(val), Path(scratch))
-            _Comparison(config, setting, rows, results, run_dir, after_level).run()
-    except KeyboardInterrupt:
-        results.is_interrupted = True
-        log.warning("interrupted; what was measured so far follows")
+        # The scratch folder is on the disk of the run: /tmp may be in memory.
+        with ended_by_ctrl_c(results), TemporaryDirectory(dir=run_dir, prefix="scratch_") as scratch:
+            workload = Workload(config, at_most(train), train if val is None else at_most(val), Path(scratch))
+            _Comparison(config, workload, rows, results, run_dir).run(after_level)
     finally:
         results.verdict = verdict(results)
-        print_tables(results, Console(width=min(Console().width, 120) if sys.stdout.isatty() else 120))
-        write_or_explain(write_report, results, run_dir)
+        comparison_report(results).print()
+        write_report(results, run_dir)
     log.info("everything is in %s", run_dir)
     return results
 
 
 def _memory(config: CompareConfig, train: Manifest, val: Manifest | None, device: torch.device) -> dict[str, int]:
-    """What keeping the whole data set would take, and what is free: bytes."""
+    """Returns bytes: what keeping the whole data set would take, and what is free."""
     map_size = config.pipeline.image_size // config.targets.map_stride if config.trainer.val_loss else None
     entry = EntryLayout(config.pipeline.image_size, map_size, "float16").num_bytes
     everything = range(len(train))
@@ -99,99 +97,98 @@ class _Comparison:
     """The rows while they run."""
 
     def __init__(
-        self,
-        config: CompareConfig,
-        setting: Setting,
-        rows: Sequence[Row],
-        results: Results,
-        run_dir: Path,
-        after_level: Callable[[Results], None],
+        self, config: CompareConfig, workload: Workload, rows: Sequence[Row], results: Results, run_dir: Path
     ) -> None:
-        self._setting, self._config = setting, config
-        self._rows = list(rows)
-        self._results = results
+        self._config, self._workload = config, workload
+        self._rows, self._results = rows, results
         self._run_dir = run_dir
-        self._after_level = after_level
-        self._processes: dict[str, RowProcess] = {}
+        self._sessions = {row.name: RowSession(row.name, self._starter(row), PATIENCE) for row in rows}
         self._num_workers = {row.name: self._default_workers(row) for row in rows}
         self._progress = progress_bars()
         self._monitor = GpuMonitor()
 
-    def run(self) -> None:
+    def run(self, after_level: Callable[[Results], None]) -> None:
         log.info("starting %d rows", len(self._rows))
         try:
             with self._progress:
                 if self._config.sweep:
-                    self._sweep()
+                    self._find_workers()
                 for level in self._config.levels:
                     self._run_level(level)
-                    write_or_explain(write_json, self._results, self._run_dir)
-                    self._after_level(self._results)
+                    write_json(self._results, self._run_dir)
+                    after_level(self._results)
         finally:
-            for process in self._processes.values():
-                process.end()
+            for session in self._sessions.values():
+                session.end()
             self._monitor.close()
+
+    def _starter(self, row: Row) -> Callable[[], RowProcess]:
+        logs = self._run_dir / "rows"
+        logs.mkdir(exist_ok=True)
+        return lambda: RowProcess(row.name, self._workload, logs / f"{row.name}.log")
 
     def _default_workers(self, row: Row) -> int:
         if row.workers_are == "processes":
             return max(self._config.dataloader.num_workers, 1)
         return (self._config.pipeline.num_threads or num_cores()) if row.workers_are == "threads" else 0
 
-    def _process(self, row: Row) -> RowProcess:
-        """The row's own, which is started if it is not running."""
-        if row.name not in self._processes or self._processes[row.name].has_ended:
-            logs = self._run_dir / "rows"
-            logs.mkdir(exist_ok=True)
-            self._processes[row.name] = RowProcess(row.name, self._setting, logs / f"{row.name}.log")
-        return self._processes[row.name]
-
-    def _sweep(self) -> None:
+    def _find_workers(self) -> None:
         """Finds the number of workers with which each row is fastest at the level `input`."""
         rows = [row for row in self._rows if row.workers_are != "none"]
         candidates = _candidates(num_cores())
         log.info("finding the number of workers of %d rows among %s", len(rows), candidates)
         task = self._progress.add_task("workers", total=len(rows))
         for row in rows:
-            found: dict[int, Measured] = {}
+            session = self._sessions[row.name]
+            found: dict[int, Measurement] = {}
             for number in candidates:
-                measured = found.setdefault(number, Measured())
-                if not self._open(row, "input", number, measured):
+                measurement = found.setdefault(number, Measurement())
+                if session.open(measurement, "input", number) is None:
                     break
-                self._measure(row, measured)
-            self._close(row)
-            if all(measured.rounds for measured in found.values()):
+                self._measure(row, measurement)
+            session.close()
+            if all(measurement.rounds for measurement in found.values()):
                 self._results.sweeps[row.name] = found
                 self._num_workers[row.name] = fastest(found)
             self._progress.advance(task)
 
     def _run_level(self, level: Level) -> None:
-        """Rounds in alternating order. Networks of all rows at a time may not fit into memory: then groups of rows take turns,
-        and the replayed batch is measured with each."""
+        """Measures all rows. Where memory does not hold the networks of all rows at a time, groups of rows take turns, each beside
+        the first row, which is the replayed batch unless `only` leaves it out."""
         first, *others = self._rows
-        opened = [first] if self._open_at(level, first) else []
+        opened = [first] if self._open(level, first) else []
         size = len(others)
         if level in WITH_NETWORK and opened:
-            size = min(size, max(1, self._num_fitting(self._results.measured(level, first.name)) - 1))
+            size = min(size, max(1, self._num_fitting(self._results.measurement(level, first.name)) - 1))
         log.info("%s: measuring %d rows, %d rounds", level, len(self._rows), self._config.rounds)
         task = self._progress.add_task(level, total=len(self._rows) * self._config.rounds)
         for start in range(0, max(len(others), 1), max(size, 1)):
-            group = [row for row in others[start : start + size] if self._open_at(level, row)]
+            group = [row for row in others[start : start + size] if self._open(level, row)]
             self._run_rounds(level, [*opened, *group], task)
             for row in group:
-                self._close(row)
-                if level in WITH_NETWORK:  # only its end surely gives the memory back
-                    self._processes[row.name].end()
+                self._sessions[row.name].close()
+                if level in WITH_NETWORK:  # only the end of a process surely gives its memory back
+                    self._sessions[row.name].end()
         for row in opened:
-            self._close(row)
+            self._sessions[row.name].close()
         self._progress.update(task, completed=len(self._rows) * self._config.rounds)
 
-    def _num_fitting(self, measured: Measured) -> int:
-        """Processes like this one that fit into most of the free memory."""
-        device = self._setting.device
+    def _open(self, level: Level, row: Row) -> bool:
+        session, measurement = self._sessions[row.name], self._results.measurement(level, row.name)
+        session.open(measurement, level, self._num_workers[row.name])
+        if level in WITH_PARITY:
+            session.compare_with_oracle(measurement)
+        if measurement.reason is not None:
+            session.close()
+        return measurement.reason is None
+
+    def _num_fitting(self, measurement: Measurement) -> int:
+        """Returns the number of processes of this size that fit into the free memory."""
+        device = self._workload.device
         free = FreeMemory.measured(device)
-        fitting = SHARE_OF_MEMORY * (free.ram + measured.opened_bytes) / max(measured.opened_bytes, 1)
+        fitting = SHARE_OF_MEMORY * (free.ram + measurement.opened_bytes) / max(measurement.opened_bytes, 1)
         if device.type == "cuda":
-            on_gpu = max(measured.opened_gpu_bytes, 1)
+            on_gpu = max(measurement.opened_gpu_bytes, 1)
             fitting = min(fitting, SHARE_OF_MEMORY * (free.gpu + on_gpu) / on_gpu)
         return int(fitting)
 
@@ -199,61 +196,26 @@ class _Comparison:
         passes = [False, True] if level == "input" and self._config.cold else [False]
         for round_ in range(self._config.rounds):
             for row in rows if round_ % 2 == 0 else rows[::-1]:
-                measured = self._results.measured(level, row.name)
+                measurement = self._results.measurement(level, row.name)
                 for cold in passes:
-                    if not cold or measured.reads_files:
-                        self._measure(row, measured, cold)
+                    if not cold or measurement.reads_files:
+                        self._measure(row, measurement, cold)
                 self._progress.advance(task)
 
-    def _open_at(self, level: Level, row: Row) -> bool:
-        measured = self._results.measured(level, row.name)
-        if self._open(row, level, self._num_workers[row.name], measured) and level in WITH_PARITY:
-            measured.parity = self._ask(row, measured, "parity", PATIENCE)
-        if measured.reason is not None:
-            self._close(row)
-        return measured.reason is None
-
-    def _close(self, row: Row) -> None:
-        self._ask(row, Measured(), "close", PATIENCE)
-
-    def _open(self, row: Row, level: Level, num_workers: int, measured: Measured) -> bool:
-        measured.num_workers = num_workers
-        answer = self._ask(row, measured, "open", PATIENCE, level=level, num_workers=num_workers)
-        if answer is None:
-            return False
-        measured.first_batch_seconds, measured.reads_files = answer["first_batch_seconds"], answer["reads_files"]
-        measured.opened_bytes, measured.opened_gpu_bytes = answer["peak_memory"], answer["gpu_bytes"]
-        return True
-
-    def _measure(self, row: Row, measured: Measured, cold: bool = False) -> None:
+    def _measure(self, row: Row, measurement: Measurement, cold: bool = False) -> None:
         started = time.perf_counter()
-        seconds = self._config.seconds
-        answer = self._ask(row, measured, "measure", PATIENCE + 10 * seconds, seconds=seconds, cold=cold)
-        if answer is not None:
-            answer["gpu_percent"] = self._monitor.percent_since(started)
-            (measured.cold_rounds if cold else measured.rounds).append(answer)
-
-    def _ask(self, row: Row, measured: Measured, do: str, timeout: float, **arguments: Any) -> dict[str, Any] | None:
-        """The row's answer; None, and the reason noted, where it gives none."""
-        if measured.reason is not None:
-            return None
-        try:
-            return self._process(row).ask(do, timeout, **arguments)
-        except CannotRun as reason:
-            measured.reason = str(reason)
-        except RowFailed as failure:
-            measured.reason = f"failed: {failure}"
-            log.warning("%s failed: %s", row.name, failure)
-        return None
+        round_ = self._sessions[row.name].measure(measurement, MeasureRound(self._config.seconds, cold))
+        if round_ is not None:
+            round_.gpu_percent = self._monitor.percent_since(started)
 
 
 def _candidates(num_cores: int) -> list[int]:
-    """1, 2, 4 and so on, up to the number of cores."""
+    """Returns 1, 2, 4 and so on, up to the number of cores."""
     powers = [1 << exponent for exponent in range(num_cores.bit_length())]
     return sorted({number for number in powers if number <= num_cores} | {num_cores})
 
 
-def fastest(found: Mapping[int, Measured]) -> int:
-    """The fewest workers that are as fast as the fastest."""
-    rates = {number: rate.median for number, measured in found.items() if (rate := measured.images_per_second)}
+def fastest(found: Mapping[int, Measurement]) -> int:
+    """Returns the smallest number of workers that is as fast as the fastest."""
+    rates = {number: measurement.rate for number, measurement in found.items()}
     return min(number for number, rate in rates.items() if rate >= (1 - SAME_SPEED) * max(rates.values()))

@@ -1,5 +1,6 @@
-"""What compare_loaders.py and sweep_defaults.py can be told: everything a training run can, and how long to measure what."""
+"""Configuration of scripts/compare_loaders.py: that of a training run, and what to measure for how long."""
 
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 from pydantic import Field
@@ -9,62 +10,48 @@ from ocr.config import TrainConfig
 Level = Literal["decode", "input", "input+targets", "train-step", "val-epoch"]
 LEVELS: tuple[Level, ...] = get_args(Level)
 WITH_NETWORK: tuple[Level, ...] = ("train-step", "val-epoch")
-"""Where a batch that is there already is a limit: without a network handing it out takes no time at all."""
+"""Levels at which a replayed batch is the limit; without a network, replaying takes no time at all."""
 
 
 class MeasureConfig(TrainConfig):
-    """The configuration of the run that is measured for, and how it is measured."""
+    """The configuration of a training run, and how to measure it."""
 
     only: tuple[str, ...] = ()
-    """What to measure, by name; empty: all."""
+    """Names to measure; empty: all."""
     rounds: int = Field(default=3, ge=1)
-    """Each measurement is made so many times, in turns with the others."""
+    """Number of times that each measurement is made, in turns with the others."""
     seconds: float = Field(default=0.2, gt=0)
-    """Least length of a measurement; whole epochs are measured."""
+    """Minimum length of a round; whole epochs are measured."""
     num_images: int | None = Field(default=None, ge=1)
-    """Images of an epoch, spread evenly over the split, or the split again and again; null: 64, or 8 batches a worker."""
+    """Images of an epoch, spread evenly over the split, which repeats if it has fewer; null: 64, or 8 batches a worker."""
     step_batches: int | None = Field(default=None, ge=2)
-    """Batches of an epoch where the network takes part; null: 2 on a CPU, 24 on a GPU."""
+    """Batches of an epoch at levels with a network; null: 2 on a CPU, 24 on a GPU."""
     augment: bool = False
-    """Training crops as the plan draws them, instead of whole images; only this project's loaders make them."""
+    """Measure training crops as the plan draws them, not whole images; only this project's loaders make them."""
 
 
 class CompareConfig(MeasureConfig):
-    """scripts/compare_loaders.py: the configuration of the run to compare loaders for, and how they are compared."""
+    """The run to compare loaders for, and how to compare them."""
 
     levels: tuple[Level, ...] = Field(default=LEVELS, min_length=1)
-    """decode: files to pixels. input: decode, resize, normalise, batch. input+targets: with target maps. train-step: with the
-    network. val-epoch: a validation epoch after the first, post-processing and metric included."""
+    """decode: files to pixels. input: decode, resize, normalise, batch. input+targets: input and target maps. train-step:
+    input+targets and the network. val-epoch: a validation epoch after the first, post-processing and metric included."""
     only: tuple[str, ...] = ()
-    """Rows to measure: torch is torch, torch_ram and torch_tensors; empty: all."""
+    """Rows to measure; torch stands for torch, torch_ram and torch_tensors; empty: all."""
     cold: bool = True
     """Measure `input` a second time, with the files dropped from the page cache before each epoch."""
     sweep: bool = True
-    """Find the number of worker processes and of threads first; otherwise dataloader.num_workers and pipeline.num_threads."""
-
-
-class SweepConfig(MeasureConfig):
-    """scripts/sweep_defaults.py: the configuration that settings are varied around, and how they are measured."""
-
-    only: tuple[str, ...] = ()
-    """Settings to vary, by the last part of their key; empty: all that exist on this device."""
-    rounds: int = Field(default=5, ge=3)
-    """Each value is measured so many times, in turns with the present one. A value counts as better only if all of its rounds
-    are; fewer than 3 tell nothing."""
-    seconds: float = Field(default=0.5, gt=0)
-    """Least length of a measurement; whole epochs are measured."""
-    num_images: int | None = Field(default=None, ge=1)
-    """Images of an epoch of the loader alone, spread evenly over the split, or the split again and again; null: 16 batches on a
-    CPU, 64 on a GPU."""
-    combine: bool = True
-    """Measure all the better values together at the end, beside the present configuration."""
+    """First find the best number of workers for each row; false: dataloader.num_workers and pipeline.num_threads."""
 
 
 SHORT_FLAGS = ("only", "rounds", "seconds")
 
 
-def as_overrides(arguments: list[str], only_such_as: str = "dali,torch") -> list[str]:
-    """`--rounds 5` and `--rounds=5` as Hydra's `rounds=5`, and `--only a,b` as `only=[a,b]`; everything else as it is.
+def as_overrides(arguments: Sequence[str], example: str = "dali,torch") -> list[str]:
+    """Returns `--rounds 5` and `--rounds=5` as Hydra's `rounds=5`, `--only a,b` as `only=[a,b]`, everything else unchanged.
+
+    Args:
+        example: a value of --only, for the error.
 
     Raises:
         SystemExit: one of these flags has no value.
@@ -78,6 +65,20 @@ def as_overrides(arguments: list[str], only_such_as: str = "dali,torch") -> list
         if not has_value:
             value = next(rest, "")
         if not value:
-            raise SystemExit(f"--{flag} needs a value, as in --{flag} {only_such_as if flag == 'only' else 3}")
+            raise SystemExit(f"--{flag} needs a value, as in --{flag} {example if flag == 'only' else 3}")
         overrides.append(f"only=[{value}]" if flag == "only" else f"{flag}={value}")
     return overrides
+
+
+def training_overrides(
+    command: Sequence[str], config_class: type[MeasureConfig], more_keys: Sequence[str] = ()
+) -> list[str]:
+    """Returns the arguments of a command that scripts/train.py takes too.
+
+    Args:
+        config_class: configuration of the command.
+        more_keys: keys to leave out besides those that only `config_class` has.
+    """
+    own_keys = [key for key in config_class.model_fields if key not in TrainConfig.model_fields]
+    left_out = (*(f"{key}=" for key in (*own_keys, *more_keys)), "hydra.", "hydra/")
+    return [argument for argument in command[1:] if "=" in argument and not argument.lstrip("+").startswith(left_out)]

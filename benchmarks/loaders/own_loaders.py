@@ -2,6 +2,8 @@
 
 import gc
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -12,13 +14,14 @@ from torch.utils.data import DataLoader
 
 from benchmarks.loaders.config import Level
 from benchmarks.loaders.processes import flush
-from benchmarks.loaders.setting import Setting
-from benchmarks.loaders.source import CannotRun, InputBatch
+from benchmarks.loaders.row_loader import CannotRun, InputBatch
+from benchmarks.loaders.workload import Workload
 from dali_pipelines.decode import decode_pipeline
 from ocr.cache.budget import FreeMemory, plan_tiers
 from ocr.cache.entry import entry_layout
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.kept_images import keep_images
+from ocr.datasets.manifest import Manifest
 from ocr.datasets.plan import EpochPlan
 from ocr.datasets.schemas import CacheConfig, DatasetConfig
 from ocr.datasets.shards.images import ShardReader, load_shards
@@ -26,99 +29,107 @@ from ocr.datasets.shards.writer import ShardWriter
 from ocr.errors import InputError
 from ocr.loaders.engines import Engine
 from ocr.loaders.loader import BatchLoader
-from ocr.polygons import PolygonBatch
 
 Keeps = Literal["nothing", "files", "images", "tensors"]
 """What stays in memory after the first epoch: encoded files in RAM, decoded images or finished tensors on the device."""
 
-_SETTINGS: dict[Keeps, DatasetConfig] = {
+_CACHES: dict[Keeps, DatasetConfig] = {
     "nothing": DatasetConfig(image_path="-"),
     "files": DatasetConfig(image_path="-", preload_images=True),
     "images": DatasetConfig(image_path="-", cache_config=CacheConfig(cache_decoded_images=True)),
     "tensors": DatasetConfig(image_path="-", cache_config=CacheConfig(cache_transformed_tensors=True)),
 }
+SHARD_SIZE = 256_000_000
+"""Bytes of a tar shard; the default of prepare_data.py."""
+RESIZE_FILTER = "antialiased triangle"
+_SAME_DECODE = "decodes as the row without it does"
+
+
+@dataclass(frozen=True)
+class LoaderKind:
+    """One of the combinations that a training run can choose."""
+
+    engine: Literal["dali", "torch"]
+    keeps: Keeps = "nothing"
+    shard_reader: ShardReader | None = None
+    """Read the images from tar shards, which are written first; None: from their files."""
 
 
 class OwnLoader:
-    """`BatchLoader` with one of the settings that a run can have.
+    """A `BatchLoader`, as a row.
 
     Args:
-        loader: who executes the plan.
-        keeps: what the caches hold.
-        device: where the loader works; its batches are then moved to the setting's device.
-        num_workers: worker processes of loader=torch, threads of DALI.
-        shard_reader: read the images from tar shards, which are written first; None: from their files.
+        device: where the loader works; its batches are then moved to the workload's device.
+        num_workers: worker processes of torch, threads of DALI.
+
+    Raises:
+        CannotRun: training crops cannot be kept, or the package of the shard reader is missing.
     """
 
-    resize_filter = "antialiased triangle"
+    resize_filter = RESIZE_FILTER
 
     def __init__(
-        self,
-        setting: Setting,
-        level: Level,
-        loader: Literal["dali", "torch"],
-        keeps: Keeps,
-        device: torch.device,
-        num_workers: int,
-        shard_reader: ShardReader | None = None,
+        self, workload: Workload, level: Level, kind: LoaderKind, device: torch.device, num_workers: int
     ) -> None:
-        if keeps == "tensors" and setting.planner(level).is_random:
+        if kind.keeps == "tensors" and workload.planner(level).is_random:
             raise CannotRun("training crops differ in each epoch, so finished tensors cannot be kept")
-        self.dataset = setting.dataset(level, num_workers, _SETTINGS[keeps])
-        self._shards: TemporaryDirectory[str] | None = None
-        self.loader, self.device = loader, device
-        self.keeps_polygons = False
-        """Gather the polygons of each batch of an epoch in `polygons_input`."""
-        self.polygons_input: list[PolygonBatch] = []
-        self.files_read: Sequence[str] = self.dataset.manifest.image_paths if keeps == "nothing" else ()
-        if shard_reader is not None:
-            self._read_from_shards(shard_reader, setting.scratch)
-        self._target_device = setting.device
-        self._keeps = keeps
+        self.dataset = workload.dataset(level, num_workers, _CACHES[kind.keeps])
+        self.files_read: Sequence[str] = self.dataset.manifest.image_paths if kind.keeps == "nothing" else ()
+        self._kind, self._device, self._num_workers = kind, device, num_workers
+        self._target_device = workload.device
         self._decoding: Any = None
-        self._num_workers = num_workers
-        self._set_threads(num_workers)
-        self._keep_images()
-        batch_size = setting.batch_size(level)
+        self._shards: TemporaryDirectory[str] | None = None
+        if kind.shard_reader is not None:
+            self._shards = TemporaryDirectory(dir=workload.scratch)
+            self.dataset.manifest, self.files_read = _written_as_shards(
+                self.dataset.manifest, self._shards, kind.shard_reader
+            )
+        if kind.engine == "dali":
+            planner = self.dataset.planner
+            planner.config = planner.config.model_copy(update={"num_threads": num_workers})
+        if kind.keeps in ("files", "images"):
+            _keep_images(self.dataset, device if kind.engine == "dali" else torch.device("cpu"))
         self._wants_targets = level in ("input+targets", "train-step")
-        # Of a loader on the CPU beside a GPU the maps are made on the GPU, as they are for the rows of others.
-        with_targets = self._wants_targets and device == setting.device
-        tiers = None
-        if keeps == "tensors":
-            layout, cache = entry_layout(self.dataset, with_targets), self.dataset.config.cache_config
-            tiers = plan_tiers(layout, len(self.dataset), batch_size, cache, device, FreeMemory.measured(device))
-        self._batches = BatchLoader(
-            self.dataset,
-            Engine(loader, device, num_workers, skip_failures=False),
-            batch_size,
-            with_targets=with_targets,
-            tiers=tiers,
+        # Maps for a CPU loader beside a GPU are made on the GPU, as they are for rivals.
+        self._batches = self._batch_loader(
+            workload.batch_size(level), self._wants_targets and device == workload.device
         )
+
+    def _batch_loader(self, batch_size: int, with_targets: bool) -> BatchLoader:
+        tiers = None
+        if self._kind.keeps == "tensors":
+            layout, cache = entry_layout(self.dataset, with_targets), self.dataset.config.cache_config
+            free = FreeMemory.measured(self._device)
+            tiers = plan_tiers(layout, len(self.dataset), batch_size, cache, self._device, free)
+        engine = Engine(self._kind.engine, self._device, self._num_workers, skip_failures=False)
+        return BatchLoader(self.dataset, engine, batch_size, with_targets=with_targets, tiers=tiers)
 
     @property
     def plan(self) -> EpochPlan:
-        """Of the epoch that comes next."""
+        """Plan of the next epoch."""
         return self._batches.plan(self._batches.epoch)
 
     def epoch(self) -> Iterator[InputBatch]:
-        """An epoch of the plan; the one after it has the next augmentation, where there is any."""
-        self.polygons_input.clear()
+        """Yields the batches of the next epoch, with its own augmentation where there is any."""
         for batch in self._batches:
-            if self.keeps_polygons:
-                self.polygons_input.append(batch.polygons_input)
             targets = batch.targets
             if targets is None and self._wants_targets:
                 targets = self.dataset.make_targets(batch.samples, batch.polygons_input, self._target_device)
             indices = tuple(sample.index for sample in batch.samples)
-            yield InputBatch(batch.images.to(self._target_device), indices, targets)
+            move_polygons = partial(self.dataset.planner.input_polygons, self.dataset.manifest, batch.samples)
+            yield InputBatch(batch.images.to(self._target_device), indices, targets, move_polygons)
         self._batches.set_epoch(self._batches.epoch + 1)
 
     def decoded(self) -> Iterator[int]:
-        if self._shards is not None:
+        if self._shards is not None or self._kind.keeps == "files":
             raise CannotRun(_SAME_DECODE)
-        if self._keeps != "nothing":
-            raise CannotRun("decodes nothing from the second epoch on" if self._keeps != "files" else _SAME_DECODE)
-        return self._decoded_by_dali() if self.loader == "dali" else self._decoded_by_workers()
+        if self._kind.keeps != "nothing":
+            raise CannotRun("decodes nothing from the second epoch on")
+        if self._kind.engine == "dali":
+            return _decoded_by_dali(self.dataset, self._device, self._batches.batch_size)
+        if self._decoding is None:
+            self._decoding = _decoding_workers(self.dataset, self._batches.batch_size, self._num_workers)
+        return iter(self._decoding)
 
     def close(self) -> None:
         self._batches.close()
@@ -127,78 +138,66 @@ class OwnLoader:
             self._shards.cleanup()
         gc.collect()  # worker processes end with their loader
 
-    def _read_from_shards(self, reader: ShardReader, scratch: Path) -> None:
-        self._shards = TemporaryDirectory(dir=scratch)
-        folder = Path(self._shards.name)
-        writer = ShardWriter(self.dataset.manifest, folder, "benchmark", SHARD_SIZE)
-        for number in range(len(writer)):
-            writer.write(number)
-        writer.finish()
-        try:
-            self.dataset.manifest = load_shards(str(folder), reader)[0]
-        except InputError as error:  # the package is missing
-            self._shards.cleanup()
-            raise CannotRun(str(error)) from error
-        self.files_read = [str(path) for path in folder.glob("*.tar")]
-        flush(self.files_read)
 
-    def _set_threads(self, num_workers: int) -> None:
-        planner = self.dataset.planner
-        if self.loader == "dali":
-            planner.config = planner.config.model_copy(update={"num_threads": num_workers})
-
-    def _keep_images(self) -> None:
-        if self._keeps in ("files", "images"):
-            free = FreeMemory.measured(self.device)
-            kept = keep_images(
-                self.dataset.config,
-                self.dataset.manifest,
-                device=self.device if self.loader == "dali" else torch.device("cpu"),
-                ram_budget=free.ram // 2,
-                device_budget=free.gpu // 2,
-            )
-            self.dataset.keep_images(kept)
-
-    def _decoded_by_dali(self) -> Iterator[int]:
-        paths = [np.frombuffer(path.encode(), np.uint8) for path in self.dataset.manifest.image_paths]
-        size = self._batches.batch_size
-        groups = iter([paths[start : start + size] for start in range(0, len(paths), size)])
-        config = self.dataset.planner.config
-        pipeline = decode_pipeline(
-            next_batch=lambda: (next(groups),),
-            config=config,
-            on_gpu=self.device.type == "cuda",
-            is_path=True,
-            batch_size=size,
-            num_threads=config.num_threads,
-            device_id=(self.device.index or 0) if self.device.type == "cuda" else None,
-            prefetch_queue_depth=config.prefetch_queue_depth,
-        )
-        for _ in range(0, len(paths), size):
-            (images,) = pipeline.run()
-            yield len(images)
-
-    def _decoded_by_workers(self) -> Iterator[int]:
-        if self._decoding is None:
-            # In batches: a worker answers once for each, as it does when it sends pixels.
-            self._decoding = DataLoader(
-                _DecodedSizes(self.dataset),  # type: ignore[arg-type]
-                batch_size=self._batches.batch_size,
-                num_workers=self._num_workers,
-                collate_fn=len,
-                persistent_workers=self._num_workers > 0,
-                multiprocessing_context="fork" if self._num_workers else None,
-            )
-        yield from self._decoding
+def _written_as_shards(
+    manifest: Manifest, folder: "TemporaryDirectory[str]", reader: ShardReader
+) -> tuple[Manifest, list[str]]:
+    """Writes tar shards; returns their manifest and paths."""
+    writer = ShardWriter(manifest, Path(folder.name), "benchmark", SHARD_SIZE)
+    for number in range(len(writer)):
+        writer.write(number)
+    writer.finish()
+    try:
+        in_shards = load_shards(folder.name, reader)[0]
+    except InputError as error:  # the package is missing
+        folder.cleanup()
+        raise CannotRun(str(error)) from error
+    paths = [str(path) for path in Path(folder.name).glob("*.tar")]
+    flush(paths)
+    return in_shards, paths
 
 
-_SAME_DECODE = "decodes as the row without it does"
-SHARD_SIZE = 256_000_000
-"""Bytes; the default of prepare_data.py."""
+def _keep_images(dataset: ValidatedOCRDataset, device: torch.device) -> None:
+    free = FreeMemory.measured(device)
+    kept = keep_images(
+        dataset.config, dataset.manifest, device=device, ram_budget=free.ram // 2, device_budget=free.gpu // 2
+    )
+    dataset.keep_images(kept)
 
 
-class _DecodedSizes:
-    """Decodes an image and gives back its height."""
+def _decoded_by_dali(dataset: ValidatedOCRDataset, device: torch.device, batch_size: int) -> Iterator[int]:
+    paths = [np.frombuffer(path.encode(), np.uint8) for path in dataset.manifest.image_paths]
+    groups = iter([paths[start : start + batch_size] for start in range(0, len(paths), batch_size)])
+    config = dataset.planner.config
+    pipeline = decode_pipeline(
+        next_batch=lambda: (next(groups),),
+        config=config,
+        on_gpu=device.type == "cuda",
+        is_path=True,
+        batch_size=batch_size,
+        num_threads=config.num_threads,
+        device_id=(device.index or 0) if device.type == "cuda" else None,
+        prefetch_queue_depth=config.prefetch_queue_depth,
+    )
+    for _ in range(0, len(paths), batch_size):
+        (images,) = pipeline.run()
+        yield len(images)
+
+
+def _decoding_workers(dataset: ValidatedOCRDataset, batch_size: int, num_workers: int) -> "DataLoader[int]":
+    """Returns a loader whose workers answer once a batch, as they do when they send pixels."""
+    return DataLoader(
+        _DecodedHeights(dataset),  # type: ignore[arg-type]
+        batch_size=batch_size,
+        num_workers=num_workers,
+        collate_fn=len,
+        persistent_workers=num_workers > 0,
+        multiprocessing_context="fork" if num_workers else None,
+    )
+
+
+class _DecodedHeights:
+    """Decodes an image and returns its height alone."""
 
     def __init__(self, dataset: ValidatedOCRDataset) -> None:
         self._dataset = dataset
@@ -211,19 +210,20 @@ class _DecodedSizes:
 
 
 class Replay:
-    """One batch over and over: the limit that no loader can pass."""
+    """Repeats one batch: the limit that no loader can pass."""
 
-    resize_filter = OwnLoader.resize_filter
+    resize_filter = RESIZE_FILTER
     files_read: Sequence[str] = ()
 
-    def __init__(self, setting: Setting, level: Level) -> None:
-        loader = OwnLoader(setting, level, "torch", "nothing", setting.device, num_workers=0)
+    def __init__(self, workload: Workload, level: Level) -> None:
+        loader = OwnLoader(workload, level, LoaderKind("torch"), workload.device, num_workers=0)
         self._num_images = len(loader.dataset)
-        self._batch = next(loader.epoch())
+        batch = next(loader.epoch())
+        self._batch = InputBatch(batch.images, batch.indices, batch.targets)
         loader.close()
 
     def epoch(self) -> Iterator[InputBatch]:
-        """As many batches as any other row gives."""
+        """Yields as many batches as the other rows."""
         for _ in range(0, self._num_images, len(self._batch.indices)):
             yield self._batch
 
@@ -231,4 +231,4 @@ class Replay:
         raise CannotRun("decodes nothing")
 
     def close(self) -> None:
-        """Nothing to end."""
+        """Has nothing to end."""

@@ -1,5 +1,7 @@
-"""Whether a row gives what it should: pixels, polygons and maps against an oracle of its own code. Of the plan it takes the random
-numbers of training, and the rule for text that a crop cuts away; whole images it works out from their files alone."""
+"""Compares pixels, polygons and maps of a row with an oracle of independent code (Pillow, and the exact target maps).
+
+Whole images follow from their files alone. Training crops use the plan's random numbers and its rule for text cut by a crop.
+"""
 
 import io
 import math
@@ -13,29 +15,29 @@ import numpy.typing as npt
 import torch
 from PIL import Image, ImageOps
 
-from benchmarks.loaders.source import InputBatch
+from benchmarks.loaders.row_loader import InputBatch
 from dali_pipelines.geometry import Matrix
 from dali_pipelines.source import PlannedSample
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.plan import EpochPlan, SamplePlanner, hide_cut_polygons
 from ocr.polygons import PolygonBatch
-from ocr.targets import TargetMaps
 from ocr.targets.reference import make_targets_reference
+from ocr.targets.target_maps import TargetMaps
 
 MAPS = ("shrink_map", "shrink_mask", "thresh_map", "thresh_mask")
 NUM_MAPS = 3
-"""Images whose maps are compared, and that of the last batch: the exact reference is slow."""
+"""Images whose maps are compared, besides one of the last batch: the exact reference is slow."""
 POLYGON_TOLERANCE = 1e-2
-"""Pixels; float32 at a coordinate of some thousands."""
+"""Pixels; the resolution of float32 at coordinates of some thousands."""
 MAP_TOLERANCE = 2**-10
-"""Threshold maps of a cache are float16."""
+"""Caches hold threshold maps as float16."""
 MAP_PIXELS = 1e-4
-"""Share of a map's pixels that may differ by more: those whose distance to the border is D to the last digit."""
+"""Share of a map's pixels that may differ by more: those at distance D from the border, up to rounding."""
 
 
 @dataclass(frozen=True)
 class Parity:
-    """How far a row is from the oracle."""
+    """Distance of a row's output from the oracle."""
 
     mean_levels: float
     """Mean absolute difference of the pixels, in levels of 255."""
@@ -43,26 +45,27 @@ class Parity:
     polygons_equal: bool | None
     """None: the row moves no polygons."""
     maps_equal: bool | None
-    """None: no target maps were asked for."""
+    """None: the level has no target maps."""
     in_order: bool
-    """The images came in the order of the files or of the plan."""
+    """Whether the images came in the order of the plan."""
     dtype: str
-    """Of the images."""
+    """Type of the images."""
+    resize_filter: str = "unknown"
 
 
 @dataclass(frozen=True)
 class Oracle:
-    """What should become of one image, worked out from its file, its size and the words of the plan."""
+    """The correct input made of one image."""
 
     pixels: npt.NDArray[np.float64]
     """(S, S, 3) RGB levels."""
     input_from_original: Matrix
-    """(3, 3)."""
+    """(3, 3)"""
 
 
 def whole_image(path: str, size: int) -> Oracle:
-    """Turned upright, longest side to `size` by an antialiased triangle filter that sees the border pixels again beyond the
-    border, on black right and below."""
+    """Returns the image upright, its longest side resized to `size`, on black right and below. The filter is an antialiased
+    triangle that sees the border pixels repeated beyond the border."""
     upright = _upright(path)
     height, width = upright.shape[:2]
     scale = size / max(height, width)
@@ -73,11 +76,11 @@ def whole_image(path: str, size: int) -> Oracle:
 
 
 def training_crop(path: str, sample: PlannedSample, size: int) -> Oracle:
-    """The region that the plan names, resized as a whole image, then warped and recoloured by its numbers."""
+    """Returns the planned region, resized as a whole image is, then warped and recoloured by the planned matrices."""
     x0, y0, x1, y1 = (float(value) for value in sample.region_xyxy)
     height, width = sample.resized_size
     resized = _resized(_upright(path), (x0, y0, x1, y1), (height, width))
-    # OpenCV's pixel centres lie at whole numbers, the plan's at +0.5: the half pixel is taken off on both sides.
+    # Pixel centres lie at whole numbers in OpenCV, at +0.5 in the plan: the half pixel is taken off on both sides.
     shift = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
     matrix = np.linalg.inv(shift) @ sample.input_from_resized @ shift
     warped = cv2.warpAffine(resized.astype(np.float32), matrix[:2], (size, size), flags=cv2.INTER_LINEAR)
@@ -103,54 +106,76 @@ def _resized(
     return np.asarray(Image.fromarray(padded).resize((width, height), Image.Resampling.BILINEAR, box))
 
 
-def compare(
-    batches: Sequence[InputBatch],
-    polygons_of_batches: Sequence[PolygonBatch] | None,
-    plan: EpochPlan,
-    dataset: ValidatedOCRDataset,
-) -> Parity:
-    """What a row gave in one epoch, against the oracle: all images of its first batch and one of each other.
+def compare(batches: Sequence[InputBatch], plan: EpochPlan, dataset: ValidatedOCRDataset) -> Parity:
+    """Returns how far the batches of one epoch are from the oracle: all images of the first batch, one of each other batch.
 
     Args:
-        batches: all of an epoch, or the first ones.
-        polygons_of_batches: the row's own polygons, input frame; None: it moves none.
-        dataset: of image files.
+        batches: all batches of an epoch, or its first ones.
+        plan: plan of that epoch.
+        dataset: its image files.
     """
-    planner = dataset.planner
-    size = planner.input_size
-    mean, std = np.array(planner.config.mean), np.array(planner.config.std)
-    planned = [sample for step in range(len(plan)) for sample in plan.batch(step)]
-    sample_of = {sample.index: sample for sample in planned}
-    pixels: list[npt.NDArray[np.float64]] = []
-    maps: list[bool] = []
-    polygons: list[bool] = []
+    samples = [sample for step in range(len(plan)) for sample in plan.batch(step)]
+    sample_of = {sample.index: sample for sample in samples}
+    found: list[_Differences] = []
+    num_maps = 0
     for place, batch in enumerate(batches):
-        slots = range(len(batch.indices)) if place == 0 else [place % len(batch.indices)]
-        for slot in slots:
-            sample = sample_of[batch.indices[slot]]
-            path = dataset.manifest.image_paths[sample.index]
-            oracle = training_crop(path, sample, size) if planner.training else whole_image(path, size)
-            expected = _polygons(dataset.manifest.polygons.select([sample.index]), oracle, planner)
-            levels = batch.images[slot].float().cpu().permute(1, 2, 0).double().numpy() * std + mean
-            pixels.append(np.abs(levels - oracle.pixels))
-            if polygons_of_batches is not None:
-                polygons.append(_same(polygons_of_batches[place].select([slot]), expected))
-            if batch.targets is not None and (len(maps) < NUM_MAPS or place == len(batches) - 1):
-                found = {name: getattr(batch.targets, name)[slot : slot + 1] for name in MAPS}
-                maps.append(_agree(found, make_targets_reference(expected, (size, size), dataset.targets)))
+        is_last = place == len(batches) - 1
+        polygons = batch.move_polygons() if batch.move_polygons is not None else None
+        for slot in range(len(batch.indices)) if place == 0 else [place % len(batch.indices)]:
+            with_maps = batch.targets is not None and (num_maps < NUM_MAPS or is_last)
+            num_maps += with_maps
+            found.append(_differences(batch, slot, polygons, sample_of[batch.indices[slot]], dataset, with_maps))
     indices = [index for batch in batches for index in batch.indices]
     return Parity(
-        mean_levels=float(np.mean([difference.mean() for difference in pixels])),
-        max_levels=float(max(difference.max() for difference in pixels)),
-        polygons_equal=all(polygons) if polygons_of_batches is not None else None,
-        maps_equal=all(maps) if maps else None,
-        in_order=indices == [sample.index for sample in planned][: len(indices)],
+        mean_levels=float(np.mean([each.mean_levels for each in found])),
+        max_levels=max(each.max_levels for each in found),
+        polygons_equal=_all([each.polygons_equal for each in found]),
+        maps_equal=_all([each.maps_equal for each in found]),
+        in_order=indices == [sample.index for sample in samples][: len(indices)],
         dtype=str(batches[0].images.dtype).removeprefix("torch."),
     )
 
 
+@dataclass(frozen=True)
+class _Differences:
+    """One image against the oracle."""
+
+    mean_levels: float
+    max_levels: float
+    polygons_equal: bool | None
+    maps_equal: bool | None
+
+
+def _differences(
+    batch: InputBatch,
+    slot: int,
+    polygons: PolygonBatch | None,
+    sample: PlannedSample,
+    dataset: ValidatedOCRDataset,
+    with_maps: bool,
+) -> _Differences:
+    planner, size = dataset.planner, dataset.planner.input_size
+    path = dataset.manifest.image_paths[sample.index]
+    oracle = training_crop(path, sample, size) if planner.training else whole_image(path, size)
+    expected = _polygons(dataset.manifest.polygons.select([sample.index]), oracle, planner)
+    mean, std = np.array(planner.config.mean), np.array(planner.config.std)
+    levels = batch.images[slot].float().cpu().permute(1, 2, 0).double().numpy() * std + mean
+    difference = np.abs(levels - oracle.pixels)
+    maps_equal = None
+    if with_maps:
+        given = {name: getattr(batch.targets, name)[slot : slot + 1] for name in MAPS}
+        maps_equal = _maps_agree(given, make_targets_reference(expected, (size, size), dataset.targets))
+    polygons_equal = _polygons_agree(polygons.select([slot]), expected) if polygons is not None else None
+    return _Differences(float(difference.mean()), float(difference.max()), polygons_equal, maps_equal)
+
+
+def _all(equal: Sequence[bool | None]) -> bool | None:
+    compared = [each for each in equal if each is not None]
+    return all(compared) if compared else None
+
+
 def _polygons(originals: PolygonBatch, oracle: Oracle, planner: SamplePlanner) -> PolygonBatch:
-    """Of one image, each vertex where the matrix takes it; what a crop cuts away is marked as the plan's rule says."""
+    """Returns the polygons of one image moved by the oracle's matrix; the plan's rule ignores those that a crop cuts."""
     vertices = np.c_[originals.vertices, np.ones(len(originals.vertices))] @ oracle.input_from_original.T
     moved = replace(originals, vertices=vertices[:, :2].astype(np.float32))
     if not planner.training:
@@ -158,7 +183,7 @@ def _polygons(originals: PolygonBatch, oracle: Oracle, planner: SamplePlanner) -
     return hide_cut_polygons(moved, planner.config.augmentation.min_visible, planner.input_size)
 
 
-def _same(found: PolygonBatch, expected: PolygonBatch) -> bool:
+def _polygons_agree(found: PolygonBatch, expected: PolygonBatch) -> bool:
     return (
         found.vertices.shape == expected.vertices.shape
         and np.array_equal(found.vertex_starts, expected.vertex_starts)
@@ -167,7 +192,7 @@ def _same(found: PolygonBatch, expected: PolygonBatch) -> bool:
     )
 
 
-def _agree(found: Mapping[str, torch.Tensor], expected: TargetMaps) -> bool:
+def _maps_agree(found: Mapping[str, torch.Tensor], expected: TargetMaps) -> bool:
     for name in MAPS:
         differs = (found[name].float().cpu() - getattr(expected, name)).abs() > MAP_TOLERANCE
         if differs.float().mean().item() > MAP_PIXELS:

@@ -1,4 +1,4 @@
-"""One pass over the images at each level: what is timed."""
+"""The work of an epoch at each level, which the worker times."""
 
 from collections.abc import Callable, Iterator
 from typing import Protocol
@@ -6,13 +6,13 @@ from typing import Protocol
 import torch
 
 from benchmarks.loaders.config import Level
-from benchmarks.loaders.setting import Setting
-from benchmarks.loaders.source import InputBatch, Source
+from benchmarks.loaders.row_loader import InputBatch, RowLoader
+from benchmarks.loaders.workload import Workload
 from ocr.device import AUTOCAST, resolve_precision
 from ocr.losses.db_loss import DBLoss
 from ocr.models.dbnet import DBNet, build_dbnet
 from ocr.postprocess.levels import to_levels
-from ocr.targets import make_targets
+from ocr.targets.maps import make_targets
 from ocr.training.evaluation import OverlappedEvaluation
 from ocr.training.network import EvaluationForward, forward_maps, prepare_network
 from ocr.training.optimizer import build_optimizer
@@ -20,35 +20,35 @@ from ocr.training.stages import DeviceStages
 
 
 class Pass(Protocol):
-    """One epoch at a time."""
+    """Runs one epoch at a time."""
 
     def batches(self) -> Iterator[int]:
-        """Runs an epoch; the number of images of each batch, as soon as it is done with or on its way."""
+        """Runs an epoch; yields the number of images of each batch once its work is done, or queued on the device."""
 
     def finish(self) -> dict[str, float]:
-        """Ends the epoch; seconds of its stages, where they are known: forward, postprocess (summed over its threads), blocked
-        (the forward pass waited for them)."""
+        """Ends the epoch and returns seconds by stage where they are known: forward, postprocess (summed over its threads),
+        blocked (forward pass waiting for them)."""
 
     def close(self) -> None:
         """Ends threads and processes."""
 
 
-def pass_of(level: Level, source: Source, setting: Setting) -> Pass:
-    """What runs the epochs of a level."""
+def pass_of(level: Level, loader: RowLoader, workload: Workload) -> Pass:
+    """Returns the pass of a level."""
     if level == "val-epoch":
-        return _Validation(source, setting)
+        return _Validation(loader, workload)
     if level == "decode":
-        return _Loading(source, source.decoded)
+        return _Loading(loader, loader.decoded)
     if level == "train-step":
-        step = training_step(setting)
-        return _Loading(source, lambda: _stepped(source.epoch(), step))
-    return _Loading(source, lambda: (len(batch.indices) for batch in source.epoch()))
+        step = training_step(workload)
+        return _Loading(loader, lambda: _stepped(loader.epoch(), step))
+    return _Loading(loader, lambda: (len(batch.indices) for batch in loader.epoch()))
 
 
 class _Loading:
-    def __init__(self, source: Source, batches: Callable[[], Iterator[int]]) -> None:
+    def __init__(self, loader: RowLoader, batches: Callable[[], Iterator[int]]) -> None:
         self.batches = batches
-        self.close = source.close
+        self.close = loader.close
 
     def finish(self) -> dict[str, float]:
         return {}
@@ -60,12 +60,12 @@ def _stepped(batches: Iterator[InputBatch], step: Callable[[InputBatch], None]) 
         yield len(batch.indices)
 
 
-def training_step(setting: Setting) -> Callable[[InputBatch], None]:
-    """One optimizer step of the configured network, from random weights: the time does not depend on them."""
-    config = setting.config
-    model = _network(setting).train()
+def training_step(workload: Workload) -> Callable[[InputBatch], None]:
+    """Returns one optimizer step of the configured network. Its weights are random: the time does not depend on them."""
+    config = workload.config
+    model = _network(workload).train()
     loss, optimizer = DBLoss(config.loss), build_optimizer(model, config.optimizer)
-    autocast = _autocast(setting)
+    autocast = _autocast(workload)
 
     def step(batch: InputBatch) -> None:
         if batch.targets is None:
@@ -79,53 +79,48 @@ def training_step(setting: Setting) -> Callable[[InputBatch], None]:
     return step
 
 
-def _network(setting: Setting) -> DBNet:
-    torch.manual_seed(setting.config.seed)
-    model = setting.config.model
+def _network(workload: Workload) -> DBNet:
+    torch.manual_seed(workload.config.seed)
+    model = workload.config.model
     without_weights = model.model_copy(update={"backbone": model.backbone.model_copy(update={"weights": None})})
-    network = build_dbnet(without_weights, setting.config.targets.map_stride).to(setting.device)
-    prepare_network(network, setting.config.trainer)
+    network = build_dbnet(without_weights, workload.config.targets.map_stride).to(workload.device)
+    prepare_network(network, workload.config.trainer)
     return network
 
 
-def _autocast(setting: Setting) -> Callable[[], torch.autocast]:
-    precision = resolve_precision(setting.config.trainer.precision, setting.device)
+def _autocast(workload: Workload) -> Callable[[], torch.autocast]:
+    precision = resolve_precision(workload.config.trainer.precision, workload.device)
     half = AUTOCAST.get(precision)
-    return lambda: torch.autocast(setting.device.type, half or torch.bfloat16, enabled=half is not None)
+    return lambda: torch.autocast(workload.device.type, half or torch.bfloat16, enabled=half is not None)
 
 
 class _Validation:
-    """Validation epochs: forward pass, post-processing and metric beside it.
+    """Forward pass, with post-processing and metric beside it.
 
-    The network has random weights, so post-processing is given the shrink maps of the annotations in place of its maps: the work
-    that a trained network would make. The forward pass and the step from maps to levels are done all the same.
+    The network has random weights, so post-processing gets the shrink maps of the annotations instead of its output: the work
+    that a trained network causes. The forward pass and the step from maps to levels are run all the same.
     """
 
-    def __init__(self, source: Source, setting: Setting) -> None:
-        self._source, self._setting = source, setting
-        network = _network(setting).eval()
-        trainer = setting.config.trainer
+    def __init__(self, loader: RowLoader, workload: Workload) -> None:
+        self._loader, self._workload = loader, workload
+        network = _network(workload).eval()
         self._forward = EvaluationForward(
-            lambda images: forward_maps(network, images, trainer.channels_last),
-            network,
-            trainer,
-            setting.batch_size("val-epoch"),
-            setting.device.type,
+            network, workload.config.trainer, workload.batch_size("val-epoch"), workload.device.type
         )
-        self._autocast = _autocast(setting)
+        self._autocast = _autocast(workload)
         self._stages = DeviceStages()
-        dataset = setting.dataset("val-epoch", num_workers=0)
+        dataset = workload.dataset("val-epoch", num_workers=0)
         self._samples = [dataset.planned(index) for index in range(len(dataset))]
         size = (dataset.planner.input_size,) * 2
         polygons = dataset.planner.input_polygons(dataset.manifest, self._samples)
         shrink_maps = make_targets(polygons, size, dataset.targets).shrink_map
-        self._levels = to_levels(shrink_maps, setting.config.postprocess.bin_thresh).to(setting.device)
+        self._levels = to_levels(shrink_maps, workload.config.postprocess.bin_thresh).to(workload.device)
         self._workers = OverlappedEvaluation(
-            dataset.manifest, setting.config.postprocess, dataset.targets, with_truth=True, with_cleval=False
+            dataset.manifest, workload.config.postprocess, dataset.targets, with_truth=True, with_cleval=False
         )
 
     def batches(self) -> Iterator[int]:
-        for batch in self._source.epoch():
+        for batch in self._loader.epoch():
             self._evaluate(batch)
             yield len(batch.indices)
 
@@ -143,8 +138,8 @@ class _Validation:
 
     @torch.inference_mode()
     def _evaluate(self, batch: InputBatch) -> None:
-        config = self._setting.config
-        with self._stages.stage("forward", self._setting.device), self._autocast():
+        config = self._workload.config
+        with self._stages.stage("forward", self._workload.device), self._autocast():
             maps = self._forward(batch.images)
         to_levels(maps.prob_map, config.postprocess.bin_thresh)
         rows = torch.tensor(batch.indices).to(
@@ -153,5 +148,5 @@ class _Validation:
         self._workers.add(self._levels[rows], [self._samples[index] for index in batch.indices])
 
     def close(self) -> None:
-        self._source.close()
+        self._loader.close()
         self._workers.close()

@@ -1,4 +1,4 @@
-"""The rows of the benchmark: which loader, how tuned."""
+"""The rows of the benchmark, in the order of the tables."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,13 +7,17 @@ from typing import Literal
 import torch
 
 from benchmarks.loaders.config import Level
-from benchmarks.loaders.own_loaders import Keeps, OwnLoader, Replay
-from benchmarks.loaders.setting import Setting
-from benchmarks.loaders.source import CannotRun, Files, Source
-from ocr.datasets.shards.images import ShardReader
+from benchmarks.loaders.own_loaders import LoaderKind, OwnLoader, Replay
+from benchmarks.loaders.row_loader import CannotRun, RivalFiles, RowLoader
+from benchmarks.loaders.workload import Workload
 from ocr.errors import InputError
 
-CPU = torch.device("cpu")
+OpenLoader = Callable[[Workload, Level, int], RowLoader]
+"""Makes the loader for a level with a number of workers.
+
+Raises:
+    CannotRun: not on this machine, or not at this level.
+"""
 
 
 @dataclass(frozen=True)
@@ -21,52 +25,41 @@ class Row:
     """One line of the tables."""
 
     name: str
-    """For `only` and in the tables."""
-    what: str
-    """What it is, in words."""
-    open: Callable[[Setting, Level, int], Source]
-    """The loader for a level, with so many workers.
-
-    Raises:
-        CannotRun: not on this machine, or not at this level.
-    """
+    """In `only` and in the tables."""
+    description: str
+    open: OpenLoader
     options: str | None = None
-    """Overrides of scripts/train.py that train with this loader; None: it is another's, or only validation can have it."""
+    """Overrides of scripts/train.py that select this loader for training; None: training cannot use it."""
     is_ours: bool = False
     workers_are: Literal["processes", "threads", "none"] = "threads"
 
 
-def _own(
-    loader: Literal["dali", "torch"],
-    keeps: Keeps = "nothing",
-    on_gpu: bool | None = False,
-    shard_reader: ShardReader | None = None,
-) -> Callable[[Setting, Level, int], Source]:
-    """on_gpu: None: wherever the run is."""
+def _own(kind: LoaderKind, on_gpu: bool | None = None) -> OpenLoader:
+    """on_gpu: None: on the device of the run."""
 
-    def open_loader(setting: Setting, level: Level, num_workers: int) -> Source:
-        device = setting.device if on_gpu is None else CPU
+    def open_loader(workload: Workload, level: Level, num_workers: int) -> RowLoader:
+        device = workload.device if on_gpu is None else torch.device("cpu")
         if on_gpu:
-            device = _gpu(setting)
-        return OwnLoader(setting, level, loader, keeps, device, num_workers, shard_reader)
+            device = _gpu(workload)
+        return OwnLoader(workload, level, kind, device, num_workers)
 
     return open_loader
 
 
-def _gpu(setting: Setting) -> torch.device:
-    if setting.device.type != "cuda":
+def _gpu(workload: Workload) -> torch.device:
+    if workload.device.type != "cuda":
         raise CannotRun("needs an NVIDIA GPU; torch sees no CUDA device here")
-    return setting.device
+    return workload.device
 
 
-def _rival(module: str, name: str) -> Callable[[Setting, Level, int], Source]:
-    def open_rival(setting: Setting, level: Level, num_workers: int) -> Source:
-        if setting.planner(level).is_random:
+def _rival(module: str, name: str) -> OpenLoader:
+    def open_rival(workload: Workload, level: Level, num_workers: int) -> RowLoader:
+        if workload.planner(level).is_random:
             raise CannotRun("makes no crops after this project's plan (augment=true)")
         from importlib import import_module  # here: the packages of the rivals are optional, and slow to import
 
-        rival: Callable[[Files], Source] = getattr(import_module(f"benchmarks.loaders.rivals.{module}"), name)
-        return rival(setting.files(level, num_workers))
+        rival: Callable[[RivalFiles], RowLoader] = getattr(import_module(f"benchmarks.loaders.rivals.{module}"), name)
+        return rival(workload.files(level, num_workers))
 
     return open_rival
 
@@ -75,52 +68,48 @@ ROWS: tuple[Row, ...] = (
     Row(
         "replay",
         "one batch over and over: the limit",
-        lambda setting, level, _: Replay(setting, level),
-        None,
-        True,
-        "none",
+        lambda workload, level, _: Replay(workload, level),
+        is_ours=True,
+        workers_are="none",
     ),
-    Row("torch", "PyTorch workers, libjpeg-turbo", _own("torch", on_gpu=None), "loader=torch", True, "processes"),
+    Row(
+        "torch",
+        "PyTorch workers, libjpeg-turbo",
+        _own(LoaderKind("torch")),
+        "loader=torch",
+        is_ours=True,
+        workers_are="processes",
+    ),
     Row(
         "torch_ram",
         "the same, files preloaded into RAM",
-        _own("torch", "files", on_gpu=None),
+        _own(LoaderKind("torch", "files")),
         "loader=torch datasets.train_dataset.config.preload_images=true",
-        True,
-        "processes",
+        is_ours=True,
+        workers_are="processes",
     ),
     Row(
         "torch_tensors",
         "the same, finished tensors kept",
-        _own("torch", "tensors", on_gpu=None),
+        _own(LoaderKind("torch", "tensors")),
         is_ours=True,
         workers_are="processes",
     ),
-    Row("dali_cpu", "DALI, CPU decoder", _own("dali"), "loader=dali", True),
-    Row("dali_gpu", "DALI, GPU decoder", _own("dali", on_gpu=True), "loader=dali", True),
+    Row("dali_cpu", "DALI, CPU decoder", _own(LoaderKind("dali"), on_gpu=False), "loader=dali", is_ours=True),
+    Row("dali_gpu", "DALI, GPU decoder", _own(LoaderKind("dali"), on_gpu=True), "loader=dali", is_ours=True),
     Row(
         "dali_images",
         "DALI, decoded images kept",
-        _own("dali", "images", on_gpu=None),
+        _own(LoaderKind("dali", "images")),
         "loader=dali datasets.train_dataset.config.cache_config.cache_decoded_images=true",
-        True,
-    ),
-    Row(
-        "dali_tensors",
-        "DALI, finished tensors kept",
-        _own("dali", "tensors", on_gpu=None),
         is_ours=True,
     ),
-    Row(
-        "webdataset_dali",
-        "tar shards, DALI",
-        _own("dali", on_gpu=None, shard_reader="dali"),
-        is_ours=True,
-    ),
+    Row("dali_tensors", "DALI, finished tensors kept", _own(LoaderKind("dali", "tensors")), is_ours=True),
+    Row("webdataset_dali", "tar shards, DALI", _own(LoaderKind("dali", shard_reader="dali")), is_ours=True),
     Row(
         "webdataset_torch",
         "tar shards, the webdataset package, PyTorch workers",
-        _own("torch", on_gpu=None, shard_reader="webdataset"),
+        _own(LoaderKind("torch", shard_reader="webdataset")),
         is_ours=True,
         workers_are="processes",
     ),
@@ -155,7 +144,7 @@ ROWS: tuple[Row, ...] = (
 
 
 def chosen_rows(only: Sequence[str]) -> list[Row]:
-    """The rows called as one of `only`, or that and more after an underscore; all of them if there is none.
+    """Returns the rows named by `only`, a name `x` standing for `x` and all `x_...`; all rows if it is empty.
 
     Raises:
         InputError: a name fits no row.

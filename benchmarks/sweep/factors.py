@@ -1,4 +1,4 @@
-"""The settings that a sweep varies: at which level each acts, which values are tried, and where it exists."""
+"""The settings that a sweep varies: their levels, their values, and the devices they exist on."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -8,7 +8,7 @@ from benchmarks.loaders.config import Level
 from dali_pipelines.config import default_num_threads
 from ocr.config import TrainConfig
 from ocr.errors import InputError
-from ocr.postprocess import OrderedPool
+from ocr.postprocess.pool import OrderedPool
 
 Value = bool | int | float | str
 JudgedBy = Literal["images_per_second", "first_epoch_seconds"]
@@ -25,50 +25,55 @@ class Factor:
     """As on the command line."""
     level: Level
     present: Value
-    """What the configuration gives here, `auto` resolved."""
+    """Value in the configuration, `auto` resolved."""
     values: tuple[Value, ...]
-    """Tried beside it."""
+    """Values to try."""
     judged_by: JudgedBy = "images_per_second"
-    """first_epoch_seconds: what it is about happens in the first epoch only."""
+    """first_epoch_seconds: for a setting that matters in the first epoch only."""
     caution: str = ""
-    """What else to look at before a better value is taken."""
+    """What to check before taking a better value."""
     reason: str | None = None
     """Why it is not varied here."""
 
     @property
     def name(self) -> str:
+        """Last part of the key."""
         return self.key.rpartition(".")[2]
 
     @property
     def title(self) -> str:
-        """Unique: a setting may act at several levels."""
+        """Unique name: a setting may act at several levels."""
         return f"{self.key} at {self.level}"
 
 
 def factors_of(config: TrainConfig, device_type: str, precision: str, num_cores: int) -> list[Factor]:
-    """All of them, those that do not exist on this type of device with the reason.
+    """Returns all factors; those that do not exist on this type of device have a reason.
 
     Args:
-        precision: what trainer.precision is here.
+        precision: trainer.precision with `auto` resolved.
     """
-    pipeline, trainer = config.pipeline, config.trainer
-    on_gpu = device_type == "cuda"
-    no_gpu = None if on_gpu else NO_GPU
-    precisions = ("32-true", "16-mixed", "bf16-mixed") if on_gpu else ("32-true", "bf16-mixed")
-    # A processor without bfloat16 arithmetic imitates it, many times slower: `auto` has looked.
-    only_float32 = None if on_gpu or precision != "32-true" else "this processor does not compute in bfloat16"
-    numbers_change = "it changes the numbers: compare hmean"
-    pool: OrderedPool[Any] = OrderedPool(config.postprocess.num_workers, config.postprocess.max_pending)
-    num_workers = pool.num_workers
-    pool.close()
     factors = [
-        Factor("pipeline.hw_decoder_load", "input", pipeline.hw_decoder_load, (0.5, 0.65, 0.8, 1.0), reason=no_gpu),
-        Factor(
-            "pipeline.num_threads",
-            "input",
-            pipeline.num_threads or default_num_threads(),
-            tuple(number for number in (1, 2, 4, 8, 16) if number <= num_cores),
-        ),
+        *_loader_factors(config, num_cores),
+        *_network_factors(config, device_type, precision),
+        _postprocess_factor(config, num_cores),
+    ]
+    on_gpu_only = ("pipeline.hw_decoder_load", "pipeline.preallocate_decoder", "trainer.cuda_graphs")
+    return [
+        replace(
+            factor,
+            values=tuple(value for value in factor.values if value != factor.present),
+            reason=NO_GPU if device_type != "cuda" and factor.key in on_gpu_only else factor.reason,
+        )
+        for factor in factors
+    ]
+
+
+def _loader_factors(config: TrainConfig, num_cores: int) -> list[Factor]:
+    pipeline = config.pipeline
+    num_threads = pipeline.num_threads or default_num_threads()
+    return [
+        Factor("pipeline.hw_decoder_load", "input", pipeline.hw_decoder_load, (0.5, 0.65, 0.8, 1.0)),
+        Factor("pipeline.num_threads", "input", num_threads, _up_to(num_cores, 1, 2, 4, 8, 16)),
         Factor("pipeline.prefetch_queue_depth", "input", pipeline.prefetch_queue_depth, (1, 2, 4)),
         Factor(
             "pipeline.preallocate_decoder",
@@ -76,31 +81,47 @@ def factors_of(config: TrainConfig, device_type: str, precision: str, num_cores:
             pipeline.preallocate_decoder,
             (False, True),
             judged_by="first_epoch_seconds",
-            reason=no_gpu,
-        ),
-        Factor("pipeline.output_layout", "train-step", pipeline.output_layout, ("CHW", "HWC")),
-        Factor("trainer.channels_last", "train-step", trainer.channels_last, (True, False)),
-        Factor("trainer.precision", "train-step", precision, precisions, caution=numbers_change, reason=only_float32),
-        Factor("trainer.compile", "train-step", trainer.compile, (False, True)),
-        Factor("trainer.precision", "val-epoch", precision, precisions, caution=numbers_change, reason=only_float32),
-        Factor("trainer.compile", "val-epoch", trainer.compile, (False, True)),
-        Factor("trainer.cuda_graphs", "val-epoch", trainer.cuda_graphs, (False, True), reason=no_gpu),
-        Factor(
-            "postprocess.num_workers",
-            "val-epoch",
-            num_workers,
-            tuple(number for number in (0, 1, 2, 4, 8) if number <= num_cores),
         ),
     ]
-    return [_without_present(factor) for factor in factors]
 
 
-def _without_present(factor: Factor) -> Factor:
-    return replace(factor, values=tuple(value for value in factor.values if value != factor.present))
+def _network_factors(config: TrainConfig, device_type: str, precision: str) -> list[Factor]:
+    trainer = config.trainer
+    on_gpu = device_type == "cuda"
+    # A processor without bfloat16 arithmetic emulates it, many times slower; `auto` resolves to 32-true there.
+    only_float32 = None if on_gpu or precision != "32-true" else "this processor does not compute in bfloat16"
+    precision_at = Factor(
+        "trainer.precision",
+        "train-step",
+        precision,
+        ("32-true", "16-mixed", "bf16-mixed") if on_gpu else ("32-true", "bf16-mixed"),
+        caution="it changes the numbers: compare hmean",
+        reason=only_float32,
+    )
+    compile_at = Factor("trainer.compile", "train-step", trainer.compile, (False, True))
+    return [
+        Factor("pipeline.output_layout", "train-step", config.pipeline.output_layout, ("CHW", "HWC")),
+        Factor("trainer.channels_last", "train-step", trainer.channels_last, (True, False)),
+        precision_at,
+        compile_at,
+        replace(precision_at, level="val-epoch"),
+        replace(compile_at, level="val-epoch"),
+        Factor("trainer.cuda_graphs", "val-epoch", trainer.cuda_graphs, (False, True)),
+    ]
+
+
+def _postprocess_factor(config: TrainConfig, num_cores: int) -> Factor:
+    pool: OrderedPool[Any] = OrderedPool(config.postprocess.num_workers, config.postprocess.max_pending)
+    pool.close()
+    return Factor("postprocess.num_workers", "val-epoch", pool.num_workers, _up_to(num_cores, 0, 1, 2, 4, 8))
+
+
+def _up_to(limit: int, *numbers: int) -> tuple[int, ...]:
+    return tuple(number for number in numbers if number <= limit)
 
 
 def chosen_factors(factors: Sequence[Factor], only: Sequence[str]) -> list[Factor]:
-    """Those whose name is one of `only`; all of them if there is none.
+    """Returns the factors whose name is in `only`; all if it is empty.
 
     Raises:
         InputError: a name fits no factor.
@@ -113,10 +134,10 @@ def chosen_factors(factors: Sequence[Factor], only: Sequence[str]) -> list[Facto
 
 
 def varied(config: AnyConfig, values: Mapping[str, Value]) -> AnyConfig:
-    """The configuration with these keys set.
+    """Returns the configuration with these keys set.
 
     Raises:
-        pydantic.ValidationError: it cannot be.
+        pydantic.ValidationError: the configuration refuses them.
     """
     document: dict[str, Any] = config.model_dump(mode="json")
     for key, value in values.items():

@@ -1,37 +1,36 @@
-"""What a sweep found, and what follows from it: a value is better or worse only where no round says otherwise."""
+"""The results of a sweep and their judgement: a value is better or worse only if no round says otherwise."""
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from benchmarks.loaders.config import LEVELS, Level
-from benchmarks.loaders.doctor import WORTH_A_WORD
-from benchmarks.loaders.results import Measured, Spread
+from benchmarks.loaders.recommendation import WORTH_A_WORD
+from benchmarks.loaders.results import Measurement, Spread
 from benchmarks.sweep.factors import Factor, JudgedBy, Value
 
 Judgement = Literal["better", "worse", "no difference", "longer waits", "not judged"]
-"""longer waits: faster, but the slowest batches are slower. not judged: it failed, or has too few rounds."""
+"""longer waits: faster, but its slowest batches are slower. not judged: it failed, or has too few rounds."""
 LEAST_ROUNDS = 3
 TAIL = 0.99
-"""Share of the batches: the slowest hundredth decides about waiting."""
+"""Quantile of the batch times that decides about waiting."""
 WORSE_TAIL = 1.1
-"""Times the present tail, and all rounds above it: the few slow batches of a round differ more than its mean."""
+"""A tail is longer if it exceeds the present one by this factor, and all rounds do: tails vary more than means."""
 
 
 @dataclass
 class Swept:
-    """A factor, its present value and the others, measured in turns."""
+    """A factor with its present value and the others, measured in turns."""
 
     factor: Factor
-    present: Measured = field(default_factory=Measured)
-    others: list[tuple[Value, Measured]] = field(default_factory=list)
+    present: Measurement = field(default_factory=Measurement)
+    others: list[tuple[Value, Measurement]] = field(default_factory=list)
 
     def judgements(self) -> dict[Value, Judgement]:
-        """Of each value that was tried."""
+        """Returns the judgement of each value that was tried."""
         return {value: judged(self.present, measured, self.factor.judged_by) for value, measured in self.others}
 
     def best(self) -> Value | None:
-        """The best of the better values; None: none is better than the present one."""
+        """Returns the best of the better values; None: none is better than the present one."""
         found = self.judgements()
         ratios = {
             value: ratio
@@ -43,11 +42,11 @@ class Swept:
 
 @dataclass
 class Combined:
-    """All recommended values at once, beside the present configuration."""
+    """All recommended values together, beside the present configuration."""
 
     level: Level
-    present: Measured = field(default_factory=Measured)
-    combined: Measured = field(default_factory=Measured)
+    present: Measurement = field(default_factory=Measurement)
+    combined: Measurement = field(default_factory=Measurement)
     values: dict[str, Value] = field(default_factory=dict)
 
     @property
@@ -57,7 +56,7 @@ class Combined:
 
 @dataclass
 class Sweep:
-    """Everything, as it is written to sweep.json."""
+    """Everything, as written to sweep.json."""
 
     swept: list[Swept] = field(default_factory=list)
     combined: list[Combined] = field(default_factory=list)
@@ -65,11 +64,11 @@ class Sweep:
     environment: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     num_images: int = 0
-    """Of the training split."""
+    """Images of the training split."""
     is_interrupted: bool = False
 
     def recommended(self) -> dict[str, Value]:
-        """The better value of each key, by key; not of one that is worse at another level. Training goes before validation."""
+        """Returns the better value by key, unless it is worse at another level. Training goes before validation."""
         found: dict[str, Value] = {}
         for swept in self.swept:
             best = swept.best()
@@ -78,7 +77,7 @@ class Sweep:
         return found
 
     def levels_of(self, values: dict[str, Value]) -> list[Level]:
-        """Where at least one of them was found better."""
+        """Returns the levels at which at least one of the values was better."""
         levels = {
             swept.factor.level
             for swept in self.swept
@@ -87,8 +86,8 @@ class Sweep:
         return [level for level in LEVELS if level in levels]
 
     def confirmed(self) -> dict[str, Value]:
-        """Recommended, and a level where it was better is better with all of them together too. Nothing, where they were not
-        measured together, or not to the end, or are worse at a level."""
+        """Returns the recommended values for which a level where they were better is better with all of them together too. Nothing
+        is confirmed if they were not measured together to the end, or are worse at a level."""
         values = self.recommended()
         together = self._together(values)
         if not self.is_measured_together() or any(each.judgement == "worse" for each in together):
@@ -106,14 +105,14 @@ class Sweep:
         }
 
     def is_measured_together(self) -> bool:
-        """Whether all recommended values were, to the end, wherever one of them is better."""
+        """Whether all recommended values were measured together, to the end, at each level where one of them is better."""
         values = self.recommended()
         together = self._together(values)
         levels = {each.level for each in together if each.judgement != "not judged"}
         return levels == set(self.levels_of(values))
 
     def document(self) -> dict[str, Any]:
-        """For sweep.json."""
+        """Returns the content of sweep.json."""
         found = asdict(self)
         for swept, told in zip(self.swept, found["swept"], strict=True):
             told["others"] = [
@@ -136,9 +135,9 @@ class Sweep:
         )
 
 
-def judged(present: Measured, other: Measured, by: JudgedBy) -> Judgement:
-    """Better or worse: no round of the one lies within those of the other, and the medians differ by more than 3 %."""
-    one, two = figure(present, by), figure(other, by)
+def judged(present: Measurement, other: Measurement, by: JudgedBy) -> Judgement:
+    """Returns better or worse if the ranges of the rounds do not overlap and the medians differ by more than 3 %."""
+    one, two = criterion(present, by), criterion(other, by)
     if one is None or two is None or min(_num_rounds(present, by), _num_rounds(other, by)) < LEAST_ROUNDS:
         return "not judged"
     ratio = gain(present, other, by)
@@ -149,38 +148,33 @@ def judged(present: Measured, other: Measured, by: JudgedBy) -> Judgement:
     return "longer waits" if _has_longer_tail(present, other) else "better"
 
 
-def gain(present: Measured, other: Measured, by: JudgedBy) -> float | None:
-    """How many times as fast, by the medians; above 1 is better whatever is measured."""
-    one, two = figure(present, by), figure(other, by)
+def gain(present: Measurement, other: Measurement, by: JudgedBy) -> float | None:
+    """Returns the ratio of the medians; above 1 is better, whatever is measured."""
+    one, two = criterion(present, by), criterion(other, by)
     if one is None or two is None:
         return None
     return two.median / one.median if by == "images_per_second" else one.median / two.median
 
 
-def figure(measured: Measured, by: JudgedBy) -> Spread | None:
+def criterion(measured: Measurement, by: JudgedBy) -> Spread | None:
+    """Returns the spread that decides."""
     return measured.images_per_second if by == "images_per_second" else measured.first_epoch_seconds
 
 
-def _num_rounds(measured: Measured, by: JudgedBy) -> int:
+def _num_rounds(measured: Measurement, by: JudgedBy) -> int:
     return len(measured.rounds if by == "images_per_second" else measured.first_epoch_rounds)
 
 
-def _has_longer_tail(present: Measured, other: Measured) -> bool:
+def _has_longer_tail(present: Measurement, other: Measurement) -> bool:
     one, two = present.batch_ms(TAIL), other.batch_ms(TAIL)
     return one is not None and two is not None and two.least > one.most and two.median > WORSE_TAIL * one.median
 
 
 def as_overrides_text(values: dict[str, Value]) -> list[str]:
-    """`key=value` as Hydra takes it."""
+    """Returns `key=value` for each."""
     return [f"{key}={value_text(value)}" for key, value in values.items()]
 
 
-def of_the_run(command: Sequence[str], own_keys: Sequence[str]) -> list[str]:
-    """The arguments of a command that a training run takes too."""
-    own = (*(f"{key}=" for key in own_keys), "hydra.", "hydra/")
-    return [argument for argument in command[1:] if "=" in argument and not argument.lstrip("+").startswith(own)]
-
-
 def value_text(value: Value) -> str:
-    """As Hydra takes it."""
+    """Returns a value as Hydra takes it."""
     return str(value).lower() if isinstance(value, bool) else str(value)

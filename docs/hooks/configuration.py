@@ -10,7 +10,8 @@ from typing import Any
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
-from benchmarks.loaders.config import CompareConfig, SweepConfig
+from benchmarks.loaders.config import CompareConfig
+from benchmarks.sweep.config import SweepConfig
 from dali_pipelines.config import Section
 from ocr.config import NOT_SET, EvaluateConfig, PredictConfig, PrepareConfig, TrainConfig
 

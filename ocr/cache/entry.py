@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 
 from ocr.datasets.base import ValidatedOCRDataset
-from ocr.targets import TargetMaps
+from ocr.targets.target_maps import TargetMaps
 
 Tensors = dict[str, torch.Tensor]
 """One entry, or a batch of entries, by the names of `EntryLayout.shapes`."""

@@ -24,7 +24,7 @@ from ocr.datasets.image_source import ImageSource
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.signature import Signature
 from ocr.environment import digest_of_sources, package_versions
-from ocr.targets import TargetConfig
+from ocr.targets.config import TargetConfig
 
 NOT_IN_ENTRIES = {
     "augmentation",

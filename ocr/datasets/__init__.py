@@ -1,0 +1,21 @@
+"""A data set: from annotation files and a folder of images to planned samples.
+
+Files in reading order:
+
+schemas            configuration of a split and of its caches
+formats/           annotation files -> `AnnotatedImage`
+audit              annotations and images -> checked `Manifest`, and a report of everything that is wrong
+  image_header     size, EXIF orientation and coding of a JPEG or PNG
+  image_checks     strict checks of one image file
+  annotation_checks  checks of the polygons of one image
+  audit_report     the findings, their severity, the report
+orientation        EXIF orientation, matrices between the stored and the upright image
+manifest           the checked annotations of a split, as flat arrays
+image_source       the encoded images of a split by position: loose files or shards
+plan               order, shards, padding and random numbers of an epoch; polygons in the input frame
+decode             decodes and renders an image without DALI
+base               `ValidatedOCRDataset`: one split as a PyTorch data set
+kept_images        images kept in memory
+signature          whether a file has changed
+shards/            a split in tar shards, local or at s3://
+"""

@@ -1,4 +1,4 @@
-"""Whether the polygons of an image make sense, and in which frame."""
+"""Checks that the polygons of an image make sense and belong to its frame."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -7,27 +7,27 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
-from ocr.datasets.formats import AnnotatedImage, AnnotatedWord
-from ocr.datasets.image_checks import ImageHeader
+from ocr.datasets.formats.annotated import AnnotatedImage, AnnotatedWord
+from ocr.datasets.image_header import ImageHeader
 from ocr.datasets.orientation import upright_size
 
 Frame = Literal["stored", "upright"]
 
-# Coordinates beyond are no pixels: a JPEG ends at 65,535, and float32 keeps 1/16 pixel up to here.
 _MAX_COORDINATE = 1e6
+"""Largest coordinate in pixels: a JPEG ends at 65,535, and float32 resolves 1/16 pixel up to here."""
 _MIN_AREA = 1e-3
-"""Square pixels of a polygon's convex hull: less is a line or a point."""
+"""Least area of a polygon's convex hull in square pixels; a smaller one is a line or a point."""
 _OVERHANG = 1.0
-"""Pixels that a polygon may stand out without a note: tools that count pixels from 1 do that everywhere."""
+"""Pixels by which a polygon may leave the picture without a note; tools that count pixels from 1 cause one everywhere."""
 _FRAME_SLACK = 0.01
-"""Share of the longer side that a polygon may stand out and still counts as made for this frame."""
+"""Share of the longer side by which a polygon may leave the picture and still belong to this frame."""
 
 WordFinding = tuple[str, str | None, str, str]
-"""kind, key of the word (None: the image as a whole), found, expected."""
+"""(kind, key of the word or None for the image as a whole, found, expected)."""
 
 
 def check_annotation(image: AnnotatedImage, header: ImageHeader, frame: Frame) -> list[WordFinding]:
-    """Everything wrong with the annotation of one readable image; frame: the one its coordinates are in."""
+    """Returns everything wrong with the annotation of one readable image. Its coordinates are in `frame`."""
     findings: list[WordFinding] = [("malformed", part.word, part.found, part.expected) for part in image.problems]
     stored = header.stored_size
     upright = upright_size(header.orientation, stored)
@@ -41,7 +41,7 @@ def check_annotation(image: AnnotatedImage, header: ImageHeader, frame: Frame) -
 def _check_frame(
     image: AnnotatedImage, size: tuple[int, int], other: tuple[int, int], frame: Frame
 ) -> WordFinding | None:
-    """Whether declared size and polygons belong to the frame they should be in."""
+    """Returns a finding if the declared size or the polygons do not belong to `frame`, whose size is `size`."""
     other_name = "upright (EXIF applied)" if frame == "stored" else "stored (EXIF not applied)"
     described = f"the {frame} frame, {size[1]} x {size[0]}"
     declared = image.declared_size
@@ -81,7 +81,7 @@ def _check_words(words: Sequence[AnnotatedWord], size: tuple[int, int]) -> list[
     first_with: dict[bytes, str] = {}
     for word in words:
         points = without_repeats(word.points)
-        identity = np.sort(points.view(np.complex128), axis=0).tobytes()  # whatever the first point and the direction
+        identity = np.sort(points.view(np.complex128), axis=0).tobytes()  # independent of first point and direction
         if not (np.abs(word.points) <= _MAX_COORDINATE).all():  # NaN compares false
             worst = word.points[~(np.abs(word.points) <= _MAX_COORDINATE)][0]
             findings.append(("bad_coordinate", word.key, f"a coordinate {worst:g}", "pixels of the image"))
@@ -97,13 +97,13 @@ def _check_words(words: Sequence[AnnotatedWord], size: tuple[int, int]) -> list[
 
 
 def without_repeats(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """The points without those equal to the one before, the first counting as next to the last: (n, 2)."""
+    """Returns the points (n, 2) without those that equal the one before; the last point comes before the first."""
     differs = (points != np.roll(points, 1, axis=0)).any(axis=1)
     return points[differs] if differs.any() else points[:1]
 
 
 def _check_shapes(words: Sequence[AnnotatedWord], size: tuple[int, int]) -> list[WordFinding]:
-    """Findings on polygons that have 3 or more distinct, sensible points."""
+    """Returns findings on polygons that have 3 or more distinct points with sensible coordinates."""
     if not words:
         return []
     height, width = size

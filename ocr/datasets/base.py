@@ -1,4 +1,4 @@
-"""A plain PyTorch data set: the baseline, the oracle of the tests, and what `loader=torch` runs in its workers."""
+"""A plain PyTorch data set. `loader=torch` runs it in its workers, and tests compare DALI with it."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,18 +16,21 @@ from ocr.datasets.manifest import Manifest
 from ocr.datasets.plan import SamplePlanner
 from ocr.datasets.schemas import DatasetConfig, ImageData
 from ocr.polygons import PolygonBatch
-from ocr.targets import TargetConfig, TargetMaps, make_targets
+from ocr.targets.config import TargetConfig
+from ocr.targets.maps import make_targets
 from ocr.targets.offline import OfflineMaps
+from ocr.targets.target_maps import TargetMaps
 
 
 class ValidatedOCRDataset(Dataset[dict[str, Any]]):
-    """Images and targets of one split, one by one.
+    """Images and targets of one split, one sample at a time.
 
     Args:
-        config: where the split is and how it is read.
-        transform: plans each sample: `SamplePlanner(PipelineConfig(), training=False, seed=0)` letterboxes.
-        targets: how the maps are made.
-        manifest: annotations already checked; None reads and checks them now.
+        config: location and settings of the split.
+        transform: planner of the samples; the name is part of the public contract, inside it is `planner`.
+            `SamplePlanner(PipelineConfig(), training=False, seed=0)` letterboxes.
+        targets: settings of the target maps.
+        manifest: checked annotations; None reads and checks them now.
     """
 
     def __init__(
@@ -46,30 +49,30 @@ class ValidatedOCRDataset(Dataset[dict[str, Any]]):
             else load_manifest(config, max_megapixels=transform.config.max_megapixels)[0]
         )
         self.offline_maps: OfflineMaps | None = None
-        """Maps of `config.load_maps`."""
+        """Target maps from files, with `config.load_maps`."""
         if config.load_maps:
             keep = config.cache_config.cache_maps
             self.offline_maps = OfflineMaps(config.maps_dir, self.manifest.filenames, self.targets, keep)
         self.epoch = 0
         self.kept_images: ImageCache | None = None
-        """Images that `keep_images` put in memory."""
+        """Images in memory, set by `keep_images`."""
 
     def keep_images(self, kept: ImageCache | None) -> None:
-        """Images are taken from `kept` from now on, where it has them. Before worker processes start, which inherit it."""
+        """Takes images from `kept` where it has them. Call before worker processes start: they inherit it."""
         self.kept_images = kept
 
     def __len__(self) -> int:
         return len(self.manifest)
 
     def set_epoch(self, epoch: int) -> None:
-        """The epoch whose random numbers are used."""
+        """Sets the epoch that keys the random numbers."""
         self.epoch = epoch
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """One sample.
+        """Returns one sample. Its keys are part of the public contract, which calls the shrink map prob_map, as do the .npz files.
 
         Returns:
-            image: (3, S, S) float32, normalised. polygons: list of (n, 2) float32, input frame. ignore: (P,) bool.
+            image: (3, S, S) float32, normalised. polygons: list of (n, 2) float32, input frame. ignore: (P,) bool, don't-care.
             prob_map, prob_mask, thresh_map, thresh_mask: (S / map_stride, S / map_stride) float32.
             inverse_matrix: (3, 3) float64, original from input. shape: (S, S). raw_size: (W, H) of the file.
             orientation: EXIF 1 to 8. filename: as in the annotations.
@@ -96,33 +99,25 @@ class ValidatedOCRDataset(Dataset[dict[str, Any]]):
         }
 
     def finisher(self, dtype: torch.dtype) -> ImageFinisher:
-        """What makes batches of the images that `render` gives."""
+        """Returns the part that pads, normalises and batches the images of `render`."""
         config = self.planner.config
         return ImageFinisher(self.planner.input_size, config.mean, config.std, dtype, layout=config.output_layout)
 
     def make_targets(
         self, samples: Sequence[PlannedSample], polygons_input: PolygonBatch, device: torch.device | str = "cpu"
     ) -> TargetMaps:
-        """The maps of a batch on the device, from `offline_maps` where it has them."""
+        """Returns the target maps of a batch on the device, from `offline_maps` where it has them."""
         size = (self.planner.input_size, self.planner.input_size)
         if self.offline_maps is None:
             return make_targets(polygons_input, size, self.targets, device)
         return self.offline_maps.targets([sample.index for sample in samples], polygons_input, size, device)
 
     def planned(self, index: int) -> PlannedSample:
-        """The plan of one sample in this epoch."""
-        manifest = self.manifest
-        height, width = manifest.original_sizes[index]
-        return self.planner.plan(
-            index,
-            int(manifest.sample_ids[index]),
-            (int(height), int(width)),
-            manifest.polygons.select([index]),
-            self.epoch,
-        )
+        """Returns the plan of one sample in the current epoch."""
+        return self.planner.plan_image(self.manifest, index, self.epoch)
 
     def expect(self, indices: Sequence[int]) -> None:
-        """These images will be loaded next: those that are far away may be fetched together."""
+        """Announces the images that will be loaded next, so that their source can read ahead those that are not in memory."""
         kept = self.kept_images
         self.manifest.images.expect(
             [
@@ -133,7 +128,7 @@ class ValidatedOCRDataset(Dataset[dict[str, Any]]):
         )
 
     def load_image(self, index: int) -> ImageData:
-        """The decoded, upright image; pixels that are kept in memory are not to be modified."""
+        """Returns the decoded, upright image. Do not modify its pixels: they may be the copy kept in memory."""
         manifest = self.manifest
         kept = None if self.kept_images is None else self.kept_images.decoded(index)
         pixels = self._decode(index) if kept is None else kept.cpu().numpy()
@@ -155,8 +150,8 @@ class ValidatedOCRDataset(Dataset[dict[str, Any]]):
             raise type(error)(f"{path}: cannot be read or decoded: {error}") from error
 
     def render(self, sample: PlannedSample) -> ImageArray:
-        """(H, W, 3) RGB levels of a planned sample, before it is padded to a square and normalised; an image wanted for later is
-        kept on the way."""
+        """Returns the rendered sample, (H, W, 3) RGB uint8, before padding and normalisation. Keeps the decoded image if
+        `kept_images` wants it."""
         original = self.load_image(sample.index).image_array
         kept = self.kept_images
         if kept is not None and kept.wants(sample.index):

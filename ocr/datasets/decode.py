@@ -1,4 +1,4 @@
-"""Decoding and rendering for `loader=torch`: what DALI does, with libjpeg-turbo, Pillow, PyTorch and OpenCV."""
+"""Decodes and renders images on the CPU without DALI, for `loader=torch`: libjpeg-turbo, Pillow and OpenCV."""
 
 import io
 
@@ -12,7 +12,7 @@ from dali_pipelines.source import PlannedSample
 
 
 def decode_upright(encoded: bytes, orientation: int, use_turbojpeg: bool = True) -> ImageArray:
-    """(H, W, 3) RGB levels, turned by the EXIF orientation 1 to 8.
+    """Returns the upright image, (H, W, 3) RGB uint8, turned by its EXIF orientation 1 to 8.
 
     Raises:
         ValueError, OSError: the bytes are no image, or a damaged one.
@@ -28,7 +28,7 @@ def _decode_stored(encoded: bytes, use_turbojpeg: bool) -> ImageArray:
 
 
 def suits_turbojpeg(encoded: bytes) -> bool:
-    """Whether its decoder takes this file: not CMYK, not the rare samplings such as 4:1:0."""
+    """Returns whether TurboJPEG decodes this file: a JPEG, not CMYK, and not of a rare sampling such as 4:1:0."""
     if encoded[:2] != b"\xff\xd8":
         return False
     try:
@@ -38,21 +38,22 @@ def suits_turbojpeg(encoded: bytes) -> bool:
 
 
 def turned_upright(stored: ImageArray, orientation: int) -> ImageArray:
-    """The image turned by its EXIF orientation 1 to 8: a view."""
+    """Returns a view of the image, turned by its EXIF orientation 1 to 8."""
     if orientation >= 5:
         stored = stored.transpose(1, 0, 2)
-    # After the transposition of 5 to 8: which axes still run backwards.
+    # The axes that still run backwards after the transposition of 5 to 8.
     flip_y = orientation in (3, 4, 7, 8)
     flip_x = orientation in (2, 3, 6, 7)
     return stored[:: -1 if flip_y else 1, :: -1 if flip_x else 1]
 
 
 def render(original: ImageArray, sample: PlannedSample, config: PipelineConfig, *, training: bool) -> ImageArray:
-    """(H, W, 3) RGB levels of the network's input, as the plan says: the crop of training, what lies outside the image black;
-    or the resized image, not yet padded.
+    """Returns the planned network input before normalisation, (H, W, 3) RGB uint8.
+
+    In training this is the crop, black outside the image; in evaluation the resized image, not yet padded.
 
     Raises:
-        ValueError: the image is not of the size it was planned with.
+        ValueError: the image does not have the size that it was planned with.
     """
     if not training:
         return resize_whole(original, sample.region_xyxy, sample.resized_size)

@@ -1,4 +1,4 @@
-"""Where the encoded images of a split are: one place that answers for the bytes of image i, loose files or shards."""
+"""Gives access to the encoded images of a split by position, whether they are loose files or lie in shards."""
 
 import hashlib
 import os
@@ -11,36 +11,36 @@ from ocr.datasets.signature import Signature, signature_of
 
 
 class ImageSource(Protocol):
-    """The content of image files, by position in the manifest."""
+    """Encoded images, by position in the manifest."""
 
     @property
     def num_threads(self) -> int:
-        """Reads under way at a time that pay off even on one core."""
+        """Number of concurrent reads that pay off even on one core."""
 
     def read(self, index: int) -> bytes:
-        """The content of one file.
+        """Returns the content of one file.
 
         Raises:
-            OSError: this image cannot be read; the others may.
-            StorageError: none can.
+            OSError: this image cannot be read; others may be readable.
+            StorageError: the storage as a whole cannot be read.
         """
 
     def num_bytes(self, index: int) -> int:
-        """Size of the content; 0 of a file that is gone, which reading it will report."""
+        """Returns the size of the content; 0 for a missing file, which `read` reports."""
 
     def signature(self, index: int) -> Signature | None:
-        """Numbers that change when the content does, got without reading it; None: it is gone."""
+        """Returns numbers that change with the content, without reading it; None for a missing file."""
 
     def digest(self, index: int) -> bytes | None:
-        """32 bytes that are others for any other content; None where it cannot be read."""
+        """Returns the SHA-256 of the content; None if it cannot be read."""
 
     def expect(self, indices: Sequence[int]) -> None:
-        """These will be read next, in this order."""
+        """Announces the images that will be read next, in this order."""
 
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """Loose files."""
+    """An `ImageSource` of loose files."""
 
     paths: Sequence[str]
     num_threads: int = 1
@@ -64,4 +64,4 @@ class ImageFiles:
             return None
 
     def expect(self, indices: Sequence[int]) -> None:
-        """Nothing: the page cache reads ahead."""
+        """Does nothing: the page cache reads ahead."""

@@ -1,4 +1,4 @@
-"""The checked annotations of one split: flat arrays that the plan, the pipeline and the metric index."""
+"""The checked annotations of one split, as flat arrays that the plan, the pipeline and the metric index."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,39 +15,39 @@ class Manifest:
     """Checked annotations of the N usable images of one split, in the order of the annotation file."""
 
     image_paths: tuple[str, ...]
-    """Absolute; of an image in a shard what messages call it, `train-000000.tar: a.jpg`."""
+    """Absolute paths; for images in shards the name in messages, `train-000000.tar: a.jpg`."""
     filenames: tuple[str, ...]
-    """As in the annotations, or relative to the image folder: the key in predictions.json."""
+    """Names as in the annotations, or relative to the image folder: the keys of predictions.json."""
     sample_ids: npt.NDArray[np.int64]
-    """(N,): place among all listed images. Random numbers are keyed by it, so that a skipped image changes no other."""
+    """(N,): position among all listed images. It keys the random numbers, so that a skipped image changes no other."""
     stored_sizes: npt.NDArray[np.int32]
-    """(N, 2): (H, W) of the file."""
+    """(N, 2): (H, W) of the files as stored."""
     orientations: npt.NDArray[np.uint8]
-    """(N,): EXIF orientation 1..8."""
+    """(N,): EXIF orientations 1..8."""
     polygons: PolygonBatch
-    """In the original (upright) frame."""
+    """Polygons in the original (upright) frame."""
     num_listed: int
-    """Images before any was skipped."""
+    """Number of images before any was skipped."""
     source: ImageSource | None = None
-    """Where the images are read; None: files of `image_paths`."""
+    """Source of the encoded images; None: the files at `image_paths`."""
 
     def __len__(self) -> int:
-        """Number of usable images."""
+        """Returns the number of usable images."""
         return len(self.image_paths)
 
     @cached_property
     def images(self) -> ImageSource:
-        """The content of the image files, wherever they are."""
+        """Encoded images by position."""
         return self.source or ImageFiles(self.image_paths)
 
     @property
     def largest_stored(self) -> tuple[int, int]:
-        """(H, W) that no file exceeds, before it is turned upright: the most rows and the most columns, if of two files."""
+        """Greatest height and greatest width (H, W) of the files as stored, perhaps from two different files."""
         height, width = self.stored_sizes.max(axis=0, initial=0)
         return int(height), int(width)
 
     @property
     def original_sizes(self) -> npt.NDArray[np.int32]:
-        """(N, 2): (H, W) of the upright pictures."""
+        """(N, 2): (H, W) of the upright images."""
         is_turned = self.orientations[:, None] >= 5
         return np.where(is_turned, self.stored_sizes[:, ::-1], self.stored_sizes)

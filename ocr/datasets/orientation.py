@@ -1,6 +1,6 @@
-"""EXIF orientation: the tag itself, and the matrices between the stored and the upright (original) picture.
+"""Reads the EXIF orientation, and gives the matrices between the stored and the upright (original) image.
 
-Orientation k in 1..8 says how the stored pixels are to be turned for display (EXIF 2.3, tag 0x0112). Both frames are
+Orientation 1..8 says how to turn the stored pixels for display (EXIF 2.3, tag 0x0112). Both frames are
 continuous: pixel (i, j) covers [i, i+1) x [j, j+1), so a mirrored x is width - x, not width - 1 - x.
 """
 
@@ -11,16 +11,16 @@ import numpy.typing as npt
 
 Matrix = npt.NDArray[np.float64]
 
-# Upright (x, y) = linear part times stored (x, y), then moved back to where the picture starts at 0.
+# Upright (x, y) is this linear part times stored (x, y), shifted so that the image starts at 0.
 _UPRIGHT_FROM_STORED_LINEAR = {
     1: ((1, 0), (0, 1)),
     2: ((-1, 0), (0, 1)),  # mirrored left to right
     3: ((-1, 0), (0, -1)),  # half a turn
     4: ((1, 0), (0, -1)),  # mirrored top to bottom
     5: ((0, 1), (1, 0)),  # transposed
-    6: ((0, -1), (1, 0)),  # to be turned a quarter clockwise
+    6: ((0, -1), (1, 0)),  # needs a quarter turn clockwise
     7: ((0, -1), (-1, 0)),  # transposed along the other diagonal
-    8: ((0, 1), (-1, 0)),  # to be turned a quarter counter-clockwise
+    8: ((0, 1), (-1, 0)),  # needs a quarter turn counter-clockwise
 }
 
 _ORIENTATION_TAG = 0x0112
@@ -28,7 +28,7 @@ _SHORT = 3
 
 
 def original_from_stored(orientation: int, stored_size: tuple[int, int]) -> Matrix:
-    """The matrix that moves points of the stored file into the upright picture.
+    """Returns the matrix from points in the stored file to points in the upright image.
 
     Args:
         orientation: EXIF orientation, 1..8.
@@ -44,13 +44,13 @@ def original_from_stored(orientation: int, stored_size: tuple[int, int]) -> Matr
     height, width = stored_size
     matrix = np.eye(3)
     matrix[:2, :2] = linear
-    # The stored picture's far corner lands at linear @ (W, H); what is negative there has to be shifted back to 0.
+    # The far corner of the stored image lands at linear @ (W, H); negative coordinates are shifted back to 0.
     matrix[:2, 2] = np.maximum(-linear @ np.array([width, height], np.float64), 0)
     return matrix
 
 
 def stored_from_original(orientation: int, stored_size: tuple[int, int]) -> Matrix:
-    """The inverse of `original_from_stored` for the same arguments: original (upright) points into the stored file."""
+    """Returns the inverse of `original_from_stored` for the same arguments, exact."""
     forward = original_from_stored(orientation, stored_size)
     matrix = np.eye(3)
     matrix[:2, :2] = forward[:2, :2].T  # a signed permutation: its inverse is its transpose, without rounding
@@ -59,20 +59,20 @@ def stored_from_original(orientation: int, stored_size: tuple[int, int]) -> Matr
 
 
 def upright_size(orientation: int, stored_size: tuple[int, int]) -> tuple[int, int]:
-    """(H, W) of the upright picture of a stored file of size (H, W)."""
+    """Returns (H, W) of the upright image of a stored file of size (H, W)."""
     height, width = stored_size
     return (width, height) if _checked(orientation) >= 5 else (height, width)
 
 
 def read_exif_orientation(tiff: bytes) -> int:
-    """The orientation that an EXIF block states: 1..8, and 1 where it states none.
+    """Returns the orientation 1..8 that an EXIF block states, or 1 if it states none.
 
     Args:
         tiff: the block from its byte-order mark on (what follows "Exif\\0\\0" in a JPEG, a PNG's eXIf chunk).
 
     Raises:
-        ValueError: the tag is there in a form that decoders read differently (not a single 16-bit number, in a
-            directory that is cut short, or in a block without byte-order mark).
+        ValueError: decoders read the tag differently, because it is not a single 16-bit number, its directory is cut short, or
+            the block has no byte-order mark.
     """
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
     if order is None and any(struct.pack(any_order + "H", _ORIENTATION_TAG) in tiff for any_order in "<>"):

@@ -1,9 +1,9 @@
-"""The plan of an epoch: order, shards, padding and every random number, all on the host and all keyed.
+"""Plans an epoch on the host: order, shards, padding and every random number.
 
-Random numbers come from NumPy's Philox, a counter-based generator, with key (seed, epoch) and counter (0, 0, sample, stream): a
-sample gets the same augmentation whatever the batch size, the number of ranks, the loader or the step a run resumed at.
+Random numbers come from NumPy's Philox, a counter-based generator, with key (seed, epoch) and counter (0, 0, sample, stream). A
+sample gets the same augmentation whatever the batch size, the number of ranks, the loader or the step at which a run resumed.
 
-    order     c a d b e | c          5 samples, 2 ranks: the last place is padding, a marked repeat
+    order     c a d b e | c          5 samples, 2 ranks: the last position is padding, a marked repeat
     rank 0    c   d   e
     rank 1      a   b   (c)
 """
@@ -22,14 +22,14 @@ from ocr.polygons import FloatArray, PolygonBatch
 
 ORDER_STREAM, AUGMENTATION_STREAM = 0, 1
 REGION_MARGIN = 2
-"""Pixels kept around the crop on either side of the resize, so that the warp interpolates between real neighbours."""
+"""Margin around the crop in pixels, before and after the resize, so that the warp interpolates between real neighbours."""
 IDENTITY_COLOUR = np.eye(3, 4, dtype=np.float32)
 LUMA = np.array([0.299, 0.587, 0.114])
 """Rec. 601 weights of R, G, B."""
 
 
 def generator(seed: int, epoch: int, sample_id: int, stream: int) -> np.random.Generator:
-    """The random numbers of one purpose (`stream`) for one sample of one epoch."""
+    """Returns the generator of random numbers for one purpose (`stream`), sample and epoch."""
     return np.random.Generator(np.random.Philox(key=[seed, epoch], counter=[0, 0, sample_id, stream]))
 
 
@@ -48,7 +48,7 @@ class SamplePlanner:
 
     @property
     def is_random(self) -> bool:
-        """Whether a sample differs from one epoch to the next: then its finished tensors and maps cannot be kept."""
+        """Whether a sample differs from epoch to epoch, so that its tensors and maps must not be cached."""
         return self.training
 
     def plan(
@@ -60,14 +60,15 @@ class SamplePlanner:
         epoch: int,
         is_padding: bool = False,
     ) -> PlannedSample:
-        """What to do with one image.
+        """Returns the plan of one image.
 
         Args:
             index: position in the manifest, passed through.
             sample_id: keys the random numbers; unlike `index` it does not change when another sample is skipped.
             original_size: (H, W) of the upright image.
-            polygons_original: its polygons, a batch of one image.
+            polygons_original: polygons of the image in the original frame, a batch of one image.
             epoch: keys the random numbers.
+            is_padding: marks a repeated sample that fills up a rank.
         """
         if not self.training:
             return letterbox(index, original_size, self.config.image_size, is_padding)
@@ -77,6 +78,18 @@ class SamplePlanner:
             polygons_original,
             self.config,
             generator(self.seed, epoch, sample_id, AUGMENTATION_STREAM),
+            is_padding,
+        )
+
+    def plan_image(self, manifest: Manifest, index: int, epoch: int, is_padding: bool = False) -> PlannedSample:
+        """Returns the plan of the image at position `index` of the manifest."""
+        height, width = manifest.original_sizes[index]
+        return self.plan(
+            index,
+            int(manifest.sample_ids[index]),
+            (int(height), int(width)),
+            manifest.polygons.select([index]),
+            epoch,
             is_padding,
         )
 
@@ -90,7 +103,7 @@ class SamplePlanner:
 
 
 def letterbox(index: int, original_size: tuple[int, int], image_size: int, is_padding: bool) -> PlannedSample:
-    """The deterministic plan of evaluation: longest side to `image_size`, placed top left."""
+    """Returns the deterministic plan of evaluation: longest side to `image_size`, placed top left."""
     height, width = original_size
     region = np.array([0, 0, width, height], np.float32)
     resized_size = geometry.letterbox_size(original_size, image_size)
@@ -142,7 +155,7 @@ def _augment(
 
 
 def _bounding_boxes(polygons: PolygonBatch) -> FloatArray:
-    """(P, 4) axis-aligned boxes x0, y0, x1, y1."""
+    """Returns the axis-aligned boxes x0, y0, x1, y1, (P, 4)."""
     if not polygons.num_polygons:
         return np.zeros((0, 4), np.float32)
     first = polygons.vertex_starts[:-1]
@@ -152,7 +165,7 @@ def _bounding_boxes(polygons: PolygonBatch) -> FloatArray:
 
 
 def visible_fractions(boxes: FloatArray, corners: npt.ArrayLike, crop_size: int) -> npt.NDArray[np.float64]:
-    """(C, P) share of each box (P, 4) that lies in each square crop, given by its top left corner (C, 2)."""
+    """Returns the visible fraction (C, P) of each box (P, 4) in each square crop, given by its top left corner (C, 2)."""
     corners = np.asarray(corners, np.float64)[:, None]
     lower = np.maximum(boxes[:, :2], corners)
     upper = np.minimum(boxes[:, 2:], corners + crop_size)
@@ -161,7 +174,7 @@ def visible_fractions(boxes: FloatArray, corners: npt.ArrayLike, crop_size: int)
 
 
 def hide_cut_polygons(polygons_input: PolygonBatch, min_visible: float, crop_size: int) -> PolygonBatch:
-    """The polygons, those of which less than `min_visible` lies in the crop marked as don't-care."""
+    """Returns the polygons; those with a visible fraction below `min_visible` become don't-care."""
     visible = visible_fractions(_bounding_boxes(polygons_input), np.zeros((1, 2)), crop_size)[0]
     return polygons_input.with_ignore(polygons_input.ignore | (visible < min_visible))
 
@@ -173,10 +186,10 @@ def _choose_crop(
     crop_size: int,
     rng: np.random.Generator,
 ) -> npt.NDArray[np.float64]:
-    """Top left corner (x, y) of the crop, in a frame whose origin is the image's centre.
+    """Returns the top left corner (x, y) of the crop, in a frame whose origin is the centre of the image.
 
-    Of the candidates, half uniform over the image and half around a random polygon, the first is taken that cuts the smallest
-    share of the polygons it shows and shows at least one whole.
+    Half of the candidates are uniform over the image, half lie around a random polygon. Among those that show at least one whole
+    polygon, the first that cuts the smallest share of its polygons is chosen.
     """
     num_uniform = (augmentation.crop_candidates + 1) // 2
     num_around = augmentation.crop_candidates - num_uniform
@@ -187,14 +200,14 @@ def _choose_crop(
         return uniform[0]
     chosen = boxes_placed[(picks * len(boxes_placed)).astype(int)]
     around = (chosen[:, :2] + chosen[:, 2:]) / 2 - offsets * crop_size
-    # Crops around text stay inside the image, as the uniform ones do.
+    # Crops around text stay inside the image, like the uniform ones.
     low, high = np.minimum(-extent / 2, extent / 2 - crop_size), np.maximum(-extent / 2, extent / 2 - crop_size)
     corners = np.empty((augmentation.crop_candidates, 2))
     corners[0::2], corners[1::2] = uniform, np.clip(around, low, high)
     visible = visible_fractions(boxes_placed, corners, crop_size)
     num_whole = (visible >= 0.99).sum(axis=1)
     num_cut = (visible > 0.01).sum(axis=1) - num_whole
-    # The share, not the number: otherwise crops of dense text would never be taken.
+    # The share, not the number: otherwise crops of dense text would never be chosen.
     share_cut = np.where(num_whole > 0, num_cut / np.maximum(num_whole + num_cut, 1), 2.0)
     return corners[np.argmin(share_cut)]
 
@@ -202,7 +215,7 @@ def _choose_crop(
 def _needed_region(
     input_from_original: Matrix, original_size: tuple[int, int], crop_size: int, scale: float
 ) -> npt.NDArray[np.float32]:
-    """Whole-pixel box of the original image that the crop sees, with a margin; (x0, y0, x1, y1)."""
+    """Returns the whole-pixel box (x0, y0, x1, y1) of the original image that the crop shows, with a margin."""
     corners_input = np.array([[0, 0], [crop_size, 0], [crop_size, crop_size], [0, crop_size]])
     corners = geometry.apply(np.linalg.inv(input_from_original), corners_input)
     margin = REGION_MARGIN * max(1.0, 1.0 / scale)
@@ -213,7 +226,7 @@ def _needed_region(
 
 
 def _colour_matrix(augmentation: AugmentationConfig, rng: np.random.Generator) -> npt.NDArray[np.float32]:
-    """(3, 4): saturation and hue about the grey axis, then contrast about mid-grey, then brightness."""
+    """Returns the (3, 4) matrix of random saturation and hue about the grey axis, contrast about mid-grey, and brightness."""
     brightness, contrast, saturation, hue = rng.uniform(-1, 1, 4) * (
         augmentation.brightness,
         augmentation.contrast,
@@ -253,35 +266,26 @@ class EpochPlan:
         self._num_real = len(self._indices) - (rank >= num_ranks - num_padding)
 
     def __len__(self) -> int:
-        """Number of batches; the same on all ranks."""
+        """Returns the number of batches, the same on all ranks."""
         return -(-len(self._indices) // self.batch_size)
 
     @property
     def num_samples(self) -> int:
-        """Samples of this rank, padding left out."""
+        """Number of samples on this rank, without padding."""
         return self._num_real
 
     def batch(self, step: int) -> list[PlannedSample]:
-        """The samples of batch `step`; the last batch holds what is left."""
-        places = range(step * self.batch_size, min((step + 1) * self.batch_size, len(self._indices)))
-        return [self._sample(place) for place in places]
+        """Returns the samples of batch `step`; the last batch may be smaller."""
+        positions = range(step * self.batch_size, min((step + 1) * self.batch_size, len(self._indices)))
+        return [
+            self._planner.plan_image(self._manifest, int(self._indices[i]), self.epoch, is_padding=i >= self._num_real)
+            for i in positions
+        ]
 
     def _epoch_order(self) -> npt.NDArray[np.int64]:
         if not self._planner.training:
             return np.arange(len(self._manifest), dtype=np.int64)
-        # One key for each listed sample, skipped ones included: skipping one leaves the order of the others as it was.
+        # One key per listed sample, skipped ones included: skipping a sample does not change the order of the others.
         rng = generator(self._planner.seed, self.epoch, 0, ORDER_STREAM)
         keys = rng.random(self._manifest.num_listed)[self._manifest.sample_ids]
         return np.argsort(keys, kind="stable").astype(np.int64)
-
-    def _sample(self, place: int) -> PlannedSample:
-        index = int(self._indices[place])
-        height, width = self._manifest.original_sizes[index]
-        return self._planner.plan(
-            index,
-            int(self._manifest.sample_ids[index]),
-            (int(height), int(width)),
-            self._manifest.polygons.select([index]),
-            self.epoch,
-            is_padding=place >= self._num_real,
-        )

@@ -1,4 +1,4 @@
-"""What a data set is made of, as configured and as loaded."""
+"""Configuration of a data set and its caches, and the type of a decoded image."""
 
 import os
 from pathlib import Path
@@ -11,40 +11,40 @@ from dali_pipelines.config import Section
 
 
 class CacheConfig(Section):
-    """Which results are kept after they were first made, and where. Budgets are of one rank."""
+    """Which results are kept after their first computation, and where. Budgets are per rank."""
 
     cache_images: bool = True
-    """Keep in RAM what preload_images reads; false: files are read anew in each epoch."""
+    """Keep the images read by preload_images in RAM; false: files are read again in each epoch."""
     cache_maps: bool = True
-    """Keep offline target maps in RAM once they were read (load_maps)."""
+    """Keep offline target maps (load_maps) in RAM after their first read."""
     cache_transformed_tensors: bool = False
     """Keep finished inputs and targets after epoch 0. Only for a split without randomness."""
     log_statistics_every_n: int | None = Field(default=None, ge=1)
-    """Log hits and misses every n accesses; null: once an epoch."""
+    """Log hits and misses every n accesses; null: once per epoch."""
     image_format: Literal["encoded", "decoded"] = "encoded"
-    """What preload_images keeps: the bytes of the files, or pixels, about ten times as many bytes that need no decoding."""
+    """Form in which preload_images keeps images: encoded files, or decoded pixels, which take about ten times as much memory."""
     cache_decoded_images: bool = False
     """Keep the decoded images of epoch 0 on the device (in RAM without a GPU); all random steps start from them."""
     dtype: Literal["float16", "uint8"] = "float16"
-    """Of finished inputs: normalised float16, or exact levels at half the memory, normalised on the way to the network."""
+    """Data type of finished inputs: normalised float16, or exact uint8 levels at half the memory, normalised when read."""
     device_budget: ByteSize | None = None
-    """Bytes on the GPU, as 4GB; null: nine tenths of what the plan of a training run leaves, half of what is free where there is no
-    plan. Without a GPU RAM is the first tier."""
+    """Bytes on the GPU, such as 4GB; null: nine tenths of what the memory plan of a training run leaves, or half of the free memory
+    without a plan. Without a GPU, RAM is the first tier."""
     ram_budget: ByteSize | None = None
-    """Bytes in RAM; null: half of what is free when the run starts."""
+    """Bytes in RAM; null: half of the free memory at the start of the run."""
     directory: str | None = None
-    """Folder that keeps finished tensors beyond the run; null: no disk tier."""
+    """Folder that keeps finished tensors after the run; null: no disk tier."""
     disk_budget: ByteSize | None = None
-    """Bytes in `directory`, entries of earlier runs included; null: half of what is free on its disk."""
+    """Bytes in `directory`, entries of earlier runs included; null: half of the free space on its disk."""
     verify: int = Field(default=0, ge=0)
-    """Make this many random entries of the tensor cache again in each epoch and stop on a difference."""
+    """Number of random cache entries to recompute per epoch; the run stops on a mismatch."""
 
 
 class ImageLoadingConfig(Section):
-    """How loader=torch decodes."""
+    """Decoding with loader=torch."""
 
     use_turbojpeg: bool = True
-    """libjpeg-turbo called directly where the file is a grey or colour JPEG; otherwise Pillow. The pixels are the same."""
+    """Call libjpeg-turbo directly for grey and colour JPEGs; other files, or all with false, go through Pillow. Same pixels."""
 
 
 class DatasetConfig(Section):
@@ -55,16 +55,16 @@ class DatasetConfig(Section):
     annotation_path: str | None = None
     """A .json file (Upstage) or a folder of gt_<image>.txt files (ICDAR); null: images without annotations."""
     shards: str | None = None
-    """Folder of the split's tar shards from scripts/prepare_data.py, or s3://BUCKET/PREFIX; read with loader=webdataset, in place
-    of images and annotations."""
+    """Folder of the split's tar shards from scripts/prepare_data.py, or s3://BUCKET/PREFIX. loader=webdataset reads them instead of
+    images and annotations."""
     image_extensions: tuple[str, ...] = (".jpg", ".jpeg", ".png")
-    """Files of the folder that count as images, in any case."""
+    """Extensions of the files that are images, in upper or lower case."""
     preload_maps: bool = False
     """Read all offline target maps into RAM before the run (with load_maps)."""
     load_maps: bool = False
-    """Read target maps from the .npz files of scripts/prepare_data.py; maps that are not there, or no longer fit, are made."""
+    """Read target maps from the .npz files of scripts/prepare_data.py; missing and outdated maps are computed."""
     maps_path: str | None = None
-    """Folder of the .npz files; null: image_path with _maps added."""
+    """Folder of the .npz files; null: image_path with _maps appended."""
     preload_images: bool = False
     """Read all images into RAM before the run."""
     prenormalize_images: bool = False
@@ -72,11 +72,11 @@ class DatasetConfig(Section):
     cache_config: CacheConfig = CacheConfig()
     image_loading_config: ImageLoadingConfig = ImageLoadingConfig()
     annotation_frame: Literal["stored", "upright"] = "stored"
-    """Pixels the coordinates are in: of the file as it is stored, or after its EXIF rotation (a canonical set)."""
+    """Frame of the coordinates: the file as stored, or the image after its EXIF rotation (a canonical set)."""
     on_bad_sample: Literal["error", "skip"] | None = None
-    """What the audit does with bad input; null: bad annotations are an error, unreadable images are skipped and reported."""
+    """Handling of bad input; null: bad annotations are an error, unreadable images are skipped and reported."""
     check_pixels: bool = True
-    """Decode every image once before the run, to find damage that no header shows."""
+    """Decode every image once before the run, to find damage that headers do not show."""
 
     @field_validator("image_extensions")
     @classmethod
@@ -96,7 +96,7 @@ class DatasetConfig(Section):
         return self
 
     def settings_without_effect(self) -> list[str]:
-        """Keys that are set, and which others keep from having an effect."""
+        """Returns the keys whose values have no effect because of other keys."""
         cache = self.cache_config
         needs_tensors = {
             "cache_config.dtype": cache.dtype != "float16",
@@ -120,14 +120,15 @@ class DatasetConfig(Section):
         return idle
 
     def settings_without_effect_on_shards(self) -> list[str]:
-        """Keys of images and annotations that are set, or do not belong to `shards`, and that shards leave without effect.
+        """Returns the keys of images and annotations that have no effect when shards are read.
 
-        A path belongs to shards in ROOT/shards/NAME, where scripts/prepare_data.py puts them, if it is below ROOT.
+        A path is named only if it does not belong to the shards: for shards in ROOT/shards/NAME, where scripts/prepare_data.py
+        puts them, if it is not below ROOT.
         """
         defaults = type(self).model_fields
         keys = ("image_extensions", "annotation_frame", "check_pixels")
         idle = [key for key in keys if getattr(self, key) != defaults[key].default]
-        if self.on_bad_sample == "skip":  # error ends the run at an image that cannot be decoded
+        if self.on_bad_sample == "skip":  # with error, an image that cannot be decoded ends the run
             idle.append("on_bad_sample")
         folder = Path(os.path.abspath(self.shards)).parent if self.shards is not None else None
         if folder is not None and folder.name == "shards":
@@ -151,10 +152,11 @@ class ImageData(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True, use_attribute_docstrings=True)
 
     image_array: np.ndarray[Any, Any]
-    """(H, W, 3) RGB, uint8 levels, or float32 if normalised; upright."""
+    """(H, W, 3) RGB, upright: uint8 levels, or float32 if normalised."""
     raw_width: int = Field(gt=0)
-    """Pixels of the file as it is stored."""
+    """Width of the file as stored, in pixels."""
     raw_height: int = Field(gt=0)
+    """Height of the file as stored, in pixels."""
     orientation: int = Field(default=1, ge=0, le=8)
-    """EXIF tag of the file; 0 and 1 mean that nothing was turned."""
+    """EXIF orientation of the file; 0 and 1 mean that the image was not turned."""
     is_normalized: bool = False

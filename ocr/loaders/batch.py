@@ -9,7 +9,7 @@ import torch
 from dali_pipelines.source import PlannedSample
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.polygons import PolygonBatch
-from ocr.targets import TargetMaps
+from ocr.targets.target_maps import TargetMaps
 
 
 @dataclass(frozen=True)

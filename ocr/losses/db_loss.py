@@ -9,7 +9,7 @@ from ocr.losses.balanced_bce import balanced_bce
 from ocr.losses.config import LossConfig
 from ocr.losses.dice import dice_loss
 from ocr.models.db_head import DBMaps, approximate_binary_map
-from ocr.targets import TargetMaps
+from ocr.targets.target_maps import TargetMaps
 
 
 class DBLosses(NamedTuple):

@@ -1,16 +1,16 @@
-"""What a network takes of the memory: what lasts from step to step, and what a step adds."""
+"""Memory of a network: what persists between steps, and what a step adds."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class NetworkMemory:
-    """Bytes."""
+    """Bytes that persist between steps."""
 
     weights: int
-    """Buffers too, and the moving average of all, if there is one."""
+    """Weights and buffers, and their moving average if there is one."""
     gradients: int
-    """With several ranks also the buckets they are summed in."""
+    """With several ranks, the buckets for their sum too."""
     optimizer_state: int
 
     @property
@@ -20,12 +20,12 @@ class NetworkMemory:
 
 @dataclass(frozen=True)
 class StepMemory:
-    """Bytes beside `NetworkMemory`."""
+    """Bytes that steps need in addition to `NetworkMemory`."""
 
     training: int
     """Activations, inputs, targets and workspaces of a training step."""
     validation: int
-    """What a validation step takes beyond the memory that a training step leaves to it; with CUDA graphs, which keep theirs, all
-    that it takes."""
+    """Bytes that a validation step needs beyond the memory a training step leaves to it. With CUDA graphs, which keep their
+    memory, all bytes of a validation step."""
     was_enough: bool = True
-    """False: memory ran out on the way. The bytes are those that were taken until then."""
+    """False: memory ran out during the measurement. The bytes are those allocated until then."""

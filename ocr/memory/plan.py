@@ -1,17 +1,14 @@
-"""What a run will take of the memory, all together: decided and shown before it starts, and compared with what it took.
+"""The memory plan of a run: shown before it starts, compared with the measured peak while it runs.
 
-    network (trial step)  +  DALI's pools  +  reserve  +  caches, as far as the rest goes   =   predicted peak
+    network (trial step)  +  DALI's pools  +  reserve  +  caches in the remaining memory  =  predicted peak
 
-One card holds what torch's allocator, DALI's pools and the caches take; none of the three sees the others.
+PyTorch's allocator, DALI's pools and the caches share one GPU, and none of them knows of the others.
 """
 
-import logging
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import lightning
 import torch
-from lightning.pytorch.callbacks import Callback
 from rich.console import Console
 from rich.table import Table
 
@@ -20,32 +17,29 @@ from ocr.cache.budget import NEARLY_FULL, FreeMemory
 from ocr.machine import total_ram
 from ocr.memory.network import NetworkMemory, StepMemory
 
-log = logging.getLogger(__name__)
-
 GPU, RAM, PINNED, DISK = "GPU", "RAM", "pinned RAM", "disk"
-SAMPLED_FIRST, SAMPLED_EVERY = 8, 50
-"""Steps of an epoch after which memory is looked at: both allocators keep what they once took, so few are enough."""
 
 
 @dataclass(frozen=True)
 class MemoryRow:
-    """One line of the table before the run. Bytes."""
+    """One line of the table."""
 
     what: str
     where: str
     predicted: int
+    """Bytes."""
     budget: int | None = None
-    """Of a cache: what it may take at most; what does not fit is loaded in each epoch."""
+    """Most bytes a cache may hold; the rest of its data is loaded again in every epoch."""
 
 
 @dataclass
 class MemoryPlan:
-    """Rows that are taken from the free memory one after the other.
+    """Rows that claim the free memory one after the other.
 
     Args:
-        free: before anything of this run.
-        gpu_total: bytes of the card; None without one.
-        num_ranks: processes that share the RAM; `free.ram` is the part of one.
+        free: memory that was free before the run allocated any.
+        gpu_total: bytes of the GPU; None without one.
+        num_ranks: processes that share the RAM; `free.ram` is the share of one.
     """
 
     free: FreeMemory
@@ -53,29 +47,37 @@ class MemoryPlan:
     num_ranks: int = 1
     rows: list[MemoryRow] = field(default_factory=list)
     is_whole: bool = False
-    """Whether network and DALI are in it, so that the sum is the run's peak; else it is of the caches alone."""
+    """True: network and DALI are included, so that the sum is the peak of the run. False: the rows are caches only."""
     is_step_too_large: bool = False
-    """The trial step found too little memory."""
+    """The trial step ran out of memory."""
     measured_gpu_peak: int | None = None
-    """The most this run had in use so far, its CUDA context left out."""
+    """Most bytes in use during this run so far, without its CUDA context."""
+
+    @classmethod
+    def of_free_memory(cls, device: torch.device, num_ranks: int) -> "MemoryPlan":
+        """Returns an empty plan for the memory that is free now."""
+        gpu_total = torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else None
+        return cls(FreeMemory.measured(device, num_ranks), gpu_total, num_ranks)
 
     @property
     def left(self) -> FreeMemory:
-        """What the rows leave, for caches."""
+        """Memory that the rows leave to caches."""
         left = self.free.less(gpu=self.sum_of(GPU), ram=self.sum_of(RAM) + self.sum_of(PINNED))
         return replace(left, is_gpu_planned=self.is_whole)
 
     def sum_of(self, where: str) -> int:
-        """Bytes predicted there."""
+        """Returns the predicted bytes of all rows in one kind of memory."""
         return sum(row.predicted for row in self.rows if row.where == where)
 
     def add(self, what: str, where: str, predicted: int, budget: int | None = None) -> None:
         self.rows.append(MemoryRow(what, where, predicted, budget))
 
     def add_network(self, network: NetworkMemory, steps: StepMemory | None, batch_sizes: tuple[int, int]) -> None:
-        """Args:
-        steps: measured on a GPU; None on a CPU, where the weights are in RAM already.
-        batch_sizes: of training and validation.
+        """Adds the rows of the network.
+
+        Args:
+            steps: measured on a GPU; None on a CPU, where the weights are in RAM already.
+            batch_sizes: of training and validation.
         """
         where = RAM if steps is None else GPU
         if steps is not None:
@@ -84,51 +86,51 @@ class MemoryPlan:
         self.add("network: optimizer state", where, network.optimizer_state)
         if steps is not None:
             self.is_step_too_large = not steps.was_enough
-            more = "" if steps.was_enough else ", and more: it did not fit"
-            self.add(f"network: a training step of {batch_sizes[0]} images{more}", where, steps.training)
-            self.add(f"network: validation of {batch_sizes[1]} images, beyond that", where, steps.validation)
+            at_least = "" if steps.was_enough else " (did not fit: needs more)"
+            self.add(f"network: training step, {batch_sizes[0]} images{at_least}", where, steps.training)
+            self.add(f"network: validation step, {batch_sizes[1]} images, extra", where, steps.validation)
 
     def add_pools(self, name: str, pools: PoolBytes) -> None:
-        """DALI's pipeline of a split."""
+        """Adds the DALI pipeline of a split."""
         self.add(f"DALI: {name} pipeline", RAM if self.gpu_total is None else GPU, pools.device)
         if pools.pinned:
             self.add(f"DALI: {name} pipeline", PINNED, pools.pinned)
 
     def add_reserve(self) -> None:
-        """Of the card, what nobody plans with: cuDNN's and cuBLAS's own, modules that are loaded late, target maps under way,
-        fragmentation. A tenth of it, below which a run warns."""
+        """Adds a tenth of the GPU for what the plan cannot predict: cuDNN and cuBLAS workspaces, modules loaded late, target maps
+        in progress, fragmentation. With less than that free, a run warns."""
         if self.gpu_total is not None:
             self.add(f"reserve: {NEARLY_FULL:.0%} of the GPU", GPU, int(NEARLY_FULL * self.gpu_total))
 
     @property
     def predicted_gpu_peak(self) -> int | None:
-        """Bytes; None where there is no GPU, or not all is planned."""
+        """Bytes; None without a GPU, and where only caches are planned."""
         return self.sum_of(GPU) if self.gpu_total is not None and self.is_whole else None
 
     @property
     def fits(self) -> bool:
-        """Whether the GPU has room for all rows; caches are made so that they do."""
+        """Whether the GPU has room for all rows. Caches alone always fit: their size is chosen so."""
         return self.gpu_total is None or (self.sum_of(GPU) <= self.free.gpu and not self.is_step_too_large)
 
     def verdict(self) -> str:
-        """One line below the table."""
+        """Returns the line below the table: sums, free memory, and whether it fits."""
         ram = _gigabytes(self.sum_of(RAM) + self.sum_of(PINNED))
         shared = "" if self.num_ranks == 1 else f" for each of {self.num_ranks} processes"
-        of_ram = f"{_gigabytes(self.free.ram)} of {_gigabytes(total_ram())} free now{shared}"
+        free_ram = f"{_gigabytes(self.free.ram)} of {_gigabytes(total_ram())} free{shared}"
         if self.gpu_total is None:
-            uncounted = ", what a step makes and drops not counted" if self.is_whole else ""
-            return f"RAM: {ram} planned{uncounted}; {of_ram}"
+            uncounted = " (excluding per-step temporaries)" if self.is_whole else ""
+            return f"RAM: {ram} planned{uncounted}, {free_ram}"
         fits = "it fits" if self.fits else "it does not fit"
-        of_gpu = f"{_gigabytes(self.free.gpu)} of {_gigabytes(self.gpu_total)} free now"
-        return f"GPU: {_gigabytes(self.sum_of(GPU))} planned; {of_gpu}: {fits}. RAM: {ram} planned; {of_ram}"
+        free_gpu = f"{_gigabytes(self.free.gpu)} of {_gigabytes(self.gpu_total)} free"
+        return f"GPU: {_gigabytes(self.sum_of(GPU))} planned, {free_gpu}: {fits}. RAM: {ram} planned, {free_ram}"
 
     def table(self) -> str:
-        """The rows as a table of text, in MB (10^6 bytes), and the verdict."""
-        table = Table(title="Memory of this process, planned" if self.is_whole else "Memory of the caches, planned")
-        table.add_column("what")
-        table.add_column("where")
+        """Returns the rows as a text table in MB (10^6 bytes), with the verdict below."""
+        table = Table(title="Planned memory of this process" if self.is_whole else "Planned memory of the caches")
+        table.add_column("part")
+        table.add_column("memory")
         table.add_column("planned", justify="right")
-        table.add_column("at most", justify="right")
+        table.add_column("limit", justify="right")
         for row in self.rows:
             budget = "" if row.budget is None else _megabytes(row.budget)
             table.add_row(row.what, row.where, _megabytes(row.predicted), budget)
@@ -138,7 +140,7 @@ class MemoryPlan:
         return f"{capture.get().rstrip()}\n{self.verdict()}"
 
     def as_summary(self) -> dict[str, Any]:
-        """What summary.json holds."""
+        """Returns the plan as summary.json holds it."""
         return {
             "rows": [
                 {
@@ -154,81 +156,26 @@ class MemoryPlan:
         }
 
     def sample(self, device: torch.device) -> None:
-        """Looks at what is in use on the GPU now, beyond what was before the plan. Does not wait for the device."""
+        """Updates the measured peak with the GPU memory in use now, beyond that in use before the plan. Does not wait for the
+        device."""
         if device.type != "cuda":
             return
         in_use = self.free.gpu - torch.cuda.mem_get_info(device)[0]
         self.measured_gpu_peak = max(self.measured_gpu_peak or 0, in_use)
 
     def warning(self) -> str | None:
-        """What to tell if more was taken than planned."""
+        """Returns a warning if the measured peak exceeds the predicted one."""
         predicted, measured = self.predicted_gpu_peak, self.measured_gpu_peak
         if predicted is None or measured is None or measured <= predicted:
             return None
         return (
-            f"memory: this run has had {_gigabytes(measured)} of the GPU in use, {_gigabytes(predicted)} were planned; what other "
-            "programs have taken meanwhile is counted too"
+            f"memory: this run used up to {_gigabytes(measured)} of the GPU; {_gigabytes(predicted)} were planned. Memory that "
+            "other programs took meanwhile counts too"
         )
 
 
-class MemoryWatch(Callback):
-    """Fills the measured peak of the plan while the run goes, keeps `summary["memory_plan"]` up to date, and warns once.
-
-    Args:
-        summary: of the run.
-    """
-
-    def __init__(self, summary: dict[str, Any]) -> None:
-        self._summary = summary
-        self._has_warned = False
-
-    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
-        self.look(trainer)
-
-    def on_train_batch_end(self, trainer: lightning.Trainer, *args: Any, **kwargs: Any) -> None:
-        self._look_now_and_then(trainer, trainer.fit_loop.batch_idx)
-
-    def on_validation_batch_end(
-        self,
-        trainer: lightning.Trainer,
-        pl_module: lightning.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        self._look_now_and_then(trainer, batch_idx)
-
-    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        self.look(trainer)
-
-    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        self.look(trainer)
-
-    def on_exception(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
-    ) -> None:
-        self.look(trainer)
-
-    def _look_now_and_then(self, trainer: lightning.Trainer, batch_idx: int) -> None:
-        if batch_idx < SAMPLED_FIRST or batch_idx % SAMPLED_EVERY == 0:
-            self.look(trainer)
-
-    def look(self, trainer: lightning.Trainer) -> None:
-        """Samples the memory in use."""
-        plan: MemoryPlan | None = getattr(getattr(trainer, "datamodule", None), "memory", None)
-        if plan is None:
-            return
-        plan.sample(trainer.strategy.root_device)
-        self._summary["memory_plan"] = plan.as_summary()
-        warning = plan.warning()
-        if warning is not None and not self._has_warned:
-            self._has_warned = True
-            log.warning("%s", warning)
-
-
 def _megabytes(num_bytes: int) -> str:
-    return f"{num_bytes / 1e6:,.0f} MB"
+    return f"{num_bytes / 1e6:,.0f} MB" if num_bytes >= 500_000 or not num_bytes else "< 1 MB"
 
 
 def _gigabytes(num_bytes: int) -> str:

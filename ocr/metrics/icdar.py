@@ -1,11 +1,10 @@
 """Precision, recall and hmean of detected text by the IoU protocol of ICDAR 2015, pooled over all images.
 
-A detection and a ground truth match when their IoU is above the threshold; one detection matches one ground truth.
-Ground truth marked don't-care counts neither as found nor as missed, and a detection that lies with more than half of
-its area in one don't-care region counts neither as right nor as wrong.
-As in the official evaluation, ground truths are served in their order and each takes the first free detection: where
-ground truths overlap so much that one detection fits two of them (IoU above 0.5 with both), the order can decide.
-Polygons that cross themselves are replaced by the region they enclose; some evaluators leave them out instead.
+A detection and a target match if their IoU is above the threshold; matches are one to one. Don't-care targets are not counted, and
+neither are detections with more than half of their area in one don't-care region. As in the official evaluation, targets are
+matched in their order, and each takes the first free detection. If targets overlap so much that one detection fits two of them
+(IoU above 0.5 with both), the order can matter. A polygon that crosses itself is the region it encloses; some evaluators skip it
+instead.
 """
 
 from collections.abc import Sequence
@@ -15,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from torchmetrics import Metric
 
+from ocr.metrics.pooled import PooledMetric
 from ocr.metrics.regions import (
     Bools,
     Ints,
@@ -29,57 +28,54 @@ from ocr.metrics.regions import (
 )
 
 DONT_CARE_OVERLAP = 0.5
-"""A detection with more than this part of its area in a don't-care region is not counted."""
+"""A detection with more than this fraction of its area in a don't-care region is not counted."""
 ROUNDING = 1 + 1e-9
-"""An intersection may come out larger than the box it lies in by less than this factor."""
+"""Factor for rounding: the computed area of an intersection may exceed that of its bounding box by less than this."""
 
 
 class MatchCounts(NamedTuple):
-    """What one image adds to the sums."""
+    """Counts of one image."""
 
     matched: int
+    """Pairs of a target and a detection."""
     num_targets: int
-    """Don't-care regions left out."""
+    """Targets, without don't-care regions."""
     num_predictions: int
-    """Detections in don't-care regions left out."""
+    """Detections, without those in don't-care regions."""
 
 
 @dataclass(frozen=True)
 class TargetRegions:
-    """The ground truth of one image, prepared: it can be kept between epochs and used from any thread."""
+    """The prepared ground truth of one image. It can be kept between epochs and used from any thread."""
 
     regions: Regions
     ignore: Bools
-    """(T,): don't-care."""
+    """(T,) don't-care flags."""
 
     @classmethod
     def from_polygons(cls, polygons: Polygons, ignore: npt.ArrayLike) -> "TargetRegions":
-        """The targets of one image.
+        """Prepares the targets of one image.
 
         Args:
-            polygons: T times (n, 2), in the frame the detections will be in.
-            ignore: T flags: don't-care.
+            polygons: T polygons (n, 2) in the frame of the detections.
+            ignore: T don't-care flags.
 
         Raises:
-            ValueError: lengths differ, or a polygon has fewer than 3 points or a coordinate that is not finite.
+            ValueError: the number of flags differs, or a polygon has fewer than 3 points or a coordinate that is not finite.
         """
         return cls(Regions.from_flat(flat_polygons(polygons, "target")), ignore_flags(ignore, len(polygons)))
 
 
-class ICDARMetric(Metric):
-    """ICDAR 2015 IoU precision, recall and hmean. States are integer sums: exact over any number of processes."""
+class ICDARMetric(PooledMetric[MatchCounts]):
+    """ICDAR 2015 IoU precision, recall and hmean, pooled over all images."""
 
-    full_state_update = False
-    higher_is_better = True
     matched: torch.Tensor
     num_targets: torch.Tensor
     num_predictions: torch.Tensor
 
     def __init__(self, iou_threshold: float = 0.5) -> None:
-        super().__init__()
+        super().__init__(MatchCounts)
         self.iou_threshold = iou_threshold
-        for name in MatchCounts._fields:
-            self.add_state(name, torch.tensor(0), dist_reduce_fx="sum")
 
     def update(
         self,
@@ -88,36 +84,29 @@ class ICDARMetric(Metric):
         ignore: Sequence[npt.ArrayLike],
         scores: Sequence[npt.ArrayLike] | None = None,
     ) -> None:
-        """Adds a batch of B images; predictions and targets of an image are in one frame, whichever it is.
+        """Adds a batch of B images; predictions and targets of an image are in one frame.
 
         Args:
             predictions, targets: B lists of (n, 2) polygons.
-            ignore: B arrays with one flag a target: don't-care.
-            scores: B arrays with one number a prediction: then detections are served best first, not in their order.
+            ignore: B arrays with one don't-care flag per target.
+            scores: B arrays with one score per prediction, to match the best first; None matches in the given order.
 
         Raises:
-            ValueError: lengths differ, or a polygon has fewer than 3 points or a coordinate that is not finite.
+            ValueError: numbers of images, flags or scores differ, or a polygon has fewer than 3 points or a coordinate that is not
+                finite.
         """
-        if not len(predictions) == len(targets) == len(ignore):
-            raise ValueError(
-                f"predictions, targets and ignore are of {len(predictions)}, {len(targets)} and {len(ignore)} images"
-            )
-        if scores is not None:
-            predictions = [_best_first(*image) for image in zip(predictions, scores, strict=True)]
-        for index, (found, wanted, flags) in enumerate(zip(predictions, targets, ignore, strict=True)):
-            try:
-                (counts,) = match_image(found, TargetRegions.from_polygons(wanted, flags), (self.iou_threshold,))
-            except ValueError as error:
-                raise ValueError(f"image {index} of the batch: {error}") from error
-            self._accumulate(counts)
 
-    def add(self, counts: MatchCounts) -> None:
-        """Adds one image that `match_image` counted at this metric's threshold, perhaps in another thread."""
-        self.update([], [], [])  # of no images: tells torchmetrics that a computed result is out of date
-        self._accumulate(counts)
+        def count(
+            found: Polygons, polygons: Polygons, flags: npt.ArrayLike, ranks: npt.ArrayLike | None
+        ) -> MatchCounts:
+            ordered = found if ranks is None else _best_first(found, ranks)
+            return match_image(ordered, TargetRegions.from_polygons(polygons, flags), (self.iou_threshold,))[0]
+
+        all_scores = [None] * len(predictions) if scores is None else scores
+        self._add_images(count, predictions=predictions, targets=targets, ignore=ignore, scores=all_scores)
 
     def compute(self) -> dict[str, torch.Tensor]:
-        """hmean, precision and recall as float64 scalars; 0 where nothing was detected or nothing is to be found."""
+        """Returns hmean, precision and recall as float64 scalars; 0 without detections or without text."""
         matched = self.matched.double()
         return {
             "hmean": 2 * matched / (self.num_targets + self.num_predictions).clamp(min=1),
@@ -125,26 +114,21 @@ class ICDARMetric(Metric):
             "recall": matched / self.num_targets.clamp(min=1),
         }
 
-    def _accumulate(self, counts: MatchCounts) -> None:
-        self.matched += counts.matched
-        self.num_targets += counts.num_targets
-        self.num_predictions += counts.num_predictions
-
 
 def match_image(
     predictions: Polygons, targets: TargetRegions, iou_thresholds: Sequence[float] = (0.5, 0.7)
 ) -> tuple[MatchCounts, ...]:
-    """The counts of one image at each threshold, from one computation of overlaps. Pure: any thread may call it.
+    """Returns the counts of one image at each threshold. Overlaps are computed once. A pure function: any thread may call it.
 
     Args:
-        predictions: (n, 2) polygons in the frame of the targets, in the order in which they are served.
+        predictions: (n, 2) polygons in the frame of the targets, in the order of matching.
         iou_thresholds: one or more.
 
     Raises:
         ValueError: a prediction has fewer than 3 points or a coordinate that is not finite.
     """
     detected = Regions.from_flat(flat_polygons(predictions, "prediction"))
-    rows, columns = _pairs_that_can_matter(targets, detected, min(iou_thresholds))
+    rows, columns = _candidate_pairs(targets, detected, min(iou_thresholds))
     overlap = overlap_of_pairs(targets.regions, detected, rows, columns)
 
     is_uncounted = np.zeros(len(detected), np.bool_)
@@ -161,8 +145,8 @@ def match_image(
     return tuple(counts)
 
 
-def _pairs_that_can_matter(targets: TargetRegions, detected: Regions, iou_threshold: float) -> tuple[Ints, Ints]:
-    """Targets and detections, ordered by target, that could match or be don't-care by the size of their boxes."""
+def _candidate_pairs(targets: TargetRegions, detected: Regions, iou_threshold: float) -> tuple[Ints, Ints]:
+    """Returns index pairs of targets and detections, ordered by target, whose boxes overlap enough for a match or a don't-care."""
     at_most = box_overlap(targets.regions, detected) * ROUNDING
     least_union = targets.regions.areas[:, None] + detected.areas - at_most
     can_match = at_most > iou_threshold * least_union
@@ -172,7 +156,7 @@ def _pairs_that_can_matter(targets: TargetRegions, detected: Regions, iou_thresh
 
 
 def _num_matched(targets: Ints, detections: Ints) -> int:
-    """One-to-one matches of pairs ordered by target: each target in turn takes the first detection left."""
+    """Returns the number of one-to-one matches among pairs ordered by target: each target takes the first free detection."""
     served: set[int] = set()
     taken: set[int] = set()
     for target, detection in zip(targets.tolist(), detections.tolist(), strict=True):
@@ -185,5 +169,7 @@ def _num_matched(targets: Ints, detections: Ints) -> int:
 def _best_first(polygons: Polygons, scores: npt.ArrayLike) -> Polygons:
     scores = np.asarray(scores)
     if scores.shape != (len(polygons),):
-        raise ValueError(f"scores have shape {scores.shape} for {len(polygons)} predictions; one each is needed")
+        raise ValueError(
+            f"scores have shape {scores.shape} for {len(polygons)} predictions; one per prediction is needed"
+        )
     return [polygons[index] for index in np.argsort(-scores, kind="stable")]

@@ -1,7 +1,6 @@
-"""Regions of one image as geometries with their boxes and areas, and where the regions of two sets overlap.
+"""Regions of one image as geometries with their boxes and areas, and the overlap between two sets of regions.
 
-Almost all the time goes into the intersections, which shapely computes without holding Python's lock: `box_overlap`
-tells beforehand which of them can matter.
+Intersections take almost all the time; shapely computes them without the GIL. `box_overlap` rules most of them out beforehand.
 """
 
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ import numpy.typing as npt
 import shapely
 
 Polygons = Sequence[npt.NDArray[np.floating]]
-"""Of one image: (n, 2) each, (x, y), n >= 3."""
+"""Polygons of one image: (n, 2) each, (x, y), n >= 3."""
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.integer]
 Bools = npt.NDArray[np.bool_]
@@ -21,28 +20,28 @@ Geometries = npt.NDArray[np.object_]
 
 
 class FlatPolygons(NamedTuple):
-    """P polygons with V vertices in all, one after the other."""
+    """P polygons with V vertices in total, concatenated."""
 
     vertices: Floats
     """(V, 2), (x, y)."""
     num_vertices: Ints
-    """(P,)"""
+    """(P,) number of vertices of each polygon."""
 
 
 @dataclass(frozen=True)
 class Regions:
-    """P regions. Immutable: can be kept and used from any thread."""
+    """P regions. Immutable, so they can be kept and used from any thread."""
 
     geometries: Geometries
     """(P,) shapely geometries."""
     boxes: Floats
-    """(P, 4) the smallest and largest x and y: x0, y0, x1, y1; NaN for a region without area."""
+    """(P, 4) bounding boxes x0, y0, x1, y1; NaN for a region without area."""
     areas: Floats
-    """(P,)"""
+    """(P,) area of each region."""
 
     @classmethod
     def from_flat(cls, polygons: FlatPolygons) -> "Regions":
-        """One region a polygon; of a polygon that crosses itself, what it encloses."""
+        """Returns one region per polygon. A polygon that crosses itself becomes the region it encloses."""
         num_polygons = len(polygons.num_vertices)
         if num_polygons == 0:
             return cls.from_geometries(np.empty(0, np.object_))
@@ -57,6 +56,7 @@ class Regions:
 
     @classmethod
     def from_geometries(cls, geometries: Geometries) -> "Regions":
+        """Returns the regions with their boxes and areas."""
         return cls(geometries, shapely.bounds(geometries), shapely.area(geometries))
 
     def __len__(self) -> int:
@@ -64,10 +64,10 @@ class Regions:
 
 
 def flat_polygons(polygons: Polygons, what: str) -> FlatPolygons:
-    """The polygons as one array, checked.
+    """Returns the checked polygons as one array.
 
     Args:
-        what: "target" or "prediction", for the messages.
+        what: "target" or "prediction", for error messages.
 
     Raises:
         ValueError: a polygon has fewer than 3 points or a coordinate that is not finite.
@@ -87,19 +87,19 @@ def flat_polygons(polygons: Polygons, what: str) -> FlatPolygons:
 
 
 def ignore_flags(ignore: npt.ArrayLike, num_targets: int) -> Bools:
-    """One flag a target as an array of its own.
+    """Returns a copy of the don't-care flags, (num_targets,).
 
     Raises:
-        ValueError: there are more or fewer flags.
+        ValueError: the number of flags differs.
     """
     flags = np.array(ignore, np.bool_).reshape(-1)
     if len(flags) != num_targets:
-        raise ValueError(f"ignore has {len(flags)} flags for {num_targets} targets; one each is needed")
+        raise ValueError(f"ignore has {len(flags)} flags for {num_targets} targets; one per target is needed")
     return flags
 
 
 def box_overlap(first: Regions, second: Regions) -> Floats:
-    """(F, S) areas that bounding boxes have in common: no overlap of the regions is larger; NaN where one is empty."""
+    """Returns (F, S), the common area of bounding boxes: an upper limit of the regions' overlap; NaN where a region is empty."""
     a, b = first.boxes[:, None], second.boxes
     sides = np.minimum(a[..., 2:], b[:, 2:]) - np.maximum(a[..., :2], b[:, :2])
     np.maximum(sides, 0, out=sides)
@@ -107,5 +107,5 @@ def box_overlap(first: Regions, second: Regions) -> Floats:
 
 
 def overlap_of_pairs(first: Regions, second: Regions, rows: Ints, columns: Ints) -> Floats:
-    """Areas that first[rows[k]] and second[columns[k]] have in common, one a pair k."""
+    """Returns the common area of first[rows[k]] and second[columns[k]] for each pair k."""
     return shapely.area(shapely.intersection(first.geometries[rows], second.geometries[columns]))

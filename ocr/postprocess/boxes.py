@@ -60,6 +60,7 @@ class _Regions:
     """(N,) mean probability of each region's pixels."""
 
     def subset(self, keep: npt.NDArray[np.bool_]) -> "_Regions":
+        """Returns the regions flagged in (N,) bool."""
         contours = [contour for contour, is_kept in zip(self.contours, keep, strict=True) if is_kept]
         return _Regions(contours, self.areas[keep], self.scores[keep])
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from ocr.atomic_write import write_atomically
 from ocr.datasets.decode import decode_upright
-from ocr.datasets.image_checks import ImageProblem, read_header
+from ocr.datasets.image_header import ImageProblem, read_header
 from ocr.datasets.manifest import Manifest
 from ocr.preparation.outcomes import Action, Outcome
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ocr.config import PrepareConfig
-from ocr.datasets.audit import AuditReport, BadDataError, load_manifest
+from ocr.datasets.audit import load_manifest
+from ocr.datasets.audit_report import AuditReport, BadDataError
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.schemas import DatasetConfig
 from ocr.errors import InputError

@@ -9,7 +9,7 @@ from ocr.datasets.plan import SamplePlanner
 from ocr.polygons import PolygonBatch
 from ocr.preparation.outcomes import Outcome, in_threads
 from ocr.preparation.report import FilesReport, report_on_files
-from ocr.targets import make_targets
+from ocr.targets.maps import make_targets
 from ocr.targets.offline import UnfitMaps, check_maps, maps_file, maps_key, write_maps
 
 
@@ -20,8 +20,7 @@ def write_split_maps(
     planner = SamplePlanner(config.pipeline, training=False, seed=0)
 
     def write(index: int) -> Outcome:
-        size = manifest.original_sizes[index]
-        sample = planner.plan(index, 0, (int(size[0]), int(size[1])), manifest.polygons.select([index]), epoch=0)
+        sample = planner.plan_image(manifest, index, epoch=0)
         return _write_maps(
             maps_file(maps_dir, manifest.filenames[index]), planner.input_polygons(manifest, [sample]), config
         )

@@ -1,11 +1,20 @@
-"""The embedded data set: photographed receipts and notices, drawn on request, so that a first run needs no download.
+"""The synthetic data set: photographed receipts and notices, drawn on request, so that a first run needs no download.
 
-phrases (what is written) -> text (one run of ink) -> typesetting, sheets (receipts and notices) -> page (a printed
-sheet) -> scene, photo (sheets on a table or wall, seen by a camera) -> jpeg (the stored file) -> data_set (a folder in
-the Upstage layout, drawn by several processes).
+Files in reading order:
+
+config       number, size and difficulty of the pictures
+data_set     a folder in the Upstage layout, drawn by several processes
+worker       one of these processes
+scene        chooses the content of one picture
+sheets       receipts and notices
+  phrases      their words
+  typesetting  sets text on a page from top to bottom
+  ornaments    rules and signs
+  text         one run of ink, and the curves it follows
+  page         a printed sheet
+texture      paper, tables, walls
+clutter      coins, pens and cards on a table
+view         the map between a flat sheet and the photo
+photo        photographs the sheets
+jpeg         encodes the photo as a JPEG file
 """
-
-from ocr.synthetic.config import SyntheticConfig
-from ocr.synthetic.data_set import draw_data_set
-
-__all__ = ["SyntheticConfig", "draw_data_set"]

@@ -1,4 +1,4 @@
-"""Things without text that lie about on a table."""
+"""Objects without text that lie on a table."""
 
 import cv2
 import numpy as np
@@ -10,7 +10,7 @@ _COLORS = ((196, 160, 60), (176, 176, 182), (172, 98, 60), (30, 60, 140), (160, 
 
 
 def scattered(rng: np.random.Generator, table: FloatImage) -> FloatImage:
-    """The table with none to four coins, pens, cards and rings of coffee on it, mostly along its borders."""
+    """Returns the table with zero to four coins, pens, cards and coffee rings, mostly along its borders."""
     table = table.copy()
     for _ in range(rng.integers(0, 5)):
         height, width = table.shape[:2]
@@ -36,9 +36,9 @@ def scattered(rng: np.random.Generator, table: FloatImage) -> FloatImage:
 
 
 def _lay_(table: FloatImage, mask: npt.NDArray[np.uint8], color: tuple[int, int, int], is_flat: bool) -> None:
-    """Puts something of this shape and colour on the table, with shading and a shadow unless it is flat."""
+    """Puts an object of this shape and colour on the table, with shading and a shadow unless it is flat."""
     x, y, width, height = cv2.boundingRect(mask)
-    reach = 16  # of the shadow
+    reach = 16  # pixels of shadow
     part = slice(max(0, y - reach), y + height + reach), slice(max(0, x - reach), x + width + reach)
     cover = mask[part].astype(np.float32) / 255
     patch, body = table[part], np.array(color, np.float32)

@@ -1,4 +1,4 @@
-"""What the embedded data set holds: how many pictures, how large, how difficult."""
+"""Number, size and difficulty of the pictures in the synthetic data set."""
 
 from pydantic import Field, model_validator
 
@@ -6,26 +6,26 @@ from dali_pipelines.config import Section
 
 
 class SyntheticConfig(Section):
-    """The embedded data set of drawn receipts and notices. Equal values give byte-identical files."""
+    """The synthetic data set of drawn receipts and notices. Equal values give byte-identical files."""
 
     num_train: int = Field(default=96, ge=1)
-    """Training images. A larger set starts with the images of a smaller one."""
+    """Number of training images. A larger set starts with the images of a smaller one."""
     num_val: int = Field(default=32, ge=1)
-    """Validation images, drawn from random streams of their own."""
+    """Number of validation images, drawn from separate random streams."""
     seed: int = Field(default=7, ge=0, lt=2**63)
-    """Another seed, other images."""
+    """Seed of the images."""
     min_side: int = Field(default=480, ge=256)
-    """Shortest side an image may have, in pixels."""
+    """Least side of an image in pixels."""
     max_side: int = Field(default=900, le=8192)
-    """Longest side an image may have, in pixels; the least longest side is three quarters of it."""
+    """Greatest side of an image in pixels. The longer side of every image is at least three quarters of it."""
     min_text_height: float = Field(default=12.0, ge=6)
-    """Least height of a capital letter of running text, in pixels once the longest side is scaled to 640."""
+    """Least height of a capital letter of running text, in pixels of the image scaled to a longest side of 640."""
     max_text_height: float = Field(default=17.0, le=64)
-    """Greatest height of a capital letter of running text, measured alike; titles are up to twice as high."""
+    """Greatest height of a capital letter of running text, in the same pixels; titles are up to twice as high."""
     max_rotation: float = Field(default=7.0, ge=0, le=30)
-    """A sheet is turned by up to this many degrees either way."""
+    """Greatest rotation of a sheet in degrees, in either direction."""
     max_perspective: float = Field(default=0.04, ge=0, le=0.15)
-    """Each corner of a sheet moves by up to this share of its shorter side, as when the camera is held askew."""
+    """Greatest displacement of each corner of a sheet, as a share of its shorter side: a camera held at an angle."""
     notice_share: float = Field(default=0.4, ge=0, le=1)
     """Share of pictures that show notices on a wall; the others show receipts on a table."""
     bent_share: float = Field(default=0.15, ge=0, le=1)
@@ -37,7 +37,7 @@ class SyntheticConfig(Section):
     illegible_share: float = Field(default=0.05, ge=0, le=1)
     """Share of text runs smeared or struck out, annotated as don't-care."""
     fine_print_share: float = Field(default=0.15, ge=0, le=1)
-    """Share of sheets that end in print too small to read, annotated as don't-care."""
+    """Share of sheets that end with print too small to read, annotated as don't-care."""
     exif_share: float = Field(default=0.15, ge=0, le=1)
     """Share of files stored turned or mirrored, with the EXIF orientation (2 to 8) that undoes it."""
     gray_share: float = Field(default=0.06, ge=0, le=1)

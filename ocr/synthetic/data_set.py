@@ -1,7 +1,7 @@
-"""The data set as a folder in the Upstage layout: images/{train,val}/*.jpg and jsons/{train,val}.json.
+"""Draws the data set into a folder in the Upstage layout: images/{train,val}/*.jpg and jsons/{train,val}.json.
 
-Points in the JSON files are in pixels of the stored file, in reading order: they start at the top left of the text as
-read and go along its upper edge first. That is clockwise in the upright picture, counter-clockwise in a mirrored file.
+Points in the JSON files are in pixels of the stored file, in reading order: they start at the top left of the text and follow its
+upper edge first. That is clockwise in the upright picture and counter-clockwise in a mirrored file.
 """
 
 import json
@@ -25,21 +25,23 @@ from ocr.synthetic.config import SyntheticConfig
 from ocr.synthetic.scene import draw_photo
 
 SPLITS = ("train", "val")
-_IMAGES_PER_PROCESS = 8  # fewer do not pay for starting a process
-_SIGNATURE = "synthetic.json"  # in the root: which config and code drew the set
+_IMAGES_PER_PROCESS = 8
+"""Least number of images that pay for starting a process."""
+_SIGNATURE = "synthetic.json"
+"""File in the root: the config and code that drew the set."""
 _TEMPORARY = ".drawing_"
 
 
 def draw_data_set(config: SyntheticConfig, directory: Path, num_workers: int = 0) -> Path:
-    """Draws the data set, unless it is there already.
+    """Draws the data set, unless it exists already.
 
     Args:
-        config: what to draw; with the same library versions, equal values give byte-identical files.
-        directory: becomes the root of the data set. A set drawn there from other values, or by other code, is replaced.
-        num_workers: processes that draw; 0: one for each CPU.
+        config: values of the data set; with the same library versions, equal values give byte-identical files.
+        directory: root of the data set. A set drawn there from other values, or by other code, is replaced.
+        num_workers: drawing processes; 0: one per CPU.
 
     Returns:
-        The data set's root. Its JSON files appear last, once all images are in place.
+        The root of the data set. Its JSON files appear last, when all images are in place.
 
     Raises:
         FileExistsError: the folder holds something that was not drawn here.
@@ -53,13 +55,13 @@ def draw_data_set(config: SyntheticConfig, directory: Path, num_workers: int = 0
     if not (root / _SIGNATURE).exists() and any(not path.name.startswith(_TEMPORARY) for path in root.iterdir()):
         raise FileExistsError(
             f"{root}: is not empty and holds no {_SIGNATURE}, so it is not a drawn data set; "
-            "add data=upstage (or another) to train on what is there, or name another folder to draw into"
+            "add data=upstage (or another format) to train on the data in it, or choose another folder to draw into"
         )
     with tempfile.TemporaryDirectory(prefix=_TEMPORARY, dir=root) as temporary:
         drawn = Path(temporary)
         _draw_all(config, drawn, num_workers or os.cpu_count() or 1)
         (drawn / _SIGNATURE).write_text(signature)
-        if not _is_complete(root, config, signature):  # another process may have been faster
+        if not _is_complete(root, config, signature):  # another process may have finished first
             _move(drawn, root)
     return root
 
@@ -84,11 +86,12 @@ def draw_file(config: SyntheticConfig, root: Path, split: str, index: int) -> di
 
 
 def file_name(split: str, index: int) -> str:
+    """Returns the name of an image file."""
     return f"{split}_{index:05d}.jpg"
 
 
 def jobs(config: SyntheticConfig) -> list[tuple[str, int]]:
-    """(split, index) of all images."""
+    """Returns (split, index) of all images."""
     return [(split, index) for split in SPLITS for index in range(_num_images(config, split))]
 
 
@@ -97,7 +100,7 @@ def _num_images(config: SyntheticConfig, split: str) -> int:
 
 
 def _is_complete(root: Path, config: SyntheticConfig, signature: str) -> bool:
-    """Whether the folder holds the set of this signature, with all of its images."""
+    """Returns whether the folder holds the set of this signature, with all its images."""
     return (
         (root / _SIGNATURE).is_file()
         and (root / _SIGNATURE).read_text() == signature
@@ -110,7 +113,7 @@ def _is_complete(root: Path, config: SyntheticConfig, signature: str) -> bool:
 
 
 def _draw_all(config: SyntheticConfig, root: Path, num_workers: int) -> None:
-    """Writes the whole set below an empty folder."""
+    """Writes the whole set into an empty folder."""
     for split in SPLITS:
         (root / "images" / split).mkdir(parents=True)
     todo = jobs(config)
@@ -118,7 +121,7 @@ def _draw_all(config: SyntheticConfig, root: Path, num_workers: int) -> None:
     if num_workers == 1:
         entries: Iterator[dict[str, Any]] = (draw_file(config, root, split, index) for split, index in todo)
     else:
-        entries = _draw_in_processes(config, root, len(todo), num_workers)
+        entries = draw_in_processes(config, root, len(todo), num_workers)
     images: dict[str, dict[str, Any]] = {split: {} for split in SPLITS}
     progress = track(entries, description="Drawing synthetic images", total=len(todo))
     for (split, index), entry in zip(todo, progress, strict=True):
@@ -128,13 +131,14 @@ def _draw_all(config: SyntheticConfig, root: Path, num_workers: int) -> None:
         (root / "jsons" / f"{split}.json").write_text(json.dumps({"images": images[split]}))
 
 
-def _draw_in_processes(
-    config: SyntheticConfig, root: Path, num_jobs: int, num_workers: int
-) -> Iterator[dict[str, Any]]:
-    """Yields the entry of each job, in their order; worker w has drawn jobs w, w + num_workers, ...
+def draw_in_processes(config: SyntheticConfig, root: Path, num_jobs: int, num_workers: int) -> Iterator[dict[str, Any]]:
+    """Yields the JSON entry of each image, in the order of `jobs`. Worker w draws jobs w, w + num_workers, ...
 
-    Not by multiprocessing: started afresh, each of its processes imports the main script again (9 s of CPU where that
-    imports PyTorch, Lightning and DALI; drawing 64 images takes 5 s); forked, it is not safe beside CUDA or threads.
+    This does not use multiprocessing: a spawned process imports the main script again (9 s of CPU if that imports PyTorch,
+    Lightning and DALI; drawing 64 images takes 5 s), and a forked one is not safe beside CUDA or threads.
+
+    Raises:
+        RuntimeError: a worker process ended early.
     """
     workers = [_start_worker(config, root, first, num_workers) for first in range(num_workers)]
     try:
@@ -159,7 +163,7 @@ def _start_worker(config: SyntheticConfig, root: Path, first: int, step: int) ->
 
 
 def _move(drawn: Path, root: Path) -> None:
-    """Moves a finished set to its place. Killed at any point, it leaves a folder that is marked as drawn and incomplete."""
+    """Moves a finished set to its place. If killed at any point, it leaves a folder that is marked as drawn and incomplete."""
     for name in ("jsons", "images"):
         shutil.rmtree(root / name, ignore_errors=True)
     for name in (_SIGNATURE, "images", "jsons"):

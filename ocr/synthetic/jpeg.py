@@ -1,4 +1,4 @@
-"""From the upright picture to the file: EXIF orientation, sampling, quality."""
+"""Encodes an upright picture as a JPEG file: EXIF orientation, sampling, quality."""
 
 import io
 from dataclasses import dataclass
@@ -20,17 +20,17 @@ _STORED_FROM_ORIGINAL = {
     8: Image.Transpose.ROTATE_270,
 }
 SAMPLINGS = {"4:4:4": 0, "4:2:2": 1, "4:2:0": 2}
-"""Chroma sampling to Pillow's code for it."""
+"""Pillow's code of each chroma sampling."""
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """How a picture becomes a JPEG file."""
+    """Properties of a JPEG file."""
 
     orientation: int
     """EXIF orientation, 1 to 8."""
     has_exif: bool
-    """Whether the file says so; one without is upright."""
+    """Whether the file states its orientation; a file that does not is upright."""
     sampling: str
     """Key of SAMPLINGS."""
     quality: int
@@ -39,6 +39,7 @@ class Encoding:
 
 
 def choose_encoding(rng: np.random.Generator, config: SyntheticConfig) -> Encoding:
+    """Returns random properties with the shares of the config."""
     is_turned = rng.random() < config.exif_share
     return Encoding(
         orientation=int(rng.integers(2, 9)) if is_turned else 1,
@@ -51,7 +52,7 @@ def choose_encoding(rng: np.random.Generator, config: SyntheticConfig) -> Encodi
 
 
 def encode(pixels_original: npt.NDArray[np.uint8], encoding: Encoding) -> bytes:
-    """The file of an upright RGB picture (H, W, 3)."""
+    """Returns the JPEG file of an upright RGB picture (H, W, 3)."""
     image = Image.fromarray(pixels_original)
     if encoding.orientation in _STORED_FROM_ORIGINAL:
         image = image.transpose(_STORED_FROM_ORIGINAL[encoding.orientation])

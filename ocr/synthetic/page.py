@@ -1,4 +1,4 @@
-"""Printed sheets: a paper, the text runs on it, and where each of them is.
+"""A printed sheet: its paper and the runs of text on it.
 
 All coordinates are in the page frame: pixels of the flat sheet, origin at its top left.
 """
@@ -17,13 +17,13 @@ class Print:
 
     run: text.Run
     curve: text.Curve
-    """The page frame from the run's own."""
+    """Map from the run's frame to the page frame."""
     color: Color
     is_legible: bool
 
     @property
     def edges(self) -> text.Points:
-        """(2, EDGE_POINTS, 2): upper and lower edge of the ink with its margin, left to right."""
+        """Upper and lower edge of the ink with its margin, left to right: (2, EDGE_POINTS, 2)."""
         return self.curve.bend(self.run.edges)
 
 
@@ -32,25 +32,26 @@ class Page:
     """A flat sheet."""
 
     paper: FloatImage
-    """(H, W, 3) everything on the sheet but its text."""
+    """(H, W, 3): everything on the sheet except its text."""
     ink_strength: FloatImage
-    """(H, W) share of the ink that stuck, 0..1."""
+    """(H, W): share of the ink that sticks to the paper, 0..1."""
     prints: list[Print] = field(default_factory=list)
 
     @property
     def size(self) -> tuple[int, int]:
-        """(H, W)."""
+        """(H, W) of the sheet."""
         return self.paper.shape[0], self.paper.shape[1]
 
     def cropped(self, height: int) -> "Page":
-        """The upper part of the sheet."""
+        """Returns the upper `height` pixels of the sheet."""
         return replace(self, paper=self.paper[:height], ink_strength=self.ink_strength[:height])
 
     def without_text(self) -> "Page":
+        """Returns the sheet without its runs of text."""
         return replace(self, prints=[])
 
     def pixels(self) -> FloatImage:
-        """(H, W, 3) the printed sheet."""
+        """Returns the printed sheet (H, W, 3)."""
         pixels = self.paper.copy()
         for printed in self.prints:
             _stamp_(pixels, self.ink_strength, printed)

@@ -1,4 +1,4 @@
-"""What the drawn receipts and notices say."""
+"""Words of the drawn receipts and notices."""
 
 from collections.abc import Sequence
 
@@ -52,7 +52,7 @@ FINE_PRINT = (
 
 
 def pick(rng: np.random.Generator, choices: Sequence[str]) -> str:
-    """One of the choices."""
+    """Returns one of the choices."""
     return choices[int(rng.integers(len(choices)))]
 
 
@@ -87,12 +87,12 @@ def time(rng: np.random.Generator) -> str:
 
 
 def price(rng: np.random.Generator, currency: str = "") -> str:
-    """An amount, small ones more often than large ones."""
+    """Returns an amount; small amounts are more frequent."""
     return f"{currency}{min(0.5 + rng.exponential(9.0), 999.0):.2f}"
 
 
 def goods(rng: np.random.Generator) -> str:
-    """Something sold, in one to three words."""
+    """Returns the name of an article, one to three words."""
     words = (
         [pick(rng, KINDS)] * (rng.random() < 0.3) + [pick(rng, GOODS)] + [pick(rng, AMOUNTS)] * (rng.random() < 0.35)
     )

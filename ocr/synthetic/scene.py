@@ -1,4 +1,4 @@
-"""Chooses what one picture of the data set shows."""
+"""Chooses the content of one picture of the data set."""
 
 import numpy as np
 import numpy.typing as npt
@@ -6,20 +6,21 @@ import numpy.typing as npt
 from ocr.synthetic import clutter, sheets, texture
 from ocr.synthetic.config import SyntheticConfig
 from ocr.synthetic.page import Page
-from ocr.synthetic.photo import Photo, Scene, choose_view, photograph
+from ocr.synthetic.photo import Photo, Scene, photograph
 from ocr.synthetic.texture import Size
+from ocr.synthetic.view import choose_view
 
 NETWORK_SIDE = 640
-"""Text heights of the config hold once the longest side of a picture is scaled to this."""
+"""Longest side in pixels of a picture scaled to the network input; the text heights of the config refer to it."""
 
 
 def draw_photo(rng: np.random.Generator, config: SyntheticConfig) -> Photo:
-    """One picture of receipts or notices."""
+    """Returns one picture of receipts or notices."""
     return photograph(rng, compose(rng, config))
 
 
 def compose(rng: np.random.Generator, config: SyntheticConfig) -> Scene:
-    """Receipts on a table or notices on a wall; two side by side where the picture is wider than high."""
+    """Returns receipts on a table or notices on a wall, two side by side if the picture is wider than high."""
     is_notice, is_blank = rng.random() < config.notice_share, rng.random() < config.blank_share
     size = _photo_size(rng, config, portrait_share=0.6 if is_notice else 0.9)
     surfaces = texture.WALLS if is_notice else texture.TABLES
@@ -37,7 +38,7 @@ def compose(rng: np.random.Generator, config: SyntheticConfig) -> Scene:
 
 
 def _cell(photo: Size, sheet: int, num_sheets: int) -> npt.NDArray[np.float64]:
-    """(x0, y0, x1, y1) where a sheet may be: its share of the photo's width; alone, a little more than the photo."""
+    """Returns the box (x0, y0, x1, y1) for a sheet: its share of the photo's width, or slightly more than the photo."""
     height, width = photo
     out = 0.02 * width if num_sheets == 1 else -0.005 * width
     left, right = (width * sheet / num_sheets, width * (sheet + 1) / num_sheets)
@@ -45,7 +46,7 @@ def _cell(photo: Size, sheet: int, num_sheets: int) -> npt.NDArray[np.float64]:
 
 
 def _photo_size(rng: np.random.Generator, config: SyntheticConfig, portrait_share: float) -> Size:
-    """(H, W), this share of them higher than wide."""
+    """Returns a random (H, W); a share of `portrait_share` is higher than wide."""
     longest = int(rng.integers(max(config.min_side, 3 * config.max_side // 4), config.max_side + 1))
     shortest = max(config.min_side, int(longest * rng.uniform(0.64, 0.82)))
     return (longest, shortest) if rng.random() < portrait_share else (shortest, longest)
@@ -54,7 +55,7 @@ def _photo_size(rng: np.random.Generator, config: SyntheticConfig, portrait_shar
 def _sheet(
     rng: np.random.Generator, config: SyntheticConfig, cell: Size, scale: float, is_notice: bool, is_blank: bool
 ) -> Page:
-    """A page that fits a cell (H, W); `scale` is photo pixels by network pixels."""
+    """Returns a page that fits a cell (H, W); `scale` is photo pixels per network pixel."""
     text_height = scale * rng.uniform(config.min_text_height, config.max_text_height)
     height, width = cell[0] * rng.uniform(0.84, 0.94), cell[1] * rng.uniform(0.74, 0.92)
     size = (int(height), int(width))

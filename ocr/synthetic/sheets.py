@@ -1,4 +1,4 @@
-"""The sheets that are photographed: receipts and notices."""
+"""Draws the sheets that are photographed: receipts and notices."""
 
 import numpy as np
 
@@ -21,7 +21,7 @@ RECEIPT_PAPERS: tuple[Color, ...] = (
     (240, 222, 224),
 )
 RECEIPT_INKS: tuple[Color, ...] = ((38, 38, 42), (52, 50, 72), (28, 30, 34), (74, 66, 92), (70, 66, 64))
-NOTICE_COLORS: tuple[tuple[Color, Color, Color], ...] = (  # paper, running text, titles and pictures
+NOTICE_COLORS: tuple[tuple[Color, Color, Color], ...] = (  # paper, running text, titles and signs
     ((246, 246, 242), (30, 30, 32), (180, 28, 30)),
     ((250, 214, 60), (26, 26, 24), (20, 20, 20)),
     ((36, 70, 128), (240, 242, 246), (255, 230, 120)),
@@ -35,7 +35,7 @@ NOTICE_COLORS: tuple[tuple[Color, Color, Color], ...] = (  # paper, running text
 
 
 def receipt(rng: np.random.Generator, config: SyntheticConfig, size: Size, text_height: float) -> Page:
-    """A shop's receipt as wide as `size` (H, W) and at most as high; capital letters are `text_height` pixels high."""
+    """Returns a receipt as wide as `size` (H, W) and at most as high. Capital letters are `text_height` pixels high."""
     body = Style(pick(rng, RECEIPT_FACES), text_height, fixed_pitch=rng.random() < 0.4)
     ink = RECEIPT_INKS[rng.integers(len(RECEIPT_INKS))]
     title_face = pick(rng, TITLE_FACES) if rng.random() < 0.6 else body.face
@@ -53,7 +53,7 @@ def receipt(rng: np.random.Generator, config: SyntheticConfig, size: Size, text_
 
 def _receipt_head(rng: np.random.Generator, setter: Typesetter) -> None:
     if rng.random() < 0.3:
-        setter.picture(rng.uniform(1.6, 2.6))
+        setter.sign(rng.uniform(1.6, 2.6))
     setter.centred(phrases.shop(rng), scale=rng.uniform(1.2, 1.6))
     setter.centred(phrases.address(rng))
     if rng.random() < 0.7:
@@ -68,7 +68,7 @@ def _receipt_head(rng: np.random.Generator, setter: Typesetter) -> None:
 
 
 def _receipt_items(rng: np.random.Generator, setter: Typesetter) -> None:
-    """Goods and prices until there is only room for the foot."""
+    """Sets goods and prices until there is only room for the foot."""
     currency, has_count, has_second_line = pick(rng, ("", "", "$", "£", "€")), rng.random() < 0.35, rng.random() < 0.2
     lines_below = rng.uniform(5, 9)
     while setter.lines_left > lines_below:
@@ -92,15 +92,15 @@ def _receipt_foot(rng: np.random.Generator, setter: Typesetter) -> None:
 
 
 def notice(rng: np.random.Generator, config: SyntheticConfig, size: Size, text_height: float) -> Page:
-    """A notice or price board of `size` (H, W).
+    """Returns a notice or price board of `size` (H, W).
 
-    Capital letters are 1 to 1.5 times `text_height` pixels high, and up to twice that in titles.
+    Capital letters are 1 to 1.5 times `text_height` pixels high, and in titles up to twice that.
     """
     paper_color, ink, accent = NOTICE_COLORS[rng.integers(len(NOTICE_COLORS))]
     face = pick(rng, NOTICE_FACES)
     title_face = pick(rng, TITLE_FACES) if face != "AmaticSCBold" else face
     enlarged = text_height * (rng.uniform(1.3, 1.5) if face == "AmaticSCBold" else rng.uniform(1.0, 1.4))
-    text_height = max(text_height, min(enlarged, size[1] / 17))  # a line of 17 heights holds goods and their price
+    text_height = max(text_height, min(enlarged, size[1] / 17))  # an article and its price need 17 heights
     look = Look(Style(face, text_height), title_face, ink, accent, line_spacing=rng.uniform(1.9, 2.4))
     sheet = texture.paper(rng, size, paper_color)
     margin = rng.uniform(1.6, 2.4) * text_height
@@ -129,7 +129,7 @@ def _notice_head(
     else:
         setter.centred(title, scale=scale)
     if rng.random() < 0.5:
-        setter.picture(rng.uniform(2, 4))
+        setter.sign(rng.uniform(2, 4))
     if rng.random() < 0.5:
         setter.rule()
 
@@ -154,13 +154,13 @@ def _price_board(rng: np.random.Generator, setter: Typesetter) -> None:
 
 
 def blank(rng: np.random.Generator, size: Size) -> Page:
-    """A sheet without text."""
+    """Returns a sheet without text."""
     sheet = texture.paper(rng, size, RECEIPT_PAPERS[rng.integers(len(RECEIPT_PAPERS))])
     return Page(sheet, np.ones(size, np.float32))
 
 
 def _scale(rng: np.random.Generator) -> float:
-    """Running text more often than a title."""
+    """Returns the scale of a line: running text more often than a title."""
     return 1.0 if rng.random() < 0.7 else rng.uniform(1.15, 1.4)
 
 

@@ -1,4 +1,4 @@
-"""Runs of text as ink on nothing, and the curves along which they are set."""
+"""Draws runs of text as coverage of ink, and gives the curves that they follow."""
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 Points = npt.NDArray[np.float64]
-"""(..., 2) points (x, y), continuous: a pixel's centre is at +0.5."""
+"""(..., 2): points (x, y), continuous; the centre of a pixel is at +0.5."""
 
 FONT_FILES: dict[str, str] = {
     **font_roboto.font_files,
@@ -22,46 +22,47 @@ FONT_FILES: dict[str, str] = {
 }
 
 BOX_MARGIN = 1.0
-"""Pixels of paper between the ink of a run and its polygon, before the page is photographed."""
+"""Margin between the ink of a run and its polygon, in pixels of the flat page."""
 EDGE_POINTS = 61
-"""Points along the upper and along the lower edge of a run; 60 steps divide evenly into 1 to 6 pieces."""
-_INK_SHARE = 0.25  # of the darkest; fainter rims of antialiased letters do not count as ink
+"""Number of points on the upper and on the lower edge of a run; 60 steps divide evenly into 1 to 6 pieces."""
+_INK_SHARE = 0.25
+"""Least coverage of ink, as a share of the greatest; the fainter rims of antialiased letters are not ink."""
 
 
 @lru_cache(maxsize=256)
 def _font(face: str, size: float) -> ImageFont.FreeTypeFont:
-    # The basic layout engine is part of every Pillow, so that files do not depend on libraqm being there.
+    # Every Pillow has the basic layout engine; with it, files do not depend on libraqm.
     return ImageFont.truetype(FONT_FILES[face], size, layout_engine=ImageFont.Layout.BASIC)
 
 
 @lru_cache(maxsize=64)
 def _capital_height(face: str) -> float:
-    """Height of a capital letter as a share of the font size."""
+    """Returns the height of a capital letter as a share of the font size."""
     _, top, _, bottom = _font(face, 100.0).getbbox("H", anchor="ls")
     return (bottom - top) / 100.0
 
 
 @dataclass(frozen=True)
 class Style:
-    """How a run of text is set."""
+    """Typeface and height of a run of text."""
 
     face: str
     """Key of FONT_FILES."""
     height: float
     """Height of a capital letter in pixels."""
     fixed_pitch: bool = False
-    """Every letter takes the same width, as on receipt printers."""
+    """Whether every letter has the same width, as on receipt printers."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run of text, drawn flat. Its frame starts on the baseline, at the middle of the ink; y points down."""
+    """One run of text, drawn flat. The origin of its frame is on the baseline in the middle of the ink; y points down."""
 
     text: str
     coverage: npt.NDArray[np.uint8]
-    """(h, w), 255 where there is ink."""
+    """(h, w): 255 is full ink."""
     origin: tuple[float, float]
-    """The frame's origin in pixels of `coverage`."""
+    """Origin of the frame in pixels of `coverage`."""
     box: tuple[float, float, float, float]
     """Left, top, right and bottom of the ink in the run's frame, without margin."""
 
@@ -75,20 +76,20 @@ class Run:
 
     @property
     def edges(self) -> Points:
-        """(2, EDGE_POINTS, 2): upper and lower edge of the ink's box with its margin, left to right, in this frame."""
+        """Upper and lower edge of the ink's box with its margin, left to right, in the run's frame: (2, EDGE_POINTS, 2)."""
         left, top, right, bottom = np.array(self.box) + BOX_MARGIN * np.array([-1, -1, 1, 1])
         x = np.linspace(left, right, EDGE_POINTS)
         return np.stack([np.stack([x, np.full_like(x, y)], -1) for y in (top, bottom)])
 
     def smeared(self) -> "Run":
-        """The same run, washed out beyond reading."""
+        """Returns the run, washed out beyond reading."""
         pad = round(self.height)
         padded = np.pad(self.coverage, pad)
         washed = cv2.GaussianBlur(padded, (0, 0), 0.3 * self.height)
         return replace(self, coverage=washed, origin=(self.origin[0] + pad, self.origin[1] + pad))
 
     def struck_out(self, rng: np.random.Generator) -> "Run":
-        """The same run under a pen's zigzag."""
+        """Returns the run under the zigzag of a pen."""
         left, top, right, bottom = np.array(self.box) + np.tile(self.origin, 2)
         strokes = max(6, int(1.6 * self.width / self.height))
         x = np.linspace(left, right, strokes) + rng.normal(0, 0.1 * self.height, strokes)
@@ -100,13 +101,13 @@ class Run:
 
 
 def draw_run(text: str, style: Style) -> Run:
-    """The ink of a text of at least one visible letter."""
+    """Returns the ink of a text of at least one visible letter."""
     font = _font(style.face, round(style.height / _capital_height(style.face), 1))
     lengths = [font.getlength(letter) for letter in text]
     ascent, descent = font.getmetrics()
     pitch = 0.6 * font.size
     advance = pitch * len(text) if style.fixed_pitch else font.getlength(text)
-    pad = 2 + round(0.3 * style.height)  # letters may reach out of their advance width
+    pad = 2 + round(0.3 * style.height)  # letters may extend beyond their advance width
     image = Image.new("L", (int(np.ceil(advance)) + 2 * pad, ascent + descent + 2 * pad))
     draw, baseline = ImageDraw.Draw(image), ascent + pad
     if style.fixed_pitch:
@@ -126,10 +127,10 @@ class Curve(Protocol):
     """A smooth map of the plane and its exact inverse; points are (..., 2)."""
 
     def bend(self, points: Points) -> Points:
-        """Where flat points lie on the curve."""
+        """Returns the points of the plane that flat points are moved to."""
 
     def flatten(self, points: Points) -> Points:
-        """The inverse of `bend`."""
+        """Returns the inverse of `bend`."""
 
 
 @dataclass(frozen=True)
@@ -185,19 +186,19 @@ class Wave:
         return np.stack([x, points[..., 1] - self.y - self.height(x)], -1)
 
     def height(self, x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """How far the sine moves points at x down."""
+        """Returns the distance by which the sine moves points at x down."""
         if self.amplitude == 0:
             return np.zeros_like(x)
         return self.amplitude * np.sin(2 * np.pi * x / self.length + self.phase)
 
 
 def pixel_centres(left: int, top: int, width: int, height: int) -> Points:
-    """(height, width, 2) centres of the pixels of a rectangle."""
+    """Returns the centres (height, width, 2) of the pixels of a rectangle."""
     x, y = np.meshgrid(np.arange(left, left + width) + 0.5, np.arange(top, top + height) + 0.5)
     return np.stack([x, y], -1)
 
 
 def sample(image: npt.NDArray[np.uint8], points: Points, border: int = cv2.BORDER_CONSTANT) -> npt.NDArray[np.uint8]:
-    """The image's colours at points (h, w, 2), between pixels by bilinear interpolation; black outside by default."""
-    maps = (points - 0.5).astype(np.float32)  # OpenCV has pixel centres on whole numbers
+    """Returns the image at points (h, w, 2), interpolated bilinearly; black outside by default."""
+    maps = (points - 0.5).astype(np.float32)  # in OpenCV, pixel centres are whole numbers
     return cv2.remap(image, maps, None, cv2.INTER_LINEAR, borderMode=border)

@@ -1,4 +1,4 @@
-"""Surfaces: paper, tables, walls. Sizes are (H, W); pictures are (H, W, 3) float32 of about 0..255."""
+"""Draws surfaces: paper, tables, walls. Sizes are (H, W); pictures are (H, W, 3) float32, about 0..255."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ Size = tuple[int, int]
 
 
 def noise(rng: np.random.Generator, size: Size, cell: float, cell_x: float | None = None) -> FloatImage:
-    """(H, W) smooth noise of deviation about 1, its spots `cell` pixels high and `cell_x` (default: as high) wide."""
+    """Returns smooth noise (H, W), deviation about 1, with spots `cell` pixels high and `cell_x` (default: `cell`) wide."""
     height, width = size
     cell_x = cell_x or cell
     if cell == cell_x == 1:
@@ -22,24 +22,24 @@ def noise(rng: np.random.Generator, size: Size, cell: float, cell_x: float | Non
 
 
 def tinted(gray: FloatImage, color: Color) -> FloatImage:
-    """A colour times a brightness, (H, W) -> (H, W, 3)."""
+    """Returns a colour times a brightness, (H, W) -> (H, W, 3)."""
     return gray[..., None] * np.array(color, np.float32)
 
 
 def shifted(image: FloatImage, down: int, right: int) -> FloatImage:
-    """The picture (H, W) moved by 0 or more pixels; its borders are repeated."""
+    """Returns the picture (H, W) moved by 0 or more pixels; its borders are repeated."""
     height, width = image.shape
     return np.pad(image, ((down, 0), (right, 0)), mode="edge")[:height, :width]
 
 
 def paper(rng: np.random.Generator, size: Size, color: Color) -> FloatImage:
-    """A sheet: cloudy, with a fine grain."""
+    """Returns paper: cloudy, with a fine grain."""
     cloud = 0.012 * noise(rng, size, 90) + 0.008 * noise(rng, size, 7) + 0.012 * noise(rng, size, 1)
     return tinted(1 + cloud, color)
 
 
 def creases(rng: np.random.Generator, size: Size, folds: int, wrinkles: int) -> FloatImage:
-    """(H, W) brightness about 1 of paper that was folded across or along and then crumpled a little."""
+    """Returns the brightness (H, W), about 1, of paper folded across or along and then slightly crumpled."""
     height, width = size
     y, x = np.mgrid[0:height:2, 0:width:2].astype(np.float32)
     light = np.ones_like(x)
@@ -54,7 +54,7 @@ def creases(rng: np.random.Generator, size: Size, folds: int, wrinkles: int) -> 
 
 
 def wood(rng: np.random.Generator, size: Size) -> FloatImage:
-    """Boards with a grain along x or along y."""
+    """Returns boards with a grain along x or along y."""
     if rng.random() < 0.5:
         return _boards(rng, size)
     return _boards(rng, (size[1], size[0])).transpose(1, 0, 2)
@@ -72,14 +72,14 @@ def _boards(rng: np.random.Generator, size: Size) -> FloatImage:
 
 
 def stone(rng: np.random.Generator, size: Size) -> FloatImage:
-    """A speckled worktop."""
+    """Returns a speckled worktop."""
     level = rng.uniform(50, 190)
     speckle = 0.10 * noise(rng, size, 3) + 0.06 * noise(rng, size, 1) + 0.08 * noise(rng, size, 60)
     return tinted(1 + speckle, (level, level * rng.uniform(0.95, 1.02), level * rng.uniform(0.9, 1.05)))
 
 
 def cloth(rng: np.random.Generator, size: Size) -> FloatImage:
-    """A woven tablecloth, plain or with stripes both ways."""
+    """Returns a woven tablecloth, plain or with stripes in both directions."""
     height, width = size
     y, x = np.arange(height, dtype=np.float32)[:, None], np.arange(width, dtype=np.float32)
     weave = 0.05 * np.sin(x * 2.1) * np.sin(y * 2.1) + 0.05 * noise(rng, size, 1) + 0.05 * noise(rng, size, 120)
@@ -90,19 +90,19 @@ def cloth(rng: np.random.Generator, size: Size) -> FloatImage:
 
 
 def desk(rng: np.random.Generator, size: Size) -> FloatImage:
-    """A smooth painted surface."""
+    """Returns a smooth painted surface."""
     return tinted(1 + 0.03 * noise(rng, size, 150) + 0.015 * noise(rng, size, 1), _any_color(rng, 35, 215))
 
 
 def plaster(rng: np.random.Generator, size: Size) -> FloatImage:
-    """A rough wall lit from the side."""
+    """Returns a rough wall lit from the side."""
     relief = noise(rng, size, 5) + 0.6 * noise(rng, size, 2)
     lit = relief - np.roll(relief, 1, 1)
     return tinted(1 + 0.06 * lit + 0.04 * noise(rng, size, 90), _any_color(rng, 110, 220))
 
 
 def brick(rng: np.random.Generator, size: Size) -> FloatImage:
-    """Rows of bricks, every second one moved by half a brick."""
+    """Returns rows of bricks, every second one moved by half a brick."""
     height, width = size
     brick_height = int(rng.uniform(26, 46))
     brick_width = int(2.6 * brick_height)
@@ -118,13 +118,13 @@ def brick(rng: np.random.Generator, size: Size) -> FloatImage:
 
 
 def cork(rng: np.random.Generator, size: Size) -> FloatImage:
-    """A pin board."""
+    """Returns a pin board."""
     crumbs = 0.10 * noise(rng, size, 3.5) + 0.07 * noise(rng, size, 1.5) - 0.35 * (noise(rng, size, 4) > 2.1)
     return tinted(1 + crumbs.astype(np.float32), (186, 140, 94))
 
 
 def tiles(rng: np.random.Generator, size: Size) -> FloatImage:
-    """Glazed tiles."""
+    """Returns glazed tiles."""
     height, width = size
     side = int(rng.uniform(70, 150))
     y, x = np.arange(height)[:, None], np.arange(width)
@@ -139,7 +139,7 @@ WALLS: tuple[Surface, ...] = (plaster, plaster, brick, cork, desk, tiles, wood)
 
 
 def _any_color(rng: np.random.Generator, low: float, high: float) -> Color:
-    """A muted colour whose brightness lies between low and high."""
+    """Returns a muted colour with a brightness between low and high."""
     level = rng.uniform(low, high)
     red, green, blue = level * (1 + rng.uniform(-0.18, 0.18, 3))
     return (red, green, blue)

@@ -1,4 +1,4 @@
-"""Draws every STEP-th image and prints its entry of the JSON file on a line of its own.
+"""Draws every STEP-th image and prints the JSON entry of each on a line.
 
 python -m ocr.synthetic.worker CONFIG_JSON ROOT FIRST STEP
 """

@@ -1,4 +1,4 @@
-"""How far two sets of maps are apart, and polygons of every awkward kind to find out on."""
+"""Compares two sets of target maps, and draws random polygons of every difficult kind for the comparison."""
 
 from dataclasses import dataclass
 
@@ -13,24 +13,26 @@ from ocr.targets.target_maps import TargetMaps
 
 @dataclass(frozen=True)
 class Agreement:
-    """Where the maps of a batch differ from those of the reference."""
+    """Differences between the maps of a batch and those of the reference."""
 
     box_pixels: int
-    """Map pixels in the bounding box of a polygon with an area; a pixel in several boxes counts once."""
+    """Map pixels in the bounding boxes of all polygons with an area; each pixel counts once."""
     shrink_map_pixels: int
-    """Pixels that differ, here and in the masks."""
+    """Pixels of the shrink map that differ."""
     shrink_mask_pixels: int
+    """Pixels of the shrink mask that differ."""
     thresh_mask_pixels: int
+    """Pixels of the threshold mask that differ."""
     thresh_map_error: float
-    """Greatest difference of all pixels."""
+    """Largest absolute difference of the threshold map."""
 
     @property
     def shrink_map_share(self) -> float:
-        """Part of the boxes' pixels whose shrink map differs."""
+        """Pixels of the shrink map that differ, as a fraction of the box pixels."""
         return self.shrink_map_pixels / max(self.box_pixels, 1)
 
     def __add__(self, other: "Agreement") -> "Agreement":
-        """The agreement on both batches."""
+        """Returns the agreement on both batches."""
         return Agreement(
             self.box_pixels + other.box_pixels,
             self.shrink_map_pixels + other.shrink_map_pixels,
@@ -43,7 +45,7 @@ class Agreement:
 def compare_maps(
     maps: TargetMaps, reference: TargetMaps, polygons_input: PolygonBatch, size: tuple[int, int], config: TargetConfig
 ) -> Agreement:
-    """Where `maps` differ from `reference`, both made of `polygons_input` at `size` = (H, W) of the input."""
+    """Returns the differences between `maps` and `reference`, both drawn from `polygons_input` at input size (H, W)."""
 
     def num_different(name: str) -> int:
         return int((getattr(maps, name).cpu() != getattr(reference, name).cpu()).sum())
@@ -74,10 +76,10 @@ def _num_box_pixels(polygons_input: PolygonBatch, size: tuple[int, int], config:
 def random_polygons(
     rng: np.random.Generator, num_images: int, polygons_per_image: int, size: tuple[int, int]
 ) -> PolygonBatch:
-    """Polygons to test with: convex, concave, curved strips, lines and points; 3 to 30 vertices in either direction.
+    """Returns test polygons: convex, concave, curved strips, lines and points, with 3 to 30 vertices in either direction.
 
-    6 to 300 pixels long, down to 1/30 as thick, turned at will, inside of the (H, W) image, partly or wholly outside;
-    none crosses itself. One in ten is to be ignored.
+    They are 6 to 300 pixels long, down to 1/30 as thick, rotated, and inside, partly outside or entirely outside the (H, W) image.
+    None crosses itself. One in ten is ignored.
     """
     polygons = [[_random_polygon(rng, size) for _ in range(polygons_per_image)] for _ in range(num_images)]
     ignore = rng.random((num_images, polygons_per_image)) < 0.1
@@ -92,7 +94,7 @@ def _random_polygon(rng: np.random.Generator, size: tuple[int, int]) -> FloatArr
     elif kind == "strip":
         shape = _strip(rng, max(num_vertices // 2, 2))
     else:
-        # Never half a turn from one vertex to the next: the border goes round the centre once.
+        # Less than half a turn from one vertex to the next, so the border goes round the centre once.
         angle = 2 * np.pi * (np.arange(num_vertices) + rng.uniform(0, 0.9, num_vertices)) / num_vertices
         radius = rng.uniform(0.25, 1, num_vertices) if kind == "concave" else np.ones(num_vertices)
         shape = radius[:, None] * np.column_stack([np.cos(angle), np.sin(angle)]) * [1, np.exp(rng.uniform(-3.4, 0))]
@@ -105,7 +107,7 @@ def _random_polygon(rng: np.random.Generator, size: tuple[int, int]) -> FloatArr
 
 
 def _strip(rng: np.random.Generator, num_columns: int) -> npt.NDArray[np.float64]:
-    """(2 * num_columns, 2) the outline of a line of text bent to a parabola, 2 long."""
+    """Returns (2 * num_columns, 2), the outline of a text line bent to a parabola; it is 2 long."""
     x = np.linspace(-1, 1, num_columns)
     middle, half_height = rng.uniform(-0.5, 0.5) * x**2, np.exp(rng.uniform(-3.4, -1.6))
     top, bottom = np.column_stack([x, middle - half_height]), np.column_stack([x, middle + half_height])

@@ -1,4 +1,4 @@
-"""Ground truth of a batch: polygons in, the four maps a DBNet is trained on out."""
+"""Draws the target maps of a batch: the one entry point to the compiled CPU path and the torch path."""
 
 import torch
 
@@ -10,29 +10,27 @@ from ocr.targets.target_maps import TargetMaps
 def make_targets(
     polygons_input: PolygonBatch, size: tuple[int, int], config: TargetConfig, device: torch.device | str = "cpu"
 ) -> TargetMaps:
-    """The ground truth of a batch, on the device.
+    """Returns the target maps of a batch, on the device.
 
-    With d the distance of a pixel's centre to the border of a polygon and D = area (1 - r^2) / perimeter, both in
-    input pixels and D of the whole polygon even where part of it is outside of the image, for legible polygons that
-    are not too small:
+    Let d be the distance from a pixel's centre to the border of a polygon, and D = area (1 - r^2) / perimeter, both in input
+    pixels. D is that of the whole polygon, even if part of it is outside the image. For legible polygons that are not too small:
 
     - shrink_map = 1 inside where d >= D;
-    - thresh_map = thresh_min + (thresh_max - thresh_min) (1 - d / D) where d < D, inside and outside, the greatest
-      where polygons meet;
+    - thresh_map = thresh_min + (thresh_max - thresh_min) (1 - d / D) where d < D, inside and outside; the maximum
+      where bands overlap;
     - thresh_mask = 1 inside and where d < D;
-    - shrink_mask = 0 inside of ignored and of too small polygons, except where shrink_map is 1.
+    - shrink_mask = 0 inside ignored polygons and polygons that are too small, except where shrink_map is 1.
 
-    The exception departs from DB's code, which masks out every pixel of an ignored region: the core of a legible word
-    is text for certain, also where a careless don't-care region covers it. Inside is even-odd: a pixel is inside when
-    a ray from its centre crosses the border an odd number of times. A polygon without area leaves no trace.
+    The exception departs from DB's code, which masks out every pixel of an ignored region: the core of a legible word is certainly
+    text, even if a carelessly drawn don't-care region covers it. Inside is even-odd: a pixel is inside if a ray from its centre
+    crosses the border an odd number of times. A polygon without area is not drawn.
 
     Args:
-        polygons_input: B images' polygons in the input frame, vertices in either direction; not modified.
+        polygons_input: polygons of B images in the input frame, vertices in either direction; not modified.
         size: (H, W) of the input.
-        device: "cpu" takes the compiled path, everything else the one made of torch operations, which never waits
-            for the device.
+        device: "cpu" selects the compiled path, any other device the torch path, which never waits for the device.
     """
-    # Imported here: where maps are made on a GPU nobody needs to load the compiler.
+    # Imported here, so that the torch path does not load the compiler.
     if torch.device(device).type == "cpu":
         from ocr.targets.numba_maps import make_targets_numba
 

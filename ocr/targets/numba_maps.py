@@ -1,8 +1,8 @@
-"""Ground-truth maps on the CPU, compiled: rows of pixels against the few edges that are near.
+"""Draws target maps on the CPU with compiled code.
 
-Each polygon is drawn row by row inside its window. An edge is compared only with the columns of a row that it can be
-near to, squared distances are kept, and a root is taken once a pixel. The loops over columns run over slices and have
-no branches, so that they become vector instructions (60 turned boxes at 640: 1.27 -> 0.82 ms on one Zen 5 core).
+Each polygon is drawn row by row inside its window. An edge is compared only with the columns of a row that are close to it.
+Distances stay squared, with one square root per pixel at the end. The loops over columns run over slices and have no branches, so
+they compile to vector instructions (60 rotated boxes at 640: 1.27 -> 0.82 ms on one Zen 5 core).
 """
 
 from functools import partial
@@ -24,7 +24,7 @@ Int64 = npt.NDArray[np.int64]
 
 
 class _Maps(NamedTuple):
-    """The (Hm, Wm) maps of one image, in the order of TargetMaps. Four arrays: each contiguous in a batch as well."""
+    """The (Hm, Wm) maps of one image, in the order of `TargetMaps`."""
 
     shrink_map: Float32
     shrink_mask: Float32
@@ -33,32 +33,31 @@ class _Maps(NamedTuple):
 
 
 class _Rows(NamedTuple):
-    """What the rows of an image have in common, and memory for one of them."""
+    """Constants for all rows of an image, and working memory for one row."""
 
     stride: int
-    """Input pixels a map pixel."""
+    """Input pixels per map pixel."""
     thresh_min: np.float32
     thresh_range: np.float32
     steps: Float32
     """(Wm,) 0, 1, 2, ..."""
     squared: Float32
-    """(Wm,) squared distances of the pixel centres of a row to the border, in input pixels."""
+    """(Wm,) squared distances from a row's pixel centres to the border, in input pixels."""
     crossings: Float64
-    """(most vertices of a polygon,) x where the border crosses a row."""
+    """(largest number of vertices,) x at which the border crosses a row."""
 
 
 def make_targets_numba(
     polygons_input: PolygonBatch, size: tuple[int, int], config: TargetConfig, num_threads: int | None = None
 ) -> TargetMaps:
-    """`ocr.targets.maps.make_targets` on the CPU.
+    """Returns the maps of `ocr.targets.maps.make_targets`, on the CPU.
 
     Args:
-        num_threads: images drawn at the same time; torch.get_num_threads() when not given, which is 1 in the worker
-            processes of a DataLoader.
+        num_threads: number of images drawn at the same time; None: torch.get_num_threads(), which is 1 in a DataLoader's workers.
     """
     outlines = measure_outlines(polygons_input, size, config)
     num_images, stride = len(polygons_input), config.map_stride
-    # One array, because large ones get huge pages: the first touch of memory is much of the time of an empty map.
+    # One array, because large ones get huge pages: touching new memory takes much of the time of an empty map.
     maps = np.empty((4, num_images, size[0] // stride, size[1] // stride), np.float32)
     max_vertices = int(np.diff(polygons_input.vertex_starts).max(initial=0))
     vertices = polygons_input.vertices.astype(np.float64)
@@ -87,7 +86,9 @@ def make_targets_numba(
     return TargetMaps(*torch.from_numpy(maps))
 
 
-_compiled = partial(compiled, fastmath=True)  # the measured part of a polygon is finite; the order of a sum is free
+_compiled = partial(
+    compiled, fastmath=True
+)  # allowed: measured polygons are finite, and the order of sums does not matter
 
 
 @_compiled
@@ -105,7 +106,7 @@ def _draw_image(
     maps.shrink_mask[:] = 1
     maps.thresh_map[:] = rows.thresh_min
     maps.thresh_mask[:] = 0
-    # Don't-care regions first: where the core of a legible word overlaps one, the word sets the mask again.
+    # Don't-care regions come first: the core of a legible word that overlaps one sets the mask again.
     for p in range(len(part)):
         if part[p] == DONT_CARE:
             _mask_out(vertices[vertex_starts[p] : vertex_starts[p + 1]], windows[p], rows, maps)
@@ -116,6 +117,7 @@ def _draw_image(
 
 @_compiled
 def _mask_out(polygon: Float64, window: Int64, rows: _Rows, maps: _Maps) -> None:
+    """Sets `shrink_mask` to 0 inside a don't-care region."""
     for row in range(window[0], window[1]):
         num_crossings = _cross_row(polygon, (row + 0.5) * rows.stride, rows.crossings)
         for i in range(0, num_crossings, 2):
@@ -125,6 +127,7 @@ def _mask_out(polygon: Float64, window: Int64, rows: _Rows, maps: _Maps) -> None
 
 @_compiled
 def _draw_text(polygon: Float64, distance: float, window: Int64, rows: _Rows, maps: _Maps) -> None:
+    """Draws the core and the threshold band of one polygon."""
     limit = np.float32(distance * distance)
     for row in range(window[0], window[1]):
         y = (row + 0.5) * rows.stride
@@ -180,14 +183,14 @@ def _draw_core(squared: Float32, limit: np.float32, shrink_map: Float32, shrink_
 def _measure_row(
     polygon: Float64, y: float, distance: float, limit: np.float32, window: Int64, rows: _Rows
 ) -> tuple[int, int]:
-    """Sets squared distances to the border, no greater than `limit`; returns the columns where they may be less."""
+    """Sets a row's squared distances to the border, at most `limit`; returns the range of columns where they may be lower."""
     rows.squared[window[2] : window[3]] = limit
     near_first, near_last = window[3], window[2]
     ax, ay = polygon[-1]
     for i in range(len(polygon)):
         bx, by = polygon[i]
         if min(ay, by) - distance < y and y < max(ay, by) + distance:
-            # Of the edge, only the part less than the distance above or below this row can be near to it.
+            # Only the part of the edge within `distance` above or below this row can be close to it.
             t_first, t_last = 0.0, 1.0
             if ay != by:
                 t_1, t_2 = (y - distance - ay) / (by - ay), (y + distance - ay) / (by - ay)
@@ -207,10 +210,10 @@ def _measure_row(
 def _lower(
     edge: tuple[float, float, float, float], x: float, y: float, stride: int, steps: Float32, squared: Float32
 ) -> None:
-    """Lowers squared distances to those from one edge, for pixel centres (x, y), (x + stride, y), ...
+    """Lowers squared distances where one edge is closer, for pixel centres (x, y), (x + stride, y), ...
 
-    With (x, y) = a + t (b - a) + rest, both t and the rest are linear in the column. What the row shares is computed in
-    float64, what differs in float32: twice as many at once.
+    With (x, y) = a + t (b - a) + rest, t and rest are linear in the column. Values shared by the row are computed in float64, the
+    others in float32, of which a vector instruction takes twice as many.
     """
     ax, ay, bx, by = edge
     length_squared = (bx - ax) ** 2 + (by - ay) ** 2
@@ -232,9 +235,9 @@ def _lower(
 
 @_compiled
 def _cross_row(polygon: Float64, y: float, crossings: Float64) -> int:
-    """Sets the sorted x where the border crosses the row; returns how many there are, always an even number.
+    """Sets the sorted x at which the border crosses the row; returns their number, which is always even.
 
-    Of two edges that meet on the row both or none count when they turn back there, one when they go on.
+    If two edges meet on the row, one of them counts where the border crosses it, and both or none where the border turns back.
     """
     count = 0
     ax, ay = polygon[-1]
@@ -254,7 +257,7 @@ def _cross_row(polygon: Float64, y: float, crossings: Float64) -> int:
 
 @_compiled
 def _columns_between(x_first: float, x_last: float, window: Int64, stride: int) -> tuple[int, int]:
-    """First and one past the last column of the window with its centre in [x_first, x_last)."""
+    """Returns the range first:last of the window's columns with centres in [x_first, x_last)."""
     first = min(max(x_first / stride - 0.5, window[2]), window[3])
     last = min(max(x_last / stride - 0.5, window[2]), window[3])
     return int(np.ceil(first)), int(np.ceil(last))

@@ -1,16 +1,16 @@
-"""Target maps on disk: one .npz an image, written by scripts/prepare_data.py, for splits without randomness.
+"""Target maps on disk: one .npz per image, written by scripts/prepare_data.py, for splits without random augmentation.
 
     <maps_dir>/<filename>.npz    prob_map, prob_mask, thresh_mask   (Hm, Wm) uint8, 0 or 1
                                  thresh_map                         (Hm, Wm) float16
-                                 key                                SHA-256 of all that the maps depend on
+                                 key                                SHA-256 of everything the maps depend on
 
-Maps are served when their key is the one asked for, and made on the fly otherwise: a changed polygon, size, setting or line
-of code in this package never gets old maps. As float16 the threshold map is off by at most 2^-12 (0.00025).
+Maps are read if their key matches, and drawn on the fly otherwise. A changed polygon, size, setting or line of code in this package
+therefore never gets old maps. Rounding the threshold map to float16 changes it by at most 2^-12 (0.00025).
 
-Files are deflated at level 1: at 640 that is 24 KB and 0.9 ms to read, uncompressed 2 MB and 0.7 ms; at 1600 109 KB and
-3.7 ms, uncompressed 12.5 MB and 11.9 ms (58 text lines, files in the page cache, one core). A whole batch of 4 at 640 takes
-4.7 ms from files, 0.9 ms from RAM, and 1.6 ms to make; at 1600 28, 11 and 13 ms. So files pay where cores draw more slowly
-or are busy, or where other programs want the maps.
+Files are deflated at level 1. At 640 a file takes 24 KB and 0.9 ms to read, uncompressed 2 MB and 0.7 ms; at 1600 109 KB and 3.7
+ms, uncompressed 12.5 MB and 11.9 ms (58 text lines, files in the page cache, one core). A batch of 4 at 640 takes 4.7 ms from
+files, 0.9 ms from RAM, and 1.6 ms to draw; at 1600 28, 11 and 13 ms. So files help where cores are slower or busy, or where other
+programs need the maps.
 """
 
 import hashlib
@@ -41,15 +41,15 @@ from ocr.targets.target_maps import TargetMaps
 log = logging.getLogger(__name__)
 
 DTYPES = {"prob_map": np.uint8, "prob_mask": np.uint8, "thresh_map": np.float16, "thresh_mask": np.uint8}
-"""Arrays of a file, in the order of the fields of `TargetMaps`."""
+"""Arrays of a file, in the order of `TargetMaps`."""
 COMPRESSION_LEVEL = 1
 
 MISSING, STALE, DAMAGED = "missing", "stale", "damaged"
-"""Why maps of a file are not served. Stale: made from other annotations, another size, other settings or other code."""
+"""Reasons why a file is not used. Stale: drawn from other annotations, another size, other settings or other code."""
 
 
 class UnfitMaps(Exception):
-    """The maps of a file are not those asked for."""
+    """A file does not hold the wanted maps."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -58,15 +58,15 @@ class UnfitMaps(Exception):
 
 
 def maps_file(directory: Path, filename: str) -> Path:
-    """Where the maps of an image are. The whole name is kept, so that a.png and a.jpg stay apart."""
+    """Returns the file of an image's maps. Its name contains the whole image name, so that a.png and a.jpg differ."""
     return directory / f"{filename}.npz"
 
 
 def maps_key(polygons_input: PolygonBatch, size: tuple[int, int], config: TargetConfig) -> str:
-    """SHA-256, in hex, of all that the maps of one image depend on.
+    """Returns the SHA-256, in hex, of everything that the maps of one image depend on.
 
     Args:
-        polygons_input: of one image, in the input frame.
+        polygons_input: polygons of one image, in the input frame.
         size: (H, W) of the input.
     """
     digest = hashlib.sha256(f"{_code_digest()} {config.model_dump_json()} {size[0]} {size[1]}".encode())
@@ -77,18 +77,18 @@ def maps_key(polygons_input: PolygonBatch, size: tuple[int, int], config: Target
 
 @cache
 def _code_digest() -> str:
-    """Of this package's source: another one after any change of what makes or stores maps."""
+    """Returns a digest of this package's source, which changes with the code that draws or stores maps."""
     return digest_of_sources([Path(__file__).parent])
 
 
 def write_maps(path: Path, maps: TargetMaps, key: str) -> int:
-    """Writes the maps of one image, (1, Hm, Wm) each, on any device; the file is there whole or not at all.
+    """Writes the maps of one image, (1, Hm, Wm) each, on any device. The file appears complete or not at all.
 
     Returns:
-        Bytes of the file.
+        Size of the file in bytes.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     tensors = (maps.shrink_map, maps.shrink_mask, maps.thresh_map, maps.thresh_mask)
     arrays = {
@@ -106,7 +106,7 @@ def write_maps(path: Path, maps: TargetMaps, key: str) -> int:
 
 @dataclass(frozen=True)
 class _StoredMaps:
-    """What a file holds; whether it is what is asked for shows in `check`."""
+    """The content of a file; `check` compares it with the wanted maps."""
 
     path: Path
     key: str
@@ -114,18 +114,19 @@ class _StoredMaps:
 
     @property
     def num_bytes(self) -> int:
+        """Bytes of the maps in memory."""
         return sum(array.nbytes for array in self.arrays.values())
 
     def check(self, key: str, map_size: tuple[int, int]) -> None:
-        """Raises UnfitMaps unless these are the maps of the key."""
+        """Raises UnfitMaps unless these are the maps of this key, in this size."""
         if self.key != key:
             what = "other annotations, another size, other settings or other code"
-            raise UnfitMaps(STALE, f"{self.path}: made from {what}")
+            raise UnfitMaps(STALE, f"{self.path}: drawn from {what}")
         for name, dtype in DTYPES.items():
             array = self.arrays[name]
             if array.shape != map_size or array.dtype != dtype:
                 found, expected = f"{array.dtype} {array.shape}", f"{np.dtype(dtype)} {map_size}"
-                raise UnfitMaps(DAMAGED, f"{self.path}: {name} is {found}; {expected} expected")
+                raise UnfitMaps(DAMAGED, f"{self.path}: {name} is {found}; expected {expected}")
 
 
 def _read_file(path: Path) -> _StoredMaps:
@@ -133,13 +134,13 @@ def _read_file(path: Path) -> _StoredMaps:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
             return _StoredMaps(path, str(archive["key"]), {name: archive[name] for name in DTYPES})
     except FileNotFoundError:
-        raise UnfitMaps(MISSING, f"{path}: there is no such file") from None
-    except Exception as error:  # of broken archives zipfile, zlib and NumPy raise nearly everything
-        raise UnfitMaps(DAMAGED, f"{path}: not a whole file of maps: {type(error).__name__}: {error}") from error
+        raise UnfitMaps(MISSING, f"{path}: no such file") from None
+    except Exception as error:  # zipfile, zlib and NumPy raise nearly every type for broken archives
+        raise UnfitMaps(DAMAGED, f"{path}: damaged: {type(error).__name__}: {error}") from error
 
 
 def check_maps(path: Path, key: str, map_size: tuple[int, int]) -> None:
-    """Returns where the file holds the maps of this key, whole.
+    """Checks that the file is complete and holds the maps of this key, in this size.
 
     Raises:
         UnfitMaps: it does not; the message says why.
@@ -148,54 +149,54 @@ def check_maps(path: Path, key: str, map_size: tuple[int, int]) -> None:
 
 
 class OfflineMaps:
-    """The maps of one split: read where a file has them, made on the fly where not, and counted. Safe to use from threads.
+    """The maps of one split: read from files where possible, drawn on the fly otherwise, and counted. Thread-safe.
 
     Args:
-        directory: folder of the files; need not be there.
-        filenames: of the images, as in the manifest.
-        config: the maps that are wanted.
-        keep: keep files in RAM once they were read.
+        directory: folder of the files; it need not exist.
+        filenames: names of the images, as in the manifest.
+        config: settings of the wanted maps.
+        keep: keep files in RAM after they have been read.
     """
 
     def __init__(self, directory: str | Path, filenames: Sequence[str], config: TargetConfig, keep: bool) -> None:
         self.hits = 0
-        """Maps that a file gave, each time they were asked for."""
+        """Number of times that maps came from a file."""
         self.fallbacks = 0
-        """Maps made on the fly, each time they were asked for."""
+        """Number of times that maps were drawn on the fly."""
         self._directory = Path(directory)
         self._paths = [maps_file(self._directory, filename) for filename in filenames]
         self._config = config
         self._keep = keep
         self._kept: dict[int, _StoredMaps] = {}
-        self._asked: set[int] = set()
+        self._used: set[int] = set()
         self._reasons: dict[int, str] = {}
         self._num_warned = 0
         self._lock = threading.Lock()
 
     @property
     def num_kept(self) -> int:
-        """Images whose maps are in RAM."""
+        """Number of images whose maps are in RAM."""
         return len(self._kept)
 
     @property
     def num_bytes(self) -> int:
-        """Of the maps in RAM: 5 a map pixel, 2 MB an image at 640."""
+        """Bytes of the maps in RAM: 5 per map pixel, 2 MB per image at 640."""
         with self._lock:
             return sum(maps.num_bytes for maps in self._kept.values())
 
     def file_bytes(self, indices: Sequence[int]) -> int:
-        """Of the files of these images."""
+        """Returns the size in bytes of the files of these images."""
         return sum(self._paths[index].stat().st_size for index in indices if self._paths[index].is_file())
 
     def clear(self) -> None:
-        """Drops the files in RAM."""
+        """Frees the maps in RAM."""
         with self._lock:
             self._kept.clear()
 
     def preload(self, indices: Sequence[int] | None = None) -> None:
-        """Reads the files of these images (None: of all) into RAM, with a progress bar.
+        """Reads the files of these images (None: all images) into RAM, with a progress bar.
 
-        Whether their maps fit shows when they are asked for.
+        Their keys are compared later, when the maps are used.
         """
         wanted = range(len(self._paths)) if indices is None else indices
         shown = track(
@@ -223,16 +224,19 @@ class OfflineMaps:
         size: tuple[int, int],
         device: torch.device | str = "cpu",
     ) -> TargetMaps:
-        """The maps of a batch, float32 on the device: what `make_targets` gives, `thresh_map` rounded to float16 where read.
+        """Returns the maps of a batch, float32 on the device. A `thresh_map` from a file is rounded to float16.
 
         Args:
-            indices: B places in `filenames`.
-            polygons_input: their polygons, in the input frame.
+            indices: B positions in `filenames`.
+            polygons_input: polygons of these images, in the input frame.
             size: (H, W) of the input.
+
+        Raises:
+            ValueError: the number of indices differs from that of images.
         """
         if len(indices) != len(polygons_input):
             raise ValueError(
-                f"{len(indices)} indices for the polygons of {len(polygons_input)} images; one each is needed"
+                f"{len(indices)} indices for the polygons of {len(polygons_input)} images; one per image is needed"
             )
         read = [self._read(index, polygons_input.select([place]), size) for place, index in enumerate(indices)]
         unread = [place for place, stored in enumerate(read) if stored is None]
@@ -240,15 +244,14 @@ class OfflineMaps:
             return make_targets(polygons_input, size, self._config, device)
         shape = (len(DTYPES), len(read), *self._map_size(size))
         if torch.device(device).type == "cpu":
-            maps = torch.from_numpy(
-                np.empty(shape, np.float32)
-            )  # NumPy takes huge pages: 0.6 against 8 ms for 4 at 640
+            # NumPy's memory gets huge pages: 0.6 instead of 8 ms for a batch of 4 at 640.
+            maps = torch.from_numpy(np.empty(shape, np.float32))
         else:
             maps = torch.empty(shape, device=device)
         for place, stored in enumerate(read):
             if stored is not None:
                 for field, name in enumerate(DTYPES):
-                    # Uploaded in its own small type, widened on the device.
+                    # Copied to the device in its small type and converted there.
                     maps[field, place].copy_(torch.from_numpy(stored.arrays[name]).to(device))
         if unread:
             made = make_targets(polygons_input.select(unread), size, self._config, device)
@@ -256,23 +259,20 @@ class OfflineMaps:
         return TargetMaps(*maps)
 
     def fallback_line(self) -> str:
-        """How many of the samples asked for so far had no maps when they were last asked for."""
-        num_fallbacks, num_asked = len(self._reasons), len(self._asked)
-        share = num_fallbacks / max(num_asked, 1)
-        return f"Fallback to on-the-fly generation: {num_fallbacks}/{num_asked} samples ({share:.1%})"
+        """Returns a log line with the number of samples whose maps were drawn on the fly the last time they were used."""
+        num_fallbacks, num_used = len(self._reasons), len(self._used)
+        share = num_fallbacks / max(num_used, 1)
+        return f"Fallback to on-the-fly generation: {num_fallbacks}/{num_used} samples ({share:.1%})"
 
     def warn_of_fallbacks(self) -> None:
-        """Logs `fallback_line`, the commonest reason and what to do; nothing where there is nothing new to tell.
-
-        To be called at the end of an epoch.
-        """
+        """Logs `fallback_line`, the most frequent reason and what to do, if anything has changed. Call at the end of an epoch."""
         with self._lock:
             counts, num_before = Counter(self._reasons.values()), self._num_warned
             self._num_warned = len(self._reasons)
         if counts and self._num_warned != num_before:
             ((reason, count),) = counts.most_common(1)
             log.warning(
-                "%s; %d of them because the file in %s is %s. Run scripts/prepare_data.py with the same pipeline and targets "
+                "%s; for %d of them the file in %s is %s. Run scripts/prepare_data.py with the same pipeline and targets "
                 "settings, or set load_maps=false.",
                 self.fallback_line(),
                 count,
@@ -281,23 +281,23 @@ class OfflineMaps:
             )
 
     def _read(self, index: int, polygons_input: PolygonBatch, size: tuple[int, int]) -> _StoredMaps | None:
-        """The stored maps of one image, or None where they have to be made."""
+        """Returns the stored maps of one image, or None if they have to be drawn."""
         key = maps_key(polygons_input, size, self._config)
         try:
             stored = self._kept_or_read(index, key, self._map_size(size))
         except UnfitMaps as unfit:
             with self._lock:
                 self.fallbacks += 1
-                self._asked.add(index)
+                self._used.add(index)
                 is_new = self._reasons.get(index) != unfit.reason
                 self._reasons[index] = unfit.reason
                 self._kept.pop(index, None)
             if is_new:
-                log.debug("made on the fly: %s", unfit)
+                log.debug("drawn on the fly: %s", unfit)
             return None
         with self._lock:
             self.hits += 1
-            self._asked.add(index)
+            self._used.add(index)
             self._reasons.pop(index, None)
         return stored
 
@@ -306,7 +306,7 @@ class OfflineMaps:
         if kept is not None and kept.key == key:
             kept.check(key, map_size)
             return kept
-        stored = _read_file(self._paths[index])  # also where those kept do not fit: it may have been made anew since
+        stored = _read_file(self._paths[index])  # also if the kept maps are stale: the file may have been rewritten
         stored.check(key, map_size)
         if self._keep:
             with self._lock:

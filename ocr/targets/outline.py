@@ -1,6 +1,6 @@
-"""What is known of polygons before a pixel is drawn: their part in the maps, how far they shrink, where they can show.
+"""Measures polygons before they are drawn: their role in the maps, their shrink distance and their window.
 
-All on the host, in float64, for a whole batch at once: the sizes of what a device allocates follow from it.
+This happens on the host, in float64, for a whole batch at once, because sizes on the device depend on it.
 """
 
 from dataclasses import dataclass
@@ -13,28 +13,28 @@ from ocr.targets.config import TargetConfig
 
 TEXT, DONT_CARE, NOTHING = 0, 1, 2
 LEAST_AREA = 1e-6
-"""Square pixels. Less is a line or a point with rounded corners: no area."""
+"""Smallest area in square pixels; a polygon with less is a line or a point."""
 SHORTEST_EDGE = 1e-6
-"""Pixels. A shorter edge is a point: what is divided by its length would overflow float32."""
+"""In pixels. A shorter edge is treated as a point, since dividing by its squared length would overflow float32."""
 
 
 @dataclass(frozen=True)
 class Outlines:
-    """One entry a polygon, P in all, in the order of the batch."""
+    """Measures of the P polygons of a batch, in its order."""
 
     part: npt.NDArray[np.uint8]
-    """(P,) TEXT: drawn; DONT_CARE (ignored or too small): masked out; NOTHING: without area, or not finite."""
+    """(P,) TEXT: drawn; DONT_CARE (ignored or too small): masked out; NOTHING (no area, or not finite): skipped."""
     distance: npt.NDArray[np.float64]
-    """(P,) D, by which the polygon shrinks and its threshold band reaches, in input pixels; 0 unless TEXT."""
+    """(P,) shrink distance D and width of the threshold band, in input pixels; 0 unless TEXT."""
     windows: npt.NDArray[np.int64]
-    """(P, 4) rows first:last and columns first:last, all of the map that the polygon can change; none where outside."""
+    """(P, 4) rows first:last and columns first:last of the map pixels that the polygon can change; empty if it is outside."""
 
 
 def measure_outlines(polygons_input: PolygonBatch, size: tuple[int, int], config: TargetConfig) -> Outlines:
-    """Part, distance and window of each polygon.
+    """Returns role, shrink distance and window of each polygon.
 
     Args:
-        polygons_input: polygons in the input frame, vertices in either direction, inside or outside of the image.
+        polygons_input: polygons in the input frame, vertices in either direction, inside or outside the image.
         size: (H, W) of the input.
     """
     area, perimeter = _area_and_perimeter(polygons_input)
@@ -48,9 +48,9 @@ def measure_outlines(polygons_input: PolygonBatch, size: tuple[int, int], config
 
 
 def _area_and_perimeter(polygons: PolygonBatch) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """(P,) each, whatever the direction of the vertices."""
+    """Returns (P,) areas and (P,) perimeters, for vertices in either direction."""
     num_polygons, polygon_of_vertex = polygons.num_polygons, polygons.polygon_of_vertex
-    # Relative to the polygon's first vertex: the products of far-away coordinates would cancel badly.
+    # Relative to the polygon's first vertex, because products of large coordinates would cancel badly.
     first_vertex = polygons.vertex_starts[:-1][polygon_of_vertex]
     with np.errstate(invalid="ignore", over="ignore"):
         start = polygons.vertices.astype(np.float64) - polygons.vertices[first_vertex]
@@ -63,7 +63,7 @@ def _area_and_perimeter(polygons: PolygonBatch) -> tuple[npt.NDArray[np.float64]
 
 
 def next_vertices(polygons: PolygonBatch) -> npt.NDArray[np.int64]:
-    """(V,) index of the vertex after each vertex; after the last of a polygon comes its first."""
+    """Returns (V,), the index of the vertex after each vertex; the last of a polygon is followed by its first."""
     following = np.arange(1, len(polygons.vertices) + 1)
     counts = np.diff(polygons.vertex_starts)
     last_vertices = polygons.vertex_starts[1:][counts > 0] - 1
@@ -72,9 +72,9 @@ def next_vertices(polygons: PolygonBatch) -> npt.NDArray[np.int64]:
 
 
 def _short_side(area: npt.NDArray[np.float64], perimeter: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Short side of the rectangle with this area A and perimeter L: the smaller root of h (L / 2 - h) = A.
+    """Returns the shorter side of the rectangle with area A and perimeter L: the smaller root of h (L / 2 - h) = A.
 
-    Rounder than any rectangle (L^2 < 16 A): the side of the square with that perimeter.
+    For shapes rounder than any rectangle (L^2 < 16 A) it is the side of the square with that perimeter.
     """
     half = perimeter / 2
     return (half - np.sqrt(np.maximum(half**2 - 4 * area, 0))) / 2
@@ -87,13 +87,13 @@ def _windows(
     size: tuple[int, int],
     stride: int,
 ) -> npt.NDArray[np.int64]:
-    """(P, 4) the map pixels whose centres lie in the bounding box widened by the distance, clipped to the map."""
+    """Returns (P, 4), the map pixels with centres in the bounding box widened by the distance, clipped to the map."""
     low = np.full((len(part), 2), np.inf)
     high = np.full((len(part), 2), -np.inf)
     np.fmin.at(low, polygons.polygon_of_vertex, polygons.vertices)
     np.fmax.at(high, polygons.polygon_of_vertex, polygons.vertices)
     limits = np.array([size[1] // stride, size[0] // stride])
-    # Pixel i has its centre at (i + 0.5) * stride. Clipped before the conversion: far coordinates overflow integers.
+    # Pixel i has its centre at (i + 0.5) * stride. Clipping comes before the conversion, since large coordinates overflow integers.
     first = np.clip(np.ceil((low - distance[:, None]) / stride - 0.5), 0, limits)
     last = np.clip(np.floor((high + distance[:, None]) / stride - 0.5) + 1, first, limits)
     windows = np.stack([first[:, 1], last[:, 1], first[:, 0], last[:, 0]], axis=1)

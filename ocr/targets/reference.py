@@ -1,8 +1,8 @@
-"""Slow and exact ground-truth maps: the oracle of the tests, and what writes the offline maps.
+"""Draws target maps slowly and exactly: the reference of the tests.
 
-Shares no formula with the fast paths: Clipper shrinks and widens polygons with round joins at 1/1000 pixel, they are
-filled at the exact centres of pixels (cv2.fillPoly also sets pixels that the border only touches), and distances are
-taken from every pixel to every edge in float64.
+It shares no formula with the fast paths. Clipper shrinks and grows polygons with round joins, at 1/1000 pixel. They are filled at
+exact pixel centres (cv2.fillPoly would also fill pixels that the border only touches). Distances are computed from every pixel to
+every edge in float64.
 """
 
 from collections.abc import Sequence
@@ -18,14 +18,15 @@ from ocr.targets.outline import LEAST_AREA
 from ocr.targets.target_maps import TargetMaps
 
 UNITS_PER_PIXEL = 1000
-ARC_TOLERANCE = 0.25  # of a unit: how far a round join may leave the circle
+ARC_TOLERANCE = 0.25
+"""Largest distance between a round join and the circle, in units."""
 
 Float64 = npt.NDArray[np.float64]
 Bool = npt.NDArray[np.bool_]
 
 
 def make_targets_reference(polygons_input: PolygonBatch, size: tuple[int, int], config: TargetConfig) -> TargetMaps:
-    """`ocr.targets.maps.make_targets` on the CPU, one polygon after the other."""
+    """Returns the maps of `ocr.targets.maps.make_targets`, on the CPU, drawn one polygon at a time."""
     images = [
         _draw_image(polygons_input.polygons_of(image), polygons_input.ignore_of(image), size, config)
         for image in range(len(polygons_input))
@@ -38,7 +39,7 @@ def make_targets_reference(polygons_input: PolygonBatch, size: tuple[int, int], 
 def _draw_image(
     polygons_input: Sequence[npt.NDArray[np.float32]], ignore: Bool, size: tuple[int, int], config: TargetConfig
 ) -> npt.NDArray[np.float32]:
-    """(4, Hm, Wm): the maps in the order of TargetMaps."""
+    """Returns (4, Hm, Wm), the maps in the order of `TargetMaps`."""
     map_size = size[0] // config.map_stride, size[1] // config.map_stride
     core, masked_out, text = np.zeros((3, *map_size), np.bool_)
     thresh_map = np.full(map_size, config.thresh_min)
@@ -66,7 +67,7 @@ def _area(polygon: Float64) -> float:
 
 
 def _short_side(area: float, perimeter: float) -> float:
-    """Of the rectangle with this area and perimeter."""
+    """Returns the shorter side of the rectangle with this area and perimeter."""
     sides = np.roots([1, -perimeter / 2, area])
     return float(sides.real.min())
 
@@ -74,7 +75,7 @@ def _short_side(area: float, perimeter: float) -> float:
 def _window(
     polygon: Float64, distance: float, map_size: tuple[int, int], stride: int
 ) -> tuple[tuple[slice, slice], Float64, Float64]:
-    """The part of the map near the polygon, and the x of its columns and y of its rows in input pixels."""
+    """Returns the part of the map near the polygon, and the x of its columns and the y of its rows in input pixels."""
     low = np.floor((polygon.min(axis=0) - distance) / stride)
     high = np.ceil((polygon.max(axis=0) + distance) / stride)
     (col, row), (col_end, row_end) = np.clip([low, high], 0, map_size[::-1]).astype(int).tolist()
@@ -83,7 +84,7 @@ def _window(
 
 
 def _offset(polygon: Float64, distance: float) -> list[Float64]:
-    """The polygons, holes among them, that lie `distance` outside of this one; inside of it when negative."""
+    """Returns the polygon with its border moved outwards by `distance`, or inwards if negative; pieces and holes are separate."""
     offset = pyclipper.PyclipperOffset(2.0, ARC_TOLERANCE)
     units = np.rint(polygon * UNITS_PER_PIXEL).astype(np.int64).tolist()
     offset.AddPath(units, pyclipper.JT_ROUND, pyclipper.ET_CLOSEDPOLYGON)
@@ -91,7 +92,7 @@ def _offset(polygon: Float64, distance: float) -> list[Float64]:
 
 
 def _fill(paths: list[Float64], x: Float64, y: Float64) -> Bool:
-    """(len(y), len(x)) whether (x, y) is inside: an odd number of borders cross its row to the left of it or on it."""
+    """Returns (len(y), len(x)), whether (x, y) is inside: the border crosses its row an odd number of times at or left of x."""
     if not paths:
         return np.zeros((len(y), len(x)), np.bool_)
     start = np.concatenate(paths)
@@ -105,7 +106,7 @@ def _fill(paths: list[Float64], x: Float64, y: Float64) -> Bool:
 
 
 def _distance_to_border(polygon: Float64, x: Float64, y: Float64) -> Float64:
-    """(len(y), len(x)) distance from the point (x, y) to the nearest edge, its ends included."""
+    """Returns (len(y), len(x)), the distance from (x, y) to the closest edge, its ends included."""
     nearest = np.full((len(y), len(x)), np.inf)
     for start, end in zip(polygon, np.roll(polygon, -1, axis=0), strict=True):
         way = end - start

@@ -1,8 +1,8 @@
-"""Ground-truth maps of a whole batch made of torch operations, on any device, without waiting for it.
+"""Draws the target maps of a whole batch with torch operations, on any device and without a host sync.
 
-An item is one pixel of one polygon's window. All items of the batch lie one after the other, taken in chunks of bounded
-memory. Each finds its squared distance to its polygon's border, and whether it is inside, with one step an edge. A map
-takes the maximum of the items that fall on a pixel, so that the order of the device's threads never shows.
+An item is one pixel of one polygon's window. All items of the batch are concatenated and processed in chunks of bounded memory. For
+each item, one step per edge finds the squared distance to its polygon's border and whether it is inside. A map takes the maximum of
+the items on a pixel, so the order of the device's threads does not matter.
 
     polygon 0: 2 x 3 window   polygon 1: 1 x 2   ...
     items  0  1  2  3  4  5         6  7        ...
@@ -20,9 +20,9 @@ from ocr.targets.outline import NOTHING, SHORTEST_EDGE, TEXT, Outlines, measure_
 from ocr.targets.target_maps import TargetMaps
 
 ITEMS_PER_CHUNK = 1 << 21
-"""About 300 MB of temporaries."""
+"""About 300 MB of temporary tensors."""
 
-# What a pixel's core code says; the greatest of all polygons on the pixel counts, so text wins over don't-care.
+# Core codes of a pixel. The maximum over all polygons counts, so text wins over don't-care.
 ELSEWHERE, MASKED_OUT, CORE = 0.0, 1.0, 2.0
 
 
@@ -33,14 +33,14 @@ def make_targets_torch(
     device: torch.device | str,
     items_per_chunk: int = ITEMS_PER_CHUNK,
 ) -> TargetMaps:
-    """`ocr.targets.maps.make_targets` on any device, in float32."""
+    """Returns the maps of `ocr.targets.maps.make_targets`, on any device, computed in float32."""
     device = torch.device(device)
     map_shape = (len(polygons_input), size[0] // config.map_stride, size[1] // config.map_stride)
     outlines = measure_outlines(polygons_input, size, config)
     items = _lay_out_items(polygons_input, outlines, device)
 
     core_code = torch.full(map_shape, ELSEWHERE, dtype=torch.float32, device=device)
-    # 1 on the border, 0 from the distance D inwards, -1 elsewhere.
+    # 1 on the border, falling to 0 at distance D; 0 further inside, -1 elsewhere.
     band_strength = torch.full(map_shape, -1.0, dtype=torch.float32, device=device)
     for first in range(0, items.num_items, items_per_chunk):
         last = min(first + items_per_chunk, items.num_items)
@@ -57,23 +57,23 @@ def make_targets_torch(
 
 @dataclass(frozen=True)
 class _Items:
-    """What items look up: Q polygons with a window in sight, those with most vertices first.
+    """The Q polygons with a non-empty window, in descending order of their number of vertices.
 
-    On the host what decides sizes and loops, on the device what each item needs.
+    The host holds the arrays that decide sizes and loops, the device those that each item looks up.
     """
 
     starts: npt.NDArray[np.int64]
-    """(Q + 1,) host: the items of polygon q are starts[q]:starts[q + 1]."""
+    """(Q + 1,) on the host; the items of polygon q are starts[q]:starts[q + 1]."""
     num_vertices: npt.NDArray[np.int64]
-    """(Q,) host, descending."""
+    """(Q,) on the host, descending."""
     starts_device: torch.Tensor
-    """(Q + 1,) int64: `starts` again."""
+    """(Q + 1,) int64, a copy of `starts`."""
     places: torch.Tensor
-    """(Q, 5) int32: first edge, image, and of the window first row, first column, number of columns."""
+    """(Q, 5) int32: first edge, image, and the window's first row, first column and number of columns."""
     measures: torch.Tensor
-    """(Q, 2) float32: the distance D, and 1 where the polygon is text."""
+    """(Q, 2) float32: the distance D, and 1 if the polygon is text."""
     edges: torch.Tensor
-    """(V, 6) float32: x and y of the start, x and y from start to end, 1 / length squared, y of the end."""
+    """(V, 6) float32: start x and y, vector x and y from start to end, 1 / squared length, end y."""
 
     @property
     def num_items(self) -> int:
@@ -102,7 +102,7 @@ def _lay_out_items(polygons_input: PolygonBatch, outlines: Outlines, device: tor
 
 
 def _edges(polygons_input: PolygonBatch) -> npt.NDArray[np.float32]:
-    """(V, 6), the edge from each vertex to the next."""
+    """Returns (V, 6), the edge from each vertex to the next, with the columns of `_Items.edges`."""
     start = polygons_input.vertices.astype(np.float64)
     end = start[next_vertices(polygons_input)]
     length_squared = ((end - start) ** 2).sum(axis=1)
@@ -111,7 +111,7 @@ def _edges(polygons_input: PolygonBatch) -> npt.NDArray[np.float32]:
 
 
 def _upload(array: npt.NDArray[np.generic], device: torch.device) -> torch.Tensor:
-    """The array on the device. From pinned memory a copy to a GPU does not wait for what runs there."""
+    """Returns the array on the device. A copy to a GPU goes through pinned memory, so it does not wait for the GPU."""
     tensor = torch.from_numpy(array)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
@@ -119,8 +119,8 @@ def _upload(array: npt.NDArray[np.generic], device: torch.device) -> torch.Tenso
 def _draw_items(
     items: _Items, first: int, last: int, stride: int, core_code_: torch.Tensor, band_strength_: torch.Tensor
 ) -> None:
-    """Raises the (B, Hm, Wm) core codes and band strengths to what items first:last say, in place."""
-    # Which polygon each item belongs to. The counts come from the device's own copy: nothing to upload or to wait for.
+    """Draws items first:last into the (B, Hm, Wm) core codes and band strengths, in place."""
+    # The polygon of each item. The counts come from the device's own copy, so nothing is uploaded and nothing waits.
     counts = items.starts_device.clamp(first, last).diff()
     polygon = torch.repeat_interleave(counts, output_size=last - first)
     item = torch.arange(first, last, device=polygon.device)
@@ -134,7 +134,7 @@ def _draw_items(
     inside = torch.zeros_like(x, dtype=torch.bool)
     chunk_ends = items.starts.clip(first, last) - first
     for edge in range(items.num_vertices.max(initial=0)):
-        # Polygons stand in the order of their number of vertices: those that have this edge own the first items.
+        # Polygons are sorted by number of vertices, so those that have this edge own the first items.
         num_polygons = int((items.num_vertices > edge).sum())
         having = slice(0, int(chunk_ends[num_polygons]))
         if having.stop == 0:
@@ -145,7 +145,7 @@ def _draw_items(
     distance, is_text = items.measures.index_select(0, polygon).unbind(1)
     in_band = squared < distance * distance
     code = torch.where(is_text > 0, CORE * ~in_band, MASKED_OUT) * inside
-    # Text keeps 0 on its inside, which is nothing to the threshold but belongs to its mask.
+    # The inside of text has strength 0: it does not change the threshold map but belongs to its mask.
     strength = torch.where(in_band, (1 - squared.sqrt() / distance).clamp_min(0), inside * is_text - 1)
     _, map_height, map_width = core_code_.shape
     pixel = (image.long() * map_height + row) * map_width + col
@@ -156,13 +156,13 @@ def _draw_items(
 def _take_edge(
     edges: torch.Tensor, x: torch.Tensor, y: torch.Tensor, squared_: torch.Tensor, inside_: torch.Tensor
 ) -> None:
-    """Lowers squared distances of n points, and turns inside over where the edge crosses left of them, in place."""
+    """Takes one edge into account for n points: lowers squared distances, and flips `inside_` where it crosses left of a point."""
     start_x, start_y, way_x, way_y, per_length, end_y = edges.unbind(1)
     from_x, from_y = x - start_x, y - start_y
     t = ((from_x * way_x + from_y * way_y) * per_length).clamp_(0, 1)
     rest_x, rest_y = from_x - t * way_x, from_y - t * way_y
     torch.minimum(squared_, rest_x * rest_x + rest_y * rest_y, out=squared_)
-    # Both ends are compared with y itself: of a rounded difference two edges that meet could make two different things,
-    # and a whole row would turn over.
+    # Both ends are compared with y itself. With a rounded difference, two edges that meet could disagree about their common vertex,
+    # and a whole row would be flipped.
     crosses_row = (start_y <= y) != (end_y <= y)
     inside_ ^= crosses_row & (from_x >= from_y / way_y * way_x)

@@ -1,4 +1,4 @@
-"""A network's forward pass as a CUDA graph: captured once, then replayed with one launch in place of hundreds."""
+"""The forward pass as a CUDA graph: captured once, then replayed with one launch instead of hundreds."""
 
 import logging
 from collections.abc import Callable, Iterable
@@ -13,14 +13,14 @@ from ocr.models.db_head import DBMaps
 log = logging.getLogger(__name__)
 
 NUM_WARM_UP = 3
-"""Forward passes before the capture: libraries choose kernels and allocate in the first ones, torch.compile compiles."""
+"""Forward passes before the capture. In the first ones libraries choose kernels and allocate, and torch.compile compiles."""
 
 Forward = Callable[[Tensor], DBMaps]
 
 
 @dataclass(frozen=True)
 class Recording:
-    """A captured forward pass: `replay` computes `maps` from what is in `images` then."""
+    """A captured forward pass: `replay` computes `maps` from the present content of `images`."""
 
     images: Tensor
     maps: DBMaps
@@ -28,16 +28,16 @@ class Recording:
 
 
 class GraphedForward:
-    """Calls a forward pass, without gradients, as a recording of it.
+    """Records a forward pass without gradients and replays the recording.
 
-    The first batch is recorded; batches of its shape, type and memory format are replayed, all others run eagerly. It is recorded
-    anew when a weight has moved to other memory (new values in the same memory are what a replay computes with), or under
-    another autocast.
+    The first batch is recorded. Batches of the same shape, type and memory format are replayed; all others run eagerly. The pass
+    is recorded again when a weight has moved to other memory, or under another autocast. New values in the same memory need no
+    new recording: a replay reads them.
 
     Args:
-        forward: any images -> maps that waits for nothing and launches the same kernels each time.
-        tensors: all weights and buffers that it reads; called before each batch.
-        record: makes a recording; `capture`, or a stand-in where there is no GPU.
+        forward: maps of images; never waits for the device and launches the same kernels each time.
+        tensors: returns all weights and buffers that `forward` reads; called before each batch.
+        record: creates a recording: `capture`, or a substitute in tests without a GPU.
     """
 
     def __init__(
@@ -50,12 +50,12 @@ class GraphedForward:
         self._record = record or capture
         self._recording: Recording | None = None
         self._batch: Any = None
-        """What a batch has to be for the recording to take it."""
+        """Shape, type and layout of the recorded batch."""
         self._state: Any = None
-        """What the recording was made under."""
+        """Autocast and memory of the weights during the recording."""
 
     def __call__(self, images: Tensor) -> DBMaps:
-        """The maps of a batch. Those of a replayed one are overwritten by the next call.
+        """Returns the maps of a batch. The next call may overwrite them.
 
         Raises:
             RuntimeError: the forward pass cannot be captured.
@@ -72,7 +72,7 @@ class GraphedForward:
         return self._recording.maps
 
     def release(self) -> None:
-        """Frees the recording and its memory; the next call makes another."""
+        """Frees the recording and its memory; the next call records again."""
         self._recording = self._batch = self._state = None
 
     def _present_state(self, device_type: str) -> tuple[Any, ...]:
@@ -85,7 +85,7 @@ def _kind_of(images: Tensor) -> tuple[Any, ...]:
 
 
 def capture(forward: Forward, images: Tensor) -> Recording:
-    """A CUDA graph of a forward pass over batches like `images`.
+    """Returns a CUDA graph of a forward pass over batches like `images`.
 
     Raises:
         RuntimeError: an operation cannot be captured.
@@ -95,7 +95,7 @@ def capture(forward: Forward, images: Tensor) -> Recording:
         device.type,
         dtype=torch.get_autocast_dtype(device.type),
         enabled=torch.is_autocast_enabled(device.type),
-        cache_enabled=False,  # a weight cast before would be read from memory that is freed when the caller's autocast ends
+        cache_enabled=False,  # the graph would read cached casts of weights, which are freed when the caller's autocast ends
     )
     # Not in inference mode: a tensor made there cannot be written to outside it.
     with torch.cuda.device(device), torch.inference_mode(False), torch.no_grad(), autocast:
@@ -109,13 +109,13 @@ def capture(forward: Forward, images: Tensor) -> Recording:
         torch.cuda.current_stream(device).wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         try:
-            # thread_local: DALI's threads allocate, and those of post-processing wait for events, while this one captures.
+            # thread_local: other threads may allocate (DALI) and wait for events (post-processing) during the capture.
             with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
                 maps = forward(static_images)
         except RuntimeError as error:
             raise RuntimeError(
-                f"the forward pass of {tuple(images.shape)} cannot be captured as a CUDA graph ({error}); "
-                "trainer.cuda_graphs=false runs without"
+                f"the forward pass for images of shape {tuple(images.shape)} cannot be captured as a CUDA graph ({error}); "
+                "use trainer.cuda_graphs=false"
             ) from error
-    log.info("the forward pass of evaluation is captured as a CUDA graph for batches of shape %s", tuple(images.shape))
+    log.info("captured the forward pass of evaluation as a CUDA graph, for batches of shape %s", tuple(images.shape))
     return Recording(static_images, maps, graph.replay)

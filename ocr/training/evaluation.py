@@ -1,6 +1,6 @@
-"""Evaluation beside the forward pass: maps become levels on the device, all the rest happens in worker threads.
+"""Post-processing and metrics in worker threads, beside the forward pass. Only the step from maps to levels is on the device.
 
-main thread   forward | levels, copy to the host | forward | ...      waits for nothing but a full queue
+main thread   forward | levels, copy to the host | forward | ...      waits only while the queue is full
 workers                             polygons, matches | polygons, matches | ...
 """
 
@@ -16,25 +16,27 @@ from dali_pipelines.source import PlannedSample
 from ocr.datasets.manifest import Manifest
 from ocr.metrics.cleval import CharacterTargets, CLEvalCounts, count_characters
 from ocr.metrics.icdar import MatchCounts, TargetRegions, match_image
-from ocr.postprocess import Detections, OrderedPool, PostprocessConfig, detect_levels, moved_detections
+from ocr.postprocess.boxes import Detections, detect_levels, moved_detections
+from ocr.postprocess.config import PostprocessConfig
 from ocr.postprocess.levels import Levels
-from ocr.targets import TargetConfig
+from ocr.postprocess.pool import OrderedPool
+from ocr.targets.config import TargetConfig
 
 IOU_THRESHOLDS = (0.5, 0.7)
-"""hmean is told at both. The best checkpoint is chosen at the first; the second shows how well boxes fit."""
+"""IoU thresholds of hmean. The first one selects the best checkpoint; the second one shows how tightly the boxes fit."""
 
 
 class ImageResult(NamedTuple):
-    """What became of one image."""
+    """Detections, matches and timing of one image."""
 
     sample_index: int
     """Position in the manifest."""
     detections_original: Detections
     """In pixels of the upright image."""
     matches: tuple[MatchCounts, ...]
-    """One for each of `IOU_THRESHOLDS`; none where there is nothing to compare with."""
+    """One for each of `IOU_THRESHOLDS`; empty without annotations."""
     characters: CLEvalCounts | None
-    """None where CLEval was not asked for."""
+    """None without CLEval."""
     postprocess_seconds: float
     metric_seconds: float
 
@@ -48,13 +50,13 @@ class Truth:
 
 
 class OverlappedEvaluation:
-    """From levels of the maps on the device to results on the host, in the order of the images, whatever the threads do.
+    """Turns map levels on the device into results on the host, in the order of the images.
 
     Args:
-        manifest: of the evaluated split; its polygons are the truth.
+        manifest: of the evaluated split; its polygons are the ground truth.
         postprocess, targets: how maps become polygons.
         with_truth: compare with the annotations.
-        with_cleval: by CLEval too, which costs more than the IoU.
+        with_cleval: by CLEval too, which takes longer than the IoU.
     """
 
     def __init__(
@@ -71,16 +73,16 @@ class OverlappedEvaluation:
         self._postprocess, self._targets = postprocess, targets
         self._with_truth, self._with_cleval = with_truth, with_cleval
         self._truth: dict[int, Truth] = {}
-        """Of the images seen so far: it is the same in each epoch."""
+        """Ground truth by image, computed on first use."""
 
     def add(self, levels_BHW: torch.Tensor, samples: Sequence[PlannedSample]) -> None:
-        """Hands over a batch; padding is left out. Waits only while the queue is full.
+        """Queues the images of a batch, without its padding. Waits only while the queue is full.
 
         Args:
             levels_BHW: uint8, on the device: `to_levels` of the probabilities.
-            samples: B of them.
+            samples: B planned samples.
         """
-        levels = to_host(levels_BHW)
+        levels = start_copy_to_host(levels_BHW)
         for row, sample in enumerate(samples):
             if not sample.is_padding:
                 self.pool.submit(self._evaluate, levels, row, sample)
@@ -90,11 +92,11 @@ class OverlappedEvaluation:
         self.pool.close()
 
     def finish(self) -> list[ImageResult]:
-        """Waits for the workers; the results since the last call, in the order they were handed over."""
+        """Waits for the workers and returns the results since the last call, in the order of the images."""
         return self.pool.finish()
 
     def _evaluate(self, levels: Callable[[], Levels], row: int, sample: PlannedSample) -> ImageResult:
-        levels_BHW = levels()  # waits for the copy: not part of anyone's work
+        levels_BHW = levels()  # waits for the copy, before any time is measured
         try:
             return self._evaluate_image(levels_BHW[row], sample)
         except Exception as error:
@@ -110,16 +112,17 @@ class OverlappedEvaluation:
             shrink_ratio=self._targets.shrink_ratio,
             config=self._postprocess,
         )
-        found = moved_detections(detections_input, np.linalg.inv(sample.input_from_original), (height, width))
+        detections = moved_detections(detections_input, np.linalg.inv(sample.input_from_original), (height, width))
         finished = time.perf_counter()
         matches: tuple[MatchCounts, ...] = ()
         characters = None
         if self._with_truth:
             truth = self._truth_of(sample.index)
-            matches = match_image(found.polygons, truth.regions, IOU_THRESHOLDS)
+            matches = match_image(detections.polygons, truth.regions, IOU_THRESHOLDS)
             if truth.characters is not None:
-                characters = count_characters(found.polygons, truth.characters)
-        return ImageResult(sample.index, found, matches, characters, finished - started, time.perf_counter() - finished)
+                characters = count_characters(detections.polygons, truth.characters)
+        metric_seconds = time.perf_counter() - finished
+        return ImageResult(sample.index, detections, matches, characters, finished - started, metric_seconds)
 
     def _truth_of(self, index: int) -> Truth:
         if index not in self._truth:
@@ -129,24 +132,24 @@ class OverlappedEvaluation:
         return self._truth[index]
 
 
-def to_host(levels: torch.Tensor) -> Callable[[], Levels]:
-    """Begins to copy; the function it gives waits for the end of it, in whatever thread calls it."""
+def start_copy_to_host(levels: torch.Tensor) -> Callable[[], Levels]:
+    """Starts a copy and returns a function that waits for it and returns the levels. Any thread may call that function."""
     if not levels.is_cuda:
         on_host = levels.numpy()
         return lambda: on_host
     pinned = torch.empty(levels.shape, dtype=levels.dtype, pin_memory=True)
     pinned.copy_(levels, non_blocking=True)
-    copied = torch.cuda.Event(blocking=True)  # the waiting thread sleeps: the one that launches kernels needs the core
+    copied = torch.cuda.Event(blocking=True)  # a waiting thread sleeps: the thread that launches kernels needs the core
     copied.record()
 
-    def arrived() -> Levels:
+    def wait_for_copy() -> Levels:
         copied.synchronize()
         return pinned.numpy()
 
-    return arrived
+    return wait_for_copy
 
 
 def _without_padding(levels: Levels, image_size: tuple[int, int], map_stride: int) -> Levels:
-    """The part of the map that shows the image, which lies top left."""
+    """Returns the part of the map that shows the image, which lies at the top left of the square."""
     height, width = image_size
     return levels[: -(-height // map_stride), : -(-width // map_stride)]

@@ -1,4 +1,4 @@
-"""Finds operations that would make the host wait for the device, also where there is no device to wait for."""
+"""Finds operations that make the host wait for the device. Works on a CPU too, where nothing waits."""
 
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -6,14 +6,14 @@ from typing import Any
 
 from torch.utils._python_dispatch import TorchDispatchMode
 
-FORBIDDEN = ("_local_scalar_dense", "is_nonzero", "nonzero", "masked_select", "equal", "item", "unique")
+WAITING = ("_local_scalar_dense", "is_nonzero", "nonzero", "masked_select", "equal", "item", "unique")
 
 
 class ForbidHostSync(TorchDispatchMode):
-    """Meets each operation that would wait for the device, if there were one.
+    """Reports every operation that waits for the device, within its `with` block.
 
     Args:
-        on_sync: takes the operation's name and the stack that called it; None raises AssertionError.
+        on_sync: receives the operation's name and the stack that called it; None: raise AssertionError.
     """
 
     def __init__(self, on_sync: Callable[[str, list[str]], None] | None = None) -> None:
@@ -25,7 +25,7 @@ class ForbidHostSync(TorchDispatchMode):
     ) -> Any:
         name = func.overloadpacket.__name__
         moves = name == "_to_copy" and "device" in (kwargs or {})
-        if name in FORBIDDEN or moves:
+        if name in WAITING or moves:
             if self._on_sync is None:
                 raise AssertionError(f"host sync: {name}")
             self._on_sync(name, traceback.format_stack())

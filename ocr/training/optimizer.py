@@ -10,7 +10,7 @@ from ocr.config import OptimizerConfig
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """The optimizer over all trainable parameters, in two groups: with and without weight decay."""
+    """Returns the optimizer of all trainable parameters, in two groups: with and without weight decay."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
@@ -22,7 +22,7 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Op
 
 
 def learning_rate_factor(step: int, num_steps: int, config: OptimizerConfig) -> float:
-    """The share of the peak rate at optimizer step `step` of `num_steps`."""
+    """Returns the learning rate at optimizer step `step` of `num_steps`, as a share of its peak."""
     num_warmup = round(config.warmup_fraction * num_steps)
     if step < num_warmup:
         return (step + 1) / num_warmup
@@ -35,5 +35,5 @@ def learning_rate_factor(step: int, num_steps: int, config: OptimizerConfig) -> 
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, num_steps: int, config: OptimizerConfig) -> LambdaLR:
-    """The schedule, stepped once an optimizer step."""
+    """Returns the learning-rate schedule, to be stepped after each optimizer step."""
     return LambdaLR(optimizer, lambda step: learning_rate_factor(step, num_steps, config))

@@ -1,4 +1,4 @@
-"""Where the time of an epoch goes on the device, without waiting for it."""
+"""Measures how long stages take on the device, without waiting for it."""
 
 import time
 from collections import defaultdict
@@ -9,7 +9,7 @@ import torch
 
 
 class DeviceStages:
-    """Sums the seconds that named stages take on the device: by CUDA events on a GPU, by the clock on a CPU."""
+    """Sums the seconds of named stages: between CUDA events on a GPU, by the clock on a CPU."""
 
     def __init__(self) -> None:
         self._seconds: dict[str, float] = defaultdict(float)
@@ -17,7 +17,7 @@ class DeviceStages:
 
     @contextmanager
     def stage(self, name: str, device: torch.device) -> Iterator[None]:
-        """Adds what runs within to the stage."""
+        """Adds the time of its `with` block to the stage."""
         if device.type == "cuda":
             first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             first.record()
@@ -30,7 +30,7 @@ class DeviceStages:
             self._seconds[name] += time.perf_counter() - started
 
     def seconds(self, name: str) -> float:
-        """Of a stage so far; on a GPU this waits for what is under way."""
+        """Returns the seconds of a stage so far; on a GPU it waits until the stages recorded so far have ended."""
         for stage, first, last in self._events:
             last.synchronize()
             self._seconds[stage] += first.elapsed_time(last) / 1000

@@ -1,4 +1,4 @@
-"""What the network takes: counted, and on a GPU measured by a trial on a throw-away copy."""
+"""Memory of a network: counted, and on a GPU measured by trial steps of a throw-away copy."""
 
 import copy
 import gc
@@ -6,18 +6,46 @@ import gc
 import torch
 
 from dali_pipelines.allocation_errors import find_failed_allocation
-from ocr.config import OptimizerConfig
+from ocr.config import OptimizerConfig, TrainConfig
 from ocr.device import AUTOCAST, resolve_pipeline
+from ocr.losses.db_loss import DBLoss
 from ocr.memory.network import NetworkMemory, StepMemory
-from ocr.targets import TargetMaps
-from ocr.training.module import DBNetModule
+from ocr.models.db_head import DBMaps
+from ocr.models.dbnet import DBNet
+from ocr.targets.target_maps import TargetMaps
+from ocr.training.network import forward_maps
 from ocr.training.optimizer import build_optimizer
+
+
+def measure_network(
+    model: DBNet,
+    config: TrainConfig,
+    *,
+    precision: str,
+    device: torch.device,
+    batch_sizes: tuple[int, int],
+    num_ranks: int,
+) -> tuple[NetworkMemory, StepMemory | None]:
+    """Returns the memory of a run's network, and on a GPU that of its steps.
+
+    Args:
+        precision: as Lightning names it.
+        batch_sizes: of training and validation.
+    """
+    is_averaged = config.trainer.ema_decay is not None
+    network = network_memory(model, config.optimizer, num_ranks=num_ranks, is_averaged=is_averaged)
+    if device.type != "cuda":
+        return network, None
+    batch_size, eval_batch_size = batch_sizes
+    return network, step_memory(
+        model, config, precision, device, batch_size=batch_size, eval_batch_size=eval_batch_size
+    )
 
 
 def network_memory(
     model: torch.nn.Module, optimizer: OptimizerConfig, *, num_ranks: int = 1, is_averaged: bool = False
 ) -> NetworkMemory:
-    """What lasts from step to step, counted.
+    """Returns the bytes that persist between steps, counted.
 
     Args:
         is_averaged: a moving average of the weights is kept too.
@@ -33,26 +61,26 @@ def network_memory(
 
 
 def step_memory(
-    module: DBNetModule, precision: str, device: torch.device, *, batch_size: int, eval_batch_size: int
+    model: DBNet, config: TrainConfig, precision: str, device: torch.device, *, batch_size: int, eval_batch_size: int
 ) -> StepMemory:
-    """What a training and a validation step take beside the network: two of the one and one of the other are done.
+    """Returns the bytes that steps need in addition to the network, measured on two training steps and a validation step.
 
-    They are done by a copy, with random images and no text, in the run's precision, memory format and batch sizes. The weights,
-    BatchNorm's statistics and the random state are afterwards what they were. cuDNN's settings are left as the run has them, so
-    it chooses what it would choose later. The copy is not compiled; a compiled network takes less as a rule. On a CPU, which
-    does not count its memory, all numbers are 0.
+    A copy of the network does them, on random images without text, in the run's precision, memory format and batch sizes.
+    Weights, BatchNorm statistics and random state stay as they were. cuDNN keeps the run's settings, so that it chooses the
+    kernels it will choose later. The copy is not compiled; a compiled network usually needs less. On a CPU, where PyTorch does
+    not count its memory, all numbers are 0.
     """
     is_gpu = device.type == "cuda"
-    lasting = _restart_peak(device) + network_memory(module.model, module.config.optimizer).total
+    persistent = _restart_peak(device) + network_memory(model, config.optimizer).total
     was_enough, after_training, left = True, 0, 0
     trial: _Trial | None = None
     try:
         with torch.random.fork_rng([device] if is_gpu else []):
-            trial = _Trial(module, precision, device)
-            for _ in range(2):  # the first makes the optimizer's state, beside which the second must fit
+            trial = _Trial(model, config, precision, device)
+            for _ in range(2):  # the first creates the optimizer state, beside which the second must fit
                 trial.train(batch_size)
             after_training = _peak(device)
-            left = _restart_peak(device) if module.config.trainer.cuda_graphs else after_training
+            left = _restart_peak(device) if config.trainer.cuda_graphs else after_training
             trial.evaluate(eval_batch_size)
     except RuntimeError as error:
         if find_failed_allocation(error) is None:
@@ -61,64 +89,62 @@ def step_memory(
     peak, trial = _peak(device), None
     _restart_peak(device)
     after_training, left = after_training or peak, left or peak
-    return StepMemory(max(after_training - lasting, 0), peak - left, was_enough)
+    return StepMemory(max(after_training - persistent, 0), peak - left, was_enough)
 
 
 class _Trial:
-    """A copy of the network, with an optimizer of its own."""
+    """A copy of the network with an optimizer of its own."""
 
-    def __init__(self, module: DBNetModule, precision: str, device: torch.device) -> None:
-        self.device = device
-        config = module.config
-        self.config = config.model_copy(
-            update={
-                "trainer": config.trainer.model_copy(update={"compile": False}),
-                "pipeline": resolve_pipeline(config.pipeline, precision),
-            }
-        )
-        self.module = DBNetModule(copy.deepcopy(module.model), self.config, module.manifest).to(device)
-        self._optimizer = build_optimizer(self.module.model, config.optimizer)
+    def __init__(self, model: DBNet, config: TrainConfig, precision: str, device: torch.device) -> None:
+        self._config, self._device = config, device
+        self._pipeline = resolve_pipeline(config.pipeline, precision)
+        self._model = copy.deepcopy(model).to(device)
+        self._loss = DBLoss(config.loss).to(device)
+        self._optimizer = build_optimizer(self._model, config.optimizer)
         self._generator = torch.Generator(device).manual_seed(0)
         self._autocast = AUTOCAST.get(precision)
 
     def train(self, batch_size: int) -> None:
-        self.module.train()
-        size = self.config.pipeline.input_size(training=True)
+        self._model.train()
+        size = self._pipeline.input_size(training=True)
         images, targets = self._batch(batch_size, size)
-        following = self._batch(batch_size, size)  # the loader makes the next batch while this one is held
+        next_batch = self._batch(batch_size, size)  # the loader prepares it during the step
         with torch.enable_grad():
             with self._precision():
-                loss = self.module.loss(self.module(images), targets).total
-            self._optimizer.zero_grad()  # here, as Lightning does: the last step's gradients are there in the forward pass
+                loss = self._loss(self._maps(images), targets).total
+            self._optimizer.zero_grad()  # where Lightning does it: the last gradients still exist in the forward pass
             loss.backward()
-        clip = self.config.trainer.gradient_clip_val
+        clip = self._config.trainer.gradient_clip_val
         if clip is not None:
-            torch.nn.utils.clip_grad_norm_(self.module.parameters(), clip)
+            torch.nn.utils.clip_grad_norm_(self._model.parameters(), clip)
         self._optimizer.step()
-        del following
+        del next_batch
 
     def evaluate(self, batch_size: int) -> None:
-        self.module.eval()
-        images, targets = self._batch(batch_size, self.config.pipeline.input_size(training=False))
+        self._model.eval()
+        images, targets = self._batch(batch_size, self._pipeline.input_size(training=False))
         with torch.inference_mode(), self._precision():
-            maps = self.module(images)
-            if self.config.trainer.val_loss:
-                self.module.loss(maps, targets)
+            maps = self._maps(images)
+            if self._config.trainer.val_loss:
+                self._loss(maps, targets)
+
+    def _maps(self, images: torch.Tensor) -> DBMaps:
+        return forward_maps(self._model, images, self._config.trainer.channels_last)
 
     def _precision(self) -> torch.autocast:
-        return torch.autocast(self.device.type, self._autocast, enabled=self._autocast is not None)
+        return torch.autocast(self._device.type, self._autocast, enabled=self._autocast is not None)
 
     def _batch(self, batch_size: int, size: int) -> tuple[torch.Tensor, TargetMaps]:
-        dtype = torch.float16 if self.config.pipeline.wants_float16(self.device.type) else torch.float32
+        dtype = torch.float16 if self._pipeline.wants_float16(self._device.type) else torch.float32
         shape = (batch_size, 3, size, size)
-        images = torch.rand(shape, generator=self._generator, device=self.device).to(dtype)
-        map_size = size // self.config.targets.map_stride
-        empty = torch.zeros((batch_size, map_size, map_size), device=self.device)
+        images = torch.rand(shape, generator=self._generator, device=self._device).to(dtype)
+        map_size = size // self._config.targets.map_stride
+        empty = torch.zeros((batch_size, map_size, map_size), device=self._device)
         return images, TargetMaps(empty, torch.ones_like(empty), torch.zeros_like(empty), torch.zeros_like(empty))
 
 
 def _restart_peak(device: torch.device) -> int:
-    """Bytes that torch holds, once it has given back what is not used; from here on the peak is counted anew."""
+    """Frees PyTorch's unused memory, restarts its peak counter and returns the bytes it still holds."""
     if device.type != "cuda":
         return 0
     gc.collect()
@@ -128,5 +154,5 @@ def _restart_peak(device: torch.device) -> int:
 
 
 def _peak(device: torch.device) -> int:
-    """The most that torch has held since, in blocks it fills only in part too."""
+    """Returns the most bytes that PyTorch has held since, in partly used blocks too."""
     return torch.cuda.max_memory_reserved(device) if device.type == "cuda" else 0

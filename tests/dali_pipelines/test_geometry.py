@@ -28,7 +28,7 @@ def test_letterbox_scales_the_longest_side_and_keeps_at_least_a_pixel(original, 
     assert geometry.letterbox_size(original, longest) == expected
 
 
-def test_opencv_shifts_a_pixel_by_the_same_whole_number():
+def test_opencv_with_the_converted_matrix_moves_a_pixel_exactly():
     image = np.zeros((5, 5), np.uint8)
     image[1, 1] = 255
     # Doubling in continuous coordinates turns pixel 1, which covers [1, 2), into pixels 2 and 3.

@@ -1,4 +1,4 @@
-"""The graphs of the GPU, built and, as far as that goes without one, run on DALI's CPU backend."""
+"""The graphs of a GPU, built, and run on DALI's CPU backend as far as possible without a GPU."""
 
 from collections.abc import Callable
 
@@ -26,7 +26,7 @@ DTYPES = {"float16": types.FLOAT16, "float32": types.FLOAT, "uint8": types.UINT8
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> ValidatedOCRDataset:
-    """Three pictures of noise, one of them turned by EXIF."""
+    """Three images of noise, one of them rotated by EXIF."""
     folder = tmp_path_factory.mktemp("noise")
     rng = np.random.default_rng(0)
     for name, size in (("a", (90, 120)), ("b", (70, 50)), ("c", (40, 100))):
@@ -41,14 +41,14 @@ def planner(training: bool) -> SamplePlanner:
 
 
 def feed(dataset: ValidatedOCRDataset, training: bool) -> steps.Feed:
-    """One batch of all pictures."""
+    """Returns the feed of one batch with all images."""
     arrays = SampleArrays(SourceImages(dataset.manifest.image_paths), training=training)
     samples = EpochPlan(dataset.manifest, planner(training), epoch=0, batch_size=3).batch(0)
     return steps.Feed(lambda: arrays.for_batch(samples)[0])
 
 
 def output(graph: Callable[..., Pipeline], dataset: ValidatedOCRDataset, layout: str, dtype: str) -> np.ndarray:
-    """Of the graph that a GPU runs, its operators on the CPU."""
+    """Returns the output of a GPU's graph, run by DALI's CPU operators."""
     config = PipelineConfig(image_size=SIZE, output_layout=layout)
     pipeline = graph(
         feed=feed(dataset, training=graph is train_pipeline),
@@ -65,21 +65,21 @@ def output(graph: Callable[..., Pipeline], dataset: ValidatedOCRDataset, layout:
 
 
 @pytest.mark.parametrize(("graph", "dtype"), [(train_pipeline, "float16"), (eval_pipeline, "float32")])
-def test_pixel_by_pixel_is_the_planes_transposed(graph, dtype, dataset):
+def test_hwc_equals_chw_transposed(graph, dtype, dataset):
     in_planes, in_pixels = (output(graph, dataset, layout, dtype) for layout in ("CHW", "HWC"))
     assert in_planes.shape == (3, 3, SIZE, SIZE)
     assert in_planes.std() > 0.3
     np.testing.assert_array_equal(in_pixels.transpose(0, 3, 1, 2), in_planes)
 
 
-def test_levels_too(dataset):
+def test_hwc_levels_equal_chw_levels_transposed(dataset):
     in_planes, in_pixels = (output(eval_pipeline, dataset, layout, "uint8") for layout in ("CHW", "HWC"))
     np.testing.assert_array_equal(in_pixels.transpose(0, 3, 1, 2), in_planes)
     assert in_planes.max() > 100
 
 
-def given_to_the_decoder(dataset: ValidatedOCRDataset, config: PipelineConfig) -> dict[str, int]:
-    """The hints in the graph as DALI gets it; it can be built without a GPU, not run."""
+def decoder_hints(dataset: ValidatedOCRDataset, config: PipelineConfig) -> dict[str, int]:
+    """Returns the hints in the serialised graph, which can be built without a GPU but not run."""
     graph = eval_pipeline(
         feed=feed(dataset, training=False),
         config=config,
@@ -94,7 +94,7 @@ def given_to_the_decoder(dataset: ValidatedOCRDataset, config: PipelineConfig) -
 
 
 def _int_argument(graph: bytes, name: bytes) -> int:
-    """A protobuf varint after the name and the type of the argument."""
+    """Returns an argument's value: a protobuf varint after its name and type."""
     place = graph.index(name + b"\x12\x05int64 ") + len(name) + 8
     value = shift = 0
     while True:
@@ -105,19 +105,19 @@ def _int_argument(graph: bytes, name: bytes) -> int:
         place, shift = place + 1, shift + 7
 
 
-def test_the_jpeg_engines_are_told_the_largest_stored_size(dataset):
-    """Rows of a, columns of a: c is stored 40 x 100, and 100 x 40 only when upright."""
+def test_decoder_hints_are_the_largest_stored_size(dataset):
+    """Both sides are those of image a. Image c is stored as 40 x 100 and becomes 100 x 40 only when upright."""
     config = PipelineConfig(image_size=SIZE, preallocate_decoder=True)
-    assert given_to_the_decoder(dataset, config) == {"height": 90, "width": 120}
+    assert decoder_hints(dataset, config) == {"height": 90, "width": 120}
 
 
-def test_by_default_they_are_told_nothing(dataset):
-    assert given_to_the_decoder(dataset, PipelineConfig(image_size=SIZE)) == {"height": 0, "width": 0}
+def test_decoder_hints_are_zero_by_default(dataset):
+    assert decoder_hints(dataset, PipelineConfig(image_size=SIZE)) == {"height": 0, "width": 0}
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("training", [True, False])
-def test_layout_and_hints_leave_the_pixels_of_a_gpu_as_they_are(training, dataset):
+def test_layout_and_hints_do_not_change_pixels_on_a_gpu(training, dataset):
     images = []
     for config in (
         PipelineConfig(image_size=SIZE),

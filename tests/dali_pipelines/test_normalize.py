@@ -13,7 +13,7 @@ CONFIG = PipelineConfig()
 
 
 def all_levels(batch: int = 2) -> torch.Tensor:
-    """(B, 3, 16, 16) with each level in each channel."""
+    """Returns (B, 3, 16, 16) with every level in every channel."""
     levels = torch.arange(256, dtype=torch.uint8).reshape(16, 16).expand(batch, 3, 16, 16)
     return torch.stack([image.roll(shift, 1) for shift, image in enumerate(levels)]).contiguous()
 
@@ -43,7 +43,7 @@ def test_each_level_is_the_exact_quotient_rounded_once(num_threads, dtype, numpy
     np.testing.assert_array_equal(found.numpy(), exact(levels).astype(numpy_dtype))
 
 
-def test_the_result_goes_where_it_is_wanted():
+def test_the_result_is_written_into_out():
     levels = all_levels()
     tensor = torch.full((4, 3, 16, 16), 9.0, dtype=torch.float16)
     found = normalize_levels(levels, CONFIG.mean, CONFIG.std, out=tensor[1:3])
@@ -53,7 +53,7 @@ def test_the_result_goes_where_it_is_wanted():
     assert torch.equal(levels, all_levels())
 
 
-def test_no_image_gives_no_image():
+def test_an_empty_batch_stays_empty():
     empty = torch.zeros((0, 3, 32, 32), dtype=torch.uint8)
     assert normalize_levels(empty, CONFIG.mean, CONFIG.std).shape == (0, 3, 32, 32)
 
@@ -72,7 +72,7 @@ def test_no_image_gives_no_image():
         (torch.zeros(1, 4, 4, 3, dtype=torch.uint8).permute(0, 3, 1, 2), None, "must be contiguous"),
     ],
 )
-def test_other_tensors_are_refused(levels, out, message):
+def test_tensors_of_another_shape_type_or_layout_are_refused(levels, out, message):
     with pytest.raises(ValueError, match=message):
         normalize_levels(levels, CONFIG.mean, CONFIG.std, out=out)
 
@@ -91,7 +91,7 @@ def test_the_gpu_formula_promotes_uint8_and_rounds_to_the_type_of_out():
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
-def test_a_gpu_gives_what_the_cpu_gives(dtype):
+def test_a_gpu_agrees_with_the_cpu(dtype):
     levels = all_levels()
     on_gpu = normalize_levels(levels.cuda(), CONFIG.mean, CONFIG.std, dtype=dtype).cpu()
     on_cpu = normalize_levels(levels, CONFIG.mean, CONFIG.std, dtype=dtype)
@@ -100,7 +100,7 @@ def test_a_gpu_gives_what_the_cpu_gives(dtype):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
-def test_pixels_as_workers_send_them_are_normalised_without_a_sync(dtype):
+def test_channels_last_levels_are_normalised_without_a_sync(dtype):
     """channels_last, as a permuted (B, H, W, 3) batch is. Tolerance: as in the test above, an ulp of the fused formula."""
     levels = all_levels()
     on_gpu = levels.permute(0, 2, 3, 1).contiguous().cuda().permute(0, 3, 1, 2)
@@ -121,7 +121,7 @@ def finisher(size: int = 40, dtype: torch.dtype = torch.float32) -> ImageFinishe
 
 @pytest.fixture
 def odd_sizes(sroie: Path) -> list[np.ndarray]:
-    """Cut from a receipt; one read-only, one not contiguous."""
+    """Parts of a receipt; one is read-only, one not contiguous."""
     path = next(iter(sorted((sroie / "images" / "val").glob("*.jpg"))))
     receipt = np.asarray(Image.open(path).convert("RGB"))
     return [
@@ -134,7 +134,7 @@ def odd_sizes(sroie: Path) -> list[np.ndarray]:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.uint8])
 @pytest.mark.parametrize("num_threads", [1, 2])
-def test_images_are_padded_with_black_put_in_planes_and_normalised(num_threads, dtype, odd_sizes):
+def test_images_are_normalised_and_padded_with_black(num_threads, dtype, odd_sizes):
     before = torch.get_num_threads()
     torch.set_num_threads(num_threads)
     try:
@@ -150,7 +150,7 @@ def test_images_are_padded_with_black_put_in_planes_and_normalised(num_threads, 
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.uint8])
-def test_pixel_by_pixel_the_numbers_are_those_of_the_planes(dtype):
+def test_layouts_hold_the_same_numbers(dtype):
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, (*size, 3), np.uint8) for size in ((40, 40), (33, 7), (1, 40))]
     in_planes = finisher(dtype=dtype).finish(images)
@@ -160,7 +160,7 @@ def test_pixel_by_pixel_the_numbers_are_those_of_the_planes(dtype):
     assert torch.equal(in_pixels, in_planes)
 
 
-def test_no_image_makes_an_empty_batch():
+def test_no_images_give_an_empty_batch():
     assert finisher().finish([]).shape == (0, 3, 40, 40)
 
 
@@ -175,12 +175,12 @@ def test_no_image_makes_an_empty_batch():
         (np.zeros((4, 4, 3), np.float32), "an image is float32"),
     ],
 )
-def test_other_images_are_refused(image, message):
+def test_images_of_another_shape_or_type_are_refused(image, message):
     with pytest.raises(ValueError, match=message):
         finisher().finish([image])
 
 
-def test_memory_is_used_again_only_when_no_tensor_looks_at_it():
+def test_memory_is_reused_only_when_no_tensor_refers_to_it():
     memory = BatchMemory()
     first = memory.empty((4, 3, 8, 8), torch.float32).fill_(1)
     view = first[2:]
@@ -198,7 +198,7 @@ def test_memory_is_used_again_only_when_no_tensor_looks_at_it():
     assert memory.empty((9, 3, 8, 8), torch.float32).data_ptr() != place  # larger
 
 
-def test_batches_that_are_kept_stay_as_they_are(odd_sizes):
+def test_later_batches_do_not_overwrite_kept_ones(odd_sizes):
     made = finisher()
     batches = [made.finish([image]) for image in odd_sizes]
     copies = [batch.clone() for batch in batches]
@@ -208,7 +208,7 @@ def test_batches_that_are_kept_stay_as_they_are(odd_sizes):
     assert all(torch.equal(batch, copy) for batch, copy in zip(batches, copies, strict=True))
 
 
-def test_batches_that_were_held_at_once_do_not_keep_their_memory():
+def test_only_a_few_unused_blocks_are_kept():
     memory = BatchMemory()
     num_bytes = 3 * 512 * 512
     tracemalloc.start()

@@ -1,4 +1,4 @@
-"""What the CPU renders against DALI's own operators, the ones that a GPU runs, and against the filter written out."""
+"""Compares CPU rendering with DALI's operators, which a GPU runs, and with the explicitly computed filter."""
 
 import re
 from collections.abc import Iterator
@@ -59,7 +59,7 @@ def rendered_by_dali_operators(manifest: Manifest, plan: EpochPlan, training: bo
 
 
 @pytest.mark.parametrize(("training", "worst", "mean"), [(False, 1, 0.1), (True, 3, 0.2)])
-def test_the_cpu_renders_what_dalis_operators_give(training, worst, mean, manifest):
+def test_cpu_rendering_agrees_with_dali_operators(training, worst, mean, manifest):
     plan = EpochPlan(manifest, SamplePlanner(CONFIG, training=training, seed=3), epoch=0, batch_size=4)
     loader = make_loader(manifest, training, batch_size=4)
     by_dali = rendered_by_dali_operators(manifest, plan, training)
@@ -73,8 +73,8 @@ def test_the_cpu_renders_what_dalis_operators_give(training, worst, mean, manife
     assert not loader.failures
 
 
-def written_out(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The triangle filter with repeated outermost pixels, as a matrix for each axis; float64."""
+def filtered_explicitly(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Returns the image resized by the triangle filter with repeated outermost pixels, as one float64 matrix per axis."""
     for axis, target in enumerate(size):
         source = image.shape[axis]
         scale = source / target
@@ -105,26 +105,26 @@ SIZES = [
 
 
 @pytest.mark.parametrize(("source", "target"), SIZES)
-def test_the_resize_is_the_filter_written_out(source, target):
+def test_resize_agrees_with_the_explicit_filter(source, target):
     image = np.random.default_rng(0).integers(0, 256, (*source, 3), np.uint8)
     found = resize_region(image, np.array([0, 0, source[1], source[0]], np.float32), target)
     assert found.shape == (*target, 3)
     assert found.flags.c_contiguous
-    # Half a level for each time that it is rounded: after either axis, and where the border is mixed in.
-    assert np.abs(found - written_out(image.astype(float), target)).max() <= 1.5
+    # Half a level per rounding: after each axis, and where the border is mixed in.
+    assert np.abs(found - filtered_explicitly(image.astype(float), target)).max() <= 1.5
 
 
 def test_halving_worked_by_hand():
-    """Weights 1 3 3 1 of 8; the outermost pixel again beyond the border: 4 3 1 of 8."""
+    """Weights 1 3 3 1 of 8; with the outermost pixel repeated 4 3 1 of 8 at the border."""
     image = np.tile(np.array([0, 80, 160, 240], np.uint8)[None, :, None], (2, 1, 3))
     found = resize_region(image, np.array([0, 0, 4, 2], np.float32), (2, 2))
     assert found[:, :, 0].tolist() == [[50, 190], [50, 190]]
 
 
-def test_a_region_is_resized_alone_and_the_image_is_left_as_it_is():
+def test_a_region_is_resized_alone_and_the_image_is_not_changed():
     image = np.random.default_rng(1).integers(0, 256, (40, 60, 3), np.uint8)
     before = image.copy()
-    image.flags.writeable = False  # as pixels that Pillow decoded
+    image.flags.writeable = False  # like pixels decoded by Pillow
     found = resize_region(image, np.array([10, 5, 50, 35], np.float32), (15, 20))
     np.testing.assert_array_equal(found, resize_region(before[5:35, 10:50], np.array([0, 0, 40, 30]), (15, 20)))
     np.testing.assert_array_equal(image, before)
@@ -143,7 +143,7 @@ def test_colours_are_mixed_offset_and_clamped():
     assert recolour(np.array([[[200, 30, 20]]], np.uint8), matrix).tolist() == [[[30, 255, 0]]]
 
 
-def test_a_region_that_the_image_does_not_reach_is_refused():
+def test_a_region_outside_the_image_is_refused():
     image = np.full((60, 80, 3), 7, np.uint8)
     for corner in ((80, 61), (81, 60)):
         region = np.array([10, 10, *corner], np.float32)
@@ -165,8 +165,8 @@ def test_a_whole_image_of_another_size_is_refused(size):
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_the_graph_calls_python_as_it_is_written(training, sroie, tmp_path):
-    """DALI rewrites Python that it takes for a part of the graph; the frames of an error show which code runs."""
+def test_rendering_is_not_rewritten_by_autograph(training, sroie, tmp_path):
+    """DALI rewrites Python that it takes for a part of the graph. The frames of an error show which code runs."""
     path = tmp_path / "receipt.jpg"
     path.write_bytes(sorted((sroie / "images" / "val").glob("*.jpg"))[0].read_bytes())
     planner = SamplePlanner(CONFIG, training=training, seed=3)

@@ -23,5 +23,22 @@ def test_links_between_files_lead_somewhere(page: Path) -> None:
     assert missing == []
 
 
+def test_files_named_on_the_architecture_page_exist() -> None:
+    """A file without a folder is in the folder of the file or folder before it, or in dali_pipelines."""
+    folder, missing = ROOT / "dali_pipelines", []
+    for name in re.findall(r"`([\w./]+(?:\.py|/))`", (ROOT / "docs/architecture.md").read_text()):
+        places = (
+            [ROOT / name]
+            if "/" in name
+            else [folder / name, ROOT / "dali_pipelines" / name, ROOT / "ocr/targets" / name]
+        )
+        found = next((place for place in places if place.exists()), None)
+        if found is None:
+            missing.append(name)
+        elif "/" in name:
+            folder = found if found.is_dir() else found.parent
+    assert missing == []
+
+
 def test_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 120

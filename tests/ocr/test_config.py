@@ -1,5 +1,7 @@
 """Each override that existing users have in their scripts, composed by Hydra and checked by the schema."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,14 +11,13 @@ from omegaconf import OmegaConf
 from pydantic import ValidationError
 
 from dali_pipelines.config import AugmentationConfig, PipelineConfig
-from ocr.command_line import compose_config, prepare
+from ocr.command_line import compose_config, prepare_hydra
 from ocr.config import EvaluateConfig, PredictConfig, TrainConfig
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
 def load(*overrides: str, name: str = "train", schema: type = TrainConfig):
-    prepare()
     return compose_config(schema, name, overrides)
 
 
@@ -119,7 +120,7 @@ def test_each_experiment_composes(experiment):
 
 
 def test_defaults_are_those_of_the_schemas():
-    prepare()
+    prepare_hydra()
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         composed = OmegaConf.to_container(compose("train", ["data=upstage"]), resolve=True)
     for section in (
@@ -220,3 +221,9 @@ def test_sections_are_frozen():
 def test_crop_size_defaults_to_the_image_size():
     assert PipelineConfig(image_size=960).crop_size == 960
     assert PipelineConfig(augmentation=AugmentationConfig(crop_size=512)).crop_size == 512
+
+
+def test_the_schemas_import_neither_torch_nor_dali():
+    """So that --help need not wait for them."""
+    code = "import sys, ocr.config; print([name for name in ('torch', 'nvidia.dali', 'cv2') if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"

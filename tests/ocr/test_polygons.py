@@ -28,7 +28,7 @@ def test_images_can_be_selected_in_any_order_and_repeatedly():
     assert chosen.ignore.tolist() == [False, True, False, True]
 
 
-def test_each_image_is_moved_by_its_own_matrix_and_the_original_stays():
+def test_each_image_is_moved_by_its_own_matrix_in_a_copy():
     batch = make_batch()
     matrices = np.tile(np.eye(3), (3, 1, 1))
     matrices[2] = [[2, 0, 10], [0, 3, 20], [0, 0, 1]]
@@ -44,6 +44,6 @@ def test_an_empty_batch_can_be_selected_and_moved():
     assert (len(moved), moved.num_polygons, moved.vertices.shape) == (1, 0, (0, 2))
 
 
-def test_flags_must_match_the_polygons():
+def test_the_number_of_flags_must_match_the_polygons():
     with pytest.raises(ValueError, match="1 flags for 2 polygons"):
         PolygonBatch.from_lists([[TRIANGLE, SQUARE]], [[True]])

@@ -1,4 +1,4 @@
-"""The self-test finds what is broken. That it passes, for real and from outside, tests/docker/test_entrypoint.py shows."""
+"""The self-test finds what is broken. tests/docker/test_entrypoint.py runs the command itself."""
 
 from dataclasses import replace
 
@@ -7,7 +7,7 @@ import torch
 
 from ocr import self_test
 from ocr.self_test import CheckFailed
-from ocr.targets import TargetMaps
+from ocr.targets.target_maps import TargetMaps
 
 CPU = torch.device("cpu")
 
@@ -23,13 +23,13 @@ def test_both_loaders_give_the_receipt(batches):
     assert dali.images.shape == plain.images.shape == (1, 3, 640, 640)
     assert dali.targets is not None
     assert plain.targets is None
-    assert self_test.check_pixels(dali, plain, 0.1).startswith("(1, 3, 640, 640), 0.0")
+    assert self_test.check_pixels(dali, plain, 0.1).startswith("(1, 3, 640, 640), differs from loader=torch by 0.0")
 
 
 def test_pixels_moved_by_one_column_are_found(batches):
     dali, plain = batches
     moved = replace(dali, images=dali.images.roll(1, dims=3))
-    with pytest.raises(CheckFailed, match=r"differ from those of loader=torch by \d+\.\d+ levels in the mean"):
+    with pytest.raises(CheckFailed, match=r"differ from those of loader=torch by \d+\.\d+ levels on average"):
         self_test.check_pixels(moved, plain, 0.5)
 
 
@@ -67,7 +67,7 @@ def test_a_loss_that_is_not_a_number_is_found(batches):
     ("device", "visible", "num_gpus"),
     [("auto", "all", 1), ("auto", "", 0), ("auto", "void", 0), ("auto", "none", 0), ("cpu", "all", 0), ("gpu", "", 1)],
 )
-def test_a_gpu_that_is_there_or_was_not_asked_for_passes(device, visible, num_gpus):
+def test_a_gpu_that_is_there_or_was_not_requested_passes(device, visible, num_gpus):
     self_test.check_gpu(device, {"NVIDIA_VISIBLE_DEVICES": visible}, num_gpus)
 
 
@@ -79,8 +79,8 @@ def test_a_gpu_that_is_there_or_was_not_asked_for_passes(device, visible, num_gp
         ("gpu", {}, "--device gpu"),
     ],
 )
-def test_a_gpu_that_was_asked_for_and_is_not_there_fails_with_what_to_do(device, environment, named):
-    with pytest.raises(CheckFailed, match=rf"asked for \({named}\), but torch sees none.*--gpus all"):
+def test_a_requested_gpu_that_is_missing_fails_with_what_to_do(device, environment, named):
+    with pytest.raises(CheckFailed, match=rf"requested \({named}\), but PyTorch finds none.*--gpus all"):
         self_test.check_gpu(device, environment, 0)
 
 
@@ -90,7 +90,7 @@ def test_the_command_ends_with_the_failed_check_and_exit_code_1(monkeypatch, cap
     monkeypatch.setattr("numba.config.CACHE_DIR", "unused")
     assert self_test.main([]) == 1
     captured = capsys.readouterr()
-    assert captured.err.startswith("self-test FAILED: CheckFailed: a GPU was asked for (NVIDIA_VISIBLE_DEVICES=all)")
+    assert captured.err.startswith("self-test FAILED: CheckFailed: a GPU was requested (NVIDIA_VISIBLE_DEVICES=all)")
     assert "passed" not in captured.out
 
 

@@ -1,4 +1,4 @@
-"""The GPU check as a user starts it, in its short form, without a GPU."""
+"""The GPU checks as a user starts them, in their short form, without a GPU."""
 
 import json
 import os
@@ -9,34 +9,33 @@ from pathlib import Path
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "gpu_check.sh"
 
 
-def gpu_check(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    without_path = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    environment = without_path | {"PYTHON": sys.executable}
-    return subprocess.run([SCRIPT, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=280)
-
-
-def test_the_short_form_passes_and_writes_both_files(tmp_path):
-    done = gpu_check("--cpu", "--short", "--output", "found", cwd=tmp_path)
+def test_the_short_form_passes_and_writes_both_reports(tmp_path):
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [SCRIPT, "--cpu", "--short", "--output", "found"],
+        cwd=tmp_path,
+        env=environment | {"PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
     assert done.returncode == 0, done.stderr
-    document = json.loads((tmp_path / "found" / "gpu_check.json").read_text())
-    steps = {step["name"]: step for step in document["steps"]}
-    assert {name: step["status"] for name, step in steps.items()} == {
-        "environment": "told",
-        "decode": "passed",
-        "host_sync": "passed",
-        "streams": "passed",
-        "damaged": "passed",
+    assert "1/5 environment" in done.stderr
+    checks = {each["name"]: each for each in json.loads((tmp_path / "found" / "gpu_check.json").read_text())["checks"]}
+    assert {name: check["status"] for name, check in checks.items()} == dict.fromkeys(
+        ("environment", "decode", "host_sync", "streams", "damaged"), "passed"
+    )
+    figures = {
+        name: [figure for test in check["tests"].values() for figure in test["figures"]]
+        for name, check in checks.items()
     }
-    assert steps["environment"]["figures"]["versions"]["torch"]
-    lines = [line for step in steps.values() for line in step["lines"]]
-    assert all({"what", "found", "asked", "passed", "explained"} <= line.keys() for line in lines)
-    assert sum(line["passed"] is True for line in lines) == 15
-    assert {row["sampling"] for row in steps["decode"]["figures"]["rows"]} >= {"4:2:0", "4:4:0", "4:1:1", "grey"}
-    assert [run["steps"] for run in steps["host_sync"]["figures"]["runs"]] == [3]
+    asked = [figure["passed"] for own in figures.values() for figure in own if "passed" in figure]
+    assert asked == [True] * 21
+    assert next(each["value"] for each in figures["environment"] if each["name"] == "versions")["torch"]
+    assert {"name": "steps watched", "value": 3, "unit": "", "asked": "at least 1", "passed": True} in figures[
+        "host_sync"
+    ]
     text = (tmp_path / "found" / "gpu_check.md").read_text()
     assert text.startswith("# GPU check without a GPU\n")
-    assert "Steps: 4 passed, 1 told. Lines asked: 15 of 15 passed." in text
-    for line in lines:
-        assert line["what"] in text
-    assert "1/5 environment" in done.stderr
-    assert "streams: passed in" in done.stderr
+    assert "Checks: 5 passed. Figures with a limit: 21 of 21 within it." in text
+    assert "| decode[4:2:0] | mean difference from Pillow | 0 levels | at most 0 levels | yes |" in text

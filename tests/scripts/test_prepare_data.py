@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ocr.command_line import compose_config, prepare
+from ocr.command_line import compose_config, prepare_hydra
 from ocr.config import PrepareConfig
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -16,7 +16,7 @@ EXPERIMENTS = sorted(path.stem for path in (ROOT / "configs/experiment").glob("*
 
 
 def composed(*overrides: str) -> PrepareConfig:
-    prepare()
+    prepare_hydra()
     return compose_config(PrepareConfig, "prepare_data", overrides)
 
 

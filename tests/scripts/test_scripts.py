@@ -26,6 +26,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
         "synthetic.num_val=3",
         "pipeline.image_size=128",
         "model.fpn_channels=16",
+        "model.backbone.name=mobilenetv3_small_050",
         "model.backbone.weights=null",
         "trainer.max_epochs=1",
         "trainer.precision=32-true",
@@ -37,7 +38,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return cwd, run("train.py", *overrides, cwd=cwd)
 
 
-def test_train_tells_where_everything_is_first_and_last(trained):
+def test_train_names_its_folder_first_and_last(trained):
     cwd, output = trained
     lines = [line for line in output.splitlines() if "[INFO]" in line]
     assert str(cwd / "run") in lines[0]
@@ -80,7 +81,7 @@ def test_predict_writes_predictions_and_a_picture_for_each_image(trained):
             assert 0 <= word["confidence"] <= 1
 
 
-def test_predict_does_not_write_among_the_images(trained):
+def test_predict_refuses_to_write_among_the_images(trained):
     cwd, _ = trained
     images = cwd / "outputs/synthetic/images/val"
     before = {path: path.read_bytes() for path in images.iterdir()}
@@ -94,7 +95,7 @@ def test_predict_does_not_write_among_the_images(trained):
     assert {path: path.read_bytes() for path in images.iterdir()} == before
 
 
-def test_memory_that_runs_out_ends_with_the_commands_to_paste_and_no_traceback(trained):
+def test_out_of_memory_ends_with_commands_to_paste_and_no_traceback(trained):
     cwd, _ = trained
     given = [
         "synthetic.num_train=6",
@@ -111,12 +112,12 @@ def test_memory_that_runs_out_ends_with_the_commands_to_paste_and_no_traceback(t
     message = re.sub(r"[\d,]+ MB", "... MB", done.stderr[done.stderr.index("OutOfMemory:") :])
     shown = "uv run scripts/train.py " + " ".join([*given[:-1], "'exp_name=two words'"])
     assert message == (
-        "OutOfMemory: RAM ran out before the first step: torch asked for ... MB, ... MB of ... MB were free.\n"
-        "  this process: ... MB, of that ... MB caches\n"
+        "OutOfMemory: RAM ran out before the first step: torch requested ... MB; ... MB of ... MB free.\n"
+        "  this process: ... MB, including ... MB in caches\n"
         "  workers, other programs and the system: ... MB\n"
-        "To run it with half the batch:\n"
+        "Try half the batch size:\n"
         f"  {shown} dataloader.batch_size=4\n"
-        "If that is not enough, with less in the caches too:\n"
+        "If that is not enough, smaller caches too:\n"
         f"  {shown} dataloader.batch_size=2 performance=constrained\n"
     )
     assert (cwd / "greedy" / "config.yaml").is_file()

@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 
-from benchmarks.loaders.config import SweepConfig
-from benchmarks.loaders.results import Measured
+from benchmarks.loaders.results import Measurement
 from benchmarks.sweep import results as sweep_results
 from benchmarks.sweep import run as sweep_module
+from benchmarks.sweep.config import SweepConfig
 from benchmarks.sweep.factors import Factor, JudgedBy
 from benchmarks.sweep.results import Judgement
 from benchmarks.sweep.run import sweep_defaults
-from ocr.synthetic import SyntheticConfig, draw_data_set
+from ocr.synthetic.config import SyntheticConfig
+from ocr.synthetic.data_set import draw_data_set
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = (
@@ -76,7 +77,7 @@ def test_terminal_and_files_tell_the_same(swept):
     for line in document["conclusions"]:
         assert f"- {line}\n" in text
         assert " ".join(line.split()) in " ".join(output.split())
-    assert "pipeline.hw_decoder_load at input: not varied: acts on a GPU only" in output
+    assert "pipeline.hw_decoder_load at input: acts on a GPU only" in output
     assert "pipeline.hw_decoder_load at input: acts on a GPU only" in text
     assert max(len(line) for line in output.splitlines()) <= 132
     assert not list((cwd / "swept").glob("scratch_*"))
@@ -85,7 +86,7 @@ def test_terminal_and_files_tell_the_same(swept):
 def test_a_value_that_fails_is_named_and_what_is_judged_better_is_measured_together_and_pasted(monkeypatch, tmp_path):
     """What is better is not left to the machine of the test."""
 
-    def judged(present: Measured, other: Measured, by: JudgedBy) -> Judgement:
+    def judged(present: Measurement, other: Measurement, by: JudgedBy) -> Judgement:
         if not other.rounds:
             return "not judged"
         return "better" if by == "images_per_second" else "no difference"

@@ -8,11 +8,11 @@ import torch
 from benchmarks.loaders.rivals.image import ImageFunction
 from benchmarks.loaders.rivals.optional import optional_module
 from benchmarks.loaders.rivals.worker_processes import WorkerProcesses, data_loader
-from benchmarks.loaders.source import Files
+from benchmarks.loaders.row_loader import RivalFiles
 from ocr.datasets.decode import ImageArray, decode_upright
 
 
-def albumentations_loader(files: Files) -> WorkerProcesses:
+def albumentations_loader(files: RivalFiles) -> WorkerProcesses:
     """DataLoader, Pillow and Albumentations.
 
     Raises:
@@ -27,7 +27,7 @@ def albumentations_loader(files: Files) -> WorkerProcesses:
     )
 
 
-def _transform(files: Files) -> ImageFunction:
+def _transform(files: RivalFiles) -> ImageFunction:
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else the import asks the network for news
     albumentations = optional_module("albumentations")
     size = files.image_size
@@ -42,19 +42,19 @@ def _transform(files: Files) -> ImageFunction:
         ]
     )
 
-    def transformed(files: Files, index: int, encoded: bytes) -> torch.Tensor:
+    def transformed(files: RivalFiles, index: int, encoded: bytes) -> torch.Tensor:
         return transform(image=_decode(files, index, encoded))["image"]
 
     return transformed
 
 
-def _decode(files: Files, index: int, encoded: bytes) -> ImageArray:
+def _decode(files: RivalFiles, index: int, encoded: bytes) -> ImageArray:
     return decode_upright(encoded, files.orientations[index], use_turbojpeg=False)
 
 
-def _decode_only(files: Files, index: int, encoded: bytes) -> torch.Tensor:
+def _decode_only(files: RivalFiles, index: int, encoded: bytes) -> torch.Tensor:
     return torch.tensor(_decode(files, index, encoded).shape[:2])
 
 
-def _on_device(images: torch.Tensor, files: Files) -> torch.Tensor:
+def _on_device(images: torch.Tensor, files: RivalFiles) -> torch.Tensor:
     return images.to(files.device, non_blocking=True).to(files.dtype)

@@ -9,10 +9,10 @@ import numpy as np
 import simplejpeg
 import torch
 
-from benchmarks.loaders.source import Files, InputBatch
+from benchmarks.loaders.row_loader import InputBatch, RivalFiles
 from ocr.datasets.decode import ImageArray, decode_upright, suits_turbojpeg, turned_upright
 
-ImageFunction = Callable[[Files, int, bytes], torch.Tensor]
+ImageFunction = Callable[[RivalFiles, int, bytes], torch.Tensor]
 """From place and encoded bytes to what a worker hands on; raises what the library raises."""
 T = TypeVar("T")
 
@@ -21,7 +21,7 @@ class UnreadableFile(Exception):
     """A file that is missing, damaged or no image; the message names it."""
 
 
-def read(files: Files, index: int) -> bytes:
+def read(files: RivalFiles, index: int) -> bytes:
     """The file's bytes.
 
     Raises:
@@ -33,7 +33,7 @@ def read(files: Files, index: int) -> bytes:
         raise UnreadableFile(f"{files.paths[index]}: cannot be read: {error}") from error
 
 
-def naming_file(function: Callable[[Files, int, bytes], T], files: Files, index: int, encoded: bytes) -> T:
+def naming_file(function: Callable[[RivalFiles, int, bytes], T], files: RivalFiles, index: int, encoded: bytes) -> T:
     """The function's value.
 
     Raises:
@@ -46,16 +46,16 @@ def naming_file(function: Callable[[Files, int, bytes], T], files: Files, index:
         raise UnreadableFile(f"{files.paths[index]}: cannot be decoded: {reason}") from error
 
 
-def stored_target(files: Files, index: int) -> tuple[int, int]:
+def stored_target(files: RivalFiles, index: int) -> tuple[int, int]:
     """(H, W) of the resized image before it is turned upright."""
     height, width = files.resized_sizes[index]
     return (width, height) if files.orientations[index] >= 5 else (height, width)
 
 
-def decode_scaled(files: Files, index: int, encoded: bytes) -> ImageArray:
+def decode_scaled(files: RivalFiles, index: int, encoded: bytes) -> ImageArray:
     """(H, W, 3) RGB, not turned; libjpeg-turbo halves it as often as no side gets smaller than the target's.
 
-    Measured on receipts at 640: 1.43 ms an image so, 1.63 ms if scales between 1 and 2 are allowed, which have no SIMD code.
+    Measurement on receipts at 640: 1.43 ms an image so, 1.63 ms if scales between 1 and 2 are allowed, which have no SIMD code.
     """
     if not suits_turbojpeg(encoded):
         return decode_upright(encoded, orientation=1, use_turbojpeg=False)
@@ -65,19 +65,19 @@ def decode_scaled(files: Files, index: int, encoded: bytes) -> ImageArray:
     )
 
 
-def decode_full(files: Files, index: int, encoded: bytes) -> ImageArray:
+def decode_full(files: RivalFiles, index: int, encoded: bytes) -> ImageArray:
     """(H, W, 3) RGB, not turned, writable; simplejpeg where it can, else Pillow, whose arrays are not."""
     return np.require(decode_upright(encoded, orientation=1), requirements="W")
 
 
-def scaled_levels(files: Files, index: int, encoded: bytes) -> torch.Tensor:
+def scaled_levels(files: RivalFiles, index: int, encoded: bytes) -> torch.Tensor:
     """(3, S, S) uint8: `decode_scaled`, the rest of the way with OpenCV's bilinear filter."""
     height, width = stored_target(files, index)
     resized = cv2.resize(decode_scaled(files, index, encoded), (width, height), interpolation=cv2.INTER_LINEAR)
     return placed(resized, files, index)
 
 
-def antialiased_levels(files: Files, index: int, encoded: bytes) -> torch.Tensor:
+def antialiased_levels(files: RivalFiles, index: int, encoded: bytes) -> torch.Tensor:
     """(3, S, S) uint8: `decode_full`, then PyTorch's antialiased bilinear filter for bytes."""
     stored_CHW = torch.from_numpy(decode_full(files, index, encoded)).permute(2, 0, 1)
     resized = torch.nn.functional.interpolate(
@@ -86,7 +86,7 @@ def antialiased_levels(files: Files, index: int, encoded: bytes) -> torch.Tensor
     return placed(resized.permute(1, 2, 0).numpy(), files, index)
 
 
-def placed(stored_resized_HWC: ImageArray, files: Files, index: int) -> torch.Tensor:
+def placed(stored_resized_HWC: ImageArray, files: RivalFiles, index: int) -> torch.Tensor:
     """(3, S, S) uint8: turned upright, top left on black."""
     upright = np.ascontiguousarray(turned_upright(stored_resized_HWC, files.orientations[index]))
     height, width = upright.shape[:2]
@@ -95,7 +95,7 @@ def placed(stored_resized_HWC: ImageArray, files: Files, index: int) -> torch.Te
     return torch.from_numpy(levels)
 
 
-def normalized(levels_BCHW: torch.Tensor, files: Files) -> torch.Tensor:
+def normalized(levels_BCHW: torch.Tensor, files: RivalFiles) -> torch.Tensor:
     """(B, 3, S, S) `files.dtype` on `files.device` from uint8."""
     mean, std = (
         torch.tensor(values)[:, None, None].to(files.device, non_blocking=True) for values in (files.mean, files.std)
@@ -104,6 +104,6 @@ def normalized(levels_BCHW: torch.Tensor, files: Files) -> torch.Tensor:
     return levels.float().sub_(mean).div_(std).to(files.dtype)
 
 
-def input_batch(files: Files, images: torch.Tensor, indices: tuple[int, ...]) -> InputBatch:
+def input_batch(files: RivalFiles, images: torch.Tensor, indices: tuple[int, ...]) -> InputBatch:
     """The batch, with the targets that `files` asks for."""
     return InputBatch(images, indices, None if files.make_targets is None else files.make_targets(indices))

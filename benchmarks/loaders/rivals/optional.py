@@ -3,7 +3,7 @@
 import importlib
 from typing import Any
 
-from benchmarks.loaders.source import CannotRun
+from benchmarks.loaders.row_loader import CannotRun
 
 
 def optional_module(name: str) -> Any:

@@ -20,19 +20,19 @@ from benchmarks.loaders.rivals.image import (
 )
 from benchmarks.loaders.rivals.optional import optional_module
 from benchmarks.loaders.rivals.turbojpeg_loader import RESIZE_FILTER
-from benchmarks.loaders.source import Files, InputBatch
+from benchmarks.loaders.row_loader import InputBatch, RivalFiles
 from ocr.datasets.decode import ImageArray
 
 BATCHES_AHEAD = 2
 """As many as a DataLoader worker prepares."""
 
 
-def spdl_scaled(files: Files) -> "SpdlThreads":
+def spdl_scaled(files: RivalFiles) -> "SpdlThreads":
     """Its fastest: simplejpeg scales while it decodes. SPDL's own, FFmpeg's, took 13.0 ms an image against 7.4."""
     return SpdlThreads(files, RESIZE_FILTER, scaled_levels, decode_scaled)
 
 
-def spdl_antialiased(files: Files) -> "SpdlThreads":
+def spdl_antialiased(files: RivalFiles) -> "SpdlThreads":
     """Its fastest with an antialiased filter."""
     return SpdlThreads(files, "antialiased bilinear (PyTorch)", antialiased_levels, decode_full)
 
@@ -49,10 +49,10 @@ class SpdlThreads:
 
     def __init__(
         self,
-        files: Files,
+        files: RivalFiles,
         resize_filter: str,
         load: ImageFunction,
-        decode: Callable[[Files, int, bytes], ImageArray],
+        decode: Callable[[RivalFiles, int, bytes], ImageArray],
     ) -> None:
         self.resize_filter = resize_filter
         self.files_read = files.paths

@@ -17,10 +17,10 @@ from benchmarks.loaders.rivals.image import (
 )
 from benchmarks.loaders.rivals.optional import optional_module
 from benchmarks.loaders.rivals.worker_processes import WorkerProcesses, data_loader
-from benchmarks.loaders.source import CannotRun, Files, InputBatch
+from benchmarks.loaders.row_loader import CannotRun, InputBatch, RivalFiles
 
 
-def torchvision_loader(files: Files) -> WorkerProcesses:
+def torchvision_loader(files: RivalFiles) -> WorkerProcesses:
     """DataLoader, `decode_image` and v2 resize; bytes between the processes.
 
     A scan that is damaged but of full length is decoded without an error; others raise.
@@ -31,12 +31,12 @@ def torchvision_loader(files: Files) -> WorkerProcesses:
     decode = _decoder()
     resize = optional_module("torchvision.transforms.v2.functional").resize
 
-    def levels(files: Files, index: int, encoded: bytes) -> torch.Tensor:
+    def levels(files: RivalFiles, index: int, encoded: bytes) -> torch.Tensor:
         resized = resize(decode(files, index, encoded), list(files.resized_sizes[index]), antialias=True)
         height, width = resized.shape[1:]
         return pad(resized, (0, files.image_size - width, 0, files.image_size - height)).contiguous()
 
-    def decode_only(files: Files, index: int, encoded: bytes) -> torch.Tensor:
+    def decode_only(files: RivalFiles, index: int, encoded: bytes) -> torch.Tensor:
         return torch.tensor(decode(files, index, encoded).shape)
 
     return WorkerProcesses(
@@ -51,7 +51,7 @@ def torchvision_loader(files: Files) -> WorkerProcesses:
 def _decoder() -> ImageFunction:
     io = optional_module("torchvision.io")
 
-    def decode(files: Files, index: int, encoded: bytes) -> torch.Tensor:
+    def decode(files: RivalFiles, index: int, encoded: bytes) -> torch.Tensor:
         return io.decode_image(_bytes_tensor(encoded), io.ImageReadMode.RGB, apply_exif_orientation=True)
 
     return decode
@@ -64,7 +64,7 @@ def _bytes_tensor(encoded: bytes) -> torch.Tensor:
 class TorchvisionCuda:
     """`decode_jpeg` of whole batches on the GPU, v2 resize there; threads read the files of the next batch meanwhile.
 
-    Files that the GPU does not take (PNG, CMYK) are decoded on the CPU.
+    RivalFiles that the GPU does not take (PNG, CMYK) are decoded on the CPU.
 
     Raises:
         CannotRun: no CUDA device, or torchvision is missing.
@@ -72,7 +72,7 @@ class TorchvisionCuda:
 
     resize_filter = "antialiased bilinear (torchvision, CUDA)"
 
-    def __init__(self, files: Files) -> None:
+    def __init__(self, files: RivalFiles) -> None:
         if files.device.type != "cuda" or not torch.cuda.is_available():
             raise CannotRun("decode_jpeg of torchvision on the GPU: no CUDA device")
         self._files = files
@@ -125,7 +125,7 @@ class TorchvisionCuda:
                 for index, data in zip(indices, encoded, strict=True)
             ]
 
-    def _decode_alone(self, files: Files, index: int, encoded: bytes) -> torch.Tensor:
+    def _decode_alone(self, files: RivalFiles, index: int, encoded: bytes) -> torch.Tensor:
         try:
             return self._decode_jpegs([encoded])[0]
         except RuntimeError:

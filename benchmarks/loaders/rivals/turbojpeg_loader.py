@@ -4,12 +4,12 @@ import torch
 
 from benchmarks.loaders.rivals.image import decode_scaled, normalized, scaled_levels
 from benchmarks.loaders.rivals.worker_processes import WorkerProcesses, data_loader
-from benchmarks.loaders.source import Files
+from benchmarks.loaders.row_loader import RivalFiles
 
 RESIZE_FILTER = "DCT scaling by halves, then bilinear (OpenCV)"
 
 
-def turbojpeg_loader(files: Files) -> WorkerProcesses:
+def turbojpeg_loader(files: RivalFiles) -> WorkerProcesses:
     """DataLoader and simplejpeg."""
     return WorkerProcesses(
         files,
@@ -20,6 +20,6 @@ def turbojpeg_loader(files: Files) -> WorkerProcesses:
     )
 
 
-def decode_only(files: Files, index: int, encoded: bytes) -> torch.Tensor:
+def decode_only(files: RivalFiles, index: int, encoded: bytes) -> torch.Tensor:
     """(2,) size of the decoded image, which itself stays in the worker."""
     return torch.tensor(decode_scaled(files, index, encoded).shape[:2])

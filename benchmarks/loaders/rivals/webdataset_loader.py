@@ -12,10 +12,10 @@ from benchmarks.loaders.rivals.image import ImageFunction, naming_file, normaliz
 from benchmarks.loaders.rivals.optional import optional_module
 from benchmarks.loaders.rivals.turbojpeg_loader import RESIZE_FILTER, decode_only
 from benchmarks.loaders.rivals.worker_processes import Loaded, WorkerProcesses, worker_options
-from benchmarks.loaders.source import Files
+from benchmarks.loaders.row_loader import RivalFiles
 
 
-def webdataset_loader(files: Files) -> WorkerProcesses:
+def webdataset_loader(files: RivalFiles) -> WorkerProcesses:
     """`wds.WebDataset` over shards that are written now, into `files.scratch`, and removed by `close`.
 
     One shard for each worker, batches dealt out in turn: PyTorch takes batches from its workers in turn, so the order is the
@@ -42,7 +42,7 @@ def webdataset_loader(files: Files) -> WorkerProcesses:
     )
 
 
-def _write_shards(webdataset: Any, files: Files, folder: Path) -> list[str]:
+def _write_shards(webdataset: Any, files: RivalFiles, folder: Path) -> list[str]:
     batches = [
         range(first, min(first + files.batch_size, len(files.paths)))
         for first in range(0, len(files.paths), files.batch_size)
@@ -57,7 +57,9 @@ def _write_shards(webdataset: Any, files: Files, folder: Path) -> list[str]:
     return shards
 
 
-def _shard_loader(webdataset: Any, shards: list[str], files: Files, function: ImageFunction) -> "DataLoader[Loaded]":
+def _shard_loader(
+    webdataset: Any, shards: list[str], files: RivalFiles, function: ImageFunction
+) -> "DataLoader[Loaded]":
     def load(sample: dict[str, Any]) -> tuple[torch.Tensor, int]:
         index = int(sample["__key__"])
         return naming_file(function, files, index, sample["image"]), index

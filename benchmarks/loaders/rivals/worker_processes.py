@@ -6,7 +6,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.loaders.rivals.image import ImageFunction, UnreadableFile, input_batch, naming_file, read
-from benchmarks.loaders.source import Files, InputBatch
+from benchmarks.loaders.row_loader import InputBatch, RivalFiles
 
 Loaded = tuple[torch.Tensor, torch.Tensor]
 """What became of the images, and their indices."""
@@ -27,12 +27,12 @@ class WorkerProcesses:
 
     def __init__(
         self,
-        files: Files,
+        files: RivalFiles,
         *,
         resize_filter: str,
         load: "DataLoader[Loaded]",
         decode: "DataLoader[Loaded]",
-        finish: Callable[[torch.Tensor, Files], torch.Tensor],
+        finish: Callable[[torch.Tensor, RivalFiles], torch.Tensor],
         files_read: Sequence[str] | None = None,
         cleanup: Callable[[], None] = lambda: None,
     ) -> None:
@@ -55,12 +55,12 @@ class WorkerProcesses:
         self._cleanup()
 
 
-def data_loader(files: Files, function: ImageFunction) -> "DataLoader[Loaded]":
+def data_loader(files: RivalFiles, function: ImageFunction) -> "DataLoader[Loaded]":
     """Reads the files and calls the function for each, in order."""
     return DataLoader(_LoadedImages(files, function), batch_size=files.batch_size, **worker_options(files))
 
 
-def worker_options(files: Files) -> dict:
+def worker_options(files: RivalFiles) -> dict:
     """Arguments of `DataLoader` that all these rows share; two batches a worker are prepared ahead, PyTorch's default."""
     in_processes = files.num_workers > 0
     return {
@@ -77,7 +77,7 @@ def _one_thread(_: int) -> None:
 
 
 class _LoadedImages(Dataset[Loaded]):
-    def __init__(self, files: Files, function: ImageFunction) -> None:
+    def __init__(self, files: RivalFiles, function: ImageFunction) -> None:
         self._files, self._function = files, function
 
     def __len__(self) -> int:

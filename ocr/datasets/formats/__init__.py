@@ -1,30 +1,9 @@
-"""Annotation formats. Every reader returns a list of `AnnotatedImage`; `read_annotations` chooses the reader.
+"""Annotation formats. Every reader returns a list of `AnnotatedImage`.
 
-annotated  what every reader returns
-upstage    the native JSON, read and written
-icdar      a folder of ICDAR text files
+Files in reading order:
+
+read       chooses the reader
+annotated  the result of every reader
+upstage    reads and writes the native JSON
+icdar      reads a folder of ICDAR text files
 """
-
-from collections.abc import Sequence
-from pathlib import Path
-
-from ocr.datasets.formats.annotated import AnnotatedImage, AnnotatedWord, FormatProblem
-from ocr.datasets.formats.icdar import read_icdar
-from ocr.datasets.formats.upstage import read_upstage
-
-__all__ = ["AnnotatedImage", "AnnotatedWord", "FormatProblem", "read_annotations"]
-
-
-def read_annotations(path: Path, image_dir: Path, extensions: Sequence[str]) -> list[AnnotatedImage]:
-    """Returns the annotations at `path`: a folder of ICDAR text files, or an Upstage JSON file.
-
-    Args:
-        path: file or folder of the annotations.
-        image_dir: folder of the images, for formats whose files do not name theirs.
-        extensions: image extensions, lower case, with their dot.
-
-    Raises:
-        FileNotFoundError: there is no annotation at this path.
-        ValueError: the annotations as a whole cannot be read.
-    """
-    return read_icdar(path, image_dir, extensions) if path.is_dir() else read_upstage(path)

@@ -1,12 +1,12 @@
-"""ICDAR text files: one `gt_<image>.txt` or `<image>.txt` an image, one word a line, coordinates first, then the text.
+"""Reads ICDAR text files: one `gt_<image>.txt` or `<image>.txt` per image, one word per line, coordinates first, then the text.
 
     quad       x1,y1,x2,y2,x3,y3,x4,y4,text     ICDAR 2015, SROIE
     rectangle  x1,y1,x2,y2,text                 ICDAR 2013; blanks instead of commas are read too
     polygon    x1,y1,...,xn,yn[,text]           curved text; n differs from line to line
 
-The text `###` or `*` marks a don't-care region. Since a text may itself hold numbers and commas (`1,234.00`), one line
-alone does not tell where its text begins: the layout is taken from all lines of the folder, and a line that can still
-be read in two ways is reported, not guessed (a text in double quotes is always clear).
+The text `###` or `*` marks a don't-care region. A text may hold numbers and commas itself (`1,234.00`), so that one line does
+not show where its text begins. The layout is therefore taken from all lines of the folder, and a line that can still be read in
+two ways is reported, not guessed. A text in double quotes is never ambiguous.
 """
 
 import re
@@ -29,12 +29,12 @@ _NUMBER = re.compile(r"\s*[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|nan|inf(inity)?)\s
 
 
 def read_icdar(annotation_dir: Path, image_dir: Path, extensions: Sequence[str]) -> list[AnnotatedImage]:
-    """The images that have a text file, sorted by its name; a file without lines is an image without text.
+    """Returns the images that have a text file, sorted by its name; a file without lines is an image without text.
 
     Args:
-        annotation_dir: the folder of the .txt files.
-        image_dir: the folder searched for the image of a text file: same stem, any of the extensions.
-        extensions: of images, lower case, with their dot.
+        annotation_dir: folder of the .txt files.
+        image_dir: folder searched for the image of each text file: same stem, any of the extensions.
+        extensions: image extensions, lower case, with their dot.
 
     Raises:
         FileNotFoundError: the folder is missing or holds no .txt file.
@@ -65,7 +65,7 @@ class _Line(NamedTuple):
     number: int
     fields: list[str]
     num_leading: int
-    """How many fields from the first on are numbers: coordinates, and perhaps the beginning of the text."""
+    """Number of leading fields that are numbers: coordinates, and perhaps the beginning of the text."""
 
 
 def _filenames_by_stem(image_dir: Path, extensions: Sequence[str]) -> dict[str, list[str]]:
@@ -77,7 +77,7 @@ def _filenames_by_stem(image_dir: Path, extensions: Sequence[str]) -> dict[str, 
 
 
 def _read_lines(path: Path) -> list[_Line]:
-    # Only digits matter here, so text in another encoding costs nothing. Not splitlines(): it breaks at U+2028 too.
+    # Only digits matter, so another encoding of the text does no harm. Not splitlines(), which also splits at U+2028.
     content = path.read_text(encoding="utf-8-sig", errors="replace")
     return [_split(number, line) for number, line in enumerate(content.split("\n"), 1) if line.strip()]
 
@@ -91,7 +91,7 @@ def _split(number: int, line: str) -> _Line:
 
 
 def _layout_of(counts: list[int]) -> Layout:
-    """The layout of most lines. Texts that start with a number add to a line's count, hence 9 is still a quad."""
+    """Returns the layout of most lines. A text that starts with a number adds to the count, so 9 is still a quad."""
     typical = median(counts) if counts else 8
     if typical < 8:
         return "rectangle"
@@ -128,16 +128,16 @@ def _num_coordinates(line: _Line, layout: Layout) -> int | FormatProblem:
     num_text_fields = len(line.fields) - line.num_leading
     if layout == "polygon":
         if line.num_leading >= 6:
-            return line.num_leading - line.num_leading % 2  # an odd one out is a text like 1999
+            return line.num_leading - line.num_leading % 2  # an odd number at the end is a text like 1999
         return _problem(line, "at least 6 (a polygon)")
     count = 4 if layout == "rectangle" else 8
     if line.num_leading < count:
         return _problem(line, f"{count} (a {layout})")
-    # One number more is the beginning of the text; two with nothing behind them are a text like 1,234.00.
+    # One extra number is the beginning of the text; two at the end of the line are a text like 1,234.00.
     extra = line.num_leading - count
     if extra <= 1 or (extra == 2 and num_text_fields == 0):
         return count
-    return _problem(line, f"{count}, as in most lines; a text that begins with numbers has to stand in double quotes")
+    return _problem(line, f"{count}, as in most lines; a text that begins with numbers needs double quotes")
 
 
 def _problem(line: _Line, expected: str) -> FormatProblem:

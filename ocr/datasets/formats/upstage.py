@@ -1,4 +1,4 @@
-"""The native format: one JSON file a split.
+"""Reads and writes the native format: one JSON file per split.
 
     {"images": {"<file>": {"img_w": 463, "img_h": 1013,
                            "words": {"0001": {"points": [[x, y], ...], "illegibility": false}}}}}
@@ -22,11 +22,11 @@ IGNORE_KEYS = ("ignore", "illegibility")
 
 
 def read_upstage(annotation_path: Path) -> list[AnnotatedImage]:
-    """The images that a JSON file lists, in its order; a file that is listed twice comes twice.
+    """Returns the images that a JSON file lists, in its order; a file that is listed twice comes twice.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not JSON, or not an object with an "images" object.
+        ValueError: the file is not JSON, or not an object with an "images" object.
     """
     document = _load(annotation_path)
     images = document.get("images") if isinstance(document, _Object) else None
@@ -42,11 +42,12 @@ def read_upstage(annotation_path: Path) -> list[AnnotatedImage]:
 
 
 def upstage_document(manifest: Manifest, indices: Sequence[int] | np.ndarray, *, canonical: bool) -> dict[str, Any]:
-    """The Upstage document of some of a manifest's images, float32 coordinates to their last digit.
+    """Returns the Upstage document of images of a manifest. Its coordinates read back as the same float32.
 
     Args:
-        indices: places in the manifest.
-        canonical: coordinates and sizes of the upright pictures; otherwise of the files as they are stored.
+        manifest: checked annotations.
+        indices: positions in the manifest.
+        canonical: coordinates and sizes of the upright images; otherwise of the files as stored.
     """
     chosen = [int(index) for index in indices]
     polygons = manifest.polygons.select(chosen)
@@ -74,7 +75,7 @@ def _stored_from_original(manifest: Manifest, index: int) -> np.ndarray:
 
 
 def shortest_decimals(values: np.ndarray) -> list[float]:
-    """(N,) float32 as the shortest decimal numbers that read as the same float32."""
+    """Returns (N,) float32 as the shortest decimal numbers that read back as the same float32."""
     return [float(str(value)) for value in values]
 
 
@@ -91,9 +92,10 @@ def _words_of(polygons: PolygonBatch, image: int) -> dict[str, Any]:
 
 
 class _Object(dict[str, Any]):
-    """A JSON object that still knows members whose key came more than once."""
+    """A JSON object that remembers members whose key is repeated."""
 
     pairs: list[tuple[str, Any]]
+    """All members in order; empty unless a key is repeated, to save memory."""
 
     def members(self) -> Iterable[tuple[str, Any]]:
         return self.pairs or self.items()
@@ -115,7 +117,7 @@ def _load(path: Path) -> Any:
 
 def _object_of(pairs: list[tuple[str, Any]]) -> _Object:
     result = _Object(pairs)
-    result.pairs = pairs if len(result) < len(pairs) else []  # kept only where a key is repeated: memory
+    result.pairs = pairs if len(result) < len(pairs) else []
     return result
 
 
@@ -166,7 +168,7 @@ def _is_point(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    # Not bool, which Python counts among the integers; nor integers too long for a float.
+    # Excludes bool, which is an integer in Python, and integers too long for a float.
     return type(value) is float or (type(value) is int and abs(value) < 2**63)
 
 

@@ -1,9 +1,17 @@
-"""A split as WebDataset tar shards, with an index that lets a plan read them in its own order.
+"""A split in WebDataset tar shards, with an index that lets a plan read them in its own order.
 
-    <folder>/index.json           what is where, and all annotations: a run starts without opening an image
-    <folder>/train-000000.tar     samples 000000.jpg, 000000.json, 000001.jpg, ...: anyone's WebDataset readers take them
-    <folder>/train-000000.idx     the same for DALI's fn.readers.webdataset (format v1.2)
+    <folder>/index.json           position of each image, and all annotations: a run starts without opening an image
+    <folder>/train-000000.tar     samples 000000.jpg, 000000.json, 000001.jpg, ...: any WebDataset reader takes them
+    <folder>/train-000000.idx     index of the tar file for DALI's fn.readers.webdataset (format v1.2)
 
-Shards are usually read front to back and shuffled on the way, by luck. Here the plan of the epoch says which sample comes next,
-and its bytes are read by their place: from a local folder, or by ranged requests from s3://, ahead of the batch they are for.
+Most readers go through shards front to back and shuffle in a buffer. Here the plan of the epoch decides which sample comes next.
+Its bytes are read by their position, from a local folder or by ranged requests to s3://, ahead of the batch.
+
+Files in reading order:
+
+writer      writes the shards and the index of a split
+index       index.json
+storage     the folder of the shards, local or at s3://
+images      the manifest of a split in shards, and the source of its images
+read_ahead  reads images in threads before they are needed
 """

@@ -1,4 +1,4 @@
-"""A split in shards: its manifest from the index, the bytes of its images from the storage."""
+"""The manifest of a split in shards, from its index, and the source of its images, from its storage."""
 
 import hashlib
 import io
@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from ocr.datasets.audit import AuditReport
+from ocr.datasets.audit_report import AuditReport
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.shards.index import HEADER_SIZE, INDEX_NAME, ShardIndex, parse_index
 from ocr.datasets.shards.read_ahead import ReadAhead
@@ -20,13 +20,13 @@ from ocr.polygons import PolygonBatch
 
 ShardReader = Literal["dali", "webdataset"]
 ImageFinder = Callable[[bytes, str], bytes]
-"""The image of one sample, from its piece of a tar file and the sample's name; empty where there is none."""
+"""Returns the image in one sample's piece of a tar file, given the piece and the sample's name; empty if there is none."""
 
 _END_OF_TAR = bytes(2 * HEADER_SIZE)
 
 
 class ImagePlace(NamedTuple):
-    """What reading one image needs of the index. Not its annotations: they would stay in memory."""
+    """The part of an index entry that reading an image needs. Without the annotations, which would stay in memory."""
 
     filename: str
     shard: str
@@ -37,22 +37,22 @@ class ImagePlace(NamedTuple):
 
     @property
     def name(self) -> str:
-        """How messages call it."""
+        """Name in messages."""
         return f"{self.shard}: {self.filename}"
 
 
 class ShardImages:
-    """An `ImageSource`: each image by its place in a shard, handed out only with the SHA-256 that the index says.
+    """An `ImageSource` of images in shards. Returns only content with the SHA-256 that the index states.
 
-    So what a run keeps of an image stays true whatever happens to the shards, and their signatures need not change.
+    Whatever a run keeps of an image therefore stays valid even if the shards change, and signatures need not change.
 
     Args:
-        places: of the images, by position in the manifest.
-        storage: its shards are opened.
-        find_image: takes the image out of the sample's piece of the tar file; None: the index says where it lies, and nothing
-            else is read.
+        places: positions of the images in the shards, by position in the manifest.
+        storage: folder of the shards, opened.
+        find_image: takes the image out of the sample's piece of the tar file; None: only the image is read, at the position that
+            the index states.
 
-    Its threads end with `close`.
+    `close` ends its threads.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class ShardImages:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """How messages call the images: `train-000000.tar: a.jpg`."""
+        """Names of the images in messages: `train-000000.tar: a.jpg`."""
         return tuple(place.name for place in self._places)
 
     @property
@@ -86,7 +86,7 @@ class ShardImages:
         self._ahead.fetch(indices)
 
     def close(self) -> None:
-        """Ends the threads. What is read or expected afterwards starts new ones."""
+        """Ends the threads. The next `read` or `expect` starts new ones."""
         self._ahead.stop()
 
     def _read_now(self, index: int) -> bytes:
@@ -96,11 +96,11 @@ class ShardImages:
         else:
             start = place.offset - HEADER_SIZE
             content = self._find_image(self._storage.read(place.shard, start, place.end - start), place.name)
-        # 0.2 ms. Not one lost image: other pictures of the same sizes would be learnt with these annotations.
+        # 0.2 ms. Ends the run: other images of the same sizes would otherwise be trained on with these annotations.
         if hashlib.sha256(content).hexdigest() != place.sha256:
             raise StorageError(
-                f"{self._storage.place(place.shard)}: the bytes of {place.filename} are not those that {INDEX_NAME} lists: the "
-                f"shard is of another set, was exchanged, or is damaged; copy the shards again together with their {INDEX_NAME}, "
+                f"{self._storage.place(place.shard)}: the bytes of {place.filename} do not match {INDEX_NAME}: the shard "
+                f"belongs to another set, was replaced, or is damaged; copy the shards again together with their {INDEX_NAME}, "
                 "or write them again with scripts/prepare_data.py shards=true"
             )
         return content
@@ -109,16 +109,16 @@ class ShardImages:
 def load_shards(
     url: str, reader: ShardReader = "dali", report_path: Path | None = None
 ) -> tuple[Manifest, AuditReport]:
-    """The manifest of a split in shards and what is in it. No image is opened: all were checked when they were written.
+    """Returns the manifest of a split in shards, and its report. Opens no image: all were checked when they were written.
 
     Args:
-        url: folder that holds index.json; a path, or s3://BUCKET/PREFIX.
-        reader: who takes the images out of the tar files: places from the index, or the webdataset package.
-        report_path: JSON file that gets the report.
+        url: folder of index.json: a path, or s3://BUCKET/PREFIX.
+        reader: dali reads images at the positions in the index; webdataset takes them out of the tar files with that package.
+        report_path: JSON file for the report.
 
     Raises:
-        StorageError: index or shards are missing, cut short, or cannot be reached.
-        InputError: the index is damaged or of another version, or an extra is not installed.
+        StorageError: the index or a shard is missing, cut short, or cannot be reached.
+        InputError: the index is damaged or has another version, or an extra is not installed.
     """
     find_image = webdataset_finder() if reader == "webdataset" else None
     storage = ShardFolder(url)
@@ -163,7 +163,7 @@ def _manifest_of(index: ShardIndex, images: ShardImages) -> Manifest:
 
 
 def webdataset_finder() -> ImageFinder:
-    """Finds the image of a sample as the webdataset package reads tar files.
+    """Returns a function that finds the image of a sample with the webdataset package.
 
     Raises:
         InputError: the package is not installed.
@@ -176,7 +176,7 @@ def webdataset_finder() -> ImageFinder:
         ) from error
 
     def find(segment: bytes, name: str) -> bytes:
-        # A piece from a sample's first header to its last padding, with an end behind it, is a tar file of one sample.
+        # From the sample's first header to its last padding, followed by the end of a tar file, this is a tar file of one sample.
         tar = {"url": name, "stream": io.BytesIO(segment + _END_OF_TAR)}
         try:
             samples: list[dict[str, Any]] = list(group_by_keys(tar_file_expander([tar])))

@@ -1,4 +1,4 @@
-"""index.json: where each image of a split lies in its shards, and its checked annotations."""
+"""index.json: the position of each image in the shards of a split, and its checked annotations."""
 
 from typing import Annotated, Literal
 
@@ -10,40 +10,44 @@ from ocr.errors import InputError
 
 INDEX_NAME = "index.json"
 HEADER_SIZE = 512
-"""Bytes of a tar header; contents are padded to a multiple of it."""
+"""Bytes of a tar header; file contents are padded to a multiple of it."""
 _MAX_FLOAT32 = float(np.finfo(np.float32).max)
 Coordinate = Annotated[float, Field(ge=-_MAX_FLOAT32, le=_MAX_FLOAT32, allow_inf_nan=False)]
 
 
 class Shard(Section):
+    """One tar file."""
+
     name: str = Field(min_length=1)
-    """Of the file beside the index."""
+    """Name of the file beside the index."""
     num_bytes: int = Field(ge=0)
 
 
 class IndexedImage(Section):
+    """One image, its position and its annotations."""
+
     filename: str
-    """As in the annotations."""
+    """Name in the annotations."""
     place: int = Field(ge=0)
-    """Among all listed images: `Manifest.sample_ids`. The key of the sample in its shard."""
+    """Position among all listed images (`Manifest.sample_ids`); the key of the sample in its shard."""
     shard: int = Field(ge=0)
     """Position in `ShardIndex.shards`."""
     offset: int = Field(ge=HEADER_SIZE)
-    """Of the image's first byte in the shard; its tar header lies before it."""
+    """Position of the image's first byte in the shard, behind its tar header."""
     num_bytes: int = Field(ge=0)
-    """Of the image."""
+    """Size of the image."""
     end: int
-    """Where the sample ends in the shard: all its members and their padding lie before."""
+    """Position behind the sample's last member and its padding."""
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
-    """Of the image."""
+    """SHA-256 of the image."""
     stored_size: tuple[PositiveInt, PositiveInt]
-    """(H, W) of the file."""
+    """(H, W) of the file as stored."""
     orientation: int = Field(ge=1, le=8)
-    """EXIF."""
+    """EXIF orientation."""
     polygons: list[list[Coordinate]]
     """x, y, x, y, ... in the upright frame; float32."""
     ignore: list[bool]
-    """Don't-care regions, one flag a polygon."""
+    """Whether each polygon is a don't-care region."""
 
     @model_validator(mode="after")
     def _parts_agree(self) -> "IndexedImage":
@@ -57,9 +61,11 @@ class IndexedImage(Section):
 
 
 class ShardIndex(Section):
+    """Content of index.json."""
+
     version: Literal[1] = 1
     num_listed: int = Field(ge=0)
-    """Images before any was skipped."""
+    """Number of images before any was skipped."""
     shards: list[Shard]
     images: list[IndexedImage]
 
@@ -72,10 +78,10 @@ class ShardIndex(Section):
 
 
 def parse_index(content: bytes, place: str) -> ShardIndex:
-    """The checked index. `place`: of the file, for messages.
+    """Returns the checked index. `place` is the path or URL of the file, for messages.
 
     Raises:
-        InputError: it is not one that this version reads.
+        InputError: the content is not an index that this version reads.
     """
     try:
         return ShardIndex.model_validate_json(content)

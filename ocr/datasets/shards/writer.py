@@ -1,4 +1,4 @@
-"""Writes a split as shards. The same images and annotations give the same bytes, so what is there already can be kept."""
+"""Writes a split as shards. Equal images and annotations give equal bytes, so existing shards can be kept."""
 
 import hashlib
 import json
@@ -20,14 +20,14 @@ _PNG_START = b"\x89PNG"
 
 @dataclass(frozen=True)
 class _PlacedSample:
-    """One sample and its place in a shard."""
+    """One sample and its position in a shard."""
 
     index: int
     """Position in the manifest."""
     offset: int
-    """Of the image's first byte."""
+    """Position of the image's first byte."""
     num_bytes: int
-    """Of the image."""
+    """Size of the image."""
     json_offset: int
     json_bytes: int
 
@@ -37,15 +37,15 @@ class _PlacedSample:
 
 
 class ShardWriter:
-    """Writes the shards of one split, each on its own, then the index.
+    """Writes the shards of one split, then their index.
 
-    The index is removed before the first shard changes and written last: while it is there, it fits.
+    The index is removed before the first shard changes and written last, so that an existing index always fits.
 
     Args:
-        manifest: whose images are written, bytes as they are.
-        folder: of this split alone.
-        split: the shards' first name: train gives train-000000.tar.
-        shard_size: bytes a shard should have; it ends with the sample that reaches them.
+        manifest: images and annotations; the bytes of the images are not changed.
+        folder: folder for this split alone.
+        split: start of the file names: train gives train-000000.tar.
+        shard_size: size of a shard in bytes; it ends with the sample that reaches this size.
     """
 
     def __init__(self, manifest: Manifest, folder: Path, split: str, shard_size: int) -> None:
@@ -56,20 +56,20 @@ class ShardWriter:
         self._sha256 = [""] * len(manifest)
 
     def __len__(self) -> int:
-        """Number of shards."""
+        """Returns the number of shards."""
         return len(self._shards)
 
     @property
     def names(self) -> list[str]:
-        """Of the shards."""
+        """File names of the shards."""
         return [f"{self._split}-{number:06d}.tar" for number in range(len(self))]
 
     def write(self, number: int) -> int | None:
-        """Writes one shard and its DALI index; the bytes written, None where just these were there already.
+        """Writes one shard and its DALI index. Returns the bytes written; None if the shard exists with the same content.
 
         Raises:
-            OSError: the folder or the disk does not take it.
-            InputError: an image cannot be read any more.
+            OSError: the folder or the disk cannot be written to.
+            InputError: an image can no longer be read.
         """
         path = self.folder / self.names[number]
         num_bytes = None
@@ -81,9 +81,9 @@ class ShardWriter:
         return num_bytes
 
     def finish(self) -> None:
-        """Once all shards are written: removes those of an earlier run that are not among them, and writes the index.
+        """Removes the shards of an earlier run that are not among these, and writes the index. Call after all shards are written.
 
-        Also where it says the same: its time tells that it is no older than the annotations.
+        An equal index is written again too: its time of modification shows that it is no older than the annotations.
         """
         ours = {Path(name).stem for name in self.names}
         pattern = re.compile(rf"{re.escape(self._split)}-\d{{6,}}\.(tar|idx)")
@@ -103,7 +103,7 @@ class ShardWriter:
             return False
 
     def _parts(self, number: int) -> Iterator[bytes]:
-        """The bytes of a shard, piece by piece."""
+        """Yields the bytes of a shard, piece by piece."""
         samples = self._shards[number]
         for sample in samples:
             content = self._read(sample)
@@ -122,7 +122,7 @@ class ShardWriter:
             raise InputError(f"{name}: cannot be read: {error.strerror or error}") from error
         if len(content) != sample.num_bytes:
             raise InputError(
-                f"{name}: {len(content)} bytes, {sample.num_bytes} a moment ago: it is being changed; start again"
+                f"{name}: {len(content)} bytes, {sample.num_bytes} a moment ago: the file is changing; start again"
             )
         return content
 
@@ -131,7 +131,7 @@ class ShardWriter:
         return f"{key}.{self._extensions[sample.index]}", f"{key}.json"
 
     def _dali_index(self, number: int) -> bytes:
-        """Format v1.2: number of samples; a line a sample with extension, offset, size and name of each member."""
+        """Returns format v1.2: the number of samples, then one line per sample: extension, offset, size and name of each member."""
         lines = [f"v1.2 {len(self._shards[number])}"]
         for sample in self._shards[number]:
             image_name, json_name = self._member_names(sample)
@@ -168,7 +168,7 @@ class ShardWriter:
 
 
 def _placed(manifest: Manifest, shard_size: int) -> Iterator[list[_PlacedSample]]:
-    """The samples of each shard."""
+    """Yields the samples of each shard."""
     samples: list[_PlacedSample] = []
     start = 0
     for index in range(len(manifest)):
@@ -184,14 +184,14 @@ def _placed(manifest: Manifest, shard_size: int) -> Iterator[list[_PlacedSample]
 
 
 def _annotation(manifest: Manifest, index: int) -> bytes:
-    """The .json member: the file name and its entry in Upstage's form, in pixels of the file as it is stored."""
+    """Returns the .json member: the file name and its Upstage entry, in pixels of the file as stored."""
     ((filename, entry),) = upstage_document(manifest, [index], canonical=False)["images"].items()
     orientation = int(manifest.orientations[index])
     return json.dumps({"filename": filename, "orientation": orientation} | entry, ensure_ascii=False).encode()
 
 
 def _member(name: str, content: bytes) -> Iterator[bytes]:
-    """A tar header without times and owners, the content, and padding."""
+    """Yields a tar header without times and owners, the content, and padding."""
     header = tarfile.TarInfo(name)
     header.size = len(content)
     yield header.tobuf(tarfile.USTAR_FORMAT)

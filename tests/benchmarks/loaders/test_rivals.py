@@ -23,18 +23,20 @@ from benchmarks.loaders.rivals.spdl_loader import spdl_antialiased, spdl_scaled
 from benchmarks.loaders.rivals.torchvision_loader import TorchvisionCuda, torchvision_loader, turned_upright
 from benchmarks.loaders.rivals.turbojpeg_loader import turbojpeg_loader
 from benchmarks.loaders.rivals.webdataset_loader import webdataset_loader
-from benchmarks.loaders.source import CannotRun, Files, Source
+from benchmarks.loaders.row_loader import CannotRun, RivalFiles, RowLoader
 from dali_pipelines.config import PipelineConfig
 from dali_pipelines.normalize import ImageFinisher
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.decode import decode_upright, render
-from ocr.datasets.image_checks import read_header
+from ocr.datasets.image_header import read_header
 from ocr.datasets.plan import SamplePlanner, letterbox
 from ocr.datasets.schemas import DatasetConfig
 from ocr.polygons import PolygonBatch
-from ocr.targets import TargetConfig, TargetMaps, make_targets
+from ocr.targets.config import TargetConfig
+from ocr.targets.maps import make_targets
+from ocr.targets.target_maps import TargetMaps
 
-Rival = Callable[[Files], Source]
+Rival = Callable[[RivalFiles], RowLoader]
 PACKAGE = {
     albumentations_loader: "albumentations",
     torchvision_loader: "torchvision",
@@ -51,26 +53,26 @@ CONFIG = PLANNER.config
 
 
 @pytest.fixture
-def opened() -> Iterator[Callable[[Rival, Files], Source]]:
+def opened() -> Iterator[Callable[[Rival, RivalFiles], RowLoader]]:
     """Makes sources and closes them after the test; skips where the package is missing."""
-    sources: list[Source] = []
+    sources: list[RowLoader] = []
 
-    def open_source(rival: Rival, files: Files) -> Source:
+    def open_loader(rival: Rival, files: RivalFiles) -> RowLoader:
         package = PACKAGE.get(rival)
         if package is not None and importlib.util.find_spec(package) is None:
             pytest.skip(f"{package} is not installed: uv sync --extra bench")
         sources.append(rival(files))
         return sources[-1]
 
-    yield open_source
-    for source in sources:
-        source.close()
+    yield open_loader
+    for loader in sources:
+        loader.close()
 
 
-def files_of(paths: Sequence[Path], **changes: Any) -> Files:
+def files_of(paths: Sequence[Path], **changes: Any) -> RivalFiles:
     headers = [read_header(path.open("rb")) for path in paths]
     sizes = [header.stored_size[:: -1 if header.orientation >= 5 else 1] for header in headers]
-    files = Files(
+    files = RivalFiles(
         paths=tuple(str(path) for path in paths),
         orientations=tuple(header.orientation for header in headers),
         original_sizes=tuple(sizes),
@@ -102,7 +104,7 @@ def receipts_as_in_the_oracle(sroie: Path, receipts: list[Path]) -> torch.Tensor
     return torch.stack([oracle[places[path.name]]["image"] for path in receipts])
 
 
-def rendered(files: Files) -> torch.Tensor:
+def rendered(files: RivalFiles) -> torch.Tensor:
     """What the oracle makes of files that no annotation lists."""
     levels = [
         render(decode_upright(Path(path).read_bytes(), turn), letterbox(0, size, 320, False), CONFIG, training=False)
@@ -111,8 +113,8 @@ def rendered(files: Files) -> torch.Tensor:
     return ImageFinisher(320, CONFIG.mean, CONFIG.std, torch.float32).finish(levels)
 
 
-def all_images(source: Source) -> torch.Tensor:
-    return torch.cat([batch.images for batch in source.epoch()])
+def all_images(loader: RowLoader) -> torch.Tensor:
+    return torch.cat([batch.images for batch in loader.epoch()])
 
 
 def level_differences(images: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
@@ -120,7 +122,7 @@ def level_differences(images: torch.Tensor, expected: torch.Tensor) -> torch.Ten
     return (images.float() - expected) * torch.tensor(CONFIG.std)[:, None, None]
 
 
-def assert_padding_is_black(differences: torch.Tensor, files: Files) -> None:
+def assert_padding_is_black(differences: torch.Tensor, files: RivalFiles) -> None:
     for difference, (height, width) in zip(differences, files.resized_sizes, strict=True):
         outside = difference.clone()
         outside[:, :height, :width] = 0
@@ -129,14 +131,14 @@ def assert_padding_is_black(differences: torch.Tensor, files: Files) -> None:
 
 @pytest.mark.parametrize("rival", RIVALS)
 def test_an_epoch_gives_each_image_once_and_in_order(rival, opened, receipts):
-    source = opened(rival, files_of(receipts))
+    loader = opened(rival, files_of(receipts))
     for _ in range(2):
-        batches = list(source.epoch())
+        batches = list(loader.epoch())
         assert [batch.indices for batch in batches] == [(0, 1, 2), (3, 4, 5), (6,)]
         assert [tuple(batch.images.shape) for batch in batches] == [(3, 3, 320, 320)] * 2 + [(1, 3, 320, 320)]
         assert all(batch.images.dtype == torch.float32 and batch.images.is_contiguous() for batch in batches)
         assert all(batch.targets is None for batch in batches)
-    assert list(source.decoded()) == [3, 3, 1]
+    assert list(loader.decoded()) == [3, 3, 1]
 
 
 @pytest.mark.parametrize("rival", ANTIALIASED)
@@ -152,7 +154,7 @@ def test_antialiased_rivals_equal_the_oracle_to_one_level(rival, opened, receipt
 
 @pytest.mark.parametrize(("rival", "bound"), [(albumentations_loader, 3.5), *((rival, 1.5) for rival in SCALED)])
 def test_aliased_rivals_are_near_the_oracle(rival, bound, opened, receipts, receipts_as_in_the_oracle):
-    """Measured: 3.2 and 1.2 levels on average; upside down it is 7.3 and 6.3, with BGR for RGB 15 and 14."""
+    """Measurement: 3.2 and 1.2 levels on average; upside down it is 7.3 and 6.3, with BGR for RGB 15 and 14."""
     files = files_of(receipts)
     differences = level_differences(all_images(opened(rival, files)), receipts_as_in_the_oracle)
     assert differences.abs().mean() < bound
@@ -190,11 +192,11 @@ def test_float16_is_float32_rounded(rival, opened, receipts):
 
 @pytest.mark.parametrize("rival", RIVALS)
 def test_an_epoch_abandoned_half_way_does_not_disturb_the_next(rival, opened, receipts):
-    source = opened(rival, files_of(receipts, num_workers=2, batch_size=2))
-    whole = list(source.epoch())
-    abandoned = source.epoch()
+    loader = opened(rival, files_of(receipts, num_workers=2, batch_size=2))
+    whole = list(loader.epoch())
+    abandoned = loader.epoch()
     next(abandoned)
-    again = list(source.epoch())
+    again = list(loader.epoch())
     assert [batch.indices for batch in again] == [(0, 1), (2, 3), (4, 5), (6,)]
     assert all(torch.equal(a.images, b.images) for a, b in zip(whole, again, strict=True))
 
@@ -202,9 +204,9 @@ def test_an_epoch_abandoned_half_way_does_not_disturb_the_next(rival, opened, re
 @pytest.mark.parametrize(("num_workers", "batch_size"), [(2, 1), (2, 3), (2, 5)])
 def test_shards_keep_the_order_with_any_number_of_workers(num_workers, batch_size, opened, receipts):
     files = files_of(receipts, num_workers=num_workers, batch_size=batch_size)
-    source = opened(webdataset_loader, files)
-    assert [index for batch in source.epoch() for index in batch.indices] == list(range(7))
-    assert sum(source.decoded()) == 7
+    loader = opened(webdataset_loader, files)
+    assert [index for batch in loader.epoch() for index in batch.indices] == list(range(7))
+    assert sum(loader.decoded()) == 7
 
 
 @pytest.mark.parametrize("rival", [turbojpeg_loader, spdl_scaled])
@@ -215,8 +217,8 @@ def test_targets_are_made_by_the_calling_thread(rival, opened, receipts):
         callers.append((os.getpid(), threading.get_ident()))
         return make_targets(PolygonBatch.from_lists([[] for _ in indices]), (320, 320), TargetConfig(), "cpu")
 
-    source = opened(rival, files_of(receipts, num_workers=2, make_targets=targets_of))
-    targets = [batch.targets for batch in source.epoch()]
+    loader = opened(rival, files_of(receipts, num_workers=2, make_targets=targets_of))
+    targets = [batch.targets for batch in loader.epoch()]
     assert [len(maps.shrink_map) for maps in targets if maps is not None] == [3, 3, 1]
     assert callers == [(os.getpid(), threading.get_ident())] * 3
 
@@ -225,12 +227,12 @@ def test_targets_are_made_by_the_calling_thread(rival, opened, receipts):
 @pytest.mark.parametrize("rival", RIVALS)
 def test_a_damaged_file_is_named_and_leaves_no_process(rival, num_workers, opened, receipts, odd_jpegs):
     damaged = odd_jpegs / "truncated_half.jpg"
-    source = opened(rival, files_of([*receipts[:2], damaged], num_workers=num_workers))
+    loader = opened(rival, files_of([*receipts[:2], damaged], num_workers=num_workers))
     with pytest.raises(UnreadableFile) as raised:
-        list(source.epoch())
+        list(loader.epoch())
     assert str(raised.value).startswith(f"{damaged}: cannot be decoded: ")
     assert "\n" not in str(raised.value)
-    source.close()
+    loader.close()
     assert multiprocessing.active_children() == []
 
 
@@ -254,10 +256,10 @@ def test_a_missing_package_is_named_with_its_remedy(rival, receipts, monkeypatch
 def test_nothing_is_left_after_close(rival, opened, receipts, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     num_threads = threading.active_count()
-    source = opened(rival, files_of(receipts, num_workers=2))
-    list(source.epoch())
-    list(source.decoded())
-    source.close()
+    loader = opened(rival, files_of(receipts, num_workers=2))
+    list(loader.epoch())
+    list(loader.decoded())
+    loader.close()
     gc.collect()
     assert multiprocessing.active_children() == []
     assert threading.active_count() == num_threads
@@ -279,13 +281,13 @@ def test_decoding_on_the_gpu_cannot_run_without_one(receipts):
 
 @pytest.mark.gpu
 def test_decoding_on_the_gpu_is_near_the_oracle(opened, receipts, receipts_as_in_the_oracle):
-    source = opened(TorchvisionCuda, files_of(receipts, device=torch.device("cuda")))
-    batches = list(source.epoch())
+    loader = opened(TorchvisionCuda, files_of(receipts, device=torch.device("cuda")))
+    batches = list(loader.epoch())
     assert [batch.indices for batch in batches] == [(0, 1, 2), (3, 4, 5), (6,)]
     images = torch.cat([batch.images for batch in batches]).cpu()
     # nvJPEG and libjpeg-turbo differ by a few levels where they interpolate the chroma.
     assert level_differences(images, receipts_as_in_the_oracle).abs().mean() < 1
-    assert list(source.decoded()) == [3, 3, 1]
+    assert list(loader.decoded()) == [3, 3, 1]
 
 
 @pytest.mark.gpu

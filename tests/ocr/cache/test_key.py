@@ -12,7 +12,7 @@ from ocr.datasets.image_source import ImageFiles
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.plan import letterbox
 from ocr.polygons import PolygonBatch
-from ocr.targets import TargetConfig
+from ocr.targets.config import TargetConfig
 
 LAYOUT = EntryLayout(64, 32, "float16")
 BOX = np.array([[1, 1], [9, 1], [9, 5], [1, 5]], np.float32)

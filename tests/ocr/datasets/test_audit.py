@@ -12,8 +12,9 @@ import pytest
 from nvidia.dali import pipeline_def
 from PIL import Image
 
-from ocr.datasets.audit import AuditReport, BadDataError, Finding, build_manifest
-from ocr.datasets.formats import AnnotatedImage, AnnotatedWord, FormatProblem
+from ocr.datasets.audit import build_manifest
+from ocr.datasets.audit_report import AuditReport, BadDataError, Finding
+from ocr.datasets.formats.annotated import AnnotatedImage, AnnotatedWord, FormatProblem
 from ocr.datasets.formats.upstage import read_upstage
 from ocr.datasets.manifest import Manifest
 

@@ -7,11 +7,11 @@ from ocr.losses.config import LossConfig
 from ocr.losses.db_loss import DBLoss
 from ocr.losses.dice import dice_loss
 from ocr.models.db_head import DBMaps
-from ocr.targets import TargetMaps
+from ocr.targets.target_maps import TargetMaps
 
 
 def exact_balanced_bce(logits, target, mask, ratio):
-    """The same by sorting."""
+    """Returns the same loss, computed by sorting."""
     losses = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
     positives = (target * mask).bool()
     negatives = ((1 - target) * mask).bool()
@@ -31,25 +31,25 @@ def test_hard_negatives_by_histogram_agree_with_sorting(share):
     )
 
 
-def test_weights_pick_the_highest_logits_of_a_case_worked_by_hand():
+def test_weights_select_the_highest_logits_of_a_hand_worked_case():
     logits = torch.tensor([3.0, -1.0, 2.0, 5.0, 0.5])
-    negatives = torch.tensor([1.0, 1.0, 1.0, 0.0, 1.0])  # 5.0 is no negative
+    negatives = torch.tensor([1.0, 1.0, 1.0, 0.0, 1.0])  # 5.0 is not a negative
     torch.testing.assert_close(
         hard_negative_weights(logits, negatives, torch.tensor(2.0)), torch.tensor([1.0, 0.0, 1.0, 0.0, 0.0])
     )
 
 
-def test_equal_logits_share_the_picks():
+def test_equal_logits_share_the_selection():
     weights = hard_negative_weights(torch.zeros(8), torch.ones(8), torch.tensor(2.0))
     torch.testing.assert_close(weights, torch.full((8,), 0.25))
 
 
-def test_more_picks_than_negatives_take_them_all():
+def test_a_large_number_selects_all_negatives():
     negatives = torch.tensor([1.0, 0.0, 1.0])
     torch.testing.assert_close(hard_negative_weights(torch.randn(3), negatives, torch.tensor(99.0)), negatives)
 
 
-def test_an_empty_mask_and_a_batch_without_text_give_finite_losses_and_gradients():
+def test_an_empty_mask_and_a_batch_without_text_give_finite_gradients():
     for mask_value, target_value in ((0.0, 0.0), (0.0, 1.0), (1.0, 0.0)):
         logits = torch.randn(1, 32, 32, requires_grad=True)
         thresh = torch.rand(1, 32, 32, requires_grad=True)
@@ -65,7 +65,7 @@ def test_an_empty_mask_and_a_batch_without_text_give_finite_losses_and_gradients
 
 
 def test_a_nan_reaches_the_loss_instead_of_crashing():
-    # In float16 training the gradient scaler has to see it to skip the step.
+    # In float16 training the gradient scaler must see the NaN to skip the step.
     logits = torch.randn(1, 8, 8)
     logits[0, 0, 0] = float("nan")
     assert torch.isnan(balanced_bce(logits, torch.zeros(1, 8, 8), torch.ones(1, 8, 8), 3.0))
@@ -74,11 +74,11 @@ def test_a_nan_reaches_the_loss_instead_of_crashing():
 def test_dice_of_a_case_worked_by_hand():
     prediction, target = torch.tensor([[[1.0, 0.5, 0.0]]]), torch.tensor([[[1.0, 1.0, 1.0]]])
     mask = torch.tensor([[[1.0, 1.0, 0.0]]])
-    # overlap 1.5, sums 1.5 + 2, one pixel added above and below
+    # overlap 1.5, sums 1.5 + 2; eps 1 in numerator and denominator
     assert dice_loss(prediction, target, mask).item() == pytest.approx(1 - (3 + 1) / (3.5 + 1))
 
 
-def test_threshold_loss_is_the_mean_error_over_its_mask_and_weights_add_up():
+def test_threshold_loss_is_the_masked_mean_and_weights_add_up():
     maps = DBMaps(torch.full((1, 2, 2), -20.0), torch.tensor([[[0.5, 0.3], [0.9, 0.1]]]))
     thresh_mask = torch.tensor([[[1.0, 1.0], [0.0, 0.0]]])
     zeros = torch.zeros(1, 2, 2)

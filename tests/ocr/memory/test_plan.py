@@ -23,27 +23,25 @@ def whole_plan(free_gpu: int, *, was_enough: bool = True) -> MemoryPlan:
 
 def test_the_table_shows_each_part_and_whether_it_fits():
     plan = whole_plan(7_000)
-    plan.add("validation: 404 finished inputs", GPU, 1_034 * MB, 2_000 * MB)
+    plan.add("validation: tensor cache, 404 images", GPU, 1_034 * MB, 2_000 * MB)
     lines = [" ".join(line.split()).strip("│┃ ") for line in plan.table().splitlines()]
     assert [line for line in lines if "│" in line] == [
         "network: weights │ GPU │ 100 MB",
         "network: gradients │ GPU │ 100 MB",
         "network: optimizer state │ GPU │ 200 MB",
-        "network: a training step of 8 images │ GPU │ 2,000 MB",
-        "network: validation of 4 images, beyond that │ GPU │ 50 MB",
+        "network: training step, 8 images │ GPU │ 2,000 MB",
+        "network: validation step, 4 images, extra │ GPU │ 50 MB",
         "DALI: training pipeline │ GPU │ 700 MB",
         "DALI: training pipeline │ pinned RAM │ 90 MB",
         "reserve: 10% of the GPU │ GPU │ 800 MB",
-        "validation: 404 finished inputs │ GPU │ 1,034 MB │ 2,000 MB",
+        "validation: tensor cache, 404 images │ GPU │ 1,034 MB │ 2,000 MB",
     ]
-    assert lines[0] == "Memory of this process, planned"
-    assert lines[-1].startswith(
-        "GPU: 5.0 GB planned; 7.0 GB of 8.0 GB free now: it fits. RAM: 0.1 GB planned; 9.0 GB of"
-    )
+    assert lines[0] == "Planned memory of this process"
+    assert lines[-1].startswith("GPU: 5.0 GB planned, 7.0 GB of 8.0 GB free: it fits. RAM: 0.1 GB planned, 9.0 GB of")
     assert max(map(len, plan.table().splitlines())) <= 120
 
 
-def test_without_a_gpu_it_is_about_ram_and_says_what_it_leaves_out():
+def test_without_a_gpu_the_plan_is_of_ram_and_names_what_it_excludes():
     plan = MemoryPlan(FreeMemory(gpu=0, ram=9_000 * MB))
     plan.add_network(NETWORK, None, (8, 4))
     plan.add_pools("training", PoolBytes(700 * MB, 0))
@@ -51,11 +49,11 @@ def test_without_a_gpu_it_is_about_ram_and_says_what_it_leaves_out():
     plan.is_whole = True
     assert {row.where for row in plan.rows} == {RAM}
     assert plan.sum_of(RAM) == 1_000 * MB
-    assert plan.verdict().startswith("RAM: 1.0 GB planned, what a step makes and drops not counted; 9.0 GB of ")
+    assert plan.verdict().startswith("RAM: 1.0 GB planned (excluding per-step temporaries), 9.0 GB of ")
     assert plan.as_summary()["predicted_gpu_peak_bytes"] is None
     assert plan.fits
     plan.num_ranks = 2
-    assert plan.verdict().endswith(" free now for each of 2 processes")
+    assert plan.verdict().endswith(" free for each of 2 processes")
 
 
 def num_cached_on_gpu(plan: MemoryPlan) -> int:
@@ -63,22 +61,22 @@ def num_cached_on_gpu(plan: MemoryPlan) -> int:
     return plan_tiers(layout, 400, 4, CacheConfig(), torch.device("cuda", 0), plan.left).num_on_gpu
 
 
-def test_caches_get_what_is_left_and_shrink_first():
+def test_caches_get_the_rest_and_are_the_first_to_shrink():
     assert num_cached_on_gpu(whole_plan(7_000)) == 400
-    # The rest takes 3,950 MB; an entry has (3 * 2 + 3 + 2) * 640 * 640 bytes = 4.5056 MB, so nine tenths of 510 MB hold 101.
+    # The other parts need 3,950 MB; an entry has (3 * 2 + 3 + 2) * 640 * 640 bytes = 4.5056 MB, so nine tenths of 510 MB hold 101.
     tight = whole_plan(4_460)
     assert num_cached_on_gpu(tight) == 100
     assert tight.fits
     assert num_cached_on_gpu(whole_plan(3_950)) == 0
 
 
-def test_what_cannot_fit_is_told():
+def test_the_plan_says_whether_it_fits():
     assert whole_plan(3_950).fits
     assert not whole_plan(3_949).fits
     assert "it does not fit" in whole_plan(3_949).verdict()
     failed = whole_plan(7_000, was_enough=False)
     assert not failed.fits
-    assert "images, and more: it did not fit" in failed.table()
+    assert "images (did not fit: needs more)" in failed.table()
 
 
 def test_the_summary_has_rows_and_both_peaks():
@@ -95,20 +93,20 @@ def test_the_summary_has_rows_and_both_peaks():
     }
 
 
-def test_a_run_that_takes_more_than_planned_warns():
+def test_a_run_that_uses_more_than_planned_warns():
     plan = whole_plan(7_000)
     assert plan.warning() is None
     plan.measured_gpu_peak = 3_950 * MB
     assert plan.warning() is None
     plan.measured_gpu_peak = 4_300 * MB
     assert plan.warning() == (
-        "memory: this run has had 4.3 GB of the GPU in use, 4.0 GB were planned; what other programs have taken meanwhile is "
-        "counted too"
+        "memory: this run used up to 4.3 GB of the GPU; 4.0 GB were planned. Memory that other programs took meanwhile counts "
+        "too"
     )
 
 
 @pytest.mark.gpu
-def test_the_peak_is_what_the_device_had_in_use():
+def test_the_measured_peak_is_the_memory_in_use_on_the_device():
     device = torch.device("cuda", 0)
     torch.cuda.empty_cache()  # what earlier tests have left would be used for the block
     plan = MemoryPlan(FreeMemory.measured(device), gpu_total=torch.cuda.mem_get_info(device)[1])

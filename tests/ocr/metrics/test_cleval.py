@@ -1,19 +1,14 @@
-import json
-import warnings
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import shapely
-import torch
 from cleval.box_types import QUAD
 from cleval.data import GlobalResult, accumulate_result, calculate_global_rph
 from cleval.eval_functions import evaluation
 
-from ocr.metrics import CLEvalMetric
-from ocr.metrics.cleval import CharacterTargets, CLEvalCounts, count_characters
+from ocr.metrics.cleval import CharacterTargets, CLEvalCounts, CLEvalMetric, count_characters
 
 PACKAGE_DEFAULTS = SimpleNamespace(
     CASE_SENSITIVE=True,
@@ -42,40 +37,6 @@ def count(predictions, targets, ignore=None, lengths=None):
 
 def scores_of(metric):
     return {name: float(value) for name, value in metric.compute().items()}
-
-
-def annotated(data_set):
-    """(polygons, ignore, numbers of characters) of each validation image."""
-    images = json.loads((data_set / "jsons" / "val.json").read_text())["images"]
-    for name in sorted(images):
-        words = images[name]["words"].values()
-        yield (
-            [np.array(word["points"], np.float64) for word in words],
-            np.array([word.get("illegibility", False) for word in words], np.bool_),
-            np.array([len(word["transcription"]) for word in words]),
-        )
-
-
-def imperfect_detections(polygons, rng):
-    """The polygons moved and bent; some dropped, cut in two, joined with the next, or made up; in random order."""
-    found = []
-    for index, polygon in enumerate(polygons):
-        height = min(np.linalg.norm(polygon[1] - polygon[0]), np.linalg.norm(polygon[2] - polygon[1]))
-        moved = polygon + rng.normal(0, 0.15 * height, 2) + rng.normal(0, 0.05 * height, polygon.shape)
-        fate = rng.random()
-        if fate < 0.06:
-            continue
-        if fate < 0.2:
-            top, bottom = (moved[side].mean(axis=0) for side in ([0, 1], [2, 3]))
-            found += [np.stack([moved[0], top, bottom, moved[3]]), np.stack([top, moved[1], moved[2], bottom])]
-        elif fate < 0.3:
-            both = np.concatenate([polygon, polygons[index - 1]])
-            found.append(box(*both.min(axis=0), *both.max(axis=0)).astype(np.float64))
-        elif fate < 0.35:
-            found += [moved, moved + 5 * height]
-        else:
-            found.append(moved)
-    return [found[index] for index in rng.permutation(len(found)) if shapely.Polygon(np.trunc(found[index])).is_valid]
 
 
 def evaluated_by_the_package(predictions, targets, ignore, lengths):
@@ -166,7 +127,7 @@ def test_lengths_place_the_characters_and_do_not_matter_in_dont_care_regions():
     assert count([], [WORD], flags(1), lengths=[20]) == (0, 0, 0, 0, 0)
 
 
-def test_characters_of_a_tall_quadrilateral_stand_one_above_the_other():
+def test_characters_of_a_tall_quadrilateral_are_stacked():
     tall = box(0, 0, 20, 100)
     assert count([box(0, 0, 20, 60)], [tall]) == (3, 5, 3, 0, 0)
 
@@ -209,11 +170,9 @@ def test_polygons_without_area_match_nothing():
 
 
 @pytest.mark.parametrize("has_text", [True, False])
-def test_real_pages_count_as_in_the_package(sroie, icdar15, has_text):
-    rng = np.random.default_rng(0)
+def test_counts_of_real_pages_equal_those_of_the_package(receipts, street_scenes, with_detections, has_text):
     of_package, metric = GlobalResult(), CLEvalMetric()
-    for targets, ignore, lengths in [*islice(annotated(sroie), 24), *annotated(icdar15)]:
-        predictions = imperfect_detections(targets, rng)
+    for predictions, targets, ignore, lengths in with_detections(receipts[:24] + street_scenes):
         result = evaluated_by_the_package(predictions, targets, ignore, lengths if has_text else None)
         counts = count(predictions, targets, ignore, lengths if has_text else None)
         assert counts == counts_of(result)
@@ -232,7 +191,7 @@ def test_real_pages_count_as_in_the_package(sroie, icdar15, has_text):
     assert min(metric.splits, metric.merges) > 50
 
 
-def test_crowded_pages_of_whole_pixels_count_as_in_the_package():
+def test_counts_of_crowded_pages_equal_those_of_the_package():
     """Words on words, don't-care regions among them, characters and thresholds met to the pixel."""
     rng = np.random.default_rng(1)
     total = np.zeros(5, int)
@@ -265,55 +224,32 @@ def test_crowded_pages_of_whole_pixels_count_as_in_the_package():
         (box(0, 0, 100, 10), [box(-10, 0, 7, 10), box(77, 0, 102, 10)], None, 4),  # float32(0.07) + float32(0.23) > 0.3
     ],
 )
-def test_rounding_goes_the_way_of_the_package(prediction, targets, lengths, found):
+def test_rounding_equals_that_of_the_package(prediction, targets, lengths, found):
     ignore = np.zeros(len(targets), np.bool_)
     counts = count([prediction], targets, ignore, lengths)
     assert counts.found == found
     assert counts == counts_of(evaluated_by_the_package([prediction], targets, ignore, lengths))
 
 
-def test_annotations_against_themselves_score_almost_one(sroie, icdar15):
-    """Not quite: where lines of text overlap, a character lies in two of them."""
-    for data_set, least in ((sroie, 0.998), (icdar15, 0.98)):
+def test_annotations_against_themselves_score_almost_one(receipts, street_scenes):
+    """Not exactly one: where lines of text overlap, a character lies in two of them."""
+    for pages, least in ((receipts, 0.998), (street_scenes, 0.98)):
         metric = CLEvalMetric()
-        for polygons, _, _ in annotated(data_set):
+        for polygons, _, _ in pages:
             metric.update([polygons], [polygons], [np.zeros(len(polygons), np.bool_)])
         assert least < scores_of(metric)["hmean"] < 1
 
 
-def test_one_batch_gives_what_single_images_give(icdar15):
-    rng = np.random.default_rng(2)
-    images = [(imperfect_detections(image[0], rng), *image) for image in islice(annotated(icdar15), 12)]
-    batch, singly = CLEvalMetric(), CLEvalMetric()
-    batch.update(*zip(*images, strict=True))
-    for image in images:
-        singly.update(*([part] for part in image))
-    assert scores_of(batch) == scores_of(singly)
-    batch.reset()
-    assert not any(getattr(batch, name) for name in CLEvalCounts._fields)
-
-
-def test_counts_can_be_added_without_an_update():
-    metric = CLEvalMetric()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # torchmetrics warns when it thinks that there was nothing to compute
-        metric.add(CLEvalCounts(5, 10, 5, 0, 0))
-        assert scores_of(metric)["recall"] == 0.5
-        metric.add(CLEvalCounts(10, 10, 10, 0, 0))
-        assert scores_of(metric)["recall"] == 0.75
-
-
-def test_two_threads_sharing_prepared_targets_give_what_one_gives(sroie):
-    rng = np.random.default_rng(3)
-    images = list(islice(annotated(sroie), 8))
-    prepared = [CharacterTargets.from_polygons(*image) for image in images]
-    predictions = [imperfect_detections(image[0], rng) for image in images]
+def test_two_threads_can_share_prepared_targets(receipts, with_detections):
+    pages = with_detections(receipts[:8])
+    prepared = [CharacterTargets.from_polygons(*page[1:]) for page in pages]
+    predictions = [page.predictions for page in pages]
     serial = list(map(count_characters, predictions, prepared))
     with ThreadPoolExecutor(2) as pool:
         assert list(pool.map(count_characters, predictions * 4, prepared * 4)) == serial * 4
 
 
-def test_arguments_are_not_changed_and_not_followed():
+def test_arguments_are_not_changed_and_are_copied():
     predictions, targets, ignore, lengths = [WORD.copy()], [WORD.copy()], flags(0), np.array([5])
     prepared = CharacterTargets.from_polygons(targets, ignore, lengths)
     counts = count_characters(predictions, prepared)
@@ -326,10 +262,10 @@ def test_arguments_are_not_changed_and_not_followed():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (([[]], [[], []], [flags()]), "predictions, targets, ignore and lengths are of 1, 2, 1 and 2 images"),
+        (([[]], [[], []], [flags()]), "number of images differs: 1 predictions, 2 targets, 1 ignore, 2 lengths"),
         (([[], []], [[], [WORD]], [flags(), flags()]), "image 1 .*: ignore has 0 flags for 1 targets"),
-        (([[]], [[WORD]], [flags(0)], [[3, 4]]), "lengths has 2 numbers for 1 targets; one each is needed"),
-        (([[]], [[WORD, WORD]], [flags(0, 0)], [[3, -4]]), "target 1 has a length of -4 characters; 0 or more"),
+        (([[]], [[WORD]], [flags(0)], [[3, 4]]), "lengths has 2 numbers for 1 targets; one per target is needed"),
+        (([[]], [[WORD, WORD]], [flags(0, 0)], [[3, -4]]), "target 1 has a length of -4 characters; at least 0"),
         (([[np.zeros((2, 2))]], [[]], [flags()]), r"image 0 .*: prediction 0 has shape \(2, 2\); \(n, 2\) with n >= 3"),
         (([[]], [[WORD, WORD * np.nan]], [flags(0, 0)]), "target 1 has coordinates that are not finite"),
     ],
@@ -337,25 +273,3 @@ def test_arguments_are_not_changed_and_not_followed():
 def test_wrong_arguments_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         CLEvalMetric().update(*arguments)
-
-
-def _score_every_second_image(rank, init_file, images):
-    torch.distributed.init_process_group("gloo", f"file://{init_file}", rank=rank, world_size=2)
-    metric = CLEvalMetric()
-    for image in images[rank::2]:
-        metric.update(*([part] for part in image))
-    torch.save(metric.compute(), f"{init_file}.{rank}")
-    torch.distributed.destroy_process_group()
-
-
-def test_two_processes_give_exactly_what_one_gives(icdar15, tmp_path):
-    rng = np.random.default_rng(5)
-    images = [(imperfect_detections(image[0], rng), *image) for image in islice(annotated(icdar15), 13)]
-    alone = CLEvalMetric()
-    alone.update(*zip(*images, strict=True))
-    # Forked: two fresh interpreters would import torch for 15 s.
-    torch.multiprocessing.start_processes(
-        _score_every_second_image, (tmp_path / "init", images), nprocs=2, start_method="fork"
-    )
-    for rank in range(2):
-        assert torch.load(tmp_path / f"init.{rank}") == alone.compute()

@@ -1,16 +1,11 @@
-import json
-import warnings
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 
 import numpy as np
 import pytest
 import shapely
-import torch
 from shapely.geometry import Polygon
 
-from ocr.metrics import ICDARMetric
-from ocr.metrics.icdar import MatchCounts, TargetRegions, match_image
+from ocr.metrics.icdar import ICDARMetric, TargetRegions, match_image
 
 
 def box(x0, y0, x1, y1):
@@ -29,34 +24,6 @@ def match(predictions, targets, ignore, iou_threshold=0.5):
 
 def scores_of(metric):
     return {name: float(value) for name, value in metric.compute().items()}
-
-
-def annotated(data_set):
-    """(polygons, ignore) of each validation image."""
-    images = json.loads((data_set / "jsons" / "val.json").read_text())["images"]
-    for name in sorted(images):
-        words = images[name]["words"].values()
-        yield (
-            [np.array(word["points"], np.float32) for word in words],
-            np.array([word.get("illegibility", False) for word in words], np.bool_),
-        )
-
-
-def imperfect_detections(polygons, rng):
-    """Some of the polygons shifted, bent, dropped, doubled or joined with their neighbour; in random order."""
-    found = []
-    for index, polygon in enumerate(polygons):
-        fate = rng.random()
-        if fate < 0.08:
-            continue
-        height = min(np.linalg.norm(polygon[1] - polygon[0]), np.linalg.norm(polygon[2] - polygon[1]))
-        found.append(polygon + rng.normal(0, 0.15 * height, 2) + rng.normal(0, 0.05 * height, polygon.shape))
-        if fate > 0.94:
-            found.append(polygon + rng.normal(0, 0.1 * height, polygon.shape))
-        elif fate > 0.86:
-            both = np.concatenate([polygon, polygons[index - 1]])
-            found.append(box(*both.min(axis=0), *both.max(axis=0)))
-    return [found[index].astype(np.float32) for index in rng.permutation(len(found))]
 
 
 def counts_by_the_protocol(predictions, targets, ignore, iou_threshold):
@@ -82,7 +49,7 @@ def counts_by_the_protocol(predictions, targets, ignore, iou_threshold):
 
 
 def counts_from_all_intersections(predictions, targets, ignore, iou_threshold):
-    """The same, with every target intersected with every detection and no pair left out for its box."""
+    """The same, with every target intersected with every detection and no pair skipped because of its box."""
     found, wanted = (
         shapely.make_valid([Polygon(p) for p in part], method="structure", keep_collapsed=False)
         for part in (predictions, targets)
@@ -131,7 +98,7 @@ def test_threshold_can_be_set():
 
 
 @pytest.mark.parametrize(("inside", "counted"), [(50, 1), (50.1, 0)])
-def test_detection_is_uncounted_with_more_than_half_of_its_area_in_a_dont_care_region(inside, counted):
+def test_detection_more_than_half_inside_a_dont_care_region_is_not_counted(inside, counted):
     counts = match([box(0, 0, 100, 10)], [box(-1000, -1000, inside, 1000)], flags(True))
     assert counts == (0, 0, counted)
 
@@ -162,7 +129,7 @@ def test_one_detection_fits_one_word():
     assert counts == (1, 2, 1)
 
 
-def test_words_are_served_in_their_order_and_take_the_first_detection_left():
+def test_targets_in_order_take_the_first_free_detection():
     """Where words overlap this much, the official evaluation depends on the order of the detections."""
     targets, ignore = [box(0, 0, 100, 20), box(0, 4, 100, 24)], flags(False, False)
     fits_both, fits_first = box(0, 2, 100, 22), box(0, -8, 100, 12)
@@ -173,7 +140,7 @@ def test_words_are_served_in_their_order_and_take_the_first_detection_left():
     assert metric.matched == 2
 
 
-def test_nothing_found_and_nothing_there():
+def test_images_without_detections_or_targets():
     assert match([], [], flags()) == (0, 0, 0)
     assert match([], [box(0, 0, 9, 9)], flags(False)) == (0, 1, 0)
     assert match([box(0, 0, 9, 9)], [], flags()) == (0, 0, 1)
@@ -198,19 +165,17 @@ def test_self_crossing_polygon_is_the_region_it_encloses():
 
 
 @pytest.mark.parametrize("iou_threshold", [0.5, 0.7])
-def test_counts_on_real_pages_are_those_of_the_protocol(sroie, icdar15, iou_threshold):
-    rng = np.random.default_rng(0)
+def test_counts_on_real_pages_are_those_of_the_protocol(receipts, street_scenes, with_detections, iou_threshold):
     total = np.zeros(3, int)
-    images = [*islice(annotated(sroie), 12), *annotated(icdar15)]
-    for targets, ignore in images:
-        predictions = imperfect_detections(targets, rng)
+    pages = with_detections(receipts[:12] + street_scenes)
+    for predictions, targets, ignore, _ in pages:
         valid = [p for p in predictions if Polygon(p).is_valid]
         counts = match(valid, targets, ignore, iou_threshold=iou_threshold)
         assert counts == counts_by_the_protocol(valid, targets, ignore, iou_threshold)
         total += counts
     matched, num_targets, num_predictions = total
     assert 0.3 * num_targets < matched < 0.9 * num_targets
-    assert num_predictions < sum(len(targets) for targets, _ in images)
+    assert num_predictions < sum(len(page.polygons) for page in pages)
 
 
 def random_boxes(rng):
@@ -226,7 +191,7 @@ def random_polygons(rng):
 
 
 @pytest.mark.parametrize("draw", [random_boxes, random_polygons])
-def test_leaving_out_pairs_by_their_boxes_changes_nothing(draw):
+def test_skipping_pairs_because_of_their_boxes_changes_nothing(draw):
     rng = np.random.default_rng(5)
     thresholds = (0.1, 0.5)
     num_matched = 0
@@ -241,28 +206,26 @@ def test_leaving_out_pairs_by_their_boxes_changes_nothing(draw):
     assert num_matched > 200
 
 
-def test_several_thresholds_at_once_give_what_each_gives(sroie, icdar15):
-    rng = np.random.default_rng(6)
+def test_several_thresholds_at_once_equal_single_ones(receipts, street_scenes, with_detections):
     thresholds = (0.7, 0.5, 0.85)
     matched = np.zeros(3, int)
-    for targets, ignore in [*islice(annotated(sroie), 8), *annotated(icdar15)]:
-        predictions = imperfect_detections(targets, rng)
+    for predictions, targets, ignore, _ in with_detections(receipts[:8] + street_scenes):
         counts = match_image(predictions, TargetRegions.from_polygons(targets, ignore), thresholds)
         assert counts == tuple(match(predictions, targets, ignore, threshold) for threshold in thresholds)
         matched += [each.matched for each in counts]
     assert matched[1] > matched[0] > matched[2] > 0
 
 
-def test_two_threads_sharing_prepared_targets_give_what_one_gives(sroie):
-    rng = np.random.default_rng(7)
-    prepared = [TargetRegions.from_polygons(*image) for image in islice(annotated(sroie), 8)]
-    predictions = [imperfect_detections(polygons, rng) for polygons, _ in islice(annotated(sroie), 8)]
+def test_two_threads_can_share_prepared_targets(receipts, with_detections):
+    pages = with_detections(receipts[:8])
+    prepared = [TargetRegions.from_polygons(page.polygons, page.ignore) for page in pages]
+    predictions = [page.predictions for page in pages]
     serial = list(map(match_image, predictions, prepared))
     with ThreadPoolExecutor(2) as pool:
         assert list(pool.map(match_image, predictions * 4, prepared * 4)) == serial * 4
 
 
-def test_prepared_targets_do_not_follow_later_changes_of_their_sources():
+def test_prepared_targets_are_copies():
     polygons, ignore = [box(0, 0, 10, 10)], flags(False)
     targets = TargetRegions.from_polygons(polygons, ignore)
     polygons[0][:] = 0
@@ -270,43 +233,20 @@ def test_prepared_targets_do_not_follow_later_changes_of_their_sources():
     assert match_image([box(0, 0, 10, 10)], targets, [0.5]) == ((1, 1, 1),)
 
 
-def test_counts_can_be_added_without_an_update():
-    metric = ICDARMetric()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # torchmetrics warns when it thinks that there was nothing to compute
-        metric.add(MatchCounts(matched=1, num_targets=2, num_predictions=1))
-        assert scores_of(metric)["recall"] == 0.5
-        metric.add(MatchCounts(matched=2, num_targets=2, num_predictions=2))
-        assert scores_of(metric)["recall"] == 0.75
-
-
-def test_order_of_detections_does_not_matter_on_real_pages(sroie, icdar15):
+def test_order_of_detections_does_not_matter_where_words_do_not_overlap(street_scenes, with_detections):
     rng = np.random.default_rng(1)
-    for targets, ignore in [*islice(annotated(sroie), 8), *annotated(icdar15)]:
-        predictions = imperfect_detections(targets, rng)
+    for predictions, targets, ignore, _ in with_detections(street_scenes):
         shuffled = [predictions[index] for index in rng.permutation(len(predictions))]
         assert match(predictions, targets, ignore) == match(shuffled, targets, ignore)
 
 
-def test_annotations_score_one_against_themselves(sroie, icdar15):
-    for data_set in (sroie, icdar15):
+def test_annotations_score_one_against_themselves(receipts, street_scenes):
+    for pages in (receipts, street_scenes):
         metric = ICDARMetric(iou_threshold=0.9)
-        for targets, ignore in annotated(data_set):
+        for targets, ignore, _ in pages:
             legible = [polygon for polygon, is_ignored in zip(targets, ignore, strict=True) if not is_ignored]
             metric.update([legible], [legible], [np.zeros(len(legible), np.bool_)])
         assert scores_of(metric)["hmean"] > 0.999
-
-
-def test_one_batch_gives_what_single_images_give(icdar15):
-    rng = np.random.default_rng(2)
-    images = [(imperfect_detections(targets, rng), targets, ignore) for targets, ignore in annotated(icdar15)]
-    batch, singly = ICDARMetric(), ICDARMetric()
-    batch.update(*zip(*images, strict=True))
-    for predictions, targets, ignore in images:
-        singly.update([predictions], [targets], [ignore])
-    assert scores_of(batch) == scores_of(singly)
-    batch.reset()
-    assert (batch.matched, batch.num_targets, batch.num_predictions) == (0, 0, 0)
 
 
 def test_arguments_are_not_changed():
@@ -320,7 +260,7 @@ def test_arguments_are_not_changed():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (([[]], [[], []], [flags()]), "predictions, targets and ignore are of 1, 2 and 1 images"),
+        (([[]], [[], []], [flags()]), "number of images differs: 1 predictions, 2 targets, 1 ignore"),
         (([[], []], [[], [box(0, 0, 1, 1)]], [flags(), flags()]), "image 1 .*: ignore has 0 flags for 1 targets"),
         (([[np.zeros((2, 2))]], [[]], [flags()]), r"image 0 .*: prediction 0 has shape \(2, 2\); \(n, 2\) with n >= 3"),
         (([[]], [[box(0, 0, 1, np.nan)]], [flags(False)]), "target 0 has coordinates that are not finite"),
@@ -330,25 +270,3 @@ def test_arguments_are_not_changed():
 def test_wrong_arguments_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         ICDARMetric().update(*arguments)
-
-
-def _score_every_second_image(rank, init_file, images):
-    torch.distributed.init_process_group("gloo", f"file://{init_file}", rank=rank, world_size=2)
-    metric = ICDARMetric()
-    for image in images[rank::2]:
-        metric.update(*([part] for part in image))
-    torch.save(metric.compute(), f"{init_file}.{rank}")
-    torch.distributed.destroy_process_group()
-
-
-def test_two_processes_give_exactly_what_one_gives(icdar15, tmp_path):
-    rng = np.random.default_rng(4)
-    images = [(imperfect_detections(targets, rng), targets, ignore) for targets, ignore in annotated(icdar15)][:13]
-    alone = ICDARMetric()
-    alone.update(*zip(*images, strict=True))
-    # Forked: two fresh interpreters would import torch for 15 s.
-    torch.multiprocessing.start_processes(
-        _score_every_second_image, (tmp_path / "init", images), nprocs=2, start_method="fork"
-    )
-    for rank in range(2):
-        assert torch.load(tmp_path / f"init.{rank}") == alone.compute()

@@ -9,8 +9,9 @@ import torch
 from dali_pipelines.geometry import apply, scaling
 from ocr.datasets.orientation import original_from_stored, stored_from_original
 from ocr.polygons import PolygonBatch
-from ocr.postprocess import Detections, PostprocessConfig, detect, detect_levels, moved_detections, to_levels
-from ocr.postprocess.levels import probabilities_of_levels
+from ocr.postprocess.boxes import Detections, detect, detect_levels, moved_detections
+from ocr.postprocess.config import PostprocessConfig
+from ocr.postprocess.levels import probabilities_of_levels, to_levels
 from ocr.postprocess.unclip import distance_to_area, unclip_distance
 from ocr.targets.config import TargetConfig
 from ocr.targets.reference import make_targets_reference
@@ -18,11 +19,11 @@ from ocr.targets.reference import make_targets_reference
 CONFIG = PostprocessConfig()
 EVERYTHING = PostprocessConfig(min_side=0, box_thresh=0)
 HALF_A_LEVEL = 0.7 / 254
-"""Probability by which a pixel above the default threshold can be off."""
+"""Largest quantisation error of a probability above the default threshold."""
 
 
 def found_as_drawn(prob_map, map_stride=1, config=EVERYTHING):
-    """Detections before unclip: a shrink ratio of 1 shrinks nothing."""
+    """Returns detections before unclip; a shrink ratio of 1 shrinks nothing."""
     return detect(prob_map, map_stride=map_stride, shrink_ratio=1.0, config=config)
 
 
@@ -37,7 +38,7 @@ def rotated_box(center, width, height, degrees):
 
 
 def arc_box(center, radius, height, start, end):
-    """Text bent along a circle."""
+    """Returns text bent along a circle."""
     angles = np.linspace(start, end, 12)
     ray = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     outline = np.concatenate([ray * (radius + height / 2), ray[::-1] * (radius - height / 2)])
@@ -50,14 +51,14 @@ def shrunk_map(polygons, size, shrink_ratio, map_stride=1):
 
 
 def best_ious(truth, found):
-    """For each true polygon, the IoU of the detection that fits best."""
+    """Returns the IoU of the best detection for each true polygon."""
     a, b = (np.array([shapely.Polygon(p) for p in polygons], object) for polygons in (truth, found))
     overlap = shapely.area(shapely.intersection(a[:, None], b[None]))
     return (overlap / (shapely.area(a)[:, None] + shapely.area(b)[None] - overlap)).max(axis=1)
 
 
 def scaled_annotations(data_set, num_images, longest_side):
-    """(polygons, size) at input scale of words at least 8 px high, as the targets take them."""
+    """Yields (polygons, size) in the input frame, without words lower than 8 px, as in the targets."""
     images = json.loads((data_set / "jsons" / "val.json").read_text())["images"]
     for name in sorted(images)[:num_images]:
         height, width = images[name]["img_h"], images[name]["img_w"]
@@ -85,7 +86,7 @@ def levels_of(prob_map, config=CONFIG):
 
 
 def quads_one_by_one(prob_map, shrink_ratio, config):
-    """Slow reference on probabilities: (corners in any order, score) of each region, best first."""
+    """Slow reference on probabilities: returns (corners in any order, score) of each region, best first."""
     num_labels, labels = cv2.connectedComponents((prob_map > config.bin_thresh).astype(np.uint8), connectivity=8)
     found = []
     for label in range(1, num_labels):
@@ -104,7 +105,7 @@ def quads_one_by_one(prob_map, shrink_ratio, config):
 
 
 def soft_lines(data_set, num_images):
-    """Blurred shrink maps of real annotations, with uneven probabilities inside."""
+    """Returns blurred shrink maps of real annotations, with uneven probabilities inside."""
     noise = np.random.default_rng(0).normal(size=(256, 256)).astype(np.float32)
     for polygons, size in scaled_annotations(data_set, num_images, 640):
         uneven = cv2.resize(cv2.GaussianBlur(noise, (0, 0), 2), size[::-1])
@@ -137,7 +138,7 @@ def test_thin_and_tiny_regions_keep_their_exact_size(width, height, output):
 
 
 def test_unclipped_line_worked_by_hand():
-    # 100 x 20 shrunk with r = 0.4 is 86 x 6, 7 px inside.
+    # 100 x 20 shrunk by 7 px with r = 0.4 is 86 x 6.
     prob_map = np.zeros((60, 160), np.float32)
     prob_map[27:33, 37:123] = 1
     (polygon,) = detect(prob_map, map_stride=1, shrink_ratio=0.4, config=CONFIG).polygons
@@ -160,7 +161,7 @@ def test_drawn_rectangles_come_back(shrink_ratio, output, median):
             prob_map = shrunk_map([polygon], (416, 416), shrink_ratio)
             (found,) = detect(prob_map, map_stride=1, shrink_ratio=shrink_ratio, config=config).polygons
             ious.append(best_ious([polygon], [found])[0])
-            # Whole pixels: up to 0.4 px of the 0.16 h that are left of an upright line, with r = 0.4.
+            # Rounding to whole pixels: an error of up to 0.4 px in the height of 0.16 h that is left at r = 0.4.
             assert ious[-1] >= 1 - 2.5 / height
     assert np.median(ious) >= median
 
@@ -182,7 +183,7 @@ def test_real_receipts_come_back(sroie, shrink_ratio, fifth_percentile):
 
 
 def test_a_soft_border_hardly_moves_a_box(sroie):
-    """At 0.3 a border blurred by one pixel is half a pixel further out: 3 px of height where r = 0.4."""
+    """At threshold 0.3 a border blurred by one pixel moves outwards by half a pixel, which is 3 px of height at r = 0.4."""
     ious = round_trip_ious(sroie, 3, 0.4, PostprocessConfig(box_thresh=0.3), blur=1.0)
     assert np.median(ious) >= 0.9
     assert np.percentile(ious, 5) >= 0.77
@@ -236,7 +237,7 @@ def test_scores_are_mean_probabilities_best_first():
 
 @pytest.mark.parametrize("config", [EVERYTHING, PostprocessConfig(min_side=9, box_thresh=0.5, max_candidates=20)])
 def test_levels_give_what_their_probabilities_give_region_by_region(sroie, config):
-    """Regions beside each other, at the border and in holes of others; all sums exact."""
+    """Adjacent regions, regions at the border and regions in the holes of others; all sums are exact."""
     rounding, num_regions = probabilities_of_levels(config.bin_thresh), 0
     ring = np.zeros((60, 60), np.float32)
     cv2.rectangle(ring, (0, 5), (50, 50), 0.8, 3)
@@ -291,13 +292,13 @@ def test_levels_may_be_a_view_and_are_not_changed(sroie, output):
 
 
 @pytest.mark.parametrize("bad", [np.zeros((1, 8, 8), np.uint8), np.zeros((8, 8), np.float32)])
-def test_what_is_no_map_of_levels_is_refused(bad):
+def test_arrays_other_than_a_map_of_levels_are_refused(bad):
     with pytest.raises(ValueError, match=rf"levels are {bad.dtype} of shape .*one map \(Hm, Wm\) of uint8 is needed"):
         detect_levels(bad, map_stride=1, shrink_ratio=0.4, config=CONFIG)
 
 
 def test_a_hundred_thousand_regions_are_scored():
-    """What an untrained network may give; OpenCV's 16-bit labels would not do."""
+    """An untrained network can give this; OpenCV's 16-bit labels would overflow."""
     levels = np.zeros((640, 640), np.uint8)
     levels[::2, ::2] = 200
     levels[100, 200] = 255
@@ -324,7 +325,7 @@ def test_min_side_counts_input_pixels():
     assert len(found_as_drawn(prob_map, 4, config).polygons) == 1
 
 
-def test_text_inside_of_a_ring_is_found():
+def test_text_inside_a_ring_is_found():
     prob_map = np.zeros((60, 60), np.float32)
     cv2.rectangle(prob_map, (5, 5), (50, 50), 1.0, 3)
     prob_map[25:30, 15:40] = 1

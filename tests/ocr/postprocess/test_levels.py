@@ -9,7 +9,7 @@ DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 
 
 def soft_map(size, sigma=2.0):
-    """Blurred noise, most of it near 0 and 1, as a network gives."""
+    """Returns blurred noise, most of it near 0 and 1, like a network's output."""
     noise = np.random.default_rng(0).normal(size=size).astype(np.float32)
     return torch.from_numpy(1 / (1 + np.exp(-40 * cv2.GaussianBlur(noise, (0, 0), sigma))))
 
@@ -23,7 +23,7 @@ def test_levels_worked_by_hand():
 
 @pytest.mark.parametrize("bin_thresh", [0.001, 0.2, 0.3, 0.5, 0.6, 0.999])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_what_is_above_the_threshold_survives_exactly(bin_thresh, dtype):
+def test_the_threshold_stays_exact(bin_thresh, dtype):
     beside = torch.tensor(bin_thresh) + torch.arange(-1000, 1001) * torch.finfo(torch.float32).eps / 8
     prob_maps = torch.cat([beside, torch.rand(10_000, generator=torch.Generator().manual_seed(0))]).to(dtype)
     is_text = prob_maps.float().numpy() > np.float32(bin_thresh)
@@ -32,7 +32,7 @@ def test_what_is_above_the_threshold_survives_exactly(bin_thresh, dtype):
 
 
 @pytest.mark.parametrize("bin_thresh", [0.01, 0.3, 0.5, 0.9])
-def test_probabilities_of_levels_have_these_levels(bin_thresh):
+def test_the_probability_of_a_level_has_that_level(bin_thresh):
     probabilities = probabilities_of_levels(bin_thresh)
     assert probabilities.shape == (256,)
     assert (probabilities[0], probabilities[255]) == (0, 1)
@@ -52,14 +52,14 @@ def test_rounding_cancels_out_in_sums(bin_thresh):
     assert abs((rounded - soft.numpy()).mean()) < 1e-4
 
 
-def test_what_is_no_probability_gets_the_nearest_level_and_nan_is_not_text():
+def test_values_outside_0_to_1_get_the_nearest_level_and_nan_is_not_text():
     inf, nan = float("inf"), float("nan")
     levels = to_levels(torch.tensor([nan, -inf, -0.5, -0.0, 1.5, inf, -nan]), 0.3)
     assert levels.tolist() == [0, 0, 0, 0, 255, 255, 0]
 
 
 @pytest.mark.parametrize("shape", [(0, 4, 4), (2, 0, 4), (3, 5, 7), (6,)])
-def test_levels_have_the_shape_of_the_maps_and_a_byte_each(shape):
+def test_levels_are_uint8_in_the_shape_of_the_maps(shape):
     prob_maps = torch.rand(shape, requires_grad=True)
     before = prob_maps.detach().clone()
     levels = to_levels(prob_maps, 0.3)
@@ -71,7 +71,7 @@ def test_levels_have_the_shape_of_the_maps_and_a_byte_each(shape):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_gpu_makes_the_levels_of_the_cpu_and_is_not_waited_for(dtype):
+def test_gpu_levels_equal_cpu_levels_without_a_sync(dtype):
     prob_maps = torch.stack([soft_map((64, 96)), torch.rand(64, 96)]).to(dtype)
     on_device = prob_maps.cuda()
     torch.cuda.set_sync_debug_mode("error")
@@ -81,5 +81,5 @@ def test_gpu_makes_the_levels_of_the_cpu_and_is_not_waited_for(dtype):
         torch.cuda.set_sync_debug_mode("default")
     expected = to_levels(prob_maps, 0.3)
     np.testing.assert_array_equal(levels.cpu() >= FIRST_TEXT_LEVEL, expected >= FIRST_TEXT_LEVEL)
-    # Fused multiply-add may round a value in the middle between two levels to the other one.
+    # A fused multiply-add may round a value halfway between two levels the other way.
     assert (levels.cpu().int() - expected.int()).abs().max() <= 1

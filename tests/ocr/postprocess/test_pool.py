@@ -11,12 +11,14 @@ import cv2
 import numpy as np
 import pytest
 
-from ocr.postprocess import OrderedPool, PostprocessConfig, detect_levels
 from ocr.postprocess import pool as pool_module
+from ocr.postprocess.boxes import detect_levels
+from ocr.postprocess.config import PostprocessConfig
+from ocr.postprocess.pool import OrderedPool
 
 
 def receipt_levels(seed):
-    """Lines of text as levels, each seed another map."""
+    """Returns a map of text lines as levels; each seed gives another map."""
     rng = np.random.default_rng(seed)
     levels = np.zeros((320, 240), np.uint8)
     for top in range(10, 300, 14):
@@ -34,7 +36,7 @@ def worker_threads():
 
 
 @pytest.mark.parametrize(("num_workers", "max_pending"), [(0, 1), (1, 1), (2, 3), (4, 64), (-1, 8)])
-def test_results_are_those_of_the_serial_loop(num_workers, max_pending):
+def test_results_equal_those_of_a_serial_loop(num_workers, max_pending):
     maps = [receipt_levels(seed) for seed in range(24)]
     expected = [found_text(levels) for levels in maps]
     with OrderedPool(num_workers, max_pending) as pool:
@@ -74,7 +76,7 @@ def test_tasks_run_beside_the_caller_and_each_other():
 
 
 @pytest.mark.parametrize("max_pending", [1, 2, 5])
-def test_no_more_tasks_than_the_limit_are_unfinished(max_pending):
+def test_submit_waits_at_the_limit_of_unfinished_tasks(max_pending):
     lock = threading.Lock()
     unfinished, most = 0, 0
 
@@ -109,7 +111,7 @@ def test_waiting_and_working_seconds_are_counted():
         assert (pool.blocked_seconds, pool.busy_seconds) == (0, 0)
 
 
-def test_nothing_is_waited_for_below_the_limit():
+def test_submit_does_not_wait_below_the_limit():
     release = threading.Event()
     with OrderedPool(1, 50) as pool:
         for _ in range(50):
@@ -130,7 +132,7 @@ def test_without_workers_tasks_run_in_submit():
 
 
 @pytest.mark.parametrize("num_workers", [0, 1, 2])
-def test_an_empty_pool_finishes_and_is_used_again(num_workers):
+def test_an_empty_pool_finishes_and_can_be_used_again(num_workers):
     with OrderedPool(num_workers, 4) as pool:
         assert pool.finish() == []
         for epoch in range(3):
@@ -162,7 +164,7 @@ def test_exception_of_the_first_task_that_fails_is_raised_with_its_traceback(num
         assert pool.finish() == [7]
 
 
-def test_of_two_failures_the_one_submitted_first_is_raised():
+def test_the_failure_of_the_first_submitted_task_is_raised():
     def fail(number, delay):
         time.sleep(delay)
         raise ValueError(f"task {number}")
@@ -174,7 +176,7 @@ def test_of_two_failures_the_one_submitted_first_is_raised():
             pool.finish()
 
 
-def test_a_failure_drops_what_waits():
+def test_a_failure_drops_waiting_tasks():
     release, started = threading.Event(), []
 
     def fail():
@@ -193,7 +195,7 @@ def test_a_failure_drops_what_waits():
     assert started == []
 
 
-def test_a_blocked_submit_raises_what_fails_meanwhile():
+def test_a_blocked_submit_raises_a_failure():
     def fail_later():
         time.sleep(0.02)
         raise OSError("disk")
@@ -205,7 +207,7 @@ def test_a_blocked_submit_raises_what_fails_meanwhile():
             pool.submit(time.sleep, 0)
 
 
-def test_leaving_with_an_interrupt_drops_what_waits_and_ends_the_threads():
+def test_an_interrupt_drops_waiting_tasks_and_ends_the_threads():
     started = []
 
     def slow(number):
@@ -232,7 +234,7 @@ def test_leaving_with_an_interrupt_drops_what_waits_and_ends_the_threads():
 @pytest.mark.parametrize(
     "ending", ["", "raise KeyboardInterrupt", "os.kill(os.getpid(), signal.SIGINT); pool.finish()"]
 )
-def test_interpreter_ends_though_the_pool_was_not_closed(ending):
+def test_interpreter_exits_with_an_open_pool(ending):
     script = f"""
         import os, signal, time
         from pool import OrderedPool  # by itself, without torch
@@ -253,11 +255,11 @@ def test_interpreter_ends_though_the_pool_was_not_closed(ending):
 
 
 @pytest.mark.parametrize(("num_workers", "max_pending"), [(-2, 1), (1, 0)])
-def test_impossible_sizes_are_refused(num_workers, max_pending):
+def test_sizes_that_are_too_small_are_refused(num_workers, max_pending):
     with pytest.raises(ValueError, match=f"num_workers={num_workers}, max_pending={max_pending}"):
         OrderedPool(num_workers, max_pending)
 
 
-def test_auto_leaves_a_core_to_the_forward_pass():
+def test_auto_leaves_one_core_for_the_forward_pass():
     with OrderedPool(-1, 1) as pool:
         assert pool.num_workers == min(4, max(1, len(os.sched_getaffinity(0)) - 1))

@@ -18,7 +18,7 @@ def test_unshrink_distance_undoes_the_shrinking_of_any_rectangle(sides, shrink_r
     assert unshrink_distance(left[0] * left[1], 2 * sum(left), shrink_ratio) == pytest.approx(distance)
 
 
-def test_nothing_is_unclipped_that_was_not_shrunk():
+def test_regions_that_were_not_shrunk_are_not_unclipped():
     assert unshrink_distance(50.0, 30.0, 1.0) == 0
 
 
@@ -45,7 +45,7 @@ def test_polygon_without_area_does_not_grow():
 
 
 def test_polygon_that_would_touch_itself_does_not_grow():
-    """A bent region whose ends come together at (11, 11): other evaluators throw such outlines away."""
+    """A bent region whose ends meet at (11, 11). Some evaluators discard such outlines."""
     region = np.array(
         [[10, 0], [10, 10], [-10, 10], [-10, 30], [12, 30], [12, 12], [22, 12], [22, 40], [-20, 40], [-20, 0]]
     )

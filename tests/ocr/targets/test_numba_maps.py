@@ -3,8 +3,8 @@ from dataclasses import fields
 import numpy as np
 import torch
 
-from ocr.targets import TargetConfig
 from ocr.targets.agreement import random_polygons
+from ocr.targets.config import TargetConfig
 from ocr.targets.numba_maps import make_targets_numba
 
 

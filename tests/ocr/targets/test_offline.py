@@ -1,4 +1,4 @@
-"""Maps of files: the same as made ones, or made."""
+"""Maps from files equal drawn ones, and unusable files are replaced by drawn maps."""
 
 import json
 import logging
@@ -11,15 +11,17 @@ import pytest
 import torch
 
 from ocr.polygons import PolygonBatch
-from ocr.targets import TargetConfig, TargetMaps, make_targets
 from ocr.targets.agreement import random_polygons
+from ocr.targets.config import TargetConfig
+from ocr.targets.maps import make_targets
 from ocr.targets.offline import OfflineMaps, UnfitMaps, check_maps, maps_file, maps_key, write_maps
+from ocr.targets.target_maps import TargetMaps
 
 SIZE = (96, 128)
 CONFIG = TargetConfig(min_side=2)
 NAMES = ("a.jpg", "a.png", "sub/b.jpg")
 HALF = 2.0**-12
-"""Greatest error of a float16 in 0.5 .. 1."""
+"""Largest rounding error of float16 between 0.5 and 1."""
 
 
 @pytest.fixture
@@ -49,7 +51,7 @@ def assert_equal(found: TargetMaps, expected: TargetMaps, tolerance: float = 0.0
 
 
 @pytest.mark.parametrize("stride", [1, 4])
-def test_read_maps_are_the_made_ones_rounded_to_float16(tmp_path, polygons, stride):
+def test_read_maps_equal_drawn_maps_rounded_to_float16(tmp_path, polygons, stride):
     config = TargetConfig(min_side=2, map_stride=stride)
     write(tmp_path, polygons, config)
     maps = offline(tmp_path, config)
@@ -61,7 +63,7 @@ def test_read_maps_are_the_made_ones_rounded_to_float16(tmp_path, polygons, stri
 
 
 @pytest.mark.parametrize("data_set", ["sroie", "icdar15"])
-def test_maps_of_real_pictures_survive_the_file(tmp_path, data_set, request):
+def test_maps_of_real_images_survive_the_file(tmp_path, data_set, request):
     folder: Path = request.getfixturevalue(data_set)
     images = list(json.loads((folder / "jsons/val.json").read_text())["images"].values())[:3]
     words = [list(image["words"].values()) for image in images]
@@ -123,18 +125,18 @@ def ignored(polygons_input: PolygonBatch) -> PolygonBatch:
 
 @pytest.mark.parametrize("change", [moved_by_a_64th, ignored])
 @pytest.mark.parametrize("keep", [False, True])
-def test_maps_are_stale_by_one_polygon(tmp_path, polygons, change, keep):
+def test_a_changed_polygon_makes_maps_stale(tmp_path, polygons, change, keep):
     write(tmp_path, polygons)
     maps = offline(tmp_path, keep=keep)
     maps.targets([0, 1, 2], polygons, SIZE)
     changed = change(polygons)
     found, expected = maps.targets([0, 1, 2], changed, SIZE), make_targets(changed, SIZE, CONFIG)
-    assert torch.equal(found.thresh_map[0], expected.thresh_map[0])  # made, not read: nothing is rounded
+    assert torch.equal(found.thresh_map[0], expected.thresh_map[0])  # drawn, so not rounded
     assert_equal(found, expected, HALF)
     assert (maps.hits, maps.fallbacks) == (5, 1)
 
 
-def test_maps_are_stale_by_the_size(tmp_path, polygons):
+def test_another_size_makes_maps_stale(tmp_path, polygons):
     write(tmp_path, polygons)
     maps, size = offline(tmp_path), (SIZE[0], SIZE[1] + 32)
     assert_equal(maps.targets([0, 1, 2], polygons, size), make_targets(polygons, size, CONFIG))
@@ -146,7 +148,7 @@ def test_maps_are_stale_by_the_size(tmp_path, polygons):
     [{"shrink_ratio": 0.41}, {"thresh_min": 0.31}, {"thresh_max": 0.71}, {"min_side": 2.5}, {"map_stride": 2}],
     ids=lambda change: next(iter(change)),
 )
-def test_maps_are_stale_by_each_setting(tmp_path, polygons, change):
+def test_each_changed_setting_makes_maps_stale(tmp_path, polygons, change):
     write(tmp_path, polygons)
     config = CONFIG.model_copy(update=change)
     maps = offline(tmp_path, config)
@@ -154,11 +156,11 @@ def test_maps_are_stale_by_each_setting(tmp_path, polygons, change):
     assert maps.fallbacks == 3
 
 
-def test_no_setting_is_left_out_of_the_test_above():
+def test_the_test_above_changes_every_setting():
     assert set(TargetConfig.model_fields) == {"shrink_ratio", "thresh_min", "thresh_max", "min_side", "map_stride"}
 
 
-def test_vertices_may_not_wander_from_one_polygon_to_the_next():
+def test_moving_a_vertex_to_the_next_polygon_changes_the_key():
     corners = np.array([[0, 0], [9, 0], [9, 9], [0, 9], [20, 0], [29, 0], [29, 9]])
     one = PolygonBatch.from_lists([[corners[:4], corners[4:]]])
     other = PolygonBatch.from_lists([[corners[:3], corners[3:]]])
@@ -176,7 +178,7 @@ def test_each_side_of_the_input_is_in_the_key(polygons):
     [b"", b"\0" * 4096, b"hello", b"PK\x03\x04" + b"\0" * 100],
     ids=["empty", "zeros", "text", "zip of nothing"],
 )
-def test_foreign_files_are_not_served(tmp_path, polygons, content):
+def test_foreign_files_are_not_used(tmp_path, polygons, content):
     write(tmp_path, polygons)
     maps_file(tmp_path, "a.jpg").write_bytes(content)
     maps = offline(tmp_path)
@@ -185,7 +187,7 @@ def test_foreign_files_are_not_served(tmp_path, polygons, content):
     assert (maps.hits, maps.fallbacks) == (2, 1)
 
 
-def test_arrays_of_others_are_not_served(tmp_path, polygons):
+def test_arrays_of_another_shape_or_type_are_not_used(tmp_path, polygons):
     one = polygons.select([0])
     key = maps_key(one, SIZE, CONFIG)
     path = maps_file(tmp_path, "a.jpg")
@@ -202,11 +204,11 @@ def test_arrays_of_others_are_not_served(tmp_path, polygons):
         assert raised.value.reason == "damaged"
     np.save(path.with_suffix(".npy"), np.zeros(3))
     path.with_suffix(".npy").replace(path)
-    with pytest.raises(UnfitMaps, match=r"a\.jpg\.npz: not a whole file of maps"):
+    with pytest.raises(UnfitMaps, match=r"a\.jpg\.npz: damaged"):
         check_maps(path, key, SIZE)
 
 
-def test_damaged_and_shortened_files_never_give_wrong_maps(tmp_path, polygons):
+def test_damaged_and_truncated_files_never_give_wrong_maps(tmp_path, polygons):
     one = polygons.select([0])
     write(tmp_path, one)
     path, expected = maps_file(tmp_path, "a.jpg"), make_targets(one, SIZE, CONFIG)
@@ -220,14 +222,14 @@ def test_damaged_and_shortened_files_never_give_wrong_maps(tmp_path, polygons):
         maps = offline(tmp_path)
         assert_equal(maps.targets([0], one, SIZE), expected, HALF)
         num_served += maps.hits
-    assert num_served < 100  # what is left are times of day and the like in the archive's own entries
+    assert num_served < 100  # the others are unimportant bytes of the archive, such as times
     for length in rng.integers(0, len(whole), 50):
         path.write_bytes(whole[:length])
         with pytest.raises(UnfitMaps):
             check_maps(path, maps_key(one, SIZE, CONFIG), SIZE)
 
 
-def test_batches_keep_their_order_whatever_is_read_or_made(tmp_path, polygons):
+def test_batches_of_read_and_drawn_maps_keep_their_order(tmp_path, polygons):
     write(tmp_path, polygons)
     maps_file(tmp_path, "a.png").unlink()
     maps = offline(tmp_path)
@@ -238,12 +240,12 @@ def test_batches_keep_their_order_whatever_is_read_or_made(tmp_path, polygons):
     assert maps.fallback_line() == "Fallback to on-the-fly generation: 1/3 samples (33.3%)"
 
 
-def test_an_index_for_each_image_is_needed(tmp_path, polygons):
+def test_one_index_per_image_is_needed(tmp_path, polygons):
     with pytest.raises(ValueError, match="2 indices for the polygons of 3 images"):
         offline(tmp_path).targets([0, 1], polygons, SIZE)
 
 
-def test_fallbacks_are_counted_by_sample_and_told_once(tmp_path, polygons, caplog):
+def test_fallbacks_are_counted_by_sample_and_logged_once(tmp_path, polygons, caplog):
     write(tmp_path, polygons)
     maps_file(tmp_path, "a.png").unlink()
     maps_file(tmp_path, "a.jpg").write_bytes(b"cut")
@@ -258,20 +260,18 @@ def test_fallbacks_are_counted_by_sample_and_told_once(tmp_path, polygons, caplo
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert (maps.hits, maps.fallbacks) == (3, 6)
     assert len(details) == 2
-    assert "a.jpg.npz: not a whole file" in details[0]
-    assert "a.png.npz: there is no such file" in details[1]
+    assert "a.jpg.npz: damaged" in details[0]
+    assert "a.png.npz: no such file" in details[1]
     assert len(warnings) == 1
-    assert warnings[0].startswith(
-        "Fallback to on-the-fly generation: 2/3 samples (66.7%); 1 of them because the file in"
-    )
+    assert warnings[0].startswith("Fallback to on-the-fly generation: 2/3 samples (66.7%); for 1 of them the file in")
     assert "scripts/prepare_data.py" in warnings[0]
 
 
-def test_nothing_asked_is_no_fallback(tmp_path):
+def test_without_samples_there_is_no_fallback(tmp_path):
     assert offline(tmp_path).fallback_line() == "Fallback to on-the-fly generation: 0/0 samples (0.0%)"
 
 
-def test_maps_stay_in_ram_only_where_that_is_wanted(tmp_path, polygons):
+def test_maps_stay_in_ram_only_with_keep(tmp_path, polygons):
     write(tmp_path, polygons)
     keeping, reading = offline(tmp_path, keep=True), offline(tmp_path)
     before = [maps.targets([0, 1, 2], polygons, SIZE) for maps in (keeping, reading)]
@@ -284,7 +284,7 @@ def test_maps_stay_in_ram_only_where_that_is_wanted(tmp_path, polygons):
     assert keeping.num_bytes == 3 * 5 * SIZE[0] * SIZE[1]
 
 
-def test_preloading_reads_what_is_there_and_says_how_much(tmp_path, polygons, caplog):
+def test_preloading_reads_existing_files_and_logs_their_number(tmp_path, polygons, caplog):
     write(tmp_path, polygons)
     maps_file(tmp_path, "a.png").write_bytes(b"cut")
     maps = offline(tmp_path, keep=True)
@@ -296,7 +296,7 @@ def test_preloading_reads_what_is_there_and_says_how_much(tmp_path, polygons, ca
     assert (maps.hits, maps.fallbacks) == (2, 1)
 
 
-def test_files_made_anew_take_the_place_of_those_in_ram(tmp_path, polygons):
+def test_rewritten_files_replace_those_in_ram(tmp_path, polygons):
     write(tmp_path, polygons)
     maps = offline(tmp_path, keep=True)
     maps.preload()
@@ -309,7 +309,7 @@ def test_files_made_anew_take_the_place_of_those_in_ram(tmp_path, polygons):
     assert maps.fallback_line() == "Fallback to on-the-fly generation: 0/3 samples (0.0%)"
 
 
-def test_files_made_anew_after_preloading_are_read(tmp_path, polygons):
+def test_files_rewritten_after_preloading_are_read(tmp_path, polygons):
     write(tmp_path, polygons)
     maps = offline(tmp_path, keep=True)
     maps.preload()
@@ -319,7 +319,7 @@ def test_files_made_anew_after_preloading_are_read(tmp_path, polygons):
     assert (maps.hits, maps.fallbacks) == (3, 0)
 
 
-def test_served_maps_are_the_callers_own(tmp_path, polygons):
+def test_returned_maps_are_copies(tmp_path, polygons):
     write(tmp_path, polygons)
     maps = offline(tmp_path, keep=True)
     first = maps.targets([0], polygons.select([0]), SIZE)
@@ -328,7 +328,7 @@ def test_served_maps_are_the_callers_own(tmp_path, polygons):
     assert torch.equal(maps.targets([0], polygons.select([0]), SIZE).shrink_mask, expected)
 
 
-def test_a_failed_write_leaves_the_file_as_it_was_and_nothing_beside_it(tmp_path, polygons):
+def test_a_failed_write_keeps_the_old_file_and_leaves_no_other(tmp_path, polygons):
     one = polygons.select([0])
     path = tmp_path / "taken.npz"
     (path / "inside").mkdir(parents=True)
@@ -337,7 +337,7 @@ def test_a_failed_write_leaves_the_file_as_it_was_and_nothing_beside_it(tmp_path
     assert [entry.name for entry in tmp_path.iterdir()] == ["taken.npz"]
 
 
-def test_readers_never_see_half_a_file(tmp_path, polygons):
+def test_readers_never_see_a_partial_file(tmp_path, polygons):
     one = polygons.select([0])
     made, key = make_targets(one, SIZE, CONFIG), maps_key(one, SIZE, CONFIG)
     path = maps_file(tmp_path, "a.jpg")
@@ -352,7 +352,7 @@ def test_readers_never_see_half_a_file(tmp_path, polygons):
     assert num_read > 1
 
 
-def test_threads_may_ask_at_the_same_time(tmp_path, polygons):
+def test_threads_can_read_at_the_same_time(tmp_path, polygons):
     write(tmp_path, polygons)
     maps_file(tmp_path, "a.png").unlink()
     maps, expected = offline(tmp_path, keep=True), make_targets(polygons, SIZE, CONFIG)
@@ -372,7 +372,7 @@ def test_threads_may_ask_at_the_same_time(tmp_path, polygons):
 
 
 @pytest.mark.gpu
-def test_maps_on_the_gpu_are_those_of_the_host(tmp_path, polygons):
+def test_gpu_maps_equal_cpu_maps(tmp_path, polygons):
     write(tmp_path, polygons)
     maps_file(tmp_path, "a.png").unlink()
     found = offline(tmp_path).targets([0, 1, 2], polygons, SIZE, "cuda")

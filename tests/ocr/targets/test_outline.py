@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from ocr.polygons import PolygonBatch
-from ocr.targets import TargetConfig
+from ocr.targets.config import TargetConfig
 from ocr.targets.outline import DONT_CARE, NOTHING, TEXT, measure_outlines, next_vertices
 
 SIZE = (100, 200)
@@ -17,19 +17,19 @@ def turned(polygon: np.ndarray, degrees: float) -> np.ndarray:
     return polygon @ np.array([[cos, sin], [-sin, cos]])
 
 
-def test_distance_is_area_by_perimeter() -> None:
+def test_distance_is_proportional_to_area_over_perimeter() -> None:
     outlines = measure_outlines(PolygonBatch.from_lists([[rectangle(10, 10, 20, 10)]]), SIZE, TargetConfig())
     assert outlines.distance == pytest.approx([0.84 * 200 / 60])
     assert outlines.part.tolist() == [TEXT]
 
 
-def test_distance_ignores_the_direction_of_the_vertices_and_the_border_of_the_image() -> None:
+def test_distance_ignores_vertex_direction_and_the_border_of_the_image() -> None:
     polygons = [rectangle(10, 10, 20, 10), rectangle(10, 10, 20, 10)[::-1], rectangle(-15, 10, 20, 10)]
     outlines = measure_outlines(PolygonBatch.from_lists([polygons]), SIZE, TargetConfig())
     assert outlines.distance == pytest.approx([2.8, 2.8, 2.8])
 
 
-def test_window_is_the_widened_box_inside_of_the_map() -> None:
+def test_window_is_the_widened_box_clipped_to_the_map() -> None:
     # D = 2.8: pixel centres from 7.2 to 32.8 and 22.8; the second is half outside, the third wholly.
     polygons = [rectangle(10, 10, 20, 10), rectangle(190, -5, 20, 10), rectangle(300, 10, 20, 10)]
     windows = measure_outlines(PolygonBatch.from_lists([polygons]), SIZE, TargetConfig()).windows
@@ -43,14 +43,14 @@ def test_window_is_in_map_pixels() -> None:
 
 
 @pytest.mark.parametrize("degrees", [0, 17, 45, 90])
-def test_short_side_of_a_rectangle_is_measured_at_every_angle(degrees: float) -> None:
+def test_short_side_of_a_rectangle_does_not_depend_on_its_angle(degrees: float) -> None:
     polygons = [turned(rectangle(0, 0, 50, side), degrees) + 60 for side in (7.9, 8.1)]
     outlines = measure_outlines(PolygonBatch.from_lists([polygons]), SIZE, TargetConfig(min_side=8))
     assert outlines.part.tolist() == [DONT_CARE, TEXT]
     assert outlines.distance[0] == 0
 
 
-def test_short_side_of_a_round_polygon_is_that_of_a_square_around_as_much() -> None:
+def test_short_side_of_a_round_polygon_is_that_of_a_square() -> None:
     angle = np.linspace(0, 2 * np.pi, 30, endpoint=False)
     circle = np.column_stack([np.cos(angle), np.sin(angle)])
     outlines = measure_outlines(PolygonBatch.from_lists([[circle * 5 + 50, circle * 5.2 + 50]]), SIZE, TargetConfig())
@@ -76,14 +76,14 @@ def test_ignored_polygon_is_dont_care() -> None:
     ],
 )
 @pytest.mark.parametrize("ignore", [False, True])
-def test_polygon_without_area_plays_no_part(polygon: np.ndarray, ignore: bool) -> None:
+def test_polygon_without_area_is_skipped(polygon: np.ndarray, ignore: bool) -> None:
     batch = PolygonBatch.from_lists([[polygon, rectangle(10, 10, 20, 10)]], [[ignore, False]])
     outlines = measure_outlines(batch, SIZE, TargetConfig(min_side=0))
     assert outlines.part.tolist() == [NOTHING, TEXT]
     assert outlines.windows[0].tolist() == [0, 0, 0, 0]
 
 
-def test_far_coordinates_stay_in_the_map() -> None:
+def test_windows_of_huge_coordinates_stay_in_the_map() -> None:
     batch = PolygonBatch.from_lists([[rectangle(-1e12, -1e12, 2e12, 2e12)]])
     assert measure_outlines(batch, SIZE, TargetConfig()).windows.tolist() == [[0, 100, 0, 200]]
 

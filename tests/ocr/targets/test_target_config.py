@@ -1,7 +1,7 @@
 import pytest
 from pydantic import ValidationError
 
-from ocr.targets import TargetConfig
+from ocr.targets.config import TargetConfig
 
 
 def test_defaults_are_those_of_the_paper() -> None:

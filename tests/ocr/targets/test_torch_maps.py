@@ -7,15 +7,16 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ocr.polygons import PolygonBatch
-from ocr.targets import TargetConfig, make_targets
 from ocr.targets.agreement import random_polygons
+from ocr.targets.config import TargetConfig
+from ocr.targets.maps import make_targets
 from ocr.targets.torch_maps import make_targets_torch
 
 SIZE = (192, 256)
 
 
 class CountOperations(TorchDispatchMode):
-    """Counts what is run by the name of the operation."""
+    """Counts operations by name."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,13 +34,13 @@ def batch() -> PolygonBatch:
 
 def test_chunks_do_not_change_the_maps(batch: PolygonBatch) -> None:
     whole = make_targets_torch(batch, SIZE, TargetConfig(), "cpu")
-    # Smaller than a window, and no divisor of anything.
+    # Smaller than a window, and a divisor of no size.
     chunked = make_targets_torch(batch, SIZE, TargetConfig(), "cpu", items_per_chunk=1013)
     for field in fields(whole):
         assert torch.equal(getattr(whole, field.name), getattr(chunked, field.name)), field.name
 
 
-def test_nothing_waits_for_the_device(batch: PolygonBatch) -> None:
+def test_no_operation_waits_for_the_device(batch: PolygonBatch) -> None:
     with CountOperations() as operations:
         make_targets_torch(batch, SIZE, TargetConfig(), "cpu")
     waiting = {"_local_scalar_dense", "item", "nonzero", "masked_select", "equal", "is_nonzero", "unique"}
@@ -48,7 +49,7 @@ def test_nothing_waits_for_the_device(batch: PolygonBatch) -> None:
 
 
 def test_sizes_never_depend_on_values_of_the_device(batch: PolygonBatch) -> None:
-    # On the meta device no value exists: whatever needed one would fail.
+    # The meta device holds no values, so an operation that needs one would fail.
     maps = make_targets_torch(batch, SIZE, TargetConfig(), "meta")
     assert maps.thresh_map.shape == (4, *SIZE)
 
@@ -64,7 +65,7 @@ def test_number_of_operations_does_not_grow_with_images_or_polygons(batch: Polyg
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("stride", [1, 4])
-def test_gpu_makes_the_maps_of_the_cpu_without_waiting(batch: PolygonBatch, stride: int) -> None:
+def test_gpu_maps_equal_cpu_maps_without_a_sync(batch: PolygonBatch, stride: int) -> None:
     config = TargetConfig.model_validate({"map_stride": stride})
     make_targets(batch, SIZE, config, "cuda")
     torch.cuda.set_sync_debug_mode("error")
@@ -80,7 +81,7 @@ def test_gpu_makes_the_maps_of_the_cpu_without_waiting(batch: PolygonBatch, stri
 
 
 @pytest.mark.gpu
-def test_gpu_gives_the_same_bits_every_time(batch: PolygonBatch) -> None:
+def test_gpu_maps_are_bit_equal_in_every_run(batch: PolygonBatch) -> None:
     one, other = (make_targets(batch, SIZE, TargetConfig(), "cuda") for _ in range(2))
     for field in fields(one):
         assert torch.equal(getattr(one, field.name), getattr(other, field.name)), field.name

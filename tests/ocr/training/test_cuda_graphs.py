@@ -122,9 +122,7 @@ def small_network() -> DBNet:
 
 def evaluation(model: DBNet, settings: TrainerConfig, device_type: str) -> EvaluationForward:
     prepare_network(model, settings)
-    return EvaluationForward(
-        lambda images: forward_maps(model, images, settings.channels_last), model, settings, 3, device_type
-    )
+    return EvaluationForward(model, settings, 3, device_type)
 
 
 def test_on_a_cpu_cuda_graphs_change_nothing_and_the_log_says_so(caplog):

@@ -1,4 +1,4 @@
-"""Evaluation beside the forward pass: the results of the serial loop, whatever is cached and however many processes share it."""
+"""Evaluation beside the forward pass gives the results of a serial loop, with every cache and number of processes."""
 
 from dataclasses import replace
 from itertools import islice
@@ -21,8 +21,9 @@ from ocr.loaders.engines import Engine
 from ocr.loaders.loader import BatchLoader
 from ocr.metrics.icdar import ICDARMetric
 from ocr.models.dbnet import build_dbnet
-from ocr.postprocess import PostprocessConfig, to_levels
-from ocr.targets import TargetConfig
+from ocr.postprocess.config import PostprocessConfig
+from ocr.postprocess.levels import to_levels
+from ocr.targets.config import TargetConfig
 from ocr.training.datamodule import DBNetDataModule
 from ocr.training.evaluation import ImageResult, OverlappedEvaluation
 from ocr.training.module import DBNetModule
@@ -40,7 +41,7 @@ def receipts(root: Path, size: int = 640) -> ValidatedOCRDataset:
 
 
 def evaluate_maps(dataset: ValidatedOCRDataset, num_workers: int, num_ranks: int = 1) -> list[ImageResult]:
-    """Probability maps as a good network would give them: the targets, blurred and a little wrong, for two epochs."""
+    """Evaluates two epochs of probability maps like those of a good network: the targets, blurred and with noise."""
     evaluation = OverlappedEvaluation(
         dataset.manifest,
         PostprocessConfig(num_workers=num_workers, max_pending=3, box_thresh=0.4),
@@ -77,7 +78,7 @@ def assert_equal(found: list[ImageResult], expected: list[ImageResult]) -> None:
             np.testing.assert_array_equal(polygon, same)
 
 
-def test_threads_give_the_results_of_the_serial_loop_in_its_order(sroie):
+def test_threads_give_the_results_of_the_serial_loop_in_the_same_order(sroie):
     dataset = receipts(sroie)
     serial = evaluate_maps(dataset, num_workers=0)
     assert [result.sample_index for result in serial] == 2 * list(range(len(dataset)))
@@ -85,7 +86,7 @@ def test_threads_give_the_results_of_the_serial_loop_in_its_order(sroie):
     assert_equal(evaluate_maps(dataset, num_workers=3), serial)
 
 
-def test_counts_are_those_of_the_metric_over_the_detections(sroie):
+def test_counts_equal_those_of_the_metric_over_the_detections(sroie):
     dataset = receipts(sroie)
     results = evaluate_maps(dataset, num_workers=2)
     for place, threshold in enumerate((0.5, 0.7)):
@@ -120,7 +121,7 @@ def test_a_failure_in_a_worker_names_the_image(icdar15):
 
 @pytest.fixture(scope="module")
 def small_network() -> tuple[TrainConfig, DBNetModule]:
-    """Weights by chance, thresholds so low that it finds a lot, a bit of it true."""
+    """Random weights, and thresholds so low that it finds many boxes, a few of them true."""
     torch.manual_seed(4)
     config = TrainConfig.model_validate(
         {
@@ -186,15 +187,15 @@ def maps_of_second_pass(dataset: ValidatedOCRDataset, network) -> torch.Tensor:
     return maps
 
 
-def test_scores_hang_neither_on_the_tier_nor_on_uint8_entries(icdar15, small_network, tmp_path):
-    dataset = receipts(icdar15, size=256)
+def test_scores_depend_neither_on_the_tier_nor_on_the_dtype_of_entries(drawn, small_network, tmp_path):
+    dataset = receipts(drawn, size=192)
     entry_bytes = entry_layout(dataset, with_targets=True).num_bytes
     uncached, again = scores_of_passes(with_cache(dataset), small_network)
     assert uncached == again
     assert uncached["val/recall"] > 0
     settings = {
         "ram": {"dtype": "float16"},
-        "half": {"ram_budget": 15 * entry_bytes},
+        "half": {"ram_budget": 5 * entry_bytes},
         "disk": {"ram_budget": 0, "directory": str(tmp_path / "cache")},
         "disk again": {"ram_budget": 0, "directory": str(tmp_path / "cache")},
     }
@@ -211,10 +212,10 @@ def test_scores_hang_neither_on_the_tier_nor_on_uint8_entries(icdar15, small_net
 
 
 def test_float16_entries_hardly_move_the_maps(icdar15, small_network):
-    """Measured on the maps: the scores of a network by chance turn on single boxes, and those of a good one move too late.
+    """Compares maps, not scores: those of a random network depend on single boxes, and those of a good one hardly react.
 
-    Mean difference over spread of the maps, resnet18 by five seeds: 0.0001 to 0.0003 from rounding to float16, 0.008 and more
-    from images 2 % too large or their mean wrong by 0.02.
+    Mean difference over spread of the maps, resnet18 with five seeds: 0.0001 to 0.0003 from rounding to float16, 0.008 and more
+    from images 2 % too large or from a mean that is wrong by 0.02.
     """
     dataset = receipts(icdar15, size=256)
     expected = maps_of_second_pass(with_cache(dataset), small_network)
@@ -223,8 +224,8 @@ def test_float16_entries_hardly_move_the_maps(icdar15, small_network):
     assert 0 < difference < 0.0015  # 0: the entries were not used
 
 
-def test_two_processes_score_as_one(icdar15, small_network, tmp_path):
-    dataset = with_cache(receipts(icdar15, size=256), directory=str(tmp_path / "cache"))
+def test_two_processes_score_as_one(drawn, small_network, tmp_path):
+    dataset = with_cache(receipts(drawn, size=192), directory=str(tmp_path / "cache"))
     config, model = small_network
     alone = scores_of_passes(dataset, small_network, num_passes=1)[0]
     module = DBNetModule(model, config, dataset.manifest, with_cleval=True)

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ocr.datasets.formats import AnnotatedImage
+from ocr.datasets.formats.annotated import AnnotatedImage
 from ocr.datasets.formats.icdar import read_icdar
 from ocr.datasets.formats.upstage import read_upstage
 

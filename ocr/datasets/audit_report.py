@@ -1,0 +1,170 @@
+"""The findings of an audit: their severity, the report on all of them, and the error for a data set that is not fit for use."""
+
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from rich.text import Text
+
+from ocr.errors import InputError
+
+Severity = Literal["annotation", "image", "note"]
+
+NUM_SHOWN = 20
+"""Most findings that an error message or log line lists; the report file has all."""
+
+
+@dataclass(frozen=True)
+class _Rule:
+    severity: Severity
+    advice: str
+
+
+_RULES = {
+    # The image file.
+    "missing": _Rule("image", "restore the file, or check image_path"),
+    "unreadable": _Rule("image", "check the file's permissions and the disk"),
+    "empty": _Rule("image", "copy the file again"),
+    "not_an_image": _Rule("image", "save it as JPEG or PNG"),
+    "wrong_extension": _Rule("image", "rename the file to match its content, in the annotations too"),
+    "unsupported": _Rule("image", "save it again as an ordinary 8-bit JPEG or PNG"),
+    "bad_dimensions": _Rule("image", "save it again at a sensible size"),
+    "truncated": _Rule("image", "copy or scan it again"),
+    "damaged": _Rule("image", "copy or scan it again"),
+    "ambiguous_orientation": _Rule("image", "save it again with one EXIF orientation, or without"),
+    # The annotation of an image as a whole, or of a word.
+    "malformed": _Rule("annotation", "correct the annotation"),
+    "listed_twice": _Rule("annotation", "keep one entry"),
+    "wrong_size": _Rule("annotation", "restore the picture the annotation was made on, or correct points and size"),
+    "other_frame": _Rule(
+        "annotation", "if this affects the whole set, set annotation_frame; otherwise correct the points"
+    ),
+    "too_few_points": _Rule("annotation", "correct or remove the word"),
+    "bad_coordinate": _Rule("annotation", "correct or remove the word"),
+    "zero_area": _Rule("annotation", "correct or remove the word"),
+    "self_crossing": _Rule("annotation", "put the points in order around the text"),
+    "outside": _Rule("annotation", "correct or remove the word"),
+    "duplicate": _Rule("annotation", "remove one of them"),
+    # Worth knowing.
+    "partly_outside": _Rule("note", "nothing to do; the part outside is cut off"),
+    "decoder_warning": _Rule("note", "nothing to do; the pixels are whole"),
+    "scan_not_checked": _Rule("note", "look at it once, or save it again as 4:2:0"),
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong, or worth knowing."""
+
+    kind: str
+    place: str
+    """Annotation file with the image and word, or the image alone."""
+    image: str
+    """File name as listed."""
+    word: str | None
+    """Key of the word; None: the image as a whole."""
+    found: str
+    expected: str
+
+    @property
+    def severity(self) -> Severity:
+        """annotation: an error unless skipped; image: skipped unless an error; note: neither."""
+        return _RULES[self.kind].severity
+
+    @property
+    def advice(self) -> str:
+        """Instruction for the owner of the data set."""
+        return _RULES[self.kind].advice
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.kind}: found {self.found}; expected {self.expected}; {self.advice}"
+
+
+@dataclass(frozen=True)
+class AuditReport:
+    """Findings of the audit of one split, and the numbers of what is left to use."""
+
+    num_listed: int
+    """Number of images listed."""
+    num_images: int
+    """Number of usable images."""
+    num_words: int
+    """Number of words in the usable images, don't-care regions included."""
+    num_ignored: int
+    """Number of don't-care regions among them."""
+    num_skipped_words: int
+    """Number of bad words in usable images."""
+    num_not_annotated: int
+    """Number of images in the folder that the annotations do not list."""
+    findings: tuple[Finding, ...]
+    statistics: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Usable images by property: {"coding": {"baseline": 403, "progressive": 1}, "color": ..., ...}."""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of findings by kind."""
+        return dict(Counter(finding.kind for finding in self.findings))
+
+    def with_severity(self, *severities: Severity) -> list[Finding]:
+        """Returns the findings of these severities."""
+        return [finding for finding in self.findings if finding.severity in severities]
+
+    def write(self, path: Path) -> None:
+        """Writes everything as JSON, and creates the folder."""
+        document = asdict(self) | {"counts": self.counts}
+        document["findings"] = [
+            asdict(finding) | {"severity": finding.severity, "advice": finding.advice} for finding in self.findings
+        ]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(document, indent=1, ensure_ascii=False), encoding="utf-8")
+
+    def summary(self) -> Text:
+        """Returns a few lines for the terminal; their `.plain` suits a log."""
+        text = Text()
+        text.append(f"{self.num_images} of {self.num_listed} images usable", "bold")
+        text.append(f", {self.num_words} words, {self.num_ignored} of them don't-care\n")
+        for name, values in self.statistics.items():
+            shares = ", ".join(f"{value} {count / self.num_images:.1%}" for value, count in values.items())
+            text.append(f"  {name}: {shares}\n")
+        if self.num_not_annotated:
+            text.append(f"  {self.num_not_annotated} images in the folder are not in the annotations\n")
+        for kind, count in sorted(self.counts.items()):
+            text.append(f"  {kind}: {count}\n", "dim" if _RULES[kind].severity == "note" else "yellow")
+        return text
+
+
+class BadDataError(InputError):
+    """The data set is not fit for use. `report` has all findings."""
+
+    def __init__(self, message: str, report: AuditReport) -> None:
+        super().__init__(message)
+        self.report = report
+
+
+def listed(findings: list[Finding]) -> str:
+    """Returns one line for each of the first `NUM_SHOWN` findings."""
+    lines = [f"  {finding}" for finding in findings[:NUM_SHOWN]]
+    if len(findings) > NUM_SHOWN:
+        lines.append(f"  and {len(findings) - NUM_SHOWN} more")
+    return "\n".join(lines)
+
+
+def raise_if_unfit(
+    report: AuditReport, image_dir: Path, on_bad_sample: Literal["error", "skip"] | None, report_path: Path | None
+) -> None:
+    """Raises BadDataError if a finding must not be skipped, or no image is usable."""
+    fatal: dict[str | None, tuple[Severity, ...]] = {
+        "error": ("annotation", "image"),
+        None: ("annotation",),
+        "skip": (),
+    }
+    is_unfit = bool(report.with_severity(*fatal[on_bad_sample]))
+    if not is_unfit and report.num_images > 0:
+        return
+    bad = report.with_severity("annotation", "image")
+    reason = f"{len(bad)} findings" if is_unfit else f"none of {report.num_listed} listed images is usable"
+    where = f"\nAll findings: {report_path}" if report_path is not None else ""
+    advice = "\nCorrect them, or leave them out with on_bad_sample=skip." if is_unfit else ""
+    raise BadDataError(f"{image_dir}: {reason}\n{listed(bad)}{where}{advice}", report)

@@ -1,0 +1,67 @@
+"""The moving average of the weights, kept on each rank's device and updated without waiting for it."""
+
+import itertools
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import WeightAveraging
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+
+class MovingAverage(WeightAveraging):
+    """Validates and saves an exponential moving average of weights and buffers.
+
+    Lightning's own EMAWeightAveraging needs the device before the ranks have theirs, and reads its update counter back from the
+    device in each step.
+
+    Args:
+        decay: share of the average that a step keeps.
+    """
+
+    def __init__(self, decay: float) -> None:
+        super().__init__()
+        self._decay = decay
+
+    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        if stage == "fit":
+            self._average_model = Average(pl_module, trainer.strategy.root_device, self._decay)
+
+
+class Average(AveragedModel):
+    """A copy of a model on `device` that follows it: average = decay * average + (1 - decay) * model.
+
+    The first update copies all tensors. Integers, such as BatchNorm's count of batches, are copied in every update.
+    """
+
+    def __init__(self, model: nn.Module, device: torch.device, decay: float) -> None:
+        super().__init__(model, device=device, use_buffers=True)
+        self._decay = decay
+        self._num_updates: int | None = None
+        """Value of `n_averaged`, which lies on the device; None: not read yet."""
+
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        if self._num_updates is None:
+            self._num_updates = int(self.n_averaged)  # waits for the device, in the first update of a run only
+        kept: list[Tensor] = []
+        new: list[Tensor] = []
+        for own, other in zip(_tensors(self.module), _tensors(model), strict=True):
+            if self._num_updates and own.is_floating_point():
+                kept.append(own)
+                new.append(other)
+            else:
+                own.copy_(other)
+        if kept:
+            torch._foreach_lerp_(kept, new, 1 - self._decay)
+        self._num_updates += 1
+        self.n_averaged += 1
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        self._num_updates = None
+        return super().load_state_dict(*args, **kwargs)
+
+
+def _tensors(model: nn.Module) -> list[Tensor]:
+    return [tensor.detach() for tensor in itertools.chain(model.parameters(), model.buffers())]

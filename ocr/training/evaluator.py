@@ -1,0 +1,127 @@
+"""One pass of the network over a split: forward on the device, post-processing beside it, and where the time went."""
+
+from dataclasses import dataclass, field
+
+import torch
+
+from ocr.config import TrainConfig
+from ocr.datasets.manifest import Manifest
+from ocr.loaders.batch import Batch
+from ocr.models.db_head import DBMaps
+from ocr.models.dbnet import DBNet
+from ocr.postprocess.boxes import Detections
+from ocr.postprocess.levels import to_levels
+from ocr.training.evaluation import ImageResult, OverlappedEvaluation
+from ocr.training.network import EvaluationForward
+from ocr.training.stages import DeviceStages
+
+
+@dataclass
+class EvaluationSeconds:
+    """Where the time of a pass went. The host works beside the device, so the sum may exceed the duration of the pass."""
+
+    forward: float = 0.0
+    device_postprocess: float = 0.0
+    postprocess: float = 0.0
+    """On the host, summed over the worker threads; the same holds for `metric`."""
+    metric: float = 0.0
+    blocked: float = 0.0
+    """Time in which the forward pass waited for the workers: for a place in the full queue, and for the last images."""
+
+
+@dataclass
+class EvaluationResult:
+    """Detections and timing of a pass."""
+
+    detections_original: dict[int, Detections] = field(default_factory=dict)
+    """By position in the manifest, in pixels of the upright image."""
+    seconds: EvaluationSeconds = field(default_factory=EvaluationSeconds)
+
+
+class Evaluator:
+    """Turns batches into maps and detections, pass after pass. Call `start`, then `evaluate` for each batch, then `finish`.
+
+    Worker threads and CUDA graph are created in the first pass and kept until `close`.
+
+    Args:
+        model: the network.
+        config: of the run.
+        manifest: of the evaluated split; its polygons are the ground truth.
+        with_cleval: count characters for CLEval too.
+    """
+
+    def __init__(self, model: DBNet, config: TrainConfig, manifest: Manifest, *, with_cleval: bool) -> None:
+        self.result = EvaluationResult()
+        self._model, self._config, self._manifest = model, config, manifest
+        self._with_cleval = with_cleval
+        self._stages = DeviceStages()
+        self._device = torch.device("cpu")
+        self._workers: OverlappedEvaluation | None = None
+        self._forward: EvaluationForward | None = None
+
+    def start(self, device: torch.device, *, with_truth: bool) -> None:
+        """Begins a pass.
+
+        Args:
+            with_truth: compare the detections with the annotations.
+        """
+        config = self._config
+        if self._workers is None:
+            self._workers = OverlappedEvaluation(
+                self._manifest,
+                config.postprocess,
+                config.targets,
+                with_truth=with_truth,
+                with_cleval=self._with_cleval,
+            )
+        if self._forward is None:
+            self._forward = EvaluationForward(
+                self._model, config.trainer, config.dataloader.eval_batch_size, device.type
+            )
+        self.result = EvaluationResult()
+        self._stages = DeviceStages()
+        self._device = device
+
+    def evaluate(self, batch: Batch) -> DBMaps:
+        """Returns the maps of a batch, and hands them to the workers."""
+        if self._workers is None or self._forward is None:
+            raise RuntimeError("evaluate() was called before start()")
+        with self._stages.stage("forward", self._device):
+            maps = self._forward(batch.images)
+        with self._stages.stage("device_postprocess", self._device):
+            levels = to_levels(maps.prob_map, self._config.postprocess.bin_thresh)
+        self._workers.add(levels, batch.samples)
+        return maps
+
+    def finish(self) -> list[ImageResult]:
+        """Waits for the workers and fills `result`. Returns this rank's results in the order of the images."""
+        if self._workers is None:
+            raise RuntimeError("finish() was called before start()")
+        pool, seconds = self._workers.pool, self.result.seconds
+        results = self._workers.finish()
+        self.result.detections_original = {result.sample_index: result.detections_original for result in results}
+        seconds.forward = self._stages.seconds("forward")
+        seconds.device_postprocess = self._stages.seconds("device_postprocess")
+        seconds.postprocess = sum(result.postprocess_seconds for result in results)
+        seconds.metric = sum(result.metric_seconds for result in results)
+        seconds.blocked = pool.blocked_seconds
+        pool.reset_statistics()
+        return results
+
+    def gather_detections(self, num_ranks: int) -> None:
+        """Gives each rank the detections of all, for predictions.json and the pictures."""
+        if num_ranks == 1:
+            return
+        of_ranks: list[dict[int, Detections]] = [{} for _ in range(num_ranks)]
+        torch.distributed.all_gather_object(of_ranks, self.result.detections_original)
+        for detections in of_ranks:
+            self.result.detections_original.update(detections)
+
+    def close(self) -> None:
+        """Ends the threads and frees the CUDA graph; `result` stays."""
+        if self._workers is not None:
+            self._workers.close()
+            self._workers = None
+        if self._forward is not None:
+            self._forward.release()
+            self._forward = None

@@ -1,0 +1,59 @@
+"""Scores of a validation epoch from the counts of its images."""
+
+from collections.abc import Iterable
+from typing import Literal, TypeVar
+
+from torch import Tensor, nn
+
+from ocr.metrics.cleval import CLEvalCounts, CLEvalMetric
+from ocr.metrics.icdar import ICDARMetric, MatchCounts
+from ocr.training.evaluation import IOU_THRESHOLDS, ImageResult
+
+Counts = TypeVar("Counts", MatchCounts, CLEvalCounts)
+
+STRICT_IOU = IOU_THRESHOLDS[1]
+
+
+class ValidationScores(nn.Module):
+    """The metrics, summed over all ranks. A module, so that they follow the network to its device.
+
+    Args:
+        selected: metric that val/hmean, val/precision and val/recall are of.
+        with_cleval: compute CLEval even where it is not selected.
+    """
+
+    def __init__(self, selected: Literal["icdar", "cleval"], with_cleval: bool) -> None:
+        super().__init__()
+        self.selected = selected
+        self.icdar, self.strict_icdar = (ICDARMetric(threshold) for threshold in IOU_THRESHOLDS)
+        self.cleval = CLEvalMetric() if with_cleval or selected == "cleval" else None
+
+    def compute(self, results: list[ImageResult]) -> dict[str, Tensor]:
+        """Returns val/{hmean,precision,recall} and val/hmean_iou0.7 of this rank's results and those of the others.
+
+        With CLEval also val/cleval_{hmean,precision,recall}. Where CLEval is selected, val/hmean and so on are CLEval's, and
+        val/iou_hmean and so on are ICDAR's.
+        """
+        for place, metric in enumerate((self.icdar, self.strict_icdar)):
+            metric.reset()
+            metric.add(sum_counts(MatchCounts, (result.matches[place] for result in results)))
+        icdar = self.icdar.compute()
+        scores = {f"val/{name}": value for name, value in icdar.items()}
+        scores[f"val/hmean_iou{STRICT_IOU}"] = self.strict_icdar.compute()["hmean"]
+        if self.cleval is None:
+            return scores
+        self.cleval.reset()
+        characters = (result.characters for result in results if result.characters is not None)
+        self.cleval.add(sum_counts(CLEvalCounts, characters))
+        cleval = self.cleval.compute()
+        scores |= {f"val/cleval_{name}": value for name, value in cleval.items()}
+        if self.selected == "cleval":
+            scores |= {f"val/iou_{name}": value for name, value in icdar.items()}
+            scores |= {f"val/{name}": value for name, value in cleval.items()}
+        return scores
+
+
+def sum_counts(kind: type[Counts], counts: Iterable[Counts]) -> Counts:
+    """Returns the sum of the counts of many images. Summed on the host, it is one transfer to the device instead of many."""
+    zero = kind(*[0] * len(kind._fields))
+    return kind(*(sum(column) for column in zip(zero, *counts, strict=True)))

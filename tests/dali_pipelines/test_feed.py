@@ -1,0 +1,80 @@
+import numpy as np
+import pytest
+import torch
+
+from dali_pipelines.feed import BatchFeed, SampleArrays
+from dali_pipelines.source import PlannedSample, SourceImages
+
+COLOURS = np.arange(12, dtype=np.float32).reshape(3, 4)
+
+
+def sample(index: int) -> PlannedSample:
+    region = np.array([1, 2, 30, 40], np.float32)
+    return PlannedSample(index, False, region, (8, 9), np.diag([2.0, 3.0, 1.0]), np.eye(3), COLOURS)
+
+
+class OneKept:
+    """Keeps the content of image 0 and the pixels of image 1; image 2 cannot be read."""
+
+    device = torch.device("cpu")
+
+    def encoded(self, index: int) -> np.ndarray | None:
+        if index == 2:
+            raise OSError("gone")
+        return np.array([7, 7], np.uint8) if index == 0 else None
+
+    def decoded(self, index: int) -> torch.Tensor | None:
+        return torch.full((4, 5, 3), 9, dtype=torch.uint8) if index == 1 else None
+
+    def wants(self, index: int) -> bool:
+        return index == 3
+
+    def keep(self, index: int, image: torch.Tensor) -> None:
+        raise AssertionError("the feed only reads")
+
+
+def test_training_arrays_worked_by_hand():
+    (planned,) = SampleArrays(SourceImages(["a.jpg"]), training=True).for_batch([sample(0)])
+    path, start, end, size, matrix, colours, offset = (field[0] for field in planned)
+    assert bytes(path) == b"a.jpg"
+    assert [start.tolist(), end.tolist(), size.tolist()] == [[2, 1], [40, 30], [8, 9]]
+    assert matrix.tolist() == [[2, 0, 0], [0, 3, 0]]
+    assert colours.tolist() == COLOURS[:, :3].tolist()
+    assert offset.tolist() == [3, 7, 11]
+    assert {field.dtype for field in (start, end, size, matrix, colours, offset)} == {np.dtype(np.float32)}
+
+
+def test_evaluation_arrays_have_no_warp_and_no_colours():
+    (planned,) = SampleArrays(SourceImages(["a.jpg"]), training=False).for_batch([sample(0)])
+    assert len(planned) == 4
+
+
+def test_kept_images_replace_files_and_unreadable_content_is_noted():
+    arrays = SampleArrays(SourceImages(["a", "b", "c"], OneKept()), training=False)
+    _, (content, is_encoded, is_decoded), (pixels,) = arrays.for_batch([sample(0), sample(1), sample(2)])
+    assert content[0].tolist() == [7, 7]
+    assert [bool(flag) for flag in is_encoded] == [True, False, True]  # DALI fails on the placeholder for image 2
+    assert [bool(flag) for flag in is_decoded] == [False, True, False]
+    assert [image.shape for image in pixels] == [(1, 1, 3), (4, 5, 3), (1, 1, 3)]
+    assert arrays.read_errors == {2: "gone"}
+
+
+@pytest.mark.parametrize("num_images", [3, 4])
+def test_the_graph_hands_out_images_if_one_of_them_is_wanted(num_images):
+    arrays = SampleArrays(SourceImages([str(index) for index in range(num_images)], OneKept()), training=False)
+    assert BatchFeed(arrays).for_graph().hands_out_images == (num_images == 4)
+
+
+def test_sources_may_draw_batches_in_any_order_and_stop():
+    feed = BatchFeed(SampleArrays(SourceImages(["a", "b"], OneKept()), training=False))
+    sources = feed.for_graph()
+    feed.start(iter([[sample(0)], [sample(1)]]))
+    sources.next_pixels()
+    sources.next_batch()
+    sources.next_kept()
+    (first,) = feed.pop()
+    assert first.index == 0
+    sources.next_batch()
+    feed.stop()
+    with pytest.raises(StopIteration):
+        sources.next_batch()

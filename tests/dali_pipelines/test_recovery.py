@@ -1,0 +1,144 @@
+"""Batches that DALI fails on: damaged files, read errors, and errors that no file causes."""
+
+import logging
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dali_pipelines.config import PipelineConfig
+from dali_pipelines.loader import DaliLoader
+from dali_pipelines.source import KeptImages, PlannedSample, SampleError, SourceImages
+from ocr.datasets.base import ValidatedOCRDataset
+from ocr.datasets.kept_images import DecodedImages, ImageCache, preload_files
+from ocr.datasets.manifest import Manifest
+from ocr.datasets.plan import EpochPlan, SamplePlanner
+from ocr.datasets.schemas import DatasetConfig
+
+CPU = torch.device("cpu")
+PLENTY = 10**10
+CONFIG = PipelineConfig(image_size=96)
+BROKEN = 5
+
+
+@pytest.fixture
+def manifest(drawn: Path, tmp_path: Path) -> Manifest:
+    """Ten images whose files the test may damage."""
+    shutil.copytree(drawn / "images" / "train", tmp_path / "images")
+    planner = SamplePlanner(CONFIG, training=False, seed=3)
+    return ValidatedOCRDataset(DatasetConfig(image_path=str(tmp_path / "images")), planner).manifest
+
+
+def epoch_plan(manifest: Manifest, training: bool) -> EpochPlan:
+    return EpochPlan(manifest, SamplePlanner(CONFIG, training=training, seed=3), epoch=0, batch_size=4)
+
+
+def make_loader(manifest: Manifest, kept: KeptImages | None = None, *, training: bool = True, **options) -> DaliLoader:
+    images = SourceImages(manifest.image_paths, kept)
+    return DaliLoader(images, CONFIG, training=training, batch_size=4, device=CPU, **options)
+
+
+def run(loader: DaliLoader, manifest: Manifest) -> tuple[torch.Tensor, list[PlannedSample]]:
+    """Returns the images and samples of an epoch."""
+    batches = list(loader.batches(epoch_plan(manifest, loader.training)))
+    return torch.cat([batch.images for batch in batches]), [sample for batch in batches for sample in batch.samples]
+
+
+def in_files(manifest: Manifest) -> None:
+    return None
+
+
+def encoded(manifest: Manifest) -> ImageCache:
+    return ImageCache(manifest.image_paths, preload_files(manifest, PLENTY, range(len(manifest))))
+
+
+def filling(manifest: Manifest) -> ImageCache:
+    return ImageCache(manifest.image_paths, pixels=DecodedImages(manifest.original_sizes, PLENTY, CPU))
+
+
+@pytest.mark.parametrize("keep", [in_files, encoded, filling])
+def test_a_broken_file_is_named_and_costs_only_its_slot(keep, manifest, caplog):
+    whole, _ = run(make_loader(manifest), manifest)
+    path = Path(manifest.image_paths[BROKEN])
+    path.write_bytes(path.read_bytes()[:2000])
+    kept = keep(manifest)
+    loader = make_loader(manifest, kept)
+    with caplog.at_level(logging.WARNING):
+        images, samples = run(loader, manifest)
+    assert list(loader.failures) == [str(path)]
+    assert f"{path}: skipped: DALI failed to process this file" in caplog.text
+    (slot,) = [slot for slot, sample in enumerate(samples) if sample.is_padding]
+    assert samples[slot].index == BROKEN
+    assert samples[slot].has_failed
+    black = torch.tensor(CONFIG.black)[:, None, None].expand_as(images[slot])
+    assert torch.equal(images[slot], black)
+    others = [other for other in range(len(samples)) if other != slot]
+    assert torch.equal(images[others], whole[others])
+    assert kept is None or kept.decoded(BROKEN) is None
+    with pytest.raises(SampleError, match=path.name):
+        run(make_loader(manifest, kept, skip_failures=False), manifest)
+
+
+def test_levels_of_a_broken_file_are_black(manifest):
+    Path(manifest.image_paths[0]).write_bytes(b"gone")
+    images, samples = run(make_loader(manifest, training=False, levels=True), manifest)
+    assert [sample.is_padding for sample in samples] == [True] + 9 * [False]
+    assert images.dtype == torch.uint8
+    assert images[0].max() == 0
+    assert images[1].max() > 0
+
+
+class Unsteady(ImageCache):
+    """Fails to read one image at the given accesses, which are counted from 0."""
+
+    def __init__(self, manifest: Manifest, index: int, failing: range) -> None:
+        super().__init__(manifest.image_paths, preload_files(manifest, PLENTY, range(len(manifest))))
+        self._index, self._failing, self._num_accesses = index, failing, 0
+
+    def encoded(self, index: int) -> np.ndarray | None:
+        if index == self._index:
+            self._num_accesses += 1
+            if self._num_accesses - 1 in self._failing:
+                raise OSError("the share is away")
+        return super().encoded(index)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_temporary_read_error_costs_nothing(training, manifest, caplog):
+    expected, _ = run(make_loader(manifest, training=training), manifest)
+    loader = make_loader(manifest, Unsteady(manifest, BROKEN, range(1)), training=training, skip_failures=False)
+    with caplog.at_level(logging.WARNING):
+        images, _ = run(loader, manifest)
+    assert torch.equal(images, expected)
+    assert "redoing it sample by sample" in caplog.text
+    assert not loader.failures
+
+
+def test_a_permanent_read_error_is_reported_in_its_own_words(manifest):
+    loader = make_loader(manifest, Unsteady(manifest, BROKEN, range(1000)))
+    _, samples = run(loader, manifest)
+    assert [sample.index for sample in samples if sample.has_failed] == [BROKEN]
+    assert loader.failures == {manifest.image_paths[BROKEN]: "the share is away"}
+
+
+def test_an_error_that_no_file_causes_ends_the_run(manifest):
+    plan = epoch_plan(manifest, training=True)
+
+    class Unrenderable:
+        """A plan whose samples cannot be rendered."""
+
+        epoch = 0
+
+        def __len__(self) -> int:
+            return len(plan)
+
+        def batch(self, step: int) -> list[PlannedSample]:
+            return [replace(sample, resized_size=(0, 0)) for sample in plan.batch(step)]
+
+    loader = make_loader(manifest)
+    with pytest.raises(RuntimeError, match="python_function"):
+        list(loader.batches(Unrenderable()))
+    assert not loader.failures

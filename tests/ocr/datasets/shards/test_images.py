@@ -1,0 +1,87 @@
+"""Images in shards are returned only with the bytes that the index states."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ocr.cache.key import ImageDigests
+from ocr.datasets.audit import build_manifest, load_manifest
+from ocr.datasets.image_source import ImageFiles
+from ocr.datasets.manifest import Manifest
+from ocr.datasets.schemas import DatasetConfig
+from ocr.datasets.shards.images import load_shards
+from ocr.datasets.shards.writer import ShardWriter
+from ocr.errors import StorageError
+
+
+@pytest.fixture(params=["dali", "webdataset"])
+def reader(request) -> str:
+    if request.param == "webdataset":
+        pytest.importorskip("webdataset", reason="needs uv sync --extra webdataset")
+    return request.param
+
+
+def loose_manifest(root: Path) -> Manifest:
+    config = DatasetConfig(image_path=str(root / "images/train"), annotation_path=str(root / "jsons/train.json"))
+    return load_manifest(config, max_megapixels=100)[0]
+
+
+def write_shards(manifest: Manifest, folder: Path) -> None:
+    writer = ShardWriter(manifest, folder, "train", 10**9)
+    writer.write(0)
+    writer.finish()
+
+
+def test_an_index_of_other_shards_of_equal_size_is_refused_on_read(reader, tmp_path):
+    """The images of the two writes are in another order: each would get the annotations of the other."""
+    images = tmp_path / "images"
+    images.mkdir()
+    for name, level in (("0.png", 1), ("1.png", 2)):
+        Image.fromarray(np.full((20, 30, 3), level, np.uint8)).save(images / name)
+    manifest = build_manifest(images, None, extensions=(".png",))[0]
+    write_shards(manifest, tmp_path / "one")
+    (images / "0.png").rename(images / "other.png")
+    (images / "1.png").rename(images / "0.png")
+    (images / "other.png").rename(images / "1.png")
+    write_shards(manifest, tmp_path / "two")
+    shutil.copyfile(tmp_path / "one/index.json", tmp_path / "two/index.json")
+    source = load_shards(str(tmp_path / "two"), reader)[0].images  # sizes agree
+    for index in range(2):
+        with pytest.raises(StorageError, match=r"\.tar: the bytes of .* do not match index\.json"):
+            source.read(index)
+
+
+def digests_of(images) -> list[bytes | None]:
+    digests = ImageDigests(images, range(14))
+    digests.refresh()
+    return [digests.digest(place) for place in range(14)]
+
+
+def test_cache_keys_are_those_of_the_loose_files_and_need_no_read(copied_receipts):
+    shards = copied_receipts / "shards/train"
+    images = load_shards(str(shards))[0].images
+    expected = digests_of(ImageFiles(loose_manifest(copied_receipts).image_paths))
+    assert None not in expected
+    shutil.rmtree(shards)
+    assert digests_of(images) == expected
+
+
+def test_an_object_of_s3_with_other_bytes_than_its_index_says_is_refused(reader, copied_receipts, s3):
+    """They were replaced before the run, by objects of the same size."""
+    shards = copied_receipts / "shards/train"
+    document = json.loads((shards / "index.json").read_text())
+    image = document["images"][3]
+    tar = shards / document["shards"][image["shard"]]["name"]
+    content = bytearray(tar.read_bytes())
+    content[image["offset"] + 2000] ^= 255
+    tar.write_bytes(content)
+    images = load_shards(f"s3://{copied_receipts.name}/shards/train", reader)[0].images
+    with pytest.raises(
+        StorageError, match=rf"^s3://copied/shards/train/{tar.name}: the bytes of {image['filename']} do"
+    ):
+        images.read(3)
+    assert images.read(0) == loose_manifest(copied_receipts).images.read(0)

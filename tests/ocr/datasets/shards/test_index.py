@@ -1,0 +1,46 @@
+"""Damaged and foreign index files are refused."""
+
+import json
+
+import pytest
+
+from ocr.datasets.shards.images import load_shards
+from ocr.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"version": 2}, "version: Input should be 1"),
+        ({"shards": []}, "lies outside of the shards"),
+        ({"extra": 1}, "extra: Extra inputs are not permitted"),
+    ],
+)
+def test_an_index_of_another_kind_is_refused(change, said, copied_receipts):
+    path = copied_receipts / "shards/train/index.json"
+    document = json.loads(path.read_text())
+    path.write_text(json.dumps(document | change))
+    with pytest.raises(InputError, match=f"index.json: not an index of shards that this version reads: .*{said}"):
+        load_shards(str(path.parent))
+    path.write_text(path.read_text()[:100])
+    with pytest.raises(InputError, match=r"index\.json: not an index of shards.*Invalid JSON"):
+        load_shards(str(path.parent))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"end": 1000}, "the image ends at"),
+        ({"stored_size": [0, 3]}, "stored_size.0: Input should be greater than 0"),
+        ({"polygons": [[0, 0, 1, 0, float("nan"), 1]], "ignore": [False]}, "finite number"),
+        ({"polygons": [[0, 0, 1, 0, 1e39, 1]], "ignore": [False]}, "less than or equal to"),
+        ({"ignore": [True] * 1000}, "1000 flags"),
+    ],
+)
+def test_an_image_that_cannot_be_is_refused_with_its_index(change, said, copied_receipts):
+    path = copied_receipts / "shards/train/index.json"
+    document = json.loads(path.read_text())
+    document["images"][2] |= change
+    path.write_text(json.dumps(document))
+    with pytest.raises(InputError, match=f"index.json: not an index of shards .*: images.2.*{said}"):
+        load_shards(str(path.parent))

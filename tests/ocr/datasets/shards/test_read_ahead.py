@@ -1,0 +1,64 @@
+"""Images are read before they are needed, each once."""
+
+import threading
+
+import pytest
+
+from dali_pipelines.config import PipelineConfig
+from ocr.datasets.plan import SamplePlanner
+from ocr.datasets.shards.read_ahead import ReadAhead, ReadAheadPlan
+
+
+def test_reading_ahead_asks_for_each_image_once_and_is_bounded():
+    asked: list[list[int]] = []
+
+    class Plan:
+        epoch = 0
+
+        def __len__(self):
+            return 5
+
+        def batch(self, step):
+            planner = SamplePlanner(PipelineConfig(image_size=160), training=False, seed=0)
+            return [planner.plan(step, step, (10, 10), None, 0)]
+
+    plan = ReadAheadPlan(Plan(), asked.append, num_ahead=2)
+    assert [plan.batch(0)[0].index, asked] == [0, [[0], [1], [2]]]
+    assert [plan.batch(step)[0].index for step in range(1, 5)] == [1, 2, 3, 4]
+    assert asked == [[0], [1], [2], [3], [4]]
+
+
+def test_what_was_not_fetched_is_read_and_errors_arrive_where_they_are_asked_for():
+    def read(index: int) -> bytes:
+        if index == 2:
+            raise OSError("gone")
+        return bytes([index])
+
+    ahead = ReadAhead(read, num_threads=2)
+    ahead.fetch([0, 1, 2, 1])
+    assert [ahead.get(1), ahead.get(1), ahead.get(0), ahead.get(7)] == [b"\1", b"\1", b"\0", b"\7"]
+    with pytest.raises(OSError, match="gone"):
+        ahead.get(2)
+    ahead.stop()
+    ahead.fetch([0])
+    assert ahead.get(0) == b"\0"
+    ahead.stop()
+
+
+def test_stopping_waits_for_no_read_and_begins_none():
+    may_go_on, begun = threading.Event(), []
+
+    def read(index: int) -> bytes:
+        begun.append(index)
+        may_go_on.wait(timeout=20)
+        return b""
+
+    ahead = ReadAhead(read, num_threads=1)
+    ahead.fetch([0, 1, 2])
+    ahead.stop()
+    assert begun in ([], [0]), "the read under way is not waited for"
+    may_go_on.set()
+    ahead.fetch([3])  # new threads
+    assert ahead.get(3) == b""
+    assert begun in ([0, 3], [3])
+    ahead.stop()

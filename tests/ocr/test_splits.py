@@ -1,0 +1,79 @@
+"""What `build_dataset` refuses and warns of."""
+
+import logging
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ocr.config import TrainConfig
+from ocr.datasets.audit import load_manifest
+from ocr.datasets.manifest import Manifest
+from ocr.datasets.schemas import DatasetConfig
+from ocr.datasets.shards.writer import ShardWriter
+from ocr.errors import InputError
+from ocr.splits import build_dataset
+
+
+def run_on(**values) -> TrainConfig:
+    return TrainConfig.model_validate({"loader": "webdataset", **values})
+
+
+def split_in(root: Path, **values) -> DatasetConfig:
+    places = {"image_path": root / "images/train", "annotation_path": root / "jsons/train.json"}
+    places["shards"] = root / "shards/train"
+    return DatasetConfig(**{key: str(path) for key, path in places.items()} | values)
+
+
+def test_settings_of_loose_files_are_named_where_shards_are_read(copied_receipts, caplog):
+    build_dataset(split_in(copied_receipts), run_on(), training=True)
+    assert "ignored" not in caplog.text
+    split = split_in(copied_receipts, image_path="/does_not_exist", check_pixels=False)
+    build_dataset(split, run_on(), training=True)
+    assert (
+        "shards/train: these settings are ignored: check_pixels, image_path=/does_not_exist (loader=webd" in caplog.text
+    )
+
+
+def test_a_reader_of_shards_is_named_where_files_are_read(copied_receipts, caplog):
+    config = run_on(loader="dali", dataloader={"shard_reader": "webdataset"})
+    build_dataset(split_in(copied_receipts), config, training=True)
+    assert "dataloader.shard_reader=webdataset is ignored: loader=dali reads no shards" in caplog.text
+
+
+def test_annotations_that_are_newer_than_the_shards_are_named(drawn, tmp_path, prepare, caplog):
+    root = shutil.copytree(drawn, tmp_path / "own")
+    annotations, index = root / "jsons/train.json", root / "shards/train/index.json"
+
+    def warnings() -> list[str]:
+        caplog.clear()
+        build_dataset(split_in(root), run_on(), training=True)
+        return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+
+    prepare(root, root, canonical=False)
+    assert warnings() == []
+    os.utime(annotations, ns=(0, index.stat().st_mtime_ns + 10**9))
+    (said,) = warnings()
+    assert said.startswith(f"{annotations} is newer than {index}")
+    os.utime(annotations)
+    prepare(root, root, canonical=False)  # nothing has changed, and that is known now
+    assert warnings() == []
+
+
+def test_preparing_again_without_shards_leaves_annotations_older_than_them(drawn, tmp_path, prepare, caplog):
+    for shards in (True, False):
+        prepare(drawn, tmp_path / "out", shards=shards)
+    build_dataset(split_in(tmp_path / "out"), run_on(), training=True)
+    assert "newer than" not in caplog.text
+
+
+def test_shards_of_no_image_are_named(copied_receipts, tmp_path):
+    config = DatasetConfig(image_path=str(copied_receipts / "images/train"))
+    some = load_manifest(config, max_megapixels=100)[0]
+    none = Manifest(
+        (), (), some.sample_ids[:0], some.stored_sizes[:0], some.orientations[:0], some.polygons.select([]), 1
+    )
+    ShardWriter(none, tmp_path / "none", "train", 10**9).finish()
+    with pytest.raises(InputError, match=r"/none: these shards hold no image; write them again"):
+        build_dataset(split_in(copied_receipts, shards=str(tmp_path / "none")), run_on(), training=True)

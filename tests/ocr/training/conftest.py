@@ -1,0 +1,36 @@
+"""Whole runs on the drawn data set, so small that an epoch takes about a second."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ocr.command_line import compose_config
+from ocr.config import TrainConfig
+
+TINY_RUN = (
+    "data=upstage",
+    "device=cpu",
+    "pipeline.image_size=96",
+    "pipeline.augmentation.crop_size=96",
+    "dataloader.batch_size=2",
+    "dataloader.eval_batch_size=4",
+    "dataloader.num_workers=0",
+    "model.backbone.name=mobilenetv3_small_050",  # checkpoints of 10 MB in place of 130 MB
+    "model.backbone.weights=null",
+    "model.fpn_channels=16",
+    "trainer.max_epochs=2",
+    "trainer.precision=32-true",
+    "logger.tensorboard=false",
+    "logger.num_pictures=0",
+)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(drawn: Path) -> Callable[..., TrainConfig]:
+    """Composes the configuration of a tiny run, as scripts/train.py does, with more overrides."""
+
+    def compose(*overrides: str) -> TrainConfig:
+        return compose_config(TrainConfig, "train", [*TINY_RUN, f"dataset_base_path={drawn}", *overrides])
+
+    return compose

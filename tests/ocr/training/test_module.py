@@ -1,0 +1,80 @@
+"""A training step learns, and never waits for the device."""
+
+import pytest
+import torch
+
+from ocr.config import TrainConfig
+from ocr.loaders.engines import Engine
+from ocr.loaders.loader import BatchLoader
+from ocr.losses.db_loss import DBLoss
+from ocr.models.dbnet import build_dbnet
+from ocr.splits import build_dataset
+from ocr.training.fit import train
+from ocr.training.host_sync import ForbidHostSync
+from ocr.training.module import DBNetModule
+from ocr.training.network import forward_maps
+from ocr.training.optimizer import build_optimizer
+
+CPU = torch.device("cpu")
+
+
+def make_loader(config: TrainConfig, device: torch.device) -> BatchLoader:
+    dataset = build_dataset(config.datasets.split("train"), config, training=True)
+    return BatchLoader(dataset, Engine("dali", device), batch_size=2)
+
+
+def training_step(model, loss, optimizer, batch) -> torch.Tensor:
+    maps = forward_maps(model, batch.images, channels_last=False)  # on a GPU the loader gives float16
+    total = loss(maps, batch.targets).total
+    total.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    return total
+
+
+def test_the_training_step_asks_nothing_of_the_device_under_the_trainer(tiny_run, tmp_path, monkeypatch):
+    """The real step, logging included, in a real run."""
+    original = DBNetModule.training_step
+    steps = []
+
+    def guarded(self, batch, batch_idx):
+        steps.append(batch_idx)
+        with ForbidHostSync():
+            return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(DBNetModule, "training_step", guarded)
+    train(tiny_run("trainer.max_epochs=1", "trainer.limit_train_batches=3"), tmp_path)
+    assert steps == [0, 1, 2]
+
+
+def test_loss_and_gradients_ask_nothing_of_the_device_and_training_lowers_the_loss(tiny_run):
+    config = tiny_run()
+    torch.manual_seed(0)
+    model = build_dbnet(config.model, 1).train()
+    loss, optimizer = DBLoss(config.loss), build_optimizer(model, config.optimizer)
+    (batch, *_) = make_loader(config, CPU)
+    with ForbidHostSync():
+        loss(model(batch.images), batch.targets).total.backward()
+    optimizer.zero_grad()
+    losses = [training_step(model, loss, optimizer, batch).item() for _ in range(20)]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_the_guard_against_host_syncs_can_fail():
+    with pytest.raises(AssertionError, match="host sync"), ForbidHostSync():
+        torch.ones(3).sum().item()
+
+
+@pytest.mark.gpu
+def test_a_training_step_on_the_gpu_never_syncs(tiny_run):
+    config, device = tiny_run(), torch.device("cuda", 0)
+    model = build_dbnet(config.model, 1).train().to(device)
+    loss, optimizer = DBLoss(config.loss), build_optimizer(model, config.optimizer)
+    batches = list(make_loader(config, device))
+    training_step(model, loss, optimizer, batches[0])
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for batch in batches[1:]:
+            training_step(model, loss, optimizer, batch)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
