@@ -1,5 +1,6 @@
 """The image loader of `loader=torch`, and of shard_reader=webdataset: PyTorch workers decode and resample."""
 
+import gc
 import logging
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -54,6 +55,7 @@ class TorchLoader:
     def batches(self, plan: PlannedBatches, first_step: int = 0) -> Iterator[ImageBatch]:
         """The batches of `plan` from `first_step` on."""
         if self._loader is None:
+            gc.collect()  # here, not in a forked worker: an abandoned DALI pipeline would wait there for threads that do not exist
             self._loader = self._build()
         self._sampler.start(plan, first_step)
         for images, samples in self._loader:

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 
@@ -112,3 +113,19 @@ def change_first_image(root: Path) -> None:
     with Image.open(other) as image:
         image.convert("RGB").resize(size).save(path, exif=exif, quality=90)
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def uncached_dataset(root: Path, *, training: bool, pipeline: PipelineConfig | None = None) -> ValidatedOCRDataset:
+    """The drawn images of the split `train`, augmented or not."""
+    config = DatasetConfig(image_path=str(root / "images/train"), annotation_path=str(root / "jsons/train.json"))
+    planner = SamplePlanner(pipeline or PipelineConfig(image_size=160), training=training, seed=5)
+    return ValidatedOCRDataset(config, planner)
+
+
+def first_batches(loader: BatchLoader, count: int) -> list[Batch]:
+    return [batch for batch, _ in zip(loader, range(count), strict=False)]
+
+
+def to_levels(images: torch.Tensor, config: PipelineConfig) -> np.ndarray:
+    """(B, H, W, 3) levels 0 to 255 from normalised images."""
+    return (images.permute(0, 2, 3, 1) * torch.tensor(config.std) + torch.tensor(config.mean)).numpy()

@@ -1,0 +1,81 @@
+"""Files that break or are replaced after the audit: each costs its slot, is named, and changes no other image."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dali_pipelines.source import SampleError
+from ocr.datasets.base import ValidatedOCRDataset
+from ocr.loaders.engines import Engine
+from ocr.loaders.loader import BatchLoader
+from tests.ocr.loaders.batches import CPU, to_levels, uncached_dataset
+
+
+def bad_index(dataset: ValidatedOCRDataset) -> int:
+    """The last image that EXIF does not turn: the file to damage."""
+    return int(np.flatnonzero(dataset.manifest.orientations == 1)[-1])
+
+
+def make_loader(
+    dataset: ValidatedOCRDataset, name: str, batch_size: int = 3, skip_failures: bool = True
+) -> BatchLoader:
+    return BatchLoader(dataset, Engine(name, CPU, skip_failures=skip_failures), batch_size, with_targets=True)
+
+
+def assert_only_the_bad_file_fails(loader: BatchLoader, whole: list) -> None:
+    bad, failed = bad_index(loader.dataset), []
+    for expected, batch in zip(whole, loader, strict=True):
+        for slot, sample in enumerate(batch.samples):
+            if sample.has_failed:
+                failed.append(sample.index)
+                assert sample.is_padding
+                assert batch.targets.shrink_mask[slot].max() == 0
+                levels = to_levels(batch.images[slot : slot + 1], loader.dataset.planner.config)
+                np.testing.assert_allclose(levels, 0, atol=1e-4)  # black
+            else:
+                assert not sample.is_padding
+                assert torch.equal(batch.images[slot], expected.images[slot])
+    assert failed == [bad]
+    assert list(loader.failures) == [loader.dataset.manifest.image_paths[bad]]
+
+
+@pytest.mark.parametrize("name", ["dali", "torch"])
+def test_a_file_that_breaks_costs_its_slot_and_is_named(name, copied):
+    dataset = uncached_dataset(copied, training=True)
+    whole = list(make_loader(dataset, name))
+    broken = Path(dataset.manifest.image_paths[bad_index(dataset)])
+    broken.write_bytes(broken.read_bytes()[: broken.stat().st_size // 2])
+    assert_only_the_bad_file_fails(make_loader(dataset, name), whole)
+    with pytest.raises(SampleError, match=broken.name):
+        list(make_loader(dataset, name, skip_failures=False))
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", ["dali", "torch"])
+def test_a_smaller_picture_in_its_place_costs_its_slot_and_is_named(name, training, batch_size, copied):
+    dataset = uncached_dataset(copied, training=training)
+    whole = list(make_loader(dataset, name, batch_size))
+    replaced = dataset.manifest.image_paths[bad_index(dataset)]
+    Image.new("RGB", (50, 40), "white").save(replaced)
+    loader = make_loader(dataset, name, batch_size)
+    assert_only_the_bad_file_fails(loader, whole)
+    assert re.search(r"the image is 40 x 50, expected \d+ x \d+.*: replaced since", loader.failures[replaced])
+    with pytest.raises(SampleError, match=rf"^{replaced}: .*the image is 40 x 50"):
+        list(make_loader(dataset, name, batch_size, skip_failures=False))
+
+
+@pytest.mark.parametrize("name", ["dali", "torch"])
+def test_evaluation_notices_a_larger_picture_too(name, copied):
+    dataset = uncached_dataset(copied, training=False)
+    bad = bad_index(dataset)
+    height, width = dataset.manifest.original_sizes[bad]
+    Image.new("RGB", (width + 1, height)).save(dataset.manifest.image_paths[bad])
+    loader = make_loader(dataset, name)
+    assert [sample.index for batch in loader for sample in batch.samples if sample.has_failed] == [bad]
+    (reason,) = loader.failures.values()
+    assert f"is {height} x {width + 1}, expected {height} x {width}: replaced" in reason
