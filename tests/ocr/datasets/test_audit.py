@@ -47,7 +47,7 @@ def test_skip_leaves_out_bad_words_and_wholly_bad_images_and_counts_them(picture
 def test_error_makes_an_unreadable_image_an_error_too(picture: Path) -> None:
     images = [annotated("a.jpg"), annotated("gone.jpg")]
     assert len(checked(picture, images)[0]) == 1
-    with pytest.raises(BadDataError, match=r"1 findings\n.*gone\.jpg"):
+    with pytest.raises(BadDataError, match=r"1 finding\n.*gone\.jpg"):
         checked(picture, images, on_bad_sample="error")
 
 

@@ -42,7 +42,7 @@ def test_every_odd_jpeg_ends_as_its_manifest_says(odd_jpegs: Path) -> None:
     [
         ("truncated_half.jpg", "truncated", "Premature end of JPEG file"),
         ("truncated_last_bytes.jpg", "truncated", "Premature end of JPEG file"),
-        ("truncated_header.jpg", "truncated", "the end of the file where more has to follow"),
+        ("truncated_header.jpg", "truncated", "the end of the file too early"),
         ("corrupt_scan.jpg", "damaged", "20 extraneous bytes before marker"),
         ("height_mismatch.jpg", "damaged", "premature end of data segment"),
         ("zero_byte.jpg", "empty", "a file of 0 bytes"),

@@ -124,7 +124,7 @@ def place_of(shards: Path, index: int) -> tuple[Path, dict]:
 
 
 @pytest.mark.parametrize("damage", ["zeros", "empty"])
-def test_an_image_that_was_damaged_before_it_was_written_costs_its_slot_and_is_named(
+def test_an_image_damaged_before_it_was_written_costs_its_slot_and_is_named(
     reader, damage, copied_receipts, tmp_path, caplog
 ):
     files = loose(copied_receipts)
