@@ -1,4 +1,4 @@
-"""What most text detection code does: Pillow, Albumentations on NumPy arrays, float32 sent between processes."""
+"""The loader of most text detection code: Pillow, Albumentations on NumPy arrays, float32 sent between processes."""
 
 import os
 

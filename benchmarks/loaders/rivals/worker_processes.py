@@ -92,7 +92,7 @@ def _batches(loader: "DataLoader[Loaded]") -> Iterator[Loaded]:
     try:
         yield from loader
     except UnreadableFile as error:
-        # The message of a worker's error is its whole traceback, of which the last line names the file.
+        # The message of a worker's error is its whole traceback; the last line names the file.
         reason = str(error).strip().rpartition("\n")[2].removeprefix(f"{__package__}.image.UnreadableFile: ")
         # PyTorch's frames and the error refer to each other. The garbage collector would free the queues before the processes,
         # and each worker would then take five seconds to end.
