@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from dali_pipelines.config import PipelineConfig
+from dali_pipelines.loader import DaliLoader
 from dali_pipelines.source import SampleError
 from ocr.datasets.audit import load_manifest
 from ocr.datasets.base import ValidatedOCRDataset
@@ -22,8 +23,10 @@ from ocr.datasets.shards.images import load_shards
 from ocr.datasets.shards.writer import ShardWriter
 from ocr.errors import StorageError
 from ocr.loaders.batch import Batch
-from ocr.loaders.engines import Engine
+from ocr.loaders.engines import Engine, image_loader
 from ocr.loaders.loader import BatchLoader
+from ocr.loaders.shards import ShardLoader
+from ocr.loaders.torch_workers import TorchLoader
 
 CPU = torch.device("cpu")
 CONFIG = PipelineConfig(image_size=160)
@@ -73,6 +76,19 @@ def reader(request) -> str:
     if request.param == "webdataset":
         pytest.importorskip("webdataset", reason="needs uv sync --extra webdataset")
     return request.param
+
+
+def test_engine_and_storage_choose_the_image_loader(receipts):
+    files, shards = loose(receipts), load_shards(str(receipts / "shards/train"))[0]
+    for manifest, name, expected in (
+        (files, "dali", DaliLoader),
+        (shards, "dali", ShardLoader),
+        (files, "torch", TorchLoader),
+        (shards, "torch", TorchLoader),
+    ):
+        dataset = dataset_of(manifest, training=True)
+        loader = image_loader(dataset, Engine(name, CPU), batch_size=2, levels=False, failures={})
+        assert type(loader) is expected
 
 
 @pytest.fixture(scope="module")
