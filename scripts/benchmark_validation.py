@@ -17,12 +17,10 @@ from rich.console import Console
 from benchmarks.environment import provenance
 from benchmarks.validation.cache_settings import cache_settings_table, compare_cache_settings
 from benchmarks.validation.speed import speed_table, time_validation
-from ocr.command_line import prepare_hydra
 
 
 def main() -> None:
     arguments, overrides = _parse_arguments()
-    prepare_hydra()
     if arguments.what == "speed":
         results = time_validation(overrides) | provenance()
         table = speed_table(results)

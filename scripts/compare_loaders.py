@@ -1,4 +1,4 @@
-"""Which loader should I use: uv run scripts/compare_loaders.py key=value ..."""
+"""Measures which loader to use: uv run scripts/compare_loaders.py key=value ..."""
 
 import sys
 

@@ -2,6 +2,7 @@
 # Checks what only a GPU can show; with --cpu, what can be checked without one: scripts/gpu_check.sh --help
 set -euo pipefail
 root="$(cd "$(dirname "$0")/.." && pwd)"
+[[ -d "$root/tests/gpu" ]] || { echo "gpu_check.sh: $root/tests/gpu is missing; run it from a git checkout" >&2; exit 2; }
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" # the checkout need not be installed
 has_packages() { "$1" -c 'import importlib.util as u, sys; sys.exit(not all(map(u.find_spec, ("torch", "nvidia.dali"))))' 2>/dev/null; }
 if [[ -z "${PYTHON:-}" ]]; then

@@ -1,4 +1,4 @@
-"""Which settings are worth changing: uv run scripts/sweep_defaults.py key=value ..."""
+"""Measures which settings are worth changing: uv run scripts/sweep_defaults.py key=value ..."""
 
 import sys
 

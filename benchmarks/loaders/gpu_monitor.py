@@ -1,4 +1,4 @@
-"""How busy the GPU is, as nvidia-smi sees it."""
+"""Utilisation of the GPU as nvidia-smi reports it."""
 
 import os
 import shutil
@@ -10,7 +10,7 @@ COMMAND = ("nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,n
 
 
 class GpuMonitor:
-    """Asks nvidia-smi ten times a second, in a thread. Without nvidia-smi it knows nothing."""
+    """Reads nvidia-smi ten times a second, in a thread; without nvidia-smi it has no values."""
 
     def __init__(self) -> None:
         self._seen: list[tuple[float, float]] = []
@@ -22,7 +22,7 @@ class GpuMonitor:
             threading.Thread(target=self._read, args=(self._process,), daemon=True).start()
 
     def percent_since(self, started: float) -> float | None:
-        """Mean from a `time.perf_counter` on; None where nothing was seen."""
+        """Returns the mean since a time of `time.perf_counter`; None without values."""
         seen = [percent for when, percent in self._seen if when >= started]
         return sum(seen) / len(seen) if seen else None
 

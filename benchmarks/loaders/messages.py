@@ -1,4 +1,4 @@
-"""What the comparing process asks a row's process to do, and the answers. All travel through a pipe, so all can be pickled."""
+"""Commands from the comparing process to a row's process, and their answers. They are sent through a pipe, pickled."""
 
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar

@@ -31,7 +31,7 @@ from ocr.loaders.engines import Engine
 from ocr.loaders.loader import BatchLoader
 
 Keeps = Literal["nothing", "files", "images", "tensors"]
-"""What stays in memory after the first epoch: encoded files in RAM, decoded images or finished tensors on the device."""
+"""Data kept in memory after the first epoch: encoded files in RAM, decoded images or finished tensors on the device."""
 
 _CACHES: dict[Keeps, DatasetConfig] = {
     "nothing": DatasetConfig(image_path="-"),

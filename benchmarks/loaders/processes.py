@@ -12,7 +12,7 @@ import psutil
 
 @dataclass(frozen=True)
 class Usage:
-    """What this process and its descendants have used since they began."""
+    """Resources that this process and its descendants have used since they began."""
 
     cpu_seconds: float
     """User and system time."""

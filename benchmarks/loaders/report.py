@@ -100,7 +100,7 @@ def _rows_in_words(results: Results) -> list[str]:
         parities = [each.parity for each in measured if each.parity]
         parts = [row.description, *(f"{parity.resize_filter}; {parity.dtype}" for parity in parities[:1])]
         if row.workers_are != "none":
-            parts.append(f"{measured[0].num_workers} {row.workers_are}")
+            parts.append(f"{row.workers_are}: {measured[0].num_workers}")
         lines.append(f"{row.name}: {'; '.join(parts)}")
     return lines
 

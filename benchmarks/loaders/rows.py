@@ -18,6 +18,7 @@ OpenLoader = Callable[[Workload, Level, int], RowLoader]
 Raises:
     CannotRun: not on this machine, or not at this level.
 """
+Workers = Literal["processes", "threads", "none"]
 
 
 @dataclass(frozen=True)
@@ -31,115 +32,65 @@ class Row:
     options: str | None = None
     """Overrides of scripts/train.py that select this loader for training; None: training cannot use it."""
     is_ours: bool = False
-    workers_are: Literal["processes", "threads", "none"] = "threads"
+    workers_are: Workers = "none"
 
 
-def _own(kind: LoaderKind, on_gpu: bool | None = None) -> OpenLoader:
+def _own(name: str, description: str, kind: LoaderKind, options: str | None = None, on_gpu: bool | None = None) -> Row:
     """on_gpu: None: on the device of the run."""
 
     def open_loader(workload: Workload, level: Level, num_workers: int) -> RowLoader:
-        device = workload.device if on_gpu is None else torch.device("cpu")
-        if on_gpu:
-            device = _gpu(workload)
+        if on_gpu and workload.device.type != "cuda":
+            raise CannotRun("needs an NVIDIA GPU; torch sees no CUDA device here")
+        device = torch.device("cpu") if on_gpu is False else workload.device
         return OwnLoader(workload, level, kind, device, num_workers)
 
-    return open_loader
+    workers_are: Workers = "processes" if kind.engine == "torch" else "threads"
+    return Row(name, description, open_loader, options, is_ours=True, workers_are=workers_are)
 
 
-def _gpu(workload: Workload) -> torch.device:
-    if workload.device.type != "cuda":
-        raise CannotRun("needs an NVIDIA GPU; torch sees no CUDA device here")
-    return workload.device
-
-
-def _rival(module: str, name: str) -> OpenLoader:
+def _rival(name: str, description: str, module: str, function: str, workers_are: Workers) -> Row:
     def open_rival(workload: Workload, level: Level, num_workers: int) -> RowLoader:
         if workload.planner(level).is_random:
             raise CannotRun("makes no crops after this project's plan (augment=true)")
         from importlib import import_module  # here: the packages of the rivals are optional, and slow to import
 
-        rival: Callable[[RivalFiles], RowLoader] = getattr(import_module(f"benchmarks.loaders.rivals.{module}"), name)
+        rival: Callable[[RivalFiles], RowLoader]
+        rival = getattr(import_module(f"benchmarks.loaders.rivals.{module}"), function)
         return rival(workload.files(level, num_workers))
 
-    return open_rival
+    return Row(name, description, open_rival, workers_are=workers_are)
 
+
+_PRELOADED = "loader=torch datasets.train_dataset.config.preload_images=true"
+_IMAGES_KEPT = "loader=dali datasets.train_dataset.config.cache_config.cache_decoded_images=true"
+_SHARDS = "tar shards, the webdataset package, PyTorch workers"
 
 ROWS: tuple[Row, ...] = (
     Row(
-        "replay",
-        "one batch over and over: the limit",
-        lambda workload, level, _: Replay(workload, level),
-        is_ours=True,
-        workers_are="none",
+        "replay", "one batch over and over: the limit", lambda workload, level, _: Replay(workload, level), is_ours=True
     ),
-    Row(
-        "torch",
-        "PyTorch workers, libjpeg-turbo",
-        _own(LoaderKind("torch")),
-        "loader=torch",
-        is_ours=True,
-        workers_are="processes",
-    ),
-    Row(
-        "torch_ram",
-        "the same, files preloaded into RAM",
-        _own(LoaderKind("torch", "files")),
-        "loader=torch datasets.train_dataset.config.preload_images=true",
-        is_ours=True,
-        workers_are="processes",
-    ),
-    Row(
-        "torch_tensors",
-        "the same, finished tensors kept",
-        _own(LoaderKind("torch", "tensors")),
-        is_ours=True,
-        workers_are="processes",
-    ),
-    Row("dali_cpu", "DALI, CPU decoder", _own(LoaderKind("dali"), on_gpu=False), "loader=dali", is_ours=True),
-    Row("dali_gpu", "DALI, GPU decoder", _own(LoaderKind("dali"), on_gpu=True), "loader=dali", is_ours=True),
-    Row(
-        "dali_images",
-        "DALI, decoded images kept",
-        _own(LoaderKind("dali", "images")),
-        "loader=dali datasets.train_dataset.config.cache_config.cache_decoded_images=true",
-        is_ours=True,
-    ),
-    Row("dali_tensors", "DALI, finished tensors kept", _own(LoaderKind("dali", "tensors")), is_ours=True),
-    Row("webdataset_dali", "tar shards, DALI", _own(LoaderKind("dali", shard_reader="dali")), is_ours=True),
-    Row(
-        "webdataset_torch",
-        "tar shards, the webdataset package, PyTorch workers",
-        _own(LoaderKind("torch", shard_reader="webdataset")),
-        is_ours=True,
-        workers_are="processes",
-    ),
-    Row(
+    _own("torch", "PyTorch workers, libjpeg-turbo", LoaderKind("torch"), "loader=torch"),
+    _own("torch_ram", "the same, files preloaded into RAM", LoaderKind("torch", "files"), _PRELOADED),
+    _own("torch_tensors", "the same, finished tensors kept", LoaderKind("torch", "tensors")),
+    _own("dali_cpu", "DALI, CPU decoder", LoaderKind("dali"), "loader=dali", on_gpu=False),
+    _own("dali_gpu", "DALI, GPU decoder", LoaderKind("dali"), "loader=dali", on_gpu=True),
+    _own("dali_images", "DALI, decoded images kept", LoaderKind("dali", "images"), _IMAGES_KEPT),
+    _own("dali_tensors", "DALI, finished tensors kept", LoaderKind("dali", "tensors")),
+    _own("webdataset_dali", "tar shards, DALI", LoaderKind("dali", shard_reader="dali")),
+    _own("webdataset_torch", _SHARDS, LoaderKind("torch", shard_reader="webdataset")),
+    _rival(
         "albumentations",
         "PyTorch workers, Pillow, Albumentations",
-        _rival("albumentations_loader", "albumentations_loader"),
-        workers_are="processes",
+        "albumentations_loader",
+        "albumentations_loader",
+        "processes",
     ),
-    Row(
-        "turbojpeg",
-        "PyTorch workers, scaled libjpeg-turbo",
-        _rival("turbojpeg_loader", "turbojpeg_loader"),
-        workers_are="processes",
-    ),
-    Row(
-        "torchvision",
-        "PyTorch workers, torchvision v2",
-        _rival("torchvision_loader", "torchvision_loader"),
-        workers_are="processes",
-    ),
-    Row("torchvision_cuda", "torchvision, CUDA decode_jpeg", _rival("torchvision_loader", "TorchvisionCuda")),
-    Row("spdl_scaled", "SPDL threads, scaled libjpeg-turbo", _rival("spdl_loader", "spdl_scaled")),
-    Row("spdl_antialiased", "SPDL threads, whole decode", _rival("spdl_loader", "spdl_antialiased")),
-    Row(
-        "wds",
-        "the webdataset package alone, tar shards",
-        _rival("webdataset_loader", "webdataset_loader"),
-        workers_are="processes",
-    ),
+    _rival("turbojpeg", "PyTorch workers, scaled libjpeg-turbo", "turbojpeg_loader", "turbojpeg_loader", "processes"),
+    _rival("torchvision", "PyTorch workers, torchvision v2", "torchvision_loader", "torchvision_loader", "processes"),
+    _rival("torchvision_cuda", "torchvision, CUDA decode_jpeg", "torchvision_loader", "TorchvisionCuda", "threads"),
+    _rival("spdl_scaled", "SPDL threads, scaled libjpeg-turbo", "spdl_loader", "spdl_scaled", "threads"),
+    _rival("spdl_antialiased", "SPDL threads, whole decode", "spdl_loader", "spdl_antialiased", "threads"),
+    _rival("wds", "the webdataset package alone, tar shards", "webdataset_loader", "webdataset_loader", "processes"),
 )
 
 

@@ -55,7 +55,7 @@ def _limit(name: str, whole: Measurement, alone: Measurement, stages: dict[str, 
     in_memory = {stage: value for stage, value in stages.items() if stage != DISK}
     dearest = max(in_memory, key=lambda stage: in_memory[stage]) if in_memory else "not measured"
     lines = [
-        f"Training waits {waiting:.0%} of its time for {name}: {total:.1f} ms an image, of which the network takes {step:.1f}. "
+        f"Training waits {waiting:.0%} of its time for {name}: {total:.1f} ms an image, {step:.1f} of them for the network. "
         f"The most expensive stage of the loader: {dearest}."
     ]
     if in_memory and sum(in_memory.values()) < total - step:

@@ -26,7 +26,7 @@ LEGEND = (
     "images/s: median [least-most] of the rounds. of present: ratio of the medians, above 1 is better. batch ms: from one batch to "
     "the next, median of the rounds; p99: 99th percentile of a round. 1st batch: from making the loader. 1st epoch: the same to "
     "its last batch. warm-up: the first epoch with the network, including compilation, not in images/s. better, worse: the ranges "
-    " of the rounds do not overlap and the medians differ by more than 3 %. longer waits: faster, but p99 is clearly worse."
+    "of the rounds do not overlap and the medians differ by more than 3 %. longer waits: faster, but p99 is clearly worse."
 )
 NOTHING_BETTER = "No other value is better: leave the configuration as it is."
 

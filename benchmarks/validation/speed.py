@@ -1,4 +1,4 @@
-"""What a validation epoch costs beside its bare forward pass."""
+"""Times validation epochs beside their bare forward pass."""
 
 import tempfile
 import time

@@ -54,6 +54,10 @@ _RULES = {
 }
 
 
+_LABELS = {"sampling": "chroma sampling", "bits": "bits per channel", "orientation": "EXIF orientation", "-": "none"}
+"""Words in the summary for names and values of the statistics."""
+
+
 @dataclass(frozen=True)
 class Finding:
     """One thing that is wrong, or worth knowing."""
@@ -126,8 +130,8 @@ class AuditReport:
         text.append(f"{self.num_images} of {self.num_listed} images usable", "bold")
         text.append(f", {self.num_words} words, {self.num_ignored} of them don't-care\n")
         for name, values in self.statistics.items():
-            shares = ", ".join(f"{value} {count / self.num_images:.1%}" for value, count in values.items())
-            text.append(f"  {name}: {shares}\n")
+            shares = [f"{_LABELS.get(value, value)} {count / self.num_images:.1%}" for value, count in values.items()]
+            text.append(f"  {_LABELS.get(name, name)}: {', '.join(shares)}\n")
         if self.num_not_annotated:
             text.append(f"  {self.num_not_annotated} images in the folder are not in the annotations\n")
         for kind, count in sorted(self.counts.items()):
@@ -164,7 +168,11 @@ def raise_if_unfit(
     if not is_unfit and report.num_images > 0:
         return
     bad = report.with_severity("annotation", "image")
-    reason = f"{len(bad)} findings" if is_unfit else f"none of {report.num_listed} listed images is usable"
+    reason = (
+        f"{len(bad)} finding{'s' if len(bad) > 1 else ''}"
+        if is_unfit
+        else f"none of {report.num_listed} listed images is usable"
+    )
     where = f"\nAll findings: {report_path}" if report_path is not None else ""
     advice = "\nCorrect them, or leave them out with on_bad_sample=skip." if is_unfit else ""
     raise BadDataError(f"{image_dir}: {reason}\n{listed(bad)}{where}{advice}", report)

@@ -178,7 +178,7 @@ def _read_png_header(stream: BinaryIO) -> ImageHeader:
 def _read_exactly(stream: BinaryIO, count: int) -> bytes:
     data = stream.read(count)
     if len(data) < count:
-        raise ImageProblem("truncated", "the end of the file where more has to follow", "a whole image")
+        raise ImageProblem("truncated", "the end of the file too early", "a whole image")
     return data
 
 

@@ -1,6 +1,6 @@
 """Plans the memory of a run before it starts: every part claims its share of what the parts before it leave.
 
-network -> DALI's pools -> reserve -> tensor cache of validation -> images and maps of validation -> those of training
+network -> DALI's pools -> reserve -> tensor cache of validation -> images and maps of validation and training
 """
 
 import logging
@@ -67,7 +67,7 @@ class Preload:
 
 @dataclass(frozen=True)
 class PlannedMemory:
-    """What the planned parts may take."""
+    """Memory that the planned parts may use."""
 
     pools: tuple[PoolBytes, ...]
     """DALI's pipelines; empty where only caches are planned."""

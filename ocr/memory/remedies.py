@@ -21,7 +21,7 @@ class Remedy:
     """A command to try."""
 
     what: str
-    """What it changes, as in "half the batch size"."""
+    """The change, as in "half the batch size"."""
     overrides: Mapping[str, str]
     """Hydra overrides; they replace those given for the same keys."""
 

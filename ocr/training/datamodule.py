@@ -11,6 +11,7 @@ from ocr.datasets.base import ValidatedOCRDataset
 from ocr.loaders.config import DataLoaderConfig
 from ocr.loaders.engines import Engine
 from ocr.loaders.loader import BatchLoader
+from ocr.memory.network import NetworkMemory, StepMemory
 from ocr.memory.plan import MemoryPlan
 from ocr.memory.planner import PlannedMemory, RunData, plan_memory, preload_images
 from ocr.memory.remedies import remedy_text, training_remedies
@@ -26,7 +27,7 @@ class DBNetDataModule(lightning.LightningDataModule):
     Args:
         train, val: audited data sets; None where the split is not used.
         config: batch sizes and workers.
-        loader: who executes the plans.
+        loader: who reads and decodes the images.
         val_targets: make target maps for the validation split too.
     """
 
@@ -73,28 +74,18 @@ class DBNetDataModule(lightning.LightningDataModule):
         memory.release_unused(device)
         plan = self.memory = MemoryPlan.of_free_memory(device, trainer.world_size)
         data = self._data()
-        if stage == "fit":
-            module = dbnet_module(trainer.lightning_module)
-            network, steps = measure_network(
-                module.model,
-                module.config,
-                precision=str(trainer.precision),
-                device=device,
-                batch_sizes=data.batch_sizes(),
-                num_ranks=trainer.world_size,
-            )
-            self._planned = plan_memory(plan, data, network, steps)
-        else:
-            self._planned = plan_memory(plan, data)
+        network, steps = self._measure_network(data.batch_sizes()) if stage == "fit" else (None, None)
+        self._planned = plan_memory(plan, data, network, steps)
         if plan.rows and trainer.is_global_zero:
             log.info("\n%s", plan.table())
         if plan.fits:
             memory.preallocate(list(self._planned.pools), device)
         elif stage == "fit" and trainer.is_global_zero:
+            config = dbnet_module(trainer.lightning_module).config
             log.warning(
                 "The GPU has too little free memory for the network and DALI, even without caches. This is an estimate; "
                 "continuing.\n%s",
-                remedy_text(training_remedies(module.config, None, in_validation=False)),
+                remedy_text(training_remedies(config, None, in_validation=False)),
             )
         for preload in self._planned.preloads:
             preload_images(preload)
@@ -138,6 +129,18 @@ class DBNetDataModule(lightning.LightningDataModule):
 
     def _device(self) -> torch.device:
         return self._trainer().strategy.root_device
+
+    def _measure_network(self, batch_sizes: tuple[int, int]) -> tuple[NetworkMemory, StepMemory | None]:
+        trainer = self._trainer()
+        module = dbnet_module(trainer.lightning_module)
+        return measure_network(
+            module.model,
+            module.config,
+            precision=str(trainer.precision),
+            device=self._device(),
+            batch_sizes=batch_sizes,
+            num_ranks=trainer.world_size,
+        )
 
     def _data(self) -> RunData:
         trainer = self._trainer()

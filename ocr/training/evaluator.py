@@ -18,7 +18,7 @@ from ocr.training.stages import DeviceStages
 
 @dataclass
 class EvaluationSeconds:
-    """Where the time of a pass went. The host works beside the device, so the sum may exceed the duration of the pass."""
+    """Seconds of a pass by stage. The host works beside the device, so their sum may exceed the duration of the pass."""
 
     forward: float = 0.0
     device_postprocess: float = 0.0

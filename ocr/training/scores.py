@@ -29,7 +29,7 @@ class ValidationScores(nn.Module):
         self.cleval = CLEvalMetric() if with_cleval or selected == "cleval" else None
 
     def compute(self, results: list[ImageResult]) -> dict[str, Tensor]:
-        """Returns val/{hmean,precision,recall} and val/hmean_iou0.7 of this rank's results and those of the others.
+        """Returns val/{hmean,precision,recall} and val/hmean_iou0.7 of the results of all ranks.
 
         With CLEval also val/cleval_{hmean,precision,recall}. Where CLEval is selected, val/hmean and so on are CLEval's, and
         val/iou_hmean and so on are ICDAR's.

@@ -1,10 +1,8 @@
 import tracemalloc
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from dali_pipelines.config import PipelineConfig
 from dali_pipelines.normalize import BatchMemory, ImageFinisher, normalize_levels
@@ -78,7 +76,7 @@ def test_tensors_of_another_shape_type_or_layout_are_refused(levels, out, messag
 
 
 def test_the_gpu_formula_promotes_uint8_and_rounds_to_the_type_of_out():
-    """The GPU's call, run on the CPU, so that its semantics are checked where there is no GPU; in channels_last."""
+    """Runs the GPU's call on the CPU, in channels_last, so that its semantics are checked without a GPU."""
     levels = all_levels().to(memory_format=torch.channels_last)
     scale, offset = (
         torch.tensor(values, dtype=torch.float64).float()[:, None, None]
@@ -101,7 +99,7 @@ def test_a_gpu_agrees_with_the_cpu(dtype):
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
 def test_channels_last_levels_are_normalised_without_a_sync(dtype):
-    """channels_last, as a permuted (B, H, W, 3) batch is. Tolerance: as in the test above, an ulp of the fused formula."""
+    """In channels_last, like a permuted (B, H, W, 3) batch. Tolerance: one ulp, since the fused formula rounds differently."""
     levels = all_levels()
     on_gpu = levels.permute(0, 2, 3, 1).contiguous().cuda().permute(0, 3, 1, 2)
     normalize_levels(on_gpu, CONFIG.mean, CONFIG.std, dtype=dtype)
@@ -120,15 +118,15 @@ def finisher(size: int = 40, dtype: torch.dtype = torch.float32) -> ImageFinishe
 
 
 @pytest.fixture
-def odd_sizes(sroie: Path) -> list[np.ndarray]:
-    """Parts of a receipt; one is read-only, one not contiguous."""
-    path = next(iter(sorted((sroie / "images" / "val").glob("*.jpg"))))
-    receipt = np.asarray(Image.open(path).convert("RGB"))
+def odd_sizes() -> list[np.ndarray]:
+    """Returns images of odd sizes; one is neither writable nor contiguous."""
+    image = np.random.default_rng(0).integers(0, 256, (140, 110, 3), np.uint8)
+    image.flags.writeable = False  # like pixels decoded by Pillow
     return [
-        receipt[:40, :40].copy(),
-        receipt[100:133, 100:107].copy(),
-        receipt[:1, 50:90],
-        receipt[60:61, 60:61].copy(),
+        image[:40, :40].copy(),
+        image[100:133, 100:107].copy(),
+        image[:1, 50:90],
+        image[60:61, 60:61].copy(),
     ]
 
 

@@ -165,10 +165,10 @@ def test_a_whole_image_of_another_size_is_refused(size):
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_rendering_is_not_rewritten_by_autograph(training, sroie, tmp_path):
+def test_rendering_is_not_rewritten_by_autograph(training, drawn, tmp_path):
     """DALI rewrites Python that it takes for a part of the graph. The frames of an error show which code runs."""
     path = tmp_path / "receipt.jpg"
-    path.write_bytes(sorted((sroie / "images" / "val").glob("*.jpg"))[0].read_bytes())
+    path.write_bytes(sorted((drawn / "images" / "val").glob("*.jpg"))[0].read_bytes())
     planner = SamplePlanner(CONFIG, training=training, seed=3)
     manifest = ValidatedOCRDataset(DatasetConfig(image_path=str(tmp_path)), planner).manifest
     Image.new("RGB", (2, 2)).save(path)  # no region fits

@@ -153,7 +153,7 @@ def _value(figure: Figure) -> str:
     value, unit = figure["value"], figure["unit"]
     if isinstance(value, dict):
         text = ", ".join(f"{name} {_number(each)}" for name, each in value.items() if each is not None)
-    elif isinstance(value, list) and value and unit:
+    elif isinstance(value, list) and len(value) > 1 and unit:
         text = f"{_number(median(value))} ({_number(min(value))} - {_number(max(value))})"
     elif isinstance(value, list):
         text = ", ".join(map(_number, value)) or "none"

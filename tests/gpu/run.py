@@ -143,7 +143,7 @@ class Driver:
         try:
             stopped = self._watch(process, batch)
         except KeyboardInterrupt:
-            stopped, is_interrupted = "interrupted", True
+            stopped, is_interrupted = "stopped by a signal", True
         finally:
             _kill(process, write_stacks=bool(stopped))
         self._read(batch)  # what it wrote since

@@ -1,4 +1,4 @@
-"""The benchmark as a user starts it."""
+"""scripts/compare_loaders.py as a user runs it."""
 
 import json
 import os
@@ -16,9 +16,6 @@ from benchmarks.loaders.rows import ROWS
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = (
-    "synthetic.num_train=6",
-    "synthetic.num_val=4",
-    "dataset_base_path=drawn",
     "pipeline.image_size=128",
     "pipeline.augmentation.crop_size=128",
     "model.fpn_channels=16",
@@ -33,6 +30,10 @@ SMALL = (
 
 def command(*arguments: str) -> list[str]:
     return [sys.executable, str(ROOT / "scripts/compare_loaders.py"), *SMALL, *arguments]
+
+
+def on(data_set: Path) -> tuple[str, str]:
+    return "data=upstage", f"dataset_base_path={data_set}"
 
 
 def compare(cwd: Path, *arguments: str, **environment: str) -> tuple[subprocess.CompletedProcess[str], dict[str, Any]]:
@@ -56,9 +57,9 @@ def children_left(folder: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, dict[str, Any]]:
+def compared(tmp_path_factory: pytest.TempPathFactory, drawn: Path) -> tuple[Path, str, dict[str, Any]]:
     cwd = tmp_path_factory.mktemp("work")
-    done, results = compare(cwd, "--only", "replay,dali,turbojpeg", "--rounds=2", "--seconds", "0.02")
+    done, results = compare(cwd, *on(drawn), "--only", "replay,dali,turbojpeg", "--rounds=2", "--seconds", "0.02")
     assert done.returncode == 0, done.stdout + done.stderr
     return cwd, done.stdout, results
 
@@ -130,10 +131,11 @@ def test_files_hold_machine_and_figures(compared):
     assert not children_left(cwd)
 
 
-def test_ctrl_c_keeps_what_was_measured(compared):
+def test_ctrl_c_keeps_what_was_measured(compared, drawn):
     cwd, _, _ = compared
     (cwd / "compared/results.json").unlink()
-    arguments = command("--only", "replay,torch_ram", "--rounds", "9999", "--seconds", "0.02", "levels=[input,decode]")
+    options = ("--only", "replay,torch_ram", "--rounds", "9999", "--seconds", "0.02", "levels=[input,decode]")
+    arguments = command(*on(drawn), *options)
     with subprocess.Popen(arguments, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         assert process.stdout is not None
         before = next(line for line in process.stdout if "input: measuring 2 rows" in line)
@@ -149,7 +151,7 @@ def test_ctrl_c_keeps_what_was_measured(compared):
     assert not children_left(cwd)
 
 
-def test_missing_package_costs_only_its_rows(compared, tmp_path):
+def test_missing_package_costs_only_its_rows(compared, drawn, tmp_path):
     cwd, _, _ = compared
     for name in ("spdl", "albumentations"):
         (tmp_path / name).mkdir()
@@ -158,6 +160,7 @@ def test_missing_package_costs_only_its_rows(compared, tmp_path):
         )
     done, results = compare(
         cwd,
+        *on(drawn),
         "--only=replay,spdl_scaled,albumentations",
         "--rounds=1",
         "--seconds=0.01",
@@ -173,9 +176,7 @@ def test_missing_package_costs_only_its_rows(compared, tmp_path):
 
 
 def test_missing_data_set_is_named(tmp_path):
-    done, _ = compare(
-        tmp_path, "--only", "torch", "--rounds=1", "levels=[input]", "data=upstage", f"dataset_base_path={tmp_path}"
-    )
+    done, _ = compare(tmp_path, *on(tmp_path), "--only", "torch", "--rounds=1", "levels=[input]")
     assert done.returncode == 1
     assert f"{tmp_path}/jsons/train.json: there is no such annotation file" in done.stderr
     assert "Traceback" not in done.stderr

@@ -1,5 +1,5 @@
-"""What others use instead of this project's loaders, each as its own documentation tunes it; all are called with `RivalFiles`.
+"""Loaders of others, each tuned as its own documentation says: functions from `RivalFiles` to `RowLoader`.
 
-`albumentations_loader`, `turbojpeg_loader`, `torchvision_loader`, `TorchvisionCuda`, `spdl_scaled`, `spdl_antialiased` and
-`webdataset_loader` live in the module of their name. The optional packages are imported when a row is made.
+In reading order: `worker_processes` (PyTorch's DataLoader, on which most stand), `image` (decoding and resizing one image), then
+one module a rival. Optional packages are imported when a row is made (`optional`).
 """

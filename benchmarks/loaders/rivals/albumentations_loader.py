@@ -1,4 +1,4 @@
-"""What most text detection code does: Pillow, Albumentations on NumPy arrays, float32 between the processes."""
+"""The loader of most text detection code: Pillow, Albumentations on NumPy arrays, float32 sent between processes."""
 
 import os
 
@@ -13,7 +13,7 @@ from ocr.datasets.decode import ImageArray, decode_upright
 
 
 def albumentations_loader(files: RivalFiles) -> WorkerProcesses:
-    """DataLoader, Pillow and Albumentations.
+    """Returns a DataLoader with Pillow and Albumentations.
 
     Raises:
         CannotRun: Albumentations is missing.
@@ -28,7 +28,7 @@ def albumentations_loader(files: RivalFiles) -> WorkerProcesses:
 
 
 def _transform(files: RivalFiles) -> ImageFunction:
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else the import asks the network for news
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # otherwise the import checks for updates online
     albumentations = optional_module("albumentations")
     size = files.image_size
     transform = albumentations.Compose(

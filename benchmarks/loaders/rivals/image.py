@@ -1,4 +1,4 @@
-"""What rivals do with one image, with the libraries their users take: each function gets the file's bytes."""
+"""Reads, decodes and resizes one image with the libraries that users of rivals take."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,19 +13,19 @@ from benchmarks.loaders.row_loader import InputBatch, RivalFiles
 from ocr.datasets.decode import ImageArray, decode_upright, suits_turbojpeg, turned_upright
 
 ImageFunction = Callable[[RivalFiles, int, bytes], torch.Tensor]
-"""From place and encoded bytes to what a worker hands on; raises what the library raises."""
+"""Makes a worker's output from the place and the bytes of a file; raises whatever the library raises."""
 T = TypeVar("T")
 
 
 class UnreadableFile(Exception):
-    """A file that is missing, damaged or no image; the message names it."""
+    """A file is missing, damaged or no image; the message names it."""
 
 
 def read(files: RivalFiles, index: int) -> bytes:
-    """The file's bytes.
+    """Returns the bytes of a file.
 
     Raises:
-        UnreadableFile: there are none.
+        UnreadableFile: it cannot be read.
     """
     try:
         return Path(files.paths[index]).read_bytes()
@@ -34,10 +34,10 @@ def read(files: RivalFiles, index: int) -> bytes:
 
 
 def naming_file(function: Callable[[RivalFiles, int, bytes], T], files: RivalFiles, index: int, encoded: bytes) -> T:
-    """The function's value.
+    """Returns the value of the function.
 
     Raises:
-        UnreadableFile: it failed.
+        UnreadableFile: the function failed; the message names the file.
     """
     try:
         return function(files, index, encoded)
@@ -47,15 +47,15 @@ def naming_file(function: Callable[[RivalFiles, int, bytes], T], files: RivalFil
 
 
 def stored_target(files: RivalFiles, index: int) -> tuple[int, int]:
-    """(H, W) of the resized image before it is turned upright."""
+    """Returns the (H, W) of the resized image before it is turned upright."""
     height, width = files.resized_sizes[index]
     return (width, height) if files.orientations[index] >= 5 else (height, width)
 
 
 def decode_scaled(files: RivalFiles, index: int, encoded: bytes) -> ImageArray:
-    """(H, W, 3) RGB, not turned; libjpeg-turbo halves it as often as no side gets smaller than the target's.
+    """Returns (H, W, 3) RGB, not turned; libjpeg-turbo halves the image while no side gets smaller than the target's.
 
-    Measurement on receipts at 640: 1.43 ms an image so, 1.63 ms if scales between 1 and 2 are allowed, which have no SIMD code.
+    Measured on receipts at 640: 1.43 ms an image; 1.63 ms if scales between 1 and 2 are allowed, which have no SIMD code.
     """
     if not suits_turbojpeg(encoded):
         return decode_upright(encoded, orientation=1, use_turbojpeg=False)
@@ -66,19 +66,19 @@ def decode_scaled(files: RivalFiles, index: int, encoded: bytes) -> ImageArray:
 
 
 def decode_full(files: RivalFiles, index: int, encoded: bytes) -> ImageArray:
-    """(H, W, 3) RGB, not turned, writable; simplejpeg where it can, else Pillow, whose arrays are not."""
+    """Returns (H, W, 3) RGB, not turned, writable; decoded by simplejpeg if it can, else by Pillow."""
     return np.require(decode_upright(encoded, orientation=1), requirements="W")
 
 
 def scaled_levels(files: RivalFiles, index: int, encoded: bytes) -> torch.Tensor:
-    """(3, S, S) uint8: `decode_scaled`, the rest of the way with OpenCV's bilinear filter."""
+    """Returns (3, S, S) uint8: `decode_scaled`, then OpenCV's bilinear filter."""
     height, width = stored_target(files, index)
     resized = cv2.resize(decode_scaled(files, index, encoded), (width, height), interpolation=cv2.INTER_LINEAR)
     return placed(resized, files, index)
 
 
 def antialiased_levels(files: RivalFiles, index: int, encoded: bytes) -> torch.Tensor:
-    """(3, S, S) uint8: `decode_full`, then PyTorch's antialiased bilinear filter for bytes."""
+    """Returns (3, S, S) uint8: `decode_full`, then PyTorch's antialiased bilinear filter for bytes."""
     stored_CHW = torch.from_numpy(decode_full(files, index, encoded)).permute(2, 0, 1)
     resized = torch.nn.functional.interpolate(
         stored_CHW[None], stored_target(files, index), mode="bilinear", antialias=True
@@ -87,16 +87,16 @@ def antialiased_levels(files: RivalFiles, index: int, encoded: bytes) -> torch.T
 
 
 def placed(stored_resized_HWC: ImageArray, files: RivalFiles, index: int) -> torch.Tensor:
-    """(3, S, S) uint8: turned upright, top left on black."""
+    """Returns (3, S, S) uint8: the image upright, top left on black."""
     upright = np.ascontiguousarray(turned_upright(stored_resized_HWC, files.orientations[index]))
     height, width = upright.shape[:2]
     levels = np.zeros((3, files.image_size, files.image_size), np.uint8)
-    levels[:, :height, :width] = cv2.split(upright)  # a tenth of the time of a transposing copy
+    levels[:, :height, :width] = cv2.split(upright)  # ten times as fast as a transposing copy
     return torch.from_numpy(levels)
 
 
 def normalized(levels_BCHW: torch.Tensor, files: RivalFiles) -> torch.Tensor:
-    """(B, 3, S, S) `files.dtype` on `files.device` from uint8."""
+    """Returns (B, 3, S, S) `files.dtype` on `files.device` from uint8."""
     mean, std = (
         torch.tensor(values)[:, None, None].to(files.device, non_blocking=True) for values in (files.mean, files.std)
     )
@@ -105,5 +105,5 @@ def normalized(levels_BCHW: torch.Tensor, files: RivalFiles) -> torch.Tensor:
 
 
 def input_batch(files: RivalFiles, images: torch.Tensor, indices: tuple[int, ...]) -> InputBatch:
-    """The batch, with the targets that `files` asks for."""
+    """Returns the batch, with targets if `files` makes them."""
     return InputBatch(images, indices, None if files.make_targets is None else files.make_targets(indices))

@@ -1,4 +1,4 @@
-"""Packages that only the benchmark needs."""
+"""Imports packages that only the benchmark needs."""
 
 import importlib
 from typing import Any
@@ -7,10 +7,10 @@ from benchmarks.loaders.row_loader import CannotRun
 
 
 def optional_module(name: str) -> Any:
-    """The module.
+    """Imports a module.
 
     Raises:
-        CannotRun: its package is missing, or does not import here.
+        CannotRun: its package is not installed, or cannot be imported.
     """
     package = name.partition(".")[0]
     try:

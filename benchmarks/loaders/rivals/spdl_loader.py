@@ -24,24 +24,24 @@ from benchmarks.loaders.row_loader import InputBatch, RivalFiles
 from ocr.datasets.decode import ImageArray
 
 BATCHES_AHEAD = 2
-"""As many as a DataLoader worker prepares."""
+"""Equal to the prefetch of a DataLoader worker."""
 
 
 def spdl_scaled(files: RivalFiles) -> "SpdlThreads":
-    """Its fastest: simplejpeg scales while it decodes. SPDL's own, FFmpeg's, took 13.0 ms an image against 7.4."""
+    """Returns its fastest form: simplejpeg scales while it decodes. SPDL's own decoder, FFmpeg, took 13.0 ms an image, not 7.4."""
     return SpdlThreads(files, RESIZE_FILTER, scaled_levels, decode_scaled)
 
 
 def spdl_antialiased(files: RivalFiles) -> "SpdlThreads":
-    """Its fastest with an antialiased filter."""
+    """Returns its fastest form with an antialiased filter."""
     return SpdlThreads(files, "antialiased bilinear (PyTorch)", antialiased_levels, decode_full)
 
 
 class SpdlThreads:
     """read, decode, resize | aggregate | transfer, normalise | sink, in `num_workers` threads.
 
-    As in SPDL's own DataLoader a pipeline is built for each epoch; the threads stay. They, OpenCV and PyTorch use one core
-    each from the first epoch on, in this whole process.
+    As in SPDL's own DataLoader, a pipeline is built for each epoch and the threads stay. From the first epoch on, OpenCV and
+    PyTorch use one core a thread in this whole process.
 
     Raises:
         CannotRun: SPDL is missing.
@@ -61,7 +61,7 @@ class SpdlThreads:
         self._threads: ThreadPoolExecutor | None = None
 
     def epoch(self) -> Iterator[InputBatch]:
-        # Transfers to a GPU one after the other, as SPDL advises; a CPU normalises several batches at once.
+        # SPDL advises one transfer to a GPU at a time; a CPU normalises several batches at once.
         num_finishing = 1 if self._files.device.type == "cuda" else self._num_threads
         for images, indices in self._run(self._places_in_batches(), self._load_place, self._finish, num_finishing):
             yield input_batch(self._files, images, indices)
@@ -87,7 +87,7 @@ class SpdlThreads:
         builder.aggregate(self._files.batch_size)
         builder.pipe(finish, concurrency=num_finishing, executor=self._threads, output_order="input")
         builder.add_sink(BATCHES_AHEAD)
-        # By default SPDL leaves out what failed and goes on.
+        # By default SPDL skips failures.
         pipeline = builder.build(num_threads=1, max_failures=0)
         with pipeline.auto_stop():
             for result in pipeline:
@@ -96,7 +96,7 @@ class SpdlThreads:
                 yield result
 
     def _places_in_batches(self) -> Iterator[tuple[torch.Tensor, int, torch.Tensor]]:
-        """(batch, index, its place in the batch): threads write into the batch, so that nothing has to be stacked."""
+        """Yields (batch, index, the image's slot in the batch). Threads write into the batch, so nothing is stacked."""
         num_images, size = len(self._files.paths), self._files.image_size
         for first in range(0, num_images, self._files.batch_size):
             indices = range(first, min(first + self._files.batch_size, num_images))
@@ -106,7 +106,7 @@ class SpdlThreads:
             for image, index in zip(batch, indices, strict=True):
                 yield batch, index, image
 
-    # SPDL says which stage failed, not why: errors travel as values.
+    # SPDL reports which stage failed, not why: errors travel as values.
 
     def _load_place(self, place: tuple[torch.Tensor, int, torch.Tensor]) -> tuple[torch.Tensor, int] | UnreadableFile:
         batch, index, image = place

@@ -1,4 +1,4 @@
-"""torchvision's own decoders and v2 transforms: in worker processes, and on the GPU."""
+"""torchvision's decoders and v2 transforms, in worker processes and on the GPU."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,9 +21,9 @@ from benchmarks.loaders.row_loader import CannotRun, InputBatch, RivalFiles
 
 
 def torchvision_loader(files: RivalFiles) -> WorkerProcesses:
-    """DataLoader, `decode_image` and v2 resize; bytes between the processes.
+    """Returns a DataLoader with `decode_image` and v2 resize; bytes are sent between processes.
 
-    A scan that is damaged but of full length is decoded without an error; others raise.
+    A damaged scan of full length is decoded without an error; other damage raises.
 
     Raises:
         CannotRun: torchvision is missing.
@@ -62,9 +62,9 @@ def _bytes_tensor(encoded: bytes) -> torch.Tensor:
 
 
 class TorchvisionCuda:
-    """`decode_jpeg` of whole batches on the GPU, v2 resize there; threads read the files of the next batch meanwhile.
+    """Runs `decode_jpeg` of whole batches and v2 resize on the GPU while threads read the files of the next batch.
 
-    RivalFiles that the GPU does not take (PNG, CMYK) are decoded on the CPU.
+    Files that the GPU cannot decode (PNG, CMYK) are decoded on the CPU.
 
     Raises:
         CannotRun: no CUDA device, or torchvision is missing.
@@ -114,12 +114,12 @@ class TorchvisionCuda:
             yield ahead[0], list(ahead[1])
 
     def _decode(self, indices: tuple[int, ...], encoded: list[bytes]) -> list[torch.Tensor]:
-        """(3, H, W) uint8 on the GPU, not turned."""
+        """Returns (3, H, W) uint8 images on the GPU, not turned."""
         try:
             return self._decode_jpegs(encoded)
         except torch.cuda.OutOfMemoryError:
             raise
-        except RuntimeError:  # one of them is no JPEG that the GPU takes, or damaged
+        except RuntimeError:  # the GPU cannot decode one of them, or it is damaged
             return [
                 naming_file(self._decode_alone, self._files, index, data)
                 for index, data in zip(indices, encoded, strict=True)
@@ -137,7 +137,7 @@ class TorchvisionCuda:
 
 
 def turned_upright(stored_CHW: torch.Tensor, orientation: int) -> torch.Tensor:
-    """The image turned by its EXIF orientation 1 to 8, which CUDA decoding leaves out."""
+    """Returns the image turned by its EXIF orientation, 1 to 8, which CUDA decoding ignores."""
     if orientation >= 5:
         stored_CHW = stored_CHW.transpose(1, 2)
     flipped = [axis for axis, where in ((1, (3, 4, 7, 8)), (2, (2, 3, 6, 7))) if orientation in where]

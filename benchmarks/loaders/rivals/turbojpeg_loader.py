@@ -1,4 +1,4 @@
-"""The fastest processes we know of: libjpeg-turbo scales while it decodes, bytes travel, the main process normalises."""
+"""The fastest worker processes we know: libjpeg-turbo scales while it decodes, bytes are sent, the main process normalises."""
 
 import torch
 
@@ -10,7 +10,7 @@ RESIZE_FILTER = "DCT scaling by halves, then bilinear (OpenCV)"
 
 
 def turbojpeg_loader(files: RivalFiles) -> WorkerProcesses:
-    """DataLoader and simplejpeg."""
+    """Returns a DataLoader with simplejpeg."""
     return WorkerProcesses(
         files,
         resize_filter=RESIZE_FILTER,
@@ -21,5 +21,5 @@ def turbojpeg_loader(files: RivalFiles) -> WorkerProcesses:
 
 
 def decode_only(files: RivalFiles, index: int, encoded: bytes) -> torch.Tensor:
-    """(2,) size of the decoded image, which itself stays in the worker."""
+    """Returns the (2,) size of the decoded image, which stays in the worker."""
     return torch.tensor(decode_scaled(files, index, encoded).shape[:2])

@@ -16,10 +16,10 @@ from benchmarks.loaders.row_loader import RivalFiles
 
 
 def webdataset_loader(files: RivalFiles) -> WorkerProcesses:
-    """`wds.WebDataset` over shards that are written now, into `files.scratch`, and removed by `close`.
+    """Returns `wds.WebDataset` over shards, which are written to `files.scratch` first and removed by `close`.
 
-    One shard for each worker, batches dealt out in turn: PyTorch takes batches from its workers in turn, so the order is the
-    given one.
+    Each worker has one shard, and batches are dealt to the shards in turn. PyTorch takes batches from its workers in turn too,
+    which keeps the order.
 
         shard 0   batch 0, batch 2, batch 4
         shard 1   batch 1, batch 3
@@ -37,8 +37,7 @@ def webdataset_loader(files: RivalFiles) -> WorkerProcesses:
         load=_shard_loader(webdataset, shards, files, scaled_levels),
         decode=_shard_loader(webdataset, shards, files, decode_only),
         finish=normalized,
-        files_read=shards,
-        cleanup=folder.cleanup,
+        shards=(shards, folder),
     )
 
 

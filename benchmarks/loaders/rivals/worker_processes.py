@@ -1,6 +1,7 @@
-"""A PyTorch DataLoader with persistent worker processes: what most rivals stand on."""
+"""A PyTorch DataLoader with persistent worker processes, on which most rivals stand."""
 
 from collections.abc import Callable, Iterator, Sequence
+from tempfile import TemporaryDirectory
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -9,20 +10,18 @@ from benchmarks.loaders.rivals.image import ImageFunction, UnreadableFile, input
 from benchmarks.loaders.row_loader import InputBatch, RivalFiles
 
 Loaded = tuple[torch.Tensor, torch.Tensor]
-"""What became of the images, and their indices."""
+"""Output of the workers, and indices of the images."""
 
 
 class WorkerProcesses:
-    """A source whose images are loaded in worker processes and finished in the main process.
+    """Loads images in worker processes and finishes them in the main process.
 
     Args:
-        files: what is read.
-        resize_filter: its name.
-        load: the data loader whose workers give finished or nearly finished images.
-        decode: the one whose workers only decode.
-        finish: from the workers' images to (B, 3, S, S) on the device.
-        files_read: what an epoch reads from disk; None: the images.
-        cleanup: called last by `close`.
+        resize_filter: name of the filter.
+        load: its workers return finished or nearly finished images.
+        decode: its workers only decode.
+        finish: makes (B, 3, S, S) on the device from the workers' images.
+        shards: files to read instead of the images, and their folder, which `close` removes.
     """
 
     def __init__(
@@ -33,12 +32,12 @@ class WorkerProcesses:
         load: "DataLoader[Loaded]",
         decode: "DataLoader[Loaded]",
         finish: Callable[[torch.Tensor, RivalFiles], torch.Tensor],
-        files_read: Sequence[str] | None = None,
-        cleanup: Callable[[], None] = lambda: None,
+        shards: "tuple[Sequence[str], TemporaryDirectory[str]] | None" = None,
     ) -> None:
         self.resize_filter = resize_filter
-        self.files_read = files.paths if files_read is None else files_read
-        self._files, self._finish, self._cleanup = files, finish, cleanup
+        self.files_read: Sequence[str] = files.paths if shards is None else shards[0]
+        self._folder = None if shards is None else shards[1]
+        self._files, self._finish = files, finish
         self._load, self._decode = load, decode
 
     def epoch(self) -> Iterator[InputBatch]:
@@ -52,16 +51,17 @@ class WorkerProcesses:
     def close(self) -> None:
         for loader in (self._load, self._decode):
             loader._iterator = None  # which owns the worker processes; PyTorch has no public way to end them
-        self._cleanup()
+        if self._folder is not None:
+            self._folder.cleanup()
 
 
 def data_loader(files: RivalFiles, function: ImageFunction) -> "DataLoader[Loaded]":
-    """Reads the files and calls the function for each, in order."""
+    """Returns a loader that reads the files and calls the function for each, in order."""
     return DataLoader(_LoadedImages(files, function), batch_size=files.batch_size, **worker_options(files))
 
 
 def worker_options(files: RivalFiles) -> dict:
-    """Arguments of `DataLoader` that all these rows share; two batches a worker are prepared ahead, PyTorch's default."""
+    """Returns the arguments of `DataLoader` that all these rows share. Workers prefetch two batches each, PyTorch's default."""
     in_processes = files.num_workers > 0
     return {
         "num_workers": files.num_workers,
@@ -92,9 +92,9 @@ def _batches(loader: "DataLoader[Loaded]") -> Iterator[Loaded]:
     try:
         yield from loader
     except UnreadableFile as error:
-        # A worker's message is its whole traceback; the last line is the one that it raised.
+        # The message of a worker's error is its whole traceback; the last line names the file.
         reason = str(error).strip().rpartition("\n")[2].removeprefix(f"{__package__}.image.UnreadableFile: ")
-        # PyTorch's frames hold the error that holds them. Left to the garbage collector, which takes the queues before the
-        # processes, each worker would need five seconds to end.
+        # PyTorch's frames and the error refer to each other. The garbage collector would free the queues before the processes,
+        # and each worker would then take five seconds to end.
         error.__traceback__ = None
         raise UnreadableFile(reason) from error

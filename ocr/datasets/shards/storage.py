@@ -15,9 +15,11 @@ from ocr.errors import InputError, StorageError
 NUM_CONNECTIONS = 16
 """Concurrent requests to a remote storage per process."""
 _NUM_LOCAL_READS = 4
-_ATTEMPTS = 3
-"""Attempts of s3fs at a request whose answer breaks off or stalls, and of botocore at each of them. A storage that accepts
-connections and never answers is reported after 3 x 3 x 15 s."""
+_S3FS_ATTEMPTS = 2
+"""Attempts of s3fs at a request whose answer stalls or breaks off. It nests two such loops, so a stalled request gets 2 x 2."""
+_BOTOCORE_ATTEMPTS = 3
+"""Attempts of botocore at each of them, also after a refused connection or a server error, unless AWS_MAX_ATTEMPTS is set. A
+storage that accepts connections and never answers is reported after 2 x 2 x 3 x 15 s."""
 _ADVICE = (
     "write the shards with scripts/prepare_data.py shards=true output=FOLDER, and give that folder as dataset_base_path"
 )
@@ -104,7 +106,7 @@ class ShardFolder:
             options = _s3_options() if self._is_s3 else {}
             files, _ = fsspec.url_to_fs(self._url, skip_instance_cache=True, use_listings_cache=False, **options)
             if self._is_s3:
-                files.retries = _ATTEMPTS
+                files.retries = _S3FS_ATTEMPTS
             self._connections[process] = files
         return self._connections[process]
 
@@ -146,7 +148,7 @@ def _check_s3(url: str) -> None:
 def _s3_options() -> dict[str, Any]:
     config: dict[str, Any] = {"connect_timeout": 5, "read_timeout": 15, "max_pool_connections": NUM_CONNECTIONS}
     if "AWS_MAX_ATTEMPTS" not in os.environ:
-        config["retries"] = {"total_max_attempts": _ATTEMPTS}
+        config["retries"] = {"total_max_attempts": _BOTOCORE_ATTEMPTS}
     return {
         "config_kwargs": config,
         "max_concurrency": 1,

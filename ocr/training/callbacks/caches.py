@@ -24,7 +24,8 @@ class CacheReport:
     def figures(self, trainer: lightning.Trainer, split: str, loaders: list[BatchLoader]) -> dict[str, int]:
         """Returns hits, misses and bytes of this epoch. Logs them as scalars.
 
-        Logs a line where the hit rate differs from the last epoch's, and warns of a low one after the first epoch.
+        Logs a line if the hit rate differs from the last epoch's, but not for an epoch that fills empty caches. Warns of a low hit
+        rate after the first epoch.
         """
         bytes_by_tier: dict[str, int] = {}
         for loader in loaders:
@@ -45,7 +46,7 @@ class CacheReport:
 
     def _report(self, split: str, rate: float, loaders: list[BatchLoader]) -> None:
         last_rate = self._last_rates.get(split)
-        if rate != last_rate:
+        if rate != (last_rate or 0.0):
             for loader in loaders:
                 if loader.statistics.log_every_n is None:
                     log.info("%s", loader.statistics.line())

@@ -154,7 +154,7 @@ def test_antialiased_rivals_equal_the_oracle_to_one_level(rival, opened, receipt
 
 @pytest.mark.parametrize(("rival", "bound"), [(albumentations_loader, 3.5), *((rival, 1.5) for rival in SCALED)])
 def test_aliased_rivals_are_near_the_oracle(rival, bound, opened, receipts, receipts_as_in_the_oracle):
-    """Measurement: 3.2 and 1.2 levels on average; upside down it is 7.3 and 6.3, with BGR for RGB 15 and 14."""
+    """Measured: 3.2 and 1.2 levels on average; upside down it is 7.3 and 6.3, with BGR for RGB 15 and 14."""
     files = files_of(receipts)
     differences = level_differences(all_images(opened(rival, files)), receipts_as_in_the_oracle)
     assert differences.abs().mean() < bound

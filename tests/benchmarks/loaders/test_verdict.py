@@ -95,7 +95,7 @@ def test_most_expensive_stage_of_a_limiting_loader_is_named():
         "targets": 37.5,
     }
     assert (
-        "Training waits 84% of its time for dali_cpu: 62.5 ms an image, of which the network takes 10.0. The most expensive stage "
+        "Training waits 84% of its time for dali_cpu: 62.5 ms an image, 10.0 of them for the network. The most expensive stage "
         "of the loader: targets."
     ) in told(results)
 

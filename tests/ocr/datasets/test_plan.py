@@ -59,7 +59,7 @@ def test_a_sample_gets_the_same_parameters_for_any_batch_size_and_number_of_rank
 
 @pytest.mark.parametrize("num_ranks", [1, 2, 3, 5, 40])
 @pytest.mark.parametrize("training", [True, False])
-def test_every_sample_is_seen_exactly_once_over_all_ranks_and_ranks_take_equally_many_steps(num_ranks, training):
+def test_each_sample_is_seen_once_over_all_ranks_which_take_equally_many_steps(num_ranks, training):
     plans = [make_plan(training=training, rank=rank, num_ranks=num_ranks) for rank in range(num_ranks)]
     seen = [s.index for plan in plans for s in all_samples(plan) if not s.is_padding]
     assert sorted(seen) == list(range(NUM_SAMPLES))
@@ -82,7 +82,7 @@ def test_epochs_and_seeds_differ_and_repeat():
     assert [s.index for s in all_samples(make_plan(epoch=7))] == [s.index for s in all_samples(make_plan(epoch=7))]
 
 
-def test_skipping_a_sample_changes_neither_the_order_nor_the_parameters_of_the_others():
+def test_a_skipped_sample_leaves_order_and_parameters_of_the_others():
     skipped = 11
     kept = [i for i in range(NUM_SAMPLES) if i != skipped]
     shorter = all_samples(make_plan(make_manifest(kept)))

@@ -40,7 +40,7 @@ def scores_of(metric):
 
 
 def evaluated_by_the_package(predictions, targets, ignore, lengths):
-    """The result of one image; without lengths they follow the package's rule for don't-care words."""
+    """Returns the package's result for one image; without lengths, with its own pseudo lengths."""
     if lengths is None:
         quads = [QUAD(target.reshape(-1).astype(float), is_dc=False) for target in targets]
         lengths = [quad.pseudo_transcription_length() for quad in quads]
@@ -156,7 +156,7 @@ def test_polygons_with_more_points_count_as_their_quadrilateral():
 
 
 def test_self_crossing_polygon_is_the_region_it_encloses():
-    """The package gives a bow tie no area, so that it matches nothing."""
+    """The package gives a bow tie no area, so it matches nothing there."""
     bow_tie = np.array([[0, 0], [100, 20], [100, 0], [0, 20]], np.float32)
     assert count([bow_tie], [WORD]).found == 5
     assert counts_of(evaluated_by_the_package([bow_tie], [WORD], flags(0), None))[0] == 0
@@ -192,7 +192,7 @@ def test_counts_of_real_pages_equal_those_of_the_package(receipts, street_scenes
 
 
 def test_counts_of_crowded_pages_equal_those_of_the_package():
-    """Words on words, don't-care regions among them, characters and thresholds met to the pixel."""
+    """Overlapping words and don't-care regions, with characters on borders and areas exactly on thresholds."""
     rng = np.random.default_rng(1)
     total = np.zeros(5, int)
 

@@ -17,7 +17,7 @@ def flags(*values):
 
 
 def match(predictions, targets, ignore, iou_threshold=0.5):
-    """The counts of one image at one threshold."""
+    """Returns the counts of one image at one threshold."""
     (counts,) = match_image(predictions, TargetRegions.from_polygons(targets, ignore), [iou_threshold])
     return counts
 
@@ -27,7 +27,7 @@ def scores_of(metric):
 
 
 def counts_by_the_protocol(predictions, targets, ignore, iou_threshold):
-    """(matched, targets, predictions) of one image, written down pair by pair from the protocol's text."""
+    """Returns (matched, targets, predictions) of one image, computed pair by pair as the protocol says."""
     predictions, targets = [Polygon(p) for p in predictions], [Polygon(p) for p in targets]
     dont_care = {
         number
@@ -49,7 +49,7 @@ def counts_by_the_protocol(predictions, targets, ignore, iou_threshold):
 
 
 def counts_from_all_intersections(predictions, targets, ignore, iou_threshold):
-    """The same, with every target intersected with every detection and no pair skipped because of its box."""
+    """Returns the same counts, with every target intersected with every detection."""
     found, wanted = (
         shapely.make_valid([Polygon(p) for p in part], method="structure", keep_collapsed=False)
         for part in (predictions, targets)
@@ -179,13 +179,13 @@ def test_counts_on_real_pages_are_those_of_the_protocol(receipts, street_scenes,
 
 
 def random_boxes(rng):
-    """Up to 11 small boxes of whole pixels: many of them share exactly half of their areas."""
+    """Returns up to 11 small boxes of whole pixels, many of which overlap by exactly half."""
     corners, sizes = rng.integers(0, 12, (12, 2)), rng.integers(1, 8, (12, 2))
     return [box(*corner, *(corner + size)) for corner, size in zip(corners, sizes, strict=True)][rng.integers(1, 12) :]
 
 
 def random_polygons(rng):
-    """Up to 11 polygons with 3 to 6 points, many of them crossing themselves."""
+    """Returns up to 11 polygons with 3 to 6 points, many of which cross themselves."""
     sizes = rng.integers(3, 7, 12)[rng.integers(1, 12) :]
     return [rng.uniform(0, 60, 2) + rng.normal(0, 15, (size, 2)) for size in sizes]
 

@@ -1,4 +1,4 @@
-"""When a forward pass is recorded, replayed and run eagerly. On the CPU a stand-in records: it runs the pass into fixed tensors."""
+"""A forward pass is recorded, replayed or run eagerly. On a CPU a substitute records: it runs the pass into fixed tensors."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -58,7 +58,7 @@ def batch(value: float, size: int = 2) -> Tensor:
     return torch.full((size, 3, 4, 4), value)
 
 
-def test_the_first_batch_is_recorded_and_those_like_it_are_replayed():
+def test_the_first_batch_is_recorded_and_similar_ones_are_replayed():
     _, recorder, forward = graphed()
     for value in (1.0, 3.0, 5.0):
         maps = forward(batch(value))
@@ -77,8 +77,8 @@ def test_other_batches_run_eagerly_and_leave_the_recording(other):
     assert (recorder.recorded, recorder.replayed) == (1, 2)
 
 
-def test_new_values_in_the_same_memory_are_computed_with():
-    """As an optimizer step, the swap of averaged weights and the load of a checkpoint write them."""
+def test_a_replay_reads_new_values_in_the_same_memory():
+    """Such as an optimizer step, the swap of averaged weights and the load of a checkpoint write."""
     model, recorder, forward = graphed()
     forward(batch(1))
     model.weight.copy_(torch.tensor(10.0))
@@ -88,7 +88,7 @@ def test_new_values_in_the_same_memory_are_computed_with():
     assert recorder.recorded == 1
 
 
-def test_a_weight_in_other_memory_is_recorded_anew():
+def test_a_weight_in_other_memory_needs_a_new_recording():
     model, recorder, forward = graphed()
     forward(batch(1))
     kept = model.weight.data  # so that its memory is not used again
@@ -98,7 +98,7 @@ def test_a_weight_in_other_memory_is_recorded_anew():
     assert kept == 2
 
 
-def test_another_autocast_is_recorded_anew():
+def test_another_autocast_needs_a_new_recording():
     _, recorder, forward = graphed()
     forward(batch(1))
     with torch.autocast("cpu", torch.bfloat16):
@@ -107,7 +107,7 @@ def test_another_autocast_is_recorded_anew():
     assert (recorder.recorded, recorder.replayed) == (2, 3)
 
 
-def test_after_a_release_it_is_recorded_anew():
+def test_after_a_release_the_next_batch_is_recorded():
     _, recorder, forward = graphed()
     forward(batch(1))
     forward.release()
@@ -136,7 +136,7 @@ def test_on_a_cpu_cuda_graphs_change_nothing_and_the_log_says_so(caplog):
 
 @contextmanager
 def compiled_without_code(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], int]]:
-    """torch.compile traces and guards as ever; what is left out is the code, which takes a minute. Gives the number of graphs."""
+    """torch.compile traces and guards as usual, but generates no code, which takes a minute. Yields the number of graphs."""
     compile_module = nn.Module.compile
     with monkeypatch.context() as patched:
         patched.setattr(
@@ -149,8 +149,8 @@ def compiled_without_code(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
     torch._dynamo.reset()
 
 
-def test_a_smaller_last_batch_is_compiled_as_the_others(monkeypatch):
-    """float16, as the cache keeps inputs, under the autocast that a CPU with bfloat16 takes."""
+def test_a_smaller_last_batch_uses_the_compiled_code_of_the_others(monkeypatch):
+    """In float16, as in the tensor cache, under the autocast of a CPU with bfloat16."""
     model = small_network()
     images = torch.randn(3, 3, 64, 64).half()
     with torch.autocast("cpu", torch.bfloat16):
@@ -170,7 +170,7 @@ def test_a_smaller_last_batch_is_compiled_as_the_others(monkeypatch):
 @pytest.mark.parametrize("precision", [None, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_a_replay_on_the_gpu_gives_the_maps_of_the_eager_pass(precision, dtype):
-    """Twice each batch, the last one smaller, then with other weights in the same memory and in other memory."""
+    """Each batch twice, the last one smaller; then with other weights in the same memory and in other memory."""
     settings = TrainerConfig(cuda_graphs=True)
     model = small_network().cuda()
     forward = evaluation(model, settings, "cuda")

@@ -32,7 +32,7 @@ def test_the_first_update_copies_and_the_others_mix():
     assert average.n_averaged == 2
 
 
-def test_an_average_that_was_loaded_goes_on():
+def test_a_loaded_average_continues():
     model = network()
     before = Average(model, CPU, decay=0.5)
     before.update_parameters(model)
