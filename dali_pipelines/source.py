@@ -1,4 +1,4 @@
-"""What goes into a loader and what comes out: the planned samples of an epoch, the images of a split, and finished batches."""
+"""The input and output of a loader: planned samples and stored images go in, finished batches come out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -53,7 +53,7 @@ class KeptImages(Protocol):
     """Images in memory, by position in the manifest. Those that are not there are read from their files."""
 
     device: torch.device
-    """Where the decoded images are."""
+    """Device of the decoded images."""
 
     def encoded(self, index: int) -> npt.NDArray[np.uint8] | None:
         """Returns the content of the file, (n,). Raises OSError if it cannot be read."""
@@ -73,7 +73,7 @@ class KeptImages(Protocol):
 
 @dataclass(frozen=True)
 class SourceImages:
-    """Where the images of a split are."""
+    """The stored images of a split: files, and images in memory."""
 
     paths: Sequence[str]
     """File of each sample index."""

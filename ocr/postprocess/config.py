@@ -8,7 +8,7 @@ from dali_pipelines.config import Section
 
 
 class PostprocessConfig(Section):
-    """How a probability map becomes polygons. The shrink ratio is a setting of the targets."""
+    """Settings that turn a probability map into polygons. The shrink ratio is a setting of the targets."""
 
     bin_thresh: float = Field(default=0.3, gt=0, lt=1)
     """Map pixels with a probability above this are text."""

@@ -9,7 +9,7 @@ from dali_pipelines.config import Section
 
 
 class TargetConfig(Section):
-    """How polygons become the maps that a DBNet learns (arXiv 1911.08947, section 3.4)."""
+    """Settings of the target maps that a DBNet learns (arXiv 1911.08947, section 3.4)."""
 
     shrink_ratio: float = Field(default=0.4, gt=0, lt=1)
     """r of the paper. A polygon shrinks by D = area (1 - r^2) / perimeter, and its threshold band is D wide on both sides."""
