@@ -63,7 +63,7 @@ def normalize_levels(
 
 
 MAX_UNUSED_BLOCKS = 3
-"""Blocks kept for reuse; a consumer that held many batches at once leaves no more behind."""
+"""Largest number of blocks kept for reuse, however many batches a consumer held at once."""
 
 
 class BatchMemory:

@@ -46,9 +46,8 @@ def resize_region(
     height, width = original.shape[:2]
     if height < y1 or width < x1:
         raise ValueError(f"the image is {height} x {width}, expected {y1} x {x1} at least: {IMAGE_REPLACED}")
-    return _resize(
-        np.require(original[y0:y1, x0:x1], requirements="W"), resized_size
-    )  # torch warns of read-only arrays
+    region = np.require(original[y0:y1, x0:x1], requirements="W")  # PyTorch warns about read-only arrays
+    return _resize(region, resized_size)
 
 
 def resize_whole(

@@ -1,4 +1,4 @@
-"""The input and output of a loader: planned samples and stored images go in, finished batches come out."""
+"""A loader's input and output: planned samples and stored images go in, finished batches come out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -50,7 +50,7 @@ class PlannedBatches(Protocol):
 
 
 class KeptImages(Protocol):
-    """Images in memory, by position in the manifest. Those that are not there are read from their files."""
+    """Images in memory, by position in the manifest. An image that is not in memory is read from its file."""
 
     device: torch.device
     """Device of the decoded images."""
@@ -65,10 +65,10 @@ class KeptImages(Protocol):
         """
 
     def wants(self, index: int) -> bool:
-        """Returns whether this image has a place among the decoded images that is still empty."""
+        """Returns whether the decoded pixels of this image are still to be kept."""
 
     def keep(self, index: int, image: torch.Tensor) -> None:
-        """Copies a wanted decoded image, (H, W, 3) uint8 on any device."""
+        """Keeps a copy of a wanted decoded image, (H, W, 3) uint8 on any device."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class SourceImages:
     paths: Sequence[str]
     """File of each sample index."""
     kept: KeptImages | None = None
-    """Images in memory, used in place of the files. A loader gives it the decoded images that it wants."""
+    """Images in memory, used in place of the files. A loader hands it each decoded image that it wants."""
     largest_stored: tuple[int, int] | None = None
     """(H, W) that no file exceeds as it is stored; used by `preallocate_decoder`."""
 

@@ -9,8 +9,8 @@ In reading order:
 
     entry.py       layout of one entry
     key.py         SHA-256 of everything that can change an entry
-    budget.py      how many entries lie on the GPU, in RAM and on disk, planned before the run
-    store.py       the entries of one rank, in batch order
+    budget.py      plans before the run how many entries are kept on the GPU, in RAM and on disk
+    store.py       holds the entries of one rank, in batch order
     files.py       the disk tier: one file per entry, named by its key
     statistics.py  hits and misses, and the line that reports them
 """

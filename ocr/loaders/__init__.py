@@ -1,7 +1,7 @@
-"""From the plan of an epoch to batches on the device.
+"""Turns the plan of an epoch into batches on the device.
 
                   +-- fresh.py   image loader + target maps ------------------+
-    plan (epoch) -|                ^ Maker: whatever is not cached            +--> Batch
+    plan (epoch) -|                ^ Maker: makes the missing entries          +--> Batch
                   +-- cached.py  keys -> store -> a view, or made and kept ---+
 
 In reading order:
@@ -12,8 +12,8 @@ In reading order:
     engines.py        chooses the image loader: DALI on files, DALI on shards, or PyTorch workers
     shards.py         DALI on shards, whose images are fetched ahead
     torch_workers.py  PyTorch workers
-    maker.py          what the cache needs from whatever makes its missing samples
+    maker.py          the protocol that cached.py requires of the code that makes missing samples
     cached.py         batches of a deterministic split from the tensor cache (ocr/cache)
-    verify.py         entries made again and compared (cache_config.verify)
+    verify.py         recomputes entries and compares them (cache_config.verify)
     config.py         the section `dataloader` of the configuration
 """

@@ -1,4 +1,4 @@
-"""Results of the checks, and the reports written from them: gpu_check.json has everything, gpu_check.md is to be read."""
+"""Results of the checks and the two reports on them: gpu_check.json holds everything, gpu_check.md is for readers."""
 
 import json
 from collections import Counter
@@ -39,12 +39,12 @@ class Result:
     """Why it was skipped, interrupted or stopped."""
     seconds: float = 0.0
     log: str = ""
-    """What its process printed, relative to the report."""
+    """Path of its process's output, relative to the report."""
     tests: dict[str, Test] = field(default_factory=dict)
-    """By pytest's id."""
+    """Its tests, by pytest's id."""
 
     def add(self, record: dict[str, Any]) -> None:
-        """Takes one line of records.jsonl."""
+        """Adds one line of records.jsonl."""
         test = self.tests.setdefault(record["test"], Test())
         if "figure" in record:
             test.figures.append(record["figure"])
@@ -52,10 +52,10 @@ class Result:
             test.outcome, test.message, test.seconds = record["outcome"], record["message"], record["seconds"]
 
     def finish(self, stopped: str = "", *, interrupted: bool = False) -> None:
-        """Settles the status.
+        """Sets the final status.
 
         Args:
-            stopped: why the test under way did not end.
+            stopped: why the current test did not end; empty if it did.
         """
         for test in self.tests.values():
             if test.outcome == "running":
@@ -90,7 +90,7 @@ def exit_status(results: Sequence[Result]) -> int:
 
 
 def write_reports(results: Sequence[Result], output: Path, command: str) -> None:
-    """Replaces both files, whole."""
+    """Writes both report files; a reader never sees a partial one."""
     document = {"command": command, "checks": [asdict(result) for result in results]}
     texts = {"gpu_check.json": json.dumps(document, indent=1) + "\n", "gpu_check.md": markdown(results, command)}
     for name, text in texts.items():

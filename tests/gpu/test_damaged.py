@@ -83,8 +83,10 @@ def _epoch(dataset: ValidatedOCRDataset, device: torch.device, epoch: int) -> tu
 
 
 def _largest_difference(whole: Images, images: Images, broken: Collection[int] | Mapping[int, str]) -> float:
-    """Returns the largest mean difference, in units of the normalised images, of those that are not broken and not lost; NaN if
-    one is NaN."""
+    """Returns the largest mean difference of an image that is neither broken nor lost; NaN if any is NaN.
+
+    The unit is that of normalised images.
+    """
     differences = [
         float((images[index].float() - image.float()).abs().mean())
         for index, image in whole.items()

@@ -158,7 +158,7 @@ def test_the_exit_status_follows_the_checks(statuses, status, monkeypatch):
         (["--data", "nowhere"], "--data nowhere: there is no jsons/train.json in it"),
         (["--data", "full"], "--data full: there is no jsons/val.json in it"),
         (["--receipts"], "--receipts needs --data FOLDER"),
-        (["--only", "decode,decoed"], "--only decoed: no such check; there are environment, gpu_tests, decode"),
+        (["--only", "decode,decoed"], "--only decoed: no such check; choose from environment, gpu_tests, decode"),
     ],
 )
 def test_wrong_arguments_are_named(arguments, message, tmp_path, monkeypatch, capsys):

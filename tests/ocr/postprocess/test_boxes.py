@@ -6,7 +6,7 @@ import pytest
 import shapely
 import torch
 
-from dali_pipelines.geometry import apply, scaling
+from dali_pipelines.geometry import scaling, transform_points
 from ocr.datasets.orientation import original_from_stored, stored_from_original
 from ocr.polygons import PolygonBatch
 from ocr.postprocess.boxes import Detections, detect, detect_levels, moved_detections
@@ -413,7 +413,7 @@ def test_detections_land_on_the_words_of_files_with_exif_rotation(odd_jpegs, ori
     words_stored = [np.array(word, np.float32) for word in entry["words_in_stored_pixels"]]
     upright = original_from_stored(orientation, (height, width))
     input_from_original = scaling(2, 2)
-    words_input = [apply(input_from_original @ upright, word) for word in words_stored]
+    words_input = [transform_points(input_from_original @ upright, word) for word in words_stored]
 
     prob_map = shrunk_map(words_input, (2 * upright_height, 2 * upright_width), 0.6)
     found_input = detect(prob_map, map_stride=1, shrink_ratio=0.6, config=CONFIG)
@@ -424,5 +424,5 @@ def test_detections_land_on_the_words_of_files_with_exif_rotation(odd_jpegs, ori
     assert best_ious(words_stored, found_stored.polygons).min() > 0.88
     for polygon_stored, polygon_original in zip(found_stored.polygons, found_original.polygons, strict=True):
         assert not shapely.is_ccw(shapely.LinearRing(polygon_stored * (1, -1)))
-        upper_edge = np.sort(apply(upright, polygon_stored[:2]), axis=0)
+        upper_edge = np.sort(transform_points(upright, polygon_stored[:2]), axis=0)
         np.testing.assert_allclose(upper_edge, np.sort(polygon_original[:2], axis=0), atol=1e-3)

@@ -21,7 +21,7 @@ def test_stored_pixels_go_where_the_polygons_go_and_exif_turns_them_back(orienta
     with Image.open(io.BytesIO(file)) as image:
         assert image.getexif()[0x0112] == orientation
         matrix = stored_from_original(orientation, (image.height, image.width))
-        np.testing.assert_allclose(_centroid(image), geometry.apply(matrix, [44.0, 9.0]), atol=0.1)
+        np.testing.assert_allclose(_centroid(image), geometry.transform_points(matrix, [44.0, 9.0]), atol=0.1)
         np.testing.assert_allclose(_centroid(ImageOps.exif_transpose(image)), (44, 9), atol=0.1)
 
 
