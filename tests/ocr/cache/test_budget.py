@@ -12,11 +12,6 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 MUCH = FreeMemory(gpu=10**9, ram=10**9)
 
 
-def test_an_entry_has_the_bytes_of_its_tensors():
-    assert LAYOUT.num_bytes == 3 * 64 * 64 * 2 + 3 * 32 * 32 + 32 * 32 * 2
-    assert EntryLayout(64, None, "uint8").num_bytes == 3 * 64 * 64
-
-
 def plan(num_gpu: int, num_ram: int, device: torch.device, num_entries: int = 20):
     config = CacheConfig(device_budget=num_gpu * LAYOUT.num_bytes, ram_budget=num_ram * LAYOUT.num_bytes)
     tiers = plan_tiers(LAYOUT, num_entries, 4, config, device, MUCH)
