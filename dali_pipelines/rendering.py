@@ -28,8 +28,8 @@ def resize_region(
 ) -> ImageArray:
     """Returns a region of an image, resized with an antialiased triangle filter.
 
-    Beyond the region's border the filter sees its outermost pixels again. DALI does so only at the border of the image. The results
-    agree, because a planned region either ends there or is larger than its visible part.
+    Beyond the border of the region, the filter repeats the outermost pixels. DALI does so only at the border of the image. The
+    results agree, because a planned region either ends at that border or extends beyond the part that stays visible.
 
     Args:
         original: (H, W, 3) RGB levels.

@@ -18,7 +18,7 @@ class PlannedSample:
     index: int
     """Position in the manifest."""
     is_padding: bool
-    """A repeat that only fills up a rank's share: left out of loss and metrics."""
+    """True for a repeated sample that only fills up a rank's share; loss and metrics leave it out."""
     region_xyxy: npt.NDArray[np.float32]
     """(4,) the part of the upright original image that is resized, in its pixels."""
     resized_size: tuple[int, int]
@@ -30,7 +30,7 @@ class PlannedSample:
     colour_matrix: npt.NDArray[np.float32]
     """(3, 4) RGB levels out = matrix[:, :3] @ RGB levels in + matrix[:, 3]."""
     has_failed: bool = False
-    """Set by a loader that could not read or decode the file: the image is black, and `is_padding` is set too."""
+    """True if the loader could not read or decode the file: the image is black, and `is_padding` is True as well."""
 
     def as_failed(self) -> "PlannedSample":
         """Returns the sample marked as failed, so that loss and metrics leave it out."""

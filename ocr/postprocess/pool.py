@@ -1,4 +1,4 @@
-"""Runs post-processing in threads beside the forward pass, with bounded memory and results in order.
+"""Runs post-processing in threads, in parallel with the forward pass, with bounded memory and results in order.
 
 Threads instead of processes, because nothing has to be copied: `detect_levels` holds the GIL for less than a millisecond per
 receipt, a third of its time (quads, 1280 px). Tasks should not call torch, whose threads would compete with those of the forward

@@ -74,7 +74,7 @@ class Record:
                 figure |= {"asked": f"{asked} {unit}".strip(), "passed": bool(holds(value, limit))}
         self._write(figure=figure)
         if figure.get("passed") is False:
-            self.missed.append(f"{name}: measured {value} {unit}".strip() + f", asked: {figure['asked']}")
+            self.missed.append(f"{name}: measured {value} {unit}".strip() + f", limit: {figure['asked']}")
 
 
 @pytest.fixture

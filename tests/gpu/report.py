@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any
 
 Figure = dict[str, Any]
-"""name, value, unit; with a limit also asked (text) and passed."""
+"""Keys: name, value, unit; with a limit also asked (the limit as text) and passed."""
 MACHINE = "environment"
 """The check whose figures head the report."""
 
@@ -102,7 +102,7 @@ def write_reports(results: Sequence[Result], output: Path, command: str) -> None
 def markdown(results: Sequence[Result], command: str) -> str:
     """Returns the machine, the verdict, the table of figures and failed tests, and the list of checks."""
     title = "# GPU check" + (" without a GPU" if "--cpu" in command.split() else "")
-    rows = [("check", "figure", "measured", "asked", "passed"), ("---",) * 5]
+    rows = [("check", "figure", "measured", "limit", "passed"), ("---",) * 5]
     rows += [row for result in results if result.name != MACHINE for row in _rows(result)]
     table = "\n".join(
         "| " + " | ".join(" ".join(cell.replace("|", "\\|").split()) for cell in row) + " |" for row in rows
@@ -127,8 +127,8 @@ def _machine(results: Sequence[Result]) -> Iterator[str]:
 
 def _verdict(results: Sequence[Result]) -> str:
     statuses = ", ".join(f"{n} {status}" for status, n in Counter(result.status for result in results).items())
-    asked = [figure["passed"] for result in results for figure in result.figures if "passed" in figure]
-    return f"Checks: {statuses}. Figures with a limit: {sum(asked)} of {len(asked)} within it."
+    passed = [figure["passed"] for result in results for figure in result.figures if "passed" in figure]
+    return f"Checks: {statuses}. Figures with a limit: {sum(passed)} of {len(passed)} within it."
 
 
 def _rows(result: Result) -> Iterator[tuple[str, ...]]:

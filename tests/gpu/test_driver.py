@@ -79,7 +79,7 @@ def test_each_failure_is_named_and_the_other_checks_run(drive, tmp_path):
     assert checks["crashes"]["reason"] == "its process ended with exit code 3"
     assert checks["skips"]["reason"] == "there is no data"
     low = only_test(checks["low"])
-    assert low["message"] == "first: measured nan, asked: at most 1; second: measured 0, asked: at least 1"
+    assert low["message"] == "first: measured nan, limit: at most 1; second: measured 0, limit: at least 1"
     assert [figure.get("passed") for figure in low["figures"]] == [None, False, False, None]
     assert "ValueError: no luck" in only_test(checks["raises"])["message"]
     assert "no_such_module" in only_test(checks["broken"])["message"]

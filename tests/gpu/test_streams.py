@@ -1,6 +1,6 @@
-"""Batches used late, beside freed memory that is overwritten, hold the same bytes
+"""Batches read late, while freed memory is overwritten, hold the same bytes
 
-Both forms run the same steps of the real loader. If DALI, torch's allocator or a cache reused memory before all queued work had
+Both forms run the same steps of the real loader. If DALI, PyTorch's allocator or a cache reused memory before all queued work had
 read it, the late form would see other bytes: its checksums would differ, or its images would contain NaN.
 
 synchronous   batch | checksum | device synchronised | next batch

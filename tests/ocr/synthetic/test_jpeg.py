@@ -14,7 +14,7 @@ def _rng(seed: int) -> np.random.Generator:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_stored_pixels_go_where_the_polygons_go_and_exif_turns_them_back(orientation: int) -> None:
+def test_stored_pixels_follow_the_polygons_and_exif_rotates_them_back(orientation: int) -> None:
     picture = np.zeros((48, 64, 3), np.uint8)
     picture[6:12, 40:48] = 255  # its centre is at (44, 9)
     file = encode(picture, Encoding(orientation, True, "4:4:4", 95, is_gray=False, is_progressive=False))
