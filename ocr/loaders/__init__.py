@@ -1,7 +1,7 @@
 """Turns the plan of an epoch into batches on the device.
 
                   +-- fresh.py   image loader + target maps ------------------+
-    plan (epoch) -|                ^ Maker: makes the missing entries          +--> Batch
+    plan (epoch) -|                ^ Maker: makes the missing entries         +--> Batch
                   +-- cached.py  keys -> store -> a view, or made and kept ---+
 
 In reading order:

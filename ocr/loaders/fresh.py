@@ -90,7 +90,7 @@ class FreshBatches:
         """
         device, kept, maps = self._engine.device, self._dataset.kept_images, self._dataset.offline_maps
         if device.type == "cuda":
-            torch.cuda.synchronize(device)  # once: the last batch may still be on its way out of DALI
+            torch.cuda.synchronize(device)  # the last batch may still be on its way out of DALI
         self._images.release()
         memory.release_unused(device)
         if kept is not None:
