@@ -1,4 +1,4 @@
-"""The origin of a result: machine, versions, code, commit."""
+"""Describes where a result comes from: machine, package versions, code, commit."""
 
 import ast
 import hashlib
@@ -27,7 +27,7 @@ PACKAGES = (
 
 
 def package_versions(*more: str) -> dict[str, str | None]:
-    """Returns the versions of Python, of the packages that results depend on, and of `more`; None: not installed."""
+    """Returns the versions of Python, of the packages that results depend on, and of `more`; None for a package that is missing."""
     return {
         "python": platform.python_version(),
         "nvidia-dali": nvidia.dali.__version__,  # its package is named after the CUDA version, OpenCV's after its build
@@ -44,7 +44,7 @@ def _version(package: str) -> str | None:
 
 
 def device_name(device: torch.device) -> str:
-    """Returns the name of the device in reports: the GPU's, or the processor's with the number of threads."""
+    """Returns the name of the device for reports: the GPU's, or the processor's with the number of threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     num_threads = torch.get_num_threads()
@@ -60,7 +60,7 @@ def _cpu_name() -> str:
 
 
 def digest_of_sources(sources: Sequence[Path]) -> str:
-    """Returns the SHA-256 of the code in Python files among and below `sources`, with their names.
+    """Returns the SHA-256, in hex, of the names and the code of the Python files among and below `sources`.
 
     Comments, docstrings and formatting do not count, and every version of Python gives the same digest.
     """
@@ -73,7 +73,7 @@ def digest_of_sources(sources: Sequence[Path]) -> str:
 
 
 def _structure(node: object) -> str:
-    """Returns a syntax tree as text. The text of `ast.dump` differs between versions of Python."""
+    """Returns a syntax tree as text. `ast.dump` would write the same tree differently in another version of Python."""
     if isinstance(node, list):
         return "[" + ",".join(_structure(item) for item in node if not _has_no_effect(item)) + "]"
     if not isinstance(node, ast.AST):
@@ -83,14 +83,14 @@ def _structure(node: object) -> str:
 
 
 def _has_no_effect(node: object) -> bool:
-    """Returns whether a statement is a constant alone: the docstring of a module, class, function or field, or `...`."""
+    """Returns whether a statement is only a constant: `...`, or the docstring of a module, class, function or field."""
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 
 def git_commit() -> str | None:
     """Returns the checked-out commit, with -dirty if files differ from it.
 
-    Outside a checkout it is DALI_DBNET_COMMIT, which the images of docker/ set; None: that is not set either.
+    Outside a checkout, it returns DALI_DBNET_COMMIT, which the container images of docker/ set, or None.
     """
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
     try:

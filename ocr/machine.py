@@ -1,4 +1,4 @@
-"""Memory of this machine, within the limits of this process's control group."""
+"""Reads the memory of this machine, within the limits of this process's control group."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ def free_ram() -> int:
 
 
 def total_ram() -> int:
-    """Returns the bytes of RAM of this machine, or of this process's control group where that is less."""
+    """Returns the bytes of RAM of this machine, or the limit of this process's control group if it is lower."""
     return min(psutil.virtual_memory().total, _cgroup_limit())
 
 
@@ -33,7 +33,7 @@ def _cgroup_room() -> int:
 
 
 def _cgroup_file_cache() -> int:
-    """Returns the bytes of recently read files: they count as used, but the kernel frees them when memory is needed."""
+    """Returns the bytes of cached file pages: they count as used, but are freed when memory is needed."""
     for name in ("memory.stat", "memory/memory.stat"):
         try:
             lines = (CGROUP / name).read_text().splitlines()
@@ -46,7 +46,7 @@ def _cgroup_file_cache() -> int:
 
 
 def _cgroup_number(*names: str) -> int | None:
-    """Returns the number in the file of control groups version 2 or 1, whichever exists; None: no limit."""
+    """Returns the number in the file of control groups version 2 or 1, whichever exists; None if there is no limit."""
     for name in names:
         try:
             return int((CGROUP / name).read_text())

@@ -1,4 +1,4 @@
-"""Hits and misses of a split's caches, and the log line that reports them."""
+"""Counts hits and misses of a split's caches, and reports them in a log line."""
 
 import logging
 from collections.abc import Callable
@@ -41,11 +41,11 @@ class CacheCounts(NamedTuple):
 
 @dataclass
 class CacheStatistics:
-    """Counts accesses, one for each sample: a hit came from a cache, a miss had to be made.
+    """Counts one access per sample: a hit came from a cache, a miss had to be made.
 
     Args:
         log_every_n: accesses between two log lines; None: the caller logs a line at the end of each epoch.
-        sizes: returns the present sizes of the caches.
+        sizes: function that returns the present sizes of the caches.
     """
 
     log_every_n: int | None
@@ -53,6 +53,7 @@ class CacheStatistics:
     hits: int = field(default=0, init=False)
     """Hits of the whole run."""
     misses: int = field(default=0, init=False)
+    """Misses of the whole run."""
     epoch_hits: int = field(default=0, init=False)
     epoch_misses: int = field(default=0, init=False)
 
@@ -61,7 +62,7 @@ class CacheStatistics:
         self.epoch_hits = self.epoch_misses = 0
 
     def count(self, *, hits: int = 0, misses: int = 0) -> None:
-        """Adds accesses, and logs a line if they complete the next n."""
+        """Adds accesses, and logs a line whenever another `log_every_n` are complete."""
         before = self.hits + self.misses
         self.hits += hits
         self.misses += misses

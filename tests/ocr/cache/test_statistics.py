@@ -44,7 +44,7 @@ def test_without_n_nothing_is_logged(caplog):
     assert caplog.messages == []
 
 
-def test_the_hit_rate_of_an_epoch_starts_anew():
+def test_each_epoch_has_a_hit_rate_of_its_own():
     statistics = make_statistics()
     statistics.count(misses=10)
     assert statistics.epoch_hit_rate == 0.0

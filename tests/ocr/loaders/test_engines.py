@@ -91,7 +91,7 @@ def test_float16_is_float32_rounded(drawn):
 
 
 def filled(polygon: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Filled at 1/16 pixel; continuous coordinates, so half a pixel is taken off for OpenCV."""
+    """Returns the filled polygon, drawn at 1/16 pixel; OpenCV needs the continuous coordinates minus half a pixel."""
     canvas = np.zeros(size, np.uint8)
     cv2.fillPoly(canvas, [np.round((polygon - 0.5) * 16).astype(np.int32)], 255, shift=4)
     return canvas

@@ -31,7 +31,7 @@ from ocr.loaders.torch_workers import TorchLoader
 CPU = torch.device("cpu")
 CONFIG = PipelineConfig(image_size=160)
 READERS = {"dali": "dali", "webdataset": "torch"}
-"""shard_reader, and the loader of loose files that it must equal."""
+"""Loader whose batches of loose files each shard_reader must reproduce."""
 
 
 def loose(root: Path, split: str = "train") -> Manifest:
@@ -104,7 +104,7 @@ def expected(reader: str, batches_of_files: dict[str, list[Batch]]) -> list[Batc
 
 
 @pytest.mark.parametrize(("training", "num_workers"), [(True, 0), (False, 2)])
-def test_batches_are_those_of_the_loose_files(reader, training, num_workers, receipts):
+def test_batches_equal_those_of_the_loose_files(reader, training, num_workers, receipts):
     split = "train" if training else "val"
     shards = load_shards(str(receipts / "shards" / split), reader)[0]
     settings = {"training": training, "num_workers": num_workers}
@@ -119,7 +119,7 @@ def test_batches_are_those_of_the_loose_files(reader, training, num_workers, rec
     expected.close()
 
 
-def test_a_rank_with_padding_goes_on_in_the_middle_of_an_epoch(reader, receipts):
+def test_a_rank_with_padding_resumes_in_the_middle_of_an_epoch(reader, receipts):
     # 14 images on 4 ranks: 4 places a rank, and the last of this one is padding.
     settings = {"rank": 3, "num_ranks": 4, "batch_size": 2}
     expected = list(loader_of(loose(receipts), READERS[reader], **settings))
@@ -133,7 +133,7 @@ def test_a_rank_with_padding_goes_on_in_the_middle_of_an_epoch(reader, receipts)
     resumed.load_state_dict(state)
     assert_same_batches([first, *resumed], expected)
     assert [sample.is_padding for sample in expected[-1].samples] == [False, True]
-    assert_same_batches(list(left), expected)  # the one that was left starts anew
+    assert_same_batches(list(left), expected)  # an abandoned loader starts from the beginning
 
 
 def overwrite(path: Path, start: int, content: bytes) -> None:
@@ -186,7 +186,7 @@ OTHER_BYTES = r"^/.*train-00000\d\.tar: the bytes of .* do not match index\.json
 
 
 @pytest.mark.parametrize("change", ["one byte", "tar header", "cut", "exchanged"])
-def test_bytes_that_are_not_those_of_the_index_end_the_run(reader, change, copied_receipts):
+def test_bytes_that_differ_from_the_index_end_the_run(reader, change, copied_receipts):
     shards = copied_receipts / "shards/train"
     loader = loader_of(load_shards(str(shards), reader)[0], READERS[reader], num_workers=1)
     tar, image = place_of(shards, 5)
@@ -212,8 +212,8 @@ def test_bytes_that_are_not_those_of_the_index_end_the_run(reader, change, copie
     loader.close()
 
 
-def test_the_same_shards_in_new_files_are_read_on(reader, expected, copied_receipts):
-    """As copies, and as on mounts that give a file another inode from time to time."""
+def test_reading_continues_after_shards_are_replaced_by_copies(reader, expected, copied_receipts):
+    """Some network mounts, too, give a file another inode from time to time."""
     shards = copied_receipts / "shards/train"
     loader = loader_of(load_shards(str(shards), reader)[0], READERS[reader])
     for tar in shards.glob("*.tar"):
@@ -227,7 +227,7 @@ def test_the_same_shards_in_new_files_are_read_on(reader, expected, copied_recei
     ("image_format", "budget"), [("encoded", 10**9), ("encoded", 10**6), ("decoded", 10**9), ("decoded", 3 * 10**7)]
 )
 def test_images_in_memory_come_from_shards_too(reader, image_format, budget, expected, copied_receipts):
-    """What fits is in memory; the rest is fetched. With everything in memory the shards are not touched again."""
+    """Images beyond the budget are fetched. With everything in memory, the shards are not read again."""
     shards = copied_receipts / "shards/train"
     loader = loader_of(load_shards(str(shards), reader)[0], READERS[reader])
     config = DatasetConfig(image_path="-", preload_images=True, cache_config=CacheConfig(image_format=image_format))
@@ -264,7 +264,7 @@ def reader_threads() -> set[threading.Thread]:
     return {thread for thread in threading.enumerate() if thread.name.startswith("shard-reader")}
 
 
-def test_a_loader_that_is_closed_leaves_no_thread(reader, receipts):
+def test_a_closed_loader_leaves_no_thread(reader, receipts):
     before = reader_threads()
     loader = loader_of(load_shards(str(receipts / "shards/train"), reader)[0], READERS[reader])
     next(iter(loader))
@@ -294,7 +294,7 @@ def test_s3_gives_the_batches_of_the_loose_files_by_ranges(reader, expected, cop
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("training", [True, False])
-def test_a_gpu_gets_from_shards_what_it_gets_from_files(training, receipts):
+def test_on_a_gpu_shards_give_the_batches_of_the_files(training, receipts):
     split, device = "train" if training else "val", torch.device("cuda", 0)
     batches = [
         list(BatchLoader(dataset_of(manifest, training), Engine("dali", device), batch_size=4, with_targets=True))
