@@ -159,10 +159,9 @@ def _written_as_shards(
 
 def _keep_images(dataset: ValidatedOCRDataset, device: torch.device) -> None:
     free = FreeMemory.measured(device)
-    kept = keep_images(
+    dataset.kept_images = keep_images(
         dataset.config, dataset.manifest, device=device, ram_budget=free.ram // 2, device_budget=free.gpu // 2
     )
-    dataset.keep_images(kept)
 
 
 def _decoded_by_dali(dataset: ValidatedOCRDataset, device: torch.device, batch_size: int) -> Iterator[int]:

@@ -1,4 +1,4 @@
-"""Checks that every decoder used here reads an image file alike: its header, then its pixels, decoded strictly."""
+"""Checks that all decoders used here read an image file alike: its header, then its pixels, decoded strictly."""
 
 import io
 from collections.abc import Sequence
@@ -70,7 +70,7 @@ class InspectedImage:
 
 
 def inspect_image(path: Path, extensions: Sequence[str], max_megapixels: float, with_pixels: bool) -> InspectedImage:
-    """Checks one image file; `with_pixels` decodes it, otherwise only its header is read."""
+    """Returns the header of one image file, or its problem. `with_pixels` decodes the file; otherwise only its header is read."""
     try:
         if path.suffix.lower() not in extensions:
             raise ImageProblem("unsupported", f"the extension {path.suffix!r}", f"one of {', '.join(extensions)}")

@@ -103,15 +103,13 @@ def plan_memory(
 def preload_images(preload: Preload) -> None:
     """Reads the images and maps of a split that its configuration keeps in memory."""
     dataset = preload.dataset
-    dataset.keep_images(
-        keep_images(
-            dataset.config,
-            dataset.manifest,
-            device=preload.device,
-            ram_budget=preload.ram_budget,
-            device_budget=preload.device_budget,
-            indices=preload.indices,
-        )
+    dataset.kept_images = keep_images(
+        dataset.config,
+        dataset.manifest,
+        device=preload.device,
+        ram_budget=preload.ram_budget,
+        device_budget=preload.device_budget,
+        indices=preload.indices,
     )
     if dataset.offline_maps is not None and dataset.config.preload_maps:
         dataset.offline_maps.preload(preload.indices)

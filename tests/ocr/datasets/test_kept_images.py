@@ -86,7 +86,7 @@ def test_preloaded_images_are_upright_and_counted(image_format, turned, caplog):
     assert (kept.num_images, kept.num_bytes) == (8, num_bytes)
     assert caplog.messages[1] == f"Preloaded images take {num_bytes / 1e6:.1f} MB"
     shutil.rmtree(turned)
-    dataset.keep_images(kept)
+    dataset.kept_images = kept
     for index, expected in enumerate(from_files):
         found = dataset.load_image(index)
         np.testing.assert_array_equal(found.image_array, expected.image_array)
@@ -134,7 +134,7 @@ def test_a_file_that_cannot_be_read_is_named_and_left_to_the_loader(image_format
     assert caplog.messages[0].startswith(f"{broken}: not preloaded: ")
     assert caplog.messages[1] == "Preloaded 7/8 images into RAM (87.5%)"
     assert kept.encoded(3) is kept.decoded(3) is None
-    dataset.keep_images(kept)
+    dataset.kept_images = kept
     with pytest.raises((OSError, ValueError), match=broken.name):
         dataset.load_image(3)
 
@@ -152,7 +152,7 @@ def test_the_decoded_cache_is_empty_at_first_and_filled_by_rendering(preload, tu
     announced = "Image caching enabled - will keep 8 of 8 decoded images after first access (2.9 MB, RAM)"
     assert caplog.messages[-1] == announced
     assert [kept.wants(index) for index in range(8)] == [True] * 8
-    dataset.keep_images(kept)
+    dataset.kept_images = kept
     dataset.load_image(5)  # to draw a picture, say
     assert kept.decoded(5) is None
     first = dataset[5]["image"]

@@ -321,7 +321,7 @@ def test_a_run_stopped_among_the_images_leaves_no_annotations_and_is_gone_on_wit
     config = config_of(source, output, **settings)
     assert stop_once_there_is("images_val_canonical/*.jpg", output, number, config) == exit_code
     if number == signal.SIGINT:
-        assert "the same command continues from here" in capfd.readouterr().err
+        assert "run the same command to continue" in capfd.readouterr().err
         assert not list(output.rglob("*.part"))
     assert not (output / "jsons/val.json").exists()
     assert json.loads((output / "prepared.json").read_text())["is_complete"] is False
@@ -427,7 +427,7 @@ def test_names_that_lead_out_of_the_folder_are_not_followed(source, tmp_path):
     output = tmp_path / "out"
     report = prepare(source, output, splits=["val"])["val"]
     assert report.images is not None
-    assert report.images.failed == {f"../elsewhere/{first}": "its name leads out of the folder of images"}
+    assert report.images.failed == {f"../elsewhere/{first}": "its name leads outside the image folder"}
     assert not (output / "elsewhere").exists()
     assert len(list(output.rglob("*.npz"))) == NUM_VAL - 1
 

@@ -12,7 +12,7 @@ from ocr.errors import InputError
     ("change", "said"),
     [
         ({"version": 2}, "version: Input should be 1"),
-        ({"shards": []}, "lies outside of the shards"),
+        ({"shards": []}, "lies outside the shards"),
         ({"extra": 1}, "extra: Extra inputs are not permitted"),
     ],
 )

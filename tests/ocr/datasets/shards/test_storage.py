@@ -91,7 +91,7 @@ def test_what_s3_refuses_is_said_with_what_to_do(copied_receipts, s3, aws):
     s3.refuses = True
     with pytest.raises(
         StorageError,
-        match=r"access is refused; check the credentials, and that there is such a file .*AWS_ACCESS_KEY_ID",
+        match=r"access is refused; check the credentials, and that the file exists .*AWS_ACCESS_KEY_ID",
     ):
         load_shards(url)
     aws.delenv("AWS_ACCESS_KEY_ID")
