@@ -94,7 +94,7 @@ class SamplePlanner:
         )
 
     def input_polygons(self, manifest: Manifest, samples: Sequence[PlannedSample]) -> PolygonBatch:
-        """Returns the samples' polygons in the input frame. In training, polygons that the crop mostly cuts away become don't-care."""
+        """Returns the samples' polygons in the input frame. In training, polygons mostly outside the crop become don't-care."""
         polygons = manifest.polygons.select([sample.index for sample in samples])
         polygons_input = polygons.transformed(np.stack([sample.input_from_original for sample in samples]))
         if not self.training:

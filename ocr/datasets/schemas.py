@@ -74,7 +74,7 @@ class DatasetConfig(Section):
     annotation_frame: Literal["stored", "upright"] = "stored"
     """Frame of the coordinates: the file as stored, or the image after its EXIF rotation (a canonical set)."""
     on_bad_sample: Literal["error", "skip"] | None = None
-    """error: bad input stops the run. skip: it is left out and reported. null: error for annotations, skip for unreadable images."""
+    """error: bad input stops the run. skip: it is left out and reported. null: error for annotations, skip for image files."""
     check_pixels: bool = True
     """Decode every image once before the run, to find damage that headers do not show."""
 

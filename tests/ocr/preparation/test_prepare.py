@@ -352,7 +352,7 @@ def test_annotations_go_before_their_images_change(source, tmp_path):
     prepare(source, output, maps=False)
     (output / "images_val_canonical/val_00002.jpg").unlink()
     (output / "images_val_canonical/val_00002.jpg/in the way").mkdir(parents=True)
-    with pytest.raises(InputError, match=r"val_00002\.jpg.*: cannot be written: .*continues from there"):
+    with pytest.raises(InputError, match=r"val_00002\.jpg.*: cannot be written: .*run the same command to continue"):
         prepare(source, output, maps=False)
     assert not (output / "jsons/val.json").exists()
     assert (output / "jsons/train.json").exists()
