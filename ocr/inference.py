@@ -116,8 +116,10 @@ def _restore(config: InferenceConfig) -> tuple[TrainConfig, DBNet]:
 def _evaluated_split(
     config: EvaluateConfig, settings: TrainConfig, run_dir: Path
 ) -> tuple[TrainConfig, ValidatedOCRDataset]:
-    """Returns the settings for the split and its audited data set. Without a data set of its own, the command takes the one the
-    checkpoint was trained with."""
+    """Returns the settings for the split and its audited data set.
+
+    If the command names no data set, it is the one that the checkpoint was trained with.
+    """
     source: DataSection = settings
     if config.datasets.has_split(config.split):
         source = config
@@ -152,14 +154,16 @@ def _folders(config: PredictConfig, run_dir: Path) -> tuple[str, Path]:
 
 
 def _for_one_pass(config: DatasetConfig) -> DatasetConfig:
-    """Returns the configuration without caches in memory, which pay only from the second pass on. The disk tier stays. Inputs are
-    rounded as in the run's validation, so that the scores are the same."""
+    """Returns the configuration without caches in memory, which pay off only from the second pass on. The disk tier stays.
+
+    Inputs are rounded as in the run's validation, so the scores are the same.
+    """
     cache = config.cache_config.model_copy(update={"device_budget": 0, "ram_budget": 0})
     return config.model_copy(update={"preload_images": False, "prenormalize_images": False, "cache_config": cache})
 
 
 def _with_loose_files(settings: TrainConfig) -> TrainConfig:
-    """Returns settings that read image files, even if the training read shards, with the same engine."""
+    """Returns the settings with the same engine but loose image files, even if the training read shards."""
     return settings.model_copy(update={"loader": settings.engine})
 
 

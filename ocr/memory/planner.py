@@ -60,7 +60,7 @@ class Preload:
     indices: range
     """This rank's share of the data set."""
     device: torch.device
-    """Where decoded images are kept."""
+    """Device of the decoded images."""
     device_budget: int
     ram_budget: int
 
@@ -82,7 +82,7 @@ def plan_memory(
     """Adds the rows of a run to an empty plan and returns the budgets.
 
     Args:
-        network, steps: measured before; without a network only the caches are planned.
+        network, steps: result of `measure_network`; without a network, only the caches are planned.
     """
     pools: list[PoolBytes] = []
     if network is not None:
@@ -134,7 +134,7 @@ def _plan_pools(plan: MemoryPlan, data: RunData) -> list[PoolBytes]:
 
 
 def _plan_tensors(plan: MemoryPlan, data: RunData, dataset: ValidatedOCRDataset) -> TierPlan | None:
-    """Plans the tensor cache of validation: first on the GPU, then in RAM; on disk too where it has a folder."""
+    """Plans the tensor cache of validation: first on the GPU, then in RAM, then on disk if a folder is configured."""
     config, free = dataset.config.cache_config, plan.left
     if not config.cache_transformed_tensors:
         return None

@@ -1,4 +1,4 @@
-"""Post-processing and metrics in worker threads, beside the forward pass. Only the step from maps to levels is on the device.
+"""Post-processing and metrics in worker threads, beside the forward pass. Only the step from maps to levels runs on the device.
 
 main thread   forward | levels, copy to the host | forward | ...      waits only while the queue is full
 workers                             polygons, matches | polygons, matches | ...
@@ -53,10 +53,10 @@ class OverlappedEvaluation:
     """Turns map levels on the device into results on the host, in the order of the images.
 
     Args:
-        manifest: of the evaluated split; its polygons are the ground truth.
-        postprocess, targets: how maps become polygons.
-        with_truth: compare with the annotations.
-        with_cleval: by CLEval too, which takes longer than the IoU.
+        manifest: manifest of the evaluated split; its polygons are the ground truth.
+        postprocess, targets: settings for turning maps into polygons.
+        with_truth: compare the detections with the annotations.
+        with_cleval: compare them by CLEval too, which takes longer than the IoU.
     """
 
     def __init__(

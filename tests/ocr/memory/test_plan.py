@@ -100,8 +100,8 @@ def test_a_run_that_uses_more_than_planned_warns():
     assert plan.warning() is None
     plan.measured_gpu_peak = 4_300 * MB
     assert plan.warning() == (
-        "memory: this run used up to 4.3 GB of the GPU; 4.0 GB were planned. Memory that other programs took meanwhile counts "
-        "too"
+        "memory: this run used up to 4.3 GB of GPU memory; the plan was 4.0 GB. Memory that other programs have taken meanwhile is "
+        "included"
     )
 
 
