@@ -171,7 +171,7 @@ def draw_tile(  # type: ignore[no-untyped-def]
     pixel = maps + image * pixels_per_image + row * num_cols + col
     in_map = (row < num_rows) & (col < num_cols)
     tl.store(pixel, is_core.to(tl.float32), in_map)
-    tl.store(pixel + pixels_per_map, tl.where(is_masked_out & (is_core == 0), 0.0, 1.0), in_map)
+    tl.store(pixel + pixels_per_map, tl.where(is_masked_out, is_core.to(tl.float32), 1.0), in_map)
     tl.store(pixel + 2 * pixels_per_map, thresh_min + thresh_range * tl.maximum(strength, 0.0), in_map)
     tl.store(pixel + 3 * pixels_per_map, tl.where(strength >= 0, 1.0, 0.0), in_map)
 
