@@ -47,7 +47,8 @@ def device_name(device: torch.device) -> str:
     """Returns the name of the device for reports: the GPU's, or the processor's with the number of threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{_cpu_name()}, {torch.get_num_threads()} threads"
+    num_threads = torch.get_num_threads()
+    return f"{_cpu_name()}, {num_threads} {'thread' if num_threads == 1 else 'threads'}"
 
 
 def _cpu_name() -> str:

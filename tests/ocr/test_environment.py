@@ -1,8 +1,11 @@
 import subprocess
 from pathlib import Path
 
+import pytest
+import torch
+
 import ocr.environment
-from ocr.environment import digest_of_sources, git_commit
+from ocr.environment import device_name, digest_of_sources, git_commit
 
 CODE = '''"""Module."""
 def scaled(values, factor=2):
@@ -13,6 +16,16 @@ class Size:
     side: int = 0
     """In pixels."""
 '''
+
+
+@pytest.mark.parametrize(("num_threads", "ending"), [(1, ", 1 thread"), (2, ", 2 threads")])
+def test_the_name_of_a_cpu_ends_with_its_number_of_threads(num_threads, ending):
+    before = torch.get_num_threads()
+    torch.set_num_threads(num_threads)
+    try:
+        assert device_name(torch.device("cpu")).endswith(ending)
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_checkout_names_its_commit():
