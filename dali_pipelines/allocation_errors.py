@@ -1,7 +1,7 @@
 """Recognises failed allocations among the errors of PyTorch, DALI, CUDA's libraries, OpenCV, NumPy and Python.
 
-They raise many types, and most can be told from other errors only by their text. Without this check an image would be blamed for
-a machine that is out of memory.
+They raise many types, and often only the text tells a failed allocation from another error. Without this check, an image would be
+blamed for a machine that is out of memory.
 """
 
 import errno

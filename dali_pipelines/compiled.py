@@ -11,9 +11,9 @@ Function = TypeVar("Function", bound=Callable[..., object])
 
 
 def compiled(function: Function, fastmath: bool = False) -> Function:
-    """Returns the function, compiled at its first call, without the GIL. The result is kept on disk.
+    """Returns the function as numba compiles it at its first call; it runs without the GIL.
 
-    Where no folder is writable, it is compiled once per process.
+    The machine code is cached on disk. Where no folder is writable, each process compiles it again.
     """
     try:
         return numba.njit(function, nogil=True, fastmath=fastmath, cache=True)
@@ -34,5 +34,5 @@ def for_each(number: int, work: Callable[[int], None], num_threads: int | None =
         with ThreadPoolExecutor(num_threads) as pool:
             list(pool.map(work, range(number)))
     else:
-        for each in range(number):
-            work(each)
+        for index in range(number):
+            work(index)

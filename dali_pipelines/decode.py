@@ -10,5 +10,5 @@ from dali_pipelines.config import PipelineConfig
 @pipeline_def
 def decode_pipeline(next_batch: steps.NextBatch, config: PipelineConfig, on_gpu: bool, is_path: bool) -> DataNode:
     """Returns the decoded images, uint8 HWC. `next_batch` gives one list of arrays: file names or contents, as bytes."""
-    (given,) = fn.external_source(source=next_batch, num_outputs=1, batch=True)
-    return steps.decode(steps.read(given) if is_path else given, config, on_gpu)
+    (path_or_content,) = fn.external_source(source=next_batch, num_outputs=1, batch=True)
+    return steps.decode(steps.read(path_or_content) if is_path else path_or_content, config, on_gpu)

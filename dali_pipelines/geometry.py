@@ -1,4 +1,4 @@
-"""The 3x3 matrices between pixel frames: float64, for column vectors (x, y, 1). Names read target first.
+"""3x3 matrices between pixel frames: float64, for column vectors (x, y, 1). Names read target first.
 
 Coordinates are continuous: pixel (i, j) covers [i, i+1) x [j, j+1) and has its centre at +0.5, as in DALI. OpenCV's warp has pixel
 centres at integers; `opencv_from_continuous` converts a matrix for it.
@@ -48,7 +48,7 @@ def opencv_from_continuous(matrix: Matrix) -> Matrix:
     return translation(-0.5, -0.5) @ matrix @ translation(0.5, 0.5)
 
 
-def apply(matrix: npt.ArrayLike, points: npt.ArrayLike) -> Matrix:
+def transform_points(matrix: npt.ArrayLike, points: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """Returns the points, (n, 2), moved by a 3x3 affine matrix."""
     matrix, points = np.asarray(matrix, np.float64), np.asarray(points, np.float64)
     return points @ matrix[:2, :2].T + matrix[:2, 2]

@@ -31,19 +31,19 @@ class GraphBuilder:
     """(H, W) that no file exceeds as it is stored; None if unknown."""
 
     def build(self, feed: steps.Feed, batch_size: int) -> Pipeline:
-        """Returns the pipeline that renders images, built. Its threads and memory exist from here on."""
-        given = {"feed": feed, "config": self.config, "batch_size": batch_size, **self._resources()}
+        """Builds the pipeline that renders images; this starts its threads and allocates its memory."""
+        shared = {"feed": feed, "config": self.config, "batch_size": batch_size, **self._resources()}
         if self.device.type == "cuda":
             graph = train_pipeline if self.training else eval_pipeline
             dtype = _DALI_TYPE[self.dtype]
-            pipeline = graph(on_gpu=True, dtype=dtype, largest_stored=self.largest_stored, **given)
+            pipeline = graph(on_gpu=True, dtype=dtype, largest_stored=self.largest_stored, **shared)
         else:
-            pipeline = cpu_pipeline(training=self.training, **given)
+            pipeline = cpu_pipeline(training=self.training, **shared)
         pipeline.build()
         return pipeline
 
     def build_decoder(self, next_batch: steps.NextBatch, *, is_path: bool) -> Pipeline:
-        """Returns a pipeline that decodes one image at a time; see `decode_pipeline`."""
+        """Returns a pipeline that only decodes, one image at a time; see `decode_pipeline`. It is built by its first run."""
         return decode_pipeline(
             next_batch=next_batch,
             config=self.config,

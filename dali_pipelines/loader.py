@@ -26,8 +26,8 @@ class DaliLoader:
     """Runs an epoch's plan through DALI.
 
     `batches(plan, first_step)` starts anywhere, also after an earlier iteration was abandoned: batches that DALI had prepared are
-    drained first. Shards, order and the tail are the plan's business. The pipeline, its threads and its memory are created by the
-    first call of `batches`.
+    drained first. The plan decides on order, shards and the last batch. The first call of `batches` creates the pipeline with its
+    threads and memory.
 
     Args:
         training: the training graph (crop, warp, colour) or the evaluation graph (letterbox).

@@ -23,7 +23,7 @@ from dali_pipelines.config import PipelineConfig
 log = logging.getLogger(__name__)
 
 SAFETY = 1.2
-"""Factor for rounded-up sizes and for free blocks that are too small. Not yet checked on a GPU."""
+"""Safety factor for rounded-up sizes and for free blocks that are too small. Not yet checked on a GPU."""
 DECODER_SCRATCH = 2.0
 """Working memory of a JPEG decoder, as a multiple of its output: coefficients take 16 bits per level."""
 ENCODED_SHARE = 0.5
@@ -91,8 +91,8 @@ def _largest_resized(
         return original * scale
     augmentation = config.augmentation
     angle = math.radians(min(augmentation.rotation_degrees, 45))
-    seen = config.crop_size * (math.cos(angle) + math.sin(angle))
-    return np.minimum(original * scale * augmentation.scale_max, math.ceil(seen))
+    covered = config.crop_size * (math.cos(angle) + math.sin(angle))
+    return np.minimum(original * scale * augmentation.scale_max, math.ceil(covered))
 
 
 def _largest_batch(bytes_per_image: npt.NDArray[np.float64], batch_size: int) -> float:

@@ -1,7 +1,7 @@
 """Normalises RGB levels to the network's input, (levels - mean) / std, in one pass over the pixels.
 
-`normalize_levels` takes whole batches on either device: the uint8 tensor cache's, and those of PyTorch workers on a GPU.
-`ImageFinisher` also pads, and takes rendered images on the CPU. Inside a DALI graph on a GPU, `steps.finish` normalises.
+`normalize_levels` takes whole batches on either device: from the uint8 tensor cache, or from PyTorch workers on a GPU.
+`ImageFinisher` takes rendered images on the CPU and also pads them. In a GPU's DALI graph, `steps.finish` normalises.
 
 On the CPU each level is looked up in a table, so that float16 costs no more than float32: 0.2 ms for an image of 640 x 640.
 """
@@ -63,7 +63,7 @@ def normalize_levels(
 
 
 MAX_UNUSED_BLOCKS = 3
-"""Blocks kept for reuse; a consumer that held many batches at once leaves no more behind."""
+"""Largest number of blocks kept for reuse, however many batches a consumer held at once."""
 
 
 class BatchMemory:

@@ -43,7 +43,7 @@ class BatchRecovery:
         self._skip_failures = skip_failures
 
     def redo(self, samples: Sequence[PlannedSample], images: torch.Tensor, batch_error: RuntimeError) -> ImageBatch:
-        """Returns the batch, with the samples at fault marked as failed. A read error that has passed costs nothing.
+        """Returns the batch, with the samples at fault marked as failed. A read error that does not recur costs nothing.
 
         Args:
             images: (B, 3, H, W) black; filled where a sample renders.

@@ -28,8 +28,8 @@ def resize_region(
 ) -> ImageArray:
     """Returns a region of an image, resized with an antialiased triangle filter.
 
-    Beyond the region's border the filter sees its outermost pixels again. DALI does so only at the border of the image. The results
-    agree, because a planned region either ends there or is larger than its visible part.
+    Beyond the border of the region, the filter repeats the outermost pixels. DALI does so only at the border of the image. The
+    results agree, because a planned region either ends at that border or extends beyond the part that stays visible.
 
     Args:
         original: (H, W, 3) RGB levels.
@@ -46,9 +46,8 @@ def resize_region(
     height, width = original.shape[:2]
     if height < y1 or width < x1:
         raise ValueError(f"the image is {height} x {width}, expected {y1} x {x1} at least: {IMAGE_REPLACED}")
-    return _resize(
-        np.require(original[y0:y1, x0:x1], requirements="W"), resized_size
-    )  # torch warns of read-only arrays
+    region = np.require(original[y0:y1, x0:x1], requirements="W")  # PyTorch warns about read-only arrays
+    return _resize(region, resized_size)
 
 
 def resize_whole(

@@ -1,4 +1,4 @@
-"""The input and output of a loader: planned samples and stored images go in, finished batches come out."""
+"""A loader's input and output: planned samples and stored images go in, finished batches come out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ class PlannedSample:
     index: int
     """Position in the manifest."""
     is_padding: bool
-    """A repeat that only fills up a rank's share: left out of loss and metrics."""
+    """True for a repeated sample that only fills up a rank's share; loss and metrics leave it out."""
     region_xyxy: npt.NDArray[np.float32]
     """(4,) the part of the upright original image that is resized, in its pixels."""
     resized_size: tuple[int, int]
@@ -30,7 +30,7 @@ class PlannedSample:
     colour_matrix: npt.NDArray[np.float32]
     """(3, 4) RGB levels out = matrix[:, :3] @ RGB levels in + matrix[:, 3]."""
     has_failed: bool = False
-    """Set by a loader that could not read or decode the file: the image is black, and `is_padding` is set too."""
+    """True if the loader could not read or decode the file: the image is black, and `is_padding` is True as well."""
 
     def as_failed(self) -> "PlannedSample":
         """Returns the sample marked as failed, so that loss and metrics leave it out."""
@@ -50,7 +50,7 @@ class PlannedBatches(Protocol):
 
 
 class KeptImages(Protocol):
-    """Images in memory, by position in the manifest. Those that are not there are read from their files."""
+    """Images in memory, by position in the manifest. An image that is not in memory is read from its file."""
 
     device: torch.device
     """Device of the decoded images."""
@@ -65,10 +65,10 @@ class KeptImages(Protocol):
         """
 
     def wants(self, index: int) -> bool:
-        """Returns whether this image has a place among the decoded images that is still empty."""
+        """Returns whether this image is to be kept decoded and has not been kept yet."""
 
     def keep(self, index: int, image: torch.Tensor) -> None:
-        """Copies a wanted decoded image, (H, W, 3) uint8 on any device."""
+        """Keeps a copy of a wanted decoded image, (H, W, 3) uint8 on any device."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class SourceImages:
     paths: Sequence[str]
     """File of each sample index."""
     kept: KeptImages | None = None
-    """Images in memory, used in place of the files. A loader gives it the decoded images that it wants."""
+    """Images in memory, used in place of the files. A loader hands it each decoded image that it wants."""
     largest_stored: tuple[int, int] | None = None
     """(H, W) that no file exceeds as it is stored; used by `preallocate_decoder`."""
 

@@ -30,7 +30,7 @@ class EvalSource(NamedTuple):
 
 
 class TrainSource(NamedTuple):
-    """The inputs of the training graph per sample; the first four are those of `EvalSource`."""
+    """The inputs of the training graph per sample; the first four are the fields of `EvalSource`."""
 
     path: DataNode
     region_start: DataNode
@@ -45,7 +45,7 @@ class TrainSource(NamedTuple):
 
 
 class KeptSource(NamedTuple):
-    """Additional inputs where images are kept in memory; a placeholder for an image that is not kept."""
+    """The additional inputs of a graph with images in memory; placeholders stand for an image that is not kept."""
 
     encoded: DataNode
     """(n,) uint8, content of the file."""
@@ -107,10 +107,10 @@ def load(
     on_gpu: bool,
     largest_stored: tuple[int, int] | None = None,
 ) -> DataNode:
-    """Upright RGB images, uint8 HWC, each from where it is: its file, the file's content in memory, or pixels.
+    """Returns upright RGB images, uint8 HWC. Each comes from its file, from the file's content in memory, or from pixels in memory.
 
-    The first condition and `on_gpu` are decided once, when the graph is built; those on nodes of `kept` sample by sample,
-    which needs a graph with `enable_conditionals`.
+    The first condition and `on_gpu` are decided once, when the graph is built. The conditions on nodes of `kept` are decided sample
+    by sample, which needs a graph with `enable_conditionals`.
     """
     if kept is None:
         return decode(read(path), config, on_gpu, largest_stored)

@@ -7,7 +7,7 @@
 set -euo pipefail
 
 try() {
-    echo "== $*"
+    echo "== $*" >&2
     "${entrypoint[@]}" "$@"
 }
 

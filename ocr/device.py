@@ -1,4 +1,4 @@
-"""Device and precision of a run."""
+"""Chooses the device and the precision of a run."""
 
 from pathlib import Path
 
@@ -26,7 +26,10 @@ def resolve_device(device: Device) -> torch.device:
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """Returns Lightning's name of the precision; auto is bfloat16 on hardware with bfloat16 arithmetic."""
+    """Returns Lightning's name for the precision.
+
+    auto is bf16-mixed on hardware with bfloat16 arithmetic, otherwise 16-mixed on a GPU and 32-true on a CPU.
+    """
     if precision != "auto":
         return precision
     if device.type == "cuda":

@@ -1,4 +1,4 @@
-"""The origin of a result: machine, versions, code, commit."""
+"""Describes where a result comes from: machine, package versions, code, commit."""
 
 import ast
 import hashlib
@@ -27,7 +27,7 @@ PACKAGES = (
 
 
 def package_versions(*more: str) -> dict[str, str | None]:
-    """Versions of Python, of the packages that results depend on, and of `more`; None for a package that is not installed."""
+    """Returns the versions of Python, of the packages that results depend on, and of `more`; None for a package that is missing."""
     return {
         "python": platform.python_version(),
         "nvidia-dali": nvidia.dali.__version__,  # its package is named after the CUDA version, OpenCV's after its build
@@ -44,14 +44,15 @@ def _version(package: str) -> str | None:
 
 
 def device_name(device: torch.device) -> str:
-    """The name of the device in reports: the GPU's, or the processor's with the number of threads."""
+    """Returns the name of the device for reports: the GPU's, or the processor's with the number of threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{_cpu_name()}, {torch.get_num_threads()} threads"
+    num_threads = torch.get_num_threads()
+    return f"{_cpu_name()}, {num_threads} {'thread' if num_threads == 1 else 'threads'}"
 
 
 def _cpu_name() -> str:
-    """The processor's model where Linux names it, otherwise its architecture."""
+    """Returns the processor's model where Linux names it, otherwise its architecture."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -59,8 +60,10 @@ def _cpu_name() -> str:
 
 
 def digest_of_sources(sources: Sequence[Path]) -> str:
-    """SHA-256 of the code in Python files among and below `sources`, with their names. Comments, docstrings and formatting do not
-    count, and every version of Python gives the same digest."""
+    """Returns the SHA-256, in hex, of the names and the code of the Python files among and below `sources`.
+
+    Comments, docstrings and formatting do not count, and every version of Python gives the same digest.
+    """
     digest = hashlib.sha256()
     for source in sources:
         for file in sorted(source.rglob("*.py")) if source.is_dir() else [source]:
@@ -70,7 +73,7 @@ def digest_of_sources(sources: Sequence[Path]) -> str:
 
 
 def _structure(node: object) -> str:
-    """A syntax tree as text. `ast.dump` writes the same tree differently from one version of Python to the next."""
+    """Returns a syntax tree as text. `ast.dump` would write the same tree differently in another version of Python."""
     if isinstance(node, list):
         return "[" + ",".join(_structure(item) for item in node if not _has_no_effect(item)) + "]"
     if not isinstance(node, ast.AST):
@@ -80,13 +83,15 @@ def _structure(node: object) -> str:
 
 
 def _has_no_effect(node: object) -> bool:
-    """Whether a statement is a constant alone: the docstring of a module, class, function or field, or `...`."""
+    """Returns whether a statement is only a constant: `...`, or the docstring of a module, class, function or field."""
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 
 def git_commit() -> str | None:
-    """The checked-out commit, with -dirty if files differ from it. Outside a checkout, DALI_DBNET_COMMIT, which the images of
-    docker/ set; otherwise None."""
+    """Returns the checked-out commit, with -dirty if files differ from it.
+
+    Outside a checkout, it returns DALI_DBNET_COMMIT, which the container images of docker/ set, or None.
+    """
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

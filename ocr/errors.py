@@ -11,8 +11,8 @@ class StorageError(Exception):
 
 
 class OutOfMemory(Exception):
-    """Memory ran out; the message says which memory, who holds it, and which command needs less. Not an OSError or ValueError
-    either."""
+    """Memory ran out; the message says which memory, who holds it, and which command needs less. Like StorageError, this is neither
+    an OSError nor a ValueError."""
 
 
 class CacheError(RuntimeError):

@@ -1,4 +1,4 @@
-"""Memory of this machine, within the limits of this process's control group."""
+"""Reads the memory of this machine, within the limits of this process's control group."""
 
 from pathlib import Path
 
@@ -9,17 +9,17 @@ UNLIMITED = 1 << 62
 
 
 def free_ram() -> int:
-    """Bytes of RAM that can be taken without swapping, within the limit of this process's control group."""
+    """Returns the bytes of RAM that can be taken without swapping, within the limit of this process's control group."""
     return min(psutil.virtual_memory().available, _cgroup_room())
 
 
 def total_ram() -> int:
-    """Bytes of RAM of this machine, or of this process's control group where that is less."""
+    """Returns the bytes of RAM of this machine, or the limit of this process's control group if it is lower."""
     return min(psutil.virtual_memory().total, _cgroup_limit())
 
 
 def resident_set() -> int:
-    """Bytes of RAM that this process holds."""
+    """Returns the bytes of RAM that this process holds."""
     return int(psutil.Process().memory_info().rss)
 
 
@@ -33,7 +33,7 @@ def _cgroup_room() -> int:
 
 
 def _cgroup_file_cache() -> int:
-    """Bytes of files read lately: they count as used, but give way when memory is needed."""
+    """Returns the bytes of cached file pages: they count as used, but are freed when memory is needed."""
     for name in ("memory.stat", "memory/memory.stat"):
         try:
             lines = (CGROUP / name).read_text().splitlines()
@@ -46,7 +46,7 @@ def _cgroup_file_cache() -> int:
 
 
 def _cgroup_number(*names: str) -> int | None:
-    """The number in the file of control groups version 2 or 1, whichever exists; None: no limit."""
+    """Returns the number in the file of control groups version 2 or 1, whichever exists; None if there is no limit."""
     for name in names:
         try:
             return int((CGROUP / name).read_text())

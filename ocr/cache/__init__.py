@@ -5,12 +5,12 @@
     images, target maps --> entry --> store: GPU, RAM --> files on disk
                             (entry.py)  (store.py)        (files.py)
 
-In reading order:
+Files in reading order:
 
-    entry.py       layout of one entry
-    key.py         SHA-256 of everything that can change an entry
-    budget.py      how many entries lie on the GPU, in RAM and on disk, planned before the run
-    store.py       the entries of one rank, in batch order
-    files.py       the disk tier: one file per entry, named by its key
-    statistics.py  hits and misses, and the line that reports them
+entry       layout of one entry
+key         SHA-256 of everything that can change an entry
+budget      plans before the run how many entries are kept on the GPU, in RAM and on disk
+store       holds the entries of one rank, in batch order
+files       the disk tier: one file per entry, named by its key
+statistics  hits and misses, and the line that reports them
 """

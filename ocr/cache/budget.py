@@ -1,4 +1,4 @@
-"""Memory budgets of the caches, and the plan of how many entries lie on the GPU, in RAM and on disk."""
+"""Computes the memory budgets of the caches, and plans how many entries are kept on the GPU, in RAM and on disk."""
 
 import logging
 import shutil
@@ -18,18 +18,18 @@ from ocr.machine import free_ram
 log = logging.getLogger(__name__)
 
 SHARE_OF_FREE = 0.5
-"""Share of the free memory that a budget of null takes if the run's other memory has not been planned."""
+"""Share of the free memory that a budget of null takes if the run's other memory use has not been planned."""
 NEARLY_FULL = 0.1
 """Share of the memory that every budget leaves free; a run warns when less is free."""
 
 
 @dataclass(frozen=True)
 class TierPlan:
-    """Number of entries of one rank's share of a split in each tier: the first on the GPU, the next in RAM, all on disk.
+    """How many entries of one rank's share of a split each tier holds: the first on the GPU, the next in RAM, all on disk.
 
     entries   0 1 2 3 | 4 5 6 7 8 | 9 10 11
-    memory    GPU     | RAM       | -          a batch never spans two tiers; 9 to 11 are read from disk, or made
-    disk      0 1 2 3   4 5 6 7 8   9          as far as the disk budget goes; these stay after the run
+    memory    GPU     | RAM       | -          a batch never spans two tiers; 9 to 11 are read from disk, or recomputed
+    disk      0 1 2 3   4 5 6 7 8   9          as far as the disk budget goes; files outlive the run
     """
 
     num_entries: int
@@ -43,15 +43,17 @@ class TierPlan:
 
     @property
     def gpu_bytes(self) -> int:
+        """Bytes of the entries on the GPU."""
         return self.num_on_gpu * self.entry_bytes
 
     @property
     def ram_bytes(self) -> int:
+        """Bytes of the entries in RAM."""
         return self.num_in_ram * self.entry_bytes
 
     @property
     def num_resident(self) -> int:
-        """Entries on the GPU or in RAM."""
+        """Number of entries on the GPU or in RAM."""
         return self.num_on_gpu + self.num_in_ram
 
 
@@ -62,31 +64,31 @@ class FreeMemory:
     gpu: int
     ram: int
     is_gpu_planned: bool = False
-    """Whether network, DALI and a reserve are already taken off `gpu`, so that a budget of null may take nearly all of it."""
+    """Whether network, DALI and a reserve are already subtracted from `gpu`, so that a budget of null may take nearly all of it."""
 
     @classmethod
     def measured(cls, device: torch.device, num_ranks: int = 1) -> "FreeMemory":
-        """Measures the free memory. The ranks of this machine share its RAM; each has its own GPU."""
+        """Returns the memory that is free now. The ranks of this machine share its RAM; each has its own GPU."""
         gpu = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
         return cls(gpu, free_ram() // num_ranks)
 
     def less(self, *, gpu: int, ram: int) -> "FreeMemory":
-        """Returns the memory that stays free when these bytes are taken."""
+        """Returns the memory that remains after these bytes are taken."""
         return replace(self, gpu=max(self.gpu - gpu, 0), ram=max(self.ram - ram, 0))
 
     def gpu_budget(self, configured: int | None) -> int:
-        """Bytes that a cache may take on the GPU."""
+        """Returns the bytes that a cache may take on the GPU."""
         return budget_bytes(configured, self.gpu, 1 - NEARLY_FULL if self.is_gpu_planned else SHARE_OF_FREE)
 
     def ram_budget(self, configured: int | None) -> int:
-        """Bytes that a cache may take in RAM."""
+        """Returns the bytes that a cache may take in RAM."""
         return budget_bytes(configured, self.ram)
 
 
 def plan_tiers(
     layout: EntryLayout, num_entries: int, batch_size: int, config: CacheConfig, device: torch.device, free: FreeMemory
 ) -> TierPlan:
-    """Plans as many whole batches as the budgets allow, in the fastest memory first."""
+    """Returns a plan with as many whole batches as the budgets allow, in the fastest memory first."""
     gpu_budget = free.gpu_budget(config.device_budget) if device.type == "cuda" else 0
     num_on_gpu = _whole_batches(gpu_budget // layout.num_bytes, num_entries, batch_size)
     rest = num_entries - num_on_gpu
@@ -97,8 +99,10 @@ def plan_tiers(
 
 
 def budget_bytes(configured: int | None, free: int, default_share: float = SHARE_OF_FREE) -> int:
-    """Returns the configured bytes, at most nine tenths of the free ones; without a configured budget, the default share of the
-    free bytes."""
+    """Returns the configured bytes, but at most nine tenths of the free bytes.
+
+    Without a configured budget, it returns the default share of the free bytes.
+    """
     return int(default_share * free) if configured is None else min(int(configured), int((1 - NEARLY_FULL) * free))
 
 
@@ -107,18 +111,18 @@ def _whole_batches(num_fitting: int, num_wanted: int, batch_size: int) -> int:
 
 
 def file_bytes(manifest: Manifest, indices: Sequence[int]) -> int:
-    """Bytes of the files of these images. A missing file counts as 0; reading it will report it."""
+    """Returns the bytes of these images' files. A missing file counts as 0; it is reported when it is read."""
     return sum(manifest.images.num_bytes(index) for index in indices)
 
 
 def decoded_bytes(manifest: Manifest, indices: Sequence[int]) -> int:
-    """Bytes of these images as RGB levels."""
+    """Returns the bytes of these images as RGB levels."""
     return int(3 * np.prod(manifest.original_sizes[list(indices)].astype(np.int64), axis=1).sum())
 
 
 def free_on_disk(directory: Path) -> int:
-    """Bytes that entries in this folder may take: the free ones, and those of the entries that are already there."""
-    of_entries = sum(path.stat().st_size for path in directory.glob(f"*{SUFFIX}"))
+    """Returns the bytes that entries in this folder may take: the free space plus the entries that are already there."""
+    existing = sum(path.stat().st_size for path in directory.glob(f"*{SUFFIX}"))
     while not directory.exists() and directory != directory.parent:
         directory = directory.parent
-    return shutil.disk_usage(directory).free + of_entries
+    return shutil.disk_usage(directory).free + existing

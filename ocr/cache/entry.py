@@ -1,4 +1,4 @@
-"""What the tensor cache holds of one sample, and its layout in memory."""
+"""The layout of one cached sample in memory, and its conversion from and to a batch."""
 
 from dataclasses import dataclass
 from math import prod
@@ -10,7 +10,7 @@ from ocr.datasets.base import ValidatedOCRDataset
 from ocr.targets.target_maps import TargetMaps
 
 Tensors = dict[str, torch.Tensor]
-"""One entry, or a batch of entries, by the names of `EntryLayout.shapes`."""
+"""The tensors of one entry, or of a batch of entries, by the names in `EntryLayout.shapes`."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class EntryLayout:
         }
 
     def pack(self, images: torch.Tensor, targets: TargetMaps | None) -> Tensors:
-        """Returns a batch in the types and the memory format of entries.
+        """Returns a batch in the types and the memory format of the entries.
 
         Args:
             images: (B, 3, S, S), normalised for float16 entries, levels for uint8 entries.

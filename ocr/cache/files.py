@@ -1,9 +1,9 @@
-"""The disk tier: one file an entry, named by its key.
+"""The disk tier: one file per entry, named by its key.
 
 A file is written under a temporary name, then renamed, and carries its key, its length and a checksum. So several runs may share a
-folder, a run may be killed at any moment, and a file that is cut short, zeroed or foreign is noticed when it is read. Files are
-read into place, not mapped: a mapped file that is cut short would kill the process, and the checksum covers exactly the bytes
-that are served.
+folder, a run may be killed at any moment, and a truncated, zeroed or foreign file is noticed when it is read. Files are read, not
+memory-mapped: a truncated mapped file would kill the process, and reading lets the checksum cover exactly the bytes that are
+served.
 """
 
 import errno
@@ -40,11 +40,11 @@ class EntryError(Exception):
 
 
 class EntryFiles:
-    """Entries in a folder; the least recently used are deleted when the budget is spent. Safe to use from several threads.
+    """The entries in a folder. When the budget is spent, the least recently used are deleted. Thread-safe.
 
     Args:
         directory: created if it does not exist; any number of runs may share it.
-        budget: bytes that all entries in it may take, entries of other runs included.
+        budget: bytes that all entries in the folder may take, including those of other runs.
 
     Raises:
         InputError: the folder cannot be created.
@@ -67,11 +67,11 @@ class EntryFiles:
         """Bytes of all entries in the folder, as far as this process knows."""
 
     def has(self, key: bytes) -> bool:
-        """Whether there is a file of this key. Only reading it shows whether it is whole."""
+        """Returns whether there is a file with this key. Only reading it shows whether it is complete."""
         return self._path(key).is_file()
 
     def mark_used(self, keys: Iterable[bytes]) -> None:
-        """Marks entries as in use: this process does not delete them, and others delete them last."""
+        """Replaces the set of entries in use: this process does not delete them, and other processes delete them last."""
         names = set()
         for key in keys:
             names.add(self._path(key).name)
@@ -102,7 +102,7 @@ class EntryFiles:
             raise EntryError(f"{path}: its bytes do not match their checksum")
 
     def write(self, key: bytes, parts: Sequence[Bytes]) -> bool:
-        """Writes an entry. Returns False, with one warning a run, if there is no room or the folder cannot be written."""
+        """Writes an entry. Returns False, with one warning per run, if there is no room or the folder cannot be written."""
         size = HEADER.size + sum(part.nbytes for part in parts)
         if self._stopped is not None or not self._make_room(size):
             return False
@@ -117,7 +117,7 @@ class EntryFiles:
             # ENOENT, EAGAIN: another run that has just started removed the temporary file. Only this entry is lost.
             if error.errno not in (errno.ENOENT, errno.EAGAIN):
                 self._stop(
-                    f"{error.strerror}; entries of {self.num_bytes:,} bytes stay, the others are made each epoch"
+                    f"{error.strerror}; {self.num_bytes:,} bytes of entries stay, the others are recomputed each epoch"
                 )
             return False
         with self._lock:
@@ -140,7 +140,7 @@ class EntryFiles:
         return self.directory / f"{key.hex()}{SUFFIX}"
 
     def _entries(self) -> list[tuple[float, int, Path]]:
-        """(last use, bytes, path) of each entry, the least recently used first."""
+        """Returns (last use, bytes, path) of each entry, least recently used first."""
         found = []
         with os.scandir(self.directory) as entries:
             for entry in entries:
@@ -169,7 +169,7 @@ class EntryFiles:
                     self.num_bytes -= entry_size
             has_room = self.num_bytes + size <= self.budget
         if not has_room:
-            self._stop(f"the budget of {self.budget:,} bytes is spent; the other entries are made each epoch")
+            self._stop(f"the budget of {self.budget:,} bytes is spent; the other entries are recomputed each epoch")
         return has_room
 
     def _stop(self, reason: str) -> None:
@@ -196,14 +196,14 @@ def _checked_header(path: Path, header: bytes, key: bytes, size: int, file_size:
         EntryError: the header does not belong to this entry.
     """
     if len(header) < HEADER.size:
-        raise EntryError(f"{path}: has {file_size} bytes; {HEADER.size + size} are expected")
+        raise EntryError(f"{path}: has {file_size} bytes; expected {HEADER.size + size}")
     magic, found_key, found_size, checksum = HEADER.unpack(header)
     if magic != MAGIC:
-        raise EntryError(f"{path}: starts with {magic!r}; {MAGIC!r} is expected")
+        raise EntryError(f"{path}: starts with {magic!r}; expected {MAGIC!r}")
     if found_key != key:
-        raise EntryError(f"{path}: is the entry of the key {found_key.hex()}")
+        raise EntryError(f"{path}: holds the entry of another key, {found_key.hex()}")
     if found_size != size or file_size != HEADER.size + size:
-        raise EntryError(f"{path}: has {file_size} bytes; {HEADER.size + size} are expected")
+        raise EntryError(f"{path}: has {file_size} bytes; expected {HEADER.size + size}")
     return int(checksum)
 
 

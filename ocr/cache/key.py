@@ -1,4 +1,4 @@
-"""The key of an entry: SHA-256 of everything that can change the entry. An entry is served under its own key only.
+"""Computes the key of an entry: SHA-256 of everything that can change the entry. An entry is served only under its own key.
 
 key = SHA-256(recipe, sample, image)
 recipe   pipeline, targets, entry layout, loader, device type, versions of code and libraries: the same for a whole split
@@ -58,12 +58,16 @@ MAKES_ENTRIES = (
     "ocr.cache.entry",
     "ocr.cache.store",
 )
-"""Modules and packages whose code can change an entry. tests/ocr/cache/test_code_digest.py says why the modules that they import
-besides these cannot."""
+"""Modules and packages whose code can change an entry. tests/ocr/cache/test_code_digest.py says why the other modules that they
+import cannot."""
 
 
 def recipe_digest(pipeline: PipelineConfig, targets: TargetConfig, layout: EntryLayout, **other: Any) -> bytes:
-    """SHA-256 of everything that the entries of a split share; `other` adds the loader's name, the type of the device, ..."""
+    """Returns the SHA-256 of everything that the entries of a split share.
+
+    Args:
+        other: further JSON values that can change entries: the loader's name, the type of the device, ...
+    """
     recipe = {
         "pipeline": pipeline.model_dump(mode="json", exclude=NOT_IN_ENTRIES),
         "targets": targets.model_dump(mode="json"),
@@ -77,7 +81,7 @@ def recipe_digest(pipeline: PipelineConfig, targets: TargetConfig, layout: Entry
 
 @cache
 def code_digest(root: Path = Path(ocr.__file__).parents[1]) -> str:
-    """SHA-256 of the code that makes entries.
+    """Returns the SHA-256, in hex, of the code that makes entries.
 
     Args:
         root: folder that holds the packages ocr and dali_pipelines.
@@ -87,7 +91,7 @@ def code_digest(root: Path = Path(ocr.__file__).parents[1]) -> str:
 
 
 def sample_digest(manifest: Manifest, sample: PlannedSample) -> bytes:
-    """SHA-256 of one sample's annotation and its place in the input."""
+    """Returns the SHA-256 of one sample's annotation and its place in the input."""
     index = sample.index
     digest = hashlib.sha256()
     for part in (manifest.stored_sizes[index], manifest.orientations[index], sample.input_from_original):
@@ -105,13 +109,13 @@ def entry_key(recipe: bytes, sample: bytes, image: bytes) -> bytes:
 
 
 class ImageDigests:
-    """SHA-256 of images, computed again when the signature of a file (inode, size, mtime, ctime) differs.
+    """The SHA-256 of each image, recomputed when the signature of its file (inode, size, mtime, ctime) changes.
 
-    The ctime cannot be set back, so a file rewritten with its old size and old mtime is noticed too.
+    The ctime cannot be set back, so a file rewritten with its old size and mtime is noticed too.
 
     Args:
         images: images of the split.
-        indices: position in the manifest of each image, in the order of the entries.
+        indices: position of each image in the manifest, in the order of the entries.
     """
 
     def __init__(self, images: ImageSource, indices: Sequence[int]) -> None:
@@ -120,7 +124,7 @@ class ImageDigests:
         self._digests: list[bytes | None] = [None] * len(indices)
 
     def refresh(self) -> None:
-        """Looks at all files, and reads the new and changed ones."""
+        """Checks the signatures of all files, and hashes the new and changed ones."""
         signatures = [self._images.signature(index) for index in self._indices]
         changed = [entry for entry, signature in enumerate(signatures) if signature != self._signatures[entry]]
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing releases the GIL
@@ -129,13 +133,13 @@ class ImageDigests:
             self._signatures[entry], self._digests[entry] = signatures[entry], digest
 
     def digest(self, entry: int) -> bytes | None:
-        """SHA-256 of the image at the last `refresh`; None if it could not be read."""
+        """Returns the SHA-256 of the image at the last `refresh`; None if it could not be read."""
         return self._digests[entry]
 
     def signature(self, entry: int) -> Signature | None:
-        """Signature of the file at the last `refresh`."""
+        """Returns the signature of the file at the last `refresh`; None if there was no such file."""
         return self._signatures[entry]
 
     def is_unchanged(self, entry: int) -> bool:
-        """Whether the file still has its signature of the last `refresh`."""
+        """Returns whether the file still has the signature of the last `refresh`."""
         return self._images.signature(self._indices[entry]) == self._signatures[entry]

@@ -1,8 +1,9 @@
-"""Hits and misses of a split's caches, and the log line that reports them."""
+"""Counts hits and misses of a split's caches, and reports them in a log line."""
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
+from typing import NamedTuple
 
 log = logging.getLogger(__name__)
 
@@ -16,13 +17,35 @@ class CacheSizes:
     maps: int = 0
 
 
+class CacheCounts(NamedTuple):
+    """Accesses and entries of a loader's caches, or the sum over several loaders or ranks."""
+
+    epoch_hits: int
+    epoch_misses: int
+    run_hits: int
+    run_misses: int
+    images: int
+    tensors: int
+    maps: int
+
+    def line(self) -> str:
+        """Returns the counts of this epoch, the sizes of the caches, and the counts of the whole run as one log line."""
+        run_accesses = self.run_hits + self.run_misses
+        return (
+            f"Cache Statistics - Hits: {self.epoch_hits}, Misses: {self.epoch_misses}, "
+            f"Hit Rate: {self.epoch_hits / max(self.epoch_hits + self.epoch_misses, 1):.1%}, "
+            f"Image Cache Size: {self.images}, Tensor Cache Size: {self.tensors}, Maps Cache Size: {self.maps} "
+            f"(this epoch; whole run: {self.run_hits} of {run_accesses}, {self.run_hits / max(run_accesses, 1):.1%})"
+        )
+
+
 @dataclass
 class CacheStatistics:
-    """Counts accesses, one for each sample: a hit came from a cache, a miss had to be made.
+    """Counts one access per sample: a hit came from a cache, a miss had to be made.
 
     Args:
         log_every_n: accesses between two log lines; None: the caller logs a line at the end of each epoch.
-        sizes: returns the present sizes of the caches.
+        sizes: function that returns the present sizes of the caches.
     """
 
     log_every_n: int | None
@@ -30,6 +53,7 @@ class CacheStatistics:
     hits: int = field(default=0, init=False)
     """Hits of the whole run."""
     misses: int = field(default=0, init=False)
+    """Misses of the whole run."""
     epoch_hits: int = field(default=0, init=False)
     epoch_misses: int = field(default=0, init=False)
 
@@ -38,14 +62,14 @@ class CacheStatistics:
         self.epoch_hits = self.epoch_misses = 0
 
     def count(self, *, hits: int = 0, misses: int = 0) -> None:
-        """Adds accesses, and logs a line if they complete the next n."""
+        """Adds accesses, and logs a line whenever another `log_every_n` are complete."""
         before = self.hits + self.misses
         self.hits += hits
         self.misses += misses
         self.epoch_hits += hits
         self.epoch_misses += misses
         if self.log_every_n is not None and (before + hits + misses) // self.log_every_n > before // self.log_every_n:
-            log.info("%s", self.line())
+            log.info("%s", self.counts().line())
 
     @property
     def epoch_hit_rate(self) -> float | None:
@@ -53,12 +77,6 @@ class CacheStatistics:
         accesses = self.epoch_hits + self.epoch_misses
         return self.epoch_hits / accesses if accesses else None
 
-    def line(self) -> str:
-        """Returns the counts of this epoch up to now, the sizes of the caches, and the counts of the whole run."""
-        sizes, accesses = self.sizes(), self.hits + self.misses
-        return (
-            f"Cache Statistics - Hits: {self.epoch_hits}, Misses: {self.epoch_misses}, "
-            f"Hit Rate: {self.epoch_hit_rate or 0.0:.1%}, Image Cache Size: {sizes.images}, "
-            f"Tensor Cache Size: {sizes.tensors}, Maps Cache Size: {sizes.maps} "
-            f"(this epoch; whole run: {self.hits} of {accesses}, {self.hits / max(accesses, 1):.1%})"
-        )
+    def counts(self) -> CacheCounts:
+        """Returns the counts up to now, with the present sizes of the caches."""
+        return CacheCounts(self.epoch_hits, self.epoch_misses, self.hits, self.misses, *astuple(self.sizes()))

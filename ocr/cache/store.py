@@ -1,6 +1,6 @@
-"""Storage of entries: tensors on the GPU and in RAM, and files on disk.
+"""Stores entries: as tensors on the GPU and in RAM, and as files on disk.
 
-Entries stand in the order of the batches, so that a batch of consecutive entries is a view of the tensors.
+Entries are in the order of the batches, so a batch is a view of the tensors.
 """
 
 import threading
@@ -17,10 +17,10 @@ from ocr.cache.entry import EntryLayout, Tensors
 from ocr.cache.files import EntryError, EntryFiles
 
 MAX_PENDING_WRITES = 8
-"""Entries that may wait for the disk before filling waits too."""
+"""Number of entries that may wait for the disk; with more, filling waits too."""
 
 Key = bytes | None
-"""None: the image cannot be read, so its entry cannot be kept."""
+"""The key of an entry; None: the image cannot be read, so its entry cannot be kept."""
 
 
 class Keep(Enum):
@@ -33,7 +33,7 @@ class Keep(Enum):
 
 @dataclass(frozen=True)
 class _Block:
-    """Memory of the entries from `start` up to `stop`."""
+    """Memory of the entries `start` to `stop - 1`."""
 
     start: int
     stop: int
@@ -54,12 +54,12 @@ class StoredBatch:
 
     entries: range
     tensors: Tensors
-    """(B, ...) views of the store, or memory of the batch's own if it has no place there. Rows of `missing` are not filled. Empty
-    if all rows are missing and the batch has no place."""
+    """(B, ...) views of the store's memory, or separate memory if the batch has no place there. Rows in `missing` are not filled.
+    Empty if all rows are missing and the batch has no place."""
     missing: list[int]
     """Rows that must be made."""
     errors: dict[int, EntryError] = field(default_factory=dict)
-    """Why a row on disk could not be read, for some of the rows of `missing`."""
+    """Why a row could not be read from disk, for some of the rows in `missing`."""
 
 
 class TensorStore:
@@ -80,7 +80,7 @@ class TensorStore:
         self.files = files
         self._wanted: list[Key] = [None] * plan.num_entries
         self._resident: list[Key] = [None] * plan.num_entries
-        """Key of what the memory of each entry holds; None: nothing valid."""
+        """Key under which each entry's memory was filled; None: the memory holds nothing valid."""
         self._on_disk = [False] * plan.num_entries
         on_gpu = plan.num_on_gpu
         self._blocks = [
@@ -103,12 +103,12 @@ class TensorStore:
 
     @property
     def resident_entries(self) -> list[int]:
-        """Entries that are valid in memory. The next epoch need not make or read them."""
+        """Entries that are valid in memory: the next epoch neither makes nor reads them."""
         return [entry for entry, key in enumerate(self._resident) if key is not None]
 
     @property
     def num_bytes(self) -> dict[str, int]:
-        """Bytes by tier: allocated for gpu and ram; for disk, all entries in the folder."""
+        """Bytes by tier: allocated memory for gpu and ram, all entries in the folder for disk."""
         num_bytes = {"gpu": 0, "ram": 0}
         for block in self._blocks:
             for tensor in block.tensors.values():
@@ -128,11 +128,11 @@ class TensorStore:
             )
 
     def has(self, entry: int) -> bool:
-        """Whether the entry is held under its present key."""
+        """Returns whether the entry is held under its present key."""
         return self._resident[entry] is not None or self._on_disk[entry]
 
     def is_view(self, entries: range) -> bool:
-        """Whether the whole batch is valid in memory of the device: serving it costs nothing."""
+        """Returns whether the whole batch is valid in the device's memory, so that it is served without a copy."""
         block = self._block(entries)
         return (
             block is not None
@@ -141,7 +141,7 @@ class TensorStore:
         )
 
     def read(self, entries: range) -> StoredBatch:
-        """Returns the entries of a batch, reading from disk those that are not in memory. Safe to call in a second thread."""
+        """Returns the stored entries of a batch; those not in memory are read from disk. May be called in a second thread."""
         block = self._block(entries)
         from_disk = [row for row, entry in enumerate(entries) if self._resident[entry] is None and self._on_disk[entry]]
         missing = [row for row, entry in enumerate(entries) if not self.has(entry)]
@@ -165,7 +165,7 @@ class TensorStore:
 
         Args:
             made: (M, ...) on the device, the M missing rows in order.
-            keep: where each of them may be kept.
+            keep: where each of these rows may be kept.
         """
         has_place = self._block(batch.entries) is not None
         for number, row in enumerate(batch.missing):
@@ -192,7 +192,7 @@ class TensorStore:
         return moved
 
     def forget(self, entry: int) -> None:
-        """Drops a bad entry, from disk too."""
+        """Drops a bad entry from memory and disk."""
         key = self._wanted[entry]
         if self.files is not None and key is not None:
             self.files.remove(key)
@@ -210,11 +210,11 @@ class TensorStore:
             self._writer.shutdown()
 
     def _block(self, entries: range) -> _Block | None:
-        """The memory that holds the batch; None: the batch has no place in memory."""
+        """Returns the memory block that holds the batch, or None if the batch has no place in memory."""
         return next((b for b in self._blocks if b.start <= entries.start and entries.stop <= b.stop), None)
 
     def _own_memory(self, num_entries: int) -> Tensors:
-        # New for each batch, since the caller may keep it.
+        # New for each batch, because the caller may keep it.
         return self.layout.allocate(num_entries, "cpu", pin_memory=self.device.type == "cuda")
 
     def _read_file(self, key: Key, row: Tensors) -> None:
@@ -245,5 +245,5 @@ class TensorStore:
 
 
 def _bytes(tensor: torch.Tensor) -> np.ndarray:
-    """The memory of a contiguous CPU tensor."""
+    """Returns the memory of a contiguous CPU tensor as bytes, without a copy."""
     return tensor.reshape(-1).view(torch.uint8).numpy()

@@ -80,7 +80,7 @@ def _check_words(words: Sequence[AnnotatedWord], size: tuple[int, int]) -> list[
     sound: list[AnnotatedWord] = []
     first_with: dict[bytes, str] = {}
     for word in words:
-        points = without_repeats(word.points)
+        points = word.distinct_points
         identity = np.sort(points.view(np.complex128), axis=0).tobytes()  # independent of first point and direction
         if not (np.abs(word.points) <= _MAX_COORDINATE).all():  # NaN compares false
             worst = word.points[~(np.abs(word.points) <= _MAX_COORDINATE)][0]
@@ -96,18 +96,12 @@ def _check_words(words: Sequence[AnnotatedWord], size: tuple[int, int]) -> list[
     return findings + _check_shapes(sound, size)
 
 
-def without_repeats(points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Returns the points (n, 2) without those that equal the one before; the last point comes before the first."""
-    differs = (points != np.roll(points, 1, axis=0)).any(axis=1)
-    return points[differs] if differs.any() else points[:1]
-
-
 def _check_shapes(words: Sequence[AnnotatedWord], size: tuple[int, int]) -> list[WordFinding]:
     """Returns findings on polygons that have 3 or more distinct points with sensible coordinates."""
     if not words:
         return []
     height, width = size
-    rings = [without_repeats(word.points) for word in words]
+    rings = [word.distinct_points for word in words]
     owners = np.repeat(np.arange(len(rings)), [len(ring) for ring in rings])
     polygons = shapely.polygons(shapely.linearrings(np.concatenate(rings), indices=owners))
     is_flat = shapely.area(shapely.convex_hull(polygons)) < _MIN_AREA

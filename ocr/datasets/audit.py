@@ -17,7 +17,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from ocr.datasets.annotation_checks import Frame, WordFinding, check_annotation, without_repeats
+from ocr.datasets.annotation_checks import Frame, WordFinding, check_annotation
 from ocr.datasets.audit_report import AuditReport, Finding, listed, raise_if_unfit
 from ocr.datasets.formats.annotated import AnnotatedImage, AnnotatedWord
 from ocr.datasets.formats.read import read_annotations
@@ -199,7 +199,7 @@ def _report(
 
 def _manifest(usable: Sequence[_UsableImage], num_listed: int, frame: Frame) -> Manifest:
     polygons = PolygonBatch.from_lists(
-        [[without_repeats(word.points) for word in image.words] for image in usable],
+        [[word.distinct_points for word in image.words] for image in usable],
         [[word.ignore for word in image.words] for image in usable],
     )
     headers = [image.header for image in usable]

@@ -46,7 +46,7 @@ class Manifest:
         height, width = self.stored_sizes.max(axis=0, initial=0)
         return int(height), int(width)
 
-    @property
+    @cached_property  # the plan reads it for each sample
     def original_sizes(self) -> npt.NDArray[np.int32]:
         """(N, 2): (H, W) of the upright images."""
         is_turned = self.orientations[:, None] >= 5

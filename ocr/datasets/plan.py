@@ -217,7 +217,7 @@ def _needed_region(
 ) -> npt.NDArray[np.float32]:
     """Returns the whole-pixel box (x0, y0, x1, y1) of the original image that the crop shows, with a margin."""
     corners_input = np.array([[0, 0], [crop_size, 0], [crop_size, crop_size], [0, crop_size]])
-    corners = geometry.apply(np.linalg.inv(input_from_original), corners_input)
+    corners = geometry.transform_points(np.linalg.inv(input_from_original), corners_input)
     margin = REGION_MARGIN * max(1.0, 1.0 / scale)
     limit = np.array(original_size[::-1])
     lower = np.clip(np.floor(corners.min(axis=0) - margin), 0, limit - 1)

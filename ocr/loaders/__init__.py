@@ -1,19 +1,19 @@
-"""From the plan of an epoch to batches on the device.
+"""Turns the plan of an epoch into batches on the device.
 
                   +-- fresh.py   image loader + target maps ------------------+
-    plan (epoch) -|                ^ Maker: whatever is not cached            +--> Batch
+    plan (epoch) -|                ^ Maker: makes the missing entries         +--> Batch
                   +-- cached.py  keys -> store -> a view, or made and kept ---+
 
-In reading order:
+Files in reading order:
 
-    batch.py          the batch that a step gets
-    loader.py         BatchLoader, which Lightning iterates: sized, restartable, resumable, timed; fresh or cached
-    fresh.py          executes a plan through an image loader and makes the target maps
-    engines.py        chooses the image loader: DALI on files, DALI on shards, or PyTorch workers
-    shards.py         DALI on shards, whose images are fetched ahead
-    torch_workers.py  PyTorch workers
-    maker.py          what the cache needs from whatever makes its missing samples
-    cached.py         batches of a deterministic split from the tensor cache (ocr/cache)
-    verify.py         entries made again and compared (cache_config.verify)
-    config.py         the section `dataloader` of the configuration
+config         the section `dataloader` of the configuration
+batch          the batch that a step gets
+loader         BatchLoader, which Lightning iterates: sized, restartable, resumable, timed; fresh or cached
+fresh          executes a plan through an image loader and makes the target maps
+engines        chooses the image loader: DALI on files, DALI on shards, or PyTorch workers
+shards         DALI on shards, whose images are fetched ahead
+torch_workers  PyTorch workers
+maker          the protocol that `cached` requires of the code that makes missing samples
+cached         batches of a deterministic split from the tensor cache (ocr/cache)
+verify         recomputes entries and compares them (cache_config.verify)
 """

@@ -1,4 +1,4 @@
-"""Batches of a deterministic split from the tensor cache; what is missing is made, in the same order, and kept.
+"""Serves batches of a deterministic split from the tensor cache. Missing samples are made, in the same order, and kept.
 
 files, annotations --> keys of this epoch --> entry is valid in memory    a view
                                               entry is valid on disk      read ahead of its batch
@@ -29,14 +29,14 @@ log = logging.getLogger(__name__)
 
 
 class CachedBatches:
-    """One rank's share of a split. Entry n is the n-th sample of the plan.
+    """Serves one rank's share of a split. Entry n of the store belongs to the n-th sample of the plan.
 
     Args:
         plan: the plan of any epoch; a deterministic plan is the same in all.
         store: holds as many entries as the plan has samples.
         maker: makes the samples that the store does not hold.
         recipe: digest of everything that all entries share (ocr/cache/key.py).
-        statistics: counts each sample served.
+        statistics: receives a hit or a miss for each sample.
     """
 
     def __init__(
@@ -60,13 +60,13 @@ class CachedBatches:
         self._digests = ImageDigests(dataset.manifest.images, [sample.index for sample in self._samples])
         self._keys: list[Key] = [None] * len(self._samples)
         self._failed: dict[int, Key] = {}
-        """Entries whose file failed, with their key at that time: black, and marked as padding for the rest of the run."""
+        """Key of each entry whose file failed. Until the key changes, the entry is served as a black image marked as padding."""
         self._reader = ThreadPoolExecutor(1, "cache-reader")
         self._ahead: Future[StoredBatch] | None = None
-        """The batch that is being read."""
+        """The batch that is being read ahead."""
 
     def batches(self, plan: PlannedBatches, first_step: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch from `first_step` on.
+        """Yields the batches of an epoch from `first_step` on.
 
         Raises:
             CacheError: an entry chosen for verification differs from the sample made now.
@@ -84,7 +84,7 @@ class CachedBatches:
             yield self._batch(stored.entries, tensors, memory)
 
     def finish_epoch(self) -> None:
-        """Writes pending entries, and frees what is needed only to make entries that now are in memory."""
+        """Waits for pending writes, and frees everything that served only to make entries that are now in memory."""
         self.store.flush()
         resident = self.store.resident_entries
         self._maker.drop_files([self._samples[entry].index for entry in resident])
@@ -97,14 +97,14 @@ class CachedBatches:
         self.store.close()
 
     def _wait_for_last_epoch(self) -> None:
-        """Waits for reads and writes of an epoch that was left early; they would mistake its entries for this epoch's."""
+        """Waits for reads and writes of an abandoned epoch, which would otherwise be taken for this epoch's."""
         if self._ahead is not None:
             self._ahead.result()
             self._ahead = None
         self.store.flush()
 
     def _refresh_keys(self) -> None:
-        """Looks for changed files, whose entries and images in memory are dropped."""
+        """Computes the keys of this epoch, and drops entries and images in memory whose files have changed."""
         self._digests.refresh()
         signatures = {sample.index: self._digests.signature(entry) for entry, sample in enumerate(self._samples)}
         self._maker.forget_changed(signatures)
@@ -123,7 +123,7 @@ class CachedBatches:
             verify_entry(self.store, entry, self._samples[entry], self._maker, self._dataset)
 
     def _read_ahead(self, steps: range) -> Iterator[StoredBatch]:
-        """What is kept of each batch; the next one is being read while this one is used."""
+        """Yields the stored part of each batch. The next one is read while this one is used."""
         store = self.store
         for step in steps:
             stored = store.read(self._entries[step]) if self._ahead is None else self._ahead.result()
@@ -138,11 +138,11 @@ class CachedBatches:
         self._statistics.count(hits=sum(is_real) - num_misses, misses=num_misses)
 
     def _complete(self, stored: StoredBatch, made: Batch | None) -> Tensors:
-        """The whole batch on the device; `made` fills the rows that were known to be missing."""
+        """Returns the whole batch on the device; `made` fills the rows that were known to be missing."""
         for row, error in stored.errors.items():
             entry = stored.entries[row]
             filename = self._dataset.manifest.filenames[self._samples[entry].index]
-            log.warning("cache: %s; the entry of %s is made again", error, filename)
+            log.warning("cache: %s; recomputing the entry of %s", error, filename)
             self.store.forget(entry)
         if stored.errors:
             bad = list(stored.errors)
@@ -163,7 +163,7 @@ class CachedBatches:
         return Keep.EVERYWHERE if self._digests.is_unchanged(entry) else Keep.NOT
 
     def _batch(self, entries: range, tensors: Tensors, memory: BatchMemory) -> Batch:
-        """The batch of these entries, normalised if the cache holds levels."""
+        """Returns the batch of these entries, normalised here if the cache holds levels."""
         config, device, layout = self._dataset.planner.config, self.store.device, self.store.layout
         images = tensors["images"]
         if layout.image_dtype == "uint8":

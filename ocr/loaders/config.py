@@ -10,6 +10,8 @@ ShardReader = Literal["dali", "webdataset"]
 
 
 class DataLoaderConfig(Section):
+    """Batch sizes and worker processes."""
+
     batch_size: int = Field(default=8, ge=1)
     """Training images per step and rank."""
     eval_batch_size: int = Field(default=4, ge=1)

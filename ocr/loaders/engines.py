@@ -15,10 +15,10 @@ from ocr.loaders.torch_workers import TorchLoader
 
 
 class ImageLoader(Protocol):
-    """Executes plans. All implementations give the same images for the same plan."""
+    """Executes plans. All implementations yield the same images for the same plan."""
 
     def batches(self, plan: PlannedBatches, first_step: int = 0) -> Iterator[ImageBatch]:
-        """The images of `plan` from `first_step` on."""
+        """Yields the images of `plan` from `first_step` on."""
 
     def release(self) -> None:
         """Frees pipelines, threads and processes; the next call of `batches` builds them again."""
@@ -26,7 +26,7 @@ class ImageLoader(Protocol):
 
 @dataclass(frozen=True)
 class Engine:
-    """What decodes and augments the images, and where."""
+    """The library that decodes and augments the images, and its device."""
 
     name: Literal["dali", "torch"]
     device: torch.device
@@ -43,8 +43,8 @@ def image_loader(
 
     Args:
         batch_size: largest batch of a plan.
-        levels: give uint8 levels that are not normalised; evaluation only.
-        failures: takes the reason for each file that fails, by path.
+        levels: images are uint8 levels, not normalised; evaluation only.
+        failures: the loader adds the reason for each file that fails, by path.
     """
     if engine.name == "torch":  # reads shards too, through dataset.manifest.images
         workers = TorchLoader(

@@ -1,4 +1,4 @@
-"""Batches made from scratch: images from an image loader, target maps from their polygons."""
+"""Makes batches from scratch: images from an image loader, target maps from their polygons."""
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,8 +22,8 @@ class FreshBatches:
     Args:
         batch_size: largest batch of a plan.
         with_targets: make target maps too.
-        levels: give uint8 levels that are not normalised; evaluation only.
-        statistics: counts images that were in memory before the epoch as hits.
+        levels: images are uint8 levels, not normalised; evaluation only.
+        statistics: receives a hit for each image that was in memory before the epoch, and a miss for each other one.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class FreshBatches:
         """Makes single samples while `_images` is in the middle of a plan; built on first use."""
 
     def batches(self, plan: PlannedBatches, first_step: int = 0) -> Iterator[Batch]:
-        """The batches of `plan` from `first_step` on."""
+        """Yields the batches of `plan` from `first_step` on."""
         kept = self._dataset.kept_images
         in_memory = kept.indices() if kept is not None else set()
         for batch in self.make(plan, first_step):
@@ -59,19 +59,19 @@ class FreshBatches:
             yield batch.with_padding_blanked()
 
     def make(self, plan: PlannedBatches, first_step: int = 0) -> Iterator[Batch]:
-        """As `batches`, but nothing is counted and padded samples keep their target masks."""
+        """Yields the same batches as `batches`, but counts nothing, and padded samples keep their target masks."""
         for images in self._images.batches(plan, first_step):
             yield self._with_maps(images)
 
     def make_now(self, samples: Sequence[PlannedSample]) -> Batch:
-        """One batch through a second image loader; `make` may be in the middle of a plan."""
+        """Returns one batch from a second image loader, since `make` may be in the middle of a plan."""
         if self._second is None:
             self._second = self._image_loader()
         (images,) = self._second.batches(ChosenBatches(0, [samples]))
         return self._with_maps(images)
 
     def forget_changed(self, signatures: Mapping[int, Signature | None]) -> None:
-        """Drops images in memory whose files have changed, and worker processes that have inherited them."""
+        """Drops images in memory whose files have changed, and ends the worker processes that inherited them."""
         kept = self._dataset.kept_images
         if kept is not None and kept.forget_changed(signatures):
             self._images.release()
@@ -79,16 +79,18 @@ class FreshBatches:
                 self._second.release()
 
     def drop_files(self, indices: Iterable[int]) -> None:
-        """Drops the encoded files of images that need not be made again."""
+        """Drops the encoded files of images whose entries are in memory."""
         if self._dataset.kept_images is not None:
             self._dataset.kept_images.drop_files(indices)
 
     def release(self) -> None:
-        """Frees what making needs, since everything is cached: pipeline, images and maps in memory. The second image loader stays,
-        for entries that are verified."""
+        """Frees the pipeline and the images and maps in memory, once every sample is cached.
+
+        The second image loader stays: it makes the samples that verification compares with their entries.
+        """
         device, kept, maps = self._engine.device, self._dataset.kept_images, self._dataset.offline_maps
         if device.type == "cuda":
-            torch.cuda.synchronize(device)  # once: the last batch may still be on its way out of DALI
+            torch.cuda.synchronize(device)  # the last batch may still be on its way out of DALI
         self._images.release()
         memory.release_unused(device)
         if kept is not None:

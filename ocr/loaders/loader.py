@@ -22,17 +22,18 @@ from ocr.loaders.fresh import FreshBatches
 
 
 class BatchLoader:
-    """One split, as Lightning iterates it: sized, restartable, resumable in the middle of an epoch.
+    """The batches of one split on one rank: sized, restartable, resumable in the middle of an epoch.
 
-    Each iteration starts the epoch's plan anew, so a sanity check, `limit_val_batches` or an abandoned loop never changes which
-    samples the next iteration gives.
+    Each iteration starts the epoch's plan from the beginning, so a sanity check, `limit_val_batches` or an abandoned loop never
+    changes the samples of the next iteration.
 
     Args:
         engine: decodes and augments the images.
-        batch_size: samples of a batch; the last one may be smaller.
-        rank, num_ranks: which of the processes that share the split this is.
+        batch_size: samples in a batch; the last batch may be smaller.
+        rank: number of this process, from 0, among the processes that share the split.
+        num_ranks: number of these processes.
         with_targets: make target maps; None: for training only.
-        tiers: where finished inputs and targets are kept (ocr/cache); None: every epoch makes them.
+        tiers: sizes of the tensor cache (ocr/cache); None: no tensor cache, every epoch makes its inputs and targets.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class BatchLoader:
         self.wait_seconds = 0.0
         """Time that the consumer spent waiting for batches."""
         self.num_images = 0
-        """Images of the batches given, padding left out."""
+        """Number of images handed out, without padding."""
         self._rank, self._num_ranks = rank, num_ranks
         self._step = 0
         self._resume_at: tuple[int, int] | None = None
@@ -71,7 +72,7 @@ class BatchLoader:
         self.cache = None if tiers is None else self._open_cache(tiers, engine, with_targets)
 
     def plan(self, epoch: int) -> EpochPlan:
-        """The plan of an epoch on this rank."""
+        """Returns the plan of an epoch on this rank."""
         return EpochPlan(
             self.dataset.manifest,
             self.dataset.planner,
@@ -97,20 +98,18 @@ class BatchLoader:
             batch = next(batches)
             self.num_images += sum(not sample.is_padding for sample in batch.samples)
             self._step += 1
-            if self._step == len(
-                plan
-            ):  # before the last batch is given: Lightning knows the length and asks for no more
-                self._finish_epoch()
+            if self._step == len(plan):
+                self._finish_epoch()  # before the last batch: Lightning knows the length and never resumes this generator after it
             self.wait_seconds += time.perf_counter() - started
             yield batch
             started = time.perf_counter()
 
     def state_dict(self) -> dict[str, int]:
-        """The position of the loader. Everything else that a resumed run needs follows from the plan."""
+        """Returns the position of the loader. Everything else that a resumed run needs follows from the plan."""
         return {"epoch": self.epoch, "step": self._step}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Continues where `state` was taken, in the next iteration."""
+        """Makes the next iteration continue where `state` was taken."""
         self._resume_at = state["epoch"], state["step"]
         self.epoch = state["epoch"]
 
@@ -122,12 +121,12 @@ class BatchLoader:
 
     @property
     def target_seconds(self) -> float:
-        """The part of `wait_seconds` spent making targets."""
+        """Part of `wait_seconds` spent making targets."""
         return self._fresh.target_seconds
 
     @property
     def cache_bytes(self) -> dict[str, int]:
-        """Bytes that the caches of this split take, by tier: gpu, ram, disk."""
+        """Bytes taken by the caches of this split, by tier: gpu, ram, disk."""
         num_bytes = {"gpu": 0, "ram": 0}
         if self.cache is not None:
             num_bytes |= self.cache.store.num_bytes

@@ -1,4 +1,4 @@
-"""The contract between the tensor cache and whatever makes the samples that it does not hold."""
+"""The contract between the tensor cache and the code that makes the samples missing in it."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,27 +10,31 @@ from ocr.loaders.batch import Batch
 
 
 class Maker(Protocol):
-    """Makes samples of a split. Padded samples keep their target masks, since an entry serves real samples too."""
+    """Makes samples of a split. Padded samples keep their target masks, because their cache entry serves real samples too."""
 
     def make(self, plan: PlannedBatches) -> Iterator[Batch]:
-        """The batches of a plan."""
+        """Yields the batches of a plan."""
 
     def make_now(self, samples: Sequence[PlannedSample]) -> Batch:
-        """One batch, made while `make` is in the middle of a plan."""
+        """Returns one batch, even while `make` is in the middle of a plan."""
 
     def forget_changed(self, signatures: Mapping[int, Signature | None]) -> None:
-        """Drops what is in memory of files that have changed; `signatures` are today's, by position in the manifest."""
+        """Drops images in memory whose files have changed.
+
+        Args:
+            signatures: present signature of each file, by position in the manifest; None for a missing file.
+        """
 
     def drop_files(self, indices: Iterable[int]) -> None:
-        """Drops the encoded files of images that need not be made again."""
+        """Drops the encoded files of images whose entries are in memory."""
 
     def release(self) -> None:
-        """Frees what making needs, since every sample is cached. Making stays possible: it builds that again."""
+        """Frees the memory and threads that making needs, once every sample is cached. A later call builds them again."""
 
 
 @dataclass
 class ChosenBatches:
-    """A plan of the given batches."""
+    """A plan that consists of the given batches."""
 
     epoch: int
     chosen: Sequence[Sequence[PlannedSample]]

@@ -1,4 +1,4 @@
-"""DALI on tar shards: images are fetched ahead of the plan and fed to the graph from memory."""
+"""Runs DALI on tar shards: images are fetched ahead of the plan and fed to the graph from memory."""
 
 from collections.abc import Iterator
 
@@ -12,11 +12,11 @@ from ocr.datasets.shards.images import ShardImages
 from ocr.datasets.shards.read_ahead import ReadAhead, ReadAheadPlan
 
 NUM_FETCHED_AHEAD = 32
-"""Images fetched ahead, in whole batches; at least one batch."""
+"""Number of images fetched ahead, rounded down to whole batches; at least one batch."""
 
 
 class FetchedImages:
-    """`KeptImages` in which every image of a shard is in memory, or on its way there.
+    """`KeptImages` in which every image is in memory, or is being fetched from its shard.
 
     Args:
         images: the split's images in shards.
@@ -29,17 +29,17 @@ class FetchedImages:
         self.device = kept.device if kept is not None else torch.device("cpu")
 
     def fetch(self, indices: list[int]) -> None:
-        """Starts to read the images that are not kept."""
+        """Starts to fetch those images that are not kept."""
         self._ahead.fetch(
             index for index in indices if self._kept_content(index) is None and self.decoded(index) is None
         )
 
     def forget(self) -> None:
-        """Drops fetched images that nobody has taken."""
+        """Drops fetched images that were not used."""
         self._ahead.forget()
 
     def stop(self) -> None:
-        """Ends the reading threads."""
+        """Ends the fetching threads."""
         self._ahead.stop()
 
     def encoded(self, index: int) -> npt.NDArray[np.uint8] | None:
@@ -74,11 +74,11 @@ class ShardLoader:
         self._num_ahead = max(1, NUM_FETCHED_AHEAD // dali.batch_size)
 
     def batches(self, plan: PlannedBatches, first_step: int = 0) -> Iterator[ImageBatch]:
-        """The images of `plan` from `first_step` on."""
+        """Yields the images of `plan` from `first_step` on."""
         self._fetched.forget()
         return self._dali.batches(ReadAheadPlan(plan, self._fetched.fetch, self._num_ahead), first_step)
 
     def release(self) -> None:
-        """Frees the pipeline and ends the reading threads; the next call of `batches` starts them again."""
+        """Frees the pipeline and ends the fetching threads; the next call of `batches` starts them again."""
         self._dali.release()
         self._fetched.stop()

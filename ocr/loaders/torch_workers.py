@@ -1,4 +1,4 @@
-"""The image loader of `loader=torch`, and of shard_reader=webdataset: PyTorch workers decode and resample."""
+"""The image loader of loader=torch and shard_reader=webdataset: PyTorch workers decode and resample."""
 
 import gc
 import logging
@@ -53,9 +53,10 @@ class TorchLoader:
         self._loader: DataLoader[_Rendered] | None = None
 
     def batches(self, plan: PlannedBatches, first_step: int = 0) -> Iterator[ImageBatch]:
-        """The batches of `plan` from `first_step` on."""
+        """Yields the batches of `plan` from `first_step` on."""
         if self._loader is None:
-            gc.collect()  # here, not in a forked worker: an abandoned DALI pipeline would wait there for threads that do not exist
+            # Before the fork: in a worker, collecting an abandoned DALI pipeline would wait for threads that do not exist there.
+            gc.collect()
             self._loader = self._build()
         self._sampler.start(plan, first_step)
         for images, samples in self._loader:
@@ -102,7 +103,7 @@ class TorchLoader:
 
 
 class _PlanSampler:
-    """Gives the batches of a plan. They are planned in the main process, so workers need not know the epoch."""
+    """Yields the batches of a plan. They are planned in the main process, so workers need not know the epoch."""
 
     def __init__(self) -> None:
         self._batches: Iterator[Sequence[PlannedSample]] = iter(())
@@ -136,7 +137,7 @@ class _RenderedSamples(torch.utils.data.Dataset[_Rendered]):
             return _NOTHING, sample, error
 
     def __getitems__(self, samples: Sequence[PlannedSample]) -> list[_Rendered]:
-        """Returns a batch. All its images are being fetched before the first one is decoded."""
+        """Returns a batch. Fetching starts for all its images before the first one is decoded."""
         self.dataset.expect([sample.index for sample in samples])
         return [self[sample] for sample in samples]
 

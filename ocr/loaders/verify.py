@@ -1,4 +1,4 @@
-"""Verification of the tensor cache: entries are made again and compared with what is served."""
+"""Verifies the tensor cache: recomputes entries and compares them with the stored ones."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from ocr.errors import CacheError
 from ocr.loaders.maker import Maker
 
 TOLERATED_LEVELS = {"cpu": 0.0, "cuda": 4.0}
-"""Largest difference of an image made again, in levels. On a GPU a file may be decoded by another JPEG engine."""
+"""Largest difference between a stored and a recomputed image, in levels. A GPU may decode a file with another JPEG engine."""
 
 
 def choose_entries(entries: Sequence[int], count: int, *, seed: int, epoch: int) -> list[int]:
@@ -26,7 +26,7 @@ def choose_entries(entries: Sequence[int], count: int, *, seed: int, epoch: int)
 def verify_entry(
     store: TensorStore, entry: int, sample: PlannedSample, maker: Maker, dataset: ValidatedOCRDataset
 ) -> None:
-    """Makes the sample of one entry again and compares.
+    """Recomputes one entry and compares it with the stored one.
 
     Raises:
         CacheError: the entry cannot be read, or differs.
@@ -46,7 +46,7 @@ def verify_entry(
 def _difference(
     name: str, kept: torch.Tensor, made: Tensors, store: TensorStore, dataset: ValidatedOCRDataset
 ) -> str | None:
-    """How a cached tensor differs from the one made now; None: not more than tolerated."""
+    """Returns how a cached tensor differs from the recomputed one, or None if the difference is within the tolerance."""
     tolerance = 0.0
     if name == "images":
         is_normalised = store.layout.image_dtype == "float16"
@@ -57,7 +57,7 @@ def _difference(
     if not wrong.any():
         return None
     return (
-        f"{int(wrong.sum())} of {wrong.numel()} values of its cached {name} differ from those made from the file now, by up to "
+        f"{int(wrong.sum())} of {wrong.numel()} values of its cached {name} differ from those recomputed from the file, by up to "
         f"{distance.nan_to_num(torch.inf).max():.4g}"
     )
 

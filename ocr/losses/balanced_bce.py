@@ -11,7 +11,7 @@ LOGIT_RANGE = 16.0
 def hard_negative_weights(logits: Tensor, negatives: Tensor, num_hard: Tensor) -> Tensor:
     """Returns weights, 0 to 1, that select the `num_hard` negatives with the highest logits.
 
-    A histogram replaces the sort. Negatives above the bin of the last selected one get weight 1, the negatives in that bin share
+    A histogram replaces the sort. Negatives above the bin of the last selected one get weight 1; the negatives in that bin share
     the remainder. The weights sum to min(num_hard, number of negatives). Compared with an exact top-k, only the order within one
     bin (1/64 of a logit) is lost.
 

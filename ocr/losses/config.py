@@ -1,4 +1,4 @@
-"""Configuration of the loss: the weights of its parts."""
+"""Configuration of the loss."""
 
 from pydantic import Field
 
@@ -15,6 +15,6 @@ class LossConfig(Section):
     thresh_weight: float = Field(default=10.0, ge=0)
     """Weight of the threshold map's L1 loss (beta in the paper)."""
     negative_ratio: float = Field(default=3.0, gt=0)
-    """Hard negatives a positive pixel."""
+    """Number of hard negatives per positive pixel."""
     k: float = Field(default=50.0, gt=0)
     """Steepness of the differentiable step."""

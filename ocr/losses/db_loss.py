@@ -22,7 +22,7 @@ class DBLosses(NamedTuple):
 
 
 class DBLoss(nn.Module):
-    """Weighted sum of the three parts, in float32 and without a host sync. Empty masks are handled by arithmetic."""
+    """The weighted sum of the three parts, computed in float32 and without a host sync. Arithmetic alone handles empty masks."""
 
     def __init__(self, config: LossConfig) -> None:
         super().__init__()

@@ -85,16 +85,14 @@ class CharacterTargets:
 
         Args:
             polygons: T polygons (n, 2) in pixels of the image. The first half of the points runs along the text, the second half
-            back;
-                the first side of a quadrilateral is the top.
+                back; the first side of a quadrilateral is the top.
             ignore: T don't-care flags.
             lengths: T numbers of characters; None: pseudo lengths, the ratio of the longer to the shorter side, rounded up, at most
                 10. Don't-care regions always have pseudo lengths.
 
         Raises:
             ValueError: numbers of flags or lengths differ, a length is negative, or a polygon has fewer than 3 points or a
-            coordinate
-                that is not finite.
+                coordinate that is not finite.
         """
         flat = flat_polygons(polygons, "target")
         ignored = ignore_flags(ignore, len(polygons))
@@ -218,7 +216,7 @@ def _in_dont_care(ignore: Bools, part_inside: npt.NDArray[np.float32], held: Int
 
 
 def _matches(part_inside: npt.NDArray[np.float32], held: Ints, is_word: Bools, is_counted: Bools) -> Bools:
-    """Returns (T, D), whether a word and a counted detection are matched."""
+    """Returns (T, D), whether a target is a word that matches a counted detection."""
     can_match = is_word[:, None] & is_counted
     holds = held > 0
     belongs = holds & (part_inside >= AREA_PRECISION)
@@ -232,8 +230,10 @@ def _matches(part_inside: npt.NDArray[np.float32], held: Ints, is_word: Bools, i
 
 
 def _characters_inside(characters: Floats, detections: FlatPolygons, regions: Regions) -> tuple[Ints, Ints]:
-    """Returns index pairs of a character and a detection that contains it. Left and upper borders count as inside, others do
-    not."""
+    """Returns index pairs of a character and a detection that contains it.
+
+    Left and upper borders count as inside, other borders do not.
+    """
     x, y = characters[:, 0, None], characters[:, 1, None]
     x0, y0, x1, y1 = regions.boxes.T
     characters_near, near = np.nonzero((x >= x0) & (x <= x1) & (y >= y0) & (y <= y1))
@@ -331,8 +331,10 @@ def _rectangle(polygon: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
 
 
 def _characters(polygons: Floats, numbers: Ints) -> Floats:
-    """Returns (sum of numbers, 2): the middle line of each polygon (K, n, 2) is cut into equal parts, whose centres are
-    returned."""
+    """Returns (sum of numbers, 2), the positions of the characters of polygons (K, n, 2).
+
+    The middle line of each polygon is cut into as many equal parts as it has characters; the positions are their centres.
+    """
     along, back = _along_and_back(polygons)
     lines = (along + back) / 2
     if polygons.shape[1] != 4:

@@ -1,4 +1,4 @@
-"""The common part of the metrics: scores over counts that are summed over all images."""
+"""The base class of the metrics, which compute their scores from counts summed over all images."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar

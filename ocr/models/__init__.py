@@ -1,0 +1,10 @@
+"""The network: DBNet and DBNet++.
+
+Files in reading order:
+
+config    the section `model` of the configuration
+backbone  any timm model as the feature extractor
+fpn       the feature pyramid, with adaptive scale fusion for DBNet++
+db_head   the head, its two maps, and the differentiable step function
+dbnet     builds the network from these parts
+"""

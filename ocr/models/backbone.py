@@ -46,7 +46,8 @@ def _create(name: str, *, pretrained: bool) -> nn.Module:
     missing = [stride for stride in STRIDES if stride not in reductions]
     if missing:
         raise InputError(
-            f"model.backbone.name={name}: has features at strides {reductions}; strides {list(STRIDES)} are needed"
+            f"model.backbone.name={name}: has features at strides {reductions}; expected {list(STRIDES)} among them. "
+            "Choose another timm model, e.g. resnet18"
         )
     indices = tuple(reductions.index(stride) for stride in STRIDES)
     return timm.create_model(name, features_only=True, out_indices=indices, pretrained=pretrained)

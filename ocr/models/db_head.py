@@ -1,4 +1,4 @@
-"""The head of DBNet: predicts the probability and the threshold map; and the differentiable step function."""
+"""The head of DBNet, which predicts the probability map and the threshold map, and the differentiable step function."""
 
 from typing import NamedTuple
 
@@ -28,12 +28,12 @@ def approximate_binary_map(maps: DBMaps, k: float) -> Tensor:
 
 
 class DBHead(nn.Module):
-    """Two equal branches, one per map. Each upsamples the pyramid to 1 / map_stride of the input's resolution.
+    """Predicts both maps, each with a branch of its own that upsamples the pyramid to 1 / map_stride of the input's resolution.
 
     Args:
         in_channels: number of channels of the pyramid.
         map_stride: 1, 2 or 4.
-        float32: compute in float32 under autocast too; float16 is numerically unsafe in a DB head.
+        float32: compute in float32 even under autocast, because float16 is numerically unsafe in a DB head.
     """
 
     def __init__(self, in_channels: int, map_stride: int, float32: bool) -> None:

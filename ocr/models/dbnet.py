@@ -23,7 +23,7 @@ class DBNet(nn.Module):
 
 
 def build_dbnet(config: ModelConfig, map_stride: int) -> DBNet:
-    """Builds the network. Its maps have 1 / map_stride of the input's resolution."""
+    """Builds the network, whose maps have 1 / map_stride of the input's resolution."""
     backbone, channels = build_backbone(config.backbone)
     fpn = FPN(channels, config.fpn_channels, config.adaptive_fusion)
     head = DBHead(config.fpn_channels, map_stride, config.head_float32)

@@ -1,4 +1,4 @@
-"""Feature pyramid network: fuses four backbone levels into one feature map at stride 4 (DBNet, arXiv 1911.08947, figure 3).
+"""The feature pyramid network: fuses four backbone levels into one feature map at stride 4 (DBNet, arXiv 1911.08947, figure 3).
 
 `AdaptiveScaleFusion` weights the concatenated levels by attention (DBNet++, arXiv 2202.10304, section 3.3).
 """

@@ -1,4 +1,4 @@
-"""Finds text in a probability map: polygons with scores in the input frame, and moves them to other frames.
+"""Finds text in a probability map, as polygons with scores in the input frame, and moves polygons to other frames.
 
 A region is a set of 8-connected pixels above `bin_thresh`, in the map frame. Its shape comes from pixel centres (+0.5), its size
 from the sum of its probabilities. At r = 0.4 a line 10 px high leaves a region 1.6 px high, so an error of half a pixel there
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from dali_pipelines.geometry import apply
+from dali_pipelines.geometry import transform_points
 from ocr.postprocess.config import PostprocessConfig
 from ocr.postprocess.levels import FIRST_TEXT_LEVEL, Levels, probabilities_of_levels, to_levels
 from ocr.postprocess.unclip import distance_to_area, grow_polygon, unclip_distance
@@ -131,7 +131,7 @@ def moved_detections(
     mirrors = np.linalg.det(matrix[:2, :2]) < 0
     height, width = target_size
     starts = np.cumsum([0, *map(len, detections.polygons)])
-    points = np.clip(apply(matrix, np.concatenate(detections.polygons)), 0, (width, height))
+    points = np.clip(transform_points(matrix, np.concatenate(detections.polygons)), 0, (width, height))
     extents = np.maximum.reduceat(points, starts[:-1]) - np.minimum.reduceat(points, starts[:-1])
     kept = np.flatnonzero((extents > 0).all(axis=1))
     moved = points.astype(np.float32)

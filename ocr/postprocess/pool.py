@@ -1,4 +1,4 @@
-"""Runs post-processing in threads beside the forward pass, with bounded memory and results in order.
+"""Runs post-processing in threads, in parallel with the forward pass, with bounded memory and results in order.
 
 Threads instead of processes, because nothing has to be copied: `detect_levels` holds the GIL for less than a millisecond per
 receipt, a third of its time (quads, 1280 px). Tasks should not call torch, whose threads would compete with those of the forward
@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 Result = TypeVar("Result")
 
 AUTO = -1
-MOST_WORKERS = 4
+MAX_AUTO_WORKERS = 4
 """Upper limit of num_workers=-1: each thread holds the GIL for a third of its time, so more would wait for each other."""
 
 
@@ -45,12 +45,10 @@ class OrderedPool(Generic[Result]):
         self.max_pending = max_pending
         self.blocked_seconds = 0.0
         """Seconds that the caller waited in `submit` and `finish`."""
-        self.busy_seconds = 0.0
-        """Seconds that the finished tasks took, summed over the threads."""
         self._executor = ThreadPoolExecutor(self.num_workers, "postprocess") if self.num_workers else None
-        self._tasks: list[Future[tuple[Result, float]]] = []
+        self._tasks: list[Future[Result]] = []
         """All tasks since the last `finish`, in order."""
-        self._unfinished: list[Future[tuple[Result, float]]] = []
+        self._unfinished: list[Future[Result]] = []
         self._is_closed = False
 
     def submit(self, function: Callable[..., Result], *args: Any, **kwargs: Any) -> None:
@@ -64,10 +62,8 @@ class OrderedPool(Generic[Result]):
         while len(self._unfinished) >= self.max_pending:
             self._wait_for(self._unfinished, FIRST_COMPLETED)
             self._drop_finished()
-        if self._executor is None:
-            task = _run_now(function, *args, **kwargs)
-        else:
-            task = self._executor.submit(_timed, function, *args, **kwargs)
+        run = _run_now if self._executor is None else self._executor.submit
+        task = run(function, *args, **kwargs)
         self._tasks.append(task)
         self._unfinished.append(task)
 
@@ -80,14 +76,13 @@ class OrderedPool(Generic[Result]):
         """
         self._wait_for(self._unfinished, FIRST_EXCEPTION)
         self._drop_finished()
-        outcomes = [task.result() for task in self._tasks]
+        results = [task.result() for task in self._tasks]
         self._tasks = []
-        self.busy_seconds += sum(seconds for _, seconds in outcomes)
-        return [result for result, _ in outcomes]
+        return results
 
     def reset_statistics(self) -> None:
-        """Sets both counts of seconds to zero."""
-        self.blocked_seconds, self.busy_seconds = 0.0, 0.0
+        """Sets `blocked_seconds` to zero."""
+        self.blocked_seconds = 0.0
 
     def close(self) -> None:
         """Drops waiting tasks, waits for running ones, and ends the threads. A second call does nothing."""
@@ -102,7 +97,7 @@ class OrderedPool(Generic[Result]):
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _wait_for(self, tasks: list[Future[tuple[Result, float]]], return_when: str) -> None:
+    def _wait_for(self, tasks: list[Future[Result]], return_when: str) -> None:
         started = time.perf_counter()
         wait(tasks, return_when=return_when)
         self.blocked_seconds += time.perf_counter() - started
@@ -116,7 +111,7 @@ class OrderedPool(Generic[Result]):
         self._unfinished = [task for task in self._unfinished if not task.done()]
 
     def _raise_first_failure(self) -> None:
-        # Tasks start in order, so those before the failed one run or have ended, and one of them may fail as well.
+        # Tasks start in order, so all tasks before the failed one have started, and one of them may fail as well.
         tasks, self._tasks, self._unfinished = self._tasks, [], []
         for task in tasks:
             task.cancel()
@@ -124,21 +119,15 @@ class OrderedPool(Generic[Result]):
         next(task for task in tasks if not task.cancelled() and task.exception() is not None).result()
 
 
-def _timed(function: Callable[..., Result], *args: Any, **kwargs: Any) -> tuple[Result, float]:
-    started = time.perf_counter()
-    result = function(*args, **kwargs)
-    return result, time.perf_counter() - started
-
-
-def _run_now(function: Callable[..., Result], *args: Any, **kwargs: Any) -> Future[tuple[Result, float]]:
+def _run_now(function: Callable[..., Result], *args: Any, **kwargs: Any) -> Future[Result]:
     """Runs the function in this thread and returns a finished future with its result or exception."""
-    task: Future[tuple[Result, float]] = Future()
+    task: Future[Result] = Future()
     try:
-        task.set_result(_timed(function, *args, **kwargs))
+        task.set_result(function(*args, **kwargs))
     except Exception as error:
         task.set_exception(error)
     return task
 
 
 def _auto_workers() -> int:
-    return max(1, min(MOST_WORKERS, len(os.sched_getaffinity(0)) - 1))
+    return max(1, min(MAX_AUTO_WORKERS, len(os.sched_getaffinity(0)) - 1))

@@ -9,7 +9,7 @@ from ocr.synthetic.texture import FloatImage, shifted
 _COLORS = ((196, 160, 60), (176, 176, 182), (172, 98, 60), (30, 60, 140), (160, 30, 40), (24, 24, 26), (235, 235, 230))
 
 
-def scattered(rng: np.random.Generator, table: FloatImage) -> FloatImage:
+def with_clutter(rng: np.random.Generator, table: FloatImage) -> FloatImage:
     """Returns the table with zero to four coins, pens, cards and coffee rings, mostly along its borders."""
     table = table.copy()
     for _ in range(rng.integers(0, 5)):
@@ -31,12 +31,12 @@ def scattered(rng: np.random.Generator, table: FloatImage) -> FloatImage:
         else:
             cv2.circle(mask, centre, int(3 * unit), (110,), max(2, int(0.3 * unit)), cv2.LINE_AA)
         color = (92, 58, 36) if kind == 3 else _COLORS[rng.integers(len(_COLORS))]
-        _lay_(table, mask, color, is_flat=kind == 3)
+        _add_object_(table, mask, color, is_flat=kind == 3)
     return table
 
 
-def _lay_(table: FloatImage, mask: npt.NDArray[np.uint8], color: tuple[int, int, int], is_flat: bool) -> None:
-    """Puts an object of this shape and colour on the table, with shading and a shadow unless it is flat."""
+def _add_object_(table: FloatImage, mask: npt.NDArray[np.uint8], color: tuple[int, int, int], is_flat: bool) -> None:
+    """Draws an object of this shape and colour on the table, with shading and a shadow unless it is flat."""
     x, y, width, height = cv2.boundingRect(mask)
     reach = 16  # pixels of shadow
     part = slice(max(0, y - reach), y + height + reach), slice(max(0, x - reach), x + width + reach)

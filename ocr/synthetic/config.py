@@ -15,17 +15,17 @@ class SyntheticConfig(Section):
     seed: int = Field(default=7, ge=0, lt=2**63)
     """Seed of the images."""
     min_side: int = Field(default=480, ge=256)
-    """Least side of an image in pixels."""
+    """Smallest side of an image in pixels."""
     max_side: int = Field(default=900, le=8192)
-    """Greatest side of an image in pixels. The longer side of every image is at least three quarters of it."""
+    """Largest side of an image in pixels. The longer side of every image is at least three quarters of it."""
     min_text_height: float = Field(default=12.0, ge=6)
-    """Least height of a capital letter of running text, in pixels of the image scaled to a longest side of 640."""
+    """Smallest height of a capital letter of running text, in pixels of the image scaled to a longest side of 640."""
     max_text_height: float = Field(default=17.0, le=64)
-    """Greatest height of a capital letter of running text, in the same pixels; titles are up to twice as high."""
+    """Largest height of a capital letter of running text, in the same pixels; titles are up to twice as high."""
     max_rotation: float = Field(default=7.0, ge=0, le=30)
-    """Greatest rotation of a sheet in degrees, in either direction."""
+    """Largest rotation of a sheet in degrees, in either direction."""
     max_perspective: float = Field(default=0.04, ge=0, le=0.15)
-    """Greatest displacement of each corner of a sheet, as a share of its shorter side: a camera held at an angle."""
+    """Largest displacement of each corner of a sheet, as a share of its shorter side; it imitates a camera held at an angle."""
     notice_share: float = Field(default=0.4, ge=0, le=1)
     """Share of pictures that show notices on a wall; the others show receipts on a table."""
     bent_share: float = Field(default=0.15, ge=0, le=1)
@@ -35,19 +35,19 @@ class SyntheticConfig(Section):
     blank_share: float = Field(default=0.04, ge=0, le=1)
     """Share of pictures without any text."""
     illegible_share: float = Field(default=0.05, ge=0, le=1)
-    """Share of text runs smeared or struck out, annotated as don't-care."""
+    """Share of text runs that are smeared or struck out and annotated as don't-care."""
     fine_print_share: float = Field(default=0.15, ge=0, le=1)
     """Share of sheets that end with print too small to read, annotated as don't-care."""
     exif_share: float = Field(default=0.15, ge=0, le=1)
-    """Share of files stored turned or mirrored, with the EXIF orientation (2 to 8) that undoes it."""
+    """Share of files stored rotated or mirrored, with the EXIF orientation (2 to 8) that undoes it."""
     gray_share: float = Field(default=0.06, ge=0, le=1)
-    """Share of files with one grey component."""
+    """Share of greyscale files."""
     progressive_share: float = Field(default=0.12, ge=0, le=1)
-    """Share of progressive files."""
+    """Share of progressive JPEG files."""
     min_quality: int = Field(default=60, ge=5, le=100)
-    """Least JPEG quality."""
+    """Lowest JPEG quality."""
     max_quality: int = Field(default=95, ge=5, le=100)
-    """Greatest JPEG quality."""
+    """Highest JPEG quality."""
 
     @model_validator(mode="after")
     def _ranges_are_not_empty(self) -> "SyntheticConfig":

@@ -26,7 +26,7 @@ from ocr.synthetic.scene import draw_photo
 
 SPLITS = ("train", "val")
 _IMAGES_PER_PROCESS = 8
-"""Least number of images that pay for starting a process."""
+"""Smallest number of images that makes another process worthwhile."""
 _SIGNATURE = "synthetic.json"
 """File in the root: the config and code that drew the set."""
 _TEMPORARY = ".drawing_"
@@ -78,7 +78,7 @@ def draw_file(config: SyntheticConfig, root: Path, split: str, index: int) -> di
     matrix = stored_from_original(encoding.orientation, stored_size)
     words: dict[str, Any] = {}
     for number, word in enumerate(photo.words, start=1):
-        points = geometry.apply(matrix, word.polygon)
+        points = geometry.transform_points(matrix, word.polygon)
         words[f"{number:04d}"] = {"points": points.round(2).tolist(), "transcription": word.transcription}
         if not word.is_legible:
             words[f"{number:04d}"]["illegibility"] = True
@@ -147,7 +147,7 @@ def draw_in_processes(config: SyntheticConfig, root: Path, num_jobs: int, num_wo
             line = output.readline() if output else ""
             if not line:
                 code = workers[job % num_workers].wait()
-                raise RuntimeError(f"{root}: a drawing process ended with exit code {code}; its own message is above")
+                raise RuntimeError(f"{root}: a drawing process ended with exit code {code}; its error message is above")
             yield json.loads(line)
     finally:
         for worker in workers:

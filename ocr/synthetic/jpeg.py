@@ -15,7 +15,7 @@ _STORED_FROM_ORIGINAL = {
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
     5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_90,  # a reader turns it back, by 90 degrees clockwise
+    6: Image.Transpose.ROTATE_90,  # a reader rotates it back, by 90 degrees clockwise
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_270,
 }

@@ -46,10 +46,6 @@ class Page:
         """Returns the upper `height` pixels of the sheet."""
         return replace(self, paper=self.paper[:height], ink_strength=self.ink_strength[:height])
 
-    def without_text(self) -> "Page":
-        """Returns the sheet without its runs of text."""
-        return replace(self, prints=[])
-
     def pixels(self) -> FloatImage:
         """Returns the printed sheet (H, W, 3)."""
         pixels = self.paper.copy()

@@ -48,7 +48,7 @@ def photograph(rng: np.random.Generator, scene: Scene) -> Photo:
     """Returns the photo of a scene: sheets with folds and shadows, uneven light, blur and sensor noise."""
     picture = scene.background
     for page, view in zip(scene.pages, scene.views, strict=True):
-        picture = _laid(rng, picture, page, view)
+        picture = _with_sheet(rng, picture, page, view)
     picture = picture * _light(rng, (picture.shape[0], picture.shape[1]))[..., None]
     words = [
         Word(printed.run.text, outline(view.photo_from_page(printed.edges)), printed.is_legible)
@@ -72,7 +72,7 @@ def outline(edges: Points) -> Points:
 
 
 def _deviation(edges: Points, pieces: int) -> float:
-    """Returns the greatest distance between the edges and their approximation by `pieces` chords."""
+    """Returns the largest distance between the edges and their approximation by `pieces` chords."""
     step = (EDGE_POINTS - 1) // pieces
     start, chord = edges[:, :-1:step, None], np.diff(edges[:, ::step], axis=1)[:, :, None]
     offset = edges[:, :-1].reshape(2, pieces, step, 2) - start
@@ -80,7 +80,7 @@ def _deviation(edges: Points, pieces: int) -> float:
     return float((np.abs(cross) / np.linalg.norm(chord, axis=-1)).max())
 
 
-def _laid(rng: np.random.Generator, picture: FloatImage, page: Page, view: View) -> FloatImage:
+def _with_sheet(rng: np.random.Generator, picture: FloatImage, page: Page, view: View) -> FloatImage:
     """Returns the picture with one more sheet and its shadow."""
     height, width = picture.shape[:2]
     folds, wrinkles = int(rng.integers(0, 3)), int(rng.integers(0, 9))

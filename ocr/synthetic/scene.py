@@ -26,7 +26,7 @@ def compose(rng: np.random.Generator, config: SyntheticConfig) -> Scene:
     surfaces = texture.WALLS if is_notice else texture.TABLES
     background = surfaces[rng.integers(len(surfaces))](rng, size) * np.float32(rng.uniform(0.7, 1.0))
     if not is_notice:
-        background = clutter.scattered(rng, background)
+        background = clutter.with_clutter(rng, background)
     num_sheets = 2 if size[1] > size[0] else 1
     pages, views = [], []
     for i in range(num_sheets):

@@ -1,4 +1,4 @@
-"""Draws runs of text as coverage of ink, and gives the curves that they follow."""
+"""Draws runs of text as ink coverage, and defines the curves that they follow."""
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -26,7 +26,7 @@ BOX_MARGIN = 1.0
 EDGE_POINTS = 61
 """Number of points on the upper and on the lower edge of a run; 60 steps divide evenly into 1 to 6 pieces."""
 _INK_SHARE = 0.25
-"""Least coverage of ink, as a share of the greatest; the fainter rims of antialiased letters are not ink."""
+"""Smallest coverage that counts as ink, relative to the largest. The rims of antialiased letters are fainter."""
 
 
 @lru_cache(maxsize=256)
@@ -82,14 +82,14 @@ class Run:
         return np.stack([np.stack([x, np.full_like(x, y)], -1) for y in (top, bottom)])
 
     def smeared(self) -> "Run":
-        """Returns the run, washed out beyond reading."""
+        """Returns the run, blurred until it is illegible."""
         pad = round(self.height)
         padded = np.pad(self.coverage, pad)
         washed = cv2.GaussianBlur(padded, (0, 0), 0.3 * self.height)
         return replace(self, coverage=washed, origin=(self.origin[0] + pad, self.origin[1] + pad))
 
     def struck_out(self, rng: np.random.Generator) -> "Run":
-        """Returns the run under the zigzag of a pen."""
+        """Returns the run, struck out by the zigzag of a pen."""
         left, top, right, bottom = np.array(self.box) + np.tile(self.origin, 2)
         strokes = max(6, int(1.6 * self.width / self.height))
         x = np.linspace(left, right, strokes) + rng.normal(0, 0.1 * self.height, strokes)
@@ -101,7 +101,7 @@ class Run:
 
 
 def draw_run(text: str, style: Style) -> Run:
-    """Returns the ink of a text of at least one visible letter."""
+    """Returns the run of a text with at least one visible letter."""
     font = _font(style.face, round(style.height / _capital_height(style.face), 1))
     lengths = [font.getlength(letter) for letter in text]
     ascent, descent = font.getmetrics()
@@ -127,10 +127,10 @@ class Curve(Protocol):
     """A smooth map of the plane and its exact inverse; points are (..., 2)."""
 
     def bend(self, points: Points) -> Points:
-        """Returns the points of the plane that flat points are moved to."""
+        """Returns the points that flat points are moved to."""
 
     def flatten(self, points: Points) -> Points:
-        """Returns the inverse of `bend`."""
+        """Returns the flat points that `bend` moves to these points."""
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,7 @@ class Wave:
         return np.stack([x, points[..., 1] - self.y - self.height(x)], -1)
 
     def height(self, x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Returns the distance by which the sine moves points at x down."""
+        """Returns how far down the sine moves points at x."""
         if self.amplitude == 0:
             return np.zeros_like(x)
         return self.amplitude * np.sin(2 * np.pi * x / self.length + self.phase)
@@ -199,6 +199,6 @@ def pixel_centres(left: int, top: int, width: int, height: int) -> Points:
 
 
 def sample(image: npt.NDArray[np.uint8], points: Points, border: int = cv2.BORDER_CONSTANT) -> npt.NDArray[np.uint8]:
-    """Returns the image at points (h, w, 2), interpolated bilinearly; black outside by default."""
+    """Returns the image at points (h, w, 2), by bilinear interpolation; black outside by default."""
     maps = (points - 0.5).astype(np.float32)  # in OpenCV, pixel centres are whole numbers
     return cv2.remap(image, maps, None, cv2.INTER_LINEAR, borderMode=border)

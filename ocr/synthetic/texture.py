@@ -12,7 +12,7 @@ Size = tuple[int, int]
 
 
 def noise(rng: np.random.Generator, size: Size, cell: float, cell_x: float | None = None) -> FloatImage:
-    """Returns smooth noise (H, W), deviation about 1, with spots `cell` pixels high and `cell_x` (default: `cell`) wide."""
+    """Returns smooth noise (H, W), standard deviation about 1, in spots `cell` pixels high and `cell_x` (default: `cell`) wide."""
     height, width = size
     cell_x = cell_x or cell
     if cell == cell_x == 1:
@@ -27,7 +27,7 @@ def tinted(gray: FloatImage, color: Color) -> FloatImage:
 
 
 def shifted(image: FloatImage, down: int, right: int) -> FloatImage:
-    """Returns the picture (H, W) moved by 0 or more pixels; its borders are repeated."""
+    """Returns the picture (H, W) shifted by 0 or more pixels; its border pixels are repeated."""
     height, width = image.shape
     return np.pad(image, ((down, 0), (right, 0)), mode="edge")[:height, :width]
 
@@ -102,7 +102,7 @@ def plaster(rng: np.random.Generator, size: Size) -> FloatImage:
 
 
 def brick(rng: np.random.Generator, size: Size) -> FloatImage:
-    """Returns rows of bricks, every second one moved by half a brick."""
+    """Returns a brick wall, with every second row shifted by half a brick."""
     height, width = size
     brick_height = int(rng.uniform(26, 46))
     brick_width = int(2.6 * brick_height)

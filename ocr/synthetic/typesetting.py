@@ -12,10 +12,10 @@ from ocr.synthetic.text import Arc, Curve, Run, Straight, Style, Wave, draw_run
 from ocr.synthetic.texture import Color, FloatImage, Size
 
 MAX_ASPECT = 12.5
-"""Greatest width of a run in heights of a capital letter; longer texts lose words. A polygon is at most 11 times as wide as high,
+"""Largest width of a run in heights of a capital letter; longer texts lose words. A polygon is at most 11 times as wide as high,
 because it includes a margin and the descenders."""
 _MIN_GAP = 1.6
-"""Least gap between two runs of a line in heights of a capital letter: twice a space, so that runs stay apart."""
+"""Smallest gap between two runs of a line in heights of a capital letter: twice a space, so that runs stay apart."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,12 @@ class Look:
 
 
 class Typesetter:
-    """Fills a page line by line."""
+    """Fills a page line by line.
+
+    Args:
+        paper: (H, W, 3); rules, bar codes and signs are drawn into it, in place.
+        margin: width in pixels that stays free on every side.
+    """
 
     def __init__(self, rng: np.random.Generator, config: SyntheticConfig, paper: FloatImage, margin: float, look: Look):
         self._rng, self._config, self._look = rng, config, look
@@ -51,7 +56,7 @@ class Typesetter:
         self._bottom = self._height - margin
         self._prints: list[Print] = []
         self.y = margin
-        """Position of the next line in pixels from the top; everything above is occupied."""
+        """Top of the next line, in pixels from the top of the page."""
 
     @property
     def lines_left(self) -> float:
@@ -150,7 +155,7 @@ class Typesetter:
         return Page(self._paper, np.clip(strength, 0.6, 1.0).astype(np.float32), self._prints)
 
     def _take_line(self, scale: float) -> float | None:
-        """Occupies the next line and returns its baseline; None if the page is full."""
+        """Reserves the next line and returns its baseline, or None if the page is full."""
         pitch = self._look.pitch(scale)
         if self.y + pitch > self._bottom:
             return None

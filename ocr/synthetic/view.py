@@ -16,8 +16,8 @@ from ocr.synthetic.text import Points, Wave
 from ocr.synthetic.texture import Size
 
 FLAT = Wave(0, 0, 0, 1, 0)
-_LEAST_BORDER = 3.0
-"""Least distance in pixels between text and the border of the photo."""
+_MIN_BORDER = 3.0
+"""Smallest distance in pixels between text and the border of the photo."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def choose_view(
     if not page.prints:
         return view
     text = np.concatenate([printed.edges.reshape(-1, 2) for printed in page.prints])
-    border = _LEAST_BORDER
+    border = _MIN_BORDER
     return _moved_inside(view, text, np.array([border, border, photo[1] - border, photo[0] - border]))
 
 
@@ -78,7 +78,7 @@ def _project(matrix: geometry.Matrix, points: Points) -> Points:
 
 
 def _moved_inside(view: View, points_page: Points, box: Points) -> View:
-    """Returns the view, scaled down and moved as little as needed to bring the points into the box (x0, y0, x1, y1)."""
+    """Returns the view, scaled down and moved just enough to bring the points into the box (x0, y0, x1, y1)."""
     points = view.photo_from_page(points_page)
     low, high = points.min(0), points.max(0)
     scale = min(1.0, float(((box[2:] - box[:2]) / (high - low)).min()))

@@ -1,6 +1,6 @@
 """Draws target maps on the CPU with compiled code.
 
-Each polygon is drawn row by row inside its window. An edge is compared only with the columns of a row that are close to it.
+Each polygon is drawn row by row inside its window. In each row, an edge is compared only with the columns close to it.
 Distances stay squared, with one square root per pixel at the end. The loops over columns run over slices and have no branches, so
 they compile to vector instructions (60 rotated boxes at 640: 1.27 -> 0.82 ms on one Zen 5 core).
 """
@@ -86,9 +86,8 @@ def make_targets_numba(
     return TargetMaps(*torch.from_numpy(maps))
 
 
-_compiled = partial(
-    compiled, fastmath=True
-)  # allowed: measured polygons are finite, and the order of sums does not matter
+# fastmath is safe here: measured polygons are finite, and the order of sums does not matter.
+_compiled = partial(compiled, fastmath=True)
 
 
 @_compiled
@@ -213,7 +212,7 @@ def _lower(
     """Lowers squared distances where one edge is closer, for pixel centres (x, y), (x + stride, y), ...
 
     With (x, y) = a + t (b - a) + rest, t and rest are linear in the column. Values shared by the row are computed in float64, the
-    others in float32, of which a vector instruction takes twice as many.
+    others in float32, because a vector instruction processes twice as many of them.
     """
     ax, ay, bx, by = edge
     length_squared = (bx - ax) ** 2 + (by - ay) ** 2

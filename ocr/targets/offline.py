@@ -4,8 +4,8 @@
                                  thresh_map                         (Hm, Wm) float16
                                  key                                SHA-256 of everything the maps depend on
 
-Maps are read if their key matches, and drawn on the fly otherwise. A changed polygon, size, setting or line of code in this package
-therefore never gets old maps. Rounding the threshold map to float16 changes it by at most 2^-12 (0.00025).
+Maps are read if their key matches, and drawn on the fly otherwise. So old maps are never used after a change of a polygon, a size,
+a setting or the code of this package. Rounding the threshold map to float16 changes it by at most 2^-12 (0.00025).
 
 Files are deflated at level 1. At 640 a file takes 24 KB and 0.9 ms to read, uncompressed 2 MB and 0.7 ms; at 1600 109 KB and 3.7
 ms, uncompressed 12.5 MB and 11.9 ms (58 text lines, files in the page cache, one core). A batch of 4 at 640 takes 4.7 ms from
@@ -49,7 +49,7 @@ MISSING, STALE, DAMAGED = "missing", "stale", "damaged"
 
 
 class UnfitMaps(Exception):
-    """A file does not hold the wanted maps."""
+    """A file does not hold the required maps."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -140,7 +140,7 @@ def _read_file(path: Path) -> _StoredMaps:
 
 
 def check_maps(path: Path, key: str, map_size: tuple[int, int]) -> None:
-    """Checks that the file is complete and holds the maps of this key, in this size.
+    """Checks that a file is complete and holds the maps of this key, in this size.
 
     Raises:
         UnfitMaps: it does not; the message says why.

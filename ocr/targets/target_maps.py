@@ -7,7 +7,10 @@ import torch
 
 @dataclass(frozen=True)
 class TargetMaps:
-    """Four (B, Hm, Wm) float32 tensors on one device, in the map frame: Hm = H // map_stride, Wm = W // map_stride."""
+    """Four (B, Hm, Wm) tensors on one device, in the map frame: Hm = H // map_stride, Wm = W // map_stride.
+
+    They are float32, except in batches from the tensor cache, which have its smaller types; `as_float32` converts them.
+    """
 
     shrink_map: torch.Tensor
     """1 in the core of legible text, 0 elsewhere."""
@@ -19,7 +22,7 @@ class TargetMaps:
     """1 inside legible text and in the band around it, 0 elsewhere."""
 
     def blanked(self, is_padding: torch.Tensor) -> "TargetMaps":
-        """Returns the maps with both masks set to 0, so without weight in the loss, for the images flagged in (B,) bool."""
+        """Returns the maps with both masks set to 0 for the images flagged in (B,) bool, which then have no weight in the loss."""
         is_real = (~is_padding).to(self.shrink_mask, non_blocking=True)[:, None, None]
         return TargetMaps(self.shrink_map, self.shrink_mask * is_real, self.thresh_map, self.thresh_mask * is_real)
 
@@ -30,7 +33,7 @@ class TargetMaps:
         )
 
     def as_float32(self) -> "TargetMaps":
-        """Returns the maps converted to float32 from the smaller types in which a cache keeps them."""
+        """Returns the maps as float32."""
         return TargetMaps(
             *(maps.float() for maps in (self.shrink_map, self.shrink_mask, self.thresh_map, self.thresh_mask))
         )

@@ -15,7 +15,7 @@ from ocr.memory.network import NetworkMemory, StepMemory
 from ocr.memory.plan import MemoryPlan
 from ocr.memory.planner import PlannedMemory, RunData, plan_memory, preload_images
 from ocr.memory.remedies import remedy_text, training_remedies
-from ocr.training.trainer_parts import dbnet_module
+from ocr.training.trainer_parts import cache_bytes_by_tier, dbnet_module
 from ocr.training.trial_step import measure_network
 
 log = logging.getLogger(__name__)
@@ -93,11 +93,7 @@ class DBNetDataModule(lightning.LightningDataModule):
     @property
     def cache_bytes(self) -> dict[str, int]:
         """Bytes that the caches hold now, by tier: gpu, ram, disk."""
-        num_bytes: dict[str, int] = {}
-        for loader in self._loaders.values():
-            for tier, count in loader.cache_bytes.items():
-                num_bytes[tier] = num_bytes.get(tier, 0) + count
-        return num_bytes
+        return cache_bytes_by_tier(self._loaders.values())
 
     def train_dataloader(self) -> BatchLoader:
         loader = self._loader("train", self.train, self.config.batch_size)

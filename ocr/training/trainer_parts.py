@@ -1,5 +1,6 @@
 """The parts of Lightning's trainer with this project's types, and values gathered from all ranks."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import lightning
@@ -25,6 +26,15 @@ def val_loaders(trainer: lightning.Trainer) -> list[BatchLoader]:
     """Returns the trainer's validation loaders."""
     loaders = trainer.val_dataloaders
     return [_batch_loader(loader) for loader in (loaders if isinstance(loaders, list) else [loaders])]
+
+
+def cache_bytes_by_tier(loaders: Iterable[BatchLoader]) -> dict[str, int]:
+    """Returns the bytes that the caches of all loaders hold now, by tier: gpu, ram, disk."""
+    num_bytes: dict[str, int] = {}
+    for loader in loaders:
+        for tier, count in loader.cache_bytes.items():
+            num_bytes[tier] = num_bytes.get(tier, 0) + count
+    return num_bytes
 
 
 def gather_from_ranks(trainer: lightning.Trainer, value: Any) -> list[Any]:

@@ -83,7 +83,7 @@ def test_memory_errors_and_enomem_are_recognised():
     assert find_failed_allocation(OSError(12, "Cannot allocate memory")) == FailedAllocation("RAM", "Python", None)
 
 
-def test_other_errors_are_no_failed_allocation():
+def test_other_errors_are_not_failed_allocations():
     for error in (
         RuntimeError("nvImageCodec failure: '#4'"),
         RuntimeError("CUDA error: device-side assert triggered"),

@@ -7,12 +7,14 @@ from dali_pipelines import geometry
 
 def test_rotation_turns_counter_clockwise_on_the_screen():
     # y points down: a quarter turn counter-clockwise brings the point on the right to the top.
-    np.testing.assert_allclose(geometry.apply(geometry.rotation(90), [[1.0, 0.0]]), [[0.0, -1.0]], atol=1e-12)
+    np.testing.assert_allclose(
+        geometry.transform_points(geometry.rotation(90), [[1.0, 0.0]]), [[0.0, -1.0]], atol=1e-12
+    )
 
 
 def test_resized_region_maps_its_corners_to_the_corners_of_the_result():
     matrix = geometry.resized_from_region([10, 20, 30, 60], (80, 10))
-    np.testing.assert_allclose(geometry.apply(matrix, [[10, 20], [30, 60]]), [[0, 0], [10, 80]])
+    np.testing.assert_allclose(geometry.transform_points(matrix, [[10, 20], [30, 60]]), [[0, 0], [10, 80]])
 
 
 @pytest.mark.parametrize(

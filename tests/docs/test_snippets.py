@@ -4,6 +4,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 import torch
@@ -63,6 +64,14 @@ def test_python_blocks_run(block: str, workplace: Path) -> None:
     exec(compile(block, "snippet", "exec"), {"__name__": "snippet"})
 
 
+def exists(name: str) -> bool:
+    try:
+        resolve_name(name)
+    except (ImportError, AttributeError):
+        return False
+    return True
+
+
 def test_documented_commands_have_only_keys_that_exist() -> None:
     prepare_hydra(("compare_schema", CompareConfig), ("sweep_schema", SweepConfig))
     checked = 0
@@ -76,3 +85,10 @@ def test_documented_commands_have_only_keys_that_exist() -> None:
         compose_config(COMMANDS[script], script, [*required, *as_overrides(overrides)])
         checked += 1
     assert checked >= 15
+
+
+def test_everything_on_the_api_page_exists() -> None:
+    names = re.findall(r"^::: (\S+)$", (ROOT / "docs/python_api.md").read_text(), re.MULTILINE)
+    missing = [name for name in names if not exists(name)]
+    assert names
+    assert missing == []

@@ -40,9 +40,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 class Record:
-    """Keeps the figures of one test: value, unit and limit.
+    """Records the figures of one test: value, unit and limit.
 
-    The test goes on after a figure that misses its limit, so that the report shows all of them; it fails at its end.
+    A test continues after a figure misses its limit, so that the report shows all figures, and fails at its end.
     """
 
     def __init__(self, write: Callable[..., None]) -> None:
@@ -74,7 +74,7 @@ class Record:
                 figure |= {"asked": f"{asked} {unit}".strip(), "passed": bool(holds(value, limit))}
         self._write(figure=figure)
         if figure.get("passed") is False:
-            self.missed.append(f"{name}: measured {value} {unit}".strip() + f", asked: {figure['asked']}")
+            self.missed.append(f"{name}: measured {value} {unit}".strip() + f", limit: {figure['asked']}")
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def device(request: pytest.FixtureRequest) -> torch.device:
 
 @pytest.fixture(scope="session")
 def on_cpu(device: torch.device) -> bool:
-    """Everything is smaller on a CPU, and what only a GPU can show is skipped."""
+    """Whether the checks run on the CPU: with smaller sizes, and without the checks that need a GPU."""
     return device.type == "cpu"
 
 
@@ -132,7 +132,7 @@ def check_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
 
 @pytest.fixture(scope="session")
 def drawn_set(check_folder: Path, on_cpu: bool, short: bool) -> Path:
-    """Root of a drawn data set; on a GPU that of `make demo`."""
+    """Root of a drawn data set; on a GPU the same as that of `make demo`."""
     from ocr.synthetic.config import SyntheticConfig
     from ocr.synthetic.data_set import draw_data_set
 
@@ -148,7 +148,7 @@ def given_set(request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture(scope="session")
 def learnable_set(request: pytest.FixtureRequest, check_folder: Path, on_cpu: bool) -> Path:
-    """Root of the set that runs train on: the drawn one; on a CPU one so easy that its text is found after seconds."""
+    """Root of the set that training uses: the drawn one; on a CPU one so easy that it is learned in seconds."""
     import numpy as np
 
     if not on_cpu:
@@ -161,7 +161,7 @@ def learnable_set(request: pytest.FixtureRequest, check_folder: Path, on_cpu: bo
 
 
 def _draw_bars(root: Path, split: str, count: int, rng: np.random.Generator) -> None:
-    """Dark bars on light paper, each annotated as a word."""
+    """Draws dark bars on light paper, each annotated as a word."""
     import numpy as np
     from PIL import Image
 
@@ -184,7 +184,7 @@ def _draw_bars(root: Path, split: str, count: int, rng: np.random.Generator) -> 
 
 @pytest.fixture(scope="session")
 def open_split() -> Callable[..., ValidatedOCRDataset]:
-    """Opens a split of a set in the Upstage layout; further keywords go to its DatasetConfig."""
+    """A function that opens a split of a set in the Upstage layout; further keywords go to its DatasetConfig."""
     from ocr.datasets.base import ValidatedOCRDataset
     from ocr.datasets.plan import SamplePlanner
     from ocr.datasets.schemas import DatasetConfig
@@ -199,8 +199,10 @@ def open_split() -> Callable[..., ValidatedOCRDataset]:
 
 @pytest.fixture(scope="session")
 def training_config(learnable_set: Path, on_cpu: bool) -> Callable[..., TrainConfig]:
-    """Composes the config that scripts/train.py would use on `learnable_set` with the given overrides: data=synthetic's
-    recipe, smaller on a CPU."""
+    """A function that composes the config of scripts/train.py on `learnable_set` with the given overrides.
+
+    The recipe is that of data=synthetic, smaller on a CPU.
+    """
     from ocr.command_line import compose_config, prepare_hydra
     from ocr.config import TrainConfig
 

@@ -1,4 +1,4 @@
-"""Writes what happens in a pytest run to a file, line by line, so that a crash or a hang leaves everything before it.
+"""Appends the events of a pytest run to a file, line by line, so that nothing before a crash or a hang is lost.
 
 A pytest plugin, loaded by run.py (`-p records`). Each line is a JSON object with the test's id under "test" and one of
 "started": true, "figure": {...} (written by the fixture `record` of conftest.py) or "outcome": "passed" | "failed" | "skipped".
@@ -23,7 +23,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def write(test: str, **content: Any) -> None:
-    """Appends one line, whole."""
+    """Appends one line in one write."""
     if _file is not None:
         with _file.open("a") as file:
             file.write(json.dumps({"test": test} | content) + "\n")
@@ -34,7 +34,7 @@ def pytest_runtest_logstart(nodeid: str) -> None:
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    if report.when == "call" or not report.passed:  # set-up and tear-down count only where they fail or skip
+    if report.when == "call" or not report.passed:  # set-up and tear-down count only if they fail or skip
         write(report.nodeid, outcome=report.outcome, message=_message(report), seconds=report.duration)
 
 

@@ -1,4 +1,4 @@
-"""Results of the checks, and the reports written from them: gpu_check.json has everything, gpu_check.md is to be read."""
+"""Results of the checks and the two reports on them: gpu_check.json holds everything, gpu_check.md is for readers."""
 
 import json
 from collections import Counter
@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any
 
 Figure = dict[str, Any]
-"""name, value, unit; with a limit also asked (text) and passed."""
+"""Keys: name, value, unit; with a limit also asked (the limit as text) and passed."""
 MACHINE = "environment"
 """The check whose figures head the report."""
 
@@ -39,12 +39,12 @@ class Result:
     """Why it was skipped, interrupted or stopped."""
     seconds: float = 0.0
     log: str = ""
-    """What its process printed, relative to the report."""
+    """Path of its process's output, relative to the report."""
     tests: dict[str, Test] = field(default_factory=dict)
-    """By pytest's id."""
+    """Its tests, by pytest's id."""
 
     def add(self, record: dict[str, Any]) -> None:
-        """Takes one line of records.jsonl."""
+        """Adds one line of records.jsonl."""
         test = self.tests.setdefault(record["test"], Test())
         if "figure" in record:
             test.figures.append(record["figure"])
@@ -52,10 +52,10 @@ class Result:
             test.outcome, test.message, test.seconds = record["outcome"], record["message"], record["seconds"]
 
     def finish(self, stopped: str = "", *, interrupted: bool = False) -> None:
-        """Settles the status.
+        """Sets the final status.
 
         Args:
-            stopped: why the test under way did not end.
+            stopped: why the current test did not end; empty if it did.
         """
         for test in self.tests.values():
             if test.outcome == "running":
@@ -90,7 +90,7 @@ def exit_status(results: Sequence[Result]) -> int:
 
 
 def write_reports(results: Sequence[Result], output: Path, command: str) -> None:
-    """Replaces both files, whole."""
+    """Writes both report files; a reader never sees a partial one."""
     document = {"command": command, "checks": [asdict(result) for result in results]}
     texts = {"gpu_check.json": json.dumps(document, indent=1) + "\n", "gpu_check.md": markdown(results, command)}
     for name, text in texts.items():
@@ -102,7 +102,7 @@ def write_reports(results: Sequence[Result], output: Path, command: str) -> None
 def markdown(results: Sequence[Result], command: str) -> str:
     """Returns the machine, the verdict, the table of figures and failed tests, and the list of checks."""
     title = "# GPU check" + (" without a GPU" if "--cpu" in command.split() else "")
-    rows = [("check", "figure", "measured", "asked", "passed"), ("---",) * 5]
+    rows = [("check", "figure", "measured", "limit", "passed"), ("---",) * 5]
     rows += [row for result in results if result.name != MACHINE for row in _rows(result)]
     table = "\n".join(
         "| " + " | ".join(" ".join(cell.replace("|", "\\|").split()) for cell in row) + " |" for row in rows
@@ -127,8 +127,8 @@ def _machine(results: Sequence[Result]) -> Iterator[str]:
 
 def _verdict(results: Sequence[Result]) -> str:
     statuses = ", ".join(f"{n} {status}" for status, n in Counter(result.status for result in results).items())
-    asked = [figure["passed"] for result in results for figure in result.figures if "passed" in figure]
-    return f"Checks: {statuses}. Figures with a limit: {sum(asked)} of {len(asked)} within it."
+    passed = [figure["passed"] for result in results for figure in result.figures if "passed" in figure]
+    return f"Checks: {statuses}. Figures with a limit: {sum(passed)} of {len(passed)} within it."
 
 
 def _rows(result: Result) -> Iterator[tuple[str, ...]]:

@@ -45,13 +45,13 @@ class Check:
     limit: float
     """Seconds after which it is stopped: about twice what a GPU should take, imports included."""
     at_least: float
-    """It is not begun with fewer seconds left."""
+    """It is skipped if fewer seconds are left."""
     is_needed: bool = False
     """If none of its tests passes, the other checks are skipped."""
     is_extra: bool = False
     """Its time is not part of the budget."""
     arguments: tuple[str, ...] = ()
-    """For pytest, if it is not the test file of this name."""
+    """Arguments for pytest in place of the test file of this name."""
 
 
 OTHER_TESTS = (str(ROOT / "tests"), f"--ignore={HERE}")
@@ -71,7 +71,7 @@ CHECKS = (
     Check("loaders", 150, 25),
     Check("receipts", 600, 60, is_extra=True),
 )
-"""The most important ones first: the budget leaves out the last."""
+"""In order of importance: when time runs out, the last checks are skipped."""
 NAMES = [check.name for check in CHECKS]
 SHORT = ("environment", "decode", "host_sync", "streams", "damaged")
 TIMES_LONGER_ON_CPU = 2
@@ -84,7 +84,7 @@ class Driver:
     Args:
         folder: holds the test files.
         options: passed on to the test files.
-        shares_process: one process runs all checks, while it lives.
+        shares_process: one process runs all checks, as long as it lives.
         command: shown in the reports.
     """
 
@@ -151,7 +151,7 @@ class Driver:
             self._finish(self._current, stopped=stopped, interrupted=True)
             raise KeyboardInterrupt
         later = batch[batch.index(self._current) + 1 :]
-        if self.results[self._current.name].status != "running":  # the next one does not fit
+        if self.results[self._current.name].status != "running":  # finished, but the next one may not run
             return later
         if stopped or process.returncode not in (0, 1, 5):  # passed, failed, no test chosen
             self._finish(self._current, stopped=stopped or f"its process ended with exit code {process.returncode}")
@@ -195,7 +195,7 @@ class Driver:
             )
 
     def _read(self, batch: Sequence[Check]) -> bool:
-        """Takes the new records; returns False once a check was about to begin that cannot."""
+        """Adds the new records to the results. Returns False when the next check has begun but may not run."""
         with self._records.open("rb") as file:
             file.seek(self._read_bytes)
             lines = file.read()
@@ -227,8 +227,10 @@ class Driver:
             result.seconds = time.monotonic() - self._begun if check is self._current else 0.0
             result.finish(stopped, interrupted=interrupted)
         failed = [test.message for test in result.tests.values() if test.outcome == "failed"]
-        told = "; ".join(filter(None, dict.fromkeys([result.reason, *failed])))
-        log.info("    %s: %s%s", check.name, result.status, f": {told}" if told else f" in {result.seconds:.0f} s")
+        details = "; ".join(filter(None, dict.fromkeys([result.reason, *failed])))
+        log.info(
+            "    %s: %s%s", check.name, result.status, f": {details}" if details else f" in {result.seconds:.0f} s"
+        )
         write_reports(list(self.results.values()), self._output, self._command)
 
 
@@ -286,7 +288,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     given = parser.parse_args(arguments)
     given.only = [name for name in given.only.split(",") if name]
     if wrong := [name for name in given.only if name not in NAMES]:
-        parser.error(f"--only {','.join(wrong)}: no such check; there are {', '.join(NAMES)}")
+        parser.error(f"--only {','.join(wrong)}: no such check; choose from {', '.join(NAMES)}")
     if given.receipts and given.data is None:
         parser.error("--receipts needs --data FOLDER with real receipts")
     for split in ("train", "val") if given.data else ():

@@ -1,4 +1,4 @@
-"""Every cache setting gives the scores of no cache in the predicted bytes, and a cached validation epoch is fast"""
+"""Every cache setting keeps the scores and takes the predicted bytes, and a cached validation epoch is fast"""
 
 import pytest
 
@@ -9,7 +9,7 @@ from ocr.command_line import prepare_hydra
 pytestmark = pytest.mark.gpu
 
 MAX_HMEAN_DIFFERENCE = 0.0005
-"""Between an evaluation with and without the cache."""
+"""Difference between an evaluation with and without the cache."""
 MAX_EPOCH_SECONDS = 1.5
 """A validation epoch of 404 images (ResNet-18, 640 x 640) on a GPU, from epoch 1."""
 

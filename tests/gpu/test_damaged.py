@@ -17,13 +17,13 @@ from ocr.loaders.loader import BatchLoader
 pytestmark = pytest.mark.gpu
 
 MAX_MEAN_DIFFERENCE = 0.5
-"""Levels, in the mean of an image, between two runs on a GPU; on a CPU they are equal."""
+"""Mean difference of an image between two runs on a GPU, in levels; on a CPU the runs are equal."""
 EPOCHS = (0, 1)
 BATCH_SIZE = 4
 BROKEN = {1: "truncated", 2: "empty", 5: "text", 8: "header only"}
 """Damage by the index of the image."""
-EXCHANGED = 10
-"""Index of the image that is exchanged for one of another size."""
+REPLACED = 10
+"""Index of the image that is replaced by one of another size."""
 
 Images = dict[int, torch.Tensor | None]
 
@@ -37,15 +37,15 @@ def sound(drawn_set, open_split, device, tmp_path) -> tuple[ValidatedOCRDataset,
     return dataset, [_epoch(dataset, device, epoch)[0] for epoch in EPOCHS]
 
 
-def test_damaged_files_are_named_and_others_stay(sound, device, record):
+def test_damaged_files_are_named_and_others_do_not_change(sound, device, record):
     dataset, whole = sound
     paths = [Path(path) for path in dataset.manifest.image_paths]
     broken = dict(BROKEN)
     for index, kind in BROKEN.items():
         _damage(paths[index], kind)
-    if device.type == "cpu":  # a GPU does not look at sizes: see below
-        broken[EXCHANGED] = "another size"
-        Image.new("RGB", (64, 64)).save(paths[EXCHANGED])
+    if device.type == "cpu":  # a GPU does not check sizes: see below
+        broken[REPLACED] = "another size"
+        Image.new("RGB", (64, 64)).save(paths[REPLACED])
     limit = 0 if device.type == "cpu" else MAX_MEAN_DIFFERENCE
     record("damage", sorted(broken.values()))
     for epoch in EPOCHS:
@@ -59,14 +59,14 @@ def test_damaged_files_are_named_and_others_stay(sound, device, record):
 
 
 @pytest.mark.parametrize("side", [2000, 64])
-def test_the_run_survives_an_exchanged_picture(side, gpu_only, sound, device, record):
-    """DALI's GPU resize trusts the audited size, so the slot of the exchanged picture may hold a wrong image."""
+def test_the_run_survives_a_replaced_picture(side, gpu_only, sound, device, record):
+    """DALI's GPU resize trusts the audited size, so the slot of the replaced picture may hold a wrong image."""
     dataset, whole = sound
-    Image.new("RGB", (side, side)).save(dataset.manifest.image_paths[EXCHANGED])
+    Image.new("RGB", (side, side)).save(dataset.manifest.image_paths[REPLACED])
     images, _ = _epoch(dataset, device, 0)
-    lost = [index for index, image in images.items() if image is None and index != EXCHANGED]
+    lost = [index for index, image in images.items() if image is None and index != REPLACED]
     record("other images lost", lost, equals=[])
-    apart = _largest_difference(whole[0], images, {EXCHANGED}) * max(dataset.planner.config.std)
+    apart = _largest_difference(whole[0], images, {REPLACED}) * max(dataset.planner.config.std)
     record("largest difference of another image", apart, "levels")
 
 
@@ -83,8 +83,10 @@ def _epoch(dataset: ValidatedOCRDataset, device: torch.device, epoch: int) -> tu
 
 
 def _largest_difference(whole: Images, images: Images, broken: Collection[int] | Mapping[int, str]) -> float:
-    """Returns the largest mean difference, in units of the normalised images, of those that are not broken and not lost; NaN if
-    one is NaN."""
+    """Returns the largest mean difference of an image that is neither broken nor lost; NaN if any is NaN.
+
+    The unit is that of normalised images.
+    """
     differences = [
         float((images[index].float() - image.float()).abs().mean())
         for index, image in whole.items()

@@ -24,9 +24,9 @@ Content = npt.NDArray[np.uint8]
 CPU = torch.device("cpu")
 
 MAX_MEAN_DIFFERENCE = 0.5
-"""Levels between GPU and CPU pixels, in the mean, with fancy upsampling."""
+"""Mean difference between GPU and CPU pixels with fancy upsampling, in levels."""
 SUBSAMPLINGS = {"4:4:4": "444", "4:2:2": "422", "4:2:0": "420", "4:4:0": "440", "4:1:1": "411", "grey": "Gray"}
-"""simplejpeg's names"""
+"""simplejpeg's name of each subsampling."""
 QUALITY = 90
 
 

@@ -79,7 +79,7 @@ def test_each_failure_is_named_and_the_other_checks_run(drive, tmp_path):
     assert checks["crashes"]["reason"] == "its process ended with exit code 3"
     assert checks["skips"]["reason"] == "there is no data"
     low = only_test(checks["low"])
-    assert low["message"] == "first: measured nan, asked: at most 1; second: measured 0, asked: at least 1"
+    assert low["message"] == "first: measured nan, limit: at most 1; second: measured 0, limit: at least 1"
     assert [figure.get("passed") for figure in low["figures"]] == [None, False, False, None]
     assert "ValueError: no luck" in only_test(checks["raises"])["message"]
     assert "no_such_module" in only_test(checks["broken"])["message"]
@@ -158,7 +158,7 @@ def test_the_exit_status_follows_the_checks(statuses, status, monkeypatch):
         (["--data", "nowhere"], "--data nowhere: there is no jsons/train.json in it"),
         (["--data", "full"], "--data full: there is no jsons/val.json in it"),
         (["--receipts"], "--receipts needs --data FOLDER"),
-        (["--only", "decode,decoed"], "--only decoed: no such check; there are environment, gpu_tests, decode"),
+        (["--only", "decode,decoed"], "--only decoed: no such check; choose from environment, gpu_tests, decode"),
     ],
 )
 def test_wrong_arguments_are_named(arguments, message, tmp_path, monkeypatch, capsys):

@@ -59,8 +59,8 @@ def _dotted(version: int) -> str:
 
 def _nvidia_smi(key: str) -> str:
     """Returns the first value that `nvidia-smi --query` prints for a key; JPEG is N/A on a GPU without engines."""
-    told = subprocess.run(["nvidia-smi", "--query"], capture_output=True, text=True, timeout=20, check=True).stdout
-    found = re.search(rf"^ *{key} *: (.+)$", told, re.MULTILINE)
+    output = subprocess.run(["nvidia-smi", "--query"], capture_output=True, text=True, timeout=20, check=True).stdout
+    found = re.search(rf"^ *{key} *: (.+)$", output, re.MULTILINE)
     return found[1].strip() if found else "unknown"
 
 
@@ -82,8 +82,10 @@ def _nvjpeg_version() -> str:
 
 
 def _nvjpeg_engines() -> dict[str, int] | str:
-    """Returns the number of engines and their cores, or why they are unknown: nvJPEG refuses its hardware backend on a GPU without
-    engines."""
+    """Returns the number of engines and their cores, or why they are unknown.
+
+    On a GPU without engines, nvJPEG refuses its hardware backend.
+    """
     handle, engines, cores = ctypes.c_void_p(), ctypes.c_uint(), ctypes.c_uint()
     nvjpeg = _nvjpeg()
     status = nvjpeg.nvjpegCreateEx(HARDWARE_BACKEND, None, None, 0, ctypes.byref(handle))

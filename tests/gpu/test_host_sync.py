@@ -26,7 +26,7 @@ UNWATCHED_STEPS = 3
 SYNC_MESSAGE = "called a synchronizing CUDA operation"
 ROOT = str(Path(__file__).resolve().parents[2])
 WATCHING = ("in _on_warning", "in __torch_dispatch__", "in _showwarnmsg")
-"""Ends of the first lines of stack frames that belong to the watching itself."""
+"""Ends of the first lines of the stack frames that belong to this watcher."""
 
 
 class WatchSyncs(lightning.Callback):

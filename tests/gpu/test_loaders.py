@@ -20,7 +20,7 @@ def test_the_dali_loaders_run_at_every_level(given_set, on_cpu, tmp_path, record
         options += ["dataloader.batch_size=16", "dataloader.num_workers=8", "step_batches=12", "num_images=256"]
 
     def note(results: Results) -> None:
-        """Records the level that was measured last, so that a run that is cut short keeps those before."""
+        """Records the level measured last, so that a run that is cut short keeps the earlier levels."""
         level, rows = list(results.levels.items())[-1]
         for row, measured in rows.items():
             rates = [round_.images / round_.seconds for round_ in measured.rounds]

@@ -14,7 +14,7 @@ SAMPLING_SECONDS = 0.02
 
 
 class PeakMemory:
-    """Samples the memory in use in a thread: of the whole GPU, because torch does not count DALI's; on a CPU of this process."""
+    """Samples the memory in use from a thread: of the whole GPU, since PyTorch does not count DALI's; on a CPU, of this process."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.gpu
 MIN_FULL_PRECISION = 0.5
 """Mean hmean in full precision; below it there is nothing to compare."""
 MAX_DIFFERENCE = 0.005
-"""Between the mean hmeans of mixed and full precision."""
+"""Difference between the mean hmeans of mixed and full precision."""
 
 
 def test_precisions_train_to_the_same_hmean(training_config, on_cpu, tmp_path, record):
@@ -20,7 +20,7 @@ def test_precisions_train_to_the_same_hmean(training_config, on_cpu, tmp_path, r
         (("32-true", "bf16-mixed"), (42,)) if on_cpu else (("32-true", "16-mixed", "bf16-mixed"), (1, 2, 3))
     )
     hmeans: dict[str, list[float]] = defaultdict(list)
-    for seed in seeds:  # the precisions take turns, so a run that is cut short has figures of all
+    for seed in seeds:  # the precisions take turns, so that a run that is cut short has figures for each
         for precision in precisions:
             config = training_config(
                 f"trainer.precision={precision}",

@@ -1,6 +1,6 @@
-"""Batches used late, beside freed memory that is overwritten, hold the same bytes
+"""Batches read late, while freed memory is overwritten, hold the same bytes
 
-Both forms run the same steps of the real loader. If DALI, torch's allocator or a cache reused memory before all queued work had
+Both forms run the same steps of the real loader. If DALI, PyTorch's allocator or a cache reused memory before all queued work had
 read it, the late form would see other bytes: its checksums would differ, or its images would contain NaN.
 
 synchronous   batch | checksum | device synchronised | next batch
@@ -31,9 +31,9 @@ BATCH_SIZE = 4
 HOLD = 2
 """Batches that the late form keeps before it reads the first."""
 HELD_UP_SECONDS = 0.01
-"""Time the consumer's stream sleeps before each batch of the late form."""
+"""Time for which the consumer's stream is busy before each batch of the late form."""
 MAX_WAIT_SHARE = 0.5
-"""Part of HELD_UP_SECONDS that handing out a batch may take longer; at 1 it waits for the consumer's work."""
+"""Largest extra time to hand out a batch, as a share of HELD_UP_SECONDS; at 1 the loader waits for the consumer's work."""
 MAX_MEAN_DIFFERENCE = 0.01
 """Of a step's normalised images, half a level, if JPEG engines and CUDA cores share a batch."""
 POISON_BYTE = 0xEE
@@ -100,7 +100,7 @@ def test_late_batches_hold_the_same_bytes(case, hw_decoder_load, drawn_set, open
 def run_form(
     batches: Iterable[Batch], num_steps: int, device: torch.device, *, is_late: bool, may_overwrite: bool
 ) -> Seen:
-    """Runs the steps in one of the two forms; the checksums are read from the device once, at the end.
+    """Runs the steps in one of the two forms and returns what it saw; checksums are read from the device once, at the end.
 
     Args:
         may_overwrite: batches are the consumer's own, not views of a cache.
@@ -221,12 +221,12 @@ _OPENERS = {"training": _training, "cached validation": _cached, "kept images": 
 
 
 def _poison_free_block(num_bytes: int, device: torch.device) -> None:
-    """The next allocation of this size holds poison until it is filled."""
+    """Makes the next allocation of this size hold poison until it is filled."""
     poison(torch.empty(num_bytes, dtype=torch.uint8, device=device))
 
 
 def fake_batches(num_buffers: int, num_batches: int = 8) -> Iterator[Batch]:
-    """Random batches that take turns in `num_buffers` pieces of memory."""
+    """Yields random batches that take turns in `num_buffers` buffers."""
     images = [torch.empty(2, 3, 8, 8, dtype=torch.float16) for _ in range(num_buffers)]
     maps = [torch.empty(2, 8, 8) for _ in range(num_buffers)]
     generator = torch.Generator().manual_seed(0)

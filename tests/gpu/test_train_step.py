@@ -1,4 +1,4 @@
-"""Training steps fed by DALI against the same step on a replayed batch, which is the limit"""
+"""Training steps fed by DALI against the same step on a replayed batch, the upper limit"""
 
 import pytest
 

@@ -1,8 +1,11 @@
 import subprocess
 from pathlib import Path
 
+import pytest
+import torch
+
 import ocr.environment
-from ocr.environment import digest_of_sources, git_commit
+from ocr.environment import device_name, digest_of_sources, git_commit
 
 CODE = '''"""Module."""
 def scaled(values, factor=2):
@@ -15,13 +18,23 @@ class Size:
 '''
 
 
-def test_a_checkout_tells_its_commit():
+@pytest.mark.parametrize(("num_threads", "ending"), [(1, ", 1 thread"), (2, ", 2 threads")])
+def test_the_name_of_a_cpu_ends_with_its_number_of_threads(num_threads, ending):
+    before = torch.get_num_threads()
+    torch.set_num_threads(num_threads)
+    try:
+        assert device_name(torch.device("cpu")).endswith(ending)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_checkout_names_its_commit():
     command = ["git", "rev-parse", "HEAD"]
     head = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True).stdout.strip()
     assert (git_commit() or "").removesuffix("-dirty") == head
 
 
-def test_outside_of_a_checkout_an_image_tells_it(tmp_path, monkeypatch):
+def test_outside_a_checkout_a_container_image_names_the_commit(tmp_path, monkeypatch):
     monkeypatch.setattr(ocr.environment, "__file__", str(tmp_path / "environment.py"))
     monkeypatch.delenv("DALI_DBNET_COMMIT", raising=False)
     assert git_commit() is None
@@ -36,7 +49,7 @@ def digest_of(folder: Path, code: str, name: str = "module.py") -> str:
     return digest_of_sources([folder])
 
 
-def test_comments_docstrings_and_formatting_leave_the_digest_of_sources(tmp_path):
+def test_comments_docstrings_and_formatting_do_not_change_the_digest(tmp_path):
     expected = digest_of(tmp_path, CODE)
     for prose, other in (
         ("# why", "# another reason"),
@@ -49,7 +62,7 @@ def test_comments_docstrings_and_formatting_leave_the_digest_of_sources(tmp_path
         assert digest_of(tmp_path, CODE.replace(prose, other)) == expected, prose
 
 
-def test_code_and_file_names_are_in_the_digest_of_sources(tmp_path):
+def test_code_and_file_names_change_the_digest(tmp_path):
     changes = [("*", "+"), ("factor=2", "factor=3"), ("factor=2", "factor=2.0"), ("side: int = 0", "side: int = None")]
     digests = {digest_of(tmp_path, CODE), digest_of(tmp_path, CODE, name="other.py")}
     digests |= {digest_of(tmp_path, CODE.replace(old, new)) for old, new in changes}

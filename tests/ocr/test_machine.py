@@ -14,7 +14,7 @@ def test_free_and_total_memory_are_those_of_this_machine():
     [("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")],
     ids=["version 2", "version 1"],
 )
-def test_the_limit_of_a_control_group_counts(tmp_path, monkeypatch, limit_file, used_file):
+def test_the_limit_of_a_control_group_is_respected(tmp_path, monkeypatch, limit_file, used_file):
     limit = tmp_path / limit_file
     limit.parent.mkdir(exist_ok=True)
     limit.write_text("50000000\n")
@@ -25,7 +25,7 @@ def test_the_limit_of_a_control_group_counts(tmp_path, monkeypatch, limit_file, 
     assert machine.free_ram() == 27_000_000  # files that were read lately give way
 
 
-def test_without_a_limit_the_memory_of_the_machine_counts(tmp_path, monkeypatch):
+def test_without_a_limit_the_memory_of_the_machine_is_reported(tmp_path, monkeypatch):
     (tmp_path / "memory.max").write_text("max\n")
     (tmp_path / "memory.current").write_text("3000000000\n")
     monkeypatch.setattr(machine, "CGROUP", tmp_path)

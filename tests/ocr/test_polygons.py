@@ -10,7 +10,7 @@ def make_batch() -> PolygonBatch:
     return PolygonBatch.from_lists([[TRIANGLE], [], [SQUARE, TRIANGLE]], [[True], [], [False, True]])
 
 
-def test_lists_come_back_as_given():
+def test_a_batch_returns_the_polygons_of_its_lists():
     batch = make_batch()
     assert len(batch) == 3
     assert [p.tolist() for p in batch.polygons_of(2)] == [SQUARE, TRIANGLE]

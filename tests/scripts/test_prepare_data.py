@@ -2,7 +2,6 @@
 
 import json
 import runpy
-import subprocess
 import sys
 from pathlib import Path
 
@@ -20,11 +19,10 @@ def composed(*overrides: str) -> PrepareConfig:
     return compose_config(PrepareConfig, "prepare_data", overrides)
 
 
-def test_a_data_set_is_drawn_checked_and_written(tmp_path):
+def test_a_data_set_is_drawn_checked_and_written(run_script, tmp_path):
     overrides = ["data=synthetic", "synthetic.num_train=3", "synthetic.num_val=2", "synthetic.exif_share=1"]
     overrides += ["pipeline.image_size=128", "splits=[train,val]", "output=ready", "hydra.run.dir=run"]
-    command = [sys.executable, SCRIPT, *overrides]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    done = run_script("prepare_data.py", *overrides, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = [line for line in (done.stdout + done.stderr).splitlines() if "[INFO]" in line]
     assert str(tmp_path / "run") in lines[0]

@@ -31,6 +31,12 @@ class AnnotatedWord:
     ignore: bool = False
     """Whether this is a don't-care region."""
 
+    @property
+    def distinct_points(self) -> npt.NDArray[np.float64]:
+        """The points (n, 2) without those that equal the one before; the last point comes before the first."""
+        differs = (self.points != np.roll(self.points, 1, axis=0)).any(axis=1)
+        return self.points[differs] if differs.any() else self.points[:1]
+
 
 @dataclass(frozen=True)
 class AnnotatedImage:

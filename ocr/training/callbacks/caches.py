@@ -1,11 +1,12 @@
-"""What the caches of a split did in an epoch, over all ranks."""
+"""Reports how the caches of a split served an epoch, summed over all ranks."""
 
 import logging
 
 import lightning
 
+from ocr.cache.statistics import CacheCounts
 from ocr.loaders.loader import BatchLoader
-from ocr.training.trainer_parts import log_scalars, sum_over_ranks
+from ocr.training.trainer_parts import cache_bytes_by_tier, log_scalars, sum_over_ranks
 
 log = logging.getLogger(__name__)
 
@@ -15,25 +16,23 @@ SPLIT_NAMES = {"train": "training", "val": "validation"}
 
 
 class CacheReport:
-    """Sums hits, misses and bytes of each split's caches, and logs them where they change."""
+    """Reports hits, misses and bytes of each split's caches, summed over all ranks."""
 
     def __init__(self) -> None:
         self._last_rates: dict[str, float] = {}
         """Hit rate by split, of the last epoch with accesses."""
 
     def figures(self, trainer: lightning.Trainer, split: str, loaders: list[BatchLoader]) -> dict[str, int]:
-        """Returns hits, misses and bytes of this epoch. Logs them as scalars.
+        """Returns hits, misses and bytes of this epoch, and logs them as scalars.
 
-        Logs a line if the hit rate differs from the last epoch's, but not for an epoch that fills empty caches. Warns of a low hit
-        rate after the first epoch.
+        Also logs the counts as a line if the hit rate has changed since the last epoch, except after an epoch that only fills
+        empty caches. Warns of a low hit rate after the first epoch.
         """
-        bytes_by_tier: dict[str, int] = {}
-        for loader in loaders:
-            for tier, count in loader.cache_bytes.items():
-                bytes_by_tier[tier] = bytes_by_tier.get(tier, 0) + count
-        hits = sum(loader.statistics.epoch_hits for loader in loaders)
-        misses = sum(loader.statistics.epoch_misses for loader in loaders)
-        hits, misses, *num_bytes = sum_over_ranks(trainer, [hits, misses, *bytes_by_tier.values()])
+        bytes_by_tier = cache_bytes_by_tier(loaders)
+        counts = CacheCounts(*map(sum, zip(*(loader.statistics.counts() for loader in loaders), strict=True)))
+        summed = sum_over_ranks(trainer, [*counts, *bytes_by_tier.values()])
+        counts, num_bytes = CacheCounts(*summed[: len(counts)]), summed[len(counts) :]
+        hits, misses = counts.epoch_hits, counts.epoch_misses
         if hits + misses:
             rate = hits / (hits + misses)
             scalars = {
@@ -41,15 +40,15 @@ class CacheReport:
             }
             log_scalars(trainer, scalars | {f"cache/{split}_hit_rate": rate})
             if trainer.is_global_zero:
-                self._report(split, rate, loaders)
+                logs_every_n = any(loader.statistics.log_every_n is not None for loader in loaders)
+                self._report(split, rate, None if logs_every_n else counts)
         return {"hits": hits, "misses": misses, "bytes": sum(num_bytes)}
 
-    def _report(self, split: str, rate: float, loaders: list[BatchLoader]) -> None:
+    def _report(self, split: str, rate: float, counts: CacheCounts | None) -> None:
+        """Logs `counts`, if given, and a warning, where there is something new to say."""
         last_rate = self._last_rates.get(split)
-        if rate != (last_rate or 0.0):
-            for loader in loaders:
-                if loader.statistics.log_every_n is None:
-                    log.info("%s", loader.statistics.line())
+        if counts is not None and rate != (last_rate or 0.0):
+            log.info("%s", counts.line())
         if last_rate is not None and rate < LOW_HIT_RATE:
             log.warning(
                 "cache: only %.0f %% of the %s samples came from the cache; give it more room (cache_config.ram_budget, "

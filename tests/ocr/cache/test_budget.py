@@ -12,18 +12,13 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 MUCH = FreeMemory(gpu=10**9, ram=10**9)
 
 
-def test_an_entry_has_the_bytes_of_its_tensors():
-    assert LAYOUT.num_bytes == 3 * 64 * 64 * 2 + 3 * 32 * 32 + 32 * 32 * 2
-    assert EntryLayout(64, None, "uint8").num_bytes == 3 * 64 * 64
-
-
 def plan(num_gpu: int, num_ram: int, device: torch.device, num_entries: int = 20):
     config = CacheConfig(device_budget=num_gpu * LAYOUT.num_bytes, ram_budget=num_ram * LAYOUT.num_bytes)
     tiers = plan_tiers(LAYOUT, num_entries, 4, config, device, MUCH)
     return tiers.num_on_gpu, tiers.num_in_ram
 
 
-def test_what_fits_lies_on_the_gpu_the_next_in_ram():
+def test_entries_fill_the_gpu_first_and_then_ram():
     assert plan(100, 100, GPU) == (20, 0)
     assert plan(8, 100, GPU) == (8, 12)
     assert plan(8, 4, GPU) == (8, 4)
@@ -45,30 +40,30 @@ def test_without_a_gpu_ram_is_the_first_tier():
     assert plan(100, 9, CPU) == (0, 8)
 
 
-def test_without_a_budget_half_of_what_is_free_is_taken():
+def test_without_a_budget_half_of_the_free_memory_is_taken():
     free = FreeMemory(gpu=16 * LAYOUT.num_bytes, ram=9 * LAYOUT.num_bytes)
     tiers = plan_tiers(LAYOUT, 20, 4, CacheConfig(), GPU, free)
     assert (tiers.num_on_gpu, tiers.num_in_ram) == (8, 4)
 
 
-def test_what_a_plan_leaves_of_the_gpu_is_taken_but_for_a_tenth():
+def test_on_a_planned_gpu_all_but_a_tenth_of_the_rest_is_taken():
     free = FreeMemory(gpu=9 * LAYOUT.num_bytes, ram=0, is_gpu_planned=True)
     assert plan_tiers(LAYOUT, 20, 4, CacheConfig(), GPU, free).num_on_gpu == 8
     assert free.gpu_budget(None) == int(0.9 * 9 * LAYOUT.num_bytes)
     assert free.gpu_budget(5) == 5
 
 
-def test_nothing_is_left_where_more_is_taken_than_is_free():
+def test_taking_more_than_is_free_leaves_zero():
     assert FreeMemory(gpu=10, ram=10).less(gpu=11, ram=4) == FreeMemory(gpu=0, ram=6)
 
 
-def test_a_budget_never_goes_beyond_what_is_free():
+def test_a_budget_never_exceeds_the_free_memory():
     config = CacheConfig(device_budget="1TB", ram_budget="1TB")
     tiers = plan_tiers(LAYOUT, 20, 4, config, GPU, FreeMemory(gpu=9 * LAYOUT.num_bytes, ram=5 * LAYOUT.num_bytes))
     assert (tiers.num_on_gpu, tiers.num_in_ram) == (8, 4)
 
 
-def test_entries_of_earlier_runs_do_not_make_the_disk_budget_smaller(tmp_path):
+def test_entries_of_earlier_runs_do_not_reduce_the_disk_budget(tmp_path):
     (tmp_path / "old.entry").write_bytes(bytes(10**7))
     with_entries = free_on_disk(tmp_path)
     (tmp_path / "old.entry").unlink()
@@ -82,7 +77,7 @@ def test_the_disk_tier_needs_a_folder(tmp_path):
     assert plan_tiers(LAYOUT, 20, 4, CacheConfig(directory=str(tmp_path)), CPU, MUCH).disk_budget > 0
 
 
-def test_the_bytes_taken_are_those_predicted(tmp_path):
+def test_the_store_takes_the_predicted_bytes(tmp_path):
     tiers = plan_tiers(LAYOUT, 18, 4, CacheConfig(ram_budget=13 * LAYOUT.num_bytes), CPU, MUCH)
     store = TensorStore(LAYOUT, tiers, CPU, EntryFiles(tmp_path, 10**6))
     assert store.num_bytes == {"gpu": 0, "ram": tiers.ram_bytes, "disk": 0}

@@ -1,4 +1,4 @@
-"""Which code is in the key of an entry: all that can change an entry, and no prose."""
+"""The key of an entry contains all code that can change the entry, and no comments or docstrings."""
 
 import ast
 import shutil
@@ -12,22 +12,22 @@ from ocr.cache.key import MAKES_ENTRIES, code_digest
 
 ROOT = Path(ocr.__file__).parents[1]
 CANNOT_CHANGE_ENTRIES = {
-    "ocr.cache.budget": "how many entries lie where",
+    "ocr.cache.budget": "decides where entries are kept, not what they hold",
     "ocr.cache.files": "each file carries the version of the format, and a checksum",
-    "ocr.cache.statistics": "counts",
+    "ocr.cache.statistics": "only counts",
     "ocr.datasets.audit": "sizes, orientations and polygons are in the key",
     "ocr.datasets.manifest": "sizes, orientations and polygons are in the key",
     "ocr.datasets.schemas": "settings are in the key by value",
     "ocr.datasets.shards.images": "the SHA-256 of an image is in the key, and checked on each read",
-    "ocr.datasets.shards.read_ahead": "when an image is read",
-    "ocr.datasets.signature": "when a SHA-256 is computed again",
-    "ocr.errors": "classes of errors",
+    "ocr.datasets.shards.read_ahead": "decides when an image is read, not what is read",
+    "ocr.datasets.signature": "decides when a SHA-256 is recomputed",
+    "ocr.errors": "only error classes",
     "ocr.loaders.batch": "what happens to a batch after the cache",
-    "ocr.loaders.maker": "a contract",
+    "ocr.loaders.maker": "a protocol",
     "ocr.targets.config": "settings are in the key by value",
     "ocr.targets.offline": "serves what ocr.targets.maps would make, under a key of its own",
 }
-"""Modules that the listed ones import, and why they, and what they import, are not listed."""
+"""Modules that the listed modules import, and why neither they nor their own imports are listed."""
 
 
 def file_of(module: str) -> Path | None:
@@ -50,12 +50,12 @@ def imports_of(file: Path) -> Iterator[str]:
 
 
 def is_package(module: str) -> bool:
-    """Whether the module only gathers others."""
+    """Returns whether the name is that of a package."""
     return ROOT.joinpath(*module.split(".")).is_dir()
 
 
 def imported_by_makers() -> set[str]:
-    """What the listed modules import, directly or through each other and packages."""
+    """Returns the modules that the listed modules import, directly or indirectly."""
     found: set[str] = set()
     waiting = list(MAKES_ENTRIES)
     while waiting:
@@ -67,14 +67,14 @@ def imported_by_makers() -> set[str]:
 
 
 def is_in(module: str, names: tuple[str, ...]) -> bool:
-    """Whether a module is listed, or below a package that is."""
+    """Returns whether a module, or a package that contains it, is listed."""
     return any(module == name or module.startswith(f"{name}.") for name in names)
 
 
-def test_all_that_makes_entries_is_listed_or_has_a_reason_not_to_be():
+def test_every_module_that_makes_entries_is_listed_or_excused():
     modules = {module for module in imported_by_makers() if not is_in(module, MAKES_ENTRIES) and not is_package(module)}
     assert modules - CANNOT_CHANGE_ENTRIES.keys() == set(), "list it, or say here why it cannot change an entry"
-    assert CANNOT_CHANGE_ENTRIES.keys() - modules == set(), "it is not imported any more"
+    assert CANNOT_CHANGE_ENTRIES.keys() - modules == set(), "remove it: it is no longer imported"
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def append(file: Path, text: str) -> None:
     file.write_text(f"{file.read_text()}\n{text}\n")
 
 
-def test_prose_anywhere_and_code_elsewhere_leave_all_entries_valid(copied_code):
+def test_comments_and_unlisted_code_leave_all_entries_valid(copied_code):
     expected = code_digest(copied_code)
     for file in copied_code.rglob("*.py"):
         file.write_text(f'"""Other words."""\n# and others\n{file.read_text()}')
@@ -99,7 +99,7 @@ def test_prose_anywhere_and_code_elsewhere_leave_all_entries_valid(copied_code):
     assert code_digest(copied_code) == expected
 
 
-def test_changed_code_of_any_listed_module_makes_all_entries_invalid(copied_code):
+def test_changed_code_in_any_listed_module_invalidates_all_entries(copied_code):
     digests = {code_digest(copied_code)}
     for name in MAKES_ENTRIES:
         place = copied_code.joinpath(*name.split("."))
@@ -116,7 +116,7 @@ def test_changed_code_of_any_listed_module_makes_all_entries_invalid(copied_code
         ("ocr/datasets/plan.py", "scale = config.image_size / max(", "scale = config.image_size * max("),
     ],
 )
-def test_a_changed_filter_or_operator_makes_all_entries_invalid(module, old, new, copied_code):
+def test_a_changed_filter_or_operator_invalidates_all_entries(module, old, new, copied_code):
     before = code_digest(copied_code)
     file = copied_code / module
     assert old in file.read_text()

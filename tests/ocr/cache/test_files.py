@@ -38,7 +38,7 @@ def assert_holds(files: EntryFiles, number: int) -> None:
         np.testing.assert_array_equal(found, expected)
 
 
-def test_what_was_written_is_read_also_by_the_next_run(tmp_path):
+def test_written_entries_are_read_by_the_next_run_too(tmp_path):
     assert EntryFiles(tmp_path, PLENTY).write(key_of(1), parts_of(1))
     later = EntryFiles(tmp_path, PLENTY)
     assert later.has(key_of(1))
@@ -108,7 +108,7 @@ def test_a_damaged_file_is_never_served_and_is_named(tmp_path, damage):
     assert_holds(files, 1)
 
 
-def test_a_writer_killed_in_the_middle_leaves_no_entry_and_its_rest_is_removed(tmp_path):
+def test_a_killed_writer_leaves_no_entry_and_its_temporary_file_is_removed(tmp_path):
     program = f"""
         import numpy as np, ocr.cache.files as files
         def parts():
@@ -133,7 +133,7 @@ def test_a_writer_killed_in_the_middle_leaves_no_entry_and_its_rest_is_removed(t
     assert files.num_bytes == 0
 
 
-def test_what_another_run_is_writing_is_left_alone(tmp_path):
+def test_a_file_that_another_run_is_writing_is_left_alone(tmp_path):
     import fcntl
 
     under_way = tmp_path / f"{key_of(1).hex()}.1-1.writing"
@@ -157,7 +157,7 @@ def test_the_least_recently_used_entries_make_room_and_those_in_use_stay(tmp_pat
     assert files.num_bytes == 3 * size
 
 
-def test_a_spent_budget_is_said_once_and_the_rest_is_not_kept(tmp_path, caplog):
+def test_a_spent_budget_is_reported_once_and_the_rest_is_not_kept(tmp_path, caplog):
     files = EntryFiles(tmp_path, 2 * (HEADER.size + 5077))
     assert [files.write(key_of(number), parts_of(number)) for number in range(5)] == [True, True, False, False, False]
     assert len(list(tmp_path.iterdir())) == 2
@@ -166,12 +166,12 @@ def test_a_spent_budget_is_said_once_and_the_rest_is_not_kept(tmp_path, caplog):
     assert str(tmp_path) in record.message
 
 
-def test_runs_beside_each_other_keep_the_budget_and_their_entries(tmp_path):
+def test_concurrent_runs_keep_the_budget_and_their_entries(tmp_path):
     size = HEADER.size + 5077
     runs = [EntryFiles(tmp_path, 30 * size) for _ in range(2)]
     for number in range(60):
         runs[number % 2].write(key_of(number), parts_of(number))
-    assert len(list(tmp_path.iterdir())) <= 30 + 16  # the folder is looked at after each 16 writes
+    assert len(list(tmp_path.iterdir())) <= 30 + 16  # the folder is scanned at every 16th write
     for number in range(15):
         assert_holds(runs[0], number)
 
@@ -196,7 +196,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", mount], check=True)
 
 
-def test_a_full_disk_is_said_once_and_leaves_no_half_file(small_disk, caplog):
+def test_a_full_disk_is_reported_once_and_leaves_no_partial_file(small_disk, caplog):
     files = EntryFiles(small_disk, PLENTY)
     written = [files.write(key_of(number), parts_of(number, 20_000)) for number in range(6)]
     assert written == [True, True, True, False, False, False]  # of 5 pages each, on a disk of 16

@@ -71,7 +71,7 @@ def make_manifest(polygons, ignore=None, size=(10, 20), orientation=1) -> Manife
     )
 
 
-def test_each_part_of_an_annotation_counts():
+def test_each_part_of_an_annotation_changes_the_digest():
     sample = letterbox(0, (10, 20), 64, False)
     moved = BOX.copy()
     moved[0, 0] += 0.01
@@ -92,7 +92,7 @@ def test_each_part_of_an_annotation_counts():
     assert sample_digest(manifests[0], replace(sample, is_padding=True)) == digests[0]
 
 
-def test_a_file_changed_behind_its_size_and_time_is_noticed(tmp_path):
+def test_a_change_that_keeps_size_and_mtime_is_noticed(tmp_path):
     path = tmp_path / "a.jpg"
     path.write_bytes(b"old bytes")
     digests = ImageDigests(ImageFiles([str(path)]), [0])

@@ -12,7 +12,7 @@ def test_the_line_counts_the_epoch_and_adds_the_total_of_the_run():
     statistics.count(misses=500)
     statistics.start_epoch()
     statistics.count(hits=450, misses=50)
-    assert statistics.line() == (
+    assert statistics.counts().line() == (
         "Cache Statistics - Hits: 450, Misses: 50, Hit Rate: 90.0%, "
         "Image Cache Size: 404, Tensor Cache Size: 500, Maps Cache Size: 404 "
         "(this epoch; whole run: 450 of 1000, 45.0%)"
@@ -24,7 +24,7 @@ def test_an_epoch_of_hits_only_has_a_hit_rate_of_100_percent():
     statistics.count(misses=6)
     statistics.start_epoch()
     statistics.count(hits=6)
-    assert "Hits: 6, Misses: 0, Hit Rate: 100.0%" in statistics.line()
+    assert "Hits: 6, Misses: 0, Hit Rate: 100.0%" in statistics.counts().line()
 
 
 def test_a_line_is_logged_every_n_accesses_however_they_are_counted(caplog):
@@ -44,7 +44,7 @@ def test_without_n_nothing_is_logged(caplog):
     assert caplog.messages == []
 
 
-def test_the_hit_rate_of_an_epoch_starts_anew():
+def test_each_epoch_has_a_hit_rate_of_its_own():
     statistics = make_statistics()
     statistics.count(misses=10)
     assert statistics.epoch_hit_rate == 0.0
@@ -56,4 +56,4 @@ def test_the_hit_rate_of_an_epoch_starts_anew():
 
 
 def test_without_accesses_the_rate_is_zero():
-    assert "Hit Rate: 0.0%" in make_statistics().line()
+    assert "Hit Rate: 0.0%" in make_statistics().counts().line()

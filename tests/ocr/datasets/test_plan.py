@@ -96,7 +96,7 @@ def test_evaluation_keeps_the_order_of_the_annotations_and_letterboxes():
     samples = all_samples(plan)
     assert [s.index for s in samples] == list(range(NUM_SAMPLES))
     height, width = make_manifest().original_sizes[0]
-    corner = geometry.apply(samples[0].input_from_original, [[width, height]])[0]
+    corner = geometry.transform_points(samples[0].input_from_original, [[width, height]])[0]
     assert corner.max() == 640
     np.testing.assert_allclose(corner, samples[0].resized_size[::-1])
 
@@ -112,7 +112,7 @@ def test_the_region_holds_all_of_the_image_that_the_crop_shows():
     for sample in all_samples(make_plan(manifest)):
         height, width = manifest.original_sizes[sample.index]
         grid = np.stack(np.meshgrid(np.linspace(0, 640, 20), np.linspace(0, 640, 20)), -1).reshape(-1, 2)
-        original = geometry.apply(np.linalg.inv(sample.input_from_original), grid)
+        original = geometry.transform_points(np.linalg.inv(sample.input_from_original), grid)
         inside = original[((original >= 0) & (original <= (width, height))).all(axis=1)]
         x0, y0, x1, y1 = sample.region_xyxy
         assert ((inside >= (x0, y0)) & (inside <= (x1, y1))).all()

@@ -1,4 +1,4 @@
-"""Loaders of the drawn images with a tensor cache, and comparisons of their batches. Shared by the tests of this folder."""
+"""Builds loaders of the drawn images with a tensor cache, and compares their batches. Shared by the tests of this folder."""
 
 import os
 from pathlib import Path
@@ -42,7 +42,7 @@ def cached_loader(
     targets: TargetConfig | None = None,
     **cache,
 ) -> BatchLoader:
-    """A loader of a split without augmentation; RAM for `budget_entries`, or for all entries."""
+    """Returns a loader of a split without augmentation, with RAM for `budget_entries` entries; None: for all."""
     config = DatasetConfig(
         image_path=str(root / "images" / split),
         annotation_path=str(root / "jsons" / f"{split}.json"),
@@ -67,7 +67,7 @@ def cached_loader(
 
 
 def in_folder(settings: dict, folder: Path) -> dict:
-    """The settings, with a disk tier, if there is one, in `folder`."""
+    """Returns the settings with the folder of the disk tier, if there is one, below `folder`."""
     return settings | ({"directory": str(folder / "cache")} if "directory" in settings else {})
 
 
@@ -78,7 +78,7 @@ def run_epoch(loader: BatchLoader, epoch: int = 0) -> list[Batch]:
 
 
 def counts(loader: BatchLoader) -> tuple[int, int]:
-    """Hits and misses of the last epoch."""
+    """Returns hits and misses of the last epoch."""
     return loader.statistics.epoch_hits, loader.statistics.epoch_misses
 
 
@@ -91,7 +91,7 @@ def maps_of(batches: list[Batch], name: str) -> torch.Tensor:
 
 
 def resident(loader: BatchLoader, name: str) -> torch.Tensor:
-    """(N, ...) the memory of all entries of a loader that holds them in RAM."""
+    """Returns (N, ...), the memory of all entries of a loader that holds them in RAM."""
     return loader.cache.store.read(range(loader.cache.store.plan.num_entries)).tensors[name]
 
 
@@ -105,7 +105,7 @@ def assert_same(found: list[Batch], expected: list[Batch]) -> None:
 
 
 def change_first_image(root: Path) -> None:
-    """Writes another picture of the same size under the old name, and sets its mtime back."""
+    """Replaces the first image by another picture of the same size, and restores its mtime."""
     path, other = sorted((root / "images" / "train").iterdir())[:2]
     before = path.stat()
     with Image.open(path) as image:
@@ -116,7 +116,7 @@ def change_first_image(root: Path) -> None:
 
 
 def uncached_dataset(root: Path, *, training: bool, pipeline: PipelineConfig | None = None) -> ValidatedOCRDataset:
-    """The drawn images of the split `train`, augmented or not."""
+    """Returns the drawn images of the split `train`, augmented if `training`."""
     config = DatasetConfig(image_path=str(root / "images/train"), annotation_path=str(root / "jsons/train.json"))
     planner = SamplePlanner(pipeline or PipelineConfig(image_size=160), training=training, seed=5)
     return ValidatedOCRDataset(config, planner)
@@ -127,5 +127,5 @@ def first_batches(loader: BatchLoader, count: int) -> list[Batch]:
 
 
 def to_levels(images: torch.Tensor, config: PipelineConfig) -> np.ndarray:
-    """(B, H, W, 3) levels 0 to 255 from normalised images."""
+    """Returns (B, H, W, 3), the levels 0 to 255 of normalised images."""
     return (images.permute(0, 2, 3, 1) * torch.tensor(config.std) + torch.tensor(config.mean)).numpy()

@@ -12,7 +12,7 @@ def batches_of(root: Path, *, training: bool, **share) -> list:
     return list(BatchLoader(uncached_dataset(root, training=training), Engine("torch", CPU), batch_size=2, **share))
 
 
-def test_a_batch_of_evaluation_has_no_targets_and_polygons_in_the_input_frame(drawn):
+def test_an_evaluation_batch_has_polygons_in_the_input_frame_and_no_targets(drawn):
     batch = batches_of(drawn, training=False)[0]
     assert batch.targets is None
     height, width = batch.samples[0].resized_size
@@ -22,7 +22,7 @@ def test_a_batch_of_evaluation_has_no_targets_and_polygons_in_the_input_frame(dr
 
 
 def test_padded_samples_have_empty_masks(drawn):
-    # 10 images on 3 ranks: 4 places a rank, and the last of this one is padding.
+    # 10 images on 3 ranks: 4 samples per rank, and the last sample of this rank is padding.
     *_, last = batches_of(drawn, training=True, rank=2, num_ranks=3)
     assert [sample.is_padding for sample in last.samples] == [False, True]
     assert last.targets.shrink_mask[1].max() == 0

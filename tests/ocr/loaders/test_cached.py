@@ -1,4 +1,4 @@
-"""The tensor cache over the real pipeline: every tier serves what the uncached loader makes, and nothing old."""
+"""The tensor cache over the real pipeline: every tier serves the batches of the uncached loader, and nothing stale."""
 
 import logging
 import os
@@ -33,12 +33,12 @@ TIERS = {
     "all in ram and on disk": ({"directory": "cache"}, 10),
     "half on disk": (DISK | {"disk_budget": 600_000}, 5),
 }
-"""Settings of the cache, and hits in each epoch after the first."""
+"""Settings of the cache, and number of hits in each epoch after the first."""
 
 
 @pytest.mark.parametrize("loader", ["dali", "torch"])
 @pytest.mark.parametrize(("settings", "num_hits"), TIERS.values(), ids=TIERS.keys())
-def test_every_tier_serves_what_the_uncached_loader_makes(drawn, tmp_path, settings, num_hits, loader):
+def test_every_tier_serves_the_batches_of_the_uncached_loader(drawn, tmp_path, settings, num_hits, loader):
     expected = run_epoch(cached_loader(drawn, cached=False, loader=loader))
     cached = cached_loader(drawn, loader=loader, **in_folder(settings, tmp_path))
     first = run_epoch(cached)
@@ -101,7 +101,7 @@ def test_an_unchanged_second_run_finds_everything_on_disk(drawn, tmp_path):
 
 
 @pytest.mark.parametrize("budget_entries", [0, None], ids=["disk", "disk into ram"])
-def test_damaged_files_are_named_made_again_and_replaced(drawn, tmp_path, caplog, budget_entries):
+def test_damaged_files_are_named_recomputed_and_replaced(drawn, tmp_path, caplog, budget_entries):
     settings = {"directory": str(tmp_path), "budget_entries": budget_entries}
     expected = run_epoch(cached_loader(drawn, **settings))
     for number, path in enumerate(sorted(tmp_path.iterdir())):
@@ -113,14 +113,14 @@ def test_damaged_files_are_named_made_again_and_replaced(drawn, tmp_path, caplog
     with caplog.at_level(logging.WARNING):
         assert_same(run_epoch(again), expected)
     assert counts(again) == (3, 7)
-    assert sum("is made again" in record.message for record in caplog.records) == 7
+    assert sum("recomputing the entry" in record.message for record in caplog.records) == 7
     assert all(".entry" in record.message and "train_0000" in record.message for record in caplog.records)
     third = cached_loader(drawn, **settings)
     assert_same(run_epoch(third), expected)
     assert counts(third) == (NUM_IMAGES, 0)
 
 
-def test_entries_that_vanish_during_the_run_are_made_again(drawn, tmp_path):
+def test_entries_that_vanish_during_the_run_are_recomputed(drawn, tmp_path):
     cached = cached_loader(drawn, directory=str(tmp_path / "cache"), budget_entries=0)
     expected = run_epoch(cached)
     cached.set_epoch(1)
@@ -132,7 +132,7 @@ def test_entries_that_vanish_during_the_run_are_made_again(drawn, tmp_path):
     assert_same(batches, expected)
 
 
-def test_an_epoch_that_is_left_early_keeps_what_it_made(drawn):
+def test_an_abandoned_epoch_keeps_its_entries(drawn):
     cached = cached_loader(drawn)
     batches = iter(cached)
     next(batches)
@@ -188,8 +188,8 @@ def test_a_file_that_fails_as_padding_never_reaches_the_disk_either(copied, tmp_
     assert len(list((tmp_path / "cache").iterdir())) == NUM_IMAGES - 1
 
 
-def test_an_epoch_left_early_is_settled_before_the_next(copied, tmp_path, monkeypatch):
-    """Its reads and writes are still under way, slowly, when the next epoch begins with a changed image."""
+def test_an_abandoned_epoch_is_finished_before_the_next(copied, tmp_path, monkeypatch):
+    """Its slow reads and writes are still running when the next epoch begins with a changed image."""
     cached = cached_loader(copied, budget_entries=0, directory=str(tmp_path / "cache"))
     for method in ("read", "write"):
         original = getattr(cached.cache.store.files, method)
@@ -219,7 +219,7 @@ def test_an_epoch_left_early_is_settled_before_the_next(copied, tmp_path, monkey
     ],
     ids=["gpu", "pinned ram", "both", "disk"],
 )
-def test_every_tier_of_a_gpu_serves_the_same_and_takes_the_bytes_predicted(drawn, tmp_path, settings, expected_bytes):
+def test_every_tier_of_a_gpu_serves_equal_batches_in_the_predicted_bytes(drawn, tmp_path, settings, expected_bytes):
     device = torch.device("cuda", 0)
     cached = cached_loader(drawn, device=device, **in_folder(settings, tmp_path))
     store = cached.cache.store

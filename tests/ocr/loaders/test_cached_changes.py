@@ -1,4 +1,4 @@
-"""After a change of images, annotations, settings or code the tensor cache serves nothing old, in one run or the next."""
+"""After a change of images, annotations, settings or code, the tensor cache serves nothing stale, in the same run or the next."""
 
 import json
 import shutil
@@ -74,7 +74,7 @@ def change_loader(root: Path) -> dict:
 
 
 def change_data_set(root: Path) -> dict:
-    """Another set elsewhere, with other pictures of the same sizes under the same names."""
+    """Copies the set to another folder, with other pictures of the same sizes under the same names."""
     other = Path(shutil.copytree(root, root.parent / "other"))
     for path in (other / "images/train").iterdir():
         with Image.open(path) as image:
@@ -95,7 +95,7 @@ ALL_IMAGES = (
 
 
 @pytest.mark.parametrize("change", [*ONE_IMAGE, *ALL_IMAGES])
-def test_after_a_change_the_next_run_serves_nothing_old_from_disk(copied, tmp_path, change):
+def test_after_a_change_the_next_run_serves_nothing_stale_from_disk(copied, tmp_path, change):
     run_epoch(cached_loader(copied, directory=str(tmp_path / "cache")))
     changed = {"root": copied} | change(copied)
     again = cached_loader(directory=str(tmp_path / "cache"), **changed)
@@ -104,7 +104,7 @@ def test_after_a_change_the_next_run_serves_nothing_old_from_disk(copied, tmp_pa
     assert counts(again) == (NUM_IMAGES - num_changed, num_changed)
 
 
-def test_after_a_change_of_the_code_the_next_run_serves_nothing_old(drawn, tmp_path, monkeypatch):
+def test_after_a_change_of_the_code_the_next_run_serves_nothing_stale(drawn, tmp_path, monkeypatch):
     run_epoch(cached_loader(drawn, directory=str(tmp_path / "cache")))
     monkeypatch.setattr(key, "code_digest", lambda: "other")  # test_code_digest.py says which changes give another one
     again = cached_loader(drawn, directory=str(tmp_path / "cache"))
@@ -113,7 +113,7 @@ def test_after_a_change_of_the_code_the_next_run_serves_nothing_old(drawn, tmp_p
 
 
 @pytest.mark.parametrize("settings", [{}, DISK], ids=["ram", "disk"])
-def test_an_image_that_changes_during_the_run_is_made_again(copied, tmp_path, settings):
+def test_an_image_that_changes_during_the_run_is_recomputed(copied, tmp_path, settings):
     cached = cached_loader(copied, **in_folder(settings, tmp_path))
     before = images_of(run_epoch(cached))  # a copy: the batches are views
     change_first_image(copied)
@@ -126,7 +126,7 @@ def test_an_image_that_changes_during_the_run_is_made_again(copied, tmp_path, se
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_a_changed_image_is_noticed_though_workers_kept_its_pixels(copied, tmp_path, num_workers):
+def test_a_changed_image_is_noticed_even_if_workers_hold_its_pixels(copied, tmp_path, num_workers):
     settings = {"loader": "torch", "num_workers": num_workers, "cache_decoded_images": True}
     cached = cached_loader(copied, **settings, **in_folder(DISK, tmp_path))
     run_epoch(cached)

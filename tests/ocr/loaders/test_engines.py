@@ -16,7 +16,7 @@ from ocr.datasets.schemas import DatasetConfig
 from ocr.loaders.engines import Engine
 from ocr.loaders.loader import BatchLoader
 from ocr.polygons import PolygonBatch
-from tests.ocr.loaders.batches import CPU, first_batches, to_levels
+from tests.ocr.loaders.batches import CPU, first_batches, to_levels, uncached_dataset
 
 
 def split_config(root: Path, split: str = "val", **kwargs) -> DatasetConfig:
@@ -78,22 +78,20 @@ def test_dali_and_torch_give_the_same_ids_order_polygons_and_targets_for_trainin
     assert torch.cat(pixels).mean() * 58 < 0.3
 
 
-def test_float16_is_float32_rounded(receipts):
-    half = PipelineConfig(output_dtype="float16")
-    dataset = ValidatedOCRDataset(
-        receipts.config, SamplePlanner(half, training=False, seed=0), manifest=receipts.manifest
+def test_float16_is_float32_rounded(drawn):
+    wide, half = (
+        uncached_dataset(drawn, training=False, pipeline=PipelineConfig(image_size=160, output_dtype=dtype))
+        for dtype in ("float32", "float16")
     )
-    (wide,), (narrow,), (plain,) = (
-        first_batches(make_loader(receipts), 1),
-        first_batches(make_loader(dataset), 1),
-        first_batches(make_loader(dataset, "torch"), 1),
-    )
-    assert narrow.images.dtype == plain.images.dtype == torch.float16
-    torch.testing.assert_close(narrow.images.float(), wide.images, atol=2e-3, rtol=0)
+    expected = torch.cat([batch.images for batch in make_loader(wide)])
+    for name in ("dali", "torch"):
+        found = torch.cat([batch.images for batch in make_loader(half, name)])
+        assert found.dtype == torch.float16
+        torch.testing.assert_close(found.float(), expected, atol=2e-3, rtol=0)
 
 
-def drawn(polygon: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Filled at 1/16 pixel; continuous coordinates, so half a pixel is taken off for OpenCV."""
+def filled(polygon: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Returns the filled polygon, drawn at 1/16 pixel; OpenCV needs the continuous coordinates minus half a pixel."""
     canvas = np.zeros(size, np.uint8)
     cv2.fillPoly(canvas, [np.round((polygon - 0.5) * 16).astype(np.int32)], 255, shift=4)
     return canvas
@@ -112,7 +110,7 @@ def test_warping_a_drawn_polygon_is_drawing_the_warped_polygon(name, request, tm
     words = {}
     for number, ((height, width), orientation) in enumerate(sizes):
         polygon = np.array([[0.2, 0.3], [0.7, 0.25], [0.75, 0.6], [0.5, 0.8], [0.25, 0.65]]) * (width, height)
-        write_jpeg(tmp_path / "images" / f"{number}.jpg", drawn(polygon, (height, width)), orientation)
+        write_jpeg(tmp_path / "images" / f"{number}.jpg", filled(polygon, (height, width)), orientation)
         words[f"{number}.jpg"] = {"words": {"0001": {"points": polygon.tolist()}}}
     write_annotations(tmp_path / "train.json", words)
     config = DatasetConfig(image_path=str(tmp_path / "images"), annotation_path=str(tmp_path / "train.json"))
@@ -129,7 +127,7 @@ def test_warping_a_drawn_polygon_is_drawing_the_warped_polygon(name, request, tm
                 pictures = to_levels(batch.images, pipeline)[..., 1] > 127
                 for image, picture in enumerate(pictures):
                     (polygon,) = batch.polygons_input.polygons_of(image)
-                    expected = drawn(polygon, (640, 640)) > 127
+                    expected = filled(polygon, (640, 640)) > 127
                     if expected.sum() > 2000:
                         overlaps.append((picture & expected).sum() / (picture | expected).sum())
     assert len(overlaps) > 2 * len(sizes)

@@ -16,7 +16,7 @@ from tests.ocr.loaders.batches import CPU, to_levels, uncached_dataset
 
 
 def bad_index(dataset: ValidatedOCRDataset) -> int:
-    """The last image that EXIF does not turn: the file to damage."""
+    """Returns the last image that EXIF does not rotate: the file to damage."""
     return int(np.flatnonzero(dataset.manifest.orientations == 1)[-1])
 
 
@@ -57,7 +57,7 @@ def test_a_file_that_breaks_costs_its_slot_and_is_named(name, copied):
 @pytest.mark.parametrize("batch_size", [1, 3])
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("name", ["dali", "torch"])
-def test_a_smaller_picture_in_its_place_costs_its_slot_and_is_named(name, training, batch_size, copied):
+def test_a_file_replaced_by_a_smaller_picture_costs_its_slot_and_is_named(name, training, batch_size, copied):
     dataset = uncached_dataset(copied, training=training)
     whole = list(make_loader(dataset, name, batch_size))
     replaced = dataset.manifest.image_paths[bad_index(dataset)]
@@ -70,7 +70,7 @@ def test_a_smaller_picture_in_its_place_costs_its_slot_and_is_named(name, traini
 
 
 @pytest.mark.parametrize("name", ["dali", "torch"])
-def test_evaluation_notices_a_larger_picture_too(name, copied):
+def test_evaluation_notices_a_file_replaced_by_a_larger_picture(name, copied):
     dataset = uncached_dataset(copied, training=False)
     bad = bad_index(dataset)
     height, width = dataset.manifest.original_sizes[bad]

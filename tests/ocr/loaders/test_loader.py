@@ -31,7 +31,7 @@ def test_an_abandoned_iteration_does_not_change_the_next_one(dataset):
 
 
 @pytest.mark.parametrize("name", ["dali", "torch"])
-def test_a_resumed_loader_goes_on_with_the_same_pixels(name, dataset):
+def test_a_resumed_loader_continues_with_the_same_pixels(name, dataset):
     loader = make_loader(dataset, name)
     loader.set_epoch(2)
     seen = first_batches(loader, 4)

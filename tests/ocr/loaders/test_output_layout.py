@@ -1,4 +1,4 @@
-"""pipeline.output_layout: HWC gives the numbers of CHW, from each loader and through the tensor cache."""
+"""pipeline.output_layout=HWC gives the same numbers as CHW, from each loader and through the tensor cache."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def dataset(drawn: Path) -> ValidatedOCRDataset:
-    """Eight images, half of them turned by EXIF."""
+    """Eight images, half of them rotated by EXIF."""
     config = DatasetConfig(image_path=str(drawn / "images/val"), annotation_path=str(drawn / "jsons/val.json"))
     return ValidatedOCRDataset(config, SamplePlanner(PipelineConfig(), training=False, seed=2))
 
@@ -64,8 +64,8 @@ def test_a_loader_gives_the_same_numbers_in_either_layout(dataset, loader, train
 
 
 @pytest.mark.parametrize("dtype", ["float16", "uint8"])
-def test_the_cache_keeps_planes_whatever_it_is_given(dataset, dtype, tmp_path):
-    """And entries on disk that were made from one layout serve a run with the other."""
+def test_the_cache_stores_planes_in_either_layout(dataset, dtype, tmp_path):
+    """Entries on disk that were made in one layout also serve a run with the other."""
     expected = images_of(make_loader(with_layout(dataset, "CHW", dtype=dtype)), num_epochs=2)
     found = images_of(make_loader(with_layout(dataset, "HWC", dtype=dtype, directory=str(tmp_path))), num_epochs=2)
     later = make_loader(with_layout(dataset, "CHW", dtype=dtype, directory=str(tmp_path), verify=8))
@@ -78,7 +78,7 @@ def test_the_cache_keeps_planes_whatever_it_is_given(dataset, dtype, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["float16", "uint8"])
-def test_batches_that_have_no_place_in_the_cache_are_in_planes_too(dataset, dtype):
+def test_batches_without_a_place_in_the_cache_are_in_planes_too(dataset, dtype):
     expected = images_of(make_loader(with_layout(dataset, "CHW", dtype=dtype, ram_budget=0)))
     found = images_of(make_loader(with_layout(dataset, "HWC", dtype=dtype, ram_budget=0)))
     for one, other in zip(expected, found, strict=True):

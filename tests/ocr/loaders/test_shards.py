@@ -1,4 +1,4 @@
-"""Batches from shards are those of the loose files, for each plan, reader and place; and what is said where something is wrong."""
+"""Batches from shards equal those of the loose files, for each plan, reader and storage; damage is named."""
 
 import json
 import logging
@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from dali_pipelines.config import PipelineConfig
+from dali_pipelines.loader import DaliLoader
 from dali_pipelines.source import SampleError
 from ocr.datasets.audit import load_manifest
 from ocr.datasets.base import ValidatedOCRDataset
@@ -22,13 +23,15 @@ from ocr.datasets.shards.images import load_shards
 from ocr.datasets.shards.writer import ShardWriter
 from ocr.errors import StorageError
 from ocr.loaders.batch import Batch
-from ocr.loaders.engines import Engine
+from ocr.loaders.engines import Engine, image_loader
 from ocr.loaders.loader import BatchLoader
+from ocr.loaders.shards import ShardLoader
+from ocr.loaders.torch_workers import TorchLoader
 
 CPU = torch.device("cpu")
 CONFIG = PipelineConfig(image_size=160)
 READERS = {"dali": "dali", "webdataset": "torch"}
-"""shard_reader, and the loader of loose files that it must equal."""
+"""Loader whose batches of loose files each shard_reader must reproduce."""
 
 
 def loose(root: Path, split: str = "train") -> Manifest:
@@ -75,8 +78,33 @@ def reader(request) -> str:
     return request.param
 
 
+def test_engine_and_storage_choose_the_image_loader(receipts):
+    files, shards = loose(receipts), load_shards(str(receipts / "shards/train"))[0]
+    for manifest, name, expected in (
+        (files, "dali", DaliLoader),
+        (shards, "dali", ShardLoader),
+        (files, "torch", TorchLoader),
+        (shards, "torch", TorchLoader),
+    ):
+        dataset = dataset_of(manifest, training=True)
+        loader = image_loader(dataset, Engine(name, CPU), batch_size=2, levels=False, failures={})
+        assert type(loader) is expected
+
+
+@pytest.fixture(scope="module")
+def batches_of_files(receipts: Path) -> dict[str, list[Batch]]:
+    """Epoch 0 of the loose files, by engine."""
+    return {engine: list(loader_of(loose(receipts), engine)) for engine in READERS.values()}
+
+
+@pytest.fixture
+def expected(reader: str, batches_of_files: dict[str, list[Batch]]) -> list[Batch]:
+    """Epoch 0 of the loose files, as the reader must give it."""
+    return batches_of_files[READERS[reader]]
+
+
 @pytest.mark.parametrize(("training", "num_workers"), [(True, 0), (False, 2)])
-def test_batches_are_those_of_the_loose_files(reader, training, num_workers, receipts):
+def test_batches_equal_those_of_the_loose_files(reader, training, num_workers, receipts):
     split = "train" if training else "val"
     shards = load_shards(str(receipts / "shards" / split), reader)[0]
     settings = {"training": training, "num_workers": num_workers}
@@ -91,12 +119,9 @@ def test_batches_are_those_of_the_loose_files(reader, training, num_workers, rec
     expected.close()
 
 
-def test_a_rank_with_padding_goes_on_in_the_middle_of_an_epoch(reader, receipts):
-    settings = {
-        "rank": 3,
-        "num_ranks": 4,
-        "batch_size": 2,
-    }  # 14 images: 4 places a rank, the last of this one is padding
+def test_a_rank_with_padding_resumes_in_the_middle_of_an_epoch(reader, receipts):
+    # 14 images on 4 ranks: 4 places a rank, and the last of this one is padding.
+    settings = {"rank": 3, "num_ranks": 4, "batch_size": 2}
     expected = list(loader_of(loose(receipts), READERS[reader], **settings))
     shards = load_shards(str(receipts / "shards/train"), reader)[0]
     left = loader_of(shards, READERS[reader], **settings)
@@ -108,7 +133,7 @@ def test_a_rank_with_padding_goes_on_in_the_middle_of_an_epoch(reader, receipts)
     resumed.load_state_dict(state)
     assert_same_batches([first, *resumed], expected)
     assert [sample.is_padding for sample in expected[-1].samples] == [False, True]
-    assert_same_batches(list(left), expected)  # the one that was left starts anew
+    assert_same_batches(list(left), expected)  # an abandoned loader starts from the beginning
 
 
 def overwrite(path: Path, start: int, content: bytes) -> None:
@@ -125,10 +150,9 @@ def place_of(shards: Path, index: int) -> tuple[Path, dict]:
 
 @pytest.mark.parametrize("damage", ["zeros", "empty"])
 def test_an_image_damaged_before_it_was_written_costs_its_slot_and_is_named(
-    reader, damage, copied_receipts, tmp_path, caplog
+    reader, damage, expected, copied_receipts, tmp_path, caplog
 ):
     files = loose(copied_receipts)
-    expected = list(loader_of(files, READERS[reader]))
     broken = Path(files.image_paths[5])
     broken.write_bytes(bytes(broken.stat().st_size if damage == "zeros" else 0))
     write_shards(files, tmp_path / "shards")
@@ -162,7 +186,7 @@ OTHER_BYTES = r"^/.*train-00000\d\.tar: the bytes of .* do not match index\.json
 
 
 @pytest.mark.parametrize("change", ["one byte", "tar header", "cut", "exchanged"])
-def test_bytes_that_are_not_those_of_the_index_end_the_run(reader, change, copied_receipts):
+def test_bytes_that_differ_from_the_index_end_the_run(reader, change, copied_receipts):
     shards = copied_receipts / "shards/train"
     loader = loader_of(load_shards(str(shards), reader)[0], READERS[reader], num_workers=1)
     tar, image = place_of(shards, 5)
@@ -188,10 +212,9 @@ def test_bytes_that_are_not_those_of_the_index_end_the_run(reader, change, copie
     loader.close()
 
 
-def test_the_same_shards_in_new_files_are_read_on(reader, copied_receipts):
-    """As copies, and as on mounts that give a file another inode from time to time."""
+def test_reading_continues_after_shards_are_replaced_by_copies(reader, expected, copied_receipts):
+    """Some network mounts, too, give a file another inode from time to time."""
     shards = copied_receipts / "shards/train"
-    expected = list(loader_of(loose(copied_receipts), READERS[reader]))
     loader = loader_of(load_shards(str(shards), reader)[0], READERS[reader])
     for tar in shards.glob("*.tar"):
         other = tar.with_suffix(".other")
@@ -203,10 +226,9 @@ def test_the_same_shards_in_new_files_are_read_on(reader, copied_receipts):
 @pytest.mark.parametrize(
     ("image_format", "budget"), [("encoded", 10**9), ("encoded", 10**6), ("decoded", 10**9), ("decoded", 3 * 10**7)]
 )
-def test_images_in_memory_come_from_shards_too(reader, image_format, budget, copied_receipts):
-    """What fits is in memory; the rest is fetched. With everything in memory the shards are not touched again."""
+def test_images_in_memory_come_from_shards_too(reader, image_format, budget, expected, copied_receipts):
+    """Images beyond the budget are fetched. With everything in memory, the shards are not read again."""
     shards = copied_receipts / "shards/train"
-    expected = list(loader_of(loose(copied_receipts), READERS[reader]))
     loader = loader_of(load_shards(str(shards), reader)[0], READERS[reader])
     config = DatasetConfig(image_path="-", preload_images=True, cache_config=CacheConfig(image_format=image_format))
     kept = keep_images(config, loader.dataset.manifest, device=CPU, ram_budget=budget, device_budget=0)
@@ -219,9 +241,8 @@ def test_images_in_memory_come_from_shards_too(reader, image_format, budget, cop
     assert_same_batches(list(again), expected)
 
 
-def test_decoded_images_of_the_first_epoch_are_kept(reader, copied_receipts):
+def test_decoded_images_of_the_first_epoch_are_kept(reader, expected, copied_receipts):
     shards = copied_receipts / "shards/train"
-    expected = list(loader_of(loose(copied_receipts), READERS[reader]))
     dataset = dataset_of(load_shards(str(shards), reader)[0], training=True)
     config = DatasetConfig(image_path="-", cache_config=CacheConfig(cache_decoded_images=True))
     dataset.keep_images(keep_images(config, dataset.manifest, device=CPU, ram_budget=10**9, device_budget=0))
@@ -243,7 +264,7 @@ def reader_threads() -> set[threading.Thread]:
     return {thread for thread in threading.enumerate() if thread.name.startswith("shard-reader")}
 
 
-def test_a_loader_that_is_closed_leaves_no_thread(reader, receipts):
+def test_a_closed_loader_leaves_no_thread(reader, receipts):
     before = reader_threads()
     loader = loader_of(load_shards(str(receipts / "shards/train"), reader)[0], READERS[reader])
     next(iter(loader))
@@ -259,11 +280,10 @@ def s3_url(root: Path) -> str:
     return f"s3://{root.name}/shards/train"
 
 
-def test_s3_gives_the_batches_of_the_loose_files_by_ranges(reader, copied_receipts, s3):
+def test_s3_gives_the_batches_of_the_loose_files_by_ranges(reader, expected, copied_receipts, s3):
     manifest = load_shards(s3_url(copied_receipts), reader)[0]
     num_shards = len(list((copied_receipts / "shards/train").glob("*.tar")))
     assert sorted(line.partition(" ")[0] for line in s3.requests) == ["GET", *["HEAD"] * num_shards]  # no image yet
-    expected = list(loader_of(loose(copied_receipts), READERS[reader]))
     s3.requests.clear()
     loader = loader_of(manifest, READERS[reader], num_workers=2)
     assert_same_batches(list(loader), expected)
@@ -274,7 +294,7 @@ def test_s3_gives_the_batches_of_the_loose_files_by_ranges(reader, copied_receip
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("training", [True, False])
-def test_a_gpu_gets_from_shards_what_it_gets_from_files(training, receipts):
+def test_on_a_gpu_shards_give_the_batches_of_the_files(training, receipts):
     split, device = "train" if training else "val", torch.device("cuda", 0)
     batches = [
         list(BatchLoader(dataset_of(manifest, training), Engine("dali", device), batch_size=4, with_targets=True))

@@ -1,4 +1,4 @@
-"""cache_config.verify: entries that were altered in memory or on disk are named and stop the run."""
+"""cache_config.verify names entries that were altered in memory or on disk, and stops the run."""
 
 import zlib
 from pathlib import Path
@@ -11,14 +11,14 @@ from ocr.loaders.verify import choose_entries
 from tests.ocr.loaders.batches import NUM_IMAGES, assert_same, cached_loader, counts, resident, run_epoch
 
 
-def test_entries_are_chosen_at_random_and_anew_in_each_epoch():
+def test_each_epoch_chooses_other_random_entries():
     chosen = [choose_entries(range(5, 105), 3, seed=0, epoch=epoch) for epoch in range(20)]
     assert all(len(set(entries)) == 3 and entries == sorted(entries) for entries in chosen)
     assert len(set(map(tuple, chosen))) > 15
     assert chosen[7] == choose_entries(range(5, 105), 3, seed=0, epoch=7)
 
 
-def test_more_entries_than_there_are_means_all():
+def test_a_count_above_the_number_of_entries_chooses_all():
     assert choose_entries([4, 2, 9], 10, seed=0, epoch=0) == [2, 4, 9]
     assert choose_entries([], 10, seed=0, epoch=0) == []
 

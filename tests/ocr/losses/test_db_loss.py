@@ -44,7 +44,7 @@ def test_equal_logits_share_the_selection():
     torch.testing.assert_close(weights, torch.full((8,), 0.25))
 
 
-def test_a_large_number_selects_all_negatives():
+def test_more_than_all_negatives_selects_all_of_them():
     negatives = torch.tensor([1.0, 0.0, 1.0])
     torch.testing.assert_close(hard_negative_weights(torch.randn(3), negatives, torch.tensor(99.0)), negatives)
 

@@ -1,4 +1,4 @@
-"""The common part of the two metrics."""
+"""The base class of both metrics."""
 
 import warnings
 

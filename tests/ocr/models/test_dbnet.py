@@ -84,7 +84,7 @@ def test_a_backbone_without_fine_features_is_refused():
         build_backbone(scratch("vit_tiny_patch16_224"))
 
 
-def test_without_network_and_cache_weights_are_random_at_once(monkeypatch, tmp_path, caplog):
+def test_without_network_and_cache_weights_are_random_without_delay(monkeypatch, tmp_path, caplog):
     import huggingface_hub.constants
 
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")  # nothing listens there

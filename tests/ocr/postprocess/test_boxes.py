@@ -6,7 +6,7 @@ import pytest
 import shapely
 import torch
 
-from dali_pipelines.geometry import apply, scaling
+from dali_pipelines.geometry import scaling, transform_points
 from ocr.datasets.orientation import original_from_stored, stored_from_original
 from ocr.polygons import PolygonBatch
 from ocr.postprocess.boxes import Detections, detect, detect_levels, moved_detections
@@ -151,7 +151,7 @@ def test_unclipped_line_worked_by_hand():
 
 @pytest.mark.parametrize("shrink_ratio", [0.4, 0.6])
 @pytest.mark.parametrize(("output", "median"), [("quad", 0.98), ("polygon", 0.95)])
-def test_drawn_rectangles_come_back(shrink_ratio, output, median):
+def test_drawn_rectangles_are_recovered(shrink_ratio, output, median):
     rng = np.random.default_rng(0)
     config = PostprocessConfig(output=output)
     ious = []
@@ -166,7 +166,7 @@ def test_drawn_rectangles_come_back(shrink_ratio, output, median):
     assert np.median(ious) >= median
 
 
-def test_bent_text_comes_back_as_a_polygon():
+def test_bent_text_is_recovered_as_a_polygon():
     polygon = arc_box(np.array([250.3, 250.6]), 120, 24, 0.3, 2.0)
     prob_map = shrunk_map([polygon], (512, 512), 0.4)
     config = PostprocessConfig(output="polygon")
@@ -176,7 +176,7 @@ def test_bent_text_comes_back_as_a_polygon():
 
 
 @pytest.mark.parametrize(("shrink_ratio", "fifth_percentile"), [(0.4, 0.82), (0.6, 0.87)])
-def test_real_receipts_come_back(sroie, shrink_ratio, fifth_percentile):
+def test_real_receipts_are_recovered(sroie, shrink_ratio, fifth_percentile):
     ious = round_trip_ious(sroie, 3, shrink_ratio)
     assert np.median(ious) >= 0.92
     assert np.percentile(ious, 5) >= fifth_percentile
@@ -194,7 +194,7 @@ def test_classic_unclip_is_too_tight_for_lines(sroie):
     assert np.median(ious) < 0.8
 
 
-def test_real_scenes_come_back_better_as_polygons_than_as_quads(icdar15):
+def test_real_scenes_are_recovered_better_as_polygons_than_as_quads(icdar15):
     quads = round_trip_ious(icdar15, 8, 0.4)
     polygons = round_trip_ious(icdar15, 8, 0.4, PostprocessConfig(output="polygon"))
     assert np.median(quads) >= 0.9
@@ -236,7 +236,7 @@ def test_scores_are_mean_probabilities_best_first():
 
 
 @pytest.mark.parametrize("config", [EVERYTHING, PostprocessConfig(min_side=9, box_thresh=0.5, max_candidates=20)])
-def test_levels_give_what_their_probabilities_give_region_by_region(sroie, config):
+def test_levels_give_the_regions_of_their_probabilities(sroie, config):
     """Adjacent regions, regions at the border and regions in the holes of others; all sums are exact."""
     rounding, num_regions = probabilities_of_levels(config.bin_thresh), 0
     ring = np.zeros((60, 60), np.float32)
@@ -413,7 +413,7 @@ def test_detections_land_on_the_words_of_files_with_exif_rotation(odd_jpegs, ori
     words_stored = [np.array(word, np.float32) for word in entry["words_in_stored_pixels"]]
     upright = original_from_stored(orientation, (height, width))
     input_from_original = scaling(2, 2)
-    words_input = [apply(input_from_original @ upright, word) for word in words_stored]
+    words_input = [transform_points(input_from_original @ upright, word) for word in words_stored]
 
     prob_map = shrunk_map(words_input, (2 * upright_height, 2 * upright_width), 0.6)
     found_input = detect(prob_map, map_stride=1, shrink_ratio=0.6, config=CONFIG)
@@ -424,5 +424,5 @@ def test_detections_land_on_the_words_of_files_with_exif_rotation(odd_jpegs, ori
     assert best_ious(words_stored, found_stored.polygons).min() > 0.88
     for polygon_stored, polygon_original in zip(found_stored.polygons, found_original.polygons, strict=True):
         assert not shapely.is_ccw(shapely.LinearRing(polygon_stored * (1, -1)))
-        upper_edge = np.sort(apply(upright, polygon_stored[:2]), axis=0)
+        upper_edge = np.sort(transform_points(upright, polygon_stored[:2]), axis=0)
         np.testing.assert_allclose(upper_edge, np.sort(polygon_original[:2], axis=0), atol=1e-3)

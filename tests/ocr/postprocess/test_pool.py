@@ -94,11 +94,10 @@ def test_submit_waits_at_the_limit_of_unfinished_tasks(max_pending):
                 most = max(most, unfinished)
         pool.finish()
     assert unfinished == 0
-    assert most <= max_pending
     assert most == max_pending
 
 
-def test_waiting_and_working_seconds_are_counted():
+def test_waiting_seconds_are_counted():
     with OrderedPool(2, 2) as pool:
         for _ in range(6):
             pool.submit(time.sleep, 0.03)
@@ -106,9 +105,8 @@ def test_waiting_and_working_seconds_are_counted():
         pool.finish()
         assert waited_in_submit > 0.05
         assert pool.blocked_seconds > waited_in_submit + 0.02
-        assert pool.busy_seconds >= 0.18
         pool.reset_statistics()
-        assert (pool.blocked_seconds, pool.busy_seconds) == (0, 0)
+        assert pool.blocked_seconds == 0
 
 
 def test_submit_does_not_wait_below_the_limit():

@@ -61,7 +61,7 @@ def test_one_and_two_workers_write_the_same_bytes(small_root: Path, tmp_path: Pa
     assert _digests(small_root) == _digests(tmp_path / "two")
 
 
-def test_every_image_is_unlike_all_others_and_another_seed_draws_others(small_root: Path, tmp_path: Path) -> None:
+def test_all_images_differ_and_another_seed_draws_other_images(small_root: Path, tmp_path: Path) -> None:
     other = draw_data_set(SMALL.model_copy(update={"seed": 8, "num_train": 2, "num_val": 2}), tmp_path, num_workers=1)
     images = [path.read_bytes() for path, _ in _entries(small_root) + _entries(other)]
     assert len(set(images)) == len(images) == 7 + 5 + 4
@@ -74,7 +74,7 @@ def test_larger_set_starts_with_the_images_of_a_smaller_one(small_root: Path, tm
     assert images.items() <= _digests(small_root).items()
 
 
-def test_finished_set_is_not_drawn_again(small_root: Path) -> None:
+def test_complete_set_is_not_drawn_again(small_root: Path) -> None:
     def times() -> dict[Path, int]:
         return {path: path.stat().st_mtime_ns for path in (small_root, *small_root.rglob("*"))}
 
@@ -108,7 +108,7 @@ def test_folder_with_other_contents_is_refused_and_left_alone(tmp_path: Path) ->
     assert [path.name for path in tmp_path.rglob("*")] == ["images", "mine.jpg"]
 
 
-def test_killed_drawing_leaves_no_set_and_does_not_hinder_the_next_one(tmp_path: Path) -> None:
+def test_killed_drawing_leaves_no_set_and_does_not_block_the_next_one(tmp_path: Path) -> None:
     config = SMALL.model_copy(update={"num_train": 60})
     program = (
         "from pathlib import Path\n"

@@ -14,14 +14,14 @@ def _rng(seed: int) -> np.random.Generator:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_stored_pixels_go_where_the_polygons_go_and_exif_turns_them_back(orientation: int) -> None:
+def test_stored_pixels_follow_the_polygons_and_exif_rotates_them_back(orientation: int) -> None:
     picture = np.zeros((48, 64, 3), np.uint8)
     picture[6:12, 40:48] = 255  # its centre is at (44, 9)
     file = encode(picture, Encoding(orientation, True, "4:4:4", 95, is_gray=False, is_progressive=False))
     with Image.open(io.BytesIO(file)) as image:
         assert image.getexif()[0x0112] == orientation
         matrix = stored_from_original(orientation, (image.height, image.width))
-        np.testing.assert_allclose(_centroid(image), geometry.apply(matrix, [44.0, 9.0]), atol=0.1)
+        np.testing.assert_allclose(_centroid(image), geometry.transform_points(matrix, [44.0, 9.0]), atol=0.1)
         np.testing.assert_allclose(_centroid(ImageOps.exif_transpose(image)), (44, 9), atol=0.1)
 
 

@@ -4,7 +4,7 @@ from ocr.synthetic.text import Wave, pixel_centres, sample
 from ocr.synthetic.view import View
 
 
-def test_pixels_and_points_of_a_sheet_take_the_same_way_into_the_photo() -> None:
+def test_pixels_and_points_of_a_sheet_land_at_the_same_place_in_the_photo() -> None:
     matrix = np.array([[0.9, 0.1, 12.0], [-0.08, 0.95, 20.0], [1e-4, 2e-4, 1.0]])
     view = View(matrix, Wave(0, 0, 9, 150, 0.4), Wave(0, 0, 5, 130, 2.0))
     marks = np.array([[30.0, 40.0], [150.0, 42.5], [77.25, 120.5]])
