@@ -26,6 +26,8 @@ MAX_SHRINK_SHARE = 0.002
 """Share of the pixels in the polygons' boxes that may differ in the shrink map."""
 MAX_THRESH_ERROR = 0.01
 STRIDES = (1, 2, 4)
+INTERPRETED = "triton, interpreted"
+"""The kernel in Triton's interpreter: compared, but not timed."""
 
 MakeMaps = Callable[[PolygonBatch, tuple[int, int], TargetConfig], TargetMaps]
 
@@ -39,7 +41,7 @@ class TargetTimes:
     images: int
     polygons: int
     milliseconds_per_image: dict[str, list[float]]
-    """One value a round."""
+    """One value a round; empty for `INTERPRETED`."""
     agreement: dict[str, Agreement]
     """With the reference."""
 
@@ -122,7 +124,7 @@ def time_targets(
     name: str, polygons_input: PolygonBatch, size: tuple[int, int], config: TargetConfig, rounds: int
 ) -> TargetTimes:
     """Returns times and differences of all implementations: reference (pyclipper and NumPy), compiled (numba, one thread), and the
-    Triton kernel on a GPU or, with TRITON_INTERPRET=1, in Triton's interpreter, whose times mean nothing.
+    Triton kernel on a GPU or, with TRITON_INTERPRET=1, in Triton's interpreter.
 
     The first maps of each are the warm-up and are compared; then the implementations take turns.
     """
@@ -133,11 +135,13 @@ def time_targets(
     if torch.cuda.is_available():
         implementations["triton, cuda"] = partial(_make_with_triton, "cuda")
     elif os.environ.get("TRITON_INTERPRET") == "1":
-        implementations["triton, interpreted"] = partial(_make_with_triton, "cpu")
+        implementations[INTERPRETED] = partial(_make_with_triton, "cpu")
     maps = {name: make(polygons_input, size, config) for name, make in implementations.items()}
     milliseconds: dict[str, list[float]] = {name: [] for name in implementations}
     for _ in range(rounds):
         for implementation, make in implementations.items():
+            if implementation == INTERPRETED:
+                continue
             start = time.perf_counter()
             make(polygons_input, size, config)
             milliseconds[implementation].append((time.perf_counter() - start) * 1000 / len(polygons_input))
@@ -172,8 +176,8 @@ def targets_table(rows: Sequence[TargetTimes], size: tuple[int, int]) -> Table:
             str(row.images),
             str(row.map_stride),
             name,
-            f"{median(times):.2f} ({min(times):.2f} - {max(times):.2f})",
-            f"{row.times_faster(name):.1f}x",
+            f"{median(times):.2f} ({min(times):.2f} - {max(times):.2f})" if times else "",
+            f"{row.times_faster(name):.1f}x" if times else "",
             *_difference_cells(row.agreement.get(name)),
         ]
         for row in rows

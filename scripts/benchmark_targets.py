@@ -4,7 +4,7 @@
     uv run scripts/benchmark_targets.py --annotations RECEIPTS.json SCENES.json --check --json results.json
 
 reference: pyclipper and NumPy; compiled: numba, one thread; triton: the kernel, on the GPU where there is one. TRITON_INTERPRET=1
-runs the kernel in Triton's interpreter on the CPU: its differences count, its times do not. --check takes 50 images of each
+runs the kernel in Triton's interpreter on the CPU, which compares it but does not time it. --check takes 50 images of each
 annotation file, 1,000 random polygons, 1,500 boxes in an image and a polygon of 500 vertices. The exit status is 1 if an
 implementation exceeds the limits.
 """
