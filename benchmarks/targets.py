@@ -1,6 +1,7 @@
 """Ground-truth maps: time per image of each implementation, and how far it is from the exact reference."""
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -14,18 +15,19 @@ import torch
 
 from benchmarks.environment import provenance
 from benchmarks.report import Table
-from ocr.device import resolve_device
 from ocr.polygons import PolygonBatch
 from ocr.targets.agreement import Agreement, compare_maps, random_polygons
 from ocr.targets.config import TargetConfig
 from ocr.targets.numba_maps import make_targets_numba
 from ocr.targets.reference import make_targets_reference
 from ocr.targets.target_maps import TargetMaps
-from ocr.targets.torch_maps import make_targets_torch
 
 MAX_SHRINK_SHARE = 0.002
 """Share of the pixels in the polygons' boxes that may differ in the shrink map."""
 MAX_THRESH_ERROR = 0.01
+STRIDES = (1, 2, 4)
+INTERPRETED = "triton, interpreted"
+"""The kernel in Triton's interpreter: compared, but not timed."""
 
 MakeMaps = Callable[[PolygonBatch, tuple[int, int], TargetConfig], TargetMaps]
 
@@ -39,7 +41,7 @@ class TargetTimes:
     images: int
     polygons: int
     milliseconds_per_image: dict[str, list[float]]
-    """One value a round."""
+    """One value a round; empty for `INTERPRETED`."""
     agreement: dict[str, Agreement]
     """With the reference."""
 
@@ -57,9 +59,14 @@ class TargetTimes:
 
 
 def benchmark_targets(
-    annotations: Iterable[Path], num_images: int, num_random: int, size: tuple[int, int], rounds: int
+    annotations: Iterable[Path],
+    num_images: int,
+    num_random: int,
+    size: tuple[int, int],
+    rounds: int,
+    with_extremes: bool = False,
 ) -> list[TargetTimes]:
-    """Times drawn boxes, annotated words and random polygons at strides 1 and 4.
+    """Times drawn boxes, annotated words and random polygons at strides 1, 2 and 4.
 
     Args:
         annotations: Upstage JSON files.
@@ -67,16 +74,20 @@ def benchmark_targets(
         num_random: random polygons, 20 an image.
         size: (H, W) of the input.
         rounds: timed rounds after a warm-up.
+        with_extremes: also times 1,500 boxes in an image, and a polygon of 500 vertices.
     """
     polygon_sets = {"drawn boxes": drawn_boxes(np.random.default_rng(0), 60, size)}
     polygon_sets |= {str(file): read_polygons(file, num_images, size) for file in annotations}
     polygon_sets["random polygons"] = random_polygons(
         np.random.default_rng(1), num_images=-(-num_random // 20), polygons_per_image=20, size=size
     )
+    if with_extremes:
+        polygon_sets["boxes in one image"] = drawn_boxes(np.random.default_rng(2), 1500, size)
+        polygon_sets["star of 500 vertices"] = star(500, size)
     return [
         time_targets(name, polygons, size, TargetConfig(map_stride=stride), rounds)
         for name, polygons in polygon_sets.items()
-        for stride in (1, 4)
+        for stride in STRIDES
     ]
 
 
@@ -88,6 +99,14 @@ def drawn_boxes(rng: np.random.Generator, num_boxes: int, size: tuple[int, int])
     rotation = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]]).transpose(2, 0, 1)
     centers = rng.uniform(0, size[::-1], (num_boxes, 2))[:, None]
     return PolygonBatch.from_lists([list(corners @ rotation + centers)])
+
+
+def star(num_vertices: int, size: tuple[int, int]) -> PolygonBatch:
+    """Returns one image of a star that fills most of it, with every second vertex closer to the centre."""
+    angle = np.arange(num_vertices) * 2 * np.pi / num_vertices
+    radius = min(size) * np.where(np.arange(num_vertices) % 2, 0.35, 0.45)
+    center = np.array([size[1], size[0]]) / 2
+    return PolygonBatch.from_lists([[center + radius[:, None] * np.column_stack([np.cos(angle), np.sin(angle)])]])
 
 
 def read_polygons(annotation_file: Path, num_images: int, size: tuple[int, int]) -> PolygonBatch:
@@ -104,20 +123,25 @@ def read_polygons(annotation_file: Path, num_images: int, size: tuple[int, int])
 def time_targets(
     name: str, polygons_input: PolygonBatch, size: tuple[int, int], config: TargetConfig, rounds: int
 ) -> TargetTimes:
-    """Returns times and differences of all implementations: reference (pyclipper and NumPy), compiled (numba, one thread), torch.
+    """Returns times and differences of all implementations: reference (pyclipper and NumPy), compiled (numba, one thread), and the
+    Triton kernel on a GPU or, with TRITON_INTERPRET=1, in Triton's interpreter.
 
     The first maps of each are the warm-up and are compared; then the implementations take turns.
     """
-    device = resolve_device("auto").type
     implementations: dict[str, MakeMaps] = {
         "reference": make_targets_reference,
         "compiled": partial(make_targets_numba, num_threads=1),
-        f"torch, {device}": partial(_make_on_device, device),
     }
+    if torch.cuda.is_available():
+        implementations["triton, cuda"] = partial(_make_with_triton, "cuda")
+    elif os.environ.get("TRITON_INTERPRET") == "1":
+        implementations[INTERPRETED] = partial(_make_with_triton, "cpu")
     maps = {name: make(polygons_input, size, config) for name, make in implementations.items()}
     milliseconds: dict[str, list[float]] = {name: [] for name in implementations}
     for _ in range(rounds):
         for implementation, make in implementations.items():
+            if implementation == INTERPRETED:
+                continue
             start = time.perf_counter()
             make(polygons_input, size, config)
             milliseconds[implementation].append((time.perf_counter() - start) * 1000 / len(polygons_input))
@@ -128,10 +152,12 @@ def time_targets(
     )
 
 
-def _make_on_device(
+def _make_with_triton(
     device: str, polygons_input: PolygonBatch, size: tuple[int, int], config: TargetConfig
 ) -> TargetMaps:
-    maps = make_targets_torch(polygons_input, size, config, device)
+    from ocr.targets.triton_maps import make_targets_triton  # only here: builds of PyTorch without CUDA have no Triton
+
+    maps = make_targets_triton(polygons_input, size, config, device)
     if device == "cuda":
         torch.cuda.synchronize()
     return maps
@@ -150,8 +176,8 @@ def targets_table(rows: Sequence[TargetTimes], size: tuple[int, int]) -> Table:
             str(row.images),
             str(row.map_stride),
             name,
-            f"{median(times):.2f} ({min(times):.2f} - {max(times):.2f})",
-            f"{row.times_faster(name):.1f}x",
+            f"{median(times):.2f} ({min(times):.2f} - {max(times):.2f})" if times else "",
+            f"{row.times_faster(name):.1f}x" if times else "",
             *_difference_cells(row.agreement.get(name)),
         ]
         for row in rows

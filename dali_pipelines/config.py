@@ -20,13 +20,13 @@ class AugmentationConfig(Section):
     scale_min: float = Field(default=0.5, gt=0)
     """Smallest scale; at 1.0 the longest side is image_size, as in validation. The scale is log-uniform."""
     scale_max: float = Field(default=3.0, gt=0)
-    """Largest scale, in the same unit."""
+    """Largest scale, where 1.0 is again the scale of validation."""
     flip_probability: float = Field(default=0.5, ge=0, le=1)
     """Probability of a horizontal flip."""
     crop_size: int | None = Field(default=None, ge=32, multiple_of=32)
     """Side of the square training crop in pixels; null: image_size."""
     crop_candidates: int = Field(default=16, ge=1)
-    """Number of crop positions tried; the one that cuts the smallest share of its polygons wins. Half of them lie around a
+    """Number of crop positions tried; the one that cuts the smallest share of its polygons wins. Half of them are drawn around a
     polygon."""
     min_visible: float = Field(default=0.25, ge=0, le=1)
     """Polygons with a smaller visible fraction of their bounding box become don't-care regions."""
@@ -72,7 +72,7 @@ class PipelineConfig(Section):
     """Number of batches that DALI prepares ahead."""
     hw_decoder_load: float = Field(default=0.65, ge=0, le=1)
     """Share of a batch that the GPU's JPEG engines decode (DALI's default). A larger share relieves the CPU, but batches may wait
-    longer for the engines: look at the 99th percentile too."""
+    longer for the engines: check the 99th percentile of the batch times too."""
     preallocate_decoder: bool = False
     """Allocate the JPEG engines' buffers for the data set's largest image before the first batch, which avoids a reallocation in
     the middle of an epoch. They take 3 bytes per pixel of that image for each image of the engines' share of a batch. No effect

@@ -65,7 +65,7 @@ class KeptImages(Protocol):
         """
 
     def wants(self, index: int) -> bool:
-        """Returns whether the decoded pixels of this image are still to be kept."""
+        """Returns whether this image is to be kept decoded and has not been kept yet."""
 
     def keep(self, index: int, image: torch.Tensor) -> None:
         """Keeps a copy of a wanted decoded image, (H, W, 3) uint8 on any device."""

@@ -3,9 +3,11 @@ with errors as plain messages."""
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
@@ -50,17 +52,28 @@ def prepare_hydra(*schemas: tuple[str, type[Section]]) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def run_command(
-    command: Callable[[AnyConfig, Path], object], config_class: type[AnyConfig], hydra_config: DictConfig
-) -> None:
-    """Runs a command with the checked configuration and the output folder of this Hydra job.
+@dataclass(frozen=True)
+class Job(Generic[AnyConfig]):
+    """A command about to run."""
+
+    config: AnyConfig
+    output_dir: Path
+    """The run folder of this Hydra job."""
+
+
+@contextmanager
+def checked_job(config_class: type[AnyConfig], hydra_config: DictConfig) -> Iterator[Job[AnyConfig]]:
+    """Gives the checked configuration and the run folder to the `with` block that runs the command.
+
+    The command is imported inside the block: torch, Lightning and DALI take seconds to load, and neither `--help` nor a wrong
+    setting needs them.
 
     Raises:
         SystemExit: a key or the input is wrong, or memory ran out; its text is the message alone.
     """
     config = validate_config(config_class, hydra_config)
     with plain_errors():
-        command(config, Path(HydraConfig.get().runtime.output_dir))
+        yield Job(config, Path(HydraConfig.get().runtime.output_dir))
 
 
 def compose_config(config_class: type[AnyConfig], name: str, overrides: Sequence[str]) -> AnyConfig:

@@ -3,16 +3,18 @@
 import hydra
 from omegaconf import DictConfig
 
-from ocr.command_line import prepare_hydra, run_command
+from ocr.command_line import checked_job, prepare_hydra
 from ocr.config import EvaluateConfig
-from ocr.inference import evaluate
 
 prepare_hydra()
 
 
 @hydra.main(config_path="../configs", config_name="evaluate", version_base="1.3")
 def main(hydra_config: DictConfig) -> None:
-    run_command(evaluate, EvaluateConfig, hydra_config)
+    with checked_job(EvaluateConfig, hydra_config) as job:
+        from ocr.inference import evaluate
+
+        evaluate(job.config, job.output_dir)
 
 
 if __name__ == "__main__":

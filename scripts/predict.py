@@ -3,16 +3,18 @@
 import hydra
 from omegaconf import DictConfig
 
-from ocr.command_line import prepare_hydra, run_command
+from ocr.command_line import checked_job, prepare_hydra
 from ocr.config import PredictConfig
-from ocr.inference import predict
 
 prepare_hydra()
 
 
 @hydra.main(config_path="../configs", config_name="predict", version_base="1.3")
 def main(hydra_config: DictConfig) -> None:
-    run_command(predict, PredictConfig, hydra_config)
+    with checked_job(PredictConfig, hydra_config) as job:
+        from ocr.inference import predict
+
+        predict(job.config, job.output_dir)
 
 
 if __name__ == "__main__":

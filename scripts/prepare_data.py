@@ -3,16 +3,18 @@
 import hydra
 from omegaconf import DictConfig
 
-from ocr.command_line import prepare_hydra, run_command
+from ocr.command_line import checked_job, prepare_hydra
 from ocr.config import PrepareConfig
-from ocr.preparation.prepare import prepare_data
 
 prepare_hydra()
 
 
 @hydra.main(config_path="../configs", config_name="prepare_data", version_base="1.3")
 def main(hydra_config: DictConfig) -> None:
-    run_command(prepare_data, PrepareConfig, hydra_config)
+    with checked_job(PrepareConfig, hydra_config) as job:
+        from ocr.preparation.prepare import prepare_data
+
+        prepare_data(job.config, job.output_dir)
 
 
 if __name__ == "__main__":

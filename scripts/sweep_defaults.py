@@ -7,15 +7,17 @@ from omegaconf import DictConfig
 
 from benchmarks.loaders.config import as_overrides
 from benchmarks.sweep.config import SweepConfig
-from benchmarks.sweep.run import sweep_defaults
-from ocr.command_line import prepare_hydra, run_command
+from ocr.command_line import checked_job, prepare_hydra
 
 prepare_hydra(("sweep_schema", SweepConfig))
 
 
 @hydra.main(config_path="../configs", config_name="sweep_defaults", version_base="1.3")
 def main(hydra_config: DictConfig) -> None:
-    run_command(sweep_defaults, SweepConfig, hydra_config)
+    with checked_job(SweepConfig, hydra_config) as job:
+        from benchmarks.sweep.run import sweep_defaults
+
+        sweep_defaults(job.config, job.output_dir)
 
 
 if __name__ == "__main__":

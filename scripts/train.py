@@ -3,16 +3,18 @@
 import hydra
 from omegaconf import DictConfig
 
-from ocr.command_line import prepare_hydra, run_command
+from ocr.command_line import checked_job, prepare_hydra
 from ocr.config import TrainConfig
-from ocr.training.fit import train
 
 prepare_hydra()
 
 
 @hydra.main(config_path="../configs", config_name="train", version_base="1.3")
 def main(hydra_config: DictConfig) -> None:
-    run_command(train, TrainConfig, hydra_config)
+    with checked_job(TrainConfig, hydra_config) as job:
+        from ocr.training.fit import train
+
+        train(job.config, job.output_dir)
 
 
 if __name__ == "__main__":

@@ -103,22 +103,22 @@ class EntryFiles:
 
     def write(self, key: bytes, parts: Sequence[Bytes]) -> bool:
         """Writes an entry. Returns False, with one warning per run, if there is no room or the folder cannot be written."""
-        size = HEADER.size + sum(part.nbytes for part in parts)
-        if self._stopped is not None or not self._make_room(size):
+        if self._stopped is not None:
             return False
+        size = HEADER.size + sum(part.nbytes for part in parts)
         path = self._path(key)
         temporary = path.with_name(f"{path.stem}.{os.getpid()}-{threading.get_ident()}{TEMPORARY_SUFFIX}")
         header = HEADER.pack(MAGIC, key, size - HEADER.size, _checksum(parts))
         try:
+            if not self._make_room(size):
+                return False
             _write_file(temporary, [np.frombuffer(header, np.uint8), *parts])
             temporary.replace(path)
         except OSError as error:
             temporary.unlink(missing_ok=True)
             # ENOENT, EAGAIN: another run that has just started removed the temporary file. Only this entry is lost.
-            if error.errno not in (errno.ENOENT, errno.EAGAIN):
-                self._stop(
-                    f"{error.strerror}; {self.num_bytes:,} bytes of entries stay, the others are recomputed each epoch"
-                )
+            if error.errno not in (errno.ENOENT, errno.EAGAIN) or not self.directory.is_dir():
+                self._stop(f"{error.strerror}; entries that are not on disk are recomputed each epoch")
             return False
         with self._lock:
             self._in_use.add(path.name)

@@ -53,7 +53,7 @@ MAKES_ENTRIES = (
     "ocr.targets.numba_maps",
     "ocr.targets.outline",
     "ocr.targets.target_maps",
-    "ocr.targets.torch_maps",
+    "ocr.targets.triton_maps",
     # layout in memory and on disk
     "ocr.cache.entry",
     "ocr.cache.store",

@@ -64,6 +64,7 @@ class CachedBatches:
         self._reader = ThreadPoolExecutor(1, "cache-reader")
         self._ahead: Future[StoredBatch] | None = None
         """The batch that is being read ahead."""
+        self._is_maker_released = False
 
     def batches(self, plan: PlannedBatches, first_step: int = 0) -> Iterator[Batch]:
         """Yields the batches of an epoch from `first_step` on.
@@ -88,8 +89,10 @@ class CachedBatches:
         self.store.flush()
         resident = self.store.resident_entries
         self._maker.drop_files([self._samples[entry].index for entry in resident])
-        if len(resident) == len(self._samples):
+        if len(resident) == len(self._samples) and not self._is_maker_released:
+            # Once, not every epoch: on a GPU it waits for the device and empties the allocators.
             self._maker.release()
+            self._is_maker_released = True
 
     def close(self) -> None:
         """Ends the threads that read and write entries."""
@@ -152,6 +155,7 @@ class CachedBatches:
         return self._fill(stored, [row for row in stored.missing if row not in stored.errors], made)
 
     def _fill(self, stored: StoredBatch, rows: Sequence[int], made: Batch) -> Tensors:
+        self._is_maker_released = False
         keep = [self._may_keep(stored.entries[row], sample) for row, sample in zip(rows, made.samples, strict=True)]
         packed = self.store.layout.pack(made.images, made.targets)
         return self.store.fill(StoredBatch(stored.entries, stored.tensors, list(rows)), packed, keep)

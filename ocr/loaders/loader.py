@@ -30,7 +30,8 @@ class BatchLoader:
     Args:
         engine: decodes and augments the images.
         batch_size: samples in a batch; the last batch may be smaller.
-        rank, num_ranks: number of this process among those that share the split, and how many they are.
+        rank: number of this process, from 0, among the processes that share the split.
+        num_ranks: number of these processes.
         with_targets: make target maps; None: for training only.
         tiers: sizes of the tensor cache (ocr/cache); None: no tensor cache, every epoch makes its inputs and targets.
     """

@@ -55,7 +55,8 @@ class TorchLoader:
     def batches(self, plan: PlannedBatches, first_step: int = 0) -> Iterator[ImageBatch]:
         """Yields the batches of `plan` from `first_step` on."""
         if self._loader is None:
-            gc.collect()  # in a forked worker, collecting an abandoned DALI pipeline would wait for threads that do not exist there
+            # Before the fork: in a worker, collecting an abandoned DALI pipeline would wait for threads that do not exist there.
+            gc.collect()
             self._loader = self._build()
         self._sampler.start(plan, first_step)
         for images, samples in self._loader:

@@ -4,8 +4,6 @@ import resource
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 
-import torch
-
 from dali_pipelines.allocation_errors import FailedAllocation, find_failed_allocation
 from ocr.errors import OutOfMemory
 from ocr.machine import free_ram, resident_set, total_ram
@@ -59,6 +57,8 @@ def out_of_memory_text(
         when: phase of the run, as in "in training, epoch 3".
         cache_bytes: bytes in caches, by tier: gpu, ram.
     """
+    import torch  # here, as in _holders_of_gpu: the command line answers before torch is loaded
+
     on_gpu = failed.memory == "GPU memory" and torch.cuda.is_available()
     free, total = torch.cuda.mem_get_info() if on_gpu else (free_ram(), total_ram())
     requested = "more than was free" if failed.num_bytes is None else _megabytes(failed.num_bytes)
@@ -74,6 +74,8 @@ def out_of_memory_text(
 
 
 def _holders_of_gpu(used: int, requested: int | None, caches: int) -> list[str]:
+    import torch
+
     held = torch.cuda.memory_reserved()
     unused = held - torch.cuda.memory_allocated()
     lines = [

@@ -1,4 +1,4 @@
-"""Draws the target maps of a batch: the one entry point to the compiled CPU path and the torch path."""
+"""Draws the target maps of a batch: the one entry point to the compiled CPU path and the Triton kernel."""
 
 import torch
 
@@ -28,13 +28,15 @@ def make_targets(
     Args:
         polygons_input: polygons of B images in the input frame, vertices in either direction; not modified.
         size: (H, W) of the input.
-        device: "cpu" selects the compiled path, any other device the torch path, which never waits for the device.
+        device: a CUDA device selects the Triton kernel, which the host does not wait for. For any other device the compiled
+            CPU path draws the maps.
     """
-    # Imported here, so that the torch path does not load the compiler.
-    if torch.device(device).type == "cpu":
-        from ocr.targets.numba_maps import make_targets_numba
+    # Imported here, so that a GPU does not load the compiler of the CPU path, and no other device needs Triton.
+    device = torch.device(device)
+    if device.type == "cuda":
+        from ocr.targets.triton_maps import make_targets_triton
 
-        return make_targets_numba(polygons_input, size, config)
-    from ocr.targets.torch_maps import make_targets_torch
+        return make_targets_triton(polygons_input, size, config, device)
+    from ocr.targets.numba_maps import make_targets_numba
 
-    return make_targets_torch(polygons_input, size, config, device)
+    return make_targets_numba(polygons_input, size, config).to(device)

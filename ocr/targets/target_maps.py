@@ -26,6 +26,12 @@ class TargetMaps:
         is_real = (~is_padding).to(self.shrink_mask, non_blocking=True)[:, None, None]
         return TargetMaps(self.shrink_map, self.shrink_mask * is_real, self.thresh_map, self.thresh_mask * is_real)
 
+    def to(self, device: torch.device) -> "TargetMaps":
+        """Returns the maps on the device; those that are there already are not copied."""
+        return TargetMaps(
+            *(maps.to(device) for maps in (self.shrink_map, self.shrink_mask, self.thresh_map, self.thresh_mask))
+        )
+
     def as_float32(self) -> "TargetMaps":
         """Returns the maps as float32."""
         return TargetMaps(

@@ -13,9 +13,9 @@ MIN_TIMES_FASTER = 100.0
 """Speed of a GPU relative to the reference."""
 
 
-@pytest.mark.parametrize("stride", [1, 4])
+@pytest.mark.parametrize("stride", [1, 2, 4])
 @pytest.mark.parametrize("polygon_set", ["annotated words", "drawn boxes", "random polygons"])
-def test_target_maps_agree_with_the_reference(polygon_set, stride, given_set, device, on_cpu, record):
+def test_target_maps_agree_with_the_reference(polygon_set, stride, given_set, on_cpu, record):
     side, num_images, num_random, rounds = (320, 4, 40, 2) if on_cpu else (640, 16, 200, 3)
     size = (side, side)
     if polygon_set == "annotated words":
@@ -26,7 +26,7 @@ def test_target_maps_agree_with_the_reference(polygon_set, stride, given_set, de
         rng = np.random.default_rng(1)
         polygons = random_polygons(rng, num_images=-(-num_random // 20), polygons_per_image=20, size=size)
     row = time_targets(polygon_set, polygons, size, TargetConfig(map_stride=stride), rounds)
-    on_device = f"torch, {device.type}"
+    on_device = "compiled" if on_cpu else "triton, cuda"
     for way, agreement in row.agreement.items():
         share = agreement.shrink_map_share
         record(f"{way}: shrink map pixels that differ", 100 * share, "%", at_most=100 * MAX_SHRINK_SHARE)

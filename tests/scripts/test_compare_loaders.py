@@ -11,14 +11,19 @@ from typing import Any
 
 import pytest
 
-from benchmarks.loaders.config import as_overrides
+from benchmarks.loaders.compare import compare_loaders
+from benchmarks.loaders.config import CompareConfig, as_overrides
 from benchmarks.loaders.rows import ROWS
+from ocr.command_line import compose_config, prepare_hydra
+from ocr.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = (
     "pipeline.image_size=128",
     "pipeline.augmentation.crop_size=128",
     "model.fpn_channels=16",
+    "model.backbone.name=mobilenetv3_small_050",
+    "model.backbone.weights=null",
     "dataloader.batch_size=2",
     "dataloader.eval_batch_size=2",
     "num_images=5",
@@ -54,6 +59,11 @@ def children_left(folder: Path) -> list[str]:
         except OSError:
             continue
     return left
+
+
+@pytest.fixture(scope="module", autouse=True)
+def schemas() -> None:
+    prepare_hydra(("compare_schema", CompareConfig))
 
 
 @pytest.fixture(scope="module")
@@ -176,16 +186,15 @@ def test_missing_package_costs_only_its_rows(compared, drawn, tmp_path):
 
 
 def test_missing_data_set_is_named(tmp_path):
-    done, _ = compare(tmp_path, *on(tmp_path), "--only", "torch", "--rounds=1", "levels=[input]")
-    assert done.returncode == 1
-    assert f"{tmp_path}/jsons/train.json: there is no such annotation file" in done.stderr
-    assert "Traceback" not in done.stderr
+    config = compose_config(CompareConfig, "compare_loaders", [*on(tmp_path), "only=[torch]", "levels=[input]"])
+    with pytest.raises(FileNotFoundError, match=r"jsons/train\.json: there is no such annotation file"):
+        compare_loaders(config, tmp_path / "compared")
 
 
 def test_unknown_row_is_named(tmp_path):
-    done, _ = compare(tmp_path, "--only", "torch,ffcv")
-    assert done.returncode == 1
-    assert "only=ffcv: no such row; there are replay, torch, torch_ram" in done.stderr
+    config = compose_config(CompareConfig, "compare_loaders", ["only=[torch,ffcv]"])
+    with pytest.raises(InputError, match="only=ffcv: no such row; there are replay, torch, torch_ram"):
+        compare_loaders(config, tmp_path / "compared")
 
 
 def test_unwritable_folder_is_named(tmp_path):

@@ -2,10 +2,14 @@
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 
 
 @pytest.fixture(scope="module")
@@ -115,3 +119,13 @@ def test_a_wrong_value_ends_with_its_name_and_no_traceback(run_script, tmp_path)
     assert done.returncode != 0
     assert "trainer.max_epochs" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "script", ["train", "evaluate", "predict", "prepare_data", "compare_loaders", "sweep_defaults"]
+)
+def test_help_is_shown_without_loading_torch(script: str) -> None:
+    command = [sys.executable, "-X", "importtime", str(SCRIPTS / f"{script}.py"), "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert not imported & {"torch", "lightning", "nvidia.dali", "numba"}

@@ -1,6 +1,7 @@
 """The disk tier: killed writers, full disks, damaged and foreign files, two runs in one folder."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ocr.cache.files import HEADER, EntryError, EntryFiles
+from ocr.cache.files import HEADER, WRITES_BETWEEN_SCANS, EntryError, EntryFiles
 from ocr.errors import InputError
 
 PLENTY = 1 << 30
@@ -228,3 +229,15 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"cache_config\.directory=.*file/cache: cannot be created"):
         EntryFiles(tmp_path / "file" / "cache", PLENTY)
+
+
+def test_a_folder_removed_during_the_run_stops_writing_with_one_warning(tmp_path, caplog):
+    files = EntryFiles(tmp_path / "cache", PLENTY)
+    assert files.write(key_of(0), parts_of(0))
+    shutil.rmtree(tmp_path / "cache")
+    written = [files.write(key_of(number), parts_of(number)) for number in range(1, 2 * WRITES_BETWEEN_SCANS)]
+    assert not any(written)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"disk cache {tmp_path}/cache: writing stops: No such file or directory; entries that are not on disk are "
+        "recomputed each epoch"
+    ]

@@ -13,7 +13,6 @@ from ocr.targets.maps import make_targets
 from ocr.targets.numba_maps import make_targets_numba
 from ocr.targets.reference import make_targets_reference
 from ocr.targets.target_maps import TargetMaps
-from ocr.targets.torch_maps import make_targets_torch
 
 Way = Callable[[PolygonBatch, tuple[int, int], TargetConfig], TargetMaps]
 
@@ -22,14 +21,11 @@ SIZE = (40, 60)
 BOX = np.array([[10, 10], [30, 10], [30, 20], [10, 20]])
 
 
-@pytest.fixture(params=["numba", "torch", "reference"])
+@pytest.fixture(params=["numba", "triton", "reference"])
 def make(request: pytest.FixtureRequest) -> Way:
-    ways: dict[str, Way] = {
-        "numba": make_targets_numba,
-        "torch": lambda polygons, size, config: make_targets_torch(polygons, size, config, "cpu"),
-        "reference": make_targets_reference,
-    }
-    return ways[request.param]
+    if request.param == "triton":
+        return request.getfixturevalue("interpreted")
+    return {"numba": make_targets_numba, "reference": make_targets_reference}[request.param]
 
 
 def ones(rows: slice, cols: slice) -> torch.Tensor:
@@ -201,7 +197,7 @@ def test_make_targets_takes_the_compiled_path_on_the_cpu() -> None:
         assert torch.equal(getattr(maps, field.name), getattr(expected, field.name))
 
 
-def test_make_targets_takes_the_torch_path_elsewhere() -> None:
+def test_make_targets_copies_maps_to_a_device_that_is_not_cuda() -> None:
     maps = make_targets(PolygonBatch.from_lists([[BOX]]), SIZE, TargetConfig(), "meta")
     assert maps.shrink_map.device.type == "meta"
     assert maps.shrink_map.shape == (1, *SIZE)
