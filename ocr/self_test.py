@@ -45,7 +45,7 @@ from ocr.training.optimizer import build_optimizer
 
 IMAGE_SIZE = 640
 MEAN_LEVELS = {"cpu": 0.1, "cuda": 0.5}
-"""Largest mean difference between the pixels of DALI and loader=torch, in levels of 255. GPU decoders of JPEGs round differently."""
+"""Largest mean difference between the pixels of DALI and loader=torch, in levels of 255. A GPU's decoder rounds differently."""
 MAP_SHARE = 0.01
 """Largest share of text pixels in the shrink map that may differ from the exact reference: pixels on the border do."""
 MIN_RECALL = 0.9
