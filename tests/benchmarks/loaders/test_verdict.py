@@ -195,7 +195,7 @@ def test_cost_of_the_disk_is_reported():
     assert "The disk does not matter" in told(results_of({"input": {"torch": measured(100, 9, cold=99)}}))
     kept = measured(100, 9, cold=99)
     kept.cold_rounds[0].read_bytes = 0
-    assert "The cost of the disk is not known" in told(results_of({"input": {"torch": kept}}))
+    assert "The cost of the disk is unknown" in told(results_of({"input": {"torch": kept}}))
 
 
 def test_disk_does_not_limit_training_on_files_in_ram():
