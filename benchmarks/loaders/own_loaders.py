@@ -23,8 +23,8 @@ from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.kept_images import keep_images
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.plan import EpochPlan
-from ocr.datasets.schemas import CacheConfig, DatasetConfig
-from ocr.datasets.shards.images import ShardReader, load_shards
+from ocr.datasets.schemas import CacheConfig, DatasetConfig, ShardReader
+from ocr.datasets.shards.images import load_shards
 from ocr.datasets.shards.writer import ShardWriter
 from ocr.errors import InputError
 from ocr.loaders.engines import Engine

@@ -1,4 +1,4 @@
-"""What `build_dataset` refuses and warns of."""
+"""`build_dataset` refuses shards without images and warns of settings without effect and of newer annotations."""
 
 import logging
 import os
@@ -68,7 +68,7 @@ def test_preparing_again_without_shards_leaves_annotations_older_than_them(drawn
     assert "newer than" not in caplog.text
 
 
-def test_shards_of_no_image_are_named(copied_receipts, tmp_path):
+def test_shards_without_images_are_named(copied_receipts, tmp_path):
     config = DatasetConfig(image_path=str(copied_receipts / "images/train"))
     some = load_manifest(config, max_megapixels=100)[0]
     none = Manifest(

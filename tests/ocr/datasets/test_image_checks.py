@@ -17,7 +17,7 @@ from ocr.datasets.manifest import Manifest
 from tests.ocr.datasets.audits import annotated, checked, encoded, only_finding
 
 
-def test_every_odd_jpeg_ends_as_its_manifest_says(odd_jpegs: Path) -> None:
+def test_every_odd_jpeg_is_judged_as_its_manifest_says(odd_jpegs: Path) -> None:
     files = json.loads((odd_jpegs / "manifest.json").read_text())["files"]
     manifest, report = checked(odd_jpegs, [AnnotatedImage(file["file"], "manifest.json") for file in files])
     kept = dict(zip(manifest.filenames, range(len(manifest)), strict=True))
@@ -192,7 +192,7 @@ def test_lossless_and_12_bit_jpegs_are_refused(tmp_path: Path) -> None:
         assert only_finding(tmp_path, annotated(name)).kind == "unsupported"
 
 
-def test_an_extension_that_is_not_asked_for_and_a_folder_are_refused(tmp_path: Path) -> None:
+def test_an_extension_that_is_not_configured_and_a_folder_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.tif").write_bytes(encoded(image_format="TIFF"))
     (tmp_path / "b.jpg").mkdir()
     assert only_finding(tmp_path, annotated("a.tif")).found == "the extension '.tif'"

@@ -93,7 +93,7 @@ def test_the_summary_has_rows_and_both_peaks():
     }
 
 
-def test_a_run_that_uses_more_than_planned_warns():
+def test_a_run_that_uses_more_memory_than_planned_warns():
     plan = whole_plan(7_000)
     assert plan.warning() is None
     plan.measured_gpu_peak = 3_950 * MB

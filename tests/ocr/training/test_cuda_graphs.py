@@ -68,7 +68,7 @@ def test_the_first_batch_is_recorded_and_similar_ones_are_replayed():
 
 
 @pytest.mark.parametrize("other", [batch(7, size=1), batch(7).double(), batch(7).to(memory_format=torch.channels_last)])
-def test_other_batches_run_eagerly_and_leave_the_recording(other):
+def test_other_batches_run_eagerly_and_keep_the_recording(other):
     _, recorder, forward = graphed()
     forward(batch(1))
     assert (forward(other).prob_logits == 14).all()
