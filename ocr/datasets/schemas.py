@@ -9,7 +9,6 @@ from pydantic import BaseModel, ByteSize, ConfigDict, Field, field_validator, mo
 
 from dali_pipelines.config import Section
 
-
 ShardReader = Literal["dali", "webdataset"]
 """Reader of tar shards: DALI, or the package webdataset."""
 

@@ -1,4 +1,4 @@
-"""The entry point starts the command of its first word. `python` is a stand-in that prints its arguments: real ones take seconds."""
+"""The entry point starts the command of its first word. `python` is a stand-in that prints its arguments, to save seconds."""
 
 import os
 import subprocess
