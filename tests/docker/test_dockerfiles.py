@@ -56,7 +56,7 @@ def test_a_new_revision_rebuilds_nothing(lines):
     assert "ENV DALI_DBNET_COMMIT=${REVISION}" in lines
 
 
-def test_only_the_install_script_installs_and_the_code_is_copied_after_its_dependencies(lines):
+def test_only_the_install_script_installs_and_the_code_comes_after_dependencies(lines):
     lines = [line for line in lines if line.startswith("RUN") or line == "COPY . ."]
     steps = [line.partition("docker/install.sh ")[2].split()[:1] if "RUN" in line else ["copy"] for line in lines]
     assert steps == [[], ["dependencies"], ["copy"], ["project"], []]

@@ -109,7 +109,8 @@ def test_rows_agree_with_the_oracle(compared):
 def test_tables_and_verdict_fit_the_terminal(compared):
     _, output, _ = compared
     lines = output.splitlines()
-    assert max(len(line) for line in lines) <= 132  # log lines; tables stop at 120
+    tables = [line for line in lines if not line.startswith(("[", "Paste: "))]  # those hold paths of any length
+    assert max(len(line) for line in tables) <= 120
     assert any("levels off" in line for line in lines)
     assert "Paste: uv run scripts/train.py" in output
     assert "GPU" in output
@@ -144,7 +145,8 @@ def test_files_hold_machine_and_figures(compared):
 def test_ctrl_c_keeps_what_was_measured(compared, drawn):
     cwd, _, _ = compared
     (cwd / "compared/results.json").unlink()
-    options = ("--only", "replay,torch_ram", "--rounds", "2", "--seconds", "0.02", "levels=[input,train-step]")
+    # Enough rounds for the signal to arrive before the last one.
+    options = ("--only=replay,torch_ram", "--rounds=40", "--seconds=0.01", "levels=[input,train-step]", "cold=false")
     arguments = command(*on(drawn), *options)
     with subprocess.Popen(arguments, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         assert process.stdout is not None
@@ -156,8 +158,8 @@ def test_ctrl_c_keeps_what_was_measured(compared, drawn):
     assert "Interrupted: not all rounds were measured" in output
     results = json.loads((cwd / "compared/results.json").read_text())
     assert results["is_interrupted"]
-    assert len(results["levels"]["input"]["torch_ram"]["rounds"]) == 2
-    assert len(results["levels"]["train-step"].get("torch_ram", {"rounds": []})["rounds"]) < 2
+    assert len(results["levels"]["input"]["torch_ram"]["rounds"]) == 40
+    assert len(results["levels"]["train-step"].get("torch_ram", {"rounds": []})["rounds"]) < 40
     assert not children_left(cwd)
 
 
