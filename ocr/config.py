@@ -208,7 +208,7 @@ class TrainConfig(DataSection):
 
     @property
     def engine(self) -> Literal["dali", "torch"]:
-        """What reads and decodes the images: DALI, or PyTorch workers."""
+        """Reader and decoder of the images: DALI, or PyTorch workers."""
         if self.loader != "webdataset":
             return self.loader
         return "dali" if self.dataloader.shard_reader == "dali" else "torch"
