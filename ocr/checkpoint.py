@@ -20,7 +20,7 @@ def load_checkpoint(path: str | Path) -> tuple[TrainConfig, DBNet]:
 
     Raises:
         FileNotFoundError: no such file.
-        InputError: not a checkpoint of this trainer, or of another version of it.
+        InputError: not a checkpoint of this trainer, or one that this version cannot read.
     """
     path = Path(path)
     if not path.is_file():

@@ -1,4 +1,5 @@
-"""The frame of the Hydra scripts: schemas, quiet libraries, and from composed keys to a run whose errors are plain messages."""
+"""The common part of the Hydra scripts: registers schemas, silences libraries, checks the configuration, and runs the command
+with errors as plain messages."""
 
 import logging
 import warnings
@@ -26,14 +27,14 @@ NOT_FOR_USERS = (
     "The dirpath has changed from",  # on a resume; BestCheckpoint handles it
     "predict returned None",  # on purpose: detections leave the module through its workers
 )
-"""Warnings of libraries that a user can do nothing about."""
+"""Warnings from libraries that a user can do nothing about."""
 
 
 def prepare_hydra(*schemas: tuple[str, type[Section]]) -> None:
     """Gives Hydra every key with its default from the pydantic schemas, and silences warnings that are not for users.
 
     Args:
-        schemas: names in the ConfigStore and classes of schemas that only one script has.
+        schemas: (name in the ConfigStore, class) of further schemas.
     """
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainConfig().model_dump(mode="json"))
@@ -68,7 +69,7 @@ def checked_job(config_class: type[AnyConfig], hydra_config: DictConfig) -> Iter
     setting needs them.
 
     Raises:
-        SystemExit: a key, the input or the memory is at fault; its text is the message alone.
+        SystemExit: a key or the input is wrong, or memory ran out; its text is the message alone.
     """
     config = validate_config(config_class, hydra_config)
     with plain_errors():
@@ -88,7 +89,7 @@ def compose_config(config_class: type[AnyConfig], name: str, overrides: Sequence
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """Ends the program with the message alone, without a traceback, where the input is at fault or memory ran out."""
+    """Ends the program with the message alone, without a traceback, if the input is wrong or memory ran out."""
     try:
         with ExplainOutOfMemory(when=""):  # for commands without advice of their own
             yield

@@ -1,4 +1,4 @@
-"""The configuration of each command. A section lives in the folder of the part it configures, with its defaults:
+"""The configuration of each command. A section and its defaults live in the folder of the part that it configures:
 
 pipeline       dali_pipelines/config.py     sizes, augmentation, decoding
 datasets       ocr/datasets/schemas.py      folders, annotations, caches, what happens to bad input
@@ -40,11 +40,15 @@ class DatasetEntry(Section):
 
 
 class EvaluatedCacheConfig(CacheConfig):
+    """`CacheConfig` with the defaults of validation and test."""
+
     cache_transformed_tensors: bool = True
     """Keep inputs and targets after epoch 0; nothing in this split is random."""
 
 
 class EvaluatedDatasetConfig(DatasetConfig):
+    """`DatasetConfig` with the defaults of validation and test."""
+
     preload_images: bool = True
     """Read all images into RAM before the run; freed once the tensor cache replaces them."""
     cache_config: EvaluatedCacheConfig = EvaluatedCacheConfig()
@@ -110,7 +114,7 @@ class TrainerConfig(Section):
     limit_train_batches: BatchLimit = None
     """Training batches of an epoch: a number, or a share if written with a decimal point; null: all."""
     limit_val_batches: BatchLimit = None
-    """Validation batches, likewise."""
+    """Validation batches, in the same form."""
     check_val_every_n_epoch: int = Field(default=1, ge=1)
     """Epochs from one validation to the next. The last epoch is always validated."""
     val_loss: bool = True
@@ -204,7 +208,7 @@ class TrainConfig(DataSection):
 
     @property
     def engine(self) -> Literal["dali", "torch"]:
-        """Who reads and decodes the images: DALI or PyTorch workers."""
+        """Reader and decoder of the images: DALI, or PyTorch workers."""
         if self.loader != "webdataset":
             return self.loader
         return "dali" if self.dataloader.shard_reader == "dali" else "torch"
@@ -239,7 +243,7 @@ class InferenceConfig(DataSection):
     device: Device = "auto"
     """auto: a GPU if there is one."""
     loader: LoaderName | None = None
-    """The loader, as for training."""
+    """Loader, as in training."""
     batch_size: int | None = Field(default=None, ge=1)
     """Images per forward pass; null: dataloader.eval_batch_size of the training."""
     precision: Literal["auto", "32-true", "16-mixed", "bf16-mixed"] | None = None
@@ -266,9 +270,9 @@ class PredictConfig(InferenceConfig):
     """Configuration of scripts/predict.py."""
 
     images: str = NOT_SET
-    """Folder of images; datasets.predict_dataset.config.image_path is another way to give it."""
+    """Folder of images; not set: datasets.predict_dataset.config.image_path."""
     output: str = NOT_SET
-    """Folder for predictions.json and the pictures."""
+    """Folder for predictions.json and the pictures; not set: the run's folder."""
     draw: bool = True
     """Save each image with its detections drawn on it."""
 
@@ -291,7 +295,7 @@ class PrepareConfig(DataSection):
     shard_size: ByteSize = Field(default=ByteSize(256_000_000), gt=0)
     """Size of a shard, such as 256MB; the image that reaches it is the last one of its shard."""
     on_bad_sample: Literal["error", "skip"] | None = None
-    """What the audit does with bad input, in all splits; null: on_bad_sample of each split."""
+    """Handling of bad input in all splits; null: on_bad_sample of each split."""
     num_workers: int | None = Field(default=None, ge=1)
     """Number of threads; null: one per core."""
     pipeline: PipelineConfig = PipelineConfig()
@@ -317,9 +321,14 @@ def validate_config(config_class: type[AnyConfig], hydra_config: DictConfig) -> 
     try:
         return config_class.model_validate(values)
     except ValidationError as error:
-        lines = [
-            f"  {'.'.join(map(str, item['loc'])) or 'configuration'}: {item['msg']}"
-            + ("" if isinstance(item["input"], dict) or item["type"] == "missing" else f" (found {item['input']!r})")
-            for item in error.errors()
-        ]
+        lines = [f"  {line}" for line in described_problems(error)]
         raise SystemExit("The configuration is wrong:\n" + "\n".join(lines)) from None
+
+
+def described_problems(error: ValidationError) -> list[str]:
+    """Returns one line for each wrong value: its key, what is wrong with it, and what was found."""
+    return [
+        f"{'.'.join(map(str, item['loc'])) or 'configuration'}: {item['msg']}"
+        + ("" if isinstance(item["input"], dict) or item["type"] == "missing" else f" (found {item['input']!r})")
+        for item in error.errors()
+    ]

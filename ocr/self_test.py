@@ -45,10 +45,9 @@ from ocr.training.optimizer import build_optimizer
 
 IMAGE_SIZE = 640
 MEAN_LEVELS = {"cpu": 0.1, "cuda": 0.5}
-"""Limit of the mean difference between the pixels of DALI and of loader=torch, in levels of 255. JPEG decoders on a GPU round
-differently."""
+"""Largest mean difference between the pixels of DALI and loader=torch, in levels of 255. A GPU's decoder rounds differently."""
 MAP_SHARE = 0.01
-"""Limit of the share of text pixels in the shrink map that differ from the exact reference: those on the border."""
+"""Largest share of text pixels in the shrink map that may differ from the exact reference: pixels on the border do."""
 MIN_RECALL = 0.9
 """Smallest share of the texts that post-processing must find in their own target map."""
 
@@ -92,7 +91,7 @@ def drawn_receipt(folder: Path) -> ValidatedOCRDataset:
 
 
 def read_both(dataset: ValidatedOCRDataset, device: torch.device) -> tuple[Batch, Batch]:
-    """Returns the batch of DALI with its targets, on the device, and the batch of loader=torch."""
+    """Returns DALI's batch with its targets, on the device, and the batch of loader=torch."""
     batches = []
     for name in ("dali", "torch"):
         engine = Engine(name, device, skip_failures=False)

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 def draw_if_synthetic(config: DataSection) -> None:
-    """Draws the synthetic data set into dataset_base_path if data=synthetic and it does not exist yet."""
+    """Draws the synthetic data set into dataset_base_path, with data=synthetic and unless it exists already."""
     if config.draw_synthetic:
         draw_data_set(config.synthetic, Path(config.dataset_base_path))
 
@@ -79,8 +79,8 @@ def _refuse_caches_of_random_samples(split: DatasetConfig, planner: SamplePlanne
     if wrong:
         raise InputError(
             f"{split.image_path}: {', '.join(wrong)}, but this pipeline crops, turns and colours each image at random, so a result "
-            "of one epoch is wrong in the next; set it to false (cache_config.cache_decoded_images keeps what can be kept of "
-            "training images)"
+            "of one epoch is wrong in the next; set it to false (cache_config.cache_decoded_images=true caches training images "
+            "before their random steps)"
         )
 
 

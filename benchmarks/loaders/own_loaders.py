@@ -23,8 +23,8 @@ from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.kept_images import keep_images
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.plan import EpochPlan
-from ocr.datasets.schemas import CacheConfig, DatasetConfig
-from ocr.datasets.shards.images import ShardReader, load_shards
+from ocr.datasets.schemas import CacheConfig, DatasetConfig, ShardReader
+from ocr.datasets.shards.images import load_shards
 from ocr.datasets.shards.writer import ShardWriter
 from ocr.errors import InputError
 from ocr.loaders.engines import Engine
@@ -59,7 +59,7 @@ class OwnLoader:
     """A `BatchLoader`, as a row.
 
     Args:
-        device: where the loader works; its batches are then moved to the workload's device.
+        device: device that the loader works on; its batches are then moved to the workload's device.
         num_workers: worker processes of torch, threads of DALI.
 
     Raises:
@@ -159,10 +159,9 @@ def _written_as_shards(
 
 def _keep_images(dataset: ValidatedOCRDataset, device: torch.device) -> None:
     free = FreeMemory.measured(device)
-    kept = keep_images(
+    dataset.kept_images = keep_images(
         dataset.config, dataset.manifest, device=device, ram_budget=free.ram // 2, device_budget=free.gpu // 2
     )
-    dataset.keep_images(kept)
 
 
 def _decoded_by_dali(dataset: ValidatedOCRDataset, device: torch.device, batch_size: int) -> Iterator[int]:
@@ -185,7 +184,7 @@ def _decoded_by_dali(dataset: ValidatedOCRDataset, device: torch.device, batch_s
 
 
 def _decoding_workers(dataset: ValidatedOCRDataset, batch_size: int, num_workers: int) -> "DataLoader[int]":
-    """Returns a loader whose workers answer once a batch, as they do when they send pixels."""
+    """Returns a loader whose workers answer once per batch, as they do when they send pixels."""
     return DataLoader(
         _DecodedHeights(dataset),  # type: ignore[arg-type]
         batch_size=batch_size,
@@ -197,7 +196,7 @@ def _decoding_workers(dataset: ValidatedOCRDataset, batch_size: int, num_workers
 
 
 class _DecodedHeights:
-    """Decodes an image and returns its height alone."""
+    """Decodes an image and returns only its height."""
 
     def __init__(self, dataset: ValidatedOCRDataset) -> None:
         self._dataset = dataset
@@ -210,7 +209,7 @@ class _DecodedHeights:
 
 
 class Replay:
-    """Repeats one batch: the limit that no loader can pass."""
+    """Repeats one batch: the limit that no loader can exceed."""
 
     resize_filter = RESIZE_FILTER
     files_read: Sequence[str] = ()

@@ -16,6 +16,6 @@ plan               order, shards, padding and random numbers of an epoch; polygo
 decode             decodes and renders an image without DALI
 base               `ValidatedOCRDataset`: one split as a PyTorch data set
 kept_images        images kept in memory
-signature          whether a file has changed
+signature          tells whether a file has changed
 shards/            a split in tar shards, local or at s3://
 """

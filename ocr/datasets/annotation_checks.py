@@ -16,11 +16,11 @@ Frame = Literal["stored", "upright"]
 _MAX_COORDINATE = 1e6
 """Largest coordinate in pixels: a JPEG ends at 65,535, and float32 resolves 1/16 pixel up to here."""
 _MIN_AREA = 1e-3
-"""Least area of a polygon's convex hull in square pixels; a smaller one is a line or a point."""
+"""Smallest area of a polygon's convex hull, in square pixels; anything smaller is a line or a point."""
 _OVERHANG = 1.0
-"""Pixels by which a polygon may leave the picture without a note; tools that count pixels from 1 cause one everywhere."""
+"""Pixels that a polygon may extend beyond the image without a note; tools that count pixels from 1 exceed every edge by one."""
 _FRAME_SLACK = 0.01
-"""Share of the longer side by which a polygon may leave the picture and still belong to this frame."""
+"""Share of the longer side that a polygon may extend beyond the image and still belong to this frame."""
 
 WordFinding = tuple[str, str | None, str, str]
 """(kind, key of the word or None for the image as a whole, found, expected)."""
@@ -110,20 +110,20 @@ def _check_shapes(words: Sequence[AnnotatedWord], size: tuple[int, int]) -> list
     overhang = np.max([-left, -top, right - width, bottom - height], axis=0)
     is_outside = np.zeros(len(words), bool)
     standing_out = np.flatnonzero((overhang > 0) & ~is_flat & ~is_crossing)
-    picture = shapely.box(0, 0, width, height)
-    is_outside[standing_out] = shapely.area(shapely.intersection(polygons[standing_out], picture)) == 0
+    image = shapely.box(0, 0, width, height)
+    is_outside[standing_out] = shapely.area(shapely.intersection(polygons[standing_out], image)) == 0
 
     findings: list[WordFinding] = []
     for i, word in enumerate(words):
         box = f"{_number(left[i])},{_number(top[i])} to {_number(right[i])},{_number(bottom[i])}"
-        picture_text = f"within the picture, 0,0 to {width},{height}"
+        inside = f"a polygon within the image, 0,0 to {width},{height}"
         if is_flat[i]:
             findings.append(("zero_area", word.key, f"a polygon without area, {box}", "an area"))
         elif is_crossing[i]:
             reason = shapely.is_valid_reason(polygons[i])
             findings.append(("self_crossing", word.key, reason, "an outline that does not cross or touch itself"))
         elif is_outside[i]:
-            findings.append(("outside", word.key, f"a polygon at {box}", picture_text))
+            findings.append(("outside", word.key, f"a polygon at {box}", inside))
         elif overhang[i] > _OVERHANG:
-            findings.append(("partly_outside", word.key, f"a polygon at {box}", picture_text))
+            findings.append(("partly_outside", word.key, f"a polygon at {box}", inside))
     return findings

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import track
 
 from ocr.datasets.annotation_checks import Frame, WordFinding, check_annotation
-from ocr.datasets.audit_report import AuditReport, Finding, listed, raise_if_unfit
+from ocr.datasets.audit_report import AuditReport, Finding, findings_text, raise_if_unfit
 from ocr.datasets.formats.annotated import AnnotatedImage, AnnotatedWord
 from ocr.datasets.formats.read import read_annotations
 from ocr.datasets.image_checks import InspectedImage, inspect_image
@@ -31,13 +31,18 @@ from ocr.polygons import PolygonBatch
 logger = logging.getLogger(__name__)
 
 SHOW_PROGRESS_FROM = 500
-"""Least number of images for a progress bar: they take about a second."""
+"""Smallest number of images that get a progress bar; they take about a second."""
 
 
 def load_manifest(
     config: DatasetConfig, *, max_megapixels: float, report_path: Path | None = None
 ) -> tuple[Manifest, AuditReport]:
-    """Reads and checks the annotations of a split; bad input is reported, skipped or raised as `config.on_bad_sample` says."""
+    """Returns the checked manifest of a split and the report of its audit.
+
+    Raises:
+        FileNotFoundError, ValueError: the image folder or the annotations are missing or unreadable as a whole.
+        BadDataError: bad input must not be skipped according to `config.on_bad_sample`, or no image is left.
+    """
     image_dir = Path(config.image_path)
     annotations = None
     if config.annotation_path is not None:
@@ -73,8 +78,8 @@ def build_manifest(
         annotations: annotations as read; None: all images of the folder and its subfolders, sorted by name, without polygons.
         extensions: image extensions, lower case, with their dot.
         annotation_frame: frame of the annotations' coordinates: stored, or upright (EXIF applied).
-        on_bad_sample: error: every finding except a note is an error. skip: bad words are left out, and so are unreadable and
-            wholly badly annotated images. None: bad annotations are an error, unreadable images are left out.
+        on_bad_sample: error: every finding except a note is an error. skip: bad words are left out, and so are images that are
+            unreadable or whose annotation is bad as a whole. None: error for annotations, skip for unreadable images.
         check_pixels: decode every file once. Without it, only headers are read, and damage in a scan stays hidden.
         max_megapixels: images whose header states more are refused.
         num_threads: decoding threads; None: one per core, at most 8.
@@ -102,7 +107,7 @@ def build_manifest(
     raise_if_unfit(report, image_dir, on_bad_sample, report_path)
     skipped = report.with_severity("annotation", "image")
     if skipped:
-        logger.warning("%s: left out because of bad input:\n%s", image_dir, listed(skipped))
+        logger.warning("%s: left out because of bad input:\n%s", image_dir, findings_text(skipped))
     return _manifest(usable, len(annotations), annotation_frame), report
 
 

@@ -13,7 +13,7 @@ from ocr.errors import InputError
 Severity = Literal["annotation", "image", "note"]
 
 NUM_SHOWN = 20
-"""Most findings that an error message or log line lists; the report file has all."""
+"""Largest number of findings that an error message or log line lists; the report file has all."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class _Rule:
 
 
 _RULES = {
-    # The image file.
+    # Findings on the image file.
     "missing": _Rule("image", "restore the file, or check image_path"),
     "unreadable": _Rule("image", "check the file's permissions and the disk"),
     "empty": _Rule("image", "copy the file again"),
@@ -34,10 +34,10 @@ _RULES = {
     "truncated": _Rule("image", "copy or scan it again"),
     "damaged": _Rule("image", "copy or scan it again"),
     "ambiguous_orientation": _Rule("image", "save it again with one EXIF orientation, or without"),
-    # The annotation of an image as a whole, or of a word.
+    # Findings on the annotation of a whole image or of a word.
     "malformed": _Rule("annotation", "correct the annotation"),
     "listed_twice": _Rule("annotation", "keep one entry"),
-    "wrong_size": _Rule("annotation", "restore the picture the annotation was made on, or correct points and size"),
+    "wrong_size": _Rule("annotation", "restore the image that was annotated, or correct points and size"),
     "other_frame": _Rule(
         "annotation", "if this affects the whole set, set annotation_frame; otherwise correct the points"
     ),
@@ -47,7 +47,7 @@ _RULES = {
     "self_crossing": _Rule("annotation", "put the points in order around the text"),
     "outside": _Rule("annotation", "correct or remove the word"),
     "duplicate": _Rule("annotation", "remove one of them"),
-    # Worth knowing.
+    # Notes, which are never errors.
     "partly_outside": _Rule("note", "nothing to do; the part outside is cut off"),
     "decoder_warning": _Rule("note", "nothing to do; the pixels are whole"),
     "scan_not_checked": _Rule("note", "look at it once, or save it again as 4:2:0"),
@@ -74,7 +74,7 @@ class Finding:
 
     @property
     def severity(self) -> Severity:
-        """annotation: an error unless skipped; image: skipped unless an error; note: neither."""
+        """annotation: an error by default; image: skipped by default; note: never either."""
         return _RULES[self.kind].severity
 
     @property
@@ -88,7 +88,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class AuditReport:
-    """Findings of the audit of one split, and the numbers of what is left to use."""
+    """Findings of the audit of one split, and counts of what is usable."""
 
     num_listed: int
     """Number of images listed."""
@@ -116,7 +116,7 @@ class AuditReport:
         return [finding for finding in self.findings if finding.severity in severities]
 
     def write(self, path: Path) -> None:
-        """Writes everything as JSON, and creates the folder."""
+        """Writes everything to a JSON file and creates its folder."""
         document = asdict(self) | {"counts": self.counts}
         document["findings"] = [
             asdict(finding) | {"severity": finding.severity, "advice": finding.advice} for finding in self.findings
@@ -147,7 +147,7 @@ class BadDataError(InputError):
         self.report = report
 
 
-def listed(findings: list[Finding]) -> str:
+def findings_text(findings: list[Finding]) -> str:
     """Returns one line for each of the first `NUM_SHOWN` findings."""
     lines = [f"  {finding}" for finding in findings[:NUM_SHOWN]]
     if len(findings) > NUM_SHOWN:
@@ -175,4 +175,4 @@ def raise_if_unfit(
     )
     where = f"\nAll findings: {report_path}" if report_path is not None else ""
     advice = "\nCorrect them, or leave them out with on_bad_sample=skip." if is_unfit else ""
-    raise BadDataError(f"{image_dir}: {reason}\n{listed(bad)}{where}{advice}", report)
+    raise BadDataError(f"{image_dir}: {reason}\n{findings_text(bad)}{where}{advice}", report)

@@ -27,7 +27,7 @@ class ValidatedOCRDataset(Dataset[dict[str, Any]]):
 
     Args:
         config: location and settings of the split.
-        transform: planner of the samples; the name is part of the public contract, inside it is `planner`.
+        transform: planner of the samples, kept as `planner`; this argument's name is part of the public contract.
             `SamplePlanner(PipelineConfig(), training=False, seed=0)` letterboxes.
         targets: settings of the target maps.
         manifest: checked annotations; None reads and checks them now.
@@ -55,11 +55,7 @@ class ValidatedOCRDataset(Dataset[dict[str, Any]]):
             self.offline_maps = OfflineMaps(config.maps_dir, self.manifest.filenames, self.targets, keep)
         self.epoch = 0
         self.kept_images: ImageCache | None = None
-        """Images in memory, set by `keep_images`."""
-
-    def keep_images(self, kept: ImageCache | None) -> None:
-        """Takes images from `kept` where it has them. Call before worker processes start: they inherit it."""
-        self.kept_images = kept
+        """Images in memory, used in place of their files. Set this before worker processes start: they inherit it."""
 
     def __len__(self) -> int:
         return len(self.manifest)
@@ -69,7 +65,7 @@ class ValidatedOCRDataset(Dataset[dict[str, Any]]):
         self.epoch = epoch
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Returns one sample. Its keys are part of the public contract, which calls the shrink map prob_map, as do the .npz files.
+        """Returns one sample. Its keys are part of the public contract; prob_map, as in the .npz files, is the shrink map.
 
         Returns:
             image: (3, S, S) float32, normalised. polygons: list of (n, 2) float32, input frame. ignore: (P,) bool, don't-care.
@@ -117,7 +113,7 @@ class ValidatedOCRDataset(Dataset[dict[str, Any]]):
         return self.planner.plan_image(self.manifest, index, self.epoch)
 
     def expect(self, indices: Sequence[int]) -> None:
-        """Announces the images that will be loaded next, so that their source can read ahead those that are not in memory."""
+        """Announces the images that will be loaded next, so that their source can read ahead the ones not kept in memory."""
         kept = self.kept_images
         self.manifest.images.expect(
             [
@@ -150,8 +146,10 @@ class ValidatedOCRDataset(Dataset[dict[str, Any]]):
             raise type(error)(f"{path}: cannot be read or decoded: {error}") from error
 
     def render(self, sample: PlannedSample) -> ImageArray:
-        """Returns the rendered sample, (H, W, 3) RGB uint8, before padding and normalisation. Keeps the decoded image if
-        `kept_images` wants it."""
+        """Returns the rendered sample, (H, W, 3) RGB uint8, before padding and normalisation.
+
+        Keeps the decoded image if `kept_images` wants it.
+        """
         original = self.load_image(sample.index).image_array
         kept = self.kept_images
         if kept is not None and kept.wants(sample.index):

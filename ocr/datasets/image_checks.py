@@ -1,4 +1,4 @@
-"""Checks that every decoder used here reads an image file alike: its header, then its pixels, decoded strictly."""
+"""Checks that all decoders used here read an image file alike: its header, then its pixels, decoded strictly."""
 
 import io
 from collections.abc import Sequence
@@ -70,7 +70,7 @@ class InspectedImage:
 
 
 def inspect_image(path: Path, extensions: Sequence[str], max_megapixels: float, with_pixels: bool) -> InspectedImage:
-    """Checks one image file; `with_pixels` decodes it, otherwise only its header is read."""
+    """Returns the header of one image file, or its problem. `with_pixels` decodes the file; otherwise only its header is read."""
     try:
         if path.suffix.lower() not in extensions:
             raise ImageProblem("unsupported", f"the extension {path.suffix!r}", f"one of {', '.join(extensions)}")
@@ -93,10 +93,15 @@ def _check_header(header: ImageHeader, path: Path, max_megapixels: float) -> Non
     named = _FORMAT_OF_EXTENSION.get(path.suffix.lower(), header.format)
     if named != header.format:
         raise ImageProblem("wrong_extension", f"{header.format} content", f"{named} content, as {path.suffix} says")
-    height, width = header.stored_size
+    check_size(header.stored_size, max_megapixels)
+
+
+def check_size(stored_size: tuple[int, int], max_megapixels: float) -> None:
+    """Raises ImageProblem if an image of size (H, W) has no pixels or more than `max_megapixels`."""
+    height, width = stored_size
     if height == 0 or width == 0 or height * width > max_megapixels * 1e6:
         raise ImageProblem(
             "bad_dimensions",
-            f"{width} x {height} pixels in the header",
+            f"{width} x {height} pixels",
             f"at least 1 x 1 and at most {max_megapixels:g} megapixels",
         )

@@ -1,4 +1,4 @@
-"""Gives access to the encoded images of a split by position, whether they are loose files or lie in shards."""
+"""The encoded images of a split by position, whether they are loose files or lie in shards."""
 
 import hashlib
 import os
@@ -15,7 +15,7 @@ class ImageSource(Protocol):
 
     @property
     def num_threads(self) -> int:
-        """Number of concurrent reads that pay off even on one core."""
+        """Number of reads worth running at once, even on one core."""
 
     def read(self, index: int) -> bytes:
         """Returns the content of one file.

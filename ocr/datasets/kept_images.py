@@ -81,7 +81,7 @@ class DecodedImages:
         return self._place(index) if self._is_filled[index] else None
 
     def wants(self, index: int) -> bool:
-        """Whether this image has an empty place."""
+        """Returns whether this image has an empty place."""
         return bool(self._starts[index] >= 0 and not self._is_filled[index])
 
     def keep(self, index: int, image: torch.Tensor) -> None:
@@ -109,7 +109,7 @@ class DecodedImages:
 
 
 class ImageCache:
-    """Files and pixels of one split in memory: the `KeptImages` (dali_pipelines/source.py) of the loaders.
+    """The images of one split in memory, as files or as pixels. Implements `KeptImages` (dali_pipelines/source.py).
 
     Args:
         image_paths: file of each index.
@@ -156,7 +156,7 @@ class ImageCache:
         return self.files.keys() | set(() if self.pixels is None else self.pixels.filled_indices.tolist())
 
     def forget_changed(self, signatures: Mapping[int, Signature | None]) -> bool:
-        """Drops images whose files have another signature now. Returns whether there are any."""
+        """Drops the images whose files have another signature now, and returns whether there were any."""
         changed = [index for index, now in signatures.items() if self._signatures.get(index, now) != now]
         for index in changed:
             self.files.pop(index, None)
@@ -171,7 +171,7 @@ class ImageCache:
             self.files.pop(index, None)
 
     def clear(self) -> None:
-        """Drops all images; none is kept any more."""
+        """Drops all images and keeps none from now on."""
         self.files.clear()
         self.pixels = None
 
@@ -189,7 +189,9 @@ class ImageCache:
             return
         try:
             self.pixels.keep(index, image)
-        except ValueError as error:  # the file was replaced after the audit; a run without the cache would go on too
+        except (
+            ValueError
+        ) as error:  # the file was replaced after the audit, which does not end a run without a cache either
             log.warning("%s: not kept in memory: %s", self._image_paths[index], error)
 
 
@@ -202,10 +204,10 @@ def keep_images(
     device_budget: int,
     indices: Sequence[int] | None = None,
 ) -> ImageCache | None:
-    """Returns the images in memory as `config` sets them, preloaded if it says so; None: it keeps none.
+    """Returns the images that `config` keeps in memory, preloaded if it says so; None: it keeps none.
 
     Args:
-        config: its keys `preload_images` and `cache_config.{cache_images,image_format,cache_decoded_images}` count.
+        config: `preload_images` and `cache_config.{cache_images,image_format,cache_decoded_images}` are read.
         device: device of the images that epoch 0 keeps; cpu for loader=torch, whose workers must see them. Images that are only
             preloaded are in RAM.
         ram_budget, device_budget: bytes. Images are kept in order until the budget is spent; the others are loaded each epoch.
@@ -236,7 +238,7 @@ def keep_images(
 
 
 def preload_files(manifest: Manifest, budget: int, indices: Sequence[int]) -> dict[int, Content]:
-    """Reads the files of `indices`, in order, until `budget` bytes are spent. Returns their content by index."""
+    """Returns the content of the files of `indices`, by index, in order until `budget` bytes are spent."""
     sizes = [manifest.images.num_bytes(index) for index in indices]
     num_places = int(np.searchsorted(np.cumsum(sizes), budget, side="right"))
     files: dict[int, Content] = {}
@@ -250,7 +252,7 @@ def preload_files(manifest: Manifest, budget: int, indices: Sequence[int]) -> di
 
 
 def preload_pixels(pixels: DecodedImages, manifest: Manifest, indices: Sequence[int], use_turbojpeg: bool) -> None:
-    """Decodes those images of `indices` that have a place in `pixels`, with libjpeg-turbo or Pillow as loader=torch does.
+    """Decodes the images of `indices` that have an empty place in `pixels`, with libjpeg-turbo or Pillow as loader=torch does.
 
     DALI's CPU decoder gives the same pixels; decoding on a GPU, or without fancy upsampling, differs by a few levels.
     """

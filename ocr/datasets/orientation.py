@@ -1,4 +1,4 @@
-"""Reads the EXIF orientation, and gives the matrices between the stored and the upright (original) image.
+"""The EXIF orientation of a file, and the matrices between the stored and the upright (original) image.
 
 Orientation 1..8 says how to turn the stored pixels for display (EXIF 2.3, tag 0x0112). Both frames are
 continuous: pixel (i, j) covers [i, i+1) x [j, j+1), so a mirrored x is width - x, not width - 1 - x.

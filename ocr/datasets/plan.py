@@ -94,7 +94,7 @@ class SamplePlanner:
         )
 
     def input_polygons(self, manifest: Manifest, samples: Sequence[PlannedSample]) -> PolygonBatch:
-        """Returns the samples' polygons in the input frame; those that the crop of training mostly cuts away become don't-care."""
+        """Returns the samples' polygons in the input frame. In training, polygons mostly outside the crop become don't-care."""
         polygons = manifest.polygons.select([sample.index for sample in samples])
         polygons_input = polygons.transformed(np.stack([sample.input_from_original for sample in samples]))
         if not self.training:
@@ -268,11 +268,6 @@ class EpochPlan:
     def __len__(self) -> int:
         """Returns the number of batches, the same on all ranks."""
         return -(-len(self._indices) // self.batch_size)
-
-    @property
-    def num_samples(self) -> int:
-        """Number of samples on this rank, without padding."""
-        return self._num_real
 
     def batch(self, step: int) -> list[PlannedSample]:
         """Returns the samples of batch `step`; the last batch may be smaller."""

@@ -9,6 +9,9 @@ from pydantic import BaseModel, ByteSize, ConfigDict, Field, field_validator, mo
 
 from dali_pipelines.config import Section
 
+ShardReader = Literal["dali", "webdataset"]
+"""Reader of tar shards: DALI, or the package webdataset."""
+
 
 class CacheConfig(Section):
     """Which results are kept after their first computation, and where. Budgets are per rank."""
@@ -74,7 +77,7 @@ class DatasetConfig(Section):
     annotation_frame: Literal["stored", "upright"] = "stored"
     """Frame of the coordinates: the file as stored, or the image after its EXIF rotation (a canonical set)."""
     on_bad_sample: Literal["error", "skip"] | None = None
-    """Handling of bad input; null: bad annotations are an error, unreadable images are skipped and reported."""
+    """error: bad input stops the run. skip: it is left out and reported. null: error for annotations, skip for image files."""
     check_pixels: bool = True
     """Decode every image once before the run, to find damage that headers do not show."""
 
@@ -122,8 +125,8 @@ class DatasetConfig(Section):
     def settings_without_effect_on_shards(self) -> list[str]:
         """Returns the keys of images and annotations that have no effect when shards are read.
 
-        A path is named only if it does not belong to the shards: for shards in ROOT/shards/NAME, where scripts/prepare_data.py
-        puts them, if it is not below ROOT.
+        A path is among them only if the shards were certainly not made from it: they are in ROOT/shards/NAME, where
+        scripts/prepare_data.py writes them, and the path is outside ROOT.
         """
         defaults = type(self).model_fields
         keys = ("image_extensions", "annotation_frame", "check_pixels")
@@ -160,3 +163,4 @@ class ImageData(BaseModel):
     orientation: int = Field(default=1, ge=0, le=8)
     """EXIF orientation of the file; 0 and 1 mean that the image was not turned."""
     is_normalized: bool = False
+    """Whether mean and standard deviation have been applied to the levels."""

@@ -6,7 +6,7 @@ Signature = tuple[int, ...]
 
 
 def signature_of(path: str) -> Signature | None:
-    """Inode, size, mtime and ctime of a file; None: there is no such file."""
+    """Returns inode, size, mtime and ctime of a file; None: there is no such file."""
     try:
         status = os.stat(path)
     except OSError:

@@ -1,6 +1,10 @@
 """Memory of a run: planned before it starts, explained when it runs out.
 
-Files in reading order: network (bytes of weights, gradients and steps), plan (the table of all parts), planner (fills the
-table from the data sets and returns the budgets), out_of_memory (the message when an allocation fails), remedies (the
-commands that need less memory).
+Files in reading order:
+
+network        bytes of weights, gradients and steps
+plan           the table of all parts
+planner        fills the table from the data sets and returns the budgets
+out_of_memory  the message when an allocation fails
+remedies       commands that need less memory
 """

@@ -1,4 +1,4 @@
-"""Memory of a network: what persists between steps, and what a step adds."""
+"""Memory of a network: the bytes that persist between steps, and the bytes that a step adds."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ class NetworkMemory:
     weights: int
     """Weights and buffers, and their moving average if there is one."""
     gradients: int
-    """With several ranks, the buckets for their sum too."""
+    """Gradients and, with several ranks, the buckets for their sum."""
     optimizer_state: int
 
     @property
@@ -25,7 +25,7 @@ class StepMemory:
     training: int
     """Activations, inputs, targets and workspaces of a training step."""
     validation: int
-    """Bytes that a validation step needs beyond the memory a training step leaves to it. With CUDA graphs, which keep their
-    memory, all bytes of a validation step."""
+    """Bytes that a validation step needs beyond the memory that a training step leaves free for it. With CUDA graphs, which keep
+    their memory, all bytes of a validation step."""
     was_enough: bool = True
     """False: memory ran out during the measurement. The bytes are those allocated until then."""

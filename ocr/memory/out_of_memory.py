@@ -1,4 +1,4 @@
-"""What a user reads when memory runs out: which memory, the size of the request, who holds the rest, and what to try."""
+"""The message of a run that is out of memory: which memory, the size of the request, what holds the rest, and what to try."""
 
 import resource
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,7 @@ class ExplainOutOfMemory:
 
     Args:
         remedies: returns what to try; its argument says whether memory ran out in validation.
-        when: the phase of the run, as in "in training, epoch 3"; whoever follows the run keeps it up to date.
+        when: the phase of the run, as in "in training, epoch 3"; the callers update it as the run proceeds.
     """
 
     def __init__(
@@ -28,7 +28,7 @@ class ExplainOutOfMemory:
         self._explanation: OutOfMemory | None = None
 
     def explain_now(self, error: BaseException, cache_bytes: Mapping[str, int]) -> None:
-        """Writes the message while the run still holds its memory: Lightning frees much of it before the error gets out."""
+        """Composes the message while the run still holds its memory: Lightning frees much of it before the error gets out."""
         failed = find_failed_allocation(error)
         if failed is not None:
             self._explanation = self._explain(failed, cache_bytes)

@@ -47,7 +47,7 @@ class MemoryPlan:
     num_ranks: int = 1
     rows: list[MemoryRow] = field(default_factory=list)
     is_whole: bool = False
-    """True: network and DALI are included, so that the sum is the peak of the run. False: the rows are caches only."""
+    """True: network and DALI are included, so the sum is the peak of the run. False: the rows are caches only."""
     is_step_too_large: bool = False
     """The trial step ran out of memory."""
     measured_gpu_peak: int | None = None
@@ -97,8 +97,11 @@ class MemoryPlan:
             self.add(f"DALI: {name} pipeline", PINNED, pools.pinned)
 
     def add_reserve(self) -> None:
-        """Adds a tenth of the GPU for what the plan cannot predict: cuDNN and cuBLAS workspaces, modules loaded late, target maps
-        in progress, fragmentation. With less than that free, a run warns."""
+        """Adds a tenth of the GPU for memory that the plan cannot predict.
+
+        This is memory for cuDNN and cuBLAS workspaces, modules loaded late, target maps in progress, and fragmentation. A run with
+        less than that free warns.
+        """
         if self.gpu_total is not None:
             self.add(f"reserve: {NEARLY_FULL:.0%} of the GPU", GPU, int(NEARLY_FULL * self.gpu_total))
 
@@ -156,8 +159,7 @@ class MemoryPlan:
         }
 
     def sample(self, device: torch.device) -> None:
-        """Updates the measured peak with the GPU memory in use now, beyond that in use before the plan. Does not wait for the
-        device."""
+        """Updates the measured peak with the GPU memory taken since the plan was made. Does not wait for the device."""
         if device.type != "cuda":
             return
         in_use = self.free.gpu - torch.cuda.mem_get_info(device)[0]
@@ -169,8 +171,8 @@ class MemoryPlan:
         if predicted is None or measured is None or measured <= predicted:
             return None
         return (
-            f"memory: this run used up to {_gigabytes(measured)} of the GPU; {_gigabytes(predicted)} were planned. Memory that "
-            "other programs took meanwhile counts too"
+            f"memory: this run used up to {_gigabytes(measured)} of GPU memory; the plan was {_gigabytes(predicted)}. Memory that "
+            "other programs have taken meanwhile is included"
         )
 
 

@@ -60,7 +60,7 @@ class Preload:
     indices: range
     """This rank's share of the data set."""
     device: torch.device
-    """Where decoded images are kept."""
+    """Device of the decoded images."""
     device_budget: int
     ram_budget: int
 
@@ -82,7 +82,7 @@ def plan_memory(
     """Adds the rows of a run to an empty plan and returns the budgets.
 
     Args:
-        network, steps: measured before; without a network only the caches are planned.
+        network, steps: result of `measure_network`; without a network, only the caches are planned.
     """
     pools: list[PoolBytes] = []
     if network is not None:
@@ -103,15 +103,13 @@ def plan_memory(
 def preload_images(preload: Preload) -> None:
     """Reads the images and maps of a split that its configuration keeps in memory."""
     dataset = preload.dataset
-    dataset.keep_images(
-        keep_images(
-            dataset.config,
-            dataset.manifest,
-            device=preload.device,
-            ram_budget=preload.ram_budget,
-            device_budget=preload.device_budget,
-            indices=preload.indices,
-        )
+    dataset.kept_images = keep_images(
+        dataset.config,
+        dataset.manifest,
+        device=preload.device,
+        ram_budget=preload.ram_budget,
+        device_budget=preload.device_budget,
+        indices=preload.indices,
     )
     if dataset.offline_maps is not None and dataset.config.preload_maps:
         dataset.offline_maps.preload(preload.indices)
@@ -136,7 +134,7 @@ def _plan_pools(plan: MemoryPlan, data: RunData) -> list[PoolBytes]:
 
 
 def _plan_tensors(plan: MemoryPlan, data: RunData, dataset: ValidatedOCRDataset) -> TierPlan | None:
-    """Plans the tensor cache of validation: first on the GPU, then in RAM; on disk too where it has a folder."""
+    """Plans the tensor cache of validation: first on the GPU, then in RAM, then on disk if a folder is configured."""
     config, free = dataset.config.cache_config, plan.left
     if not config.cache_transformed_tensors:
         return None

@@ -15,7 +15,7 @@ Files in reading order:
 
 prepare   the command: audits all splits, then prepares one after the other
 jobs      one split: its audited annotations and the places its files go to
-output    the output folder: may it be written to, its marker prepared.json, its lock
+output    the output folder: whether it may be written to, its marker prepared.json, its lock
 images    copies images, or turns them upright
 maps      writes target maps
 shards    writes tar shards

@@ -15,8 +15,8 @@ from ocr.preparation.outcomes import Action, Outcome
 
 JPEG_QUALITY = 98
 """Quality of JPEGs that were turned. Pixels differ by 0.04 to 0.53 of 255 on average (at 95: 0.11 to 1.12), and files are 0.9 to
-2.6 times as large. With the tables and quality of the original file its size stays, but pixels differ by up to 2.1 where the grid
-of blocks moves."""
+2.6 times as large. The quantisation tables of the original file would keep its size, but pixels would differ by up to 2.1 where
+the grid of blocks moves."""
 _TURNED_SAMPLING = {"422": "440", "440": "422", "411": "444"}
 """Chroma sampling once the axes are swapped. There is no 4:4:1."""
 
@@ -28,13 +28,13 @@ def stays_inside(filename: str) -> bool:
 
 
 def known_outcome(manifest: Manifest, index: int, image_dir: Path, canonical: bool) -> Outcome | None:
-    """Returns kept or failed, or None for an image that has to be written.
+    """Returns the outcome of an image that need not be written: kept or failed. None: it has to be written.
 
-    An image is kept if it has the time of modification of its source, and its size where it is a copy.
+    An image is kept if it has the modification time of its source and, where it is a copy, also its size.
     """
     filename = manifest.filenames[index]
     if not stays_inside(filename):
-        return Outcome("failed", reason="its name leads out of the folder of images")
+        return Outcome("failed", reason="its name leads outside the image folder")
     is_copy = not canonical or manifest.orientations[index] == 1
     try:
         source, written = os.stat(manifest.image_paths[index]), os.stat(image_dir / filename)
@@ -47,12 +47,12 @@ def known_outcome(manifest: Manifest, index: int, image_dir: Path, canonical: bo
 
 
 def write_image(source: Path, destination: Path, orientation: int) -> Outcome:
-    """Copies an image byte for byte, or turns it upright. The result gets the source's time of modification.
+    """Copies an image byte for byte, or turns it upright. The result gets the source's modification time.
 
     Args:
         source: image file.
         destination: file to write.
-        orientation: EXIF orientation 1 to 8 that is undone; 1 copies.
+        orientation: EXIF orientation 1 to 8 to undo; 1 copies the file.
 
     Raises:
         OSError: the destination cannot be written. A source that cannot be read is an outcome, not an error.

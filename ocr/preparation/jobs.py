@@ -100,7 +100,7 @@ def _job(
     is_in_place: bool,
 ) -> SplitJob:
     image_dir = annotation_path = None
-    images = source  # beside whose images the maps go
+    images = source  # the maps are written beside these images
     if not is_in_place:
         image_dir = output / ("images_val_canonical" if name == "val" and config.canonical else f"images/{name}")
         annotation_path = output / "jsons" / f"{name}.json"

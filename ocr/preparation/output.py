@@ -94,7 +94,7 @@ def write_marker(
     Args:
         output: the output folder.
         config: settings of this run.
-        sources: `paths_of` each split.
+        sources: the `paths_of` each split, by name.
         reports: report on each split; None while the run is under way.
     """
     earlier = _read_marker(output) or {"sources": {}, "splits": {}}

@@ -46,11 +46,11 @@ def prepare_data(config: PrepareConfig, run_dir: Path) -> dict[str, SplitReport]
             if not is_in_place:
                 write_marker(output, config, paths, reports)
     except KeyboardInterrupt:
-        raise SystemExit("Interrupted. Everything written is whole; the same command continues from here.") from None
+        raise SystemExit("Interrupted. All files written are complete; run the same command to continue.") from None
     except OSError as error:
         raise InputError(
-            f"{error.filename or output}: cannot be written: {error.strerror}; what is written so far is kept, and the same "
-            "command continues from there"
+            f"{error.filename or output}: cannot be written: {error.strerror}; all files written so far are complete: run the "
+            "same command to continue"
         ) from error
     write_reports(reports, run_dir)
     log.info("Prepared data: %s; findings: %s/audit_*.json", output, run_dir)
@@ -110,7 +110,7 @@ def _write_images(
 
 
 def _write_annotations(job: SplitJob, path: Path, usable: list[int], config: PrepareConfig) -> None:
-    """Writes the annotations of the usable images, unless the file says the same already."""
+    """Writes the annotations of the usable images, unless the file already has this content."""
     content = json.dumps(
         upstage_document(job.manifest, usable, canonical=config.canonical), ensure_ascii=False
     ).encode()

@@ -1,8 +1,20 @@
 """Training and evaluation with Lightning.
 
-Files in reading order: fit (one run, from its configuration to its files), trainer (Lightning's trainer), datamodule (loaders
-and memory plan), module (the training and validation steps), optimizer; network, cuda_graphs (how the network is called);
-evaluator, evaluation, stages, scores (from maps to scores, beside the forward pass); trial_step (measures the network's memory);
-callbacks/; trainer_parts (the trainer's loaders and module, with their types); host_sync (finds operations that wait for the
-device).
+Files in reading order:
+
+fit            one run, from its configuration to its files
+trainer        Lightning's trainer with the callbacks and loggers of a run
+datamodule     loaders and memory plan
+module         the training and validation steps
+optimizer      optimizer and learning-rate schedule
+network        how the network is called
+cuda_graphs    the forward pass of evaluation as a CUDA graph
+evaluator      one evaluation pass of the network over a split
+evaluation     from maps to polygons and matches, in threads beside the forward pass
+stages         times stages on the device without waiting for it
+scores         from matches to the scores of a validation
+trial_step     measures the network's memory
+callbacks/     what else a run does: summary, checkpoints, pictures, memory
+trainer_parts  the trainer's loaders and module, with their types; sums over ranks
+host_sync      finds operations that wait for the device; for tests
 """

@@ -13,7 +13,7 @@ from ocr.models.db_head import DBMaps
 log = logging.getLogger(__name__)
 
 NUM_WARM_UP = 3
-"""Forward passes before the capture. In the first ones libraries choose kernels and allocate, and torch.compile compiles."""
+"""Forward passes before the capture. In the first ones, libraries choose kernels and allocate, and torch.compile compiles."""
 
 Forward = Callable[[Tensor], DBMaps]
 
@@ -32,10 +32,10 @@ class GraphedForward:
 
     The first batch is recorded. Batches of the same shape, type and memory format are replayed; all others run eagerly. The pass
     is recorded again when a weight has moved to other memory, or under another autocast. New values in the same memory need no
-    new recording: a replay reads them.
+    new recording: the replay reads them.
 
     Args:
-        forward: maps of images; never waits for the device and launches the same kernels each time.
+        forward: returns the maps of images; must never wait for the device, and must launch the same kernels each time.
         tensors: returns all weights and buffers that `forward` reads; called before each batch.
         record: creates a recording: `capture`, or a substitute in tests without a GPU.
     """

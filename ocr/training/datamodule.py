@@ -27,7 +27,7 @@ class DBNetDataModule(lightning.LightningDataModule):
     Args:
         train, val: audited data sets; None where the split is not used.
         config: batch sizes and workers.
-        loader: who reads and decodes the images.
+        loader: what reads and decodes the images.
         val_targets: make target maps for the validation split too.
     """
 
@@ -55,8 +55,10 @@ class DBNetDataModule(lightning.LightningDataModule):
         self._train_state: dict[str, int] | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the position of the training loader, for checkpoints. Lightning saves the states of loaders too, but loses them
-        on loading once the schedule has asked for the number of steps."""
+        """Returns the position of the training loader, for checkpoints.
+
+        Lightning saves the states of loaders too, but loses them on loading once the schedule has asked for the number of steps.
+        """
         return {"train": self._loaders["train"].state_dict() if "train" in self._loaders else None}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Post-processing and metrics in worker threads, beside the forward pass. Only the step from maps to levels is on the device.
+"""Post-processing and metrics in worker threads, beside the forward pass. Only the step from maps to levels runs on the device.
 
 main thread   forward | levels, copy to the host | forward | ...      waits only while the queue is full
 workers                             polygons, matches | polygons, matches | ...
@@ -9,14 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
 import torch
 
 from dali_pipelines.source import PlannedSample
 from ocr.datasets.manifest import Manifest
 from ocr.metrics.cleval import CharacterTargets, CLEvalCounts, count_characters
 from ocr.metrics.icdar import MatchCounts, TargetRegions, match_image
-from ocr.postprocess.boxes import Detections, detect_levels, moved_detections
+from ocr.postprocess.boxes import Detections, detect_letterboxed
 from ocr.postprocess.config import PostprocessConfig
 from ocr.postprocess.levels import Levels
 from ocr.postprocess.pool import OrderedPool
@@ -53,10 +52,10 @@ class OverlappedEvaluation:
     """Turns map levels on the device into results on the host, in the order of the images.
 
     Args:
-        manifest: of the evaluated split; its polygons are the ground truth.
-        postprocess, targets: how maps become polygons.
-        with_truth: compare with the annotations.
-        with_cleval: by CLEval too, which takes longer than the IoU.
+        manifest: manifest of the evaluated split; its polygons are the ground truth.
+        postprocess, targets: settings for turning maps into polygons.
+        with_truth: compare the detections with the annotations.
+        with_cleval: compare them by CLEval too, which takes longer than the IoU.
     """
 
     def __init__(
@@ -106,13 +105,7 @@ class OverlappedEvaluation:
     def _evaluate_image(self, levels_HW: Levels, sample: PlannedSample) -> ImageResult:
         started = time.perf_counter()
         height, width = (int(side) for side in self.manifest.original_sizes[sample.index])
-        detections_input = detect_levels(
-            _without_padding(levels_HW, sample.resized_size, self._targets.map_stride),
-            map_stride=self._targets.map_stride,
-            shrink_ratio=self._targets.shrink_ratio,
-            config=self._postprocess,
-        )
-        detections = moved_detections(detections_input, np.linalg.inv(sample.input_from_original), (height, width))
+        detections = detect_letterboxed(levels_HW, sample, (height, width), self._postprocess, self._targets)
         finished = time.perf_counter()
         matches: tuple[MatchCounts, ...] = ()
         characters = None
@@ -147,9 +140,3 @@ def start_copy_to_host(levels: torch.Tensor) -> Callable[[], Levels]:
         return pinned.numpy()
 
     return wait_for_copy
-
-
-def _without_padding(levels: Levels, image_size: tuple[int, int], map_stride: int) -> Levels:
-    """Returns the part of the map that shows the image, which lies at the top left of the square."""
-    height, width = image_size
-    return levels[: -(-height // map_stride), : -(-width // map_stride)]

@@ -1,4 +1,4 @@
-"""One pass of the network over a split: forward on the device, post-processing beside it, and where the time went."""
+"""One pass of the network over a split: forward on the device, post-processing beside it, and the time of each stage."""
 
 from dataclasses import dataclass, field
 
@@ -45,8 +45,8 @@ class Evaluator:
 
     Args:
         model: the network.
-        config: of the run.
-        manifest: of the evaluated split; its polygons are the ground truth.
+        config: configuration of the run.
+        manifest: manifest of the evaluated split; its polygons are the ground truth.
         with_cleval: count characters for CLEval too.
     """
 
@@ -109,7 +109,7 @@ class Evaluator:
         return results
 
     def gather_detections(self, num_ranks: int) -> None:
-        """Gives each rank the detections of all, for predictions.json and the pictures."""
+        """Gives each rank the detections of all ranks, for predictions.json and the pictures."""
         if num_ranks == 1:
             return
         of_ranks: list[dict[int, Detections]] = [{} for _ in range(num_ranks)]

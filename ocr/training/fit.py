@@ -38,7 +38,7 @@ def train(config: TrainConfig, run_dir: Path, callbacks: Sequence[Callback] = ()
     predictions.json (of the last validation) and pictures/ below `run_dir`.
 
     Args:
-        callbacks: added to the run's own.
+        callbacks: callbacks besides those that every run has.
 
     Raises:
         OutOfMemory: RAM or GPU memory ran out. The files written until then stay.

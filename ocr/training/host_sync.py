@@ -1,4 +1,4 @@
-"""Finds operations that make the host wait for the device. Works on a CPU too, where nothing waits."""
+"""Finds operations that make the host wait for the device, for tests. Works on a CPU too, where nothing waits."""
 
 import traceback
 from collections.abc import Callable, Mapping, Sequence

@@ -24,8 +24,8 @@ class DBNetModule(lightning.LightningModule):
 
     Args:
         model: the network.
-        config: of the run; saved in each checkpoint.
-        manifest: of the evaluated split; its polygons are the ground truth.
+        config: configuration of the run; saved in each checkpoint.
+        manifest: manifest of the evaluated split; its polygons are the ground truth.
         with_cleval: compute CLEval too; metric=cleval does so in any case.
     """
 

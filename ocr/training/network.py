@@ -1,4 +1,4 @@
-"""Calls the network in the memory format, precision and compiler of the settings; in evaluation with batches of one size."""
+"""Calls the network with the configured memory format, precision and compiler; in evaluation with batches of one size."""
 
 import logging
 from functools import partial
@@ -40,7 +40,7 @@ class EvaluationForward:
     the full size, and the maps of the padding are cut off. In evaluation the images of a batch do not influence each other.
 
     Args:
-        batch_size: of all batches but the last.
+        batch_size: size of every batch but the last.
         device_type: cuda or cpu.
     """
 

@@ -18,8 +18,8 @@ class ValidationScores(nn.Module):
     """The metrics, summed over all ranks. A module, so that they follow the network to its device.
 
     Args:
-        selected: metric that val/hmean, val/precision and val/recall are of.
-        with_cleval: compute CLEval even where it is not selected.
+        selected: metric reported as val/hmean, val/precision and val/recall.
+        with_cleval: compute CLEval even if it is not selected.
     """
 
     def __init__(self, selected: Literal["icdar", "cleval"], with_cleval: bool) -> None:
@@ -31,8 +31,8 @@ class ValidationScores(nn.Module):
     def compute(self, results: list[ImageResult]) -> dict[str, Tensor]:
         """Returns val/{hmean,precision,recall} and val/hmean_iou0.7 of the results of all ranks.
 
-        With CLEval also val/cleval_{hmean,precision,recall}. Where CLEval is selected, val/hmean and so on are CLEval's, and
-        val/iou_hmean and so on are ICDAR's.
+        With CLEval also val/cleval_{hmean,precision,recall}. If CLEval is selected, val/{hmean,precision,recall} are CLEval's, and
+        val/iou_{hmean,precision,recall} are ICDAR's.
         """
         for place, metric in enumerate((self.icdar, self.strict_icdar)):
             metric.reset()
@@ -54,6 +54,6 @@ class ValidationScores(nn.Module):
 
 
 def sum_counts(kind: type[Counts], counts: Iterable[Counts]) -> Counts:
-    """Returns the sum of the counts of many images. Summed on the host, it is one transfer to the device instead of many."""
+    """Returns the sum of the counts of many images. Summing on the host saves a transfer to the device per image."""
     zero = kind(*[0] * len(kind._fields))
     return kind(*(sum(column) for column in zip(zero, *counts, strict=True)))

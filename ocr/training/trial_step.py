@@ -1,4 +1,4 @@
-"""Memory of a network: counted, and on a GPU measured by trial steps of a throw-away copy."""
+"""The memory that a network needs: counted, and on a GPU measured by trial steps of a throw-away copy."""
 
 import copy
 import gc
@@ -26,11 +26,11 @@ def measure_network(
     batch_sizes: tuple[int, int],
     num_ranks: int,
 ) -> tuple[NetworkMemory, StepMemory | None]:
-    """Returns the memory of a run's network, and on a GPU that of its steps.
+    """Returns the memory of a run's network and, on a GPU, the memory of its steps.
 
     Args:
-        precision: as Lightning names it.
-        batch_sizes: of training and validation.
+        precision: Lightning's name of the precision.
+        batch_sizes: batch sizes of training and validation.
     """
     is_averaged = config.trainer.ema_decay is not None
     network = network_memory(model, config.optimizer, num_ranks=num_ranks, is_averaged=is_averaged)
@@ -45,10 +45,10 @@ def measure_network(
 def network_memory(
     model: torch.nn.Module, optimizer: OptimizerConfig, *, num_ranks: int = 1, is_averaged: bool = False
 ) -> NetworkMemory:
-    """Returns the bytes that persist between steps, counted.
+    """Returns the bytes that persist between steps.
 
     Args:
-        is_averaged: a moving average of the weights is kept too.
+        is_averaged: whether a moving average of the weights is kept too.
     """
     weights = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
     trained = sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
@@ -67,8 +67,8 @@ def step_memory(
 
     A copy of the network does them, on random images without text, in the run's precision, memory format and batch sizes.
     Weights, BatchNorm statistics and random state stay as they were. cuDNN keeps the run's settings, so that it chooses the
-    kernels it will choose later. The copy is not compiled; a compiled network usually needs less. On a CPU, where PyTorch does
-    not count its memory, all numbers are 0.
+    kernels that it will choose later. The copy is not compiled; a compiled network usually needs less. On a CPU, where PyTorch
+    does not count its memory, all numbers are 0.
     """
     is_gpu = device.type == "cuda"
     persistent = _restart_peak(device) + network_memory(model, config.optimizer).total
@@ -154,5 +154,5 @@ def _restart_peak(device: torch.device) -> int:
 
 
 def _peak(device: torch.device) -> int:
-    """Returns the most bytes that PyTorch has held since, in partly used blocks too."""
+    """Returns the most bytes that PyTorch has held since `_restart_peak`, unused parts of its blocks included."""
     return torch.cuda.max_memory_reserved(device) if device.type == "cuda" else 0

@@ -106,7 +106,7 @@ def test_the_torch_loader_takes_kept_images_too(kind, num_workers, manifest):
     results = []
     for kept in (None, kind(manifest)):
         dataset = ValidatedOCRDataset(DatasetConfig(image_path="-"), planner, manifest=manifest)
-        dataset.keep_images(kept)
+        dataset.kept_images = kept
         loader = TorchLoader(dataset, num_workers=num_workers, device=CPU, skip_failures=False)
         results.append(images_of(loader, plan))
         loader.release()
@@ -122,7 +122,7 @@ def break_all(folder: Path) -> None:
 @pytest.mark.parametrize("kind", [encoded, decoded])
 def test_preloaded_images_need_no_file(kind, name, folder, tmp_path):
     dataset = copied(folder, tmp_path / "images")
-    dataset.keep_images(kind(dataset.manifest))
+    dataset.kept_images = kind(dataset.manifest)
     plan = epoch_plan(dataset.manifest, training=True)
 
     def run() -> torch.Tensor:
@@ -156,7 +156,7 @@ def test_later_epochs_of_decoded_images_read_no_file_and_differ(folder, tmp_path
 def test_workers_share_decoded_images(num_workers, folder, tmp_path):
     dataset = copied(folder, tmp_path / "images")
     kept = filling(dataset.manifest)
-    dataset.keep_images(kept)
+    dataset.kept_images = kept
     loader = TorchLoader(dataset, num_workers=num_workers, device=CPU, skip_failures=False)
     images_of(loader, epoch_plan(dataset.manifest, training=True))
     assert kept.num_images == len(dataset.manifest)
@@ -197,7 +197,7 @@ def test_levels_are_the_images_before_normalisation(name, kind, manifest, from_f
     plan = epoch_plan(manifest, training=False)
     planner = SamplePlanner(CONFIG, training=False, seed=3)
     dataset = ValidatedOCRDataset(DatasetConfig(image_path="-"), planner, manifest=manifest)
-    dataset.keep_images(kept)
+    dataset.kept_images = kept
     if name == "dali":
         loader, expected = make_loader(manifest, kept, training=False, levels=True), from_files[False]
     else:

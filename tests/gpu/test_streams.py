@@ -213,7 +213,7 @@ def _kept(dataset: ValidatedOCRDataset, device: torch.device, poisons: bool) -> 
     if poisons:
         _poison_free_block(int(3 * np.prod(manifest.original_sizes.astype(np.int64), axis=1).sum()), device)
     budgets = {"ram_budget": free.ram // 4, "device_budget": free.gpu // 4}
-    dataset.keep_images(keep_images(dataset.config, manifest, device=device, **budgets))
+    dataset.kept_images = keep_images(dataset.config, manifest, device=device, **budgets)
     return _training(dataset, device, poisons)
 
 

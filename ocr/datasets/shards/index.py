@@ -73,7 +73,7 @@ class ShardIndex(Section):
     def _images_lie_in_shards(self) -> "ShardIndex":
         for image in self.images:
             if image.shard >= len(self.shards) or image.end > self.shards[image.shard].num_bytes:
-                raise ValueError(f"{image.filename} lies outside of the shards")
+                raise ValueError(f"{image.filename} lies outside the shards")
         return self
 
 

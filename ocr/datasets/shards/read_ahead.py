@@ -8,7 +8,7 @@ from dali_pipelines.source import PlannedBatches, PlannedSample
 
 
 class ReadAhead:
-    """Content that is being read, by index.
+    """Reads content by index in threads, before it is needed.
 
     The threads start with the first `fetch` of each process, and end with `stop`.
     """
@@ -29,7 +29,7 @@ class ReadAhead:
                 self._pending[index] = self._pool.submit(self._read, index)
 
     def get(self, index: int) -> bytes:
-        """Returns the content, read now if it was not fetched. An error of reading is raised here."""
+        """Returns the content, read now if it was not fetched. Raises the error of the read, if any."""
         future = self._pending.pop(index, None)
         return self._read(index) if future is None else future.result()
 
@@ -48,7 +48,7 @@ class ReadAhead:
 
 
 class ReadAheadPlan:
-    """A plan that starts to read the images of the next batches when it gives a batch.
+    """A plan that, with each batch it returns, starts to read the images of the next batches.
 
     Args:
         fetch: starts to read images.

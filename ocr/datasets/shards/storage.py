@@ -16,17 +16,17 @@ NUM_CONNECTIONS = 16
 """Concurrent requests to a remote storage per process."""
 _NUM_LOCAL_READS = 4
 _S3FS_ATTEMPTS = 2
-"""Attempts of s3fs at a request whose answer stalls or breaks off. It nests two such loops, so a stalled request gets 2 x 2."""
+"""Attempts of s3fs at a request whose answer stalls or breaks off. s3fs nests two such loops: a stalled request gets 2 x 2."""
 _BOTOCORE_ATTEMPTS = 3
-"""Attempts of botocore at each of them, also after a refused connection or a server error, unless AWS_MAX_ATTEMPTS is set. A
-storage that accepts connections and never answers is reported after 2 x 2 x 3 x 15 s."""
+"""Attempts of botocore within each attempt of s3fs, also after a refused connection or a server error, unless AWS_MAX_ATTEMPTS is
+set. A storage that accepts connections and never answers is reported after 2 x 2 x 3 x 15 s."""
 _ADVICE = (
     "write the shards with scripts/prepare_data.py shards=true output=FOLDER, and give that folder as dataset_base_path"
 )
 
 
 class ShardFolder:
-    """A folder of shards. Threads may share it, and so may processes that are forked later: each opens its own connections.
+    """A folder of shards. Threads and processes forked later may share it: each process opens its own connections.
 
     Args:
         url: path of a local folder, or a URL that fsspec reads.
@@ -42,7 +42,7 @@ class ShardFolder:
         if self._is_s3:
             _check_s3(url)
         self.num_threads = _NUM_LOCAL_READS if self._is_local else NUM_CONNECTIONS
-        """Number of concurrent reads that pay off."""
+        """Number of reads worth running at once."""
         self._connections: dict[int, fsspec.AbstractFileSystem] = {}
 
     def place(self, name: str) -> str:
@@ -58,8 +58,8 @@ class ShardFolder:
         with self._errors_in_words(name):
             return self._connected().cat_file(self.place(name))
 
-    def open_shards(self, shards: Sequence[Shard]) -> None:
-        """Checks that all shards are there and have the size that the index states.
+    def check_shards(self, shards: Sequence[Shard]) -> None:
+        """Checks that all shards exist and have the size that the index states.
 
         Raises:
             StorageError: a shard is missing or has another size.
@@ -73,7 +73,7 @@ class ShardFolder:
                     )
 
     def read(self, name: str, start: int, num_bytes: int) -> bytes:
-        """Returns a part of a shard; fewer bytes where the shard ends before. The caller checks that they are the right ones.
+        """Returns a part of a shard, cut short where the shard ends. The caller checks that these are the right bytes.
 
         Raises:
             OSError: this part of a local file cannot be read.
@@ -118,12 +118,10 @@ class ShardFolder:
             yield
         except FileNotFoundError as error:
             raise StorageError(
-                f"{place}: there is no such file{self._settings()}; {_ADVICE}, or take loader=dali for loose files"
+                f"{place}: there is no such file{self._settings()}; {_ADVICE}, or use loader=dali for loose files"
             ) from error
         except PermissionError as error:
-            reason = (
-                "check its permissions" if self._is_local else "check the credentials, and that there is such a file"
-            )
+            reason = "check its permissions" if self._is_local else "check the credentials, and that the file exists"
             raise StorageError(f"{place}: access is refused; {reason}{self._settings()}") from error
         except Exception as error:  # botocore, aiohttp and fsspec's other back ends have no common class
             raise StorageError(f"{place}: cannot be read: {error}{self._settings()}") from error
@@ -149,7 +147,5 @@ def _s3_options() -> dict[str, Any]:
     config: dict[str, Any] = {"connect_timeout": 5, "read_timeout": 15, "max_pool_connections": NUM_CONNECTIONS}
     if "AWS_MAX_ATTEMPTS" not in os.environ:
         config["retries"] = {"total_max_attempts": _BOTOCORE_ATTEMPTS}
-    return {
-        "config_kwargs": config,
-        "max_concurrency": 1,
-    }  # a whole file takes one GET, without asking for its size first
+    # max_concurrency 1: a whole file takes one GET, without asking for its size first.
+    return {"config_kwargs": config, "max_concurrency": 1}

@@ -83,7 +83,7 @@ class ShardWriter:
     def finish(self) -> None:
         """Removes the shards of an earlier run that are not among these, and writes the index. Call after all shards are written.
 
-        An equal index is written again too: its time of modification shows that it is no older than the annotations.
+        An unchanged index is written too: its modification time shows that it is no older than the annotations.
         """
         ours = {Path(name).stem for name in self.names}
         pattern = re.compile(rf"{re.escape(self._split)}-\d{{6,}}\.(tar|idx)")
@@ -122,7 +122,8 @@ class ShardWriter:
             raise InputError(f"{name}: cannot be read: {error.strerror or error}") from error
         if len(content) != sample.num_bytes:
             raise InputError(
-                f"{name}: {len(content)} bytes, {sample.num_bytes} a moment ago: the file is changing; start again"
+                f"{name}: {len(content)} bytes, but {sample.num_bytes} when the shards were laid out: the file has changed; run "
+                "the command again"
             )
         return content
 

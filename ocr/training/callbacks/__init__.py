@@ -1,6 +1,12 @@
-"""Lightning callbacks of a run, one file each.
+"""Lightning callbacks of a run.
 
-summary (summary.json and a log line per epoch), caches (cache figures of the summary), verdict (what limits the run),
-progress_bar, pictures, checkpoints (best.ckpt), last_epoch (always validates it), memory (measured against the plan, and explained
-when it runs out), moving_average (EMA of the weights).
+summary         summary.json, and a log line per epoch
+caches          the cache figures of the summary
+verdict         what limits the run, in words
+progress_bar    the progress bar in a terminal
+pictures        pictures of detections
+checkpoints     best.ckpt
+last_epoch      validates the last epoch in any case
+memory          memory compared with the plan, and errors explained when it runs out
+moving_average  exponential moving average of the weights
 """

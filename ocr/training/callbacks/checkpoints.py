@@ -8,7 +8,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """best.ckpt. A resumed run writes to a folder of its own, so it copies the best checkpoint so far there, with its score."""
+    """Keeps best.ckpt. A resumed run has its own folder, so the best checkpoint so far is copied there, with its score."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         earlier, score = Path(state_dict["best_model_path"]), state_dict["best_model_score"]

@@ -1,4 +1,4 @@
-"""Memory during a run: measured against the plan, and explained when it runs out."""
+"""Compares the memory of a run with its plan, and explains the error when memory runs out."""
 
 import logging
 from typing import Any
@@ -17,16 +17,17 @@ from ocr.training.trainer_parts import log_scalars
 log = logging.getLogger(__name__)
 
 MEASURED_FIRST, MEASURED_EVERY = 8, 50
-"""Steps of an epoch after which memory is measured. Both allocators keep what they once took, so a few are enough."""
+"""Memory is measured in the first 8 steps of an epoch, then every 50. The allocators of PyTorch and DALI keep the memory that they
+once took, so few measurements are enough."""
 
 
 class MemoryWatch(Callback):
     """Measures the GPU memory in use, keeps `summary["memory_plan"]` up to date, and warns once if the plan is exceeded.
 
-    After each validation it also logs the memory in use as scalars, and warns where little is left.
+    After each validation it also logs the memory in use as scalars, and warns if little is left.
 
     Args:
-        summary: of the run.
+        summary: content of the run's summary.json.
     """
 
     def __init__(self, summary: dict[str, Any]) -> None:
@@ -68,7 +69,7 @@ class MemoryWatch(Callback):
             self.measure(trainer)
 
     def measure(self, trainer: lightning.Trainer) -> None:
-        """Measures the memory in use now."""
+        """Measures the memory in use now and updates the summary."""
         plan: MemoryPlan | None = getattr(getattr(trainer, "datamodule", None), "memory", None)
         if plan is None:
             return
@@ -81,7 +82,7 @@ class MemoryWatch(Callback):
 
 
 def log_memory_in_use(trainer: lightning.Trainer) -> None:
-    """Logs the memory in use as scalars and warns where less than a tenth is left."""
+    """Logs the memory in use as scalars, and warns if less than a tenth is left."""
     free_and_total = {"RAM": (free_ram(), total_ram())}
     scalars = {"memory/ram_used": resident_set(), "memory/ram_free": free_ram()}
     device = trainer.strategy.root_device
@@ -93,7 +94,7 @@ def log_memory_in_use(trainer: lightning.Trainer) -> None:
     for name, (free, total) in free_and_total.items():
         if free < NEARLY_FULL * total:
             log.warning(
-                "memory: only %.1f of %.1f GB of %s are free; lower cache_config.ram_budget or device_budget, or use "
+                "memory: only %.1f of %.1f GB of %s is free; lower cache_config.ram_budget or device_budget, or use "
                 "performance=constrained",
                 free / 1e9,
                 total / 1e9,

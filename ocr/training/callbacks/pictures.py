@@ -13,7 +13,7 @@ from ocr.training.trainer_parts import dbnet_module, val_loaders
 
 
 class DetectionPictures(Callback):
-    """Draws the detections of the first validation images, into pictures/ and TensorBoard, after each validation."""
+    """Draws the detections in the first validation images to pictures/ and TensorBoard, after each validation."""
 
     def __init__(self, run_dir: Path, num_pictures: int) -> None:
         self.directory = run_dir / "pictures"

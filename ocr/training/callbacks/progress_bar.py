@@ -13,7 +13,7 @@ SECONDS_BETWEEN_READS = 0.5
 
 
 class ProgressBar(RichProgressBar):
-    """Lightning's progress bar with the loss, hmean and the share of the epoch spent waiting for data."""
+    """Lightning's progress bar with the loss, hmean, and the share of the epoch spent waiting for data."""
 
     def __init__(self) -> None:
         super().__init__(refresh_rate=5)

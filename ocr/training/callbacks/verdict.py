@@ -1,4 +1,4 @@
-"""What limits a run, in words, from the figures of its epochs."""
+"""Says what limits a run, from the figures of its epochs."""
 
 import logging
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 log = logging.getLogger(__name__)
 
 INPUT_BOUND = 0.2
-"""Share of the training time spent waiting for data from which on the input limits the run."""
+"""Share of the training time spent waiting for data at or above which the input limits the run."""
 
 
 class VerdictLog:
@@ -17,7 +17,7 @@ class VerdictLog:
         """Limit of training and of validation, as last logged."""
 
     def log_epoch(self, epoch: dict[str, Any], *, is_last: bool) -> None:
-        """Logs the verdicts of an epoch, if there is something new to say."""
+        """Logs the verdicts of an epoch if there is something new to say."""
         limit, is_first = training_limit(epoch), not self._last
         if is_last or limit == "input-bound" or limit != self._last.get("training"):
             log.info("%s%s", training_verdict(epoch), ", including start-up" if is_first else "")

@@ -50,7 +50,7 @@ def cached_loader(
     )
     planner = SamplePlanner(pipeline or PipelineConfig(image_size=SIZE), training=False, seed=0)
     dataset = ValidatedOCRDataset(config, planner, targets or TargetConfig(map_stride=2))
-    dataset.keep_images(keep_images(config, dataset.manifest, device=CPU, ram_budget=10**9, device_budget=0))
+    dataset.kept_images = keep_images(config, dataset.manifest, device=CPU, ram_budget=10**9, device_budget=0)
     layout = entry_layout(dataset, with_targets=True)
     ram = 10**9 if budget_entries is None else 2 * budget_entries * layout.num_bytes
     num_entries = -(-len(dataset) // num_ranks)

@@ -53,7 +53,7 @@ def test_single_samples_are_made_in_the_middle_of_a_plan(dataset, name):
 @pytest.mark.parametrize("name", ["dali", "torch"])
 def test_images_in_memory_before_the_epoch_are_hits(dataset, name):
     config = dataset.config.model_copy(update={"cache_config": CacheConfig(cache_decoded_images=True)})
-    dataset.keep_images(keep_images(config, dataset.manifest, device=CPU, ram_budget=10**9, device_budget=0))
+    dataset.kept_images = keep_images(config, dataset.manifest, device=CPU, ram_budget=10**9, device_budget=0)
     statistics = CacheStatistics(None, CacheSizes)
     fresh = FreshBatches(dataset, Engine(name, CPU), 2, with_targets=False, levels=False, statistics=statistics)
     counts = []
@@ -66,7 +66,7 @@ def test_images_in_memory_before_the_epoch_are_hits(dataset, name):
 
 def test_after_a_release_images_are_made_from_their_files(dataset):
     config = dataset.config.model_copy(update={"preload_images": True})
-    dataset.keep_images(keep_images(config, dataset.manifest, device=CPU, ram_budget=10**9, device_budget=0))
+    dataset.kept_images = keep_images(config, dataset.manifest, device=CPU, ram_budget=10**9, device_budget=0)
     fresh, plan = make_fresh(dataset), plan_of(dataset)
     expected = list(fresh.batches(plan))
     fresh.release()

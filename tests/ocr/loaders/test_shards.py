@@ -234,7 +234,7 @@ def test_images_in_memory_come_from_shards_too(reader, image_format, budget, exp
     kept = keep_images(config, loader.dataset.manifest, device=CPU, ram_budget=budget, device_budget=0)
     assert (kept.num_images == 14) == (budget == 10**9)
     assert kept.num_images > 0
-    loader.dataset.keep_images(kept)
+    loader.dataset.kept_images = kept
     again = BatchLoader(loader.dataset, Engine(READERS[reader], CPU), batch_size=4, with_targets=True)
     if budget == 10**9:
         shutil.rmtree(shards)
@@ -245,7 +245,7 @@ def test_decoded_images_of_the_first_epoch_are_kept(reader, expected, copied_rec
     shards = copied_receipts / "shards/train"
     dataset = dataset_of(load_shards(str(shards), reader)[0], training=True)
     config = DatasetConfig(image_path="-", cache_config=CacheConfig(cache_decoded_images=True))
-    dataset.keep_images(keep_images(config, dataset.manifest, device=CPU, ram_budget=10**9, device_budget=0))
+    dataset.kept_images = keep_images(config, dataset.manifest, device=CPU, ram_budget=10**9, device_budget=0)
     loader = BatchLoader(dataset, Engine(READERS[reader], CPU, num_workers=1), batch_size=4, with_targets=True)
     assert_same_batches(list(loader), expected)
     shutil.rmtree(shards)

@@ -93,22 +93,22 @@ def test_the_summary_has_rows_and_both_peaks():
     }
 
 
-def test_a_run_that_uses_more_than_planned_warns():
+def test_a_run_that_uses_more_memory_than_planned_warns():
     plan = whole_plan(7_000)
     assert plan.warning() is None
     plan.measured_gpu_peak = 3_950 * MB
     assert plan.warning() is None
     plan.measured_gpu_peak = 4_300 * MB
     assert plan.warning() == (
-        "memory: this run used up to 4.3 GB of the GPU; 4.0 GB were planned. Memory that other programs took meanwhile counts "
-        "too"
+        "memory: this run used up to 4.3 GB of GPU memory; the plan was 4.0 GB. Memory that other programs have taken meanwhile is "
+        "included"
     )
 
 
 @pytest.mark.gpu
 def test_the_measured_peak_is_the_memory_in_use_on_the_device():
     device = torch.device("cuda", 0)
-    torch.cuda.empty_cache()  # what earlier tests have left would be used for the block
+    torch.cuda.empty_cache()  # otherwise the block could come from memory that earlier tests have freed
     plan = MemoryPlan(FreeMemory.measured(device), gpu_total=torch.cuda.mem_get_info(device)[1])
     block = torch.empty(300 * MB, dtype=torch.uint8, device=device)
     plan.sample(device)

@@ -12,7 +12,7 @@ from ocr.errors import InputError
     ("change", "said"),
     [
         ({"version": 2}, "version: Input should be 1"),
-        ({"shards": []}, "lies outside of the shards"),
+        ({"shards": []}, "lies outside the shards"),
         ({"extra": 1}, "extra: Extra inputs are not permitted"),
     ],
 )
@@ -37,7 +37,7 @@ def test_an_index_of_another_kind_is_refused(change, said, copied_receipts):
         ({"ignore": [True] * 1000}, "1000 flags"),
     ],
 )
-def test_an_image_that_cannot_be_is_refused_with_its_index(change, said, copied_receipts):
+def test_an_index_with_an_impossible_image_is_refused(change, said, copied_receipts):
     path = copied_receipts / "shards/train/index.json"
     document = json.loads(path.read_text())
     document["images"][2] |= change
