@@ -105,7 +105,7 @@ class Sweep:
         }
 
     def is_measured_together(self) -> bool:
-        """Whether all recommended values were measured together, to the end, at each level where one of them is better."""
+        """Returns whether all recommended values were measured together, to the end, at each level where one of them is better."""
         values = self.recommended()
         together = self._together(values)
         levels = {each.level for each in together if each.judgement != "not judged"}

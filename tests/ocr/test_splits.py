@@ -57,7 +57,7 @@ def test_annotations_that_are_newer_than_the_shards_are_named(drawn, tmp_path, p
     (said,) = warnings()
     assert said.startswith(f"{annotations} is newer than {index}")
     os.utime(annotations)
-    prepare(root, root, canonical=False)  # nothing has changed, and that is known now
+    prepare(root, root, canonical=False)  # records that nothing has changed
     assert warnings() == []
 
 

@@ -1,4 +1,4 @@
-"""Whether a drift of a row's pixels, polygons, maps or order is seen; and how far our own rows are from the oracle."""
+"""Our own rows agree with the oracle, and a drift of pixels, polygons, maps or order is detected."""
 
 from dataclasses import replace
 from pathlib import Path

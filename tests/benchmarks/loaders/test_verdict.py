@@ -15,7 +15,7 @@ MEGABYTE = 10**6
 
 
 def measured(images_per_second: float, cpu_ms: float, cold: float | None = None, **stages: float) -> Measurement:
-    """Two rounds of 10 images; stages in ms an image."""
+    """Returns two rounds of 10 images; stages are in ms per image."""
 
     def round_of(rate: float) -> Round:
         return Round(
@@ -126,7 +126,7 @@ def test_pasted_line_keeps_overrides_of_the_run_only():
 def test_the_preset_follows_the_gpus_memory(gigabytes, preset):
     on_gpu = {"device_type": "cuda", "gpu_bytes": gigabytes * 1e9, "transfer_ms_per_megabyte": 0.02}
     assert f"performance={preset} " in told(results_of({"input": {"dali_images": measured(100, 9)}}, **on_gpu))
-    plain = "balanced" if preset == "max" else preset  # max keeps decoded images, which was not what was measured
+    plain = "balanced" if preset == "max" else preset  # max keeps decoded images, which this row does not
     assert f"performance={plain} " in told(results_of({"input": {"dali_gpu": measured(100, 9)}}, **on_gpu))
 
 

@@ -291,9 +291,9 @@ def jpeg() -> bytes:
 
 
 def stop_once_there_is(pattern: str, output: Path, number: signal.Signals, config: PrepareConfig) -> int:
-    """Runs in an interpreter of its own that gets the signal as soon as a file of the pattern is there; its exit code.
+    """Prepares data in a new interpreter, sends it the signal once a file matches the pattern, and returns its exit code.
 
-    Not forked: what the other tests left running in threads here (OpenMP, DALI) would hold its locks for good in the copy.
+    The process is not forked: threads that other tests left running here (OpenMP, DALI) would hold their locks forever in the copy.
     """
     code = (
         "import sys; from pathlib import Path; from ocr.config import PrepareConfig; "

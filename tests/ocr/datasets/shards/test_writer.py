@@ -37,7 +37,7 @@ def assert_same_manifest(found: Manifest, expected: Manifest) -> None:
 
 
 def files_of(folder: Path) -> dict[str, tuple[int, bytes]]:
-    """Times and contents. The index is written each time, last, and its time is left out."""
+    """Returns modification time and content of each file, without the time of the index, which every run writes."""
     times = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} | {"index.json": 0}
     return {path.name: (times[path.name], path.read_bytes()) for path in folder.iterdir()}
 
@@ -73,7 +73,7 @@ def test_shards_hold_turned_images_too(drawn, tmp_path, canonical, prepare):
 
 
 def test_shards_beside_their_data_set_keep_its_sample_ids(drawn, tmp_path, prepare):
-    """One image is unreadable: it is left out, and the random numbers of the others are keyed as before."""
+    """One image is unreadable: it is left out, and the keys of the others' random numbers stay the same."""
     root = shutil.copytree(drawn, tmp_path / "own")
     broken = root / "images/train" / loose(root, "train").filenames[1]
     broken.write_bytes(b"")
@@ -215,7 +215,7 @@ def test_changed_shards_are_rewritten_and_surplus_ones_removed(drawn, tmp_path, 
 
 
 def test_outdated_shards_lose_their_index(drawn, tmp_path, prepare, caplog):
-    """The data set changes, and shards are not asked for the second time: the old ones lose their index."""
+    """The data set changes, and the second run writes no shards: the old ones lose their index."""
     for change in ("annotations", "image"):
         root, out = shutil.copytree(drawn, tmp_path / change), tmp_path / f"{change}_out"
         prepare(root, out)
