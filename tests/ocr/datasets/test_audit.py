@@ -1,7 +1,6 @@
 """The audit of a whole split: what is an error, what is left out, and what the report says."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -53,11 +52,11 @@ def test_error_makes_an_unreadable_image_an_error_too(picture: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["../out.jpg", "{folder}/out.jpg", "sub/../../out.jpg", "./in.jpg", "\x1b[2Jin\n.jpg"])
-def test_an_image_whose_name_is_not_sound_is_an_error_and_is_never_opened(name: str, tmp_path: Path) -> None:
+def test_an_image_whose_name_is_not_sound_is_an_error_though_the_file_is_there(name: str, tmp_path: Path) -> None:
     images = tmp_path / "images"
     images.mkdir()
-    os.mkfifo(tmp_path / "out.jpg")  # whoever opens it waits for ever
-    (images / "a.jpg").write_bytes(encoded())
+    for path in (tmp_path / "out.jpg", images / "a.jpg", images / "in.jpg", images / "\x1b[2Jin\n.jpg"):
+        path.write_bytes(encoded())
     listed = [annotated(name.format(folder=tmp_path)), annotated("a.jpg", SQUARE)]
     with pytest.raises(BadDataError, match="bad_name: found ") as caught:
         checked(images, listed)
