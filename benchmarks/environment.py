@@ -21,7 +21,7 @@ def provenance(device: torch.device | None = None, more_packages: Sequence[str] 
     """Returns command, device, versions and commit.
 
     Args:
-        device: None: the one that `auto` selects.
+        device: device of the measurement; None: the one that `auto` selects.
         more_packages: versions to list beside those that every run lists.
     """
     return {
@@ -60,7 +60,7 @@ def _driver() -> str | None:
 
 
 def _transfer_ms_per_megabyte(device: torch.device) -> float:
-    """Returns the time of a copy from pinned RAM to the GPU."""
+    """Returns the time to copy a megabyte from pinned RAM to the GPU."""
     pinned = torch.empty(64_000_000, dtype=torch.uint8, pin_memory=True)
     for _ in range(2):  # the first one warms up
         torch.cuda.synchronize(device)
@@ -76,10 +76,10 @@ def num_cores() -> int:
 
 
 def environment_lines(environment: Mapping[str, Any], inputs: str) -> list[str]:
-    """Returns the head of a report, one fact a line.
+    """Returns the head of a report, one fact per line.
 
     Args:
-        inputs: images, sizes and batches that were measured, in words.
+        inputs: line on the images, sizes and batches that were measured.
     """
     versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items() if version)
     return [

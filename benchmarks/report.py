@@ -48,7 +48,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything a benchmark has to say."""
+    """The results of a benchmark as text and tables."""
 
     title: str
     facts: Sequence[str]

@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 def progress_bars() -> Progress:
-    """Returns bars on standard error; they stay hidden where it is no terminal."""
+    """Returns bars on standard error, hidden unless that is a terminal."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -26,15 +26,17 @@ def progress_bars() -> Progress:
 
 
 class Interruptible(Protocol):
+    """Results that may be incomplete."""
+
     is_interrupted: bool
 
 
 @contextmanager
 def ended_by_ctrl_c(results: Interruptible) -> Iterator[None]:
-    """Lets Ctrl-C and SIGTERM end the block but not the program; marks the results as interrupted then."""
+    """Lets Ctrl-C and SIGTERM end the block but not the program, and then marks the results as interrupted."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     except KeyboardInterrupt:
         results.is_interrupted = True
-        log.warning("interrupted; what was measured so far follows")
+        log.warning("interrupted; the results so far follow")

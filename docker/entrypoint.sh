@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the command that the first word names; exec, so that signals reach it.
+# Runs the command that the first word names, by exec, so that signals reach it.
 set -euo pipefail
 
 scripts="$(dirname "$(readlink -f "$0")")/../scripts"

@@ -20,7 +20,7 @@ base_packages() {
 install() {
     python -m uv pip install --python "$(command -v python)" --break-system-packages --compile-bytecode "$@"
     if [[ -s base_packages.txt ]] && ! difference="$(base_packages | diff base_packages.txt -)"; then
-        echo "the installation changed what the base image brought (< before, > after):"
+        echo "the installation changed packages of the base image (< before, > after):"
         echo "${difference}"
         exit 1
     fi >&2

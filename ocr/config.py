@@ -208,7 +208,7 @@ class TrainConfig(DataSection):
 
     @property
     def engine(self) -> Literal["dali", "torch"]:
-        """What reads and decodes the images: DALI, or PyTorch workers."""
+        """Reader and decoder of the images: DALI, or PyTorch workers."""
         if self.loader != "webdataset":
             return self.loader
         return "dali" if self.dataloader.shard_reader == "dali" else "torch"
@@ -321,9 +321,14 @@ def validate_config(config_class: type[AnyConfig], hydra_config: DictConfig) -> 
     try:
         return config_class.model_validate(values)
     except ValidationError as error:
-        lines = [
-            f"  {'.'.join(map(str, item['loc'])) or 'configuration'}: {item['msg']}"
-            + ("" if isinstance(item["input"], dict) or item["type"] == "missing" else f" (found {item['input']!r})")
-            for item in error.errors()
-        ]
+        lines = [f"  {line}" for line in described_problems(error)]
         raise SystemExit("The configuration is wrong:\n" + "\n".join(lines)) from None
+
+
+def described_problems(error: ValidationError) -> list[str]:
+    """Returns one line for each wrong value: its key, what is wrong with it, and what was found."""
+    return [
+        f"{'.'.join(map(str, item['loc'])) or 'configuration'}: {item['msg']}"
+        + ("" if isinstance(item["input"], dict) or item["type"] == "missing" else f" (found {item['input']!r})")
+        for item in error.errors()
+    ]

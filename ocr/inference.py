@@ -11,16 +11,15 @@ import lightning
 from lightning.pytorch.callbacks import Callback, RichProgressBar
 from rich.progress import track
 
-from ocr.checkpoint import load_checkpoint
-from ocr.config import NOT_SET, DataSection, DatasetsConfig, EvaluateConfig, InferenceConfig, PredictConfig, TrainConfig
+from ocr.config import NOT_SET, DataSection, DatasetsConfig, EvaluateConfig, PredictConfig, TrainConfig
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.schemas import DatasetConfig
-from ocr.device import resolve_device, resolve_pipeline, resolve_precision
+from ocr.device import resolve_device
 from ocr.errors import InputError
 from ocr.memory.out_of_memory import ExplainOutOfMemory
 from ocr.memory.remedies import inference_remedies
-from ocr.models.dbnet import DBNet
 from ocr.predictions import draw_picture, save_picture, write_predictions
+from ocr.restore import restore
 from ocr.splits import build_dataset, draw_if_synthetic
 from ocr.training.callbacks.memory import FollowForOutOfMemory
 from ocr.training.callbacks.pictures import DetectionPictures
@@ -39,7 +38,7 @@ def evaluate(config: EvaluateConfig, run_dir: Path) -> dict[str, Any]:
         OutOfMemory: RAM or GPU memory ran out; the message names a smaller batch size.
     """
     log.info("writing to %s", run_dir)
-    settings, model = _restore(config)
+    settings, model = restore(config)
     settings, dataset = _evaluated_split(config, settings, run_dir)
     module = DBNetModule(model, settings, dataset.manifest, with_cleval=True)
     pictures = DetectionPictures(run_dir, settings.logger.num_pictures)
@@ -75,7 +74,7 @@ def predict(config: PredictConfig, run_dir: Path) -> Path:
     """
     images, output = _folders(config, run_dir)
     log.info("writing to %s", output)
-    settings, model = _restore(config)
+    settings, model = restore(config)
     settings = _with_loose_files(settings)
     template = config.datasets.predict_dataset.config
     split_config = template.model_copy(update={"image_path": images, "annotation_path": None})
@@ -92,25 +91,6 @@ def predict(config: PredictConfig, run_dir: Path) -> Path:
     log.info("%d texts found in %d images", num_found, len(detections))
     log.info("everything is in %s", output)
     return output
-
-
-def _restore(config: InferenceConfig) -> tuple[TrainConfig, DBNet]:
-    """Returns the checkpoint's configuration with this command's overrides, and its network."""
-    settings, model = load_checkpoint(config.checkpoint)
-    given = {name: value for name, value in config.postprocess if value is not None}
-    pipeline: dict[str, Any] = {} if config.image_size is None else {"image_size": config.image_size}
-    dataloader: dict[str, Any] = {} if config.batch_size is None else {"eval_batch_size": config.batch_size}
-    precision = resolve_precision(config.precision or settings.trainer.precision, resolve_device(config.device))
-    return settings.model_copy(
-        update={
-            "device": config.device,
-            "loader": config.loader or settings.loader,
-            "pipeline": resolve_pipeline(settings.pipeline.model_copy(update=pipeline), precision),
-            "dataloader": settings.dataloader.model_copy(update=dataloader),
-            "trainer": settings.trainer.model_copy(update={"precision": precision}),
-            "postprocess": settings.postprocess.model_copy(update=given),
-        }
-    ), model
 
 
 def _evaluated_split(

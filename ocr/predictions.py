@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -29,18 +30,36 @@ def write_predictions(path: Path, manifest: Manifest, detections_original: Mappi
     images = {}
     for index, detections in sorted(detections_original.items()):
         height, width = (int(side) for side in manifest.stored_sizes[index])
-        upright = original_from_stored(int(manifest.orientations[index]), (height, width))
-        stored = moved_detections(detections, np.linalg.inv(upright), (height, width))
-        words = {
-            f"{number:04d}": {
-                "points": np.round(polygon.astype(float), 2).tolist(),
-                "confidence": round(float(score), 4),
-            }
-            for number, (polygon, score) in enumerate(zip(stored.polygons, stored.scores, strict=True), start=1)
-        }
-        images[manifest.filenames[index]] = {"words": words}
+        stored = stored_detections(detections, int(manifest.orientations[index]), (height, width))
+        images[manifest.filenames[index]] = image_entry(stored)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"images": images}, indent=1))
+
+
+def stored_detections(detections_original: Detections, orientation: int, stored_size: tuple[int, int]) -> Detections:
+    """Returns the detections in pixels of the file as it is stored.
+
+    Args:
+        detections_original: in pixels of the upright image.
+        orientation: EXIF orientation, 1 to 8.
+        stored_size: (H, W) of the stored file.
+    """
+    upright = original_from_stored(orientation, stored_size)
+    return moved_detections(detections_original, np.linalg.inv(upright), stored_size)
+
+
+def image_entry(detections_stored: Detections) -> dict[str, dict[str, dict[str, Any]]]:
+    """Returns an image's entry in predictions.json. Points are rounded to 2 decimals, confidences to 4."""
+    words = {
+        f"{number:04d}": {
+            "points": np.round(polygon.astype(float), 2).tolist(),
+            "confidence": round(float(score), 4),
+        }
+        for number, (polygon, score) in enumerate(
+            zip(detections_stored.polygons, detections_stored.scores, strict=True), start=1
+        )
+    }
+    return {"words": words}
 
 
 def draw_picture(

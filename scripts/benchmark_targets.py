@@ -1,4 +1,4 @@
-"""Time per image of the ground-truth maps by each implementation, and how far they are from the exact reference.
+"""Measures the time per image of each implementation of the ground-truth maps, and its differences from the exact reference.
 
     uv run scripts/benchmark_targets.py --annotations DATA/jsons/val.json
     uv run scripts/benchmark_targets.py --annotations RECEIPTS.json SCENES.json --check --json results.json
@@ -34,7 +34,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--annotations", type=Path, nargs="*", default=[], help="Upstage JSON files")
     parser.add_argument("--images", type=int, default=5, help="images taken of each file (default %(default)s)")
-    parser.add_argument("--random", type=int, default=100, help="random polygons, 20 an image (default %(default)s)")
+    parser.add_argument("--random", type=int, default=100, help="random polygons, 20 per image (default %(default)s)")
     parser.add_argument("--size", type=int, default=640, help="side of the square input (default %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="timed rounds after a warm-up (default %(default)s)")
     parser.add_argument("--check", action="store_true", help="the long list above")

@@ -1,4 +1,4 @@
-"""Measures which loader to use: uv run scripts/compare_loaders.py key=value ..."""
+"""Measures loaders and recommends one: uv run scripts/compare_loaders.py key=value ..."""
 
 import sys
 

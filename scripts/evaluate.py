@@ -1,4 +1,4 @@
-"""Metrics of a checkpoint: uv run scripts/evaluate.py checkpoint=FILE split=val"""
+"""Evaluates a checkpoint: uv run scripts/evaluate.py checkpoint=FILE split=val"""
 
 import hydra
 from omegaconf import DictConfig

@@ -1,4 +1,4 @@
-"""Text in a folder of images: uv run scripts/predict.py checkpoint=FILE images=DIR output=DIR"""
+"""Finds text in a folder of images: uv run scripts/predict.py checkpoint=FILE images=DIR output=DIR"""
 
 import hydra
 from omegaconf import DictConfig

@@ -5,6 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from ocr.checkpoint import CONFIG_KEY, MODEL_PREFIX
+from ocr.config import TrainConfig
+from ocr.models.dbnet import build_dbnet
 from ocr.synthetic.config import SyntheticConfig
 from ocr.synthetic.data_set import draw_data_set
 
@@ -44,6 +47,23 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     is_worker = folder.name.startswith("popen-")  # pytest-xdist: the parent folder is shared
     config = SyntheticConfig(num_train=10, num_val=8, exif_share=0.5, blank_share=0.1, min_side=256, max_side=384)
     return draw_data_set(config, (folder.parent if is_worker else folder) / "drawn", num_workers=1)
+
+
+@pytest.fixture(scope="session")
+def untrained_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of a small network with random weights, whose input is 320 pixels."""
+    config = TrainConfig.model_validate(
+        {"pipeline": {"image_size": 320}, "model": {"fpn_channels": 16, "backbone": {"weights": None}}}
+    )
+    torch.manual_seed(0)
+    weights = build_dbnet(config.model, config.targets.map_stride).state_dict()
+    checkpoint = {
+        CONFIG_KEY: config.model_dump(mode="json"),
+        "state_dict": {f"{MODEL_PREFIX}{key}": value for key, value in weights.items()},
+    }
+    path = tmp_path_factory.mktemp("untrained") / "best.ckpt"
+    torch.save(checkpoint, path)
+    return path
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

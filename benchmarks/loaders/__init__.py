@@ -1,10 +1,25 @@
-"""The loaders of this project and of others on the same files, side by side: scripts/compare_loaders.py.
+"""The loaders of this project and third-party ones on the same files, side by side: scripts/compare_loaders.py.
 
-In reading order:
-- `config`, `splits`, `workload`: what to measure, and the images and inputs that all rows share
-- `row_loader`: the interface of a row; `rows`: all rows; `own_loaders` and `rivals`: their loaders
-- `messages`, `worker`, `row_process`: a row in a process of its own, and the commands it answers
-- `passes`, `processes`, `gpu_monitor`, `parity`: what the worker runs, counts, and compares with the oracle
-- `compare`, `results`: the order of the rounds, and their results
-- `recommendation`, `verdict`, `report`, `chart`: what follows, in words, tables and bars
+Each loader is a row of the tables and runs in a process of its own. Files in reading order:
+
+config          what to measure, and for how long
+splits          the images of a split, and a choice of them
+workload        images, inputs and network that all rows share
+row_loader      the interface of a row's loader
+rows            all rows
+own_loaders     this project's loaders as rows
+rivals/         third-party loaders
+compare         the order of the rounds
+row_process     the process of a row, seen from the comparing process
+messages        commands to that process, and its answers
+worker          the process of a row
+passes          the work of an epoch at each level, which the worker times
+processes       CPU time, disk reads and memory of processes; the page cache
+gpu_monitor     utilisation of the GPU
+parity          compares a row's output with an oracle
+results         every round, and the numbers derived from them
+recommendation  which loader a run should use
+verdict         the conclusions in words
+report          tables, results.json, results.md
+chart           results.png
 """

@@ -1,4 +1,4 @@
-"""results.png: bars of images/s with their spread, one plot a level."""
+"""results.png: bars of images/s with their spread, one plot per level."""
 
 import textwrap
 from collections.abc import Mapping
@@ -52,7 +52,7 @@ def draw(results: Results, titles: Mapping[Level, str], path: Path) -> None:
 
 
 def _fastest_first(results: Results, level: Level) -> dict[str, Measurement]:
-    """Returns the rows to draw. Without a network a replayed batch takes no time: its bar would hide the others."""
+    """Returns the rows to draw. Without a network, a replayed batch takes no time, and its bar would dwarf the others."""
     rows = {name: row for name, row in results.rows_at(level).items() if name != "replay" or level in WITH_NETWORK}
     return dict(sorted(rows.items(), key=lambda item: -item[1].rate))
 
@@ -60,7 +60,7 @@ def _fastest_first(results: Results, level: Level) -> dict[str, Measurement]:
 def _draw_bars(axis: Any, rows: Mapping[str, Measurement]) -> None:
     ours = {row.name for row in ROWS if row.is_ours}
     spreads = {name: spread for name, row in rows.items() if (spread := row.images_per_second)}
-    # Bars of rows that replay kept tensors would hide the others: they end at the edge, with an arrow.
+    # Bars of rows that replay kept tensors would dwarf the others: they end at the edge, with an arrow.
     ordinary = [spread.most for name, spread in spreads.items() if not name.endswith("_tensors")]
     most = max(ordinary or [spread.most for spread in spreads.values()])
     edge = 1.1 * most

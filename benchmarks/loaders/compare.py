@@ -42,7 +42,7 @@ def compare_loaders(
 ) -> Results:
     """Measures the chosen rows at all levels; writes results.{json,md,png} to `run_dir` and prints the tables.
 
-    After Ctrl-C or an error, results so far are printed and written all the same.
+    After Ctrl-C or an error, the results so far are still printed and written.
 
     Args:
         after_level: called with the results so far.
@@ -79,7 +79,7 @@ def compare_loaders(
 
 
 def _memory(config: CompareConfig, train: Manifest, val: Manifest | None, device: torch.device) -> dict[str, int]:
-    """Returns bytes: what keeping the whole data set would take, and what is free."""
+    """Returns the bytes that keeping the whole data set would take, and the free bytes."""
     map_size = config.pipeline.image_size // config.targets.map_stride if config.trainer.val_loss else None
     entry = EntryLayout(config.pipeline.image_size, map_size, "float16").num_bytes
     everything = range(len(train))
@@ -153,8 +153,11 @@ class _Comparison:
             self._progress.advance(task)
 
     def _run_level(self, level: Level) -> None:
-        """Measures all rows. Where memory does not hold the networks of all rows at a time, groups of rows take turns, each beside
-        the first row, which is the replayed batch unless `only` leaves it out."""
+        """Measures all rows.
+
+        If memory does not hold the networks of all rows at once, groups of rows take turns. Each group is measured together with
+        the first row, which is the replayed batch unless `only` leaves it out.
+        """
         first, *others = self._rows
         opened = [first] if self._open(level, first) else []
         size = len(others)
@@ -167,7 +170,7 @@ class _Comparison:
             self._run_rounds(level, [*opened, *group], task)
             for row in group:
                 self._sessions[row.name].close()
-                if level in WITH_NETWORK:  # only the end of a process surely gives its memory back
+                if level in WITH_NETWORK:  # only the end of a process is sure to free its memory
                     self._sessions[row.name].end()
         for row in opened:
             self._sessions[row.name].close()

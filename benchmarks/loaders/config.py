@@ -1,4 +1,4 @@
-"""Configuration of scripts/compare_loaders.py: that of a training run, and what to measure for how long."""
+"""Configuration of scripts/compare_loaders.py: the keys of a training run, and what to measure for how long."""
 
 from collections.abc import Sequence
 from typing import Literal, get_args
@@ -19,15 +19,15 @@ class MeasureConfig(TrainConfig):
     only: tuple[str, ...] = ()
     """Names to measure; empty: all."""
     rounds: int = Field(default=3, ge=1)
-    """Number of times that each measurement is made, in turns with the others."""
+    """Number of times that each measurement is repeated, in turns with the others."""
     seconds: float = Field(default=0.2, gt=0)
     """Minimum length of a round; whole epochs are measured."""
     num_images: int | None = Field(default=None, ge=1)
-    """Images of an epoch, spread evenly over the split, which repeats if it has fewer; null: 64, or 8 batches a worker."""
+    """Images of an epoch, spread evenly over the split, which repeats if it has fewer; null: 64, or 8 batches per worker."""
     step_batches: int | None = Field(default=None, ge=2)
     """Batches of an epoch at levels with a network; null: 2 on a CPU, 24 on a GPU."""
     augment: bool = False
-    """Measure training crops as the plan draws them, not whole images; only this project's loaders make them."""
+    """Measure random training crops instead of whole images; only this project's loaders make them."""
 
 
 class CompareConfig(MeasureConfig):

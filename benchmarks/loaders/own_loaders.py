@@ -23,8 +23,8 @@ from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.kept_images import keep_images
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.plan import EpochPlan
-from ocr.datasets.schemas import CacheConfig, DatasetConfig
-from ocr.datasets.shards.images import ShardReader, load_shards
+from ocr.datasets.schemas import CacheConfig, DatasetConfig, ShardReader
+from ocr.datasets.shards.images import load_shards
 from ocr.datasets.shards.writer import ShardWriter
 from ocr.errors import InputError
 from ocr.loaders.engines import Engine
@@ -59,7 +59,7 @@ class OwnLoader:
     """A `BatchLoader`, as a row.
 
     Args:
-        device: where the loader works; its batches are then moved to the workload's device.
+        device: device that the loader works on; its batches are then moved to the workload's device.
         num_workers: worker processes of torch, threads of DALI.
 
     Raises:
@@ -184,7 +184,7 @@ def _decoded_by_dali(dataset: ValidatedOCRDataset, device: torch.device, batch_s
 
 
 def _decoding_workers(dataset: ValidatedOCRDataset, batch_size: int, num_workers: int) -> "DataLoader[int]":
-    """Returns a loader whose workers answer once a batch, as they do when they send pixels."""
+    """Returns a loader whose workers answer once per batch, as they do when they send pixels."""
     return DataLoader(
         _DecodedHeights(dataset),  # type: ignore[arg-type]
         batch_size=batch_size,
@@ -196,7 +196,7 @@ def _decoding_workers(dataset: ValidatedOCRDataset, batch_size: int, num_workers
 
 
 class _DecodedHeights:
-    """Decodes an image and returns its height alone."""
+    """Decodes an image and returns only its height."""
 
     def __init__(self, dataset: ValidatedOCRDataset) -> None:
         self._dataset = dataset
@@ -209,7 +209,7 @@ class _DecodedHeights:
 
 
 class Replay:
-    """Repeats one batch: the limit that no loader can pass."""
+    """Repeats one batch: the limit that no loader can exceed."""
 
     resize_filter = RESIZE_FILTER
     files_read: Sequence[str] = ()

@@ -26,13 +26,13 @@ from ocr.targets.target_maps import TargetMaps
 
 MAPS = ("shrink_map", "shrink_mask", "thresh_map", "thresh_mask")
 NUM_MAPS = 3
-"""Images whose maps are compared, besides one of the last batch: the exact reference is slow."""
+"""Number of images whose maps are compared, besides one of the last batch: the exact reference is slow."""
 POLYGON_TOLERANCE = 1e-2
-"""Pixels; the resolution of float32 at coordinates of some thousands."""
+"""Largest difference between coordinates that counts as equal, in pixels: the resolution of float32 at some thousands."""
 MAP_TOLERANCE = 2**-10
-"""Caches hold threshold maps as float16."""
+"""Largest difference between map values that counts as equal: caches hold threshold maps as float16."""
 MAP_PIXELS = 1e-4
-"""Share of a map's pixels that may differ by more: those at distance D from the border, up to rounding."""
+"""Share of a map's pixels that may differ by more: rounding decides about pixels at distance D from the border."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def compare(batches: Sequence[InputBatch], plan: EpochPlan, dataset: ValidatedOC
     Args:
         batches: all batches of an epoch, or its first ones.
         plan: plan of that epoch.
-        dataset: its image files.
+        dataset: data set that the batches were made from.
     """
     samples = [sample for step in range(len(plan)) for sample in plan.batch(step)]
     sample_of = {sample.index: sample for sample in samples}

@@ -33,7 +33,7 @@ class Pass(Protocol):
         """Ends threads and processes."""
 
 
-def pass_of(level: Level, loader: RowLoader, workload: Workload) -> Pass:
+def build_pass(level: Level, loader: RowLoader, workload: Workload) -> Pass:
     """Returns the pass of a level."""
     if level == "val-epoch":
         return _Validation(loader, workload)
@@ -142,9 +142,8 @@ class _Validation:
         with self._stages.stage("forward", self._workload.device), self._autocast():
             maps = self._forward(batch.images)
         to_levels(maps.prob_map, config.postprocess.bin_thresh)
-        rows = torch.tensor(batch.indices).to(
-            self._levels.device, non_blocking=True
-        )  # a list of rows would be waited for
+        # Indexing with a list would wait for the device.
+        rows = torch.tensor(batch.indices).to(self._levels.device, non_blocking=True)
         self._workers.add(self._levels[rows], [self._samples[index] for index in batch.indices])
 
     def close(self) -> None:

@@ -31,7 +31,7 @@ def usage() -> Usage:
     cpu_seconds = time.process_time() + ended.children_user + ended.children_system
     read_bytes = this.io_counters().read_bytes
     for child in this.children(recursive=True):
-        with suppress(psutil.Error):  # it has ended meanwhile: the times of its parent include it now
+        with suppress(psutil.Error):  # it has ended meanwhile: its parent's times include it now
             cpu_seconds += sum(child.cpu_times()[:4])  # user, system, and the same of its children that have ended
             read_bytes += child.io_counters().read_bytes
     return Usage(cpu_seconds, read_bytes)

@@ -1,4 +1,4 @@
-"""Which loader a run should take, and the overrides that select it."""
+"""Recommends a loader for a run, with the overrides that select it."""
 
 import math
 import shlex
@@ -7,11 +7,12 @@ from benchmarks.loaders.config import CompareConfig, Level, training_overrides
 from benchmarks.loaders.results import Measurement, Results
 from benchmarks.loaders.rows import ROWS, Row
 
-WORTH_A_CHANGE = 0.1
-"""A loader is preferred to a plainer one of equal speed if it costs less by this share."""
+MIN_SAVING = 0.1
+"""A loader is preferred to a plainer one of equal speed if it costs less by at least this share."""
 SAME_SPEED = 0.03
-WORTH_A_WORD = 0.03
-"""Smaller differences are left unsaid."""
+"""Loaders count as equally fast if they are slower than the fastest by at most this share."""
+MIN_DIFFERENCE = 0.03
+"""Smaller relative differences are not reported."""
 PLAINEST_FIRST = ("dali_gpu", "dali_cpu", "torch", "dali_images", "torch_ram")
 """Rows that a run can train with."""
 PRESETS = ((10, "constrained"), (20, "balanced"), (math.inf, "max"))
@@ -30,14 +31,14 @@ def recommended(results: Results) -> Row | None:
         fastest = max(found, key=lambda name: rows[name].rate)
         best, *others = [name for name in found if _as_fast(rows[name], rows[fastest])]
         for name in others:
-            if _cost_alone(results, level, name) < (1 - WORTH_A_CHANGE) * _cost_alone(results, level, best):
+            if _cost_alone(results, level, name) < (1 - MIN_SAVING) * _cost_alone(results, level, best):
                 best = name
         return next(row for row in ROWS if row.name == best)
     return None
 
 
 def _is_possible(results: Results, name: str) -> bool:
-    """Whether a run can use the row: no DALI on the CPU beside a GPU, and kept data must fit into half of the free memory."""
+    """Returns whether a run can use the row: not DALI on the CPU beside a GPU; kept data must fit into half of the free memory."""
     on_gpu = results.environment["device_type"] == "cuda"
     memory = results.memory
     if name == "dali_images":
@@ -53,20 +54,20 @@ def _as_fast(row: Measurement, fastest: Measurement) -> bool:
 
 
 def is_noise(one: Measurement, other: Measurement) -> bool:
-    """Whether the medians differ by more than a few per cent, but the ranges of the rounds overlap."""
+    """Returns whether the medians differ by more than a few per cent although the ranges of the rounds overlap."""
     first, second = one.images_per_second, other.images_per_second
-    if first is None or second is None or abs(first.median / second.median - 1) <= 2 * WORTH_A_WORD:
+    if first is None or second is None or abs(first.median / second.median - 1) <= 2 * MIN_DIFFERENCE:
         return False
     return first.overlaps(second)
 
 
 def _cost_alone(results: Results, level: Level, name: str) -> float:
-    """Returns the processor time of an image, without the network if that was measured."""
+    """Returns the processor time per image, without the network if that was measured."""
     alone = results.found("input+targets", name) or results.found("input", name) or results.found(level, name)
     return alone.cpu_ms if alone is not None else math.inf
 
 
-def paste(results: Results, row: Row) -> str:
+def overrides_text(results: Results, row: Row) -> str:
     """Returns the overrides of scripts/train.py that select this loader and the largest preset for this machine."""
     parts = training_overrides(results.environment["command"], CompareConfig, more_keys=("loader", "performance"))
     parts += [*(row.options or "").split(), f"performance={_preset(results, row)}"]

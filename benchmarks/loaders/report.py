@@ -1,4 +1,4 @@
-"""Tables of a comparison, its results.json, results.md and results.png."""
+"""The report on a comparison: tables, results.json, results.md and results.png."""
 
 import json
 import logging
@@ -22,10 +22,10 @@ TITLES: dict[Level, str] = {
 }
 LEGEND = (
     "images/s: median [least-most] of the rounds. cold: the same, with the files dropped from the page cache. MB read: from disk, "
-    "cold, an image. % replay: speed relative to a replayed batch, the limit. CPU ms: user and system time an image, workers "
+    "cold, per image. % replay: speed relative to a replayed batch, the limit. CPU ms: user and system time per image, workers "
     "included. CPU %: 100 is one core. RAM: peak. 1st: from making the loader to its first batch. levels off: mean / largest "
-    "difference of the pixels to the oracle, in levels of 255; * marks images in another order. same: polygons (p) and maps (m) "
-    "equal the oracle's (=) or not (!)."
+    "difference from the oracle's pixels, in levels of 255; * marks images in another order. same: polygons (p) and maps (m) equal "
+    "the oracle's (=) or not (!)."
 )
 BENCH_EXTRA = "uv sync --extra bench"
 
@@ -52,7 +52,7 @@ def _same_text(row: Measurement) -> str:
 
 
 def _cells(row: Measurement, share_of_replay: float | None) -> dict[str, str]:
-    """Returns the text of each column; empty where there is nothing to tell."""
+    """Returns the text of each column; empty where nothing was measured."""
     return {
         "images/s": str(row.images_per_second or ""),
         "cold": _cold_text(row),
@@ -70,7 +70,7 @@ def _cells(row: Measurement, share_of_replay: float | None) -> dict[str, str]:
 
 
 def comparison_report(results: Results) -> Report:
-    """Returns one table a level, fastest row first, and the verdict."""
+    """Returns one table per level, fastest row first, and the verdict."""
     return Report(
         title="Loaders compared",
         facts=environment_lines(results.environment, f"images: {_images_in_words(results)}"),
@@ -91,7 +91,7 @@ def _table(results: Results, level: Level) -> Table:
 
 
 def _rows_in_words(results: Results) -> list[str]:
-    """Tells what each row is, how its images are resized, and the number of its workers."""
+    """Returns a line on each row: its description, resize filter and number of workers."""
     lines = []
     for row in ROWS:
         measured = [each for each in results.of_row(row.name) if each.rounds]
@@ -110,7 +110,7 @@ def _images_in_words(results: Results) -> str:
     pipeline = settings["pipeline"]
     side = pipeline["augmentation"]["crop_size"] or pipeline["image_size"]
     inputs = "training crops" if settings["augment"] else "whole images"
-    epoch = settings["num_images"] or "64, or 8 batches a worker,"
+    epoch = settings["num_images"] or "64, or 8 batches per worker,"
     return (
         f"epochs of {epoch} out of {results.image_statistics['images']}, {inputs} at {side} (val-epoch: {pipeline['image_size']}), "
         f"batches of {settings['dataloader']['batch_size']} (val-epoch: {settings['dataloader']['eval_batch_size']})"

@@ -23,14 +23,14 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Spread | None":
-        """Returns None for no values."""
+        """Returns the spread of the values; None: there are none."""
         return cls(median(values), min(values), max(values)) if values else None
 
     def __str__(self) -> str:
         return f"{short(self.median)} [{short(self.least)}-{short(self.most)}]"
 
     def overlaps(self, other: "Spread") -> bool:
-        """Whether the two ranges have a value in common."""
+        """Returns whether the two ranges have a value in common."""
         return self.least <= other.most and other.least <= self.most
 
 
@@ -63,10 +63,10 @@ class Measurement:
     """Whether epochs after the first read files too."""
     parity: Parity | None = None
     reason: str | None = None
-    """Why it could not run, or failed."""
+    """Reason why it could not run, or failed."""
 
     def record_opened(self, opened: Opened) -> None:
-        """Takes over what opening the loader took."""
+        """Records the time and memory that opening the loader took."""
         self.first_batch_seconds, self.warm_up_seconds = opened.first_batch_seconds, opened.warm_up_seconds
         self.opened_bytes, self.opened_gpu_bytes = opened.peak_memory, opened.gpu_bytes
         self.reads_files = opened.reads_files
@@ -93,7 +93,7 @@ class Measurement:
 
     @property
     def cpu_ms_per_image(self) -> Spread | None:
-        """User and system time of the process and its workers."""
+        """User and system time of the process and its workers, per image."""
         return Spread.of([1000 * round_.cpu_seconds / round_.all_images for round_ in self.rounds])
 
     @property

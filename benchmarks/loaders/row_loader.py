@@ -17,7 +17,7 @@ class CannotRun(Exception):
 
 @dataclass(frozen=True)
 class RivalFiles:
-    """The images of one measurement and the inputs to make of them, the same for all rivals.
+    """The images of one measurement and the inputs to make from them, the same for all rivals.
 
     Each image is turned upright, resized to its `resized_sizes`, padded right and below with black to a square of `image_size`
     pixels, and normalised: (levels - mean) / std.
@@ -61,7 +61,7 @@ class InputBatch:
 
 
 class RowLoader(Protocol):
-    """A loader that is ready to run. Threads, processes and connections are made in the first epoch and last until `close`."""
+    """A loader that is ready to run. Threads, processes and connections start in the first epoch and last until `close`."""
 
     resize_filter: str
     """Name of the filter, e.g. `antialiased triangle`."""

@@ -72,7 +72,7 @@ class RowProcess:
                 raise RowFailed(f"gave no answer within {timeout:.0f} s and was ended; see {self.log_path}")
             answer = self._pipe.recv()
         except (EOFError, ConnectionError):
-            raise RowFailed(self._last_words()) from None
+            raise RowFailed(self._end_in_words()) from None
         if isinstance(answer, Refused):
             raise CannotRun(answer.reason)
         if isinstance(answer, Failed):
@@ -86,7 +86,8 @@ class RowProcess:
         self._process.join()
         self._pipe.close()
 
-    def _last_words(self) -> str:
+    def _end_in_words(self) -> str:
+        """Returns exit code and last printed line of the process, which has ended."""
         self._process.join()
         printed = self.log_path.read_text(errors="replace").strip() if self.log_path.exists() else ""
         last = printed.splitlines()[-1] if printed else "nothing was printed"
@@ -97,11 +98,8 @@ class RowSession:
     """A row's process, started when first needed. Refusals and failures become the reason of a measurement and raise nothing.
 
     Args:
-        name: in log lines.
-        start: starts the process.
-
-            Raises:
-                CannotRun: it cannot be started.
+        name: name in log lines.
+        start: starts the process, or raises CannotRun.
         patience: seconds to wait for an answer; ten times the length of a round are added.
     """
 
@@ -110,7 +108,7 @@ class RowSession:
         self._process: RowProcess | None = None
 
     def open(self, measurement: Measurement, level: Level, num_workers: int) -> Opened | None:
-        """Opens a level and records what that took; None: `measurement.reason` says why it is not open."""
+        """Opens a level and records the time and memory it took; None: `measurement.reason` says why it is not open."""
         measurement.num_workers = num_workers
         opened = self._ask(measurement, Open(level, num_workers))
         if opened is not None:
@@ -134,7 +132,7 @@ class RowSession:
             self._ask(Measurement(), Close())
 
     def end(self) -> None:
-        """Ends the process, which surely gives its memory back."""
+        """Ends the process, which is sure to free its memory."""
         if self._process is not None:
             self._process.end()
         self._process = None

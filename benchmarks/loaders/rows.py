@@ -26,7 +26,7 @@ class Row:
     """One line of the tables."""
 
     name: str
-    """In `only` and in the tables."""
+    """Name in `only` and in the tables."""
     description: str
     open: OpenLoader
     options: str | None = None
@@ -36,7 +36,7 @@ class Row:
 
 
 def _own(name: str, description: str, kind: LoaderKind, options: str | None = None, on_gpu: bool | None = None) -> Row:
-    """on_gpu: None: on the device of the run."""
+    """Returns a row of this project, on the GPU, on the CPU, or with on_gpu=None on the device of the run."""
 
     def open_loader(workload: Workload, level: Level, num_workers: int) -> RowLoader:
         if on_gpu and workload.device.type != "cuda":
@@ -51,7 +51,7 @@ def _own(name: str, description: str, kind: LoaderKind, options: str | None = No
 def _rival(name: str, description: str, module: str, function: str, workers_are: Workers) -> Row:
     def open_rival(workload: Workload, level: Level, num_workers: int) -> RowLoader:
         if workload.planner(level).is_random:
-            raise CannotRun("makes no crops after this project's plan (augment=true)")
+            raise CannotRun("does not make the training crops of this project's plan (augment=true)")
         from importlib import import_module  # here: the packages of the rivals are optional, and slow to import
 
         rival: Callable[[RivalFiles], RowLoader]

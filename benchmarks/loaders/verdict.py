@@ -1,13 +1,13 @@
-"""The verdict in words: what limits a run, which loader to take, what to change. Only of what was measured."""
+"""The verdict in words: what limits a run, which loader to use, what to change. Based only on what was measured."""
 
 from typing import Any
 
-from benchmarks.loaders.recommendation import WORTH_A_WORD, is_noise, paste, recommended
+from benchmarks.loaders.recommendation import MIN_DIFFERENCE, is_noise, overrides_text, recommended
 from benchmarks.loaders.results import Measurement, Results
 from benchmarks.loaders.rows import ROWS, Row
 
 PLAIN = ("torch", "dali_cpu", "dali_gpu")
-"""Our loaders that keep nothing from one epoch to the next, as rivals do."""
+"""Our loaders that, like the rivals, keep nothing from one epoch to the next."""
 BYTES_SENT = {"torch": 3, "torch_ram": 3, "dali_cpu": 12}
 """Bytes of a pixel sent to the GPU: levels, or float32. DALI on the GPU sends files."""
 DISK = "disk, when the files are not in RAM"
@@ -25,7 +25,7 @@ def verdict(results: Results) -> list[str]:
         *(_disk(results, best) if best else []),
         *_validation(results.rows_at("val-epoch")),
         _hardware_decode(results.image_statistics),
-        *([f"Paste: uv run scripts/train.py {paste(results, best)}"] if best else []),
+        *([f"Paste: uv run scripts/train.py {overrides_text(results, best)}"] if best else []),
     ]
 
 
@@ -35,7 +35,7 @@ def _training(results: Results, best: Row) -> list[str]:
     lines = _limit(best.name, whole, alone, stages) if whole is not None and alone is not None else []
     if stages:
         told = ", ".join(f"{name} {milliseconds:.1f}" for name, milliseconds in stages.items())
-        lines.append(f"{best.name} on its own, ms an image (wall clock): {told}.")
+        lines.append(f"{best.name} on its own, ms per image (wall clock): {told}.")
     return lines
 
 
@@ -44,18 +44,18 @@ def _limit(name: str, whole: Measurement, alone: Measurement, stages: dict[str, 
     waiting = max(0.0, 1 - step / total)
     if is_noise(whole, alone):
         return [
-            f"Training is limited by the network as far as these rounds can tell: {step:.1f} ms an image on a replayed batch, "
-            f"{total:.1f} ms with {name}, and their ranges overlap. More rounds tell more."
+            f"Training is limited by the network as far as these rounds show: {step:.1f} ms per image on a replayed batch, "
+            f"{total:.1f} ms with {name}, and their ranges overlap. Measure more rounds to be sure."
         ]
-    if waiting <= 2 * WORTH_A_WORD:
+    if waiting <= 2 * MIN_DIFFERENCE:
         return [
-            f"Training is limited by the network: a step takes {step:.1f} ms an image on a replayed batch, {total:.1f} ms with "
+            f"Training is limited by the network: a step takes {step:.1f} ms per image on a replayed batch, {total:.1f} ms with "
             f"{name}. A faster loader cannot help."
         ]
     in_memory = {stage: value for stage, value in stages.items() if stage != DISK}
     dearest = max(in_memory, key=lambda stage: in_memory[stage]) if in_memory else "not measured"
     lines = [
-        f"Training waits {waiting:.0%} of its time for {name}: {total:.1f} ms an image, {step:.1f} of them for the network. "
+        f"Training waits {waiting:.0%} of its time for {name}: {total:.1f} ms per image, {step:.1f} of them for the network. "
         f"The most expensive stage of the loader: {dearest}."
     ]
     if in_memory and sum(in_memory.values()) < total - step:
@@ -64,7 +64,7 @@ def _limit(name: str, whole: Measurement, alone: Measurement, stages: dict[str, 
 
 
 def loader_stages(results: Results, row: Row) -> dict[str, float]:
-    """Returns the milliseconds an image that each stage of a loader adds, as far as they were measured."""
+    """Returns the milliseconds per image that each stage of a loader adds, as far as they were measured."""
     decode, whole = (results.found(level, row.name) for level in ("decode", "input"))
     with_targets = results.found("input+targets", row.name)
     stages: dict[str, float] = {}
@@ -94,7 +94,7 @@ def _rivals(rows: dict[str, Measurement]) -> list[str]:
     cheapest = min(rivals, key=lambda name: rivals[name].cpu_ms)
     filtered = [name for name in rivals if "antialiased" in _filter_of(rivals[name])]
     told = ", ".join(f"{name} {row.cpu_ms:.2f}" for name, row in own.items())
-    line = f"Processor time at input, ms an image: {told}."
+    line = f"Processor time at input, ms per image: {told}."
     if filtered:
         best = min(filtered, key=lambda name: rivals[name].cpu_ms)
         line += f" Best rival with an antialiased filter, {best}: {rivals[best].cpu_ms:.2f};"
@@ -103,7 +103,7 @@ def _rivals(rows: dict[str, Measurement]) -> list[str]:
         line += f" Best rival, {cheapest}: {rivals[cheapest].cpu_ms:.2f}."
     own_best, fastest = (max(each, key=lambda name: rows[name].rate) for each in (own, rivals))
     ratio = rows[fastest].rate / rows[own_best].rate
-    if ratio <= 1 + WORTH_A_WORD:
+    if ratio <= 1 + MIN_DIFFERENCE:
         return [line]
     return [line, f"By the clock {fastest} ({_filter_of(rivals[fastest])}) is {ratio:.2f} times as fast as {own_best}."]
 
@@ -113,7 +113,7 @@ def _filter_of(row: Measurement) -> str:
 
 
 def _workers(results: Results) -> list[str]:
-    """Tells the sweeps of our plain loaders; results.json has all."""
+    """Returns a line on the workers of each of our plain loaders; results.json has all rows."""
     kinds = {row.name: row.workers_are for row in ROWS}
     lines = []
     for name in PLAIN:
@@ -131,10 +131,10 @@ def _disk(results: Results, best: Row) -> list[str]:
     read, size = row.megabytes_read_per_image or 0.0, results.memory["train_file_bytes"] / 1e6
     if read < size / results.image_statistics["images"] / 2:
         return [
-            "The cost of the disk is not known: the files could not be dropped from the page cache, or are not on a disk."
+            "The cost of the disk is unknown: the files could not be dropped from the page cache, or are not on a disk."
         ]
     slower = 1 - row.cold_images_per_second.median / row.rate
-    if slower <= 2 * WORTH_A_WORD:
+    if slower <= 2 * MIN_DIFFERENCE:
         return ["The disk does not matter: files that are not in RAM are read as fast as they are decoded."]
     return [
         f"Files that are not in RAM cost {best.name} {slower:.0%} of its speed: the first epoch is slower, and every epoch if RAM "
@@ -150,8 +150,8 @@ def _validation(rows: dict[str, Measurement]) -> list[str]:
         saved = 1 - kept.ms_per_image / plain.ms_per_image
         lines.append(
             f"In validation, cached tensors save {saved:.0%} of the time from the second epoch on ({plain.ms_per_image:.1f} -> "
-            f"{kept.ms_per_image:.1f} ms an image)."
-            if saved > WORTH_A_WORD
+            f"{kept.ms_per_image:.1f} ms per image)."
+            if saved > MIN_DIFFERENCE
             else "In validation, cached tensors save nothing measurable: the forward pass takes nearly all of the time."
         )
     row = kept or plain
@@ -160,15 +160,15 @@ def _validation(rows: dict[str, Measurement]) -> list[str]:
         share = blocked / row.ms_per_image
         lines.append(
             f"Validation waits {share:.0%} of its time for post-processing and metric; raise postprocess.num_workers."
-            if share > 2 * WORTH_A_WORD
-            else f"Validation is limited by its forward pass ({forward:.1f} of {row.ms_per_image:.1f} ms an image); "
+            if share > 2 * MIN_DIFFERENCE
+            else f"Validation is limited by its forward pass ({forward:.1f} of {row.ms_per_image:.1f} ms per image); "
             "post-processing and metric run beside it."
         )
     return lines
 
 
 def _hardware_decode(statistics: dict[str, Any]) -> str:
-    """Tells the share of all training images that a GPU's JPEG engines leave to the processor, from the files' headers."""
+    """Returns a sentence on the share of the images that a GPU's JPEG engines leave to the processor, from the files' headers."""
 
     def shares(*groups_and_names: tuple[str, str, str]) -> str:
         counts = {title: _count(statistics, group, name) for title, group, name in groups_and_names}

@@ -1,4 +1,4 @@
-"""One row in a process of its own: takes commands through a pipe and answers each, until nobody holds the other end."""
+"""One row in a process of its own: answers commands from a pipe until its other end is closed."""
 
 import gc
 import os
@@ -30,7 +30,7 @@ from benchmarks.loaders.messages import (
 )
 from benchmarks.loaders.own_loaders import OwnLoader, Replay
 from benchmarks.loaders.parity import Parity, compare
-from benchmarks.loaders.passes import Pass, pass_of
+from benchmarks.loaders.passes import Pass, build_pass
 from benchmarks.loaders.processes import drop_from_page_cache, peak_memory, reset_peak_memory, usage
 from benchmarks.loaders.row_loader import CannotRun, RowLoader
 from benchmarks.loaders.rows import ROWS, Row
@@ -47,7 +47,7 @@ def serve(commands: Connection, row: str, workload: Workload, log_path: Path) ->
     with log_path.open("a") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
-    # Code that torch.compile has kept from earlier runs would hide how long compiling takes.
+    # Code that torch.compile has cached in earlier runs would hide how long compiling takes.
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(workload.scratch.resolve() / "compiled")
     bench = RowBench(next(each for each in ROWS if each.name == row), workload)
     with suppress(EOFError, OSError):
@@ -106,8 +106,8 @@ class RowBench:
                 pass
             self._synchronize()
         first_epoch_seconds = time.perf_counter() - started
-        del batches  # drops what else it has prepared
-        self._pass = pass_of(level, loader, self._workload)
+        del batches  # frees the batches that it has prepared
+        self._pass = build_pass(level, loader, self._workload)
         warm_up_started = time.perf_counter()
         if with_network:
             self._timed_epoch(self._pass)
@@ -146,8 +146,11 @@ class RowBench:
         return total
 
     def _timed_epoch(self, pass_: Pass, time_batches: bool = False) -> Round:
-        """Times one epoch. Without a network the clock stops at the last batch, before the loader ends its epoch. In training it
-        starts after the first step: a long epoch would not wait for its first batch either."""
+        """Times one epoch.
+
+        Without a network, the clock stops at the last batch, before the loader ends its epoch. In training, it starts after the
+        first step, since the wait for the first batch hardly counts in a long epoch.
+        """
         started, ends, counts = time.perf_counter(), [], []
         num_images = self._workload.num_images(self._level, self._num_workers)
         last = -(-num_images // self._workload.batch_size(self._level)) - 1

@@ -1,5 +1,10 @@
-"""One setting varied at a time around a configuration, as scripts/sweep_defaults.py does.
+"""One setting varied at a time around a configuration: scripts/sweep_defaults.py.
 
-In reading order: `config`, `factors` (settings and their values), `run` (each value in a process of its own), `results` (which
-values are better), `report` (tables and conclusions). Loaders, processes and rounds come from `benchmarks.loaders`.
+Loaders, processes and rounds come from `benchmarks.loaders`. Files in reading order:
+
+config   how to measure
+factors  the settings and their values
+run      measures each value in a process of its own
+results  which values are better
+report   tables and conclusions
 """

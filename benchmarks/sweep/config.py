@@ -12,7 +12,7 @@ class SweepConfig(MeasureConfig):
     """Settings to vary, by the last part of their key; empty: all that exist on this device."""
     rounds: int = Field(default=5, ge=3)
     """Number of times that each value is measured, in turns with the present one. A value counts as better only if all of its
-    rounds are; fewer than 3 rounds tell nothing."""
+    rounds are; fewer than 3 rounds prove nothing."""
     seconds: float = Field(default=0.5, gt=0)
     """Minimum length of a round; whole epochs are measured."""
     num_images: int | None = Field(default=None, ge=1)

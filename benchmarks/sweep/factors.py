@@ -31,9 +31,9 @@ class Factor:
     judged_by: JudgedBy = "images_per_second"
     """first_epoch_seconds: for a setting that matters in the first epoch only."""
     caution: str = ""
-    """What to check before taking a better value."""
+    """Check to make before adopting a better value."""
     reason: str | None = None
-    """Why it is not varied here."""
+    """Reason why it is not varied here."""
 
     @property
     def name(self) -> str:

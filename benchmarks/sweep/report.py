@@ -1,4 +1,4 @@
-"""Tables and conclusions of a sweep, its sweep.json and sweep.md."""
+"""The report on a sweep: tables, conclusions, sweep.json and sweep.md."""
 
 import json
 import shlex
@@ -135,7 +135,7 @@ def _tables(sweep: Sweep) -> list[Table]:
 
 
 def _table(title: str, rows: Sequence[tuple[str, Measurement, str]], judged_by: JudgedBy) -> Table:
-    """The first of the rows has the present value."""
+    """Returns the table of these rows, the first of which has the present value."""
     present = rows[0][1]
     cells = [
         {"value": value} | _cells(measured, judged_by, gain(present, measured, judged_by), judgement)
@@ -148,7 +148,7 @@ def _table(title: str, rows: Sequence[tuple[str, Measurement, str]], judged_by: 
 
 
 def _cells(measured: Measurement, judged_by: JudgedBy, ratio: float | None, judgement: str) -> dict[str, str]:
-    """Returns the text of each column; empty where there is nothing to tell."""
+    """Returns the text of each column; empty where nothing was measured."""
     median_ms, first, warm_up = measured.batch_ms(0.5), measured.first_batch_seconds, measured.warm_up_seconds
     return {
         "images/s": str(measured.images_per_second or ""),

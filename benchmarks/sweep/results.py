@@ -1,10 +1,10 @@
-"""The results of a sweep and their judgement: a value is better or worse only if no round says otherwise."""
+"""The results of a sweep and their judgement: a value is better or worse only if no round contradicts."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from benchmarks.loaders.config import LEVELS, Level
-from benchmarks.loaders.recommendation import WORTH_A_WORD
+from benchmarks.loaders.recommendation import MIN_DIFFERENCE
 from benchmarks.loaders.results import Measurement, Spread
 from benchmarks.sweep.factors import Factor, JudgedBy, Value
 
@@ -56,7 +56,7 @@ class Combined:
 
 @dataclass
 class Sweep:
-    """Everything, as written to sweep.json."""
+    """The results of a sweep, as written to sweep.json."""
 
     swept: list[Swept] = field(default_factory=list)
     combined: list[Combined] = field(default_factory=list)
@@ -105,7 +105,7 @@ class Sweep:
         }
 
     def is_measured_together(self) -> bool:
-        """Whether all recommended values were measured together, to the end, at each level where one of them is better."""
+        """Returns whether all recommended values were measured together, to the end, at each level where one of them is better."""
         values = self.recommended()
         together = self._together(values)
         levels = {each.level for each in together if each.judgement != "not judged"}
@@ -141,7 +141,7 @@ def judged(present: Measurement, other: Measurement, by: JudgedBy) -> Judgement:
     if one is None or two is None or min(_num_rounds(present, by), _num_rounds(other, by)) < LEAST_ROUNDS:
         return "not judged"
     ratio = gain(present, other, by)
-    if ratio is None or one.overlaps(two) or abs(ratio - 1) <= WORTH_A_WORD:
+    if ratio is None or one.overlaps(two) or abs(ratio - 1) <= MIN_DIFFERENCE:
         return "no difference"
     if ratio < 1:
         return "worse"

@@ -37,7 +37,7 @@ EPOCH_BATCHES = {"cpu": 16, "cuda": 64}
 def sweep_defaults(config: SweepConfig, run_dir: Path) -> Sweep:
     """Varies the chosen settings around the configuration; writes sweep.{json,md} to `run_dir` and prints the tables.
 
-    After Ctrl-C or an error, results so far are printed and written all the same.
+    After Ctrl-C or an error, the results so far are still printed and written.
 
     Raises:
         InputError: an unknown setting, an unusable data set, or a folder that cannot be written.
@@ -81,7 +81,7 @@ class _Variant:
         self._opened: Opened | None = None
 
     def open(self, measurement: Measurement) -> None:
-        """Records what opening took; opens only if it is not open yet."""
+        """Opens the level unless it is open already, and records the time and memory it took."""
         if self._opened is None:
             self._opened = self._session.open(measurement, self._level, self._num_threads)
         else:
@@ -189,7 +189,7 @@ class _Run:
         """Measures all rounds in alternating order.
 
         Args:
-            in_new_processes: start a process for each round, since one keeps the memory that its first epoch has allocated.
+            in_new_processes: start a process for each round, since a process keeps the memory that its first epoch allocated.
         """
         for round_ in range(self._config.rounds):
             in_turn = variants if round_ % 2 == 0 else variants[::-1]

@@ -1,4 +1,4 @@
-"""Shows that no cache setting changes the scores of a validation, and what each costs."""
+"""Compares the scores and costs of a validation with each cache setting: no setting may change the scores."""
 
 import tempfile
 import time
@@ -34,7 +34,7 @@ def compare_cache_settings(
     Args:
         data: folder with images/val and jsons/val.json.
         size: longest side; None: as the checkpoint was trained.
-        with_two_processes: evaluate with two processes too, which take long to start.
+        with_two_processes: also evaluate with two processes, which take long to start.
 
     Returns:
         `rows`: by setting, the first and the second pass; `bytes`: by setting, predicted and taken; `images`, `precision`, `size`.
@@ -142,7 +142,7 @@ def _validate_in_two_processes(
 
 
 def cache_settings_table(results: Mapping[str, Any]) -> Table:
-    """Returns one line a setting, from `compare_cache_settings` and the machine."""
+    """Returns one line per setting. `results` holds those of `compare_cache_settings` and `provenance`."""
     rows = []
     for name, (first, second) in results["rows"].items():
         mark = "" if all(first[score] == second[score] for score in SCORES) else " *"

@@ -63,13 +63,13 @@ class ResidentSet(lightning.Callback):
 
 
 def time_validation(overrides: Sequence[str]) -> dict[str, Any]:
-    """Returns the epochs of a run that trains one batch an epoch and validates 404 drawn images.
+    """Returns the epochs of a run that trains one batch per epoch and validates 404 drawn images.
 
     Args:
         overrides: as for scripts/train.py.
 
     Returns:
-        `epochs` as in summary.json; `bare_forward_seconds` and `resident_set_bytes`, one value an epoch; `settings`.
+        `epochs` as in summary.json; `bare_forward_seconds` and `resident_set_bytes`, one value per epoch; `settings`.
     """
     settings = [
         f"synthetic.num_val={NUM_IMAGES}",
@@ -94,7 +94,7 @@ def time_validation(overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def speed_table(results: Mapping[str, Any]) -> Table:
-    """Returns one line an epoch, from `time_validation` and the machine."""
+    """Returns one line per epoch. `results` holds those of `time_validation` and `provenance`."""
     epochs, bare = results["epochs"], results["bare_forward_seconds"]
     rows = [
         [

@@ -16,7 +16,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import ocr
 from dali_pipelines.config import PipelineConfig
 from dali_pipelines.source import PlannedSample
 from ocr.cache.entry import EntryLayout
@@ -80,7 +79,7 @@ def recipe_digest(pipeline: PipelineConfig, targets: TargetConfig, layout: Entry
 
 
 @cache
-def code_digest(root: Path = Path(ocr.__file__).parents[1]) -> str:
+def code_digest(root: Path = Path(__file__).parents[2]) -> str:
     """Returns the SHA-256, in hex, of the code that makes entries.
 
     Args:

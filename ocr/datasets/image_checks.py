@@ -93,10 +93,15 @@ def _check_header(header: ImageHeader, path: Path, max_megapixels: float) -> Non
     named = _FORMAT_OF_EXTENSION.get(path.suffix.lower(), header.format)
     if named != header.format:
         raise ImageProblem("wrong_extension", f"{header.format} content", f"{named} content, as {path.suffix} says")
-    height, width = header.stored_size
+    check_size(header.stored_size, max_megapixels)
+
+
+def check_size(stored_size: tuple[int, int], max_megapixels: float) -> None:
+    """Raises ImageProblem if an image of size (H, W) has no pixels or more than `max_megapixels`."""
+    height, width = stored_size
     if height == 0 or width == 0 or height * width > max_megapixels * 1e6:
         raise ImageProblem(
             "bad_dimensions",
-            f"{width} x {height} pixels in the header",
+            f"{width} x {height} pixels",
             f"at least 1 x 1 and at most {max_megapixels:g} megapixels",
         )

@@ -9,6 +9,9 @@ from pydantic import BaseModel, ByteSize, ConfigDict, Field, field_validator, mo
 
 from dali_pipelines.config import Section
 
+ShardReader = Literal["dali", "webdataset"]
+"""Reader of tar shards: DALI, or the package webdataset."""
+
 
 class CacheConfig(Section):
     """Which results are kept after their first computation, and where. Budgets are per rank."""

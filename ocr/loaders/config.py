@@ -1,12 +1,9 @@
 """Configuration of the loaders: batch sizes and worker processes."""
 
-from typing import Literal
-
 from pydantic import Field
 
 from dali_pipelines.config import Section
-
-ShardReader = Literal["dali", "webdataset"]
+from ocr.datasets.schemas import ShardReader
 
 
 class DataLoaderConfig(Section):

@@ -7,8 +7,6 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-import huggingface_hub.constants
-import timm
 import torch
 from torch import nn
 
@@ -39,6 +37,8 @@ def build_backbone(config: BackboneConfig) -> tuple[nn.Module, list[int]]:
 
 
 def _create(name: str, *, pretrained: bool) -> nn.Module:
+    import timm  # takes as long to import as torch
+
     if name not in timm.list_models():
         close = ", ".join(timm.list_models(f"*{name}*")[:8]) or "see timm.list_models()"
         raise InputError(f"model.backbone.name={name}: timm {timm.__version__} has no such model; similar: {close}")
@@ -58,7 +58,8 @@ def _create_pretrained(name: str) -> nn.Module | None:
 
     If the hub does not answer, it is switched off first: its client would retry for minutes.
     """
-    constants = huggingface_hub.constants
+    from huggingface_hub import constants
+
     was_offline, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, not _hub_answers(constants.ENDPOINT)
     try:
         return _create(name, pretrained=True)

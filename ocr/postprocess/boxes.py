@@ -16,9 +16,11 @@ import numpy.typing as npt
 import torch
 
 from dali_pipelines.geometry import transform_points
+from dali_pipelines.source import PlannedSample
 from ocr.postprocess.config import PostprocessConfig
 from ocr.postprocess.levels import FIRST_TEXT_LEVEL, Levels, probabilities_of_levels, to_levels
 from ocr.postprocess.unclip import distance_to_area, grow_polygon, unclip_distance
+from ocr.targets.config import TargetConfig
 
 FloatArray = npt.NDArray[np.float32]
 Points = npt.NDArray[np.float64]
@@ -111,6 +113,28 @@ def detect_levels(levels: Levels, *, map_stride: int, shrink_ratio: float, confi
     # Contours run through pixel centres; the centre of index 0 is at 0.5 map pixels.
     polygons = [((polygon + 0.5) * map_stride).astype(np.float32) for polygon in polygons_map]
     return Detections(polygons, regions.scores.astype(np.float32))
+
+
+def detect_letterboxed(
+    levels: Levels,
+    sample: PlannedSample,
+    original_size: tuple[int, int],
+    config: PostprocessConfig,
+    targets: TargetConfig,
+) -> Detections:
+    """Returns the text of one letterboxed image in pixels of the upright image, best first.
+
+    Args:
+        levels: (Hm, Wm) of the whole square input, from `to_levels` with the `bin_thresh` of `config`.
+        sample: the image's plan; the image lies at the top left of the input.
+        original_size: (H, W) of the upright image.
+        targets: settings of the network's training targets.
+    """
+    height, width = (-(-side // targets.map_stride) for side in sample.resized_size)
+    detections_input = detect_levels(
+        levels[:height, :width], map_stride=targets.map_stride, shrink_ratio=targets.shrink_ratio, config=config
+    )
+    return moved_detections(detections_input, np.linalg.inv(sample.input_from_original), original_size)
 
 
 def moved_detections(

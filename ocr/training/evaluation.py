@@ -9,14 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
 import torch
 
 from dali_pipelines.source import PlannedSample
 from ocr.datasets.manifest import Manifest
 from ocr.metrics.cleval import CharacterTargets, CLEvalCounts, count_characters
 from ocr.metrics.icdar import MatchCounts, TargetRegions, match_image
-from ocr.postprocess.boxes import Detections, detect_levels, moved_detections
+from ocr.postprocess.boxes import Detections, detect_letterboxed
 from ocr.postprocess.config import PostprocessConfig
 from ocr.postprocess.levels import Levels
 from ocr.postprocess.pool import OrderedPool
@@ -106,13 +105,7 @@ class OverlappedEvaluation:
     def _evaluate_image(self, levels_HW: Levels, sample: PlannedSample) -> ImageResult:
         started = time.perf_counter()
         height, width = (int(side) for side in self.manifest.original_sizes[sample.index])
-        detections_input = detect_levels(
-            _without_padding(levels_HW, sample.resized_size, self._targets.map_stride),
-            map_stride=self._targets.map_stride,
-            shrink_ratio=self._targets.shrink_ratio,
-            config=self._postprocess,
-        )
-        detections = moved_detections(detections_input, np.linalg.inv(sample.input_from_original), (height, width))
+        detections = detect_letterboxed(levels_HW, sample, (height, width), self._postprocess, self._targets)
         finished = time.perf_counter()
         matches: tuple[MatchCounts, ...] = ()
         characters = None
@@ -147,9 +140,3 @@ def start_copy_to_host(levels: torch.Tensor) -> Callable[[], Levels]:
         return pinned.numpy()
 
     return wait_for_copy
-
-
-def _without_padding(levels: Levels, image_size: tuple[int, int], map_stride: int) -> Levels:
-    """Returns the part of the map that shows the image, which lies at the top left of the square."""
-    height, width = image_size
-    return levels[: -(-height // map_stride), : -(-width // map_stride)]

@@ -1,4 +1,4 @@
-"""What the first word of a container's command starts. `python` is a stand-in that prints its arguments: real ones take seconds."""
+"""The entry point starts the command of its first word. `python` is a stand-in that prints its arguments, to save seconds."""
 
 import os
 import subprocess

@@ -7,14 +7,11 @@ from pathlib import Path
 from pkgutil import resolve_name
 
 import pytest
-import torch
 
 from benchmarks.loaders.config import CompareConfig, as_overrides
 from benchmarks.sweep.config import SweepConfig
-from ocr.checkpoint import CONFIG_KEY, MODEL_PREFIX
 from ocr.command_line import compose_config, prepare_hydra
 from ocr.config import EvaluateConfig, PredictConfig, PrepareConfig, TrainConfig
-from ocr.models.dbnet import build_dbnet
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "docker/README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -43,18 +40,11 @@ def commands() -> set[tuple[str, str]]:
 
 
 @pytest.fixture
-def workplace(tmp_path: Path, drawn: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder: an untrained network in best.ckpt, and FOLDER with images."""
-    config = TrainConfig.model_validate(
-        {"pipeline": {"image_size": 320}, "model": {"fpn_channels": 16, "backbone": {"weights": None}}}
-    )
-    weights = build_dbnet(config.model, config.targets.map_stride).state_dict()
-    checkpoint = {
-        CONFIG_KEY: config.model_dump(mode="json"),
-        "state_dict": {f"{MODEL_PREFIX}{key}": value for key, value in weights.items()},
-    }
-    torch.save(checkpoint, tmp_path / "best.ckpt")
+def workplace(tmp_path: Path, drawn: Path, untrained_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder: an untrained network in best.ckpt, FOLDER with images, and receipt.jpg, one of them."""
+    (tmp_path / "best.ckpt").symlink_to(untrained_checkpoint)
     (tmp_path / "FOLDER").symlink_to(drawn / "images/val")
+    (tmp_path / "receipt.jpg").symlink_to(min((drawn / "images/val").glob("*.jpg")))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -40,7 +40,7 @@ def prepare_shards(root: Path, output: Path, **values) -> None:
 
 
 def first_images(source: Path, target: Path, num_images: int) -> Path:
-    """A data set of the first images of each split."""
+    """Writes a data set of the first images of each split and returns its folder."""
     for name in ("train", "val"):
         document = json.loads((source / "jsons" / f"{name}.json").read_text())
         chosen = dict(list(document["images"].items())[:num_images])
@@ -74,7 +74,7 @@ def copied_receipts(receipts: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
-    """Meaningless S3 credentials, one attempt a request, and no settings of this machine."""
+    """Meaningless S3 credentials, one attempt per request, and no settings of this machine."""
     for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3", "AWS_DEFAULT_REGION", "AWS_REGION"):
         monkeypatch.delenv(name, raising=False)
     for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
@@ -151,7 +151,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
-    request_queue_size = 128  # of 5, connections of two workers' threads are dropped, and each waits for seconds
+    request_queue_size = (
+        128  # the default of 5 drops connections of two workers' threads, and each then waits for seconds
+    )
 
 
 @pytest.fixture

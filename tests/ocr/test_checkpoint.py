@@ -4,7 +4,7 @@ import torch
 from ocr.checkpoint import load_checkpoint
 
 
-def test_files_that_are_no_checkpoints_are_refused_by_name(tmp_path):
+def test_a_file_that_is_no_checkpoint_is_refused_by_name(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none\.ckpt"):
         load_checkpoint(tmp_path / "none.ckpt")
     (tmp_path / "text.ckpt").write_text("no checkpoint")

@@ -4,6 +4,6 @@ from ocr.command_line import plain_errors
 from ocr.errors import StorageError
 
 
-def test_errors_of_the_input_end_a_script_without_a_traceback():
+def test_input_errors_end_a_script_without_a_traceback():
     with pytest.raises(SystemExit, match=r"^StorageError: s3://bucket: gone$"), plain_errors():
         raise StorageError("s3://bucket: gone")

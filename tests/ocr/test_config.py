@@ -178,7 +178,7 @@ def test_several_wrong_values_are_all_named():
         load("trainer.max_epochs=-1", "loss.k=-2")
 
 
-def test_an_unset_split_says_what_to_give():
+def test_an_unset_split_names_the_keys_to_set():
     with pytest.raises(ValueError, match=r"datasets.test_dataset.config.image_path is not set.*dataset_base_path"):
         TrainConfig().datasets.split("test")
 

@@ -22,7 +22,7 @@ def test_the_limit_of_a_control_group_is_respected(tmp_path, monkeypatch, limit_
     limit.with_name("memory.stat").write_text("anon 20000000\nactive_file 3000000\ninactive_file 7000000\n")
     monkeypatch.setattr(machine, "CGROUP", tmp_path)
     assert machine.total_ram() == 50_000_000
-    assert machine.free_ram() == 27_000_000  # files that were read lately give way
+    assert machine.free_ram() == 27_000_000  # the cache of recently read files counts as free
 
 
 def test_without_a_limit_the_memory_of_the_machine_is_reported(tmp_path, monkeypatch):

@@ -33,7 +33,7 @@ def test_pixels_moved_by_one_column_are_found(batches):
         self_test.check_pixels(moved, plain, 0.5)
 
 
-def test_pixels_that_are_not_numbers_are_found(batches):
+def test_nan_pixels_are_found(batches):
     dali, plain = batches
     with pytest.raises(CheckFailed, match="by nan levels"):
         self_test.check_pixels(replace(dali, images=dali.images * float("nan")), plain, 0.5)
@@ -57,7 +57,7 @@ def test_targets_without_text_are_found(batches):
         self_test.check_postprocessing(dali, empty)
 
 
-def test_a_loss_that_is_not_a_number_is_found(batches):
+def test_a_nan_loss_is_found(batches):
     dali, _ = batches
     with pytest.raises(CheckFailed, match="the loss was nan"):
         self_test.train_step(replace(dali, images=dali.images * float("nan")), CPU)
@@ -67,7 +67,7 @@ def test_a_loss_that_is_not_a_number_is_found(batches):
     ("device", "visible", "num_gpus"),
     [("auto", "all", 1), ("auto", "", 0), ("auto", "void", 0), ("auto", "none", 0), ("cpu", "all", 0), ("gpu", "", 1)],
 )
-def test_a_gpu_that_is_there_or_was_not_requested_passes(device, visible, num_gpus):
+def test_a_gpu_that_exists_or_was_not_requested_passes(device, visible, num_gpus):
     self_test.check_gpu(device, {"NVIDIA_VISIBLE_DEVICES": visible}, num_gpus)
 
 

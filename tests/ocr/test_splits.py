@@ -1,4 +1,4 @@
-"""What `build_dataset` refuses and warns of."""
+"""`build_dataset` refuses shards without images and warns of settings without effect and of newer annotations."""
 
 import logging
 import os
@@ -57,7 +57,7 @@ def test_annotations_that_are_newer_than_the_shards_are_named(drawn, tmp_path, p
     (said,) = warnings()
     assert said.startswith(f"{annotations} is newer than {index}")
     os.utime(annotations)
-    prepare(root, root, canonical=False)  # nothing has changed, and that is known now
+    prepare(root, root, canonical=False)  # records that nothing has changed
     assert warnings() == []
 
 
@@ -68,7 +68,7 @@ def test_preparing_again_without_shards_leaves_annotations_older_than_them(drawn
     assert "newer than" not in caplog.text
 
 
-def test_shards_of_no_image_are_named(copied_receipts, tmp_path):
+def test_shards_without_images_are_named(copied_receipts, tmp_path):
     config = DatasetConfig(image_path=str(copied_receipts / "images/train"))
     some = load_manifest(config, max_megapixels=100)[0]
     none = Manifest(

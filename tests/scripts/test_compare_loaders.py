@@ -152,7 +152,7 @@ def test_ctrl_c_keeps_what_was_measured(compared, drawn):
         process.send_signal(signal.SIGINT)
         output = before + process.communicate(timeout=100)[0]
     assert process.returncode == 0, output
-    assert "interrupted; what was measured so far follows" in output
+    assert "interrupted; the results so far follow" in output
     assert "Interrupted: not all rounds were measured" in output
     results = json.loads((cwd / "compared/results.json").read_text())
     assert results["is_interrupted"]

@@ -1,4 +1,4 @@
-"""The command as a user types it, and what its configuration is made of."""
+"""The command as a user types it, and its configuration."""
 
 import json
 import runpy

@@ -1,5 +1,13 @@
-"""Loaders of others, each tuned as its own documentation says: functions from `RivalFiles` to `RowLoader`.
+"""Third-party loaders, each tuned as its documentation advises: functions from `RivalFiles` to `RowLoader`.
 
-In reading order: `worker_processes` (PyTorch's DataLoader, on which most stand), `image` (decoding and resizing one image), then
-one module a rival. Optional packages are imported when a row is made (`optional`).
+Files in reading order:
+
+worker_processes       PyTorch's DataLoader, which most rivals build on
+image                  reads, decodes and resizes one image
+optional               imports a rival's package when its row is made
+albumentations_loader  Pillow and Albumentations
+turbojpeg_loader       scaled decoding by libjpeg-turbo
+torchvision_loader     torchvision in worker processes, and on the GPU
+spdl_loader            SPDL's threads
+webdataset_loader      the webdataset package
 """

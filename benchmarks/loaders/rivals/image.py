@@ -1,4 +1,4 @@
-"""Reads, decodes and resizes one image with the libraries that users of rivals take."""
+"""Reads, decodes and resizes one image with the libraries that users of the rivals would choose."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +13,7 @@ from benchmarks.loaders.row_loader import InputBatch, RivalFiles
 from ocr.datasets.decode import ImageArray, decode_upright, suits_turbojpeg, turned_upright
 
 ImageFunction = Callable[[RivalFiles, int, bytes], torch.Tensor]
-"""Makes a worker's output from the place and the bytes of a file; raises whatever the library raises."""
+"""Makes a worker's output from the position and the bytes of a file; raises whatever the library raises."""
 T = TypeVar("T")
 
 
@@ -55,7 +55,7 @@ def stored_target(files: RivalFiles, index: int) -> tuple[int, int]:
 def decode_scaled(files: RivalFiles, index: int, encoded: bytes) -> ImageArray:
     """Returns (H, W, 3) RGB, not turned; libjpeg-turbo halves the image while no side gets smaller than the target's.
 
-    Measured on receipts at 640: 1.43 ms an image; 1.63 ms if scales between 1 and 2 are allowed, which have no SIMD code.
+    Measured on receipts at 640: 1.43 ms per image; 1.63 ms if scales between 1 and 2 are allowed, which have no SIMD code.
     """
     if not suits_turbojpeg(encoded):
         return decode_upright(encoded, orientation=1, use_turbojpeg=False)

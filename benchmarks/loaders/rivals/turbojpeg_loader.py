@@ -1,4 +1,4 @@
-"""The fastest worker processes we know: libjpeg-turbo scales while it decodes, bytes are sent, the main process normalises."""
+"""The fastest worker processes we know: libjpeg-turbo scales while it decodes, workers send bytes, the main process normalises."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""A PyTorch DataLoader with persistent worker processes, on which most rivals stand."""
+"""A PyTorch DataLoader with persistent worker processes, which most rivals build on."""
 
 from collections.abc import Callable, Iterator, Sequence
 from tempfile import TemporaryDirectory
@@ -18,8 +18,8 @@ class WorkerProcesses:
 
     Args:
         resize_filter: name of the filter.
-        load: its workers return finished or nearly finished images.
-        decode: its workers only decode.
+        load: loader whose workers return finished or nearly finished images.
+        decode: loader whose workers only decode.
         finish: makes (B, 3, S, S) on the device from the workers' images.
         shards: files to read instead of the images, and their folder, which `close` removes.
     """

@@ -5,12 +5,13 @@ import io
 import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ocr.datasets.audit_report import AuditReport
 from ocr.datasets.manifest import Manifest
+from ocr.datasets.schemas import ShardReader
 from ocr.datasets.shards.index import HEADER_SIZE, INDEX_NAME, ShardIndex, parse_index
 from ocr.datasets.shards.read_ahead import ReadAhead
 from ocr.datasets.shards.storage import ShardFolder
@@ -18,7 +19,6 @@ from ocr.datasets.signature import Signature
 from ocr.errors import InputError, StorageError
 from ocr.polygons import PolygonBatch
 
-ShardReader = Literal["dali", "webdataset"]
 ImageFinder = Callable[[bytes, str], bytes]
 """Returns the image in one sample's piece of a tar file, given the piece and the sample's name; empty if there is none."""
 

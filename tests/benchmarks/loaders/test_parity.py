@@ -1,4 +1,4 @@
-"""Whether a drift of a row's pixels, polygons, maps or order is seen; and how far our own rows are from the oracle."""
+"""Our own rows agree with the oracle, and a drift of pixels, polygons, maps or order is detected."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -139,7 +139,7 @@ def test_a_moved_vertex_is_seen(workload):
     assert found.maps_equal
 
 
-def test_a_turned_ignore_flag_is_seen(workload):
+def test_a_flipped_ignore_flag_is_seen(workload):
     batches, plan = given(workload)
     polygons = polygons_of(batches[0])
     turned = polygons.with_ignore(~polygons.ignore)

@@ -1,4 +1,4 @@
-"""Each rival gives the images it is asked for, all of them, in order, with the oracle's pixels as far as its filter allows."""
+"""Each rival gives all images in order, with the oracle's pixels as far as its filter allows."""
 
 import gc
 import importlib.util
@@ -105,7 +105,7 @@ def receipts_as_in_the_oracle(sroie: Path, receipts: list[Path]) -> torch.Tensor
 
 
 def rendered(files: RivalFiles) -> torch.Tensor:
-    """What the oracle makes of files that no annotation lists."""
+    """Returns the oracle's images of files that no annotation lists."""
     levels = [
         render(decode_upright(Path(path).read_bytes(), turn), letterbox(0, size, 320, False), CONFIG, training=False)
         for path, turn, size in zip(files.paths, files.orientations, files.original_sizes, strict=True)
@@ -148,7 +148,7 @@ def test_antialiased_rivals_equal_the_oracle_to_one_level(rival, opened, receipt
     assert differences.abs().mean() < 0.05
     assert_padding_is_black(differences, files)
     for difference, (height, width) in zip(differences, files.resized_sizes, strict=True):
-        # At the border the oracle repeats pixels where these renormalise the filter's weights.
+        # At the border the oracle repeats pixels, while these rivals renormalise the filter's weights.
         assert difference[:, 3 : height - 3, 3 : width - 3].abs().max() < 1.01
 
 

@@ -7,7 +7,7 @@ import pytest
 from benchmarks.loaders.config import CompareConfig, Level
 from benchmarks.loaders.messages import Round
 from benchmarks.loaders.parity import Parity
-from benchmarks.loaders.recommendation import paste, recommended
+from benchmarks.loaders.recommendation import overrides_text, recommended
 from benchmarks.loaders.results import Measurement, Results
 from benchmarks.loaders.verdict import loader_stages, verdict
 
@@ -15,7 +15,7 @@ MEGABYTE = 10**6
 
 
 def measured(images_per_second: float, cpu_ms: float, cold: float | None = None, **stages: float) -> Measurement:
-    """Two rounds of 10 images; stages in ms an image."""
+    """Returns two rounds of 10 images; stages are in ms per image."""
 
     def round_of(rate: float) -> Round:
         return Round(
@@ -74,7 +74,7 @@ def told(results: Results) -> str:
 def test_network_as_the_limit_is_named():
     results = results_of({"train-step": {"replay": measured(10, 90), "torch": measured(9.8, 95)}})
     assert (
-        "Training is limited by the network: a step takes 100.0 ms an image on a replayed batch, 102.0 ms with torch. A faster "
+        "Training is limited by the network: a step takes 100.0 ms per image on a replayed batch, 102.0 ms with torch. A faster "
         "loader cannot help."
     ) in told(results)
 
@@ -95,7 +95,7 @@ def test_most_expensive_stage_of_a_limiting_loader_is_named():
         "targets": 37.5,
     }
     assert (
-        "Training waits 84% of its time for dali_cpu: 62.5 ms an image, 10.0 of them for the network. The most expensive stage "
+        "Training waits 84% of its time for dali_cpu: 62.5 ms per image, 10.0 of them for the network. The most expensive stage "
         "of the loader: targets."
     ) in told(results)
 
@@ -117,16 +117,16 @@ def test_pasted_line_keeps_overrides_of_the_run_only():
     results = results_of({"input": {"torch": measured(100, 9)}})
     row = recommended(results)
     assert row is not None
-    assert paste(results, row) == "data=upstage loader=torch performance=balanced dataloader.num_workers=2"
+    assert overrides_text(results, row) == "data=upstage loader=torch performance=balanced dataloader.num_workers=2"
     results.environment["command"].append("dataset_base_path=/data/my receipts")
-    assert "'dataset_base_path=/data/my receipts'" in paste(results, row)
+    assert "'dataset_base_path=/data/my receipts'" in overrides_text(results, row)
 
 
 @pytest.mark.parametrize(("gigabytes", "preset"), [(8, "constrained"), (12, "balanced"), (24, "max"), (141, "max")])
 def test_the_preset_follows_the_gpus_memory(gigabytes, preset):
     on_gpu = {"device_type": "cuda", "gpu_bytes": gigabytes * 1e9, "transfer_ms_per_megabyte": 0.02}
     assert f"performance={preset} " in told(results_of({"input": {"dali_images": measured(100, 9)}}, **on_gpu))
-    plain = "balanced" if preset == "max" else preset  # max keeps decoded images, which was not what was measured
+    plain = "balanced" if preset == "max" else preset  # max keeps decoded images, which this row does not
     assert f"performance={plain} " in told(results_of({"input": {"dali_gpu": measured(100, 9)}}, **on_gpu))
 
 
@@ -164,7 +164,7 @@ def test_better_rival_is_reported():
         )
     )
     assert (
-        "Processor time at input, ms an image: torch 8.00. Best rival with an antialiased filter, torchvision: 6.00; best of all "
+        "Processor time at input, ms per image: torch 8.00. Best rival with an antialiased filter, torchvision: 6.00; best of all "
         "rivals, spdl_scaled: 4.00 (DCT scaling)."
     ) in text
     assert "By the clock spdl_scaled (DCT scaling) is 2.00 times as fast as torch." in text
@@ -173,7 +173,7 @@ def test_better_rival_is_reported():
 def test_overlapping_rounds_are_called_noise():
     noisy = measured(6, 95)
     noisy.rounds.append(measured(11, 95).rounds[0])  # 6, 6 and 11 images/s; the network alone: 10
-    assert "as far as these rounds can tell" in told(
+    assert "as far as these rounds show" in told(
         results_of({"train-step": {"replay": measured(10, 90), "torch": noisy}})
     )
 
@@ -195,7 +195,7 @@ def test_cost_of_the_disk_is_reported():
     assert "The disk does not matter" in told(results_of({"input": {"torch": measured(100, 9, cold=99)}}))
     kept = measured(100, 9, cold=99)
     kept.cold_rounds[0].read_bytes = 0
-    assert "The cost of the disk is not known" in told(results_of({"input": {"torch": kept}}))
+    assert "The cost of the disk is unknown" in told(results_of({"input": {"torch": kept}}))
 
 
 def test_disk_does_not_limit_training_on_files_in_ram():
@@ -214,8 +214,8 @@ def test_limit_of_validation_is_reported():
     assert "Validation waits 40% of its time for post-processing" in told(results_of({"val-epoch": {"torch": waiting}}))
     kept = measured(125, 9, forward=7.5, postprocess=1, blocked=0)
     text = told(results_of({"val-epoch": {"torch": measured(100, 9), "dali_tensors": kept}}))
-    assert "cached tensors save 20% of the time from the second epoch on (10.0 -> 8.0 ms an image)" in text
-    assert "Validation is limited by its forward pass (7.5 of 8.0 ms an image)" in text
+    assert "cached tensors save 20% of the time from the second epoch on (10.0 -> 8.0 ms per image)" in text
+    assert "Validation is limited by its forward pass (7.5 of 8.0 ms per image)" in text
 
 
 def test_no_measurement_gives_no_advice():

@@ -44,7 +44,7 @@ def sweep_of(*swept: Swept, combined: Sequence[Combined] = (), **settings: objec
         ((100, 104, 96), (120, 125, 115), "better"),
         ((100, 104, 96), (80, 84, 78), "worse"),
         ((100, 118, 96), (120, 125, 115), "no difference"),  # one round of the present value beats one of the other
-        ((100, 100.5, 99.5), (102, 102.5, 101.5), "no difference"),  # apart, but 2 % only
+        ((100, 100.5, 99.5), (102, 102.5, 101.5), "no difference"),  # ranges apart, but by only 2 %
         ((100, 104), (120, 125), "not judged"),
         ((100, 104, 96), (), "not judged"),
     ],

@@ -40,7 +40,7 @@ def checked(folder: Path, images: list[AnnotatedImage] | None, **options: Any) -
 
 
 def only_finding(folder: Path, *images: AnnotatedImage, **options: Any) -> Finding:
-    """The one finding on these images, which leaves at least the good image usable."""
+    """Returns the one finding on these images, which leaves at least the good image usable."""
     (folder / "good.jpg").write_bytes(encoded())
     _, report = checked(folder, [*images, annotated("good.jpg")], on_bad_sample="skip", **options)
     (finding,) = report.findings

@@ -1,4 +1,4 @@
-"""Polygons that make no sense, or belong to the other frame, are found and named."""
+"""Polygons that make no sense or belong to the other frame are reported by name."""
 
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from tests.ocr.datasets.audits import SQUARE, annotated, checked, encoded, only_
         ([(1, 1), (1e30, 1), (9, 9)], "bad_coordinate", "a coordinate 1e+30"),
         ([(41, 1), (49, 1), (49, 9)], "outside", "a polygon at 41,1 to 49,9"),
         ([(-9, -9), (0, -9), (0, 0)], "outside", "a polygon at -9,-9 to 0,0"),
-        # Its box meets the picture's corner, the triangle does not.
+        # The triangle's box reaches into the image's corner; the triangle itself does not.
         ([(-30, 10), (-30, -30), (10, -30)], "outside", "a polygon at -30,-30 to 10,10"),
         ([(-2, 1), (9, 1), (9, 9)], "partly_outside", "a polygon at -2,1 to 9,9"),
     ],

@@ -107,7 +107,7 @@ def test_without_annotations_all_images_of_the_folder_are_taken_in_order(tmp_pat
     assert report.num_not_annotated == 0
 
 
-def test_a_roundabout_folder_name_changes_nothing(picture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_image_folder_is_resolved(picture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (picture / "sub").mkdir()
     (picture / "extra.jpg").write_bytes(encoded())
     monkeypatch.chdir(picture / "sub")
@@ -124,7 +124,7 @@ def test_a_missing_or_empty_image_folder_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "split"), [(n, s) for n in ("sroie", "icdar15") for s in ("train", "val")])
-def test_the_real_sets_have_no_findings(name: str, split: str, request: pytest.FixtureRequest) -> None:
+def test_the_real_data_sets_have_no_findings(name: str, split: str, request: pytest.FixtureRequest) -> None:
     folder = request.getfixturevalue(name)
     annotations = read_upstage(folder / "jsons" / f"{split}.json")
     manifest, report = checked(folder / "images" / split, annotations, on_bad_sample="error")

@@ -1,4 +1,4 @@
-"""Image files that a decoder would refuse, or read differently from another, are found and named."""
+"""Image files that a decoder would refuse, or that decoders would read differently, are reported by name."""
 
 import json
 import logging
@@ -17,7 +17,7 @@ from ocr.datasets.manifest import Manifest
 from tests.ocr.datasets.audits import annotated, checked, encoded, only_finding
 
 
-def test_every_odd_jpeg_ends_as_its_manifest_says(odd_jpegs: Path) -> None:
+def test_every_odd_jpeg_is_judged_as_its_manifest_says(odd_jpegs: Path) -> None:
     files = json.loads((odd_jpegs / "manifest.json").read_text())["files"]
     manifest, report = checked(odd_jpegs, [AnnotatedImage(file["file"], "manifest.json") for file in files])
     kept = dict(zip(manifest.filenames, range(len(manifest)), strict=True))
@@ -105,7 +105,7 @@ def test_words_of_all_exif_orientations_sit_on_the_drawn_words(odd_jpegs: Path) 
         for x0, y0, x1, y1 in boxes.astype(int):
             assert is_dark[y0:y1, x0:x1].mean() > 0.15  # ink
             is_word[y0 - 1 : y1 + 1, x0 - 1 : x1 + 1] = True
-        rows = slice(60, 255)  # above and below, the picture has a mark in two corners that is no text
+        rows = slice(60, 255)  # leaves out the marks in two corners, which are not text
         assert is_dark[rows][~is_word[rows]].mean() < 0.001
 
 
@@ -192,7 +192,7 @@ def test_lossless_and_12_bit_jpegs_are_refused(tmp_path: Path) -> None:
         assert only_finding(tmp_path, annotated(name)).kind == "unsupported"
 
 
-def test_an_extension_that_is_not_asked_for_and_a_folder_are_refused(tmp_path: Path) -> None:
+def test_an_extension_that_is_not_configured_and_a_folder_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.tif").write_bytes(encoded(image_format="TIFF"))
     (tmp_path / "b.jpg").mkdir()
     assert only_finding(tmp_path, annotated("a.tif")).found == "the extension '.tif'"
@@ -210,7 +210,7 @@ def test_the_pixel_limit_is_inclusive_and_read_from_the_header(picture: Path) ->
     (picture / "b.jpg").write_bytes(encoded(41, 30))
     _, report = checked(picture, None, max_megapixels=0.0012)
     assert [(finding.image, finding.kind) for finding in report.findings] == [("b.jpg", "bad_dimensions")]
-    assert report.findings[0].found == "41 x 30 pixels in the header"
+    assert report.findings[0].found == "41 x 30 pixels"
 
 
 def test_without_pixel_check_only_headers_are_read(odd_jpegs: Path) -> None:

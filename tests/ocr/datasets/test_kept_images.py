@@ -37,7 +37,7 @@ def picture(height: int, width: int, level: int) -> torch.Tensor:
     return torch.full((height, width, 3), level, dtype=torch.uint8)
 
 
-def test_images_lie_one_after_the_other_as_far_as_the_budget_goes():
+def test_images_are_stored_consecutively_within_the_budget():
     # 2 x 3, 1 x 1 and 4 x 5 pixels take 18, 3 and 60 bytes; 80 bytes hold the first two.
     images = DecodedImages([(2, 3), (1, 1), (4, 5)], 80, CPU)
     assert (images.num_places, images.capacity, images.num_images, images.num_bytes) == (2, 21, 0, 0)
@@ -54,7 +54,7 @@ def test_images_lie_one_after_the_other_as_far_as_the_budget_goes():
         images.keep(2, picture(4, 5, 1))
 
 
-def test_places_go_to_the_indices_asked_for_in_their_order():
+def test_places_go_to_the_given_indices_in_their_order():
     images = DecodedImages([(2, 3), (1, 1), (4, 5)], 63, CPU, indices=[2, 1])
     assert [images.wants(index) for index in range(3)] == [False, True, True]
 
@@ -139,7 +139,7 @@ def test_a_file_that_cannot_be_read_is_named_and_left_to_the_loader(image_format
         dataset.load_image(3)
 
 
-def test_nothing_is_kept_that_was_not_asked_for(turned):
+def test_without_settings_nothing_is_kept(turned):
     assert keep(make_dataset(turned)) is None
     assert keep(make_dataset(turned, preload_images=True, cache_config=CacheConfig(cache_images=False))) is None
 

@@ -64,7 +64,7 @@ def test_the_inverse_undoes_the_matrix_exactly(orientation: int) -> None:
 
 
 @pytest.mark.parametrize("orientation", [0, 9, -1])
-def test_an_orientation_that_is_none_is_refused(orientation: int) -> None:
+def test_an_invalid_orientation_is_refused(orientation: int) -> None:
     with pytest.raises(ValueError, match=rf"EXIF orientation is {orientation}; 1\.\.8 expected"):
         original_from_stored(orientation, (10, 10))
     with pytest.raises(ValueError, match=r"1\.\.8 expected"):

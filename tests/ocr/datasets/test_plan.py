@@ -100,7 +100,7 @@ def test_evaluation_keeps_the_order_of_the_annotations_and_letterboxes():
     np.testing.assert_allclose(corner, samples[0].resized_size[::-1])
 
 
-def test_the_matrix_is_the_way_over_the_resized_region():
+def test_the_matrix_is_the_product_of_resize_and_warp():
     for sample in all_samples(make_plan()):
         by_steps = sample.input_from_resized @ geometry.resized_from_region(sample.region_xyxy, sample.resized_size)
         np.testing.assert_allclose(by_steps, sample.input_from_original, atol=1e-9)
@@ -142,7 +142,7 @@ def test_colour_keeps_grey_grey():
         np.testing.assert_allclose(mapped, mapped[0], rtol=1e-5)
 
 
-def test_crops_show_whole_text_and_seldom_cut_it():
+def test_crops_show_whole_text_and_rarely_cut_it():
     manifest = make_manifest()
     num_cut = num_whole = 0
     for epoch in range(5):
@@ -155,7 +155,7 @@ def test_crops_show_whole_text_and_seldom_cut_it():
     assert num_whole > 5 * num_cut
 
 
-def test_what_is_cut_away_becomes_dont_care():
+def test_polygons_cut_by_the_crop_become_dont_care():
     boxes = PolygonBatch.from_lists(
         [
             [

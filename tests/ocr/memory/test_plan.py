@@ -93,7 +93,7 @@ def test_the_summary_has_rows_and_both_peaks():
     }
 
 
-def test_a_run_that_uses_more_than_planned_warns():
+def test_a_run_that_uses_more_memory_than_planned_warns():
     plan = whole_plan(7_000)
     assert plan.warning() is None
     plan.measured_gpu_peak = 3_950 * MB
@@ -108,7 +108,7 @@ def test_a_run_that_uses_more_than_planned_warns():
 @pytest.mark.gpu
 def test_the_measured_peak_is_the_memory_in_use_on_the_device():
     device = torch.device("cuda", 0)
-    torch.cuda.empty_cache()  # what earlier tests have left would be used for the block
+    torch.cuda.empty_cache()  # otherwise the block could come from memory that earlier tests have freed
     plan = MemoryPlan(FreeMemory.measured(device), gpu_total=torch.cuda.mem_get_info(device)[1])
     block = torch.empty(300 * MB, dtype=torch.uint8, device=device)
     plan.sample(device)

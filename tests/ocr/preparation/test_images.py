@@ -51,7 +51,7 @@ def test_a_turned_png_keeps_every_level(mode):
     np.testing.assert_array_equal(decode_upright(content, 1), decode_upright(file.getvalue(), 7))
 
 
-def test_a_source_that_is_gone_is_an_outcome_with_its_name(tmp_path):
+def test_a_missing_source_is_an_outcome_that_names_it(tmp_path):
     outcome = write_image(tmp_path / "gone.jpg", tmp_path / "out.jpg", 1)
     assert outcome.action == "failed"
     assert outcome.reason is not None

@@ -101,7 +101,7 @@ def files_of(folder: Path) -> dict[str, tuple[int, bytes]]:
     }
 
 
-def test_prepared_data_read_as_their_source(source, tmp_path):
+def test_prepared_data_has_the_annotations_and_pixels_of_its_source(source, tmp_path):
     before = files_of(source)
     output = tmp_path / "out"
     reports = prepare(source, output)
@@ -137,7 +137,7 @@ def test_copied_files_are_equal_to_the_byte(source, tmp_path):
     assert images.counts == {"copied": len(upright), "kept": len(manifest) - len(upright)}
 
 
-def test_files_that_are_not_canonical_are_those_of_the_source(source, tmp_path):
+def test_without_canonical_the_files_equal_the_source(source, tmp_path):
     output = tmp_path / "out"
     reports = prepare(source, output, canonical=False)
     assert counts(reports["val"]) == ({"copied": NUM_VAL}, {"made": NUM_VAL})
@@ -243,7 +243,7 @@ def test_a_second_run_keeps_everything(source, tmp_path):
     }
 
 
-def test_only_what_is_missing_or_changed_is_made_again(source, tmp_path):
+def test_only_missing_and_changed_files_are_rewritten(source, tmp_path):
     output = tmp_path / "out"
     prepare(source, output)
     names = sorted(path.name for path in (output / "images_val_canonical").iterdir())
@@ -263,7 +263,7 @@ def test_only_what_is_missing_or_changed_is_made_again(source, tmp_path):
 
 
 @pytest.mark.parametrize("change", [{"pipeline": {"image_size": 160}}, {"targets": {"shrink_ratio": 0.5}}])
-def test_stale_maps_are_made_again(source, tmp_path, change):
+def test_stale_maps_are_rewritten(source, tmp_path, change):
     output = tmp_path / "out"
     prepare(source, output)
     reports = prepare(source, output, **change)
@@ -271,7 +271,7 @@ def test_stale_maps_are_made_again(source, tmp_path, change):
     assert counts(prepare(source, output, **change)["val"]) == ({"kept": NUM_VAL}, {"kept": NUM_VAL})
 
 
-def test_maps_of_one_changed_annotation_are_made_again(source, tmp_path):
+def test_maps_of_one_changed_annotation_are_rewritten(source, tmp_path):
     output = tmp_path / "out"
     prepare(source, output)
     annotation_path = source / "jsons/val.json"
@@ -293,9 +293,9 @@ def jpeg() -> bytes:
 
 
 def stop_once_there_is(pattern: str, output: Path, number: signal.Signals, config: PrepareConfig) -> int:
-    """Runs in an interpreter of its own that gets the signal as soon as a file of the pattern is there; its exit code.
+    """Prepares data in a new interpreter, sends it the signal once a file matches the pattern, and returns its exit code.
 
-    Not forked: what the other tests left running in threads here (OpenMP, DALI) would hold its locks for good in the copy.
+    The process is not forked: threads that other tests left running here (OpenMP, DALI) would hold their locks forever in the copy.
     """
     code = (
         "import sys; from pathlib import Path; from ocr.config import PrepareConfig; "
@@ -311,7 +311,7 @@ def stop_once_there_is(pattern: str, output: Path, number: signal.Signals, confi
 
 
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGKILL, -9), (signal.SIGINT, 1)])
-def test_a_run_stopped_among_the_images_leaves_no_annotations_and_is_gone_on_with(
+def test_a_run_stopped_among_the_images_leaves_no_annotations_and_can_continue(
     source, tmp_path, capfd, number, exit_code
 ):
     (source / "images/val/0.jpg").write_bytes(jpeg())
@@ -335,7 +335,7 @@ def test_a_run_stopped_among_the_images_leaves_no_annotations_and_is_gone_on_wit
     assert not list(output.rglob("*.part"))
 
 
-def test_a_run_killed_among_the_maps_leaves_whole_ones(source, tmp_path):
+def test_a_run_killed_among_the_maps_leaves_complete_ones(source, tmp_path):
     output = tmp_path / "out"
     settings: dict[str, Any] = {"splits": ["val"], "num_workers": 1, "pipeline": {"image_size": 1600}}
     config = config_of(source, output, **settings)
@@ -349,7 +349,7 @@ def test_a_run_killed_among_the_maps_leaves_whole_ones(source, tmp_path):
     assert not list(output.rglob("*.part"))
 
 
-def test_annotations_go_before_their_images_change(source, tmp_path):
+def test_annotations_are_removed_before_their_images_change(source, tmp_path):
     output = tmp_path / "out"
     prepare(source, output, maps=False)
     (output / "images_val_canonical/val_00002.jpg").unlink()
@@ -402,7 +402,7 @@ def test_a_file_that_cannot_be_turned_is_named_and_left_out(source, tmp_path, ca
     assert len(manifest_of(prepared_split(output, "val"))) == NUM_VAL
 
 
-def test_bad_annotations_of_all_splits_are_told_before_anything_is_written(source, tmp_path):
+def test_bad_annotations_of_all_splits_are_reported_before_anything_is_written(source, tmp_path):
     for name in ("train", "val"):
         path = source / "jsons" / f"{name}.json"
         document = json.loads(path.read_text())
@@ -417,7 +417,7 @@ def test_bad_annotations_of_all_splits_are_told_before_anything_is_written(sourc
     assert len(manifest_of(prepared_split(output, "val"))) == NUM_VAL
 
 
-def test_names_that_lead_out_of_the_folder_are_not_followed(source, tmp_path):
+def test_names_that_lead_outside_the_folder_are_not_followed(source, tmp_path):
     shutil.copytree(source / "images/val", source / "images/elsewhere")
     path = source / "jsons/val.json"
     document = json.loads(path.read_text())
@@ -489,7 +489,7 @@ def test_maps_can_be_added_beside_the_images(source, tmp_path):
     assert prepare(source, source, canonical=False)["val"].maps.counts == {"kept": NUM_VAL}  # type: ignore[union-attr]
 
 
-def test_folders_that_are_not_ours_are_not_written_to(source, tmp_path):
+def test_foreign_folders_are_not_written_to(source, tmp_path):
     def assert_refused(output: Path, message: str, **values: Any) -> None:
         before = files_of(tmp_path)
         with pytest.raises(InputError, match=message):
@@ -531,7 +531,7 @@ def test_two_runs_do_not_share_a_folder(source, tmp_path):
     prepare(source, output)
 
 
-def test_splits_that_are_not_there_are_left_out_unless_asked_for(source, tmp_path):
+def test_missing_splits_are_left_out_unless_named(source, tmp_path):
     shutil.rmtree(source / "images/train")
     assert list(prepare(source, tmp_path / "out")) == ["val"]
     with pytest.raises(FileNotFoundError, match="there is no such image folder"):

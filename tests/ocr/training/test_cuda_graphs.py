@@ -68,7 +68,7 @@ def test_the_first_batch_is_recorded_and_similar_ones_are_replayed():
 
 
 @pytest.mark.parametrize("other", [batch(7, size=1), batch(7).double(), batch(7).to(memory_format=torch.channels_last)])
-def test_other_batches_run_eagerly_and_leave_the_recording(other):
+def test_other_batches_run_eagerly_and_keep_the_recording(other):
     _, recorder, forward = graphed()
     forward(batch(1))
     assert (forward(other).prob_logits == 14).all()
@@ -78,7 +78,7 @@ def test_other_batches_run_eagerly_and_leave_the_recording(other):
 
 
 def test_a_replay_reads_new_values_in_the_same_memory():
-    """Such as an optimizer step, the swap of averaged weights and the load of a checkpoint write."""
+    """New values come from an optimizer step, from swapping in averaged weights, or from loading a checkpoint."""
     model, recorder, forward = graphed()
     forward(batch(1))
     model.weight.copy_(torch.tensor(10.0))

@@ -135,7 +135,7 @@ def test_a_run_with_rare_validation_resumes_and_keeps_its_best_checkpoint(tiny_r
         assert (tmp_path / name / "checkpoints" / "best.ckpt").is_file()
 
 
-def test_a_run_stopped_by_the_clock_still_ends_with_a_score(tiny_run, tmp_path):
+def test_a_run_stopped_by_max_time_still_ends_with_a_score(tiny_run, tmp_path):
     clock = ["trainer.max_epochs=1000", "trainer.max_time=00:00:00:01", "trainer.check_val_every_n_epoch=999"]
     assert train(tiny_run(*clock), tmp_path)["hmean"] is not None
     assert (tmp_path / "checkpoints" / "last.ckpt").is_file()
@@ -202,7 +202,7 @@ def test_training_and_validation_seconds_do_not_overlap(tiny_run, tmp_path):
     assert epoch["train_seconds"] + epoch["val_seconds"] <= watch.seconds + 0.05
 
 
-def test_memory_that_runs_out_in_training_ends_in_what_to_try(tiny_run, tmp_path):
+def test_out_of_memory_in_training_says_what_to_try(tiny_run, tmp_path):
     class Greedy(lightning.Callback):
         def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
             if trainer.current_epoch == 1:
@@ -223,7 +223,7 @@ def test_memory_that_runs_out_in_training_ends_in_what_to_try(tiny_run, tmp_path
     assert len(json.loads((tmp_path / "summary.json").read_text())["epochs"]) == 1
 
 
-def test_memory_that_runs_out_in_validation_names_its_batch_size(tiny_run, tmp_path):
+def test_out_of_memory_in_validation_names_its_batch_size(tiny_run, tmp_path):
     class Greedy(lightning.Callback):
         def on_validation_batch_start(self, *args, **kwargs):
             bytearray(2**60)
@@ -235,7 +235,7 @@ def test_memory_that_runs_out_in_validation_names_its_batch_size(tiny_run, tmp_p
     assert json.loads((tmp_path / "summary.json").read_text())["memory_plan"]["rows"]
 
 
-def test_memory_that_runs_out_in_an_evaluation_names_its_batch_size(finished_run, tmp_path):
+def test_out_of_memory_in_an_evaluation_names_its_batch_size(finished_run, tmp_path):
     # Some 40 TB per image: torch fails to allocate them, within DALI.
     config = EvaluateConfig(
         checkpoint=str(finished_run / "checkpoints" / "last.ckpt"), device="cpu", split="val", image_size=1 << 22
@@ -257,7 +257,7 @@ def test_the_gpu_holds_no_more_than_planned(tiny_run, tmp_path, cached):
 
 
 @pytest.mark.gpu
-def test_the_gpu_is_given_back_after_training(tiny_run, tmp_path):
+def test_gpu_memory_is_freed_after_training(tiny_run, tmp_path):
     config = tiny_run("device=gpu", "trainer.max_epochs=1")
     train(config, tmp_path / "first")
     free = torch.cuda.mem_get_info()[0]
@@ -267,7 +267,7 @@ def test_the_gpu_is_given_back_after_training(tiny_run, tmp_path):
 
 
 @pytest.mark.gpu
-def test_gpu_memory_that_runs_out_names_its_holders(tiny_run, tmp_path):
+def test_out_of_memory_on_the_gpu_names_the_holders(tiny_run, tmp_path):
     class Limit(lightning.Callback):
         def on_train_start(self, trainer, pl_module):
             allowed = torch.cuda.memory_reserved() + 500_000_000

@@ -32,7 +32,7 @@ def training_step(model, loss, optimizer, batch) -> torch.Tensor:
     return total
 
 
-def test_the_training_step_asks_nothing_of_the_device_under_the_trainer(tiny_run, tmp_path, monkeypatch):
+def test_the_training_step_never_waits_for_the_device_under_the_trainer(tiny_run, tmp_path, monkeypatch):
     """The real step, logging included, in a real run."""
     original = DBNetModule.training_step
     steps = []
@@ -47,7 +47,7 @@ def test_the_training_step_asks_nothing_of_the_device_under_the_trainer(tiny_run
     assert steps == [0, 1, 2]
 
 
-def test_loss_and_gradients_ask_nothing_of_the_device_and_training_lowers_the_loss(tiny_run):
+def test_training_lowers_the_loss_and_never_waits_for_the_device(tiny_run):
     config = tiny_run()
     torch.manual_seed(0)
     model = build_dbnet(config.model, 1).train()

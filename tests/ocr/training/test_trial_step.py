@@ -32,7 +32,7 @@ def make_model() -> DBNet:
 
 
 def seeded_run(model: DBNet) -> list[torch.Tensor]:
-    """Losses of two steps with random images, then weights and BatchNorm statistics, then random numbers."""
+    """Returns the losses of two steps on random images, then weights and BatchNorm statistics, then random numbers."""
     optimizer, loss_function = build_optimizer(model, CONFIG.optimizer), DBLoss(CONFIG.loss)
     losses = []
     for _ in range(2):
@@ -79,7 +79,9 @@ def test_persistent_memory_is_counted_as_it_is_allocated(name, momentum):
     assert counted.weights == sum(tensor.nbytes for tensor in model.state_dict().values())
     assert counted.gradients == sum(parameter.grad.nbytes for parameter in model.parameters())
     states = [value for state in optimizer.state.values() for value in state.values() if torch.is_tensor(value)]
-    assert counted.optimizer_state == sum(value.nbytes for value in states if value.ndim)  # Adam's step counters aside
+    assert counted.optimizer_state == sum(
+        value.nbytes for value in states if value.ndim
+    )  # without Adam's step counters
 
 
 def test_ranks_and_a_moving_average_need_memory_of_their_own():

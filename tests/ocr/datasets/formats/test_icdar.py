@@ -20,7 +20,7 @@ def read(tmp_path: Path, **contents: str) -> list[AnnotatedImage]:
     return read_icdar(tmp_path, tmp_path, EXTENSIONS)
 
 
-def test_quads_with_mark_carriage_returns_commas_and_dont_care_words(tmp_path: Path) -> None:
+def test_quads_with_byte_order_mark_crlf_commas_and_dont_care_words(tmp_path: Path) -> None:
     (tmp_path / "img_1.jpg").touch()
     lines = [QUAD + ",one, two, three", QUAD + ",###", "", QUAD + ", * ", QUAD + ",", QUAD, QUAD + ",1999"]
     (image,) = read(
@@ -102,7 +102,7 @@ def test_a_folder_without_text_files_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["sroie", "icdar15"])
-def test_real_annotations_written_as_icdar_text_come_back_equal(
+def test_real_annotations_survive_a_round_trip_through_icdar_text(
     name: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     path = request.getfixturevalue(name) / "jsons" / "val.json"

@@ -40,11 +40,11 @@ def test_no_images_give_an_empty_list(tmp_path: Path) -> None:
     assert read_upstage(written(tmp_path, {"images": {}})) == []
 
 
-def test_a_byte_order_mark_is_read_over(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
     assert len(read_upstage(written(tmp_path, '\ufeff{"images": {"a.jpg": {}}}'))) == 1
 
 
-def test_keys_given_twice_are_not_lost(tmp_path: Path) -> None:
+def test_repeated_keys_are_reported(tmp_path: Path) -> None:
     word = json.dumps({"points": SQUARE})
     text = f'{{"images": {{"a.jpg": {{"words": {{"0001": {word}, "0001": {word}, "0002": {word}}}}}, "a.jpg": {{}}}}}}'
     first, second = read_upstage(written(tmp_path, text))

@@ -37,7 +37,7 @@ def write_shards(manifest: Manifest, folder: Path) -> None:
 
 
 def test_an_index_of_other_shards_of_equal_size_is_refused_on_read(reader, tmp_path):
-    """The images of the two writes are in another order: each would get the annotations of the other."""
+    """The two indices list the images in different orders: each image would get the annotations of another."""
     images = tmp_path / "images"
     images.mkdir()
     for name, level in (("0.png", 1), ("1.png", 2)):
@@ -71,7 +71,7 @@ def test_cache_keys_are_those_of_the_loose_files_and_need_no_read(copied_receipt
 
 
 def test_an_object_of_s3_with_other_bytes_than_its_index_says_is_refused(reader, copied_receipts, s3):
-    """They were replaced before the run, by objects of the same size."""
+    """The object was replaced before the run by one of the same size."""
     shards = copied_receipts / "shards/train"
     document = json.loads((shards / "index.json").read_text())
     image = document["images"][3]

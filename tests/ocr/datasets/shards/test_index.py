@@ -41,7 +41,7 @@ def test_an_index_of_another_kind_is_refused(change, said, copied_receipts):
         ({"\x1b[31m": 1}, r"\\x1b\[31m: Extra inputs"),
     ],
 )
-def test_an_image_that_cannot_be_is_refused_with_its_index(change, said, copied_receipts):
+def test_an_index_with_an_impossible_image_is_refused(change, said, copied_receipts):
     path = copied_receipts / "shards/train/index.json"
     document = json.loads(path.read_text())
     document["images"][2] |= change

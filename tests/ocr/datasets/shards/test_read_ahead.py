@@ -9,7 +9,7 @@ from ocr.datasets.plan import SamplePlanner
 from ocr.datasets.shards.read_ahead import ReadAhead, ReadAheadPlan
 
 
-def test_reading_ahead_asks_for_each_image_once_and_is_bounded():
+def test_each_image_is_read_ahead_once_within_a_bound():
     asked: list[list[int]] = []
 
     class Plan:
@@ -28,7 +28,7 @@ def test_reading_ahead_asks_for_each_image_once_and_is_bounded():
     assert asked == [[0], [1], [2], [3], [4]]
 
 
-def test_what_was_not_fetched_is_read_and_errors_arrive_where_they_are_asked_for():
+def test_content_not_fetched_is_read_and_get_raises_the_error_of_a_read():
     def read(index: int) -> bytes:
         if index == 2:
             raise OSError("gone")
@@ -45,7 +45,7 @@ def test_what_was_not_fetched_is_read_and_errors_arrive_where_they_are_asked_for
     ahead.stop()
 
 
-def test_stopping_waits_for_no_read_and_begins_none():
+def test_stopping_neither_waits_for_reads_nor_starts_any():
     may_go_on, begun = threading.Event(), []
 
     def read(index: int) -> bytes:

@@ -27,7 +27,7 @@ def test_parent_and_forked_processes_read_from_s3_in_turn(copied_receipts, s3):
         assert list(threads.map(manifest.images.read, indices)) == expected
 
 
-def test_shards_that_are_not_as_their_index_says_are_named_before_the_run(copied_receipts, tmp_path):
+def test_shards_that_differ_from_their_index_are_named_before_the_run(copied_receipts, tmp_path):
     shards = copied_receipts / "shards/train"
     with pytest.raises(
         StorageError, match=r"none/index\.json: there is no such file; write the shards with .*shards=true.*loader=dali"
@@ -64,7 +64,7 @@ def test_a_request_to_s3_whose_answer_breaks_off_is_repeated(copied_receipts, s3
         manifest.images.read(3)
 
 
-def test_what_s3_refuses_is_said_with_what_to_do(copied_receipts, s3, aws):
+def test_errors_of_s3_say_what_to_do(copied_receipts, s3, aws):
     url, shards = s3_url(copied_receipts), copied_receipts / "shards/train"
     with pytest.raises(
         StorageError,
@@ -111,13 +111,13 @@ def test_what_s3_refuses_is_said_with_what_to_do(copied_receipts, s3, aws):
         ("AWS_RETRY_MODE", "never", "must be one of"),
     ],
 )
-def test_settings_of_aws_that_are_wrong_are_named(name, value, said, aws):
+def test_wrong_aws_settings_are_named(name, value, said, aws):
     aws.setenv(name, value)
     with pytest.raises(StorageError, match=rf"^s3://bucket/train/index\.json: cannot be read: .*{said}.* \[AWS_"):
         load_shards("s3://bucket/train")
 
 
-def test_an_endpoint_that_is_not_there_is_named(aws):
+def test_an_unreachable_endpoint_is_named(aws):
     aws.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(
         StorageError, match=r"s3://bucket/train/index\.json: cannot be read: .*http://127\.0\.0\.1:9.*AWS_ENDPOINT_URL="

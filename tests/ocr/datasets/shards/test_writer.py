@@ -1,4 +1,4 @@
-"""What prepare_data writes as shards, and that others can read it."""
+"""Shards as prepare_data writes them, and as other packages read them."""
 
 import io
 import json
@@ -37,7 +37,7 @@ def assert_same_manifest(found: Manifest, expected: Manifest) -> None:
 
 
 def files_of(folder: Path) -> dict[str, tuple[int, bytes]]:
-    """Times and contents. The index is written each time, last, and its time is left out."""
+    """Returns modification time and content of each file, without the time of the index, which every run writes."""
     times = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} | {"index.json": 0}
     return {path.name: (times[path.name], path.read_bytes()) for path in folder.iterdir()}
 
@@ -63,7 +63,7 @@ def test_shards_hold_what_the_loose_files_hold(receipts):
 
 
 @pytest.mark.parametrize("canonical", [True, False])
-def test_turned_pictures_too(drawn, tmp_path, canonical, prepare):
+def test_shards_hold_turned_images_too(drawn, tmp_path, canonical, prepare):
     prepare(drawn, tmp_path / "out", canonical=canonical)
     for split in ("train", "val"):
         folder = "images_val_canonical" if canonical and split == "val" else f"images/{split}"
@@ -72,8 +72,8 @@ def test_turned_pictures_too(drawn, tmp_path, canonical, prepare):
         assert (set(manifest.orientations) == {1}) == canonical
 
 
-def test_beside_a_data_set_of_ones_own_they_keep_its_places(drawn, tmp_path, prepare):
-    """One image is unreadable: it is left out, and the random numbers of the others are keyed as before."""
+def test_shards_beside_their_data_set_keep_its_sample_ids(drawn, tmp_path, prepare):
+    """One image is unreadable: it is left out, and the keys of the others' random numbers stay the same."""
     root = shutil.copytree(drawn, tmp_path / "own")
     broken = root / "images/train" / loose(root, "train").filenames[1]
     broken.write_bytes(b"")
@@ -119,7 +119,7 @@ def test_a_shard_ends_with_the_image_that_reaches_its_size(tmp_path):
     assert_same_manifest(load_shards(str(tmp_path / "out"))[0], manifest)
 
 
-def test_nothing_to_write_gives_an_index_of_nothing(tmp_path):
+def test_a_split_without_images_gives_an_empty_index(tmp_path):
     empty = png_manifest(tmp_path / "images", 1)
     none = Manifest(
         (), (), empty.sample_ids[:0], empty.stored_sizes[:0], empty.orientations[:0], empty.polygons.select([]), 1
@@ -128,7 +128,7 @@ def test_nothing_to_write_gives_an_index_of_nothing(tmp_path):
     assert len(load_shards(str(tmp_path / "out"))[0]) == 0
 
 
-def test_dali_reads_them_with_their_index(receipts):
+def test_dali_reads_shards_with_their_index(receipts):
     manifest = loose(receipts, "train")
     tars = sorted((receipts / "shards/train").glob("*.tar"))
 
@@ -151,7 +151,7 @@ def test_dali_reads_them_with_their_index(receipts):
         assert json.loads(bytes(np.array(annotations[index])))["filename"] == manifest.filenames[index]
 
 
-def test_their_index_is_the_one_that_dalis_own_tool_makes(receipts, tmp_path):
+def test_the_index_for_dali_equals_that_of_dalis_own_tool(receipts, tmp_path):
     creator = pytest.importorskip("wds2idx", reason="this DALI comes without wds2idx").IndexCreator
     for tar in (receipts / "shards/train").glob("*.tar"):
         with creator(str(tar), str(tmp_path / "made.idx"), verbose=False) as made:
@@ -159,7 +159,7 @@ def test_their_index_is_the_one_that_dalis_own_tool_makes(receipts, tmp_path):
         assert (tmp_path / "made.idx").read_text() == tar.with_suffix(".idx").read_text()
 
 
-def test_the_webdataset_package_reads_them_plainly(receipts):
+def test_the_webdataset_package_reads_shards(receipts):
     webdataset = pytest.importorskip("webdataset", reason="needs uv sync --extra webdataset")
     manifest = loose(receipts, "train")
     tars = sorted(str(path) for path in (receipts / "shards/train").glob("*.tar"))
@@ -173,7 +173,7 @@ def test_the_webdataset_package_reads_them_plainly(receipts):
         assert {key: annotation[key] for key in ("img_w", "img_h", "words")} == expected[annotation["filename"]]
 
 
-def test_a_second_run_keeps_them_and_repairs_a_damaged_one(drawn, tmp_path, prepare, caplog):
+def test_a_second_run_keeps_shards_and_repairs_a_damaged_one(drawn, tmp_path, prepare, caplog):
     caplog.set_level("INFO")
     out = tmp_path / "out"
     prepare(drawn, out, shard_size="30KB")
@@ -197,7 +197,7 @@ def test_a_second_run_keeps_them_and_repairs_a_damaged_one(drawn, tmp_path, prep
     }
 
 
-def test_what_has_changed_is_written_anew_and_what_is_too_much_removed(drawn, tmp_path, prepare):
+def test_changed_shards_are_rewritten_and_surplus_ones_removed(drawn, tmp_path, prepare):
     root, out = shutil.copytree(drawn, tmp_path / "source"), tmp_path / "out"
     prepare(root, out, shard_size="30KB")
     num_shards = len(list((out / "shards/train").glob("*.tar")))
@@ -214,8 +214,8 @@ def test_what_has_changed_is_written_anew_and_what_is_too_much_removed(drawn, tm
     assert not list(out.rglob("*.part"))
 
 
-def test_shards_that_no_longer_fit_are_not_left_to_be_read(drawn, tmp_path, prepare, caplog):
-    """The data set changes, and shards are not asked for the second time: the old ones lose their index."""
+def test_outdated_shards_lose_their_index(drawn, tmp_path, prepare, caplog):
+    """The data set changes, and the second run writes no shards: the old ones lose their index."""
     for change in ("annotations", "image"):
         root, out = shutil.copytree(drawn, tmp_path / change), tmp_path / f"{change}_out"
         prepare(root, out)
@@ -248,7 +248,7 @@ def test_while_shards_change_there_is_no_index(tmp_path):
     assert load_shards(str(tmp_path / "out"))[0].images.read(0) == (tmp_path / "images/0.png").read_bytes()
 
 
-def test_an_image_that_goes_away_is_named(tmp_path):
+def test_an_image_that_disappears_is_named(tmp_path):
     manifest = png_manifest(tmp_path / "images", 2)
     writer = ShardWriter(manifest, tmp_path / "out", "val", 10**6)
     Path(manifest.image_paths[1]).unlink()
@@ -261,7 +261,7 @@ def test_an_image_that_goes_away_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("size", ["0", "-1", "many"])
-def test_a_shard_size_that_is_none_is_refused(size):
+def test_an_invalid_shard_size_is_refused(size):
     with pytest.raises(ValueError, match="shard_size"):
         PrepareConfig(output="out", shard_size=size)
 

@@ -46,7 +46,7 @@ def test_a_loaded_average_continues():
     assert resumed.n_averaged == 2
 
 
-def test_an_update_asks_nothing_of_the_device():
+def test_an_update_never_waits_for_the_device():
     model = network()
     average = Average(model, CPU, decay=0.9)
     average.update_parameters(model)

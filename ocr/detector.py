@@ -1,0 +1,192 @@
+"""Text detection from Python, without Lightning, DALI or Hydra: images in, polygons out.
+
+    detector = TextDetector("best.ckpt")
+    found = detector("receipt.jpg")
+    found.polygons, found.scores
+
+The numbers equal those of predict.py with loader=torch, for the same batches of files.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, cast, overload
+
+import numpy as np
+import torch
+from PIL import Image
+from pydantic import ValidationError
+from torch import Tensor
+
+from dali_pipelines.normalize import ImageFinisher, normalize_levels
+from dali_pipelines.rendering import ImageArray
+from dali_pipelines.source import PlannedSample
+from ocr.config import Device, InferenceConfig, described_problems
+from ocr.datasets.decode import render
+from ocr.datasets.given_image import GivenImage, read_image
+from ocr.datasets.plan import letterbox
+from ocr.device import AUTOCAST, resolve_device
+from ocr.errors import InputError
+from ocr.polygons import FloatArray
+from ocr.postprocess.boxes import Detections, detect_letterboxed
+from ocr.postprocess.levels import Levels, to_levels
+from ocr.postprocess.unclip import UnclipRatio
+from ocr.predictions import draw_picture, image_entry, stored_detections
+from ocr.restore import restore
+from ocr.training.network import forward_maps, prepare_network
+
+Precision = Literal["auto", "32-true", "16-mixed", "bf16-mixed"]
+
+
+@dataclass(frozen=True, eq=False)
+class DetectedText:
+    """The text found in one image, best first, in pixels of the image as it was handed over."""
+
+    polygons: list[FloatArray]
+    """(n, 2) float32 each, (x, y), clockwise. For a file or Pillow image with an EXIF orientation: pixels as they are stored."""
+    scores: FloatArray
+    """(N,) float32, mean probability of each polygon's region."""
+    size: tuple[int, int]
+    """(H, W) of the image, in the same pixels as the polygons."""
+    _image: GivenImage = field(repr=False)
+    _original: Detections = field(repr=False)
+    """The same text in pixels of the upright image."""
+
+    def draw(self) -> Image.Image:
+        """Returns the upright image with its polygons in green. It reads the image that was handed over again."""
+        return draw_picture(read_image(self._image, max_megapixels=np.inf).original, self._original)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the image's entry in predictions.json: {"words": {"0001": {"points", "confidence"}}}, rounded as there."""
+        return image_entry(Detections(self.polygons, self.scores))
+
+
+class _Rendered(NamedTuple):
+    """One image on its way to the network."""
+
+    levels: ImageArray
+    """(H, W, 3) RGB uint8, resized, not yet padded."""
+    sample: PlannedSample
+    original_size: tuple[int, int]
+    orientation: int
+    stored_size: tuple[int, int]
+
+
+class TextDetector:
+    """Finds text in images with the network of a checkpoint. Threads may share a detector.
+
+    Each argument that is None has the value that the checkpoint was trained with. A checkpoint trained with torch.compile or CUDA
+    graphs runs without them.
+
+    Args:
+        checkpoint: a .ckpt file of a run.
+        device: auto (a GPU if there is one), cpu or gpu.
+        precision: auto, 32-true, 16-mixed or bf16-mixed, as in trainer.precision.
+        image_size: longest side of the network's input in pixels, a multiple of 32.
+        batch_size: images per forward pass, where a list is handed over.
+        bin_thresh, box_thresh, unclip_ratio, output: as in the section postprocess.
+
+    Raises:
+        FileNotFoundError: no such checkpoint.
+        InputError: not a checkpoint of this trainer, or an argument is wrong.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str | os.PathLike[str],
+        *,
+        device: Device = "auto",
+        precision: Precision | None = None,
+        image_size: int | None = None,
+        batch_size: int | None = None,
+        bin_thresh: float | None = None,
+        box_thresh: float | None = None,
+        unclip_ratio: UnclipRatio | None = None,
+        output: Literal["quad", "polygon"] | None = None,
+    ) -> None:
+        thresholds = {
+            "bin_thresh": bin_thresh,
+            "box_thresh": box_thresh,
+            "unclip_ratio": unclip_ratio,
+            "output": output,
+        }
+        arguments: dict[str, Any] = {"checkpoint": os.fspath(checkpoint), "device": device, "precision": precision}
+        arguments |= {"image_size": image_size, "batch_size": batch_size, "postprocess": thresholds}
+        try:
+            settings, model = restore(InferenceConfig.model_validate(arguments))
+        except ValidationError as error:
+            raise InputError("TextDetector: " + "; ".join(described_problems(error))) from None
+        self.device = resolve_device(device)
+        self.pipeline = settings.pipeline
+        self.postprocess = settings.postprocess
+        self.batch_size = settings.dataloader.eval_batch_size
+        self._targets = settings.targets
+        self._channels_last = settings.trainer.channels_last
+        self._autocast_dtype = AUTOCAST.get(settings.trainer.precision)
+        prepare_network(model, settings.trainer.model_copy(update={"compile": False}))
+        self._model = model.to(self.device).requires_grad_(False)
+        self._finisher = self._build_finisher()
+
+    @overload
+    def __call__(self, image: GivenImage) -> DetectedText: ...  # type: ignore[overload-overlap]  # a str is a Sequence[str]
+
+    @overload
+    def __call__(self, image: Sequence[GivenImage]) -> list[DetectedText]: ...
+
+    def __call__(self, image: GivenImage | Sequence[GivenImage]) -> DetectedText | list[DetectedText]:
+        """Returns the text of an image, or of each image of a list.
+
+        Args:
+            image: path of a JPEG or PNG, bytes of one, Pillow image, (H, W, 3) RGB uint8 array, or a list or tuple of these.
+
+        Raises:
+            InputError: not an image, a damaged one, or an array of another shape or type; the message names it.
+            FileNotFoundError: no such file.
+        """
+        if not isinstance(image, list | tuple):
+            return self._detect([cast(GivenImage, image)], ["image"])[0]
+        names = [f"images[{index}]" for index in range(len(image))]
+        starts = range(0, len(image), self.batch_size)
+        batches = (slice(start, start + self.batch_size) for start in starts)
+        return [found for batch in batches for found in self._detect(image[batch], names[batch])]
+
+    def _detect(self, images: Sequence[GivenImage], names: Sequence[str]) -> list[DetectedText]:
+        rendered = [self._rendered(image, name) for image, name in zip(images, names, strict=True)]
+        levels_BHW = self._levels([item.levels for item in rendered])
+        return [
+            self._result(image, item, levels) for image, item, levels in zip(images, rendered, levels_BHW, strict=True)
+        ]
+
+    def _rendered(self, image: GivenImage, name: str) -> _Rendered:
+        read = read_image(image, self.pipeline.max_megapixels, name)
+        height, width = read.original.shape[:2]
+        sample = letterbox(0, (height, width), self.pipeline.image_size, is_padding=False)
+        levels = render(read.original, sample, self.pipeline, training=False)
+        return _Rendered(levels, sample, (height, width), read.orientation, read.stored_size)
+
+    @torch.inference_mode()
+    def _levels(self, images: Sequence[ImageArray]) -> Levels:
+        """Returns the levels of the probability maps, (B, Hm, Wm), of B rendered images."""
+        with torch.autocast(self.device.type, self._autocast_dtype, enabled=self._autocast_dtype is not None):
+            prob_map = forward_maps(self._model, self._inputs(images), self._channels_last).prob_map
+        return to_levels(prob_map, self.postprocess.bin_thresh).cpu().numpy()
+
+    def _build_finisher(self) -> ImageFinisher:
+        """Returns the part that pads and batches images: on a CPU it normalises them too, for a GPU it keeps uint8 levels."""
+        config = self.pipeline
+        if self.device.type != "cpu":
+            return ImageFinisher(config.image_size, config.mean, config.std, torch.uint8, layout="HWC")
+        dtype = torch.float16 if config.wants_float16("cpu") else torch.float32
+        return ImageFinisher(config.image_size, config.mean, config.std, dtype, layout=config.output_layout)
+
+    def _inputs(self, images: Sequence[ImageArray]) -> Tensor:
+        batch = self._finisher.finish(images)
+        if self.device.type == "cpu":
+            return batch
+        dtype = torch.float16 if self.pipeline.wants_float16(self.device.type) else torch.float32
+        return normalize_levels(batch.to(self.device), self.pipeline.mean, self.pipeline.std, dtype=dtype)
+
+    def _result(self, image: GivenImage, item: _Rendered, levels: Levels) -> DetectedText:
+        original = detect_letterboxed(levels, item.sample, item.original_size, self.postprocess, self._targets)
+        stored = stored_detections(original, item.orientation, item.stored_size)
+        return DetectedText(stored.polygons, stored.scores, item.stored_size, image, original)

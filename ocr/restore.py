@@ -1,0 +1,32 @@
+"""Restores a trained network for inference: the checkpoint's settings with a command's overrides."""
+
+from typing import Any
+
+from ocr.checkpoint import load_checkpoint
+from ocr.config import InferenceConfig, TrainConfig
+from ocr.device import resolve_device, resolve_pipeline, resolve_precision
+from ocr.models.dbnet import DBNet
+
+
+def restore(config: InferenceConfig) -> tuple[TrainConfig, DBNet]:
+    """Returns the checkpoint's configuration with the overrides of `config`, and its network on the CPU.
+
+    Raises:
+        FileNotFoundError: no such checkpoint.
+        InputError: not a checkpoint of this trainer, or device=gpu without a GPU.
+    """
+    settings, model = load_checkpoint(config.checkpoint)
+    given = {name: value for name, value in config.postprocess if value is not None}
+    pipeline: dict[str, Any] = {} if config.image_size is None else {"image_size": config.image_size}
+    dataloader: dict[str, Any] = {} if config.batch_size is None else {"eval_batch_size": config.batch_size}
+    precision = resolve_precision(config.precision or settings.trainer.precision, resolve_device(config.device))
+    return settings.model_copy(
+        update={
+            "device": config.device,
+            "loader": config.loader or settings.loader,
+            "pipeline": resolve_pipeline(settings.pipeline.model_copy(update=pipeline), precision),
+            "dataloader": settings.dataloader.model_copy(update=dataloader),
+            "trainer": settings.trainer.model_copy(update={"precision": precision}),
+            "postprocess": settings.postprocess.model_copy(update=given),
+        }
+    ), model

@@ -1,0 +1,252 @@
+import io
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ocr import TextDetector
+from ocr.config import InferenceConfig, PredictConfig
+from ocr.datasets.plan import EpochPlan
+from ocr.datasets.schemas import DatasetConfig
+from ocr.errors import InputError
+from ocr.inference import predict
+from ocr.loaders.batch import Batch
+from ocr.loaders.torch_workers import TorchLoader
+from ocr.predictions import stored_detections
+from ocr.restore import restore
+from ocr.splits import build_dataset
+from ocr.training.evaluator import Evaluator
+
+SETTINGS = {"device": "cpu", "precision": "32-true", "batch_size": 3}
+THRESHOLDS = {"bin_thresh": 0.5, "box_thresh": 0.3}
+"""The untrained network's maps have many regions at these."""
+ORIENTATION = 0x0112
+
+
+@pytest.fixture(scope="module")
+def detector(untrained_checkpoint):
+    return TextDetector(untrained_checkpoint, **SETTINGS, **THRESHOLDS)
+
+
+@pytest.fixture(scope="module")
+def folder(drawn, tmp_path_factory):
+    """One receipt with each EXIF orientation, and one as a PNG. Their sides differ."""
+    folder = tmp_path_factory.mktemp("turned")
+    source = max((drawn / "images/val").glob("*.jpg"), key=lambda path: path.stat().st_size)
+    image = Image.open(source)
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[ORIENTATION] = orientation
+        image.crop((0, 0, 300, 200 + 5 * orientation)).save(folder / f"turned_{orientation}.jpg", exif=exif)
+    image.convert("RGB").save(folder / "whole.png", exif=b"")
+    return folder
+
+
+def files_of(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir())
+
+
+def test_results_equal_those_of_predict(detector, untrained_checkpoint, folder, tmp_path):
+    config = PredictConfig(
+        checkpoint=str(untrained_checkpoint),
+        images=str(folder),
+        output=str(tmp_path / "found"),
+        loader="torch",
+        draw=False,
+        postprocess=THRESHOLDS,
+        **SETTINGS,
+    )
+    expected = json.loads((predict(config, tmp_path) / "predictions.json").read_text())["images"]
+    found = {
+        path.name: result.to_dict() for path, result in zip(files_of(folder), detector(files_of(folder)), strict=True)
+    }
+    assert len(expected) == 9
+    assert all(entry["words"] for entry in expected.values())
+    assert found == expected
+
+
+def test_polygons_and_scores_equal_those_of_the_evaluation_bit_for_bit(detector, untrained_checkpoint, drawn):
+    config = InferenceConfig(checkpoint=str(untrained_checkpoint), loader="torch", postprocess=THRESHOLDS, **SETTINGS)
+    settings, model = restore(config)
+    dataset = build_dataset(DatasetConfig(image_path=str(drawn / "images/val")), settings, training=False)
+    manifest = dataset.manifest
+    evaluator = Evaluator(model.to(memory_format=torch.channels_last), settings, manifest, with_cleval=False)
+    loader = TorchLoader(dataset, num_workers=0, device=torch.device("cpu"), skip_failures=False)
+    evaluator.start(torch.device("cpu"), with_truth=False)
+    with torch.inference_mode():
+        for batch in loader.batches(EpochPlan(manifest, dataset.planner, epoch=0, batch_size=3)):
+            evaluator.evaluate(Batch(batch.images, batch.samples, None, dataset))
+    evaluator.finish()
+    evaluator.close()
+
+    results = detector(list(manifest.image_paths))
+    assert (manifest.orientations > 1).any()
+    for index, result in enumerate(results):
+        height, width = (int(side) for side in manifest.stored_sizes[index])
+        found = evaluator.result.detections_original[index]
+        expected = stored_detections(found, int(manifest.orientations[index]), (height, width))
+        np.testing.assert_array_equal(result.scores, expected.scores)
+        for polygon, expected_polygon in zip(result.polygons, expected.polygons, strict=True):
+            assert polygon.dtype == np.float32
+            np.testing.assert_array_equal(polygon, expected_polygon)
+    assert sum(len(result.polygons) for result in results) > 20
+
+
+def assert_same(first, second) -> None:
+    assert first.size == second.size
+    assert len(first.polygons) == len(second.polygons) > 0
+    for polygon, other in zip(first.polygons, second.polygons, strict=True):
+        np.testing.assert_array_equal(polygon, other)
+    np.testing.assert_array_equal(first.scores, second.scores)
+
+
+@pytest.mark.parametrize("name", ["turned_1.jpg", "turned_5.jpg", "turned_6.jpg", "whole.png"])
+def test_path_bytes_and_pillow_image_give_the_same(detector, folder, name):
+    path = folder / name
+    by_path = detector(path)
+    assert_same(by_path, detector(str(path)))
+    assert_same(by_path, detector(path.read_bytes()))
+    assert_same(by_path, detector(Image.open(path)))  # Pillow decodes a JPEG with libjpeg-turbo too
+    assert by_path.size == Image.open(path).size[::-1]
+
+
+def test_array_gives_the_same_as_its_png(detector, folder):
+    pixels = np.asarray(Image.open(folder / "whole.png"))
+    assert_same(detector(folder / "whole.png"), detector(pixels))
+    assert_same(detector(pixels), detector(pixels.transpose(1, 0, 2).copy().transpose(1, 0, 2)))  # not contiguous
+
+
+def test_list_gives_list_and_tuple_too(detector, folder):
+    path = folder / "turned_1.jpg"
+    assert detector([]) == []
+    (found,) = detector([path])
+    assert_same(found, detector(path))
+    assert [result.size for result in detector((path, folder / "turned_2.jpg"))] == [(205, 300), (210, 300)]
+
+
+def test_polygons_lie_in_the_image_as_stored(detector, folder):
+    for result in detector(files_of(folder)):
+        height, width = result.size
+        points = np.concatenate(result.polygons)
+        assert (points >= 0).all()
+        assert (points <= (width, height)).all()
+
+
+def test_drawn_picture_is_the_upright_image_with_green_polygons(detector, folder):
+    picture = detector(folder / "turned_6.jpg").draw()
+    assert picture.size == (230, 300)
+    is_green = (np.asarray(picture) == (0, 160, 60)).all(axis=2)
+    assert is_green.any()
+
+
+def test_threads_share_a_detector(detector, folder):
+    files = files_of(folder)
+    expected = [detector(path) for path in files]
+    with ThreadPoolExecutor(8) as pool:
+        for results in pool.map(lambda _: [detector(path) for path in files], range(8)):
+            for result, other in zip(results, expected, strict=True):
+                assert_same(result, other)
+
+
+def test_arguments_replace_the_settings_of_the_checkpoint(untrained_checkpoint):
+    trained = TextDetector(untrained_checkpoint)
+    assert (trained.pipeline.image_size, trained.postprocess.bin_thresh, trained.postprocess.output) == (
+        320,
+        0.3,
+        "quad",
+    )
+    changed = TextDetector(
+        str(untrained_checkpoint), image_size=160, bin_thresh=0.4, box_thresh=0.2, unclip_ratio=1.5, output="polygon"
+    )
+    post = changed.postprocess
+    assert (post.bin_thresh, post.box_thresh, post.unclip_ratio, post.output) == (0.4, 0.2, 1.5, "polygon")
+    assert changed.pipeline.image_size == 160
+
+
+def test_bfloat16_differs_from_float32(untrained_checkpoint, detector, folder):
+    rough = TextDetector(untrained_checkpoint, device="cpu", precision="bf16-mixed", **THRESHOLDS)
+    found, exact = rough(folder / "whole.png"), detector(folder / "whole.png")
+    assert len(found.polygons) > 0
+    assert found.scores[:1] != exact.scores[:1]
+    np.testing.assert_allclose(found.scores[:1], exact.scores[:1], atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"image_size": 100}, r"image_size: .*multiple of 32 \(found 100\)"),
+        ({"bin_thresh": 2}, r"postprocess.bin_thresh: .*less than 1 \(found 2\)"),
+        ({"device": "cuda"}, r"device: .*'gpu' \(found 'cuda'\)"),
+    ],
+)
+def test_wrong_arguments_are_named(untrained_checkpoint, arguments, message):
+    with pytest.raises(InputError, match=message):
+        TextDetector(untrained_checkpoint, **arguments)
+
+
+def test_missing_checkpoint_and_image_are_named(detector, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"none\.ckpt: no such file"):
+        TextDetector(tmp_path / "none.ckpt")
+    with pytest.raises(FileNotFoundError, match=r"none\.jpg: found no such file; expected a JPEG or PNG file"):
+        detector(tmp_path / "none.jpg")
+
+
+def webp() -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (40, 30)).save(stream, "WEBP")
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (b"no image at all", r"image: found bytes b'no image'; expected a JPEG or PNG"),
+        (b"", r"image: found a file of 0 bytes; expected a JPEG or PNG"),
+        (webp(), r"image: found WebP content; expected JPEG or PNG content"),
+        (
+            np.zeros((4, 4, 3), np.float32),
+            r"found an array of float32, shape \(4, 4, 3\); expected RGB uint8, \(height, ",
+        ),
+        (
+            np.zeros((4, 4), np.uint8),
+            r"found an array of uint8, shape \(4, 4\); expected RGB uint8, \(height, width, 3\)",
+        ),
+        (np.zeros((0, 4, 3), np.uint8), r"found 4 x 0 pixels; expected at least 1 x 1"),
+        (None, r"found a NoneType; expected a path, bytes, a Pillow image or an array"),
+    ],
+)
+def test_what_is_no_image_is_refused(detector, image, message):
+    with pytest.raises(InputError, match=message):
+        detector(image)
+
+
+def test_damaged_file_in_a_list_is_named(detector, folder, tmp_path):
+    encoded = (folder / "turned_1.jpg").read_bytes()
+    (tmp_path / "half.jpg").write_bytes(encoded[: len(encoded) // 2])
+    with pytest.raises(InputError, match=r"images\[1\], .*half\.jpg: found .*; expected a whole"):
+        detector([folder / "turned_1.jpg", tmp_path / "half.jpg"])
+    with pytest.raises(InputError, match=r"image: found .*; expected a whole"):
+        detector(Image.open(tmp_path / "half.jpg"))
+    with pytest.raises(InputError, match="found a folder; expected a JPEG or PNG file"):
+        detector(tmp_path)
+
+
+def test_neither_lightning_nor_dali_nor_hydra_is_imported(untrained_checkpoint, folder):
+    program = f"""
+import sys
+import ocr
+assert "torch" not in sys.modules
+from ocr import TextDetector
+assert "timm" not in sys.modules
+TextDetector({str(untrained_checkpoint)!r})({str(folder / "whole.png")!r}).draw()
+print(sorted({{name.partition(".")[0] for name in sys.modules}} & {{"lightning", "pytorch_lightning", "nvidia", "hydra"}}))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
