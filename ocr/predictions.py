@@ -1,6 +1,7 @@
 """Detections as predictions.json and as pictures."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,14 @@ from PIL import Image, ImageDraw
 
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.orientation import original_from_stored
+from ocr.file_names import path_inside
 from ocr.polygons import FloatArray
 from ocr.postprocess.boxes import Detections, moved_detections
 
 FOUND_COLOUR, TRUTH_COLOUR, IGNORED_COLOUR = (0, 160, 60), (30, 90, 255), (150, 150, 150)
+
+_APPENDED = re.compile(r"\.(png|jpe|jfif)(\.jpg)+$", re.IGNORECASE)
+"""Names that the picture of another image may have."""
 
 
 def write_predictions(path: Path, manifest: Manifest, detections_original: Mapping[int, Detections]) -> None:
@@ -70,9 +75,16 @@ def draw_picture(
 
 
 def save_picture(picture: Image.Image, directory: Path, filename: str) -> None:
-    """Saves the picture as a JPEG under the image's name. Other formats get .jpg appended, so that a.png and a.jpg stay apart."""
+    """Saves the picture as a JPEG under the image's name. Each image has a picture of its own.
+
+    Names in other formats get .jpg appended: a.png becomes a.png.jpg, and an image a.png.jpg therefore a.png.jpg.jpg.
+
+    Raises:
+        InputError: the name leads out of the directory.
+    """
     is_jpeg = filename.lower().endswith((".jpg", ".jpeg"))
-    target = directory / (filename if is_jpeg else f"{filename}.jpg")
+    is_taken = _APPENDED.search(filename) is not None
+    target = path_inside(directory, filename if is_jpeg and not is_taken else f"{filename}.jpg")
     target.parent.mkdir(parents=True, exist_ok=True)
     picture.save(target, quality=90)
 

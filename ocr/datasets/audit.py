@@ -1,7 +1,8 @@
 """Turns raw annotations and a folder of images into a checked manifest and a report of everything that is wrong.
 
 Each image file is opened once. Its header gives size, orientation and coding; then its pixels are decoded strictly, because
-nothing else reveals damage in a scan. Each polygon is checked in the frame of the annotations.
+nothing else reveals damage in a scan. Each polygon is checked in the frame of the annotations. A file whose name breaks the rule
+of `ocr.file_names` is never opened.
 """
 
 import logging
@@ -22,10 +23,11 @@ from ocr.datasets.audit_report import AuditReport, Finding, findings_text, raise
 from ocr.datasets.formats.annotated import AnnotatedImage, AnnotatedWord
 from ocr.datasets.formats.read import read_annotations
 from ocr.datasets.image_checks import InspectedImage, inspect_image
-from ocr.datasets.image_header import ImageHeader
+from ocr.datasets.image_header import ImageHeader, ImageProblem
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.orientation import original_from_stored
 from ocr.datasets.schemas import DatasetConfig
+from ocr.file_names import name_problem
 from ocr.polygons import PolygonBatch
 
 logger = logging.getLogger(__name__)
@@ -97,10 +99,10 @@ def build_manifest(
         annotations = [AnnotatedImage(filename, "") for filename in in_folder]
         if not annotations:
             raise FileNotFoundError(f"{image_dir}: no image with extension {', '.join(extensions)} in this folder")
-    paths = [Path(os.path.normpath(image_dir / image.filename)) for image in annotations]
-    inspected = _inspect_all(paths, extensions, max_megapixels, check_pixels, num_threads)
-    findings, usable = _judge(annotations, paths, inspected, annotation_frame)
-    num_not_annotated = len({image_dir / filename for filename in in_folder} - set(paths))
+    filenames = [image.filename for image in annotations]
+    inspected = _inspect_all(image_dir, filenames, extensions, max_megapixels, check_pixels, num_threads)
+    findings, usable = _judge(annotations, image_dir, inspected, annotation_frame)
+    num_not_annotated = len(set(in_folder) - set(filenames))
     report = _report(len(annotations), usable, num_not_annotated, findings)
     if report_path is not None:
         report.write(report_path)
@@ -130,12 +132,24 @@ def _images_in(folder: Path, extensions: Sequence[str]) -> list[str]:
 
 
 def _inspect_all(
-    paths: Sequence[Path], extensions: Sequence[str], max_megapixels: float, check_pixels: bool, num_threads: int | None
+    image_dir: Path,
+    filenames: Sequence[str],
+    extensions: Sequence[str],
+    max_megapixels: float,
+    check_pixels: bool,
+    num_threads: int | None,
 ) -> list[InspectedImage]:
-    """Returns one result per path; a path that is listed twice is opened once."""
-    distinct = list(dict.fromkeys(paths))
+    """Returns one result per file name; an image that is listed twice is opened once."""
+
+    def inspect(filename: str) -> InspectedImage:
+        problem = name_problem(filename)
+        if problem is not None:
+            return InspectedImage(problem=ImageProblem("bad_name", *problem))
+        return inspect_image(image_dir / filename, extensions, max_megapixels, check_pixels)
+
+    distinct = list(dict.fromkeys(filenames))
     with ThreadPoolExecutor(num_threads or min(os.cpu_count() or 1, 8)) as pool:
-        results = pool.map(lambda path: inspect_image(path, extensions, max_megapixels, check_pixels), distinct)
+        results = pool.map(inspect, distinct)
         shown = track(
             results,
             "Checking images",
@@ -144,24 +158,25 @@ def _inspect_all(
             disable=len(distinct) < SHOW_PROGRESS_FROM,
         )
         inspected = dict(zip(distinct, shown, strict=True))
-    return [inspected[path] for path in paths]
+    return [inspected[filename] for filename in filenames]
 
 
 def _judge(
-    annotations: Sequence[AnnotatedImage], paths: Sequence[Path], inspected: Sequence[InspectedImage], frame: Frame
+    annotations: Sequence[AnnotatedImage], image_dir: Path, inspected: Sequence[InspectedImage], frame: Frame
 ) -> tuple[list[Finding], list[_UsableImage]]:
     """Returns all findings, and the images that are usable: readable, and without a finding on the image as a whole."""
-    times_listed = Counter(paths)
+    times_listed = Counter(image.filename for image in annotations)
     findings: list[Finding] = []
     usable: list[_UsableImage] = []
-    for index, (image, path, inspection) in enumerate(zip(annotations, paths, inspected, strict=True)):
-        on_image = _findings_on(image, inspection, times_listed[path], frame)
+    for index, (image, inspection) in enumerate(zip(annotations, inspected, strict=True)):
+        on_image = _findings_on(image, inspection, times_listed[image.filename], frame)
         findings += on_image
         bad = [finding for finding in on_image if finding.severity != "note"]
         if inspection.header is not None and all(finding.word is not None for finding in bad):
             bad_keys = {finding.word for finding in bad}
             words = [word for word in image.words if word.key not in bad_keys]
-            usable.append(_UsableImage(index, str(path), image.filename, inspection.header, words, len(bad_keys)))
+            path = str(image_dir / image.filename)
+            usable.append(_UsableImage(index, path, image.filename, inspection.header, words, len(bad_keys)))
     return findings, usable
 
 

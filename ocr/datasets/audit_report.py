@@ -9,6 +9,7 @@ from typing import Literal
 from rich.text import Text
 
 from ocr.errors import InputError
+from ocr.file_names import shown
 
 Severity = Literal["annotation", "image", "note"]
 
@@ -35,6 +36,7 @@ _RULES = {
     "damaged": _Rule("image", "copy or scan it again"),
     "ambiguous_orientation": _Rule("image", "save it again with one EXIF orientation, or without"),
     # Findings on the annotation of a whole image or of a word.
+    "bad_name": _Rule("annotation", "rename the file, or correct its name in the annotations"),
     "malformed": _Rule("annotation", "correct the annotation"),
     "listed_twice": _Rule("annotation", "keep one entry"),
     "wrong_size": _Rule("annotation", "restore the image that was annotated, or correct points and size"),
@@ -83,7 +85,7 @@ class Finding:
         return _RULES[self.kind].advice
 
     def __str__(self) -> str:
-        return f"{self.place}: {self.kind}: found {self.found}; expected {self.expected}; {self.advice}"
+        return shown(f"{self.place}: {self.kind}: found {self.found}; expected {self.expected}; {self.advice}")
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,8 @@ class AuditReport:
             asdict(finding) | {"severity": finding.severity, "advice": finding.advice} for finding in self.findings
         ]
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(document, indent=1, ensure_ascii=False), encoding="utf-8")
+        # Half of a surrogate pair, which UTF-8 cannot hold, becomes \udNNN: the same in JSON.
+        path.write_text(json.dumps(document, indent=1, ensure_ascii=False), encoding="utf-8", errors="backslashreplace")
 
     def summary(self) -> Text:
         """Returns a few lines for the terminal; their `.plain` suits a log."""

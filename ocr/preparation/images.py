@@ -2,7 +2,7 @@
 
 import io
 import os
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import simplejpeg
 from PIL import Image
@@ -21,20 +21,12 @@ _TURNED_SAMPLING = {"422": "440", "440": "422", "411": "444"}
 """Chroma sampling once the axes are swapped. There is no 4:4:1."""
 
 
-def stays_inside(filename: str) -> bool:
-    """Returns whether a file name stays inside the folder that it is relative to."""
-    path = PurePosixPath(filename)
-    return not path.is_absolute() and ".." not in path.parts
-
-
 def known_outcome(manifest: Manifest, index: int, image_dir: Path, canonical: bool) -> Outcome | None:
-    """Returns the outcome of an image that need not be written: kept or failed. None: it has to be written.
+    """Returns the outcome "kept" of an image that need not be written. None: it has to be written.
 
     An image is kept if it has the modification time of its source and, where it is a copy, also its size.
     """
     filename = manifest.filenames[index]
-    if not stays_inside(filename):
-        return Outcome("failed", reason="its name leads outside the image folder")
     is_copy = not canonical or manifest.orientations[index] == 1
     try:
         source, written = os.stat(manifest.image_paths[index]), os.stat(image_dir / filename)

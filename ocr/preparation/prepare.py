@@ -11,7 +11,8 @@ from ocr.atomic_write import write_atomically
 from ocr.config import PrepareConfig
 from ocr.datasets.formats.upstage import upstage_document
 from ocr.errors import InputError
-from ocr.preparation.images import known_outcome, stays_inside, write_image
+from ocr.file_names import path_inside
+from ocr.preparation.images import known_outcome, write_image
 from ocr.preparation.jobs import SplitJob, audited_jobs, chosen_splits
 from ocr.preparation.maps import write_split_maps
 from ocr.preparation.outcomes import Outcome, in_threads
@@ -60,7 +61,7 @@ def prepare_data(config: PrepareConfig, run_dir: Path) -> dict[str, SplitReport]
 def _prepare_split(job: SplitJob, config: PrepareConfig) -> SplitReport:
     manifest = job.manifest
     num_workers = config.num_workers or len(os.sched_getaffinity(0))
-    usable = [stays_inside(filename) for filename in manifest.filenames]
+    usable = [True] * len(manifest)
     images = maps = shards = None
     if job.image_dir is not None and job.annotation_path is not None:
         outcomes = _write_images(job, job.image_dir, job.annotation_path, config, num_workers)
@@ -98,7 +99,7 @@ def _write_images(
     def write(index: int) -> Outcome:
         source, filename = Path(manifest.image_paths[index]), manifest.filenames[index]
         orientation = int(manifest.orientations[index]) if config.canonical else 1
-        return write_image(source, image_dir / filename, orientation)
+        return write_image(source, path_inside(image_dir, filename), orientation)
 
     known = [known_outcome(manifest, index, image_dir, config.canonical) for index in range(len(manifest))]
     due = [index for index, outcome in enumerate(known) if outcome is None]

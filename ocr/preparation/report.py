@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ocr.atomic_write import write_atomically
+from ocr.file_names import shown
 from ocr.preparation.outcomes import Outcome
 
 log = logging.getLogger(__name__)
@@ -71,4 +72,4 @@ def write_reports(reports: dict[str, SplitReport], run_dir: Path) -> None:
                 continue
             log.info("%s %s: %s", name, kind, files)
             for filename, reason in files.failed.items():
-                log.warning("%s %s: failed: %s: %s", name, kind, filename, reason)
+                log.warning("%s %s: failed: %s: %s", name, kind, shown(filename), shown(reason))

@@ -57,9 +57,14 @@ class UnfitMaps(Exception):
         """MISSING, STALE or DAMAGED."""
 
 
+def maps_name(filename: str) -> str:
+    """Returns the file name of an image's maps. It contains the whole image name, so that a.png and a.jpg differ."""
+    return f"{filename}.npz"
+
+
 def maps_file(directory: Path, filename: str) -> Path:
-    """Returns the file of an image's maps. Its name contains the whole image name, so that a.png and a.jpg differ."""
-    return directory / f"{filename}.npz"
+    """Returns the file to read an image's maps from."""
+    return directory / maps_name(filename)
 
 
 def maps_key(polygons_input: PolygonBatch, size: tuple[int, int], config: TargetConfig) -> str:

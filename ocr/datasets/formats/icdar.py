@@ -19,6 +19,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from ocr.datasets.formats.annotated import AnnotatedImage, AnnotatedWord, FormatProblem
+from ocr.file_names import shown
 
 Layout = Literal["rectangle", "quad", "polygon"]
 
@@ -52,7 +53,7 @@ def read_icdar(annotation_dir: Path, image_dir: Path, extensions: Sequence[str])
     for path in paths:
         stem = path.stem if path.stem in filenames else path.stem.removeprefix("gt_")
         if stem in text_file_of:
-            both = f"{text_file_of[stem].name} and {path.name}"
+            both = shown(f"{text_file_of[stem].name} and {path.name}")
             raise ValueError(
                 f"{annotation_dir}: {both} belong to the same image; expected one text file, remove the other"
             )

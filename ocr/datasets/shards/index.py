@@ -3,10 +3,11 @@
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import Field, PositiveInt, ValidationError, model_validator
+from pydantic import AfterValidator, Field, PositiveInt, ValidationError, model_validator
 
 from dali_pipelines.config import Section
 from ocr.errors import InputError
+from ocr.file_names import name_problem, shown
 
 INDEX_NAME = "index.json"
 HEADER_SIZE = 512
@@ -15,10 +16,21 @@ _MAX_FLOAT32 = float(np.finfo(np.float32).max)
 Coordinate = Annotated[float, Field(ge=-_MAX_FLOAT32, le=_MAX_FLOAT32, allow_inf_nan=False)]
 
 
+def _sound_name(name: str) -> str:
+    problem = name_problem(name)
+    if problem is not None:
+        raise ValueError(f"{name!r}: found {problem[0]}; expected {problem[1]}")
+    return name
+
+
+FileName = Annotated[str, AfterValidator(_sound_name)]
+"""A name that follows the rule of `ocr.file_names`."""
+
+
 class Shard(Section):
     """One tar file."""
 
-    name: str = Field(min_length=1)
+    name: FileName
     """Name of the file beside the index."""
     num_bytes: int = Field(ge=0)
 
@@ -26,7 +38,7 @@ class Shard(Section):
 class IndexedImage(Section):
     """One image, its position and its annotations."""
 
-    filename: str
+    filename: FileName
     """Name in the annotations."""
     place: int = Field(ge=0)
     """Position among all listed images (`Manifest.sample_ids`); the key of the sample in its shard."""
@@ -87,8 +99,8 @@ def parse_index(content: bytes, place: str) -> ShardIndex:
         return ShardIndex.model_validate_json(content)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
+        where = shown(".".join(map(str, first["loc"]))) or "the file"
         raise InputError(
-            f"{place}: not an index of shards that this version reads: {where}: {first['msg']}; write the shards again with "
+            f"{place}: not an index of shards that this version reads: {where}: {shown(first['msg'])}; write the shards again with "
             "scripts/prepare_data.py shards=true"
         ) from None

@@ -51,6 +51,36 @@ def test_error_makes_an_unreadable_image_an_error_too(picture: Path) -> None:
         checked(picture, images, on_bad_sample="error")
 
 
+@pytest.mark.parametrize("name", ["../out.jpg", "{folder}/out.jpg", "sub/../../out.jpg", "./in.jpg", "\x1b[2Jin\n.jpg"])
+def test_an_image_whose_name_is_not_sound_is_an_error_though_the_file_is_there(name: str, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    for path in (tmp_path / "out.jpg", images / "a.jpg", images / "in.jpg", images / "\x1b[2Jin\n.jpg"):
+        path.write_bytes(encoded())
+    listed = [annotated(name.format(folder=tmp_path)), annotated("a.jpg", SQUARE)]
+    with pytest.raises(BadDataError, match="bad_name: found ") as caught:
+        checked(images, listed)
+    assert "1 finding\n" in str(caught.value)
+    assert all(line.isprintable() for line in str(caught.value).splitlines())
+    manifest, report = checked(images, listed, on_bad_sample="skip")
+    assert manifest.filenames == ("a.jpg",)
+    assert manifest.sample_ids.tolist() == [1]
+    assert report.counts == {"bad_name": 1}
+
+
+def test_names_are_escaped_in_messages_and_whole_in_the_report(picture: Path) -> None:
+    names = ["\x1b[31m\x9b.jpg", "\ud800.jpg"]
+    _, report = checked(
+        picture,
+        [*map(annotated, names), annotated("a.jpg")],
+        on_bad_sample="skip",
+        report_path=picture / "audit.json",
+    )
+    assert r"train.json (\x1b[31m\x9b.jpg): bad_name: found the control character \x1b" in str(report.findings[0])
+    written = json.loads((picture / "audit.json").read_text(encoding="utf-8"))
+    assert [finding["image"] for finding in written["findings"]] == names
+
+
 def test_notes_are_no_errors(picture: Path) -> None:
     _, report = checked(picture, [annotated("a.jpg", [(-5, 0), (9, 0), (9, 9)])], on_bad_sample="error")
     assert report.counts == {"partly_outside": 1}

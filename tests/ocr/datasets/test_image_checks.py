@@ -201,7 +201,7 @@ def test_an_extension_that_is_not_configured_and_a_folder_are_refused(tmp_path: 
 
 
 def test_a_file_that_the_system_refuses_to_open_is_named(tmp_path: Path) -> None:
-    finding = only_finding(tmp_path, annotated("a" * 300 + ".jpg"))
+    finding = only_finding(tmp_path, annotated("sub/" * 1020 + "a.jpg"))
     assert (finding.kind, finding.found) == ("unreadable", "File name too long")
 
 

@@ -1,5 +1,6 @@
 """The command prepare_data on small data sets."""
 
+import dataclasses
 import fcntl
 import io
 import json
@@ -25,6 +26,7 @@ from ocr.datasets.manifest import Manifest
 from ocr.datasets.plan import SamplePlanner
 from ocr.datasets.schemas import DatasetConfig
 from ocr.errors import InputError
+from ocr.preparation.maps import write_split_maps
 from ocr.preparation.prepare import prepare_data
 from ocr.preparation.report import SplitReport
 from ocr.targets.maps import make_targets
@@ -425,11 +427,27 @@ def test_names_that_lead_outside_the_folder_are_not_followed(source, tmp_path):
     }
     path.write_text(json.dumps(document))
     output = tmp_path / "out"
-    report = prepare(source, output, splits=["val"])["val"]
-    assert report.images is not None
-    assert report.images.failed == {f"../elsewhere/{first}": "its name leads outside the image folder"}
+    with pytest.raises(InputError, match=r"elsewhere.*: bad_name: found a path that leads out of its folder"):
+        prepare(source, output, splits=["val"])
+    assert not output.exists()
+    report = prepare(source, output, splits=["val"], on_bad_sample="skip")["val"]
+    assert report.findings == {"bad_name": 1}
+    assert counts(report) == ({"copied": NUM_VAL // 2 - 1, "encoded": NUM_VAL // 2}, {"made": NUM_VAL - 1})
     assert not (output / "elsewhere").exists()
     assert len(list(output.rglob("*.npz"))) == NUM_VAL - 1
+
+
+@pytest.mark.parametrize("name", ["../a.jpg", "linked/a.jpg"])
+def test_maps_are_never_written_outside_their_folder(name, drawn, tmp_path):
+    manifest = manifest_of(DatasetConfig.model_validate(split(drawn, "val")["config"]))
+    maps, outside = tmp_path / "maps", tmp_path / "outside"
+    for folder in (maps, outside):
+        folder.mkdir()
+    (maps / "linked").symlink_to(outside)
+    named = dataclasses.replace(manifest, filenames=(name, *manifest.filenames[1:]))
+    with pytest.raises(InputError, match="refused to write"):
+        write_split_maps(named, [0], maps, config_of(drawn, tmp_path / "out"), 1, "val")
+    assert not list(tmp_path.rglob("*.npz"))
 
 
 def test_icdar_text_files_become_upstage_json(icdar15, tmp_path):

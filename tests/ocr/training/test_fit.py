@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import time
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import pytest
 import torch
 
 from ocr.checkpoint import CONFIG_KEY, load_checkpoint
+from ocr.command_line import compose_config
 from ocr.config import EvaluateConfig
+from ocr.datasets.audit_report import BadDataError
 from ocr.errors import OutOfMemory
 from ocr.inference import evaluate
 from ocr.training.fit import train
@@ -146,6 +149,40 @@ def test_a_missing_checkpoint_to_resume_from_is_named_before_anything_else(tiny_
 @pytest.mark.parametrize("ema_decay", ["null", "0.9"])
 def test_a_fast_dev_run_finishes(tiny_run, tmp_path, ema_decay):
     train(tiny_run("trainer.fast_dev_run=true", f"trainer.ema_decay={ema_decay}"), tmp_path)
+
+
+@pytest.fixture(params=["absolute", "dots"])
+def hostile_set(request: pytest.FixtureRequest, drawn: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """A data set whose val.json names a photo outside its folder, and that photo."""
+    root = shutil.copytree(drawn, tmp_path / "data")
+    document = json.loads((root / "jsons/val.json").read_text())
+    first = sorted(document["images"])[0]
+    photo = shutil.move(root / "images/val" / first, tmp_path / first)
+    name = str(photo) if request.param == "absolute" else f"../../../{first}"
+    document["images"] = {name: document["images"].pop(first)} | document["images"]
+    (root / "jsons/val.json").write_text(json.dumps(document))
+    return root, Path(photo)
+
+
+def test_training_and_evaluation_never_write_over_a_file_that_a_json_names(
+    hostile_set, tiny_run, finished_run, tmp_path
+):
+    root, photo = hostile_set
+    before = sorted(tmp_path.iterdir()), photo.read_bytes()
+    overrides = [f"dataset_base_path={root}", "logger.num_pictures=8", "trainer.max_epochs=1"]
+    checkpoint = f"checkpoint={finished_run / 'checkpoints/last.ckpt'}"
+    evaluated = ["data=upstage", "device=cpu", "split=val", checkpoint, f"dataset_base_path={root}"]
+    run_dir = root / "run"  # where ../../../ leads to the photo from the folder of the pictures too
+    with pytest.raises(BadDataError, match="bad_name"):
+        train(tiny_run(*overrides), run_dir)
+    with pytest.raises(BadDataError, match="bad_name"):
+        evaluate(compose_config(EvaluateConfig, "evaluate", evaluated), run_dir)
+    skip = "datasets.val_dataset.config.on_bad_sample=skip"
+    train(tiny_run(*overrides, skip), run_dir)
+    metrics = evaluate(compose_config(EvaluateConfig, "evaluate", [*evaluated, skip]), run_dir)
+    assert metrics["images"] == NUM_VAL - 1
+    assert len(list((run_dir / "pictures").iterdir())) == NUM_VAL - 1
+    assert (sorted(tmp_path.iterdir()), photo.read_bytes()) == before
 
 
 def test_training_and_validation_seconds_do_not_overlap(tiny_run, tmp_path):

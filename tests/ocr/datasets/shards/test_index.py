@@ -35,6 +35,10 @@ def test_an_index_of_another_kind_is_refused(change, said, copied_receipts):
         ({"polygons": [[0, 0, 1, 0, float("nan"), 1]], "ignore": [False]}, "finite number"),
         ({"polygons": [[0, 0, 1, 0, 1e39, 1]], "ignore": [False]}, "less than or equal to"),
         ({"ignore": [True] * 1000}, "1000 flags"),
+        ({"filename": "/etc/a.jpg"}, "filename: .*found an absolute path"),
+        ({"filename": "../a.jpg"}, "filename: .*leads out of its folder"),
+        ({"filename": "a\n\x1b[31m.jpg"}, r"filename: .*'a\\n\\x1b\[31m.jpg': found the control character \\x0a"),
+        ({"\x1b[31m": 1}, r"\\x1b\[31m: Extra inputs"),
     ],
 )
 def test_an_index_with_an_impossible_image_is_refused(change, said, copied_receipts):
@@ -44,3 +48,14 @@ def test_an_index_with_an_impossible_image_is_refused(change, said, copied_recei
     path.write_text(json.dumps(document))
     with pytest.raises(InputError, match=f"index.json: not an index of shards .*: images.2.*{said}"):
         load_shards(str(path.parent))
+
+
+@pytest.mark.parametrize("name", ["../train-000000.tar", "/train-000000.tar", "", "a\0.tar"])
+def test_an_index_whose_shard_lies_elsewhere_is_refused(name, copied_receipts):
+    path = copied_receipts / "shards/train/index.json"
+    document = json.loads(path.read_text())
+    document["shards"][0]["name"] = name
+    path.write_text(json.dumps(document))
+    with pytest.raises(InputError, match=r"shards\.0\.name: .*found .*; expected ") as caught:
+        load_shards(str(path.parent))
+    assert str(caught.value).isprintable()

@@ -1,0 +1,28 @@
+"""Each image has a picture of its own, inside the folder of the pictures."""
+
+import pytest
+from PIL import Image
+
+from ocr.errors import InputError
+from ocr.predictions import save_picture
+
+
+def test_no_two_images_share_a_picture(tmp_path):
+    names = ["a.jpg", "a.jpeg", "a.png", "a.png.jpg", "a.png.jpg.jpg", "a.jpg.jpg", "a.jpe", "a.jpe.jpg", "a.v2.jpg"]
+    for shade, name in enumerate(names):
+        save_picture(Image.new("L", (8, 8), shade * 20), tmp_path, name)
+    written = {path.name for path in tmp_path.iterdir()}
+    assert len(written) == len(names)
+    assert {"a.jpg", "a.jpeg", "a.png.jpg", "a.jpg.jpg", "a.v2.jpg"} <= written
+    assert Image.open(tmp_path / "a.png.jpg").getpixel((0, 0)) == pytest.approx(40, abs=2)
+
+
+@pytest.mark.parametrize("name", ["../photo.jpg", "{folder}/photo.jpg", "linked.jpg"])
+def test_a_picture_is_never_saved_outside_its_folder(name, tmp_path):
+    photo, pictures = tmp_path / "photo.jpg", tmp_path / "pictures"
+    photo.write_bytes(b"photo")
+    pictures.mkdir()
+    (pictures / "linked.jpg").symlink_to(photo)
+    with pytest.raises(InputError, match="refused to write"):
+        save_picture(Image.new("L", (8, 8)), pictures, name.format(folder=tmp_path))
+    assert photo.read_bytes() == b"photo"
