@@ -255,14 +255,16 @@ def test_a_missing_package_is_named_with_its_remedy(rival, receipts, monkeypatch
 @pytest.mark.parametrize("rival", [turbojpeg_loader, webdataset_loader, spdl_scaled])
 def test_nothing_is_left_after_close(rival, opened, receipts, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    num_threads = threading.active_count()
+    threads_before = set(threading.enumerate())
     loader = opened(rival, files_of(receipts, num_workers=2))
     list(loader.epoch())
     list(loader.decoded())
     loader.close()
     gc.collect()
     assert multiprocessing.active_children() == []
-    assert threading.active_count() == num_threads
+    for thread in set(threading.enumerate()) - threads_before:
+        thread.join(timeout=20)  # the feeder of a queue that was closed ends a moment later
+        assert not thread.is_alive(), thread
     assert list(tmp_path.iterdir()) == []
 
 
