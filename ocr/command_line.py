@@ -28,6 +28,14 @@ NOT_FOR_USERS = (
     "predict returned None",  # on purpose: detections leave the module through its workers
 )
 """Warnings from libraries that a user can do nothing about."""
+CHATTY_LOGGERS = (
+    # The loggers that Lightning writes with. It sets the level of their parents when it is imported, which is later.
+    "lightning.pytorch.utilities.rank_zero",
+    "lightning.fabric.utilities.rank_zero",
+    "timm",
+    "botocore",
+)
+"""Loggers whose information lines are not for users."""
 
 
 def prepare_hydra(*schemas: tuple[str, type[Section]]) -> None:
@@ -48,7 +56,7 @@ def prepare_hydra(*schemas: tuple[str, type[Section]]) -> None:
     OmegaConf.register_new_resolver("first_existing", _first_existing, replace=True)
     for message in NOT_FOR_USERS:
         warnings.filterwarnings("ignore", message=message)
-    for name in ("lightning.pytorch", "lightning.fabric", "timm", "botocore"):
+    for name in CHATTY_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 

@@ -52,6 +52,14 @@ def test_train_names_its_folder_first_and_last(trained):
     assert "best validation hmean" in output
 
 
+def test_no_line_of_lightning_is_shown(run, trained):
+    cwd, output = trained
+    predicted = run(
+        "predict.py", "checkpoint=run/checkpoints/last.ckpt", "images=outputs/synthetic/images/val", cwd=cwd
+    )
+    assert not [line for line in (output + predicted).splitlines() if "lightning" in line or line.startswith("INFO: ")]
+
+
 def test_evaluate_reproduces_the_validation_of_the_run(run, trained):
     cwd, _ = trained
     run("evaluate.py", "checkpoint=run/checkpoints/last.ckpt", "split=val", "hydra.run.dir=evaluated", cwd=cwd)
