@@ -36,6 +36,8 @@ LoaderName = Literal["dali", "torch", "webdataset"]
 
 
 class DatasetEntry(Section):
+    """A split for training or prediction."""
+
     config: DatasetConfig = DatasetConfig(image_path=NOT_SET)
 
 
@@ -55,10 +57,14 @@ class EvaluatedDatasetConfig(DatasetConfig):
 
 
 class EvaluatedDatasetEntry(Section):
+    """A split for validation or test."""
+
     config: EvaluatedDatasetConfig = EvaluatedDatasetConfig(image_path=NOT_SET)
 
 
 class DatasetsConfig(Section):
+    """The four splits of a run."""
+
     train_dataset: DatasetEntry = DatasetEntry()
     val_dataset: EvaluatedDatasetEntry = EvaluatedDatasetEntry()
     test_dataset: EvaluatedDatasetEntry = EvaluatedDatasetEntry()
@@ -85,6 +91,8 @@ class DatasetsConfig(Section):
 
 
 class OptimizerConfig(Section):
+    """Optimizer and learning-rate schedule."""
+
     name: Literal["adamw", "sgd"] = "adamw"
     """AdamW, or SGD with momentum."""
     lr: float = Field(default=1e-3, gt=0)
@@ -153,6 +161,8 @@ class TrainerConfig(Section):
 
 
 class WandbConfig(Section):
+    """Weights & Biases."""
+
     enabled: bool = False
     """Log to Weights & Biases. Needs the extra: uv sync --extra wandb."""
     project: str = "dali-dbnet"
@@ -160,6 +170,8 @@ class WandbConfig(Section):
 
 
 class LoggerConfig(Section):
+    """Loggers and pictures of a run."""
+
     tensorboard: bool = True
     """Write TensorBoard events."""
     csv: bool = True
