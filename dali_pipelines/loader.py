@@ -13,7 +13,7 @@ from dali_pipelines.allocation_errors import reraise_if_out_of_memory
 from dali_pipelines.config import PipelineConfig
 from dali_pipelines.feed import BatchFeed, SampleArrays
 from dali_pipelines.graphs import GraphBuilder
-from dali_pipelines.normalize import ImageFinisher
+from dali_pipelines.normalize import ImageFinisher, input_dtype
 from dali_pipelines.recovery import BatchRecovery
 from dali_pipelines.source import ImageBatch, PlannedBatches, PlannedSample, SourceImages
 
@@ -59,7 +59,7 @@ class DaliLoader:
         self.skip_failures = skip_failures
         self.failures: dict[str, str] = {}
         """Reason for each file that failed during iteration."""
-        normalised_dtype = torch.float16 if config.wants_float16(device.type) else torch.float32
+        normalised_dtype = input_dtype(config, device.type)
         self.dtype = torch.uint8 if levels else normalised_dtype
         self._finisher = ImageFinisher(
             config.input_size(training), config.mean, config.std, self.dtype, layout=config.output_layout

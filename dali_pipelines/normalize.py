@@ -17,12 +17,18 @@ import numpy.typing as npt
 import torch
 
 from dali_pipelines.compiled import compiled, for_each
+from dali_pipelines.config import PipelineConfig
 
 Channels = tuple[float, float, float]
 Layout = Literal["CHW", "HWC"]
 _NUMPY = {torch.uint8: np.uint8, torch.float16: np.float16, torch.float32: np.float32}
 _BITS = {torch.uint8: np.uint8, torch.float16: np.uint16, torch.float32: np.uint32}
 """Unsigned integer type of the same width. Numba has no float16, and copying a number needs only its bits."""
+
+
+def input_dtype(config: PipelineConfig, device_type: str) -> torch.dtype:
+    """Returns the data type of the network's input on a type of device (cuda, cpu): float16 or float32."""
+    return torch.float16 if config.wants_float16(device_type) else torch.float32
 
 
 def normalize_levels(

@@ -18,7 +18,7 @@ from PIL import Image
 from pydantic import ValidationError
 from torch import Tensor
 
-from dali_pipelines.normalize import ImageFinisher, normalize_levels
+from dali_pipelines.normalize import ImageFinisher, input_dtype, normalize_levels
 from dali_pipelines.rendering import ImageArray
 from dali_pipelines.source import PlannedSample
 from ocr.config import Device, InferenceConfig, described_problems
@@ -176,14 +176,14 @@ class TextDetector:
         config = self.pipeline
         if self.device.type != "cpu":
             return ImageFinisher(config.image_size, config.mean, config.std, torch.uint8, layout="HWC")
-        dtype = torch.float16 if config.wants_float16("cpu") else torch.float32
+        dtype = input_dtype(config, "cpu")
         return ImageFinisher(config.image_size, config.mean, config.std, dtype, layout=config.output_layout)
 
     def _inputs(self, images: Sequence[ImageArray]) -> Tensor:
         batch = self._finisher.finish(images)
         if self.device.type == "cpu":
             return batch
-        dtype = torch.float16 if self.pipeline.wants_float16(self.device.type) else torch.float32
+        dtype = input_dtype(self.pipeline, self.device.type)
         return normalize_levels(batch.to(self.device), self.pipeline.mean, self.pipeline.std, dtype=dtype)
 
     def _result(self, image: GivenImage, item: _Rendered, levels: Levels) -> DetectedText:

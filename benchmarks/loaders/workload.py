@@ -10,6 +10,7 @@ import torch
 from benchmarks.loaders.config import WITH_NETWORK, Level, MeasureConfig
 from benchmarks.loaders.row_loader import RivalFiles
 from benchmarks.loaders.splits import spread_evenly
+from dali_pipelines.normalize import input_dtype
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.plan import SamplePlanner
@@ -85,7 +86,7 @@ class Workload:
             batch_size=self.batch_size(level),
             num_workers=num_workers,
             device=self.device,
-            dtype=torch.float16 if pipeline.wants_float16(self.device.type) else torch.float32,
+            dtype=input_dtype(pipeline, self.device.type),
             scratch=self.scratch,
             make_targets=_target_maker(dataset, self.device) if level in ("input+targets", "train-step") else None,
         )

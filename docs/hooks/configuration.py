@@ -166,7 +166,7 @@ def _is_section(annotation: Any) -> bool:
 
 
 def _is_variant(section: type[Section], known: type[Section]) -> bool:
-    """Whether both have the same keys, as a split that is evaluated and one that is trained on."""
+    """Returns whether both have the same keys, as the splits for training and for evaluation do."""
     return issubclass(section, known) and section.model_fields.keys() == known.model_fields.keys()
 
 

@@ -12,9 +12,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import pairwise
 
 import numpy as np
-import torch
 
-from dali_pipelines.normalize import BatchMemory, normalize_levels
+from dali_pipelines.normalize import BatchMemory, input_dtype, normalize_levels
 from dali_pipelines.source import PlannedBatches, PlannedSample
 from ocr.cache.entry import Tensors
 from ocr.cache.key import ImageDigests, entry_key, sample_digest
@@ -171,7 +170,7 @@ class CachedBatches:
         config, device, layout = self._dataset.planner.config, self.store.device, self.store.layout
         images = tensors["images"]
         if layout.image_dtype == "uint8":
-            dtype = torch.float16 if config.wants_float16(device.type) else torch.float32
+            dtype = input_dtype(config, device.type)
             out = memory.empty(images.shape, dtype) if images.device.type == "cpu" else None
             images = normalize_levels(images, config.mean, config.std, out, dtype)
         samples = tuple(

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from dali_pipelines.normalize import normalize_levels
+from dali_pipelines.normalize import input_dtype, normalize_levels
 from dali_pipelines.source import ImageBatch, PlannedBatches, PlannedSample, SampleError
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.errors import StorageError
@@ -45,7 +45,7 @@ class TorchLoader:
         self.skip_failures = skip_failures
         self.failures: dict[str, str] = {}
         """Reason for each file that failed during iteration."""
-        normalised_dtype = torch.float16 if dataset.planner.config.wants_float16(device.type) else torch.float32
+        normalised_dtype = input_dtype(dataset.planner.config, device.type)
         self.dtype = torch.uint8 if levels else normalised_dtype
         self._finisher = dataset.finisher(self.dtype)
         self._num_workers = num_workers

@@ -12,6 +12,7 @@ import torch
 
 from dali_pipelines.config import default_num_threads
 from dali_pipelines.memory import PoolBytes, pool_bytes
+from dali_pipelines.normalize import input_dtype
 from ocr.cache.budget import TierPlan, decoded_bytes, file_bytes, plan_tiers
 from ocr.cache.entry import entry_layout
 from ocr.datasets.base import ValidatedOCRDataset
@@ -124,7 +125,7 @@ def _plan_pools(plan: MemoryPlan, data: RunData) -> list[PoolBytes]:
             config,
             training=dataset.planner.training,
             batch_size=batch_size,
-            dtype=torch.float16 if config.wants_float16(data.device.type) else torch.float32,
+            dtype=input_dtype(config, data.device.type),
             num_threads=config.num_threads or default_num_threads(),
             on_gpu=data.device.type == "cuda",
         )

@@ -6,6 +6,7 @@ import gc
 import torch
 
 from dali_pipelines.allocation_errors import find_failed_allocation
+from dali_pipelines.normalize import input_dtype
 from ocr.config import OptimizerConfig, TrainConfig
 from ocr.device import AUTOCAST, resolve_pipeline
 from ocr.losses.db_loss import DBLoss
@@ -135,7 +136,7 @@ class _Trial:
         return torch.autocast(self._device.type, self._autocast, enabled=self._autocast is not None)
 
     def _batch(self, batch_size: int, size: int) -> tuple[torch.Tensor, TargetMaps]:
-        dtype = torch.float16 if self._pipeline.wants_float16(self._device.type) else torch.float32
+        dtype = input_dtype(self._pipeline, self._device.type)
         shape = (batch_size, 3, size, size)
         images = torch.rand(shape, generator=self._generator, device=self._device).to(dtype)
         map_size = size // self._config.targets.map_stride

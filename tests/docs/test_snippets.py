@@ -1,4 +1,4 @@
-"""What the pages show works: Python blocks run, and commands have only keys that exist."""
+"""The examples on the pages work: Python blocks run, and commands have only keys that exist."""
 
 import re
 import shlex

@@ -62,7 +62,7 @@ def only_test(check):
 
 
 def is_alive(process: int) -> bool:
-    """Whether a process still runs after at most five seconds: the system may take a moment to end it."""
+    """Returns whether a process still runs after five seconds: the system may take a moment to end it."""
     for _ in range(50):
         if not psutil.pid_exists(process) or psutil.Process(process).status() == psutil.STATUS_ZOMBIE:
             return False

@@ -35,14 +35,14 @@ HELD_UP_SECONDS = 0.01
 MAX_WAIT_SHARE = 0.5
 """Largest extra time to hand out a batch, as a share of HELD_UP_SECONDS; at 1 the loader waits for the consumer's work."""
 MAX_MEAN_DIFFERENCE = 0.01
-"""Of a step's normalised images, half a level, if JPEG engines and CUDA cores share a batch."""
+"""Largest difference between the means of normalised images, if JPEG engines and CUDA cores share a batch: half a level."""
 POISON_BYTE = 0xEE
 """Fills freed memory of bytes; memory of floats is filled with NaN."""
 
 
 @dataclass
 class Seen:
-    """What one form of a run saw."""
+    """Checksums, means and waiting times of one form of a run."""
 
     checksums: list[list[int]] = field(default_factory=list)
     """For each step: images, each target map."""

@@ -90,7 +90,7 @@ def aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
 
 @dataclass
 class Endpoint:
-    """What a test sees of the S3 endpoint."""
+    """An S3 endpoint and the requests it received."""
 
     requests: list[str] = field(default_factory=list)
     num_cuts: int = 0

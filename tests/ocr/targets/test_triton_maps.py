@@ -124,7 +124,7 @@ def test_tiles_go_through_the_polygons_near_them_only() -> None:
 
 @pytest.fixture(scope="module")
 def compiled() -> dict[str, dict[str, int]]:
-    """What the kernel needs on each architecture, from a process in which Triton compiles, whatever it does here."""
+    """Returns what the kernel takes on each architecture: registers, spills, shared memory. A process of its own compiles it."""
     pytest.importorskip("triton", reason="Triton is not installed: PyTorch is a build without CUDA")
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     environment["PYTHONPATH"] = os.pathsep.join(sys.path)
