@@ -100,8 +100,8 @@ class DaliLoader:
         return self._pipeline
 
     def _next_batch(self) -> ImageBatch:
-        # Given the consumer's stream, DALI has that stream wait for the outputs. Without it, this thread would wait for them. Either
-        # way the outputs stay in the order of DALI's own stream, in which their memory is reused.
+        # Given the consumer's stream, DALI has that stream wait for the outputs. Without it, this thread would wait for them.
+        # Either way the outputs stay in the order of DALI's own stream, in which their memory is reused.
         outputs = self._ready_pipeline().run(self._stream())
         samples = self._feed.pop()
         return ImageBatch(self._take_out(outputs, samples), samples)
