@@ -64,7 +64,7 @@ class DBNetModule(lightning.LightningModule):
         maps = self.evaluator.evaluate(batch)
         if batch.targets is not None:
             loss = self.loss(maps, batch.targets.as_float32()).total
-            num_real = sum(not sample.is_padding for sample in batch.samples)
+            num_real = batch.samples.num_real
             self.log("val/loss", loss, on_epoch=True, batch_size=max(num_real, 1), sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
