@@ -110,9 +110,7 @@ def test_a_seeded_run_repeats_bit_for_bit_also_when_resumed_after_an_epoch(finis
     assert [epoch["epoch"] for epoch in epochs] == [0, 1]
 
 
-@pytest.mark.parametrize(
-    ("precision", "saved_on"), [("32-true", "cpu"), ("bf16-mixed", "cpu"), ("16-mixed", "cuda")]
-)
+@pytest.mark.parametrize(("precision", "saved_on"), [("32-true", "cpu"), ("bf16-mixed", "cpu"), ("16-mixed", "cuda")])
 def test_a_resumed_run_keeps_its_precision_on_the_same_type_of_device(
     precision, saved_on, finished_run, tiny_run, tmp_path, caplog
 ):
