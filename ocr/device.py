@@ -48,9 +48,9 @@ def resolve_pipeline(pipeline: PipelineConfig, precision: str) -> PipelineConfig
 def cpu_is_faster_in_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     """Returns whether training on this CPU takes less time in bfloat16 than in float32.
 
-    It does with Intel's matrix unit (AMX), and with the bfloat16 instructions of AVX-512 on AMD processors, which handle twice as
-    many numbers per cycle as those for float32. Processor time of the network of `make demo`, bfloat16 relative to float32: on an AMD
-    EPYC (Zen 5) 0.48 in training and 0.52 in evaluation; on an Intel Xeon with the same instructions but without AMX 1.4 and 1.7.
+    It does with Intel's matrix unit (AMX), and with the bfloat16 instructions of AVX-512 on AMD processors. Processor time of the
+    network of `make demo` in bfloat16, relative to float32: on an AMD EPYC (Zen 5) 0.48 in training and 0.52 in evaluation; on an
+    Intel Xeon with the same instructions but without AMX 1.4 and 1.7.
 
     Args:
         cpuinfo: file in the format of Linux's /proc/cpuinfo; without it the answer is no.
