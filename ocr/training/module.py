@@ -6,7 +6,7 @@ from typing import Any
 import lightning
 from torch import Tensor
 
-from ocr.checkpoint import CONFIG_KEY
+from ocr.checkpoint import CONFIG_KEY, PRECISION_KEY
 from ocr.config import TrainConfig
 from ocr.datasets.manifest import Manifest
 from ocr.loaders.batch import Batch
@@ -95,3 +95,4 @@ class DBNetModule(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[CONFIG_KEY] = self.config.model_dump(mode="json")
+        checkpoint[PRECISION_KEY] = {"device_type": self.device.type, "precision": str(self.trainer.precision)}
