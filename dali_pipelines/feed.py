@@ -24,11 +24,17 @@ class SampleArrays:
 
     Args:
         training: the fields of `steps.TrainSource`; otherwise those of `steps.EvalSource`.
+        only_files: the field of `steps.FileSource` alone.
+        with_pixels: feed the pixels of decoded images in memory too.
     """
 
-    def __init__(self, images: SourceImages, *, training: bool) -> None:
+    def __init__(
+        self, images: SourceImages, *, training: bool, only_files: bool = False, with_pixels: bool = True
+    ) -> None:
         self.images = images
         self.training = training
+        self.only_files = only_files
+        self.with_pixels = with_pixels
         self.read_errors: dict[int, str] = {}
         """Message for each index whose kept content could not be read the last time."""
         self._encoded_paths: dict[int, npt.NDArray[np.uint8]] = {}
@@ -61,9 +67,19 @@ class SampleArrays:
             self._encoded_paths[index] = np.frombuffer(os.fsencode(self.images.paths[index]), np.uint8)
         return self._encoded_paths[index]
 
+    @property
+    def num_functions(self) -> int:
+        """Number of functions of a graph's `Feed`."""
+        if self.images.kept is None:
+            return 1
+        return 3 if self.with_pixels else 2
+
     def _planned(self, samples: PlannedBatch) -> tuple[Arrays, ...]:
+        paths = [self.path_bytes(index) for index in samples.indices.tolist()]
+        if self.only_files:
+            return (paths,)
         fields: list[Arrays] = [
-            [self.path_bytes(index) for index in samples.indices.tolist()],
+            paths,
             np.ascontiguousarray(samples.regions_xyxy[:, 1::-1]),
             np.ascontiguousarray(samples.regions_xyxy[:, 3:1:-1]),
             samples.resized_sizes.astype(np.float32),
@@ -79,12 +95,14 @@ class SampleArrays:
     def _kept(self, kept: KeptImages, samples: PlannedBatch) -> FedArrays:
         indices = samples.indices.tolist()
         contents = [self.content(index) for index in indices]
-        pixels = [kept.decoded(index) for index in indices]
+        pixels = [kept.decoded(index) if self.with_pixels else None for index in indices]
         fields: tuple[Arrays, ...] = (
             [_NO_CONTENT if content is None else content for content in contents],
             [_FALSE if content is None else _TRUE for content in contents],
             [_FALSE if image is None else _TRUE for image in pixels],
         )
+        if not self.with_pixels:
+            return (fields,)
         fed_pixels = [self._no_pixels if image is None else image for image in pixels]
         if kept.device.type == "cpu":  # DALI asks CUDA for a stream for every torch tensor, one on the CPU too
             return fields, ([image.numpy() for image in fed_pixels],)
@@ -99,13 +117,15 @@ class BatchFeed:
         self._in_flight: deque[tuple[PlannedBatch, FedArrays]] = deque()
         self._handed_out: FedArrays = ()
         """Arrays of the batch that DALI handed out last. They stay alive because DALI was given no copies."""
-        self._fed: tuple[Iterator[FedArrays], ...] = (iter(()),) * (1 if arrays.images.kept is None else 3)
+        self._fed: tuple[Iterator[FedArrays], ...] = (iter(()),) * arrays.num_functions
 
     def for_graph(self) -> Feed:
         """Returns the callbacks of a graph's external sources."""
         kept = self._arrays.images.kept
         if kept is None:
             return Feed(self._next_planned)
+        if not self._arrays.with_pixels:
+            return Feed(self._next_planned, self._next_kept)
         return Feed(
             self._next_planned,
             self._next_kept,
@@ -124,10 +144,13 @@ class BatchFeed:
         """Feeds no further batch: DALI's epoch ends."""
         self._fed = (iter(()),) * len(self._fed)
 
-    def pop(self) -> PlannedBatch:
-        """Returns the samples of the batch that DALI has just handed out."""
+    def pop(self) -> tuple[PlannedBatch, FedArrays]:
+        """Returns the samples of the batch that DALI has just handed out, and the arrays that were fed for it.
+
+        The arrays live until the next call at least; a caller that uses DALI's outputs for longer keeps them as long.
+        """
         samples, self._handed_out = self._in_flight.popleft()
-        return samples
+        return samples, self._handed_out
 
     def _next_planned(self) -> tuple[Arrays, ...]:
         return next(self._fed[0])[0]  # StopIteration ends DALI's epoch

@@ -1,7 +1,8 @@
 """Runs an epoch's plan through DALI: exact length, restart at any step, errors that name the file."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -10,12 +11,14 @@ from nvidia.dali.pipeline import Pipeline
 from nvidia.dali.plugin.pytorch import feed_ndarray, to_torch_type
 
 from dali_pipelines.allocation_errors import reraise_if_out_of_memory
-from dali_pipelines.config import PipelineConfig
+from dali_pipelines.config import PipelineConfig, default_num_threads
 from dali_pipelines.feed import BatchFeed, SampleArrays
 from dali_pipelines.graphs import GraphBuilder
 from dali_pipelines.normalize import ImageFinisher, input_dtype
 from dali_pipelines.recovery import BatchRecovery
-from dali_pipelines.source import ImageBatch, PlannedBatch, PlannedBatches, SourceImages
+from dali_pipelines.rendering import ImageArray, render
+from dali_pipelines.source import ImageBatch, PlannedBatch, PlannedBatches, PlannedSample, SourceImages
+from dali_pipelines.threads import DecodedBatch, RenderingThreads
 
 log = logging.getLogger(__name__)
 
@@ -61,13 +64,12 @@ class DaliLoader:
         """Reason for each file that failed during iteration."""
         normalised_dtype = input_dtype(config, device.type)
         self.dtype = torch.uint8 if levels else normalised_dtype
-        self._finisher = ImageFinisher(
-            config.input_size(training), config.mean, config.std, self.dtype, layout=config.output_layout
-        )
         self._graphs = GraphBuilder(config, training, device, self.dtype, images.largest_stored)
-        self._arrays = SampleArrays(images, training=training)
+        on_cpu = device.type == "cpu"
+        self._arrays = SampleArrays(images, training=training, only_files=on_cpu)
         self._feed = BatchFeed(self._arrays)
         self._pipeline: Pipeline | None = None
+        self._threads = self._build_threads() if on_cpu else None
 
     def batches(self, plan: PlannedBatches, first_step: int = 0) -> Iterator[ImageBatch]:
         """Yields the batches of `plan` from `first_step` on."""
@@ -78,7 +80,7 @@ class DaliLoader:
             self._feed.start(plan.batch(later) for later in range(step, len(plan)))
             try:
                 while step < len(plan):
-                    yield self._next_batch()
+                    yield self._next_batch(len(plan) - step)
                     step += 1
             except RuntimeError as error:
                 reraise_if_out_of_memory(error)
@@ -89,9 +91,17 @@ class DaliLoader:
                 step += 1
 
     def release(self) -> None:
-        """Frees the pipeline's threads and memory and ends the current iteration. The next one builds a new pipeline."""
+        """Frees all threads and memory and ends the current iteration. The next one builds a new pipeline."""
         self._pipeline = None
-        self._finisher.memory.release()
+        if self._threads is not None:
+            self._threads.release()
+
+    def _build_threads(self) -> RenderingThreads:
+        config = self.config
+        finisher = ImageFinisher(
+            config.input_size(self.training), config.mean, config.std, self.dtype, layout=config.output_layout
+        )
+        return RenderingThreads(self._render, finisher, config.num_threads or default_num_threads())
 
     def _ready_pipeline(self) -> Pipeline:
         if self._pipeline is None:
@@ -99,15 +109,46 @@ class DaliLoader:
             self._pipeline = self._graphs.build(self._feed.for_graph(), self.batch_size)
         return self._pipeline
 
-    def _next_batch(self) -> ImageBatch:
+    def _next_batch(self, num_left: int) -> ImageBatch:
+        if self._threads is not None:
+            return self._threads.next_batch(partial(self._decoded, self._ready_pipeline(), self._feed), num_left)
+        return self._next_on_gpu(self._ready_pipeline(), self._feed)
+
+    def _decoded(self, pipeline: Pipeline, feed: BatchFeed) -> DecodedBatch:
+        """Returns the next batch that DALI has decoded on a CPU. Its images stay valid when DALI goes on."""
+        (decoded,) = pipeline.run()
+        samples, fed = feed.pop()
+        return DecodedBatch([np.asarray(image) for image in decoded], samples, fed)
+
+    def _render(self, decoded: ImageArray, sample: PlannedSample) -> ImageArray:
+        """Returns a rendered image; the decoded image goes to `images.kept` if that wants it. Runs in several threads."""
+        rendered = render(decoded, sample, self.config, training=self.training)
+        kept = self.images.kept
+        if kept is not None and kept.wants(sample.index):
+            kept.keep(sample.index, torch.from_numpy(decoded))
+        return rendered
+
+    def _next_on_gpu(self, pipeline: Pipeline, feed: BatchFeed) -> ImageBatch:
+        """Returns the next batch of a GPU's graph; decoded images that the graph also hands out go to `images.kept`."""
         # Given the consumer's stream, DALI has that stream wait for the outputs. Without it, this thread would wait for them.
         # Either way the outputs stay in the order of DALI's own stream, in which their memory is reused.
-        outputs = self._ready_pipeline().run(self._stream())
-        samples = self._feed.pop()
-        return ImageBatch(self._take_out(outputs, samples), samples)
+        finished, *decoded = pipeline.run(self._stream())
+        samples, _ = feed.pop()
+        for images in decoded:
+            self._keep(images, samples)
+        on_gpu = self._to_torch(finished.as_tensor())
+        return ImageBatch(on_gpu.permute(0, 3, 1, 2) if self.config.output_layout == "HWC" else on_gpu, samples)
+
+    def _keep(self, decoded: "types.TensorList", samples: PlannedBatch) -> None:
+        kept = self.images.kept
+        for slot, index in enumerate(samples.indices.tolist()):
+            if kept is not None and kept.wants(index):
+                kept.keep(index, self._to_torch(decoded[slot]))  # only queues the copy
 
     def _drain(self) -> None:
         """Discards the batches prepared for an earlier iteration, so that the pipeline can start again."""
+        if self._threads is not None:
+            self._threads.forget()
         self._feed.stop()
         while self._pipeline is not None:
             try:
@@ -128,8 +169,10 @@ class DaliLoader:
         """Returns the image of a batch of one, (3, H, W), from a pipeline of its own: an error invalidates a pipeline."""
         feed = BatchFeed(self._arrays)
         feed.start(iter([sample]))
-        outputs = self._graphs.build(feed.for_graph(), batch_size=1).run()
-        return self._take_out(outputs, feed.pop())[0]
+        pipeline = self._graphs.build(feed.for_graph(), batch_size=1)
+        if self._threads is not None:
+            return self._threads.render_now(self._decoded(pipeline, feed)).images[0]
+        return self._next_on_gpu(pipeline, feed).images[0]
 
     def _black_images(self, num_images: int) -> torch.Tensor:
         size = self.config.input_size(self.training)
@@ -137,25 +180,6 @@ class DaliLoader:
         pixel = torch.tensor(black, dtype=self.dtype, device=self.device)[:, None, None]
         images = pixel.expand(num_images, 3, size, size)
         return images.clone(memory_format=_MEMORY_FORMAT[self.config.output_layout])
-
-    def _take_out(self, outputs: Sequence["types.TensorList"], samples: PlannedBatch) -> torch.Tensor:
-        """Returns the finished images; decoded images that the graph also hands out go to `images.kept`."""
-        finished, *decoded = outputs
-        for images in decoded:
-            self._keep(images, samples)
-        if self.device.type == "cuda":
-            on_gpu = self._to_torch(finished.as_tensor())
-            return on_gpu.permute(0, 3, 1, 2) if self.config.output_layout == "HWC" else on_gpu
-        # One pass both copies a batch out of DALI's memory and finishes it.
-        return self._finisher.finish([np.asarray(image) for image in finished])
-
-    def _keep(self, decoded: "types.TensorList", samples: PlannedBatch) -> None:
-        kept = self.images.kept
-        for slot, index in enumerate(samples.indices.tolist()):
-            if kept is not None and kept.wants(index):
-                # On a CPU a view is enough: `keep` returns after its copy. On a GPU it only queues the copy.
-                on_gpu = self.device.type == "cuda"
-                kept.keep(index, self._to_torch(decoded[slot]) if on_gpu else torch.from_dlpack(decoded[slot]))
 
     def _to_torch(self, dense: "types.Tensor") -> torch.Tensor:
         """Returns a copy on the loader's device, made in the consumer's stream. This thread does not wait for it.

@@ -17,6 +17,13 @@ from nvidia.dali.data_node import DataNode
 from dali_pipelines.config import PipelineConfig
 
 
+class FileSource(NamedTuple):
+    """The input of the graph without a GPU per sample."""
+
+    path: DataNode
+    """UTF-8 bytes of the file name, uint8."""
+
+
 class EvalSource(NamedTuple):
     """The inputs of the evaluation graph per sample: a file name and numbers."""
 
@@ -53,14 +60,14 @@ class KeptSource(NamedTuple):
     """Scalar bool: decode `encoded` instead of reading the file."""
     is_decoded: DataNode
     """Scalar bool: take `pixels`; nothing is read or decoded."""
-    pixels: DataNode
-    """(H, W, 3) uint8."""
+    pixels: DataNode | None
+    """(H, W, 3) uint8; None: the graph takes no pixels."""
 
 
 Arrays = npt.NDArray[Any] | Sequence[npt.NDArray[Any] | torch.Tensor]
 """One field of a batch: (B, ...), or one array a sample."""
 NextBatch = Callable[[], tuple[Arrays, ...]]
-SourceType = TypeVar("SourceType", EvalSource, TrainSource)
+SourceType = TypeVar("SourceType", FileSource, EvalSource, TrainSource)
 
 
 @dataclass(frozen=True)
@@ -72,14 +79,14 @@ class Feed:
     """
 
     next_batch: NextBatch
-    """The fields of `EvalSource` or `TrainSource`."""
+    """The fields of `FileSource`, `EvalSource` or `TrainSource`."""
     next_kept: NextBatch | None = None
     """All fields of `KeptSource` but the last; None: images come from files only."""
     next_pixels: NextBatch | None = None
-    """The last field of `KeptSource`."""
+    """The last field of `KeptSource`; None: the graph takes no pixels."""
     pixels_on_gpu: bool = False
     hands_out_images: bool = False
-    """Make the decoded images a second output of the graph, to be kept."""
+    """Make the decoded images a second output of a GPU's graph, to be kept."""
 
 
 def receive(feed: Feed, source_type: type[SourceType]) -> tuple[SourceType, KeptSource | None]:
@@ -89,11 +96,13 @@ def receive(feed: Feed, source_type: type[SourceType]) -> tuple[SourceType, Kept
         return source, None
     # no_copy is safe: kept images are never written again and outlive the pipeline. Passing the pixels of a receipt takes 4 us,
     # with a copy 157 us.
-    kept = fn.external_source(source=feed.next_kept, num_outputs=3, batch=True, no_copy=True)
+    encoded, is_encoded, is_decoded = fn.external_source(source=feed.next_kept, num_outputs=3, batch=True, no_copy=True)
+    if feed.next_pixels is None:
+        return source, KeptSource(encoded, is_encoded, is_decoded, None)
     # DALI shares a GPU batch only if its images follow each other in memory, which images in the order of a plan do not. Others it
     # copies within the GPU's memory, one image at a time, in the stream that is current when the batch is fed. It warns if some
     # batches are shared and others copied; a batch of one image would be shared. So no_copy promises nothing here.
-    pixels = fn.external_source(
+    (pixels,) = fn.external_source(
         source=feed.next_pixels,
         num_outputs=1,
         batch=True,
@@ -101,7 +110,7 @@ def receive(feed: Feed, source_type: type[SourceType]) -> tuple[SourceType, Kept
         layout="HWC",
         device="gpu" if feed.pixels_on_gpu else "cpu",
     )
-    return source, KeptSource(*kept, *pixels)
+    return source, KeptSource(encoded, is_encoded, is_decoded, pixels)
 
 
 def load(
@@ -118,15 +127,25 @@ def load(
     """
     if kept is None:
         return decode(read(path), config, on_gpu, largest_stored)
-    if kept.is_decoded:
+    if kept.pixels is not None and kept.is_decoded:
         images = kept.pixels.gpu() if on_gpu else kept.pixels
     else:
-        if kept.is_encoded:  # noqa: SIM108  # DALI takes conditions on nodes in statements only
-            encoded = kept.encoded
-        else:
-            encoded = read(path)
-        images = decode(encoded, config, on_gpu, largest_stored)
+        images = decode(content(path, kept), config, on_gpu, largest_stored)
     return images
+
+
+def content(path: DataNode, kept: KeptSource | None) -> DataNode:
+    """Returns the content of files, uint8, from memory or from the file.
+
+    With `kept` this needs a graph with `enable_conditionals`, as `load` does.
+    """
+    if kept is None:
+        return read(path)
+    if kept.is_encoded:  # noqa: SIM108  # DALI takes conditions on nodes in statements only
+        encoded = kept.encoded
+    else:
+        encoded = read(path)
+    return encoded
 
 
 def read(path: DataNode) -> DataNode:

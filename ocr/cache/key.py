@@ -38,7 +38,6 @@ MAKES_ENTRIES = (
     "dali_pipelines",
     # plan and pixels
     "ocr.datasets.base",
-    "ocr.datasets.decode",
     "ocr.datasets.kept_images",
     "ocr.datasets.orientation",
     "ocr.datasets.plan",

@@ -1,4 +1,4 @@
-"""Decodes and renders images on the CPU without DALI, for `loader=torch`: libjpeg-turbo, Pillow and OpenCV."""
+"""Decodes image files on the CPU without DALI: by libjpeg-turbo, or by Pillow where that does not take the file."""
 
 import io
 
@@ -6,12 +6,13 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from dali_pipelines.config import PipelineConfig
-from dali_pipelines.rendering import ImageArray, recolour, resize_region, resize_whole, warp
-from dali_pipelines.source import PlannedSample
+from dali_pipelines.rendering import ImageArray
+
+Encoded = bytes | ImageArray
+"""Content of an image file, as bytes or as (n,) uint8."""
 
 
-def decode_upright(encoded: bytes, orientation: int, use_turbojpeg: bool = True) -> ImageArray:
+def decode_upright(encoded: Encoded, orientation: int, use_turbojpeg: bool = True) -> ImageArray:
     """Returns the upright image, (H, W, 3) RGB uint8, turned by its EXIF orientation 1 to 8.
 
     Raises:
@@ -20,11 +21,11 @@ def decode_upright(encoded: bytes, orientation: int, use_turbojpeg: bool = True)
     return np.ascontiguousarray(turned_upright(_decode_stored(encoded, use_turbojpeg), orientation))
 
 
-def _decode_stored(encoded: bytes, use_turbojpeg: bool) -> ImageArray:
+def _decode_stored(encoded: Encoded, use_turbojpeg: bool) -> ImageArray:
     if use_turbojpeg and suits_turbojpeg(encoded):
         return simplejpeg.decode_jpeg(encoded, colorspace="RGB")
     try:
-        with Image.open(io.BytesIO(encoded)) as image:
+        with Image.open(io.BytesIO(bytes(encoded))) as image:
             return np.asarray(image.convert("RGB"))
     except MemoryError:
         raise
@@ -32,9 +33,9 @@ def _decode_stored(encoded: bytes, use_turbojpeg: bool) -> ImageArray:
         raise ValueError(f"Pillow cannot decode it: {error}") from error
 
 
-def suits_turbojpeg(encoded: bytes) -> bool:
+def suits_turbojpeg(encoded: Encoded) -> bool:
     """Returns whether TurboJPEG decodes this file: a JPEG, not CMYK, and not of a rare sampling such as 4:1:0."""
-    if encoded[:2] != b"\xff\xd8":
+    if bytes(encoded[:2]) != b"\xff\xd8":
         return False
     try:
         return simplejpeg.decode_jpeg_header(encoded)[2] in ("YCbCr", "Gray")
@@ -50,17 +51,3 @@ def turned_upright(stored: ImageArray, orientation: int) -> ImageArray:
     flip_y = orientation in (3, 4, 7, 8)
     flip_x = orientation in (2, 3, 6, 7)
     return stored[:: -1 if flip_y else 1, :: -1 if flip_x else 1]
-
-
-def render(original: ImageArray, sample: PlannedSample, config: PipelineConfig, *, training: bool) -> ImageArray:
-    """Returns the planned network input before normalisation, (H, W, 3) RGB uint8.
-
-    In training this is the crop, black outside the image; in evaluation the resized image, not yet padded.
-
-    Raises:
-        ValueError: the image does not have the size that it was planned with.
-    """
-    if not training:
-        return resize_whole(original, sample.region_xyxy, sample.resized_size)
-    resized = resize_region(original, sample.region_xyxy, sample.resized_size)
-    return recolour(warp(resized, sample.input_from_resized, config.crop_size), sample.colour_matrix)
