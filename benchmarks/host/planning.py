@@ -1,0 +1,50 @@
+"""The CPU time of planning a batch, by part."""
+
+from dataclasses import dataclass
+
+from benchmarks.host.timing import Timing, summed, time_in_turns
+from benchmarks.host.workloads import Workload, resized
+from dali_pipelines.config import PipelineConfig
+from ocr.datasets.plan import EpochPlan, SamplePlanner
+from ocr.targets.config import TargetConfig
+from ocr.targets.outline import measure_outlines
+
+NUM_BATCHES = 10
+"""Batches of a timed round."""
+
+
+@dataclass(frozen=True)
+class PlanningTimes:
+    """The parts of planning for one workload and number of images."""
+
+    workload: str
+    images: int
+    polygons_per_image: float
+    parts: dict[str, Timing]
+
+    @property
+    def total(self) -> Timing:
+        """The parts together."""
+        return summed(self.parts.values())
+
+
+def time_planning(workload: Workload, num_images: int, batch_size: int, repeats: int) -> PlanningTimes:
+    """Returns the CPU time of plan, polygons in the input frame, and their outlines, for training batches."""
+    manifest = resized(workload.manifest, num_images)
+    pipeline, targets = PipelineConfig(), TargetConfig()
+    planner = SamplePlanner(pipeline, training=True, seed=0)
+    plan = EpochPlan(manifest, planner, epoch=0, batch_size=batch_size)
+    steps = range(min(NUM_BATCHES, num_images // batch_size))
+    size = (planner.input_size, planner.input_size)
+    batches = [plan.batch(step) for step in steps]
+    polygons_input = [planner.input_polygons(manifest, batch) for batch in batches]
+    parts = time_in_turns(
+        {
+            "plan": lambda: [plan.batch(step) for step in steps],
+            "polygons": lambda: [planner.input_polygons(manifest, batch) for batch in batches],
+            "outlines": lambda: [measure_outlines(polygons, size, targets) for polygons in polygons_input],
+        },
+        len(steps) * batch_size,
+        repeats,
+    )
+    return PlanningTimes(workload.name, num_images, workload.polygons_per_image, parts)
