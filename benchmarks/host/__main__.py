@@ -50,11 +50,12 @@ def _measure(arguments: argparse.Namespace) -> HostResults:
     workloads = build_workloads(arguments.receipts, arguments.scenes)
     receipts, scenes = workloads[0], workloads[-1]
     results = HostResults(environment(torch.device("cpu"), "benchmarks.host"), batch_size)
-    sets = [(workload, size) for workload in workloads for size in arguments.sizes]
     if "planning" in arguments.only:
-        results.planning = [time_planning(workload, size, batch_size, repeats) for workload, size in sets]
+        for workload in workloads:
+            results.planning += time_planning(workload, arguments.sizes, batch_size, repeats)
     if "launching" in arguments.only:
-        results.launching = [time_launching(workload, size, batch_size, repeats) for workload, size in sets]
+        for workload in workloads:
+            results.launching += time_launching(workload, arguments.sizes, batch_size, repeats)
     if "step" in arguments.only:
         results.step = time_step(receipts, batch_size, repeats)
     if "validation" in arguments.only:

@@ -11,9 +11,9 @@ Not included, since they need a GPU: the launch itself, pinned memory, and the c
 """
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any, TypeVar
 from unittest import mock
@@ -43,6 +43,8 @@ LIMIT_US = 15.0
 """Largest CPU time in the launching thread, microseconds a sample, without DALI's own."""
 FIRST_BATCH, LAST_BATCH = 2, 42
 """Batches of an epoch that are timed. DALI feeds several batches in its first run and none in its last ones."""
+CLOCKED = ("run", "sources", "polygons", "targets")
+"""Calls that are timed."""
 MIN_BATCHES = 40
 """Batches of a timed round; small sets take several epochs."""
 
@@ -71,28 +73,45 @@ class LaunchingTimes:
         return summed(self.parts.values())
 
 
-def time_launching(workload: Workload, num_images: int, batch_size: int, repeats: int) -> LaunchingTimes:
-    """Returns the CPU time of the launching thread, a training sample."""
+def time_launching(workload: Workload, sizes: Sequence[int], batch_size: int, repeats: int) -> list[LaunchingTimes]:
+    """Returns the CPU time of the launching thread, a training sample.
+
+    Args:
+        sizes: numbers of images; they take turns.
+    """
     dali = _time_bare_dali(batch_size, repeats)
-    manifest = resized(workload.manifest, num_images)
-    planner = SamplePlanner(PipelineConfig(), training=True, seed=0)
-    dataset = ValidatedOCRDataset(DatasetConfig(image_path="unread"), planner, TargetConfig(), manifest)
     clock = _Clock()
     with _launching_only(clock):
-        loader = BatchLoader(dataset, Engine("dali", torch.device("cpu")), batch_size)
-        rounds = [_time_round(loader, clock) for _ in range(repeats + 1)][1:]
-        with sampled_gil() as waits:
-            _time_round(loader, clock)
-        loader.close()
+        loaders = {size: _loader(workload, size, batch_size) for size in sizes}
+        for loader in loaders.values():
+            _time_round(loader, clock)  # compiles, and fills caches
+        rounds = [{size: _time_round(loader, clock) for size, loader in loaders.items()} for _ in range(repeats)]
+        gil = {size: _time_round(loader, clock, sampled_gil).waits for size, loader in loaders.items()}
+        for loader in loaders.values():
+            loader.close()
+    return [
+        _times(workload.name, size, [of_sizes[size] for of_sizes in rounds], dali, gil[size], batch_size)
+        for size in sizes
+    ]
+
+
+def _times(
+    workload: str, size: int, rounds: Sequence["_Round"], dali: Timing, waits: Sequence[int], batch_size: int
+) -> LaunchingTimes:
     parts = {
-        name: Timing([1e6 * seconds[name] / (batches * batch_size) for seconds, batches, _ in rounds])
-        for name in ("sources", "feeding", "polygons", "targets", "loader")
+        part: Timing([of_round.microseconds(part, batch_size) for of_round in rounds])
+        for part in ("sources", "feeding", "polygons", "targets", "loader")
     }
-    feeding = [max(0.0, taken - dali.median) for taken in parts["feeding"].microseconds]
-    starts = Timing([1e6 * median(starts) for _, _, starts in rounds])
-    return LaunchingTimes(
-        workload.name, num_images, parts | {"feeding": Timing(feeding)}, share_held(waits), dali, starts
-    )
+    parts["feeding"] = Timing([max(0.0, taken - dali.median) for taken in parts["feeding"].microseconds])
+    starts = Timing([1e6 * median(of_round.starts) for of_round in rounds])
+    return LaunchingTimes(workload, size, parts, share_held(waits), dali, starts)
+
+
+def _loader(workload: Workload, num_images: int, batch_size: int) -> BatchLoader:
+    planner = SamplePlanner(PipelineConfig(), training=True, seed=0)
+    manifest = resized(workload.manifest, num_images)
+    dataset = ValidatedOCRDataset(DatasetConfig(image_path="unread"), planner, TargetConfig(), manifest)
+    return BatchLoader(dataset, Engine("dali", torch.device("cpu")), batch_size)
 
 
 class _Clock:
@@ -114,29 +133,56 @@ class _Clock:
         return call
 
 
-def _time_round(loader: BatchLoader, clock: _Clock) -> tuple[dict[str, float], int, list[float]]:
-    """Returns seconds by part, the number of batches, and the seconds of each start of an epoch."""
-    seconds: dict[str, float] = dict.fromkeys(("run", "sources", "polygons", "targets"), 0.0)
-    total, num_batches, starts = 0.0, 0, []
+@dataclass
+class _Round:
+    """The figures of at least `MIN_BATCHES` batches."""
+
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys((*CLOCKED, "all"), 0.0))
+    num_batches: int = 0
+    starts: list[float] = field(default_factory=list)
+    """Seconds from the start of each epoch to its first batch, in all threads."""
+    waits: list[int] = field(default_factory=list)
+    """Waits for the GIL, if they were sampled."""
+
+    def microseconds(self, part: str, batch_size: int) -> float:
+        """Returns the time of a part, a sample."""
+        seconds = self.seconds
+        inside = seconds["run"] + seconds["polygons"] + seconds["targets"]
+        of_rest = {"feeding": seconds["run"] - seconds["sources"], "loader": seconds["all"] - inside}
+        return 1e6 * (seconds | of_rest)[part] / (self.num_batches * batch_size)
+
+
+def _time_round(
+    loader: BatchLoader,
+    clock: _Clock,
+    beside: Callable[[], AbstractContextManager[list[int]]] = lambda: nullcontext([]),
+) -> _Round:
+    """Times the middle of as many epochs as it takes.
+
+    Args:
+        beside: samples the GIL while batches are timed.
+    """
+    result = _Round()
     # A run hands out one batch and feeds a later one; the last runs of an epoch feed nothing.
     last = min(LAST_BATCH, len(loader) - loader.dataset.planner.config.prefetch_queue_depth - 1)
-    while num_batches < MIN_BATCHES:
+    while result.num_batches < MIN_BATCHES:
         loader.set_epoch(loader.epoch + 1)
         started = time.process_time()
         batches = iter(loader)
         next(batches)
-        starts.append(time.process_time() - started)
+        result.starts.append(time.process_time() - started)
         for _ in range(1, FIRST_BATCH):
             next(batches)
-        clock.seconds = dict.fromkeys(seconds, 0.0)
-        started = time.thread_time()
-        for _ in range(FIRST_BATCH, last):
-            next(batches)
-        total += time.thread_time() - started
-        num_batches += last - FIRST_BATCH
-        seconds = {part: taken + clock.seconds[part] for part, taken in seconds.items()}
-    rest = total - seconds["run"] - seconds["polygons"] - seconds["targets"]
-    return seconds | {"feeding": seconds["run"] - seconds["sources"], "loader": rest}, num_batches, starts
+        with beside() as waits:
+            clock.seconds = dict.fromkeys(CLOCKED, 0.0)
+            started = time.thread_time()
+            for _ in range(FIRST_BATCH, last):
+                next(batches)
+            clock.seconds["all"] = time.thread_time() - started
+        result.waits += waits
+        result.num_batches += last - FIRST_BATCH
+        result.seconds = {part: taken + clock.seconds[part] for part, taken in result.seconds.items()}
+    return result
 
 
 @contextmanager

@@ -123,7 +123,7 @@ def _prepared_batch(dataset: ValidatedOCRDataset, batch_size: int) -> Batch:
     size = (planner.input_size, planner.input_size)
     targets = make_targets(planner.input_polygons(manifest, samples), size, dataset.targets)
     images = torch.from_numpy(np.random.default_rng(0).normal(size=(batch_size, 3, *size)).astype(np.float32))
-    return Batch(images, tuple(samples), targets, dataset)
+    return Batch(images, samples, targets, dataset)
 
 
 class _TimedLoader(BatchLoader):

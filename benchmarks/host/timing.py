@@ -12,16 +12,18 @@ import ctypes
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
+from typing import TypeVar
 
 import numba
 import numpy as np
 import numpy.typing as npt
 
 Work = Callable[[], object]
+Key = TypeVar("Key", bound=Hashable)
 
 GIL_SECONDS = 0.5
 """Time for which the GIL is sampled."""
@@ -59,7 +61,7 @@ def summed(timings: Iterable[Timing]) -> Timing:
     return Timing([sum(of_round) for of_round in zip(*(timing.microseconds for timing in timings), strict=True)])
 
 
-def time_in_turns(works: Mapping[str, Work], num_samples: int, repeats: int) -> dict[str, Timing]:
+def time_in_turns(works: Mapping[Key, Work], num_samples: int, repeats: int) -> dict[Key, Timing]:
     """Returns the CPU time and the GIL share of each piece of work. They take turns.
 
     Args:
@@ -67,7 +69,7 @@ def time_in_turns(works: Mapping[str, Work], num_samples: int, repeats: int) -> 
     """
     for work in works.values():  # compiles, and fills caches
         work()
-    seconds: dict[str, list[float]] = {name: [] for name in works}
+    seconds: dict[Key, list[float]] = {name: [] for name in works}
     for _ in range(repeats):
         for name, work in works.items():
             started = time.thread_time()

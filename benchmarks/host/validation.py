@@ -12,7 +12,7 @@ import torch
 from benchmarks.host.timing import Timing, time_in_turns
 from benchmarks.host.workloads import Workload
 from dali_pipelines.config import PipelineConfig
-from dali_pipelines.source import PlannedSample
+from dali_pipelines.source import PlannedBatch
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.plan import EpochPlan, SamplePlanner
 from ocr.postprocess.config import PostprocessConfig
@@ -74,9 +74,7 @@ def time_validation_host(workload: Workload, size: int, repeats: int) -> Validat
     return ValidationTimes(workload.name, size, num_images, evaluate(alone), parts)
 
 
-def _levels(
-    planner: SamplePlanner, manifest: Manifest, samples: list[PlannedSample], targets: TargetConfig
-) -> torch.Tensor:
+def _levels(planner: SamplePlanner, manifest: Manifest, samples: PlannedBatch, targets: TargetConfig) -> torch.Tensor:
     """Returns (B, S, S) uint8, the levels of blurred shrink maps."""
     size = (planner.input_size, planner.input_size)
     shrink_maps = make_targets(planner.input_polygons(manifest, samples), size, targets).shrink_map

@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.host.report import Limit
+from benchmarks.host import launching, step, timing, validation
+from benchmarks.host.planning import PlanningTimes
+from benchmarks.host.report import HostResults, Limit, limits
 from benchmarks.host.timing import FREE_NANOSECONDS, Timing, share_held, summed
 from benchmarks.host.workloads import read_split, resized, tripled
 
@@ -15,9 +17,17 @@ def test_every_section_reports_positive_figures_beside_their_limits(
     tmp_path: Path, drawn: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("triton", reason="Triton is not installed: PyTorch is a build without CUDA")
+    for module, constant, short in (
+        (timing, "GIL_SECONDS", 0.02),
+        (launching, "MIN_BATCHES", 5),
+        (step, "NUM_STEPS", 12),
+        (validation, "SIZES", (160, 320)),
+        (validation, "NUM_IMAGES", 2),
+    ):
+        monkeypatch.setattr(module, constant, short)
     results_file, report_file = tmp_path / "host.json", tmp_path / "host.md"
     folders = ["--receipts", str(drawn), "--scenes", str(drawn)]
-    sizes = ["--sizes", "20", "40", "--batch-size", "2", "--repeats", "2"]
+    sizes = ["--sizes", "20", "--batch-size", "2", "--repeats", "2"]
     files = ["--json", str(results_file), "--markdown", str(report_file)]
     monkeypatch.setattr(sys, "argv", ["host", *folders, *sizes, *files])
     with pytest.raises(SystemExit) as status:
@@ -27,16 +37,15 @@ def test_every_section_reports_positive_figures_beside_their_limits(
     assert "Lightning and hooks" in capsys.readouterr().out
     results = json.loads(results_file.read_text())
     assert {"device", "commit", "versions"} <= set(results)
-    sets = [(name, size) for name in ("receipts", "receipts, tripled", "scenes") for size in (20, 40)]
     for section in ("planning", "launching"):
-        assert [(row["workload"], row["images"]) for row in results[section]] == sets
+        assert [row["workload"] for row in results[section]] == ["receipts", "receipts, tripled", "scenes"]
     timings = [part for row in results["planning"] + results["validation"] for part in row["parts"].values()]
     timings += [part for row in results["launching"] for name, part in row["parts"].items() if name == "sources"]
     assert all(len(timing["microseconds"]) == 2 and min(timing["microseconds"]) > 0 for timing in timings)
     assert all(timing["gil_share"] is None or 0 <= timing["gil_share"] <= 1 for timing in timings)
     assert len(results["step"]["lightning"]) == 2
     assert min(results["step"]["lightning"]) > min(results["step"]["bare"]) > 0
-    assert [row["size"] for row in results["validation"]] == [640, 1600, 640, 1600]
+    assert [row["size"] for row in results["validation"]] == [160, 320, 160, 320]
     assert {limit["what"] for limit in results["limits"]} >= {
         "plan, polygons and outlines, receipts",
         "launching thread, scenes",
@@ -74,6 +83,19 @@ def test_only_long_waits_count_as_a_held_gil() -> None:
 
 def test_parts_are_summed_round_by_round() -> None:
     assert summed([Timing([1.0, 2.0, 9.0]), Timing([10.0, 20.0, 0.0])]).microseconds == [11.0, 22.0, 9.0]
+
+
+def test_a_larger_split_may_take_a_tenth_longer() -> None:
+    rows = [
+        PlanningTimes("scenes", images, 15.0, {"plan": Timing([microseconds])})
+        for images, microseconds in ((1_000_000, 34.0), (160, 30.0))
+    ]
+    small, growth = limits(HostResults({}, 16, planning=rows))
+    assert small.holds
+    assert small.found == 30.0
+    assert growth.sentence() == (
+        "MISSED: plan, polygons and outlines, scenes, 1,000,000 images against 160: 1.13 times, at most 1.1 times"
+    )
 
 
 def test_limits_say_whether_they_hold() -> None:
