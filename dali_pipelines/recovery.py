@@ -1,7 +1,8 @@
 """Redoes a batch that DALI failed on, so that a damaged file costs its own slot and not the run.
 
-DALI reports an error for the batch, often without the file's name. So each sample is rendered alone, by a new pipeline. The samples
-that fail again are at fault, unless all of them fail and every file decodes: then the error has another cause and is raised.
+DALI reports an error for the batch, often without the file's name. So each sample is rendered alone. The samples that fail again
+are at fault, unless all of them fail and every file decodes: then the error has another cause and is raised. Later batches leave
+the files at fault out; see `feed.FailedFiles`.
 """
 
 import io
@@ -24,7 +25,7 @@ class BatchRecovery:
     """Redoes failed batches of one split.
 
     Args:
-        render_alone: returns the finished image of a batch of one sample, (3, H, W), from a pipeline of its own.
+        render_alone: returns the finished image of a batch of one sample, (3, H, W), from another pipeline than the batch's.
         failures: reason for each file that failed; filled here.
         skip_failures: a file at fault loses its slot; otherwise SampleError.
     """
@@ -64,9 +65,13 @@ class BatchRecovery:
         return ImageBatch(images, samples.with_failed(list(reasons)))
 
     def _render_each(self, samples: PlannedBatch, images: torch.Tensor) -> dict[int, str]:
-        """Fills `images` and returns the reason for each slot that failed."""
+        """Fills `images` and returns the reason for each slot that failed, now or before."""
         reasons = {}
+        _, sound_rows = self._arrays.failed_files.choose(samples)
         for slot, index in enumerate(samples.indices.tolist()):
+            if slot not in sound_rows:
+                reasons[slot] = self._failures[self._arrays.images.paths[index]]
+                continue
             too_large = self._excess(index)
             if too_large is not None:
                 reasons[slot] = too_large
@@ -117,6 +122,7 @@ class BatchRecovery:
         path = self._arrays.images.paths[index]
         if not self._skip_failures:
             raise SampleError(f"{path}: DALI failed to process this file: {reason}") from error
+        self._arrays.failed_files.add(index)
         if path not in self._failures:
             log.error("%s: skipped: DALI failed to process this file: %s", path, reason)
         self._failures[path] = reason
