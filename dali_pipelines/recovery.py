@@ -90,7 +90,7 @@ class BatchRecovery:
             return None
         limit, content = self._graphs.config.max_megapixels, self._arrays.content(index)
         try:
-            with Image.open(self._arrays.images.paths[index] if content is None else io.BytesIO(content)) as image:
+            with Image.open(self._arrays.images.paths[index] if content is None else io.BytesIO(content.data)) as image:
                 width, height = image.size
         except Image.DecompressionBombError:
             return f"the image has far more than {limit:g} megapixels: {IMAGE_REPLACED}"
