@@ -12,7 +12,7 @@ from nvidia.dali.plugin.pytorch import feed_ndarray, to_torch_type
 
 from dali_pipelines.allocation_errors import reraise_if_out_of_memory
 from dali_pipelines.config import PipelineConfig, default_num_threads
-from dali_pipelines.feed import BatchFeed, SampleArrays
+from dali_pipelines.feed import BatchFeed, FedBatch, SampleArrays
 from dali_pipelines.graphs import GraphBuilder
 from dali_pipelines.normalize import ImageFinisher, input_dtype
 from dali_pipelines.recovery import BatchRecovery
@@ -69,11 +69,18 @@ class DaliLoader:
         self._arrays = SampleArrays(images, training=training, only_files=on_cpu)
         self._feed = BatchFeed(self._arrays)
         self._pipeline: Pipeline | None = None
+        self._alone: tuple[BatchFeed, Pipeline] | None = None
+        """A pipeline for batches of one, built for the first failed batch and kept until it fails itself."""
         self._threads = self._build_threads() if on_cpu else None
 
     def batches(self, plan: PlannedBatches, first_step: int = 0) -> Iterator[ImageBatch]:
-        """Yields the batches of `plan` from `first_step` on."""
+        """Yields the batches of `plan` from `first_step` on.
+
+        A file that has failed before is left out of its batch: its slot stays, black and marked. It is tried again once it has
+        changed; see `feed.FailedFiles`.
+        """
         self._drain()
+        self._arrays.failed_files.start_pass()
         step = first_step
         while step < len(plan):
             self._ready_pipeline()
@@ -86,13 +93,14 @@ class DaliLoader:
                 reraise_if_out_of_memory(error)
                 # DALI calls a pipeline invalid after an error: this batch is redone sample by sample, the others by a new pipeline.
                 log.warning("DALI failed on batch %d of epoch %d; redoing it sample by sample", step, plan.epoch)
-                self.release()
+                self._drop_pipeline()
                 yield self._redo(plan.batch(step), error)
                 step += 1
 
     def release(self) -> None:
-        """Frees all threads and memory and ends the current iteration. The next one builds a new pipeline."""
-        self._pipeline = None
+        """Frees the pipelines' threads and memory and ends the current iteration. The next one builds a new pipeline."""
+        self._drop_pipeline()
+        self._alone = None
         if self._threads is not None:
             self._threads.release()
 
@@ -103,6 +111,11 @@ class DaliLoader:
         )
         return RenderingThreads(self._render, finisher, config.num_threads or default_num_threads())
 
+    def _drop_pipeline(self) -> None:
+        self._pipeline = None
+        if self._threads is not None:
+            self._threads.forget()
+
     def _ready_pipeline(self) -> Pipeline:
         if self._pipeline is None:
             self._feed = BatchFeed(self._arrays)
@@ -110,54 +123,31 @@ class DaliLoader:
         return self._pipeline
 
     def _next_batch(self, num_left: int) -> ImageBatch:
+        pipeline = self._ready_pipeline()
         if self._threads is not None:
-            return self._threads.next_batch(partial(self._decoded, self._ready_pipeline(), self._feed), num_left)
-        return self._next_on_gpu(self._ready_pipeline(), self._feed)
-
-    def _decoded(self, pipeline: Pipeline, feed: BatchFeed) -> DecodedBatch:
-        """Returns the next batch that DALI has decoded on a CPU. Its images stay valid when DALI goes on."""
-        (decoded,) = pipeline.run()
-        samples, fed = feed.pop()
-        return DecodedBatch([np.asarray(image) for image in decoded], samples, fed)
-
-    def _render(self, decoded: ImageArray, sample: PlannedSample) -> ImageArray:
-        """Returns a rendered image; the decoded image goes to `images.kept` if that wants it. Runs in several threads."""
-        rendered = render(decoded, sample, self.config, training=self.training)
-        kept = self.images.kept
-        if kept is not None and kept.wants(sample.index):
-            kept.keep(sample.index, torch.from_numpy(decoded))
-        return rendered
-
-    def _next_on_gpu(self, pipeline: Pipeline, feed: BatchFeed) -> ImageBatch:
-        """Returns the next batch of a GPU's graph; decoded images that the graph also hands out go to `images.kept`."""
-        # Given the consumer's stream, DALI has that stream wait for the outputs. Without it, this thread would wait for them.
-        # Either way the outputs stay in the order of DALI's own stream, in which their memory is reused.
-        finished, *decoded = pipeline.run(self._stream())
-        samples, _ = feed.pop()
-        for images in decoded:
-            self._keep(images, samples)
-        on_gpu = self._to_torch(finished.as_tensor())
-        return ImageBatch(on_gpu.permute(0, 3, 1, 2) if self.config.output_layout == "HWC" else on_gpu, samples)
-
-    def _keep(self, decoded: "types.TensorList", samples: PlannedBatch) -> None:
-        kept = self.images.kept
-        for slot, index in enumerate(samples.indices.tolist()):
-            if kept is not None and kept.wants(index):
-                kept.keep(index, self._to_torch(decoded[slot]))  # only queues the copy
+            images, decoded = self._threads.next_batch(partial(self._decode, pipeline, self._feed), num_left)
+            batch: FedBatch = decoded.fed
+        else:
+            images, batch = self._next_on_gpu(pipeline, self._feed)
+        self._arrays.failed_files.note_rendered(batch.fed)
+        if len(batch.rows) == len(batch.samples):
+            return ImageBatch(images, batch.samples)
+        whole = self._black_images(len(batch.samples))
+        if batch.rows:
+            whole[batch.rows] = images
+        left_out = [row for row in range(len(batch.samples)) if row not in batch.rows]
+        return ImageBatch(whole, batch.samples.with_failed(left_out))
 
     def _drain(self) -> None:
         """Discards the batches prepared for an earlier iteration, so that the pipeline can start again."""
         if self._threads is not None:
             self._threads.forget()
         self._feed.stop()
-        while self._pipeline is not None:
+        if self._pipeline is not None:
             try:
-                self._pipeline.run()
-            except StopIteration:
-                self._pipeline.reset()
-                return
+                _end_epoch(self._pipeline)
             except RuntimeError:  # a damaged file among the abandoned batches
-                self.release()
+                self._drop_pipeline()
 
     def _redo(self, samples: PlannedBatch, error: RuntimeError) -> ImageBatch:
         recovery = BatchRecovery(
@@ -166,13 +156,20 @@ class DaliLoader:
         return recovery.redo(samples, self._black_images(len(samples)), error)
 
     def _render_alone(self, sample: PlannedBatch) -> torch.Tensor:
-        """Returns the image of a batch of one, (3, H, W), from a pipeline of its own: an error invalidates a pipeline."""
-        feed = BatchFeed(self._arrays)
+        """Returns the image of a batch of one, (3, H, W). An error invalidates the pipeline; the next call builds another."""
+        if self._alone is None:
+            feed = BatchFeed(self._arrays)
+            self._alone = (feed, self._graphs.build(feed.for_graph(), batch_size=1))
+        feed, pipeline = self._alone
+        self._alone = None  # until this sample has come through
         feed.start(iter([sample]))
-        pipeline = self._graphs.build(feed.for_graph(), batch_size=1)
         if self._threads is not None:
-            return self._threads.render_now(self._decoded(pipeline, feed)).images[0]
-        return self._next_on_gpu(pipeline, feed).images[0]
+            images = self._threads.render_now(self._decode(pipeline, feed))
+        else:
+            images, _ = self._next_on_gpu(pipeline, feed)
+        _end_epoch(pipeline)
+        self._alone = (feed, pipeline)
+        return images[0]
 
     def _black_images(self, num_images: int) -> torch.Tensor:
         size = self.config.input_size(self.training)
@@ -180,6 +177,37 @@ class DaliLoader:
         pixel = torch.tensor(black, dtype=self.dtype, device=self.device)[:, None, None]
         images = pixel.expand(num_images, 3, size, size)
         return images.clone(memory_format=_MEMORY_FORMAT[self.config.output_layout])
+
+    def _decode(self, pipeline: Pipeline, feed: BatchFeed) -> DecodedBatch:
+        """Returns the next batch that DALI has decoded on a CPU. Its images stay valid when DALI goes on."""
+        (decoded,) = pipeline.run()
+        batch = feed.pop()
+        return DecodedBatch([np.asarray(image) for image in decoded], batch.fed, batch)
+
+    def _render(self, decoded: ImageArray, sample: PlannedSample) -> ImageArray:
+        """Returns a rendered image; the decoded image goes to `images.kept` if that wants it. Runs in several threads."""
+        rendered = render(decoded, sample, self.config, training=self.training)
+        kept = self.images.kept
+        if kept is not None and kept.wants(sample.index):
+            kept.keep(sample.index, torch.from_numpy(np.require(decoded, requirements="W")))
+        return rendered
+
+    def _next_on_gpu(self, pipeline: Pipeline, feed: BatchFeed) -> tuple[torch.Tensor, FedBatch]:
+        """Returns the next batch of a GPU's graph; decoded images that the graph also hands out go to `images.kept`."""
+        # Given the consumer's stream, DALI has that stream wait for the outputs. Without it, this thread would wait for them.
+        # Either way the outputs stay in the order of DALI's own stream, in which their memory is reused.
+        finished, *decoded = pipeline.run(self._stream())
+        batch = feed.pop()
+        for images in decoded:
+            self._keep(images, batch.fed)
+        on_gpu = self._to_torch(finished.as_tensor())
+        return on_gpu.permute(0, 3, 1, 2) if self.config.output_layout == "HWC" else on_gpu, batch
+
+    def _keep(self, decoded: "types.TensorList", samples: PlannedBatch) -> None:
+        kept = self.images.kept
+        for slot, index in enumerate(samples.indices.tolist()):
+            if kept is not None and kept.wants(index):
+                kept.keep(index, self._to_torch(decoded[slot]))  # only queues the copy
 
     def _to_torch(self, dense: "types.Tensor") -> torch.Tensor:
         """Returns a copy on the loader's device, made in the consumer's stream. This thread does not wait for it.
@@ -193,3 +221,13 @@ class DaliLoader:
     def _stream(self) -> torch.cuda.Stream | None:
         """Returns the consumer's CUDA stream; None on a CPU."""
         return torch.cuda.current_stream(self.device) if self.device.type == "cuda" else None
+
+
+def _end_epoch(pipeline: Pipeline) -> None:
+    """Discards what DALI has prepared, after its sources have ended, so that the pipeline can start again."""
+    while True:
+        try:
+            pipeline.run()
+        except StopIteration:
+            pipeline.reset()
+            return

@@ -11,7 +11,7 @@ import torch
 
 from dali_pipelines.normalize import ImageFinisher
 from dali_pipelines.rendering import ImageArray
-from dali_pipelines.source import ImageBatch, PlannedBatch, PlannedSample
+from dali_pipelines.source import PlannedBatch, PlannedSample
 
 BATCHES_AHEAD = 2
 """Batches whose images are being rendered at most, the one that the consumer waits for included. It bounds the memory of decoded
@@ -26,7 +26,7 @@ class DecodedBatch:
     """Per sample, (H, W, 3) RGB levels, or the content of its file, (n,)."""
     samples: PlannedBatch
     fed: Any = None
-    """Arrays that DALI was given without a copy; its outputs may refer to their memory."""
+    """The batch as DALI was given it. `images` may refer to its memory, so that it stays alive as long as this."""
 
 
 class RenderingThreads:
@@ -48,8 +48,8 @@ class RenderingThreads:
         self._process = 0
         self._started: deque[_BatchInThreads | RuntimeError] = deque()
 
-    def next_batch(self, decode: Callable[[], DecodedBatch], num_left: int) -> ImageBatch:
-        """Returns the next finished batch, after starting the following ones.
+    def next_batch(self, decode: Callable[[], DecodedBatch], num_left: int) -> tuple[torch.Tensor, DecodedBatch]:
+        """Returns the finished images of the next batch, (B, 3, size, size), and the batch, after starting the following ones.
 
         Args:
             decode: returns the next decoded batch.
@@ -69,9 +69,9 @@ class RenderingThreads:
             raise first
         return first.result()
 
-    def render_now(self, decoded: DecodedBatch) -> ImageBatch:
-        """Returns one finished batch, out of turn. Raises RuntimeError as `next_batch` does."""
-        return self._start(decoded).result()
+    def render_now(self, decoded: DecodedBatch) -> torch.Tensor:
+        """Returns the finished images of a batch, out of turn. Raises RuntimeError as `next_batch` does."""
+        return self._start(decoded).result()[0]
 
     def forget(self) -> None:
         """Drops the batches that were started and not returned."""
@@ -96,7 +96,7 @@ class RenderingThreads:
             self._pool, self._process = ThreadPoolExecutor(self._num_threads, "render"), os.getpid()
         finished = self._finisher.empty(len(decoded.samples))
         tasks = [self._pool.submit(self._render_into, finished, slot, decoded) for slot in range(len(decoded.samples))]
-        return _BatchInThreads(decoded.samples, finished, tasks)
+        return _BatchInThreads(decoded, finished, tasks)
 
     def _render_into(self, finished: torch.Tensor, slot: int, decoded: DecodedBatch) -> None:
         self._finisher.write(self._render(decoded.images[slot], decoded.samples[slot]), finished, slot)
@@ -106,18 +106,18 @@ class RenderingThreads:
 class _BatchInThreads:
     """A batch whose images are being rendered."""
 
-    samples: PlannedBatch
+    decoded: DecodedBatch
     finished: torch.Tensor
     tasks: list[Future[None]]
 
-    def result(self) -> ImageBatch:
+    def result(self) -> tuple[torch.Tensor, DecodedBatch]:
         """Waits for all images. Raises RuntimeError from the error of the first sample that failed."""
         wait(self.tasks)
         for task in self.tasks:
             error = task.exception()
             if error is not None:
                 raise RuntimeError(str(error)) from error
-        return ImageBatch(self.finished, self.samples)
+        return self.finished, self.decoded
 
     def cancel(self) -> None:
         for task in self.tasks:

@@ -43,7 +43,7 @@ def levels_of(threads: RenderingThreads, batches: list[DecodedBatch]) -> list[li
     """Returns the level of each image of each batch."""
     source = iter(batches)
     numbers_left = range(len(batches), 0, -1)
-    return [threads.next_batch(lambda: next(source), left).images[:, 0, 0, 0].tolist() for left in numbers_left]
+    return [threads.next_batch(lambda: next(source), left)[0][:, 0, 0, 0].tolist() for left in numbers_left]
 
 
 def test_images_and_batches_keep_their_order_whichever_is_rendered_first():
@@ -69,7 +69,7 @@ def test_no_more_batches_are_decoded_than_are_rendered_ahead():
         num_decoded += 1
         return batch(num_decoded)
 
-    found = [int(threads.next_batch(decode, left).images[0, 0, 0, 0]) for left in (4, 3)]
+    found = [int(threads.next_batch(decode, left)[0][0, 0, 0, 0]) for left in (4, 3)]
     assert (found, num_decoded) == ([1, 2], 3)
     threads.next_batch(decode, 2)
     threads.next_batch(decode, 1)
@@ -89,7 +89,7 @@ def failing_at(index: int) -> Callable[[ImageArray, PlannedSample], ImageArray]:
 def test_an_error_in_a_thread_ends_only_its_batch():
     threads = make_threads(failing_at(4))
     batches = iter([batch(0, 1), batch(3, 4), batch(5)])
-    assert threads.next_batch(lambda: next(batches), 3).samples[1].index == 1
+    assert threads.next_batch(lambda: next(batches), 3)[1].samples[1].index == 1
     with pytest.raises(RuntimeError, match="image 4 is broken") as caught:
         threads.next_batch(lambda: next(batches), 2)
     assert isinstance(caught.value.__cause__, ValueError)
@@ -102,7 +102,7 @@ def test_a_decoding_error_comes_after_the_batches_before_it_and_nothing_is_decod
         raise RuntimeError("no JPEG")
 
     threads, decoded = make_threads(), decode()
-    assert threads.next_batch(lambda: next(decoded), 3).samples[0].index == 1
+    assert threads.next_batch(lambda: next(decoded), 3)[1].samples[0].index == 1
     with pytest.raises(RuntimeError, match="no JPEG"):
         threads.next_batch(lambda: next(decoded), 2)
     threads.release()
@@ -117,18 +117,15 @@ def test_forgotten_batches_do_not_come_out():
     threads.release()
 
 
-def render_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name.startswith("render")]
-
-
 def test_release_joins_the_threads_and_later_batches_start_new_ones():
+    before = set(threading.enumerate())
     threads = make_threads()
-    assert not render_threads()
+    assert set(threading.enumerate()) == before
     for _ in range(2):
         assert levels_of(threads, [batch(1, 2, 3)]) == [[1, 2, 3]]
-        assert render_threads()
+        assert set(threading.enumerate()) > before
         threads.release()
-        assert not render_threads()
+        assert set(threading.enumerate()) <= before
 
 
 def test_a_forked_process_starts_threads_of_its_own():
