@@ -75,7 +75,7 @@ def make_targets_numba(
         _draw_image(
             vertices,
             polygons_input.vertex_starts[first : last + 1],
-            outlines.part[first:last],
+            outlines.role[first:last],
             outlines.distance[first:last],
             outlines.windows[first:last],
             rows,
@@ -94,7 +94,7 @@ _compiled = partial(compiled, fastmath=True)
 def _draw_image(
     vertices: Float64,
     vertex_starts: Int64,
-    part: npt.NDArray[np.uint8],
+    role: npt.NDArray[np.uint8],
     distance: Float64,
     windows: Int64,
     rows: _Rows,
@@ -106,11 +106,11 @@ def _draw_image(
     maps.thresh_map[:] = rows.thresh_min
     maps.thresh_mask[:] = 0
     # Don't-care regions come first: the core of a legible word that overlaps one sets the mask again.
-    for p in range(len(part)):
-        if part[p] == DONT_CARE:
+    for p in range(len(role)):
+        if role[p] == DONT_CARE:
             _mask_out(vertices[vertex_starts[p] : vertex_starts[p + 1]], windows[p], rows, maps)
-    for p in range(len(part)):
-        if part[p] == TEXT:
+    for p in range(len(role)):
+        if role[p] == TEXT:
             _draw_text(vertices[vertex_starts[p] : vertex_starts[p + 1]], distance[p], windows[p], rows, maps)
 
 

@@ -82,7 +82,7 @@ def pack_polygons(
         distances D in input pixels; (V, 2), the vertices of all polygons in the input frame.
     """
     rows_first, rows_last, cols_first, cols_last = outlines.windows.T
-    seen = (rows_first < rows_last) & (cols_first < cols_last) & (outlines.part != NOTHING)
+    seen = (rows_first < rows_last) & (cols_first < cols_last) & (outlines.role != NOTHING)
     # The images lie below each other, so that one sorted list of rows serves the whole batch.
     image_row = polygons_input.image_of_polygon * (num_bands * band_rows)
     order = np.flatnonzero(seen)
@@ -96,7 +96,7 @@ def pack_polygons(
         np.searchsorted(starts, band_start + band_rows, side="left"),
     ]
     vertex_starts = polygons_input.vertex_starts
-    boxes = [*outlines.windows.T, vertex_starts[:-1], vertex_starts[1:], outlines.part == TEXT]
+    boxes = [*outlines.windows.T, vertex_starts[:-1], vertex_starts[1:], outlines.role == TEXT]
     return (
         np.stack(ranges, axis=1).astype(np.int32),
         np.stack(boxes, axis=1)[order].astype(np.int32),
