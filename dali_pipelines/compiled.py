@@ -22,7 +22,7 @@ def compiled(function: Function, fastmath: bool = False) -> Function:
         return numba.njit(function, nogil=True, fastmath=fastmath)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def fused_multiply_add(_context: Any, _a: Any, _b: Any, _c: Any) -> Any:
     """Returns a * b + c, rounded once, in compiled code. BLAS computes matrix products with it."""
 

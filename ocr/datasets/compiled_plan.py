@@ -248,7 +248,8 @@ def _find_region(
 @compiled
 def _resized_from_region(region_xyxy: Float32, height: int, width: int, out: Float64) -> None:
     """Sets `out` to the matrix that resizes a region to (height, width) pixels."""
-    x0, y0, x1, y1 = float(region_xyxy[0]), float(region_xyxy[1]), float(region_xyxy[2]), float(region_xyxy[3])
+    x0, y0 = np.float64(region_xyxy[0]), np.float64(region_xyxy[1])
+    x1, y1 = np.float64(region_xyxy[2]), np.float64(region_xyxy[3])
     out[:] = 0.0
     out[0, 0], out[1, 1], out[2, 2] = width / (x1 - x0), height / (y1 - y0), 1.0
     out[0, 2], out[1, 2] = out[0, 0] * -x0, out[1, 1] * -y0

@@ -11,7 +11,6 @@ sample gets the same augmentation whatever the batch size, the number of ranks, 
 augmentation does.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 

@@ -47,15 +47,14 @@ def image_loader(
         failures: the loader adds the reason for each file that fails, by path.
     """
     if engine.name == "torch":  # reads shards too, through dataset.manifest.images
-        workers = TorchLoader(
+        return TorchLoader(
             dataset,
             num_workers=engine.num_workers,
             device=engine.device,
             skip_failures=engine.skip_failures,
             levels=levels,
+            failures=failures,
         )
-        workers.failures = failures
-        return workers
     images, kept, largest = dataset.manifest.images, dataset.kept_images, dataset.manifest.largest_stored
     if not isinstance(images, ShardImages):
         files = SourceImages(dataset.manifest.image_paths, kept, largest)
@@ -73,7 +72,7 @@ def _dali_loader(
     levels: bool,
     failures: dict[str, str],
 ) -> DaliLoader:
-    loader = DaliLoader(
+    return DaliLoader(
         images,
         dataset.planner.config,
         training=dataset.planner.training,
@@ -81,6 +80,5 @@ def _dali_loader(
         device=engine.device,
         skip_failures=engine.skip_failures,
         levels=levels,
+        failures=failures,
     )
-    loader.failures = failures
-    return loader

@@ -116,7 +116,6 @@ class FreshBatches:
         dataset, targets = self._dataset, None
         if self._with_targets:
             started = time.perf_counter()
-            polygons = dataset.planner.input_polygons(dataset.manifest, made.samples)
-            targets = dataset.make_targets(made.samples, polygons, self._engine.device)
+            targets = dataset.make_targets(made.samples, self._engine.device)
             self.target_seconds += time.perf_counter() - started
         return Batch(made.images, made.samples, targets, dataset)

@@ -59,6 +59,8 @@ class BatchLoader:
         self._resume_at: tuple[int, int] | None = None
         self.statistics = CacheStatistics(dataset.config.cache_config.log_statistics_every_n, self._cache_sizes)
         with_targets = dataset.planner.training if with_targets is None else with_targets
+        # A cached split needs polygons only for the entries that are missing, and finds them then.
+        self._targets = dataset.targets if with_targets and tiers is None else None
         self._fresh = FreshBatches(
             dataset,
             engine,
@@ -80,6 +82,7 @@ class BatchLoader:
             batch_size=self.batch_size,
             rank=self._rank,
             num_ranks=self._num_ranks,
+            targets=self._targets,
         )
 
     def __len__(self) -> int:

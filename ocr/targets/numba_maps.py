@@ -15,7 +15,7 @@ import torch
 from dali_pipelines.compiled import compiled, for_each
 from ocr.polygons import PolygonBatch
 from ocr.targets.config import TargetConfig
-from ocr.targets.outline import DONT_CARE, SHORTEST_EDGE, TEXT, measure_outlines
+from ocr.targets.outline import DONT_CARE, SHORTEST_EDGE, TEXT, Outlines, measure_outlines
 from ocr.targets.target_maps import TargetMaps
 
 Float32 = npt.NDArray[np.float32]
@@ -48,14 +48,20 @@ class _Rows(NamedTuple):
 
 
 def make_targets_numba(
-    polygons_input: PolygonBatch, size: tuple[int, int], config: TargetConfig, num_threads: int | None = None
+    polygons_input: PolygonBatch,
+    size: tuple[int, int],
+    config: TargetConfig,
+    num_threads: int | None = None,
+    outlines: Outlines | None = None,
 ) -> TargetMaps:
     """Returns the maps of `ocr.targets.maps.make_targets`, on the CPU.
 
     Args:
         num_threads: number of images drawn at the same time; None: torch.get_num_threads(), which is 1 in a DataLoader's workers.
+        outlines: measures of the polygons; None: they are measured now.
     """
-    outlines = measure_outlines(polygons_input, size, config)
+    if outlines is None:
+        outlines = measure_outlines(polygons_input, size, config)
     num_images, stride = len(polygons_input), config.map_stride
     # One array, because large ones get huge pages: touching new memory takes much of the time of an empty map.
     maps = np.empty((4, num_images, size[0] // stride, size[1] // stride), np.float32)

@@ -83,9 +83,9 @@ def _measure_each(
         is_text = not (ignore[p] or _short_side(area, perimeter) < min_side)
         role[p], distance[p] = TEXT if is_text else DONT_CARE, width if is_text else 0.0
         for axis, limit in ((1, num_rows), (0, num_cols)):
-            low = high = float(polygon[0, axis])
+            low = high = np.float64(polygon[0, axis])
             for i in range(1, len(polygon)):
-                low, high = min(low, float(polygon[i, axis])), max(high, float(polygon[i, axis]))
+                low, high = min(low, np.float64(polygon[i, axis])), max(high, np.float64(polygon[i, axis]))
             # Pixel i has its centre at (i + 0.5) * stride. Clipping comes before the conversion, since large coordinates overflow
             # integers.
             first = min(max(np.ceil((low - distance[p]) / stride - 0.5), 0.0), float(limit))
@@ -100,9 +100,12 @@ def _area_and_perimeter(polygon: npt.NDArray[np.float32]) -> tuple[float, float]
     for i in range(len(polygon)):
         following = i + 1 if i + 1 < len(polygon) else 0
         # Relative to the first vertex, because products of large coordinates would cancel badly.
-        x, y = float(polygon[i, 0]) - float(polygon[0, 0]), float(polygon[i, 1]) - float(polygon[0, 1])
-        next_x = float(polygon[following, 0]) - float(polygon[0, 0])
-        next_y = float(polygon[following, 1]) - float(polygon[0, 1])
+        x, y = (
+            np.float64(polygon[i, 0]) - np.float64(polygon[0, 0]),
+            np.float64(polygon[i, 1]) - np.float64(polygon[0, 1]),
+        )
+        next_x = np.float64(polygon[following, 0]) - np.float64(polygon[0, 0])
+        next_y = np.float64(polygon[following, 1]) - np.float64(polygon[0, 1])
         doubled_area += x * next_y - y * next_x
         perimeter += math.hypot(next_x - x, next_y - y)
     return abs(doubled_area) / 2, perimeter

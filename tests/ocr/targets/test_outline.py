@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from ocr.polygons import PolygonBatch
+from ocr.targets.agreement import random_polygons
 from ocr.targets.config import TargetConfig
 from ocr.targets.outline import DONT_CARE, NOTHING, TEXT, measure_outlines
 
@@ -91,3 +92,28 @@ def test_windows_of_huge_coordinates_stay_in_the_map() -> None:
 def test_no_polygons() -> None:
     outlines = measure_outlines(PolygonBatch.from_lists([[], []]), SIZE, TargetConfig())
     assert len(outlines.role) == len(outlines.distance) == len(outlines.windows) == 0
+
+
+def test_measures_of_random_polygons_are_those_of_the_formulas() -> None:
+    polygons = random_polygons(np.random.default_rng(3), 4, 100, SIZE)
+    config = TargetConfig(map_stride=2)
+    outlines = measure_outlines(polygons, SIZE, config)
+    for p in range(polygons.num_polygons):
+        x, y = polygons.vertices[polygons.vertex_starts[p] : polygons.vertex_starts[p + 1]].astype(np.float64).T
+        area = abs(np.sum((x - x[0]) * np.roll(y - y[0], -1) - np.roll(x - x[0], -1) * (y - y[0]))) / 2
+        perimeter = np.hypot(x - np.roll(x, -1), y - np.roll(y, -1)).sum()
+        if area < 1e-6:
+            assert outlines.role[p] == NOTHING
+            continue
+        short_side = (perimeter / 2 - np.sqrt(max(perimeter**2 / 4 - 4 * area, 0))) / 2
+        is_text = not polygons.ignore[p] and short_side >= config.min_side
+        assert outlines.role[p] == (TEXT if is_text else DONT_CARE)
+        distance = area * (1 - config.shrink_ratio**2) / perimeter if is_text else 0.0
+        np.testing.assert_allclose(outlines.distance[p], distance, rtol=1e-9)
+        centres = (np.arange(50) + 0.5) * 2, (np.arange(100) + 0.5) * 2
+        for axis, values in enumerate((y, x)):
+            seen = np.flatnonzero(
+                (centres[axis] >= values.min() - distance) & (centres[axis] <= values.max() + distance)
+            )
+            first, last = outlines.windows[p, 2 * axis : 2 * axis + 2]
+            assert seen.tolist() == list(range(first, last))
