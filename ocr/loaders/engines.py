@@ -34,6 +34,8 @@ class Engine:
     """Worker processes of "torch". DALI has threads instead (pipeline.num_threads)."""
     skip_failures: bool = True
     """A file that fails loses its slot and is reported; False: SampleError."""
+    worker_timeout: float = 0
+    """Seconds to wait for a batch of a worker; 0: for ever."""
 
 
 def image_loader(
@@ -54,6 +56,7 @@ def image_loader(
             skip_failures=engine.skip_failures,
             levels=levels,
             failures=failures,
+            timeout=engine.worker_timeout,
         )
     images, kept, largest = dataset.manifest.images, dataset.kept_images, dataset.manifest.largest_stored
     if not isinstance(images, ShardImages):
