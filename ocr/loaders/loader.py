@@ -96,7 +96,7 @@ class BatchLoader:
         batches = (self._fresh if self.cache is None else self.cache).batches(plan, self._step)
         while self._step < len(plan):
             batch = next(batches)
-            self.num_images += sum(not sample.is_padding for sample in batch.samples)
+            self.num_images += batch.samples.num_real
             self._step += 1
             if self._step == len(plan):
                 self._finish_epoch()  # before the last batch: Lightning knows the length and never resumes this generator after it

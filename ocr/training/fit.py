@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import torch
 import yaml
 from lightning.pytorch.callbacks import Callback
 
+from ocr.checkpoint import PRECISION_KEY, read_checkpoint
 from ocr.config import TrainConfig
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.device import resolve_device, resolve_pipeline, resolve_precision
@@ -53,7 +55,7 @@ def _train(config: TrainConfig, run_dir: Path, callbacks: Sequence[Callback]) ->
     started = time.perf_counter()
     _start_run(config, run_dir)
     device = resolve_device(config.device)
-    precision = resolve_precision(config.trainer.precision, device)
+    precision = _precision_of_run(config, device)
     train_set, val_set = _build_splits(config, precision, run_dir)
     module = DBNetModule(build_dbnet(config.model, config.targets.map_stride), config, val_set.manifest)
     data = DBNetDataModule(
@@ -81,6 +83,15 @@ def _start_run(config: TrainConfig, run_dir: Path) -> None:
     lightning.seed_everything(config.seed, verbose=False)
     if config.resume is not None and not Path(config.resume).is_file():
         raise FileNotFoundError(f"resume={config.resume}: no such checkpoint")
+
+
+def _precision_of_run(config: TrainConfig, device: torch.device) -> str:
+    """Returns Lightning's name for the precision. With auto, a run resumed on the same type of device keeps its precision."""
+    if config.resume is not None and config.trainer.precision == "auto":
+        saved = read_checkpoint(config.resume, key="resume").get(PRECISION_KEY, {})
+        if saved.get("device_type") == device.type:
+            return saved["precision"]
+    return resolve_precision(config.trainer.precision, device)
 
 
 def _build_splits(

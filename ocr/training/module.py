@@ -6,7 +6,7 @@ from typing import Any
 import lightning
 from torch import Tensor
 
-from ocr.checkpoint import CONFIG_KEY
+from ocr.checkpoint import CONFIG_KEY, PRECISION_KEY
 from ocr.config import TrainConfig
 from ocr.datasets.manifest import Manifest
 from ocr.loaders.batch import Batch
@@ -64,7 +64,7 @@ class DBNetModule(lightning.LightningModule):
         maps = self.evaluator.evaluate(batch)
         if batch.targets is not None:
             loss = self.loss(maps, batch.targets.as_float32()).total
-            num_real = sum(not sample.is_padding for sample in batch.samples)
+            num_real = batch.samples.num_real
             self.log("val/loss", loss, on_epoch=True, batch_size=max(num_real, 1), sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
@@ -95,3 +95,4 @@ class DBNetModule(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[CONFIG_KEY] = self.config.model_dump(mode="json")
+        checkpoint[PRECISION_KEY] = {"device_type": self.device.type, "precision": str(self.trainer.precision)}

@@ -1,7 +1,8 @@
 """Lightning's trainer, with the callbacks and loggers of a run."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,10 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from ocr.config import LoggerConfig, TrainConfig
+from ocr.config import LoggerConfig, TrainConfig, TrainerConfig
+from ocr.errors import InputError
 from ocr.training.callbacks.checkpoints import BestCheckpoint
 from ocr.training.callbacks.last_epoch import ValidateLastEpoch
 from ocr.training.callbacks.moving_average import MovingAverage
@@ -37,30 +40,50 @@ PASSED_ON = (
 def build_trainer(
     config: TrainConfig, device: torch.device, precision: str, run_dir: Path, callbacks: Sequence[Callback]
 ) -> lightning.Trainer:
-    """Returns the trainer of a run, with `callbacks` among those that every run has."""
+    """Returns the trainer of a run, with `callbacks` among those that every run has.
+
+    Raises:
+        InputError: Lightning refuses a setting of the section `trainer`, or this machine lacks the devices.
+    """
     settings = config.trainer
     loggers = build_loggers(config.logger, run_dir, config.exp_name)
     interactive = sys.stderr.isatty()
-    return lightning.Trainer(
-        **{name: getattr(settings, name) for name in PASSED_ON},
-        accelerator="gpu" if device.type == "cuda" else "cpu",
-        devices=settings.devices if device.type == "cuda" or settings.devices != "auto" else 1,
-        precision=precision,  # type: ignore[arg-type]
-        deterministic="warn" if settings.deterministic else None,
-        use_distributed_sampler=False,  # the epoch plan shards
-        callbacks=[
-            *build_checkpoints(run_dir / "checkpoints"),
-            ValidateLastEpoch(),
-            *callbacks,
-            DetectionPictures(run_dir, config.logger.num_pictures),
-            *([LearningRateMonitor("step")] if loggers else []),
-            *([MovingAverage(settings.ema_decay)] if settings.ema_decay is not None else []),
-            *([ProgressBar()] if interactive else []),
-        ],
-        logger=loggers,
-        enable_progress_bar=interactive,
-        enable_model_summary=False,
-    )
+    devices = settings.devices if device.type == "cuda" or settings.devices != "auto" else 1
+    run_callbacks = [
+        *build_checkpoints(run_dir / "checkpoints"),
+        ValidateLastEpoch(),
+        *callbacks,
+        DetectionPictures(run_dir, config.logger.num_pictures),
+        *([LearningRateMonitor("step")] if loggers else []),
+        *([MovingAverage(settings.ema_decay)] if settings.ema_decay is not None else []),
+        *([ProgressBar()] if interactive else []),
+    ]
+    with _refusals_in_words(settings):
+        return lightning.Trainer(
+            **{name: getattr(settings, name) for name in PASSED_ON},
+            accelerator="gpu" if device.type == "cuda" else "cpu",
+            devices=devices,
+            precision=precision,  # type: ignore[arg-type]
+            deterministic="warn" if settings.deterministic else None,
+            use_distributed_sampler=False,  # the epoch plan shards
+            callbacks=run_callbacks,
+            logger=loggers,
+            enable_progress_bar=interactive,
+            enable_model_summary=False,
+        )
+
+
+@contextmanager
+def _refusals_in_words(settings: TrainerConfig) -> Iterator[None]:
+    """Turns Lightning's errors about its arguments into an InputError. They have no common class, and some are ValueErrors."""
+    try:
+        yield
+    except (MisconfigurationException, ValueError, TypeError) as error:
+        given = ", ".join(
+            f"trainer.{name}={getattr(settings, name)}" for name in ("devices", "strategy", "precision", "max_time")
+        )
+        reason = " ".join(str(error).split())
+        raise InputError(f"found {given}: Lightning refuses one of them: {reason[:400]}; correct it") from error
 
 
 def build_checkpoints(folder: Path) -> list[ModelCheckpoint]:
@@ -77,7 +100,7 @@ def build_loggers(config: LoggerConfig, run_dir: Path, exp_name: str) -> list[Lo
     """Returns the enabled ones of TensorBoard, metrics.csv and Weights & Biases.
 
     Raises:
-        ModuleNotFoundError: wandb is enabled but not installed.
+        InputError: wandb is enabled but not installed.
     """
     loggers: list[Logger] = []
     if config.tensorboard:
@@ -90,5 +113,5 @@ def build_loggers(config: LoggerConfig, run_dir: Path, exp_name: str) -> list[Lo
 
             loggers.append(WandbLogger(name=exp_name, project=config.wandb.project, save_dir=run_dir))
         except ModuleNotFoundError as error:
-            raise ModuleNotFoundError("logger.wandb.enabled=true needs the extra: uv sync --extra wandb") from error
+            raise InputError("logger.wandb.enabled=true needs the extra: uv sync --extra wandb") from error
     return loggers
