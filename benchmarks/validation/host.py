@@ -55,7 +55,7 @@ class Page:
         resized_size = letterbox_size((height, width), size)
         input_from_original = resized_from_region(np.array([0, 0, width, height], np.float32), resized_size)
         polygons, ignore = manifest.polygons.polygons_of(index), manifest.polygons.ignore_of(index)
-        batch = PolygonBatch.from_lists([polygons], [ignore]).transformed(input_from_original[None])
+        batch = PolygonBatch.from_lists([polygons], [ignore.tolist()]).transformed(input_from_original[None])
         padded = tuple(-(-side // 32) * 32 for side in resized_size)
         sharp = make_targets(batch, (padded[0], padded[1]), TARGETS).shrink_map[0].numpy()
         blurred = cv2.GaussianBlur(sharp, (0, 0), 1.0)

@@ -166,7 +166,7 @@ def _count(
             if fits and is_free[detection] and not ignore[target] and target != last_served:
                 is_free[detection], last_served = False, target
                 matched[place] += 1
-    return np.sum(is_counted), matched
+    return int(np.sum(is_counted)), matched
 
 
 def _best_first(polygons: Polygons, scores: npt.ArrayLike) -> Polygons:

@@ -149,7 +149,8 @@ def moved_detections(
     matrix = np.asarray(target_from_source, np.float64)
     mirrors = bool(matrix[0, 0] * matrix[1, 1] < matrix[0, 1] * matrix[1, 0])
     points = transform_points(matrix, detections.vertices)
-    vertices, starts, kept = _clipped(points, detections.vertex_starts, *map(float, target_size), mirrors)
+    height, width = target_size
+    vertices, starts, kept = _clipped(points, detections.vertex_starts, float(height), float(width), mirrors)
     return Detections(vertices, starts, detections.scores[kept], detections.num_cut)
 
 

@@ -5,7 +5,8 @@ go over the pixels and measure all regions together. Python creates one object p
 """
 
 import threading
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -64,7 +65,7 @@ class _Scratch(threading.local):
     def __init__(self) -> None:
         self._buffers: dict[str, Bytes] = {}
 
-    def array(self, name: str, shape: tuple[int, ...], dtype: type[np.generic] = np.uint8) -> npt.NDArray[np.generic]:
+    def array(self, name: str, shape: tuple[int, ...], dtype: type[np.generic] = np.uint8) -> npt.NDArray[Any]:
         """Returns the contiguous array of a name, with any content; it is valid until the next call with this name."""
         num_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
         if name not in self._buffers or len(self._buffers[name]) < num_bytes:
@@ -119,7 +120,7 @@ def _text_window(levels: Levels) -> _Window:
     return _Window(window, text, (left - MARGIN, top - MARGIN))
 
 
-def _text_pixels(levels: Levels, out: npt.NDArray[np.generic]) -> Bytes:
+def _text_pixels(levels: Levels, out: npt.NDArray[Any]) -> Bytes:
     return np.greater_equal(levels, FIRST_TEXT_LEVEL, out=out).view(np.uint8)
 
 
@@ -153,7 +154,7 @@ def _outer_contours(
     return [contours[place] for place in place_of_label[wanted].tolist()]
 
 
-def _labels_of(contours: tuple[Contour, ...], labels: Labels, corner: tuple[int, int]) -> npt.NDArray[np.int32]:
+def _labels_of(contours: Sequence[Contour], labels: Labels, corner: tuple[int, int]) -> npt.NDArray[np.int32]:
     """Returns the label of each contour's region, read at the contour's first point."""
     points = np.concatenate(contours)[:, 0]
     ends = np.cumsum([len(contour) for contour in contours])

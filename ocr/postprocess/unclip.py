@@ -56,7 +56,9 @@ def unclip_distance(area: Numbers, perimeter: Numbers, shrink_ratio: float, uncl
     return area * unclip_ratio / perimeter
 
 
-def grow_polygons(vertices: npt.NDArray[np.generic], starts: Starts, distances: Numbers) -> tuple[Points, Starts]:
+def grow_polygons(
+    vertices: npt.NDArray[np.generic], starts: Starts, distances: npt.NDArray[np.float64]
+) -> tuple[Points, Starts]:
     """Returns N polygons with their borders moved outwards and their corners mitred, clockwise in the image, where y points down.
 
     A polygon that would touch itself becomes one without vertices, and so does one whose distance is NaN. If the grown shape has
