@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 
+from ocr.atomic_write import write_durably
 from ocr.config import TrainConfig
 from ocr.environment import git_commit, package_versions
 from ocr.loaders.loader import BatchLoader
@@ -106,7 +107,7 @@ class RunSummary(Callback):
     @rank_zero_only
     def write(self) -> None:
         """Writes summary.json."""
-        self.path.write_text(json.dumps(self.summary, indent=1))
+        write_durably(self.path, json.dumps(self.summary, indent=1).encode())
 
     def _finish_training(self, trainer: lightning.Trainer) -> None:
         """Adds the training figures of the epoch, once: before its validation or, without one, at its end."""
