@@ -100,8 +100,8 @@ class DaliLoader:
         return self._pipeline
 
     def _next_batch(self) -> ImageBatch:
-        # With the consumer's stream, the outputs are ordered into it and return to DALI in its order. Without it, copying them
-        # would make DALI's own stream, or this thread, wait for everything that the consumer has queued.
+        # Given the consumer's stream, DALI has that stream wait for the outputs. Without it, this thread would wait for them.
+        # Either way the outputs stay in the order of DALI's own stream, in which their memory is reused.
         outputs = self._ready_pipeline().run(self._stream())
         samples = self._feed.pop()
         return ImageBatch(self._take_out(outputs, samples), samples)
@@ -158,7 +158,11 @@ class DaliLoader:
                 kept.keep(sample.index, self._to_torch(decoded[slot]) if on_gpu else torch.from_dlpack(decoded[slot]))
 
     def _to_torch(self, dense: "types.Tensor") -> torch.Tensor:
-        """Returns a copy on the loader's device."""
+        """Returns a copy on the loader's device, made in the consumer's stream. This thread does not wait for it.
+
+        DALI's stream waits for the copy, so that the memory is not reused before. The copy in turn follows all work that the
+        consumer has queued: DALI's GPU work for later batches starts no earlier than the consumer's present work ends.
+        """
         output = torch.empty(dense.shape(), dtype=to_torch_type[dense.dtype], device=self.device)
         return feed_ndarray(dense, output, cuda_stream=self._stream())
 

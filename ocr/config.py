@@ -16,11 +16,13 @@ Importing this file takes half a second: it loads neither torch nor DALI.
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
-from pydantic import ByteSize, ConfigDict, Field, ValidationError, create_model, model_validator
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import ByteSize, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
 
 from dali_pipelines.config import PipelineConfig, Section
 from ocr.datasets.schemas import CacheConfig, DatasetConfig
 from ocr.errors import InputError
+from ocr.file_names import shown_lines
 from ocr.loaders.config import DataLoaderConfig
 from ocr.losses.config import LossConfig
 from ocr.models.config import ModelConfig
@@ -148,8 +150,8 @@ class TrainerConfig(Section):
     """Replay the forward pass of evaluation as one CUDA graph instead of launching each kernel. It helps where the CPU limits
     validation: small networks, small batches. The graph keeps its memory between validations. No effect in training, or without
     a GPU."""
-    devices: int | str = "auto"
-    """Number of devices; auto: all GPUs, or one CPU process."""
+    devices: int | Annotated[str, Field(pattern=r"^(auto|\d+(,\d+)*,?)$")] = "auto"
+    """Number of devices, or the numbers of GPUs as "0,2"; auto: all GPUs, or one CPU process; -1: all."""
     strategy: str = "auto"
     """How several devices share the work, by Lightning's name; ddp is the usual choice."""
     log_every_n_steps: int = Field(default=10, ge=1)
@@ -165,6 +167,13 @@ class TrainerConfig(Section):
     """Epochs from one write of last.ckpt to the next. The last epoch is always saved."""
     fast_dev_run: bool = False
     """Run one training and one validation batch, to see whether everything works."""
+
+    @field_validator("devices")
+    @classmethod
+    def _some_device(cls, devices: int | str) -> int | str:
+        if isinstance(devices, int) and devices < 1 and devices != -1:
+            raise ValueError("at least 1, or -1 for all")
+        return devices
 
 
 class WandbConfig(Section):
@@ -339,12 +348,22 @@ def validate_config(config_class: type[AnyConfig], hydra_config: DictConfig) -> 
     Raises:
         SystemExit: a key or value is wrong; the message names each.
     """
-    values = OmegaConf.to_container(hydra_config, resolve=True)
+    try:
+        values = OmegaConf.to_container(hydra_config, resolve=True)
+    except OmegaConfBaseException as error:
+        raise SystemExit(f"The configuration is wrong: {shown_lines(str(error))}") from None
     try:
         return config_class.model_validate(values)
     except ValidationError as error:
         lines = [f"  {line}" for line in described_problems(error)]
-        raise SystemExit("The configuration is wrong:\n" + "\n".join(lines)) from None
+        raise SystemExit(shown_lines("The configuration is wrong:\n" + "\n".join(lines))) from None
+
+
+def flat_keys(values: Any, prefix: str = "") -> dict[str, Any]:
+    """Returns the values of a nested dict by their keys, written with dots."""
+    if not isinstance(values, dict):
+        return {prefix[:-1]: values}
+    return {key: value for name in values for key, value in flat_keys(values[name], f"{prefix}{name}.").items()}
 
 
 def described_problems(error: ValidationError) -> list[str]:

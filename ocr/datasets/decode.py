@@ -23,8 +23,13 @@ def decode_upright(encoded: bytes, orientation: int, use_turbojpeg: bool = True)
 def _decode_stored(encoded: bytes, use_turbojpeg: bool) -> ImageArray:
     if use_turbojpeg and suits_turbojpeg(encoded):
         return simplejpeg.decode_jpeg(encoded, colorspace="RGB")
-    with Image.open(io.BytesIO(encoded)) as image:
-        return np.asarray(image.convert("RGB"))
+    try:
+        with Image.open(io.BytesIO(encoded)) as image:
+            return np.asarray(image.convert("RGB"))
+    except MemoryError:
+        raise
+    except Exception as error:  # on broken files Pillow raises SyntaxError, struct.error, DecompressionBombError, ...
+        raise ValueError(f"Pillow cannot decode it: {error}") from error
 
 
 def suits_turbojpeg(encoded: bytes) -> bool:

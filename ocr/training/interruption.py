@@ -33,14 +33,11 @@ _listening: set["StopSignals"] = set()
 class RunStopped(BaseException):
     """A signal ended the run. Like KeyboardInterrupt this is no Exception: nothing may take it for a bad file."""
 
-    def __init__(self, signum: int) -> None:
+    def __init__(self, signum: int, *, is_saved: bool = False) -> None:
         super().__init__(signal.Signals(signum).name)
         self.signum = signum
-
-    @property
-    def exit_code(self) -> int:
-        """Exit code that shells expect of a program ended by this signal: 143 for SIGTERM, 130 for SIGINT."""
-        return 128 + self.signum
+        self.is_saved = is_saved
+        """Whether all ranks stopped at the same step and wrote last.ckpt."""
 
 
 class StopSignals:
@@ -127,12 +124,37 @@ os.register_at_fork(after_in_child=_stop_listening_in_worker)
 
 def end_at_once(signum: int) -> None:
     """Ends this program and the processes that it started, without writing anything."""
+    kill_children()
+    os._exit(128 + signum)
+
+
+def kill_children() -> None:
+    """Ends the processes that this program started."""
     for process in psutil.Process().children(recursive=True):
         try:
             process.kill()
         except psutil.NoSuchProcess:
             continue
-    os._exit(128 + signum)
+
+
+def wait_for_ranks(trainer: lightning.Trainer, seconds: float = 60.0) -> None:
+    """Waits for the ranks that this process started, which have stopped at the same step. One that does not end is killed."""
+    for process in getattr(trainer.strategy.launcher, "procs", ()):
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def exit_code(stop: RunStopped) -> int:
+    """Returns the exit code that shells expect of a program ended by this signal: 143 for SIGTERM, 130 for SIGINT.
+
+    A rank that Lightning started ends with 0: for any other code Lightning kills rank 0.
+    """
+    is_started_by_lightning = (
+        rank_zero_only.rank > 0 and not {"TORCHELASTIC_RUN_ID", "SLURM_PROCID"} & os.environ.keys()
+    )
+    return 0 if stop.is_saved and is_started_by_lightning else 128 + stop.signum
 
 
 class Agreement:

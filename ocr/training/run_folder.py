@@ -10,7 +10,7 @@ from types import TracebackType
 
 from lightning.pytorch.utilities import rank_zero_only
 
-from ocr.checkpoint import is_whole
+from ocr.checkpoint import read_checkpoint
 from ocr.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -78,9 +78,11 @@ def newest_checkpoint(run_dir: Path) -> Path | None:
     """Returns the newest checkpoint of a run folder that is whole; None without one."""
     found = [path for name in CHECKPOINTS if (path := run_dir / "checkpoints" / name).is_file()]
     for path in sorted(found, key=lambda path: path.stat().st_mtime, reverse=True):
-        if is_whole(path):
+        try:
+            read_checkpoint(path, "resume")
             return path
-        log.warning("%s: not a whole checkpoint; ignored", path)
+        except InputError as error:
+            log.warning("%s; it is ignored", error)
     return None
 
 

@@ -1,7 +1,8 @@
 """Lightning's trainer, with the callbacks and loggers of a run."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,10 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint, LearningRateMonitor
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from ocr.config import LoggerConfig, TrainConfig, TrainerConfig
+from ocr.errors import InputError
 from ocr.training.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from ocr.training.callbacks.last_epoch import ValidateLastEpoch
 from ocr.training.callbacks.moving_average import MovingAverage
@@ -50,35 +53,54 @@ def build_trainer(
     Args:
         signals: says when to stop.
         first_step: step at which a run continues in its own folder; 0: a run in a new folder.
+
+    Raises:
+        InputError: Lightning refuses a setting of the section `trainer`, or this machine lacks the devices.
     """
     settings = config.trainer
     loggers = build_loggers(config.logger, run_dir, config.exp_name, first_step)
     interactive = sys.stderr.isatty()
     files = CheckpointFiles()
-    trainer = lightning.Trainer(
-        **{name: getattr(settings, name) for name in PASSED_ON},
-        accelerator="gpu" if device.type == "cuda" else "cpu",
-        devices=settings.devices if device.type == "cuda" or settings.devices != "auto" else 1,
-        precision=precision,  # type: ignore[arg-type]
-        deterministic="warn" if settings.deterministic else None,
-        use_distributed_sampler=False,  # the epoch plan shards
-        default_root_dir=run_dir,
-        plugins=[files],
-        callbacks=[
-            *build_checkpoints(run_dir / "checkpoints", settings, files, signals),
-            ValidateLastEpoch(),
-            *callbacks,
-            DetectionPictures(run_dir, config.logger.num_pictures),
-            *([LearningRateMonitor("step")] if loggers else []),
-            *([MovingAverage(settings.ema_decay)] if settings.ema_decay is not None else []),
-            *([ProgressBar()] if interactive else []),
-        ],
-        logger=loggers,
-        enable_progress_bar=interactive,
-        enable_model_summary=False,
-    )
+    devices = settings.devices if device.type == "cuda" or settings.devices != "auto" else 1
+    run_callbacks = [
+        *build_checkpoints(run_dir / "checkpoints", settings, files, signals),
+        ValidateLastEpoch(),
+        *callbacks,
+        DetectionPictures(run_dir, config.logger.num_pictures),
+        *([LearningRateMonitor("step")] if loggers else []),
+        *([MovingAverage(settings.ema_decay)] if settings.ema_decay is not None else []),
+        *([ProgressBar()] if interactive else []),
+    ]
+    with _refusals_in_words(settings):
+        trainer = lightning.Trainer(
+            **{name: getattr(settings, name) for name in PASSED_ON},
+            accelerator="gpu" if device.type == "cuda" else "cpu",
+            devices=devices,
+            precision=precision,  # type: ignore[arg-type]
+            deterministic="warn" if settings.deterministic else None,
+            use_distributed_sampler=False,  # the epoch plan shards
+            default_root_dir=run_dir,
+            plugins=[files],
+            callbacks=run_callbacks,
+            logger=loggers,
+            enable_progress_bar=interactive,
+            enable_model_summary=False,
+        )
     leave_signals_alone(trainer)
     return trainer
+
+
+@contextmanager
+def _refusals_in_words(settings: TrainerConfig) -> Iterator[None]:
+    """Turns Lightning's errors about its arguments into an InputError. They have no common class, and some are ValueErrors."""
+    try:
+        yield
+    except (MisconfigurationException, ValueError, TypeError) as error:
+        given = ", ".join(
+            f"trainer.{name}={getattr(settings, name)}" for name in ("devices", "strategy", "precision", "max_time")
+        )
+        reason = " ".join(str(error).split())
+        raise InputError(f"found {given}: Lightning refuses one of them: {reason[:400]}; correct it") from error
 
 
 def build_checkpoints(
@@ -95,7 +117,7 @@ def build_loggers(config: LoggerConfig, run_dir: Path, exp_name: str, first_step
     """Returns the enabled ones of TensorBoard, metrics.csv and Weights & Biases.
 
     Raises:
-        ModuleNotFoundError: wandb is enabled but not installed.
+        InputError: wandb is enabled but not installed.
     """
     loggers: list[Logger] = []
     if config.tensorboard:
@@ -108,5 +130,5 @@ def build_loggers(config: LoggerConfig, run_dir: Path, exp_name: str, first_step
 
             loggers.append(WandbLogger(name=exp_name, project=config.wandb.project, save_dir=run_dir))
         except ModuleNotFoundError as error:
-            raise ModuleNotFoundError("logger.wandb.enabled=true needs the extra: uv sync --extra wandb") from error
+            raise InputError("logger.wandb.enabled=true needs the extra: uv sync --extra wandb") from error
     return loggers

@@ -148,7 +148,7 @@ class LastCheckpoint(Checkpoint):
     def _end(self, trainer: lightning.Trainer, agreed: int) -> None:
         """Ends the run if the ranks have agreed to."""
         if agreed >= STOP:
-            raise RunStopped(agreed - STOP)
+            raise RunStopped(agreed - STOP, is_saved=True)
         if agreed == TIME_IS_UP:
             self.time_is_up = trainer.should_stop = True
 
