@@ -40,7 +40,7 @@ def training_remedies(config: TrainConfig, checkpoint: Path | None, in_validatio
     key, batch_size = f"dataloader.{name}", getattr(config.dataloader, name)
     has_checkpoint = checkpoint is not None and checkpoint.is_file()
     # Without resume_anyway the resumed run would refuse the other batch size.
-    resume = {"resume": str(checkpoint), "resume_anyway": "true"} if has_checkpoint else {}
+    resume = {"resume_anyway": "true", "resume": str(checkpoint)} if has_checkpoint else {}
     resumed = ", resumed from the last checkpoint" if resume else ""
     remedies = []
     if batch_size > 1:

@@ -1,5 +1,6 @@
 """One training run, from its configuration to its files."""
 
+import contextlib
 import json
 import logging
 import signal
@@ -13,22 +14,22 @@ from typing import Any
 import lightning
 import yaml
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.utilities import rank_zero_only
 
 from ocr.atomic_write import write_durably
 from ocr.config import TrainConfig
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.device import resolve_device, resolve_pipeline, resolve_precision
 from ocr.environment import device_name
+from ocr.errors import StorageError
 from ocr.memory.out_of_memory import ExplainOutOfMemory
-from ocr.memory.remedies import command_with, training_remedies
+from ocr.memory.remedies import Remedy, command_with, training_remedies
 from ocr.models.dbnet import build_dbnet
 from ocr.predictions import write_predictions
 from ocr.splits import build_dataset, draw_if_synthetic
 from ocr.training.callbacks.checkpoints import LastCheckpoint
 from ocr.training.callbacks.memory import FollowForOutOfMemory, MemoryWatch
 from ocr.training.callbacks.summary import RunSummary
-from ocr.training.checkpoint_files import check_room, checkpoint_bytes
+from ocr.training.checkpoint_files import CheckpointFiles, check_room, checkpoint_bytes
 from ocr.training.datamodule import DBNetDataModule
 from ocr.training.interruption import (
     RunStopped,
@@ -39,6 +40,7 @@ from ocr.training.interruption import (
     wait_for_ranks,
 )
 from ocr.training.module import DBNetModule
+from ocr.training.ranks import is_first_rank
 from ocr.training.resume import Resumption, resumption
 from ocr.training.run_folder import RunLock
 from ocr.training.trainer import build_trainer
@@ -65,20 +67,23 @@ def train(
         StorageError: a file cannot be written, or there is no room for checkpoints.
         SystemExit: SIGTERM (code 143) or Ctrl-C (130) ended the run. last.ckpt continues it.
     """
-    last_checkpoint = run_dir / "checkpoints" / "last.ckpt"
+    path, files = run_dir / "checkpoints" / "last.ckpt", CheckpointFiles()
     with RunLock(run_dir), StopSignals() as signals:
         try:
             start = resumption(config, given, run_dir)
             if start.finished is not None:
                 return start.finished
-            with ExplainOutOfMemory(partial(training_remedies, start.config, last_checkpoint)) as explain:
-                return _train(start, run_dir, signals, [FollowForOutOfMemory(explain), *callbacks])
+            last = LastCheckpoint(path, start.config.trainer, files, signals)
+            with ExplainOutOfMemory(partial(_remedies, start.config, files, path)) as explain:
+                return _train(start, run_dir, files, last, [FollowForOutOfMemory(explain), *callbacks])
         except RunStopped as stop:
-            _log_stop(stop, last_checkpoint)
+            _log_stop(stop, path)
             raise SystemExit(exit_code(stop)) from None
 
 
-def _train(start: Resumption, run_dir: Path, signals: StopSignals, callbacks: Sequence[Callback]) -> dict[str, Any]:
+def _train(
+    start: Resumption, run_dir: Path, files: CheckpointFiles, last: LastCheckpoint, callbacks: Sequence[Callback]
+) -> dict[str, Any]:
     config = start.config
     log.info("writing to %s", run_dir)
     started = time.perf_counter()
@@ -94,22 +99,23 @@ def _train(start: Resumption, run_dir: Path, signals: StopSignals, callbacks: Se
         train_set, val_set, config.dataloader, loader=config.engine, val_targets=config.trainer.val_loss
     )
     summary = RunSummary(config, run_dir, device_name(device))
-    run_callbacks = [MemoryWatch(summary.summary), summary, *callbacks]
-    trainer = build_trainer(config, device, precision, run_dir, signals, run_callbacks, start.first_step)
+    run_callbacks = [MemoryWatch(summary.summary), summary, *callbacks, last]
+    trainer = build_trainer(config, device, precision, run_dir, files, run_callbacks, start.first_step)
     _log_network(module, precision, device_name(device))
     _fit(trainer, module, data, summary)
     if trainer.is_global_zero:
         write_predictions(run_dir / "predictions.json", val_set.manifest, module.evaluation.detections_original)
         _log_result(summary.summary, time.perf_counter() - started)
         log.info("everything is in %s", run_dir)
-        _log_time_limit(trainer)
+        if last.time_is_up:
+            _log_state("trainer.max_time", last.path)
     return json.loads(json.dumps(summary.summary))
 
 
 def _start_run(config: TrainConfig, run_dir: Path) -> None:
     """Writes config.yaml and sets the seed."""
     run_dir.mkdir(parents=True, exist_ok=True)
-    if rank_zero_only.rank == 0:
+    if is_first_rank():
         write_durably(run_dir / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).encode())
     lightning.seed_everything(config.seed, verbose=False)
 
@@ -173,32 +179,28 @@ def _log_result(summary: dict[str, Any], seconds: float) -> None:
         )
 
 
+def _remedies(config: TrainConfig, files: CheckpointFiles, last_checkpoint: Path, in_validation: bool) -> list[Remedy]:
+    """Returns what to try after memory ran out. A checkpoint that is being written counts."""
+    with contextlib.suppress(StorageError):
+        files.wait_for(last_checkpoint)
+    return training_remedies(config, last_checkpoint, in_validation)
+
+
 def _log_stop(stop: RunStopped, checkpoint: Path) -> None:
     """Says what a signal ended, and how to go on; the last lines of the run."""
     if not stop.is_saved:
         kill_children()
-    if rank_zero_only.rank != 0:
+    if not is_first_rank():
         return
     name = signal.Signals(stop.signum).name
     if stop.is_saved or checkpoint.is_file():
-        log.warning(
-            "%s ended the run. Its state is in %s. To continue:\n  %s", name, checkpoint, _resume_line(checkpoint)
-        )
+        _log_state(name, checkpoint)
     else:
-        log.warning("%s ended the run before its first step; there is nothing to resume from", name)
+        log.warning("%s ended the run before its first checkpoint; there is nothing to resume from", name)
     if stop.signum == signal.SIGUSR1 and stop.is_saved:
         requeue_slurm_job()
 
 
-def _log_time_limit(trainer: lightning.Trainer) -> None:
-    for callback in trainer.checkpoint_callbacks:
-        if isinstance(callback, LastCheckpoint) and callback.time_is_up:
-            log.warning(
-                "trainer.max_time ended the run. Its state is in %s. To continue:\n  %s",
-                callback.path,
-                _resume_line(callback.path),
-            )
-
-
-def _resume_line(checkpoint: Path) -> str:
-    return command_with({"resume": str(checkpoint)})
+def _log_state(ended_by: str, checkpoint: Path) -> None:
+    command = command_with({"resume": str(checkpoint)})
+    log.warning("%s ended the run. Its state is in %s. To continue:\n  %s", ended_by, checkpoint, command)

@@ -18,7 +18,8 @@ import lightning
 import psutil
 import torch
 import torch.distributed
-from lightning.pytorch.utilities import rank_zero_only
+
+from ocr.training.ranks import is_first_rank
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +44,8 @@ class RunStopped(BaseException):
 class StopSignals:
     """Context manager that listens to the signals that end a run. Outside the main thread it does nothing.
 
-    Before training a signal raises `RunStopped` where the program is. From `defer` on it only sets `received`, and the training loop
-    ends the run when its step is done.
+    Before training a signal raises `RunStopped` where the program is. From `defer` on it only sets `received`, and the training
+    loop ends the run when its step is done.
     """
 
     def __init__(self) -> None:
@@ -101,7 +102,7 @@ class StopSignals:
                     if num_signals > 1:
                         end_at_once(signum)
                     self.received = signum
-                    if self._deferred and rank_zero_only.rank == 0:
+                    if self._deferred and is_first_rank():
                         name = signal.Signals(signum).name
                         log.warning("%s: ending after this step, with a checkpoint. A second signal ends at once", name)
 
@@ -151,9 +152,7 @@ def exit_code(stop: RunStopped) -> int:
 
     A rank that Lightning started ends with 0: for any other code Lightning kills rank 0.
     """
-    is_started_by_lightning = (
-        rank_zero_only.rank > 0 and not {"TORCHELASTIC_RUN_ID", "SLURM_PROCID"} & os.environ.keys()
-    )
+    is_started_by_lightning = not is_first_rank() and not {"TORCHELASTIC_RUN_ID", "SLURM_PROCID"} & os.environ.keys()
     return 0 if stop.is_saved and is_started_by_lightning else 128 + stop.signum
 
 
@@ -165,7 +164,7 @@ class Agreement:
     """
 
     def __init__(self, num_ranks: int) -> None:
-        self._group = torch.distributed.new_group(backend="gloo") if num_ranks > 1 else None
+        self._group: Any = torch.distributed.new_group(backend="gloo") if num_ranks > 1 else None
         self._pending: tuple[Any, torch.Tensor] | None = None
 
     def latest(self) -> int:

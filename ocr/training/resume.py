@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lightning.pytorch.utilities import rank_zero_only
 from pydantic import ValidationError
 
 from ocr.checkpoint import read_checkpoint, saved_config
 from ocr.config import OptimizerConfig, TrainConfig, described_problems, flat_keys
 from ocr.datasets.manifest import Manifest
 from ocr.errors import InputError
+from ocr.training.ranks import is_first_rank
 from ocr.training.run_folder import newest_checkpoint
 
 log = logging.getLogger(__name__)
@@ -115,7 +115,7 @@ def _checkpoint(config: TrainConfig, run_dir: Path) -> Path | None:
     if config.resume != "auto":
         return Path(config.resume) if config.resume is not None else None
     path = newest_checkpoint(run_dir)
-    if rank_zero_only.rank == 0:
+    if is_first_rank():
         if path is None:
             log.info("resume=auto: %s has no checkpoint yet; the run starts from the beginning", run_dir)
         else:
@@ -176,14 +176,14 @@ def _refuse(config: TrainConfig, differences: list[str], advice: str) -> None:
             f"resume={config.resume}: this is another run than that of the checkpoint:\n{listed}\n"
             f"To continue that run, {advice}. resume_anyway=true continues with these differences"
         )
-    if rank_zero_only.rank == 0:
+    if is_first_rank():
         log.warning("resume=%s continues another run than that of the checkpoint:\n%s", config.resume, listed)
 
 
 def _finished(config: TrainConfig, path: Path, num_epochs: int, callbacks: Mapping[str, Any]) -> dict[str, Any] | None:
     if num_epochs < config.trainer.max_epochs:
         return None
-    if rank_zero_only.rank == 0:
+    if is_first_rank():
         log.info(
             "resume=%s: this run is finished, with %d of %d epochs; nothing is changed. trainer.max_epochs=N trains longer",
             path,

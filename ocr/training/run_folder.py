@@ -8,10 +8,9 @@ import socket
 from pathlib import Path
 from types import TracebackType
 
-from lightning.pytorch.utilities import rank_zero_only
-
 from ocr.checkpoint import read_checkpoint
 from ocr.errors import InputError
+from ocr.training.ranks import is_first_rank
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +32,7 @@ class RunLock:
         self._descriptor: int | None = None
 
     def __enter__(self) -> "RunLock":
-        if rank_zero_only.rank == 0:
+        if is_first_rank():
             self._descriptor = self._locked()
         return self
 

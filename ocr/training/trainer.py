@@ -4,23 +4,22 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import Callback, Checkpoint, LearningRateMonitor
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from ocr.config import LoggerConfig, TrainConfig, TrainerConfig
 from ocr.errors import InputError
-from ocr.training.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
+from ocr.training.callbacks.checkpoints import BestCheckpoint
 from ocr.training.callbacks.last_epoch import ValidateLastEpoch
 from ocr.training.callbacks.moving_average import MovingAverage
 from ocr.training.callbacks.pictures import DetectionPictures
 from ocr.training.callbacks.progress_bar import ProgressBar
 from ocr.training.checkpoint_files import CheckpointFiles
-from ocr.training.interruption import StopSignals, leave_signals_alone
+from ocr.training.interruption import leave_signals_alone
 from ocr.training.metrics_file import MetricsFile
 
 PASSED_ON = (
@@ -44,14 +43,14 @@ def build_trainer(
     device: torch.device,
     precision: str,
     run_dir: Path,
-    signals: StopSignals,
+    files: CheckpointFiles,
     callbacks: Sequence[Callback],
     first_step: int = 0,
 ) -> lightning.Trainer:
     """Returns the trainer of a run, with `callbacks` among those that every run has.
 
     Args:
-        signals: says when to stop.
+        files: writes the checkpoints.
         first_step: step at which a run continues in its own folder; 0: a run in a new folder.
 
     Raises:
@@ -60,10 +59,9 @@ def build_trainer(
     settings = config.trainer
     loggers = build_loggers(config.logger, run_dir, config.exp_name, first_step)
     interactive = sys.stderr.isatty()
-    files = CheckpointFiles()
     devices = settings.devices if device.type == "cuda" or settings.devices != "auto" else 1
     run_callbacks = [
-        *build_checkpoints(run_dir / "checkpoints", settings, files, signals),
+        build_best_checkpoint(run_dir / "checkpoints"),
         ValidateLastEpoch(),
         *callbacks,
         DetectionPictures(run_dir, config.logger.num_pictures),
@@ -103,14 +101,17 @@ def _refusals_in_words(settings: TrainerConfig) -> Iterator[None]:
         raise InputError(f"found {given}: Lightning refuses one of them: {reason[:400]}; correct it") from error
 
 
-def build_checkpoints(
-    folder: Path, settings: TrainerConfig, files: CheckpointFiles, signals: StopSignals
-) -> list[Checkpoint]:
-    """Returns the callbacks that write best.ckpt, at the end of an epoch, and last.ckpt. Lightning calls them after all others."""
-    # A run resumed from a checkpoint within an epoch, after its validation, would train nothing in the rest of it.
-    at_epoch_end: dict[str, Any] = {"enable_version_counter": False, "save_on_train_epoch_end": True}
-    best = BestCheckpoint(folder, filename="best", monitor="val/hmean", mode="max", **at_epoch_end)
-    return [best, LastCheckpoint(folder / "last.ckpt", settings, files, signals)]
+def build_best_checkpoint(folder: Path) -> BestCheckpoint:
+    """Returns the callback that writes best.ckpt, at the end of an epoch."""
+    return BestCheckpoint(
+        folder,
+        filename="best",
+        monitor="val/hmean",
+        mode="max",
+        enable_version_counter=False,
+        # A run resumed from a checkpoint within an epoch, after its validation, would train nothing in the rest of it.
+        save_on_train_epoch_end=True,
+    )
 
 
 def build_loggers(config: LoggerConfig, run_dir: Path, exp_name: str, first_step: int = 0) -> list[Logger]:

@@ -162,8 +162,8 @@ class LastCheckpoint(Checkpoint):
         return SAVE if minutes is not None and now - self._saved >= 60 * minutes else NOTHING
 
     def _save(self, trainer: lightning.Trainer) -> None:
-        if not trainer.fast_dev_run:
-            trainer.save_checkpoint(self.path)
+        if not self._settings.fast_dev_run:
+            trainer.save_checkpoint(self.path, weights_only=False)
         self._saved = time.monotonic()
         self._is_due = False
 
