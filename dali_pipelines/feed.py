@@ -2,14 +2,14 @@
 
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import tee
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from dali_pipelines.source import KeptImages, PlannedSample, SourceImages
+from dali_pipelines.source import KeptImages, PlannedBatch, SourceImages
 from dali_pipelines.steps import Arrays, Feed
 
 FedArrays = tuple[tuple[Arrays, ...], ...]
@@ -35,7 +35,7 @@ class SampleArrays:
         kept = images.kept
         self._no_pixels = torch.zeros((1, 1, 3), dtype=torch.uint8, device="cpu" if kept is None else kept.device)
 
-    def for_batch(self, samples: Sequence[PlannedSample]) -> FedArrays:
+    def for_batch(self, samples: PlannedBatch) -> FedArrays:
         """Returns the arrays of one batch: planned ones alone, or followed by kept content and kept pixels."""
         if self.images.kept is None:
             return (self._planned(samples),)
@@ -61,24 +61,25 @@ class SampleArrays:
             self._encoded_paths[index] = np.frombuffer(os.fsencode(self.images.paths[index]), np.uint8)
         return self._encoded_paths[index]
 
-    def _planned(self, samples: Sequence[PlannedSample]) -> tuple[Arrays, ...]:
+    def _planned(self, samples: PlannedBatch) -> tuple[Arrays, ...]:
         fields: list[Arrays] = [
-            [self.path_bytes(s.index) for s in samples],
-            [np.ascontiguousarray(s.region_xyxy[1::-1]) for s in samples],
-            [np.ascontiguousarray(s.region_xyxy[3:1:-1]) for s in samples],
-            [np.array(s.resized_size, np.float32) for s in samples],
+            [self.path_bytes(index) for index in samples.indices.tolist()],
+            np.ascontiguousarray(samples.regions_xyxy[:, 1::-1]),
+            np.ascontiguousarray(samples.regions_xyxy[:, 3:1:-1]),
+            samples.resized_sizes.astype(np.float32),
         ]
         if self.training:
             fields += [
-                [s.input_from_resized[:2].astype(np.float32) for s in samples],
-                [np.ascontiguousarray(s.colour_matrix[:, :3]) for s in samples],
-                [np.ascontiguousarray(s.colour_matrix[:, 3]) for s in samples],
+                samples.input_from_resized[:, :2].astype(np.float32),
+                np.ascontiguousarray(samples.colour_matrices[:, :, :3]),
+                np.ascontiguousarray(samples.colour_matrices[:, :, 3]),
             ]
         return tuple(fields)
 
-    def _kept(self, kept: KeptImages, samples: Sequence[PlannedSample]) -> FedArrays:
-        contents = [self.content(s.index) for s in samples]
-        pixels = [kept.decoded(s.index) for s in samples]
+    def _kept(self, kept: KeptImages, samples: PlannedBatch) -> FedArrays:
+        indices = samples.indices.tolist()
+        contents = [self.content(index) for index in indices]
+        pixels = [kept.decoded(index) for index in indices]
         fields: tuple[Arrays, ...] = (
             [_NO_CONTENT if content is None else content for content in contents],
             [_FALSE if content is None else _TRUE for content in contents],
@@ -95,7 +96,7 @@ class BatchFeed:
 
     def __init__(self, arrays: SampleArrays) -> None:
         self._arrays = arrays
-        self._in_flight: deque[tuple[tuple[PlannedSample, ...], FedArrays]] = deque()
+        self._in_flight: deque[tuple[PlannedBatch, FedArrays]] = deque()
         self._handed_out: FedArrays = ()
         """Arrays of the batch that DALI handed out last. They stay alive because DALI was given no copies."""
         self._fed: tuple[Iterator[FedArrays], ...] = (iter(()),) * (1 if arrays.images.kept is None else 3)
@@ -113,7 +114,7 @@ class BatchFeed:
             hands_out_images=any(kept.wants(index) for index in range(len(self._arrays.images.paths))),
         )
 
-    def start(self, batches: Iterator[Sequence[PlannedSample]]) -> None:
+    def start(self, batches: Iterator[PlannedBatch]) -> None:
         """Feeds these batches from now on."""
         self._in_flight.clear()
         # DALI asks each source once per batch; whichever comes first draws the batch.
@@ -123,7 +124,7 @@ class BatchFeed:
         """Feeds no further batch: DALI's epoch ends."""
         self._fed = (iter(()),) * len(self._fed)
 
-    def pop(self) -> tuple[PlannedSample, ...]:
+    def pop(self) -> PlannedBatch:
         """Returns the samples of the batch that DALI has just handed out."""
         samples, self._handed_out = self._in_flight.popleft()
         return samples
@@ -137,8 +138,7 @@ class BatchFeed:
     def _next_pixels(self) -> tuple[Arrays, ...]:
         return next(self._fed[2])[2]
 
-    def _prepare(self, batch: Sequence[PlannedSample]) -> FedArrays:
-        samples = tuple(batch)
+    def _prepare(self, samples: PlannedBatch) -> FedArrays:
         arrays = self._arrays.for_batch(samples)
         self._in_flight.append((samples, arrays))
         return arrays

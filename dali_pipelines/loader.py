@@ -15,7 +15,7 @@ from dali_pipelines.feed import BatchFeed, SampleArrays
 from dali_pipelines.graphs import GraphBuilder
 from dali_pipelines.normalize import ImageFinisher, input_dtype
 from dali_pipelines.recovery import BatchRecovery
-from dali_pipelines.source import ImageBatch, PlannedBatches, PlannedSample, SourceImages
+from dali_pipelines.source import ImageBatch, PlannedBatch, PlannedBatches, SourceImages
 
 log = logging.getLogger(__name__)
 
@@ -118,16 +118,16 @@ class DaliLoader:
             except RuntimeError:  # a damaged file among the abandoned batches
                 self.release()
 
-    def _redo(self, samples: Sequence[PlannedSample], error: RuntimeError) -> ImageBatch:
+    def _redo(self, samples: PlannedBatch, error: RuntimeError) -> ImageBatch:
         recovery = BatchRecovery(
             self._arrays, self._graphs, self._render_alone, self.failures, skip_failures=self.skip_failures
         )
         return recovery.redo(samples, self._black_images(len(samples)), error)
 
-    def _render_alone(self, sample: PlannedSample) -> torch.Tensor:
-        """Returns one image, (3, H, W), from a pipeline of its own: DALI calls a pipeline invalid after an error."""
+    def _render_alone(self, sample: PlannedBatch) -> torch.Tensor:
+        """Returns the image of a batch of one, (3, H, W), from a pipeline of its own: an error invalidates a pipeline."""
         feed = BatchFeed(self._arrays)
-        feed.start(iter([[sample]]))
+        feed.start(iter([sample]))
         outputs = self._graphs.build(feed.for_graph(), batch_size=1).run()
         return self._take_out(outputs, feed.pop())[0]
 
@@ -138,7 +138,7 @@ class DaliLoader:
         images = pixel.expand(num_images, 3, size, size)
         return images.clone(memory_format=_MEMORY_FORMAT[self.config.output_layout])
 
-    def _take_out(self, outputs: Sequence["types.TensorList"], samples: Sequence[PlannedSample]) -> torch.Tensor:
+    def _take_out(self, outputs: Sequence["types.TensorList"], samples: PlannedBatch) -> torch.Tensor:
         """Returns the finished images; decoded images that the graph also hands out go to `images.kept`."""
         finished, *decoded = outputs
         for images in decoded:
@@ -149,13 +149,13 @@ class DaliLoader:
         # One pass both copies a batch out of DALI's memory and finishes it.
         return self._finisher.finish([np.asarray(image) for image in finished])
 
-    def _keep(self, decoded: "types.TensorList", samples: Sequence[PlannedSample]) -> None:
+    def _keep(self, decoded: "types.TensorList", samples: PlannedBatch) -> None:
         kept = self.images.kept
-        for slot, sample in enumerate(samples):
-            if kept is not None and kept.wants(sample.index):
+        for slot, index in enumerate(samples.indices.tolist()):
+            if kept is not None and kept.wants(index):
                 # On a CPU a view is enough: `keep` returns after its copy. On a GPU it only queues the copy.
                 on_gpu = self.device.type == "cuda"
-                kept.keep(sample.index, self._to_torch(decoded[slot]) if on_gpu else torch.from_dlpack(decoded[slot]))
+                kept.keep(index, self._to_torch(decoded[slot]) if on_gpu else torch.from_dlpack(decoded[slot]))
 
     def _to_torch(self, dense: "types.Tensor") -> torch.Tensor:
         """Returns a copy on the loader's device, made in the consumer's stream. This thread does not wait for it.

@@ -5,7 +5,7 @@ that fail again are at fault, unless all of them fail and every file decodes: th
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 
@@ -13,7 +13,7 @@ from dali_pipelines.allocation_errors import reraise_if_out_of_memory
 from dali_pipelines.feed import SampleArrays
 from dali_pipelines.graphs import GraphBuilder
 from dali_pipelines.rendering import IMAGE_REPLACED
-from dali_pipelines.source import ImageBatch, PlannedSample, SampleError
+from dali_pipelines.source import ImageBatch, PlannedBatch, SampleError
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ class BatchRecovery:
     """Redoes failed batches of one split.
 
     Args:
-        render_alone: returns the finished image of one sample, (3, H, W), from a pipeline of its own.
+        render_alone: returns the finished image of a batch of one sample, (3, H, W), from a pipeline of its own.
         failures: reason for each file that failed; filled here.
         skip_failures: a file at fault loses its slot; otherwise SampleError.
     """
@@ -31,7 +31,7 @@ class BatchRecovery:
         self,
         arrays: SampleArrays,
         graphs: GraphBuilder,
-        render_alone: Callable[[PlannedSample], torch.Tensor],
+        render_alone: Callable[[PlannedBatch], torch.Tensor],
         failures: dict[str, str],
         *,
         skip_failures: bool,
@@ -42,7 +42,7 @@ class BatchRecovery:
         self._failures = failures
         self._skip_failures = skip_failures
 
-    def redo(self, samples: Sequence[PlannedSample], images: torch.Tensor, batch_error: RuntimeError) -> ImageBatch:
+    def redo(self, samples: PlannedBatch, images: torch.Tensor, batch_error: RuntimeError) -> ImageBatch:
         """Returns the batch, with the samples at fault marked as failed. A read error that does not recur costs nothing.
 
         Args:
@@ -54,24 +54,22 @@ class BatchRecovery:
         """
         reasons = self._render_each(samples, images)
         if len(reasons) == len(samples) and not any(
-            self._is_fault_of_file(samples[slot].index, reason) for slot, reason in reasons.items()
+            self._is_fault_of_file(int(samples.indices[slot]), reason) for slot, reason in reasons.items()
         ):
             raise batch_error
         for slot, reason in reasons.items():
-            self._record(samples[slot].index, reason, batch_error)
-        return ImageBatch(
-            images, tuple(sample.as_failed() if slot in reasons else sample for slot, sample in enumerate(samples))
-        )
+            self._record(int(samples.indices[slot]), reason, batch_error)
+        return ImageBatch(images, samples.with_failed(list(reasons)))
 
-    def _render_each(self, samples: Sequence[PlannedSample], images: torch.Tensor) -> dict[int, str]:
+    def _render_each(self, samples: PlannedBatch, images: torch.Tensor) -> dict[int, str]:
         """Fills `images` and returns the reason for each slot that failed."""
         reasons = {}
-        for slot, sample in enumerate(samples):
+        for slot, index in enumerate(samples.indices.tolist()):
             try:
-                images[slot] = self._render_alone(sample)
+                images[slot] = self._render_alone(samples.select([slot]))
             except RuntimeError as error:
                 reraise_if_out_of_memory(error)
-                reasons[slot] = self._arrays.read_errors.get(sample.index) or " ".join(str(error).split())
+                reasons[slot] = self._arrays.read_errors.get(index) or " ".join(str(error).split())
         return reasons
 
     def _is_fault_of_file(self, index: int, reason: str) -> bool:

@@ -57,7 +57,8 @@ class KeptSource(NamedTuple):
     """(H, W, 3) uint8."""
 
 
-Arrays = Sequence[npt.NDArray[Any] | torch.Tensor]
+Arrays = npt.NDArray[Any] | Sequence[npt.NDArray[Any] | torch.Tensor]
+"""One field of a batch: (B, ...), or one array a sample."""
 NextBatch = Callable[[], tuple[Arrays, ...]]
 SourceType = TypeVar("SourceType", EvalSource, TrainSource)
 
@@ -66,7 +67,7 @@ SourceType = TypeVar("SourceType", EvalSource, TrainSource)
 class Feed:
     """The callbacks of a graph's external sources, and how the graph uses them.
 
-    Each callback returns one list of arrays per field of a source and raises StopIteration at the end. DALI calls each once per
+    Each callback returns the `Arrays` of each field of a source and raises StopIteration at the end. DALI calls each once per
     batch, in no particular order.
     """
 

@@ -13,6 +13,8 @@ from ocr.errors import InputError
 from ocr.models.dbnet import DBNet, build_dbnet
 
 CONFIG_KEY = "dali_dbnet_config"
+PRECISION_KEY = "dali_dbnet_precision"
+"""Key of the precision that a run was trained in: {"device_type", "precision"}, the latter by Lightning's name."""
 MODEL_PREFIX = "model."
 _ZIP_START = b"PK\3\4"
 

@@ -120,7 +120,8 @@ class TrainerConfig(Section):
     max_epochs: int = Field(default=100, ge=1)
     """Epochs of the run; the schedule ends with the last one."""
     precision: Literal["auto", "32-true", "16-mixed", "bf16-mixed"] = "auto"
-    """auto: bf16-mixed on a GPU or CPU with bfloat16 arithmetic, else 16-mixed on a GPU and 32-true on a CPU."""
+    """auto: bf16-mixed on a GPU or CPU that is faster in bfloat16 (CPUs: AMX, or AVX512-BF16 by AMD), else 16-mixed on a GPU and
+    32-true on a CPU. A run that resumes on the same type of device keeps the precision of its checkpoint."""
     limit_train_batches: BatchLimit = None
     """Training batches of an epoch: a number, or a share if written with a decimal point; null: all."""
     limit_val_batches: BatchLimit = None

@@ -1,12 +1,12 @@
 """Makes batches from scratch: images from an image loader, target maps from their polygons."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 
 from dali_pipelines import memory
-from dali_pipelines.source import ImageBatch, PlannedBatches, PlannedSample
+from dali_pipelines.source import ImageBatch, PlannedBatch, PlannedBatches
 from ocr.cache.statistics import CacheStatistics
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.shards.images import ShardImages
@@ -53,7 +53,7 @@ class FreshBatches:
         in_memory = kept.indices() if kept is not None else set()
         for batch in self.make(plan, first_step):
             if kept is not None:
-                real = [sample.index for sample in batch.samples if not sample.is_padding]
+                real = batch.samples.indices[~batch.samples.is_padding].tolist()
                 num_hits = sum(index in in_memory for index in real)
                 self._statistics.count(hits=num_hits, misses=len(real) - num_hits)
             yield batch.with_padding_blanked()
@@ -63,7 +63,7 @@ class FreshBatches:
         for images in self._images.batches(plan, first_step):
             yield self._with_maps(images)
 
-    def make_now(self, samples: Sequence[PlannedSample]) -> Batch:
+    def make_now(self, samples: PlannedBatch) -> Batch:
         """Returns one batch from a second image loader, since `make` may be in the middle of a plan."""
         if self._second is None:
             self._second = self._image_loader()

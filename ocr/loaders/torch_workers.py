@@ -2,7 +2,8 @@
 
 import gc
 import logging
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from dali_pipelines.normalize import input_dtype, normalize_levels
-from dali_pipelines.source import ImageBatch, PlannedBatches, PlannedSample, SampleError
+from dali_pipelines.source import ImageBatch, PlannedBatch, PlannedBatches, PlannedSample, SampleError
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.errors import StorageError
 
@@ -59,9 +60,9 @@ class TorchLoader:
             gc.collect()
             self._loader = self._build()
         self._sampler.start(plan, first_step)
-        for images, samples in self._loader:
-            checked = tuple(self._checked(sample, error) for sample, error in samples)
-            yield ImageBatch(self._finished(images), checked)
+        for images, errors in self._loader:
+            samples = self._checked(self._sampler.sent.popleft(), errors)
+            yield ImageBatch(self._finished(images), samples)
 
     def release(self) -> None:
         """Ends the worker processes. The next iteration starts new ones."""
@@ -88,65 +89,69 @@ class TorchLoader:
         config = self.dataset.planner.config
         return normalize_levels(levels_BCHW, config.mean, config.std, dtype=self.dtype)
 
-    def _checked(self, sample: PlannedSample, error: str | StorageError | None) -> PlannedSample:
-        if error is None:
-            return sample
-        if isinstance(error, StorageError):
-            raise error
-        if not self.skip_failures:
-            raise SampleError(error)
-        path = self.dataset.manifest.image_paths[sample.index]
-        if path not in self.failures:
-            log.error("skipped: %s", error)
-        self.failures[path] = error
-        return sample.as_failed()
+    def _checked(self, samples: PlannedBatch, errors: "_Errors") -> PlannedBatch:
+        for row, error in errors.items():
+            if isinstance(error, StorageError):
+                raise error
+            if not self.skip_failures:
+                raise SampleError(error)
+            path = self.dataset.manifest.image_paths[samples.indices[row]]
+            if path not in self.failures:
+                log.error("skipped: %s", error)
+            self.failures[path] = error
+        return samples.with_failed(list(errors))
 
 
 class _PlanSampler:
     """Yields the batches of a plan. They are planned in the main process, so workers need not know the epoch."""
 
     def __init__(self) -> None:
-        self._batches: Iterator[Sequence[PlannedSample]] = iter(())
+        self.sent: deque[PlannedBatch] = deque()
+        """Batches on their way through the workers, in order."""
+        self._batches: Iterator[PlannedBatch] = iter(())
 
     def start(self, plan: PlannedBatches, first_step: int) -> None:
+        self.sent.clear()
         self._batches = (plan.batch(step) for step in range(first_step, len(plan)))
 
-    def __iter__(self) -> Iterator[Sequence[PlannedSample]]:
-        return self._batches
+    def __iter__(self) -> Iterator[PlannedBatch]:
+        for samples in self._batches:
+            self.sent.append(samples)
+            yield samples
 
 
-_Rendered = tuple[np.ndarray, PlannedSample, str | StorageError | None]
+_Rendered = tuple[np.ndarray, str | StorageError | None]
+_Errors = dict[int, str | StorageError]
+"""Reason for each row that failed."""
 _NOTHING = np.zeros((1, 1, 3), np.uint8)
 """Replaces an image that could not be read: black after padding."""
 
 
 class _RenderedSamples(torch.utils.data.Dataset[_Rendered]):
-    """The data set, indexed by planned samples."""
+    """The data set, indexed by planned batches."""
 
     def __init__(self, dataset: ValidatedOCRDataset) -> None:
         self.dataset = dataset
 
-    def __getitem__(self, sample: PlannedSample) -> _Rendered:
+    def __getitems__(self, samples: PlannedBatch) -> list[_Rendered]:
+        """Returns a batch. Fetching starts for all its images before the first one is decoded."""
+        self.dataset.expect(samples.indices.tolist())
+        return [self._rendered(sample) for sample in samples]
+
+    def _rendered(self, sample: PlannedSample) -> _Rendered:
         try:
-            return self.dataset.render(sample), sample, None
+            return self.dataset.render(sample), None
         except (OSError, ValueError) as error:
             path = self.dataset.manifest.image_paths[sample.index]
             is_named = str(error).startswith(path)  # the data set names a file that it could not read or decode
-            return _NOTHING, sample, str(error) if is_named else f"{path}: {error}"
+            return _NOTHING, str(error) if is_named else f"{path}: {error}"
         except StorageError as error:  # the main process raises it, without the traceback of this one
-            return _NOTHING, sample, error
-
-    def __getitems__(self, samples: Sequence[PlannedSample]) -> list[_Rendered]:
-        """Returns a batch. Fetching starts for all its images before the first one is decoded."""
-        self.dataset.expect([sample.index for sample in samples])
-        return [self[sample] for sample in samples]
+            return _NOTHING, error
 
 
-def _stack(
-    rendered: list[_Rendered], size: int
-) -> tuple[torch.Tensor, list[tuple[PlannedSample, str | StorageError | None]]]:
-    """Returns images, (B, size, size, 3) uint8, padded with black on the right and below, and their samples with errors."""
+def _stack(rendered: list[_Rendered], size: int) -> tuple[torch.Tensor, _Errors]:
+    """Returns images, (B, size, size, 3) uint8, padded with black on the right and below, and the rows that failed."""
     images_BHWC = np.zeros((len(rendered), size, size, 3), np.uint8)
-    for padded, (image, _, _) in zip(images_BHWC, rendered, strict=True):
+    for padded, (image, _) in zip(images_BHWC, rendered, strict=True):
         padded[: image.shape[0], : image.shape[1]] = image
-    return torch.from_numpy(images_BHWC), [(sample, error) for _, sample, error in rendered]
+    return torch.from_numpy(images_BHWC), {row: error for row, (_, error) in enumerate(rendered) if error is not None}

@@ -5,13 +5,14 @@ workers                             polygons, matches | polygons, matches | ...
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
-from dali_pipelines.source import PlannedSample
+from dali_pipelines.source import PlannedBatch, PlannedSample
 from ocr.datasets.manifest import Manifest
 from ocr.metrics.cleval import CharacterTargets, CLEvalCounts, count_characters
 from ocr.metrics.icdar import MatchCounts, TargetRegions, match_image
@@ -74,7 +75,7 @@ class OverlappedEvaluation:
         self._truth: dict[int, Truth] = {}
         """Ground truth by image, computed on first use."""
 
-    def add(self, levels_BHW: torch.Tensor, samples: Sequence[PlannedSample]) -> None:
+    def add(self, levels_BHW: torch.Tensor, samples: PlannedBatch) -> None:
         """Queues the images of a batch, without its padding. Waits only while the queue is full.
 
         Args:
@@ -82,9 +83,8 @@ class OverlappedEvaluation:
             samples: B planned samples.
         """
         levels = start_copy_to_host(levels_BHW)
-        for row, sample in enumerate(samples):
-            if not sample.is_padding:
-                self.pool.submit(self._evaluate, levels, row, sample)
+        for row in np.flatnonzero(~samples.is_padding).tolist():
+            self.pool.submit(self._evaluate, levels, row, samples[row])
 
     def close(self) -> None:
         """Ends the threads."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import torch
 import yaml
 from lightning.pytorch.callbacks import Callback
 
@@ -89,7 +90,7 @@ def _train(
     started = time.perf_counter()
     _start_run(config, run_dir)
     device = resolve_device(config.device)
-    precision = resolve_precision(config.trainer.precision, device)
+    precision = _precision_of_run(start, device)
     train_set, val_set = _build_splits(config, precision, run_dir)
     start.check_data({"train": train_set.manifest, "val": val_set.manifest})
     module = DBNetModule(build_dbnet(config.model, config.targets.map_stride), config, val_set.manifest)
@@ -118,6 +119,13 @@ def _start_run(config: TrainConfig, run_dir: Path) -> None:
     if is_first_rank():
         write_durably(run_dir / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).encode())
     lightning.seed_everything(config.seed, verbose=False)
+
+
+def _precision_of_run(start: Resumption, device: torch.device) -> str:
+    """Returns Lightning's name for the precision. With auto, a run resumed on the same type of device keeps its precision."""
+    if start.config.trainer.precision == "auto" and start.precision.get("device_type") == device.type:
+        return start.precision["precision"]
+    return resolve_precision(start.config.trainer.precision, device)
 
 
 def _build_splits(

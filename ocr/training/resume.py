@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from ocr.checkpoint import read_checkpoint, saved_config
+from ocr.checkpoint import PRECISION_KEY, read_checkpoint, saved_config
 from ocr.config import OptimizerConfig, TrainConfig, described_problems, flat_keys
 from ocr.datasets.manifest import Manifest
 from ocr.errors import InputError
@@ -62,6 +62,8 @@ class Resumption:
     """Steps done in the run's own folder before; 0 in a new folder."""
     data: Mapping[str, Any] = field(default_factory=dict)
     """Fingerprint of each split of the checkpoint; empty without one."""
+    precision: Mapping[str, str] = field(default_factory=dict)
+    """Type of device and precision of the checkpoint's run; empty without one."""
     finished: dict[str, Any] | None = None
     """Summary of a run that has nothing left to do; None: this one has."""
 
@@ -107,6 +109,7 @@ def resumption(config: TrainConfig, given: Collection[str] | None, run_dir: Path
         config,
         first_step=checkpoint["global_step"] if in_own_folder else 0,
         data=checkpoint.get(DATA_MODULE, {}).get("data", {}),
+        precision=checkpoint.get(PRECISION_KEY, {}),
         finished=_finished(config, path, processed, checkpoint["callbacks"]),
     )
 
@@ -208,6 +211,19 @@ def data_fingerprint(manifest: Manifest) -> dict[str, Any]:
     ):
         digest.update(np.ascontiguousarray(array).data)
     return {"images": len(manifest), "sha256": digest.hexdigest()}
+
+
+def steps_of_resumed_epoch(num_samples: int, num_done: int, batch_size: int, num_ranks: int) -> tuple[int, int]:
+    """Returns the steps of an epoch that count as done, and all its steps.
+
+    They are counted back from the epoch's end, as ocr/loaders/loader.py does: with other ranks or batches than before, the samples
+    done need not be whole steps.
+
+    Args:
+        num_done: samples trained before, over all ranks.
+    """
+    all_steps, left = (-(-(-(-number // num_ranks)) // batch_size) for number in (num_samples, num_samples - num_done))
+    return all_steps - left, all_steps
 
 
 def use_given_optimizer(checkpoint: dict[str, Any], config: OptimizerConfig) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from dali_pipelines.config import PipelineConfig
 from dali_pipelines.loader import DaliLoader
-from dali_pipelines.source import KeptImages, PlannedSample, SampleError, SourceImages
+from dali_pipelines.source import KeptImages, PlannedBatch, PlannedSample, SampleError, SourceImages
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.kept_images import DecodedImages, ImageCache, preload_files
 from ocr.datasets.manifest import Manifest
@@ -135,8 +135,9 @@ def test_an_error_that_no_file_causes_ends_the_run(manifest):
         def __len__(self) -> int:
             return len(plan)
 
-        def batch(self, step: int) -> list[PlannedSample]:
-            return [replace(sample, resized_size=(0, 0)) for sample in plan.batch(step)]
+        def batch(self, step: int) -> PlannedBatch:
+            samples = plan.batch(step)
+            return replace(samples, resized_sizes=np.zeros_like(samples.resized_sizes))
 
     loader = make_loader(manifest)
     with pytest.raises(RuntimeError, match="python_function"):

@@ -12,7 +12,9 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from ocr.config import TrainerConfig
 from ocr.training.checkpoint_files import CheckpointFiles, copy_checkpoint
+from ocr.training.datamodule import DBNetDataModule
 from ocr.training.interruption import Agreement, RunStopped, StopSignals
+from ocr.training.resume import DATA_MODULE, steps_of_resumed_epoch
 
 log = logging.getLogger(__name__)
 
@@ -128,6 +130,24 @@ class LastCheckpoint(Checkpoint):
                 "is_last_batch": False,
             }
 
+    def on_load_checkpoint(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Fits Lightning's counters to the batches of this run, if the checkpoint is from other ranks or batch sizes."""
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        state, data = checkpoint[DATA_MODULE]["train"], trainer.datamodule
+        current = progress["current"]
+        is_within_epoch = not progress["is_last_batch"] and current["completed"] == current["processed"] - 1
+        if not is_within_epoch or not isinstance(data, DBNetDataModule) or data.train is None:
+            return
+        num_done, num_steps = steps_of_resumed_epoch(
+            len(data.train), state["samples"], data.config.batch_size, trainer.world_size
+        )
+        limited = _limited(num_steps, self._settings.limit_train_batches)
+        num_done = min(num_done, limited - 1)
+        if num_done != current["ready"]:
+            current.update(ready=num_done, started=num_done, processed=num_done, completed=num_done - 1)
+
     def _is_in_epoch(self, trainer: lightning.Trainer) -> bool:
         """Returns whether this validation belongs to an epoch whose checkpoint may still be written."""
         return trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking and not self._is_kept
@@ -166,6 +186,13 @@ class LastCheckpoint(Checkpoint):
             trainer.save_checkpoint(self.path, weights_only=False)
         self._saved = time.monotonic()
         self._is_due = False
+
+
+def _limited(num_steps: int, limit: int | float | None) -> int:
+    """Returns the steps of an epoch under limit_train_batches: a number, or a share if it is a float."""
+    if limit is None:
+        return num_steps
+    return int(num_steps * limit) if isinstance(limit, float) else min(num_steps, limit)
 
 
 def _seconds(duration: str) -> float:
