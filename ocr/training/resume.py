@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -222,7 +223,8 @@ def steps_of_resumed_epoch(num_samples: int, num_done: int, batch_size: int, num
     Args:
         num_done: samples trained before, over all ranks.
     """
-    all_steps, left = (-(-(-(-number // num_ranks)) // batch_size) for number in (num_samples, num_samples - num_done))
+    all_steps = math.ceil(math.ceil(num_samples / num_ranks) / batch_size)
+    left = math.ceil(math.ceil((num_samples - num_done) / num_ranks) / batch_size)
     return all_steps - left, all_steps
 
 

@@ -135,7 +135,7 @@ class LastCheckpoint(Checkpoint):
     ) -> None:
         """Fits Lightning's counters to the batches of this run, if the checkpoint is from other ranks or batch sizes."""
         progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
-        state, data = checkpoint[DATA_MODULE]["train"], trainer.datamodule
+        state, data = checkpoint[DATA_MODULE]["train"], trainer.datamodule  # type: ignore[attr-defined]
         current = progress["current"]
         is_within_epoch = not progress["is_last_batch"] and current["completed"] == current["processed"] - 1
         if not is_within_epoch or not isinstance(data, DBNetDataModule) or data.train is None:
