@@ -68,10 +68,17 @@ class DaliLoader:
         self._arrays = SampleArrays(images, training=training)
         self._feed = BatchFeed(self._arrays)
         self._pipeline: Pipeline | None = None
+        self._alone: tuple[BatchFeed, Pipeline] | None = None
+        """A pipeline for batches of one, built for the first failed batch and kept until it fails itself."""
 
     def batches(self, plan: PlannedBatches, first_step: int = 0) -> Iterator[ImageBatch]:
-        """Yields the batches of `plan` from `first_step` on."""
+        """Yields the batches of `plan` from `first_step` on.
+
+        A file that has failed before is left out of its batch: its slot stays, black and marked. It is tried again once it has
+        changed; see `feed.FailedFiles`.
+        """
         self._drain()
+        self._arrays.failed_files.start_pass()
         step = first_step
         while step < len(plan):
             self._ready_pipeline()
@@ -84,12 +91,16 @@ class DaliLoader:
                 reraise_if_out_of_memory(error)
                 # DALI calls a pipeline invalid after an error: this batch is redone sample by sample, the others by a new pipeline.
                 log.warning("DALI failed on batch %d of epoch %d; redoing it sample by sample", step, plan.epoch)
-                self.release()
+                self._drop_pipeline()
                 yield self._redo(plan.batch(step), error)
                 step += 1
 
     def release(self) -> None:
-        """Frees the pipeline's threads and memory and ends the current iteration. The next one builds a new pipeline."""
+        """Frees the pipelines' threads and memory and ends the current iteration. The next one builds a new pipeline."""
+        self._drop_pipeline()
+        self._alone = None
+
+    def _drop_pipeline(self) -> None:
         self._pipeline = None
         self._finisher.memory.release()
 
@@ -103,20 +114,25 @@ class DaliLoader:
         # Given the consumer's stream, DALI has that stream wait for the outputs. Without it, this thread would wait for them.
         # Either way the outputs stay in the order of DALI's own stream, in which their memory is reused.
         outputs = self._ready_pipeline().run(self._stream())
-        samples = self._feed.pop()
-        return ImageBatch(self._take_out(outputs, samples), samples)
+        batch = self._feed.pop()
+        images = self._take_out(outputs, batch.fed)
+        self._arrays.failed_files.note_rendered(batch.fed)
+        if len(batch.rows) == len(batch.samples):
+            return ImageBatch(images, batch.samples)
+        whole = self._black_images(len(batch.samples))
+        if batch.rows:
+            whole[batch.rows] = images
+        left_out = [row for row in range(len(batch.samples)) if row not in batch.rows]
+        return ImageBatch(whole, batch.samples.with_failed(left_out))
 
     def _drain(self) -> None:
         """Discards the batches prepared for an earlier iteration, so that the pipeline can start again."""
         self._feed.stop()
-        while self._pipeline is not None:
+        if self._pipeline is not None:
             try:
-                self._pipeline.run()
-            except StopIteration:
-                self._pipeline.reset()
-                return
+                _end_epoch(self._pipeline)
             except RuntimeError:  # a damaged file among the abandoned batches
-                self.release()
+                self._drop_pipeline()
 
     def _redo(self, samples: PlannedBatch, error: RuntimeError) -> ImageBatch:
         recovery = BatchRecovery(
@@ -125,11 +141,18 @@ class DaliLoader:
         return recovery.redo(samples, self._black_images(len(samples)), error)
 
     def _render_alone(self, sample: PlannedBatch) -> torch.Tensor:
-        """Returns the image of a batch of one, (3, H, W), from a pipeline of its own: an error invalidates a pipeline."""
-        feed = BatchFeed(self._arrays)
+        """Returns the image of a batch of one, (3, H, W). An error invalidates the pipeline; the next call builds another."""
+        if self._alone is None:
+            feed = BatchFeed(self._arrays)
+            self._alone = (feed, self._graphs.build(feed.for_graph(), batch_size=1))
+        feed, pipeline = self._alone
+        self._alone = None  # until this sample has come through
         feed.start(iter([sample]))
-        outputs = self._graphs.build(feed.for_graph(), batch_size=1).run()
-        return self._take_out(outputs, feed.pop())[0]
+        outputs = pipeline.run()
+        image = self._take_out(outputs, feed.pop().fed)[0]
+        _end_epoch(pipeline)
+        self._alone = (feed, pipeline)
+        return image
 
     def _black_images(self, num_images: int) -> torch.Tensor:
         size = self.config.input_size(self.training)
@@ -169,3 +192,13 @@ class DaliLoader:
     def _stream(self) -> torch.cuda.Stream | None:
         """Returns the consumer's CUDA stream; None on a CPU."""
         return torch.cuda.current_stream(self.device) if self.device.type == "cuda" else None
+
+
+def _end_epoch(pipeline: Pipeline) -> None:
+    """Discards what DALI has prepared, after its sources have ended, so that the pipeline can start again."""
+    while True:
+        try:
+            pipeline.run()
+        except StopIteration:
+            pipeline.reset()
+            return

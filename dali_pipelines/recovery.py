@@ -1,13 +1,16 @@
 """Redoes a batch that DALI failed on, so that a damaged file costs its own slot and not the run.
 
-DALI reports an error for the batch, often without the file's name. So each sample is rendered alone, by a new pipeline. The samples
-that fail again are at fault, unless all of them fail and every file decodes: then the error has another cause and is raised.
+DALI reports an error for the batch, often without the file's name. So each sample is rendered alone. The samples that fail again
+are at fault, unless all of them fail and every file decodes: then the error has another cause and is raised. Later batches leave
+the files at fault out; see `feed.FailedFiles`.
 """
 
+import io
 import logging
 from collections.abc import Callable
 
 import torch
+from PIL import Image
 
 from dali_pipelines.allocation_errors import reraise_if_out_of_memory
 from dali_pipelines.feed import SampleArrays
@@ -22,7 +25,7 @@ class BatchRecovery:
     """Redoes failed batches of one split.
 
     Args:
-        render_alone: returns the finished image of a batch of one sample, (3, H, W), from a pipeline of its own.
+        render_alone: returns the finished image of a batch of one sample, (3, H, W), from another pipeline than the batch's.
         failures: reason for each file that failed; filled here.
         skip_failures: a file at fault loses its slot; otherwise SampleError.
     """
@@ -62,15 +65,40 @@ class BatchRecovery:
         return ImageBatch(images, samples.with_failed(list(reasons)))
 
     def _render_each(self, samples: PlannedBatch, images: torch.Tensor) -> dict[int, str]:
-        """Fills `images` and returns the reason for each slot that failed."""
+        """Fills `images` and returns the reason for each slot that failed, now or before."""
         reasons = {}
+        _, sound_rows = self._arrays.failed_files.choose(samples)
         for slot, index in enumerate(samples.indices.tolist()):
+            if slot not in sound_rows:
+                reasons[slot] = self._failures[self._arrays.images.paths[index]]
+                continue
+            too_large = self._excess(index)
+            if too_large is not None:
+                reasons[slot] = too_large
+                continue
             try:
                 images[slot] = self._render_alone(samples.select([slot]))
             except RuntimeError as error:
                 reraise_if_out_of_memory(error)
                 reasons[slot] = self._arrays.read_errors.get(index) or " ".join(str(error).split())
         return reasons
+
+    def _excess(self, index: int) -> str | None:
+        """Returns the reason if the header of an image states more pixels than the configuration allows, else None."""
+        kept = self._arrays.images.kept
+        if kept is not None and kept.decoded(index) is not None:
+            return None
+        limit, content = self._graphs.config.max_megapixels, self._arrays.content(index)
+        try:
+            with Image.open(self._arrays.images.paths[index] if content is None else io.BytesIO(content.data)) as image:
+                width, height = image.size
+        except Image.DecompressionBombError:
+            return f"the image has far more than {limit:g} megapixels: {IMAGE_REPLACED}"
+        except (OSError, SyntaxError, ValueError):  # damaged, or at s3://: DALI says what is wrong
+            return None
+        if width * height <= limit * 1e6:
+            return None
+        return f"the image is {height} x {width}, expected at most {limit:g} megapixels: {IMAGE_REPLACED}"
 
     def _is_fault_of_file(self, index: int, reason: str) -> bool:
         """Returns whether a sample that failed would fail in any graph."""
@@ -94,6 +122,7 @@ class BatchRecovery:
         path = self._arrays.images.paths[index]
         if not self._skip_failures:
             raise SampleError(f"{path}: DALI failed to process this file: {reason}") from error
+        self._arrays.failed_files.add(index)
         if path not in self._failures:
             log.error("%s: skipped: DALI failed to process this file: %s", path, reason)
         self._failures[path] = reason

@@ -170,7 +170,7 @@ class DBNetDataModule(lightning.LightningDataModule):
         skip_failures = dataset.config.on_bad_sample != "error"
         self._loaders[name] = BatchLoader(
             dataset,
-            Engine(self.loader, self._device(), self.config.num_workers, skip_failures),
+            Engine(self.loader, self._device(), self.config.num_workers, skip_failures, self.config.worker_timeout),
             batch_size,
             rank=trainer.global_rank,
             num_ranks=trainer.world_size,

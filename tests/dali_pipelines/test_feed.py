@@ -82,7 +82,7 @@ def test_sources_may_draw_batches_in_any_order_and_stop():
     sources.next_pixels()
     sources.next_batch()
     sources.next_kept()
-    (first,) = feed.pop()
+    (first,) = feed.pop().samples
     assert first.index == 0
     sources.next_batch()
     feed.stop()
