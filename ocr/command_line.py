@@ -55,6 +55,7 @@ NOT_FOR_USERS = (
     ".*LeafSpec.* is deprecated",  # inside Lightning
     "It is recommended to use `self.log",  # scores are summed over ranks already; the loss shown is that of rank 0
     "The dirpath has changed from",  # on a resume; BestCheckpoint handles it
+    "Checkpoint directory",  # a run that resumes in its own folder; checkpoints there are replaced only by whole ones
     "predict returned None",  # on purpose: detections leave the module through its workers
 )
 """Warnings from libraries that a user can do nothing about."""
