@@ -91,6 +91,7 @@ def _train(
     _start_run(config, run_dir)
     device = resolve_device(config.device)
     precision = _precision_of_run(start, device)
+    start.check_precision(device.type, precision)
     train_set, val_set = _build_splits(config, precision, run_dir)
     start.check_data({"train": train_set.manifest, "val": val_set.manifest})
     module = DBNetModule(build_dbnet(config.model, config.targets.map_stride), config, val_set.manifest)

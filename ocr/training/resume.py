@@ -30,7 +30,6 @@ SAME = (
     "optimizer",
     "postprocess",
     "dataloader.batch_size",
-    "trainer.precision",
     "trainer.limit_train_batches",
     "trainer.limit_val_batches",
     "trainer.accumulate_grad_batches",
@@ -81,6 +80,17 @@ class Resumption:
                 what = "other images" if saved["images"] == found["images"] else f"{found['images']} images"
                 different.append(f"{name} data: {saved['images']} images in the checkpoint, {what} found")
         _refuse(self.config, different, "give the data set of the run")
+
+    def check_precision(self, device_type: str, precision: str) -> None:
+        """Compares the precision of this run with that of the checkpoint's, if both run on the same type of device.
+
+        Raises:
+            InputError: they differ, and resume_anyway is off.
+        """
+        saved = self.precision.get("precision", precision)
+        if saved != precision and self.precision["device_type"] == device_type:
+            difference = f"trainer.precision: {saved} in the checkpoint, {precision} given"
+            _refuse(self.config, [difference], "leave this setting out")
 
 
 def resumption(config: TrainConfig, given: Collection[str] | None, run_dir: Path) -> Resumption:
