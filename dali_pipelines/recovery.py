@@ -5,10 +5,12 @@ are at fault, unless all of them fail and every file decodes: then the error has
 the files at fault out; see `feed.FailedFiles`.
 """
 
+import io
 import logging
 from collections.abc import Callable
 
 import torch
+from PIL import Image
 
 from dali_pipelines.allocation_errors import reraise_if_out_of_memory
 from dali_pipelines.feed import SampleArrays
@@ -70,12 +72,33 @@ class BatchRecovery:
             if slot not in sound_rows:
                 reasons[slot] = self._failures[self._arrays.images.paths[index]]
                 continue
+            too_large = self._excess(index)
+            if too_large is not None:
+                reasons[slot] = too_large
+                continue
             try:
                 images[slot] = self._render_alone(samples.select([slot]))
             except RuntimeError as error:
                 reraise_if_out_of_memory(error)
                 reasons[slot] = self._arrays.read_errors.get(index) or " ".join(str(error).split())
         return reasons
+
+    def _excess(self, index: int) -> str | None:
+        """Returns the reason if the header of an image states more pixels than the configuration allows, else None."""
+        kept = self._arrays.images.kept
+        if kept is not None and kept.decoded(index) is not None:
+            return None
+        limit, content = self._graphs.config.max_megapixels, self._arrays.content(index)
+        try:
+            with Image.open(self._arrays.images.paths[index] if content is None else io.BytesIO(content.data)) as image:
+                width, height = image.size
+        except Image.DecompressionBombError:
+            return f"the image has far more than {limit:g} megapixels: {IMAGE_REPLACED}"
+        except (OSError, SyntaxError, ValueError):  # damaged, or at s3://: DALI says what is wrong
+            return None
+        if width * height <= limit * 1e6:
+            return None
+        return f"the image is {height} x {width}, expected at most {limit:g} megapixels: {IMAGE_REPLACED}"
 
     def _is_fault_of_file(self, index: int, reason: str) -> bool:
         """Returns whether a sample that failed would fail in any graph."""

@@ -138,10 +138,12 @@ class ValidatedOCRDataset(Dataset[dict[str, Any]]):
 
     def _decode(self, index: int) -> ImageArray:
         path, orientation = self.manifest.image_paths[index], int(self.manifest.orientations[index])
+        height, width = (int(side) for side in self.manifest.stored_sizes[index])
         content = None if self.kept_images is None else self.kept_images.encoded(index)
         try:
             encoded = self.manifest.images.read(index) if content is None else content.tobytes()
-            return decode_upright(encoded, orientation, self.config.image_loading_config.use_turbojpeg)
+            use_turbojpeg = self.config.image_loading_config.use_turbojpeg
+            return decode_upright(encoded, orientation, use_turbojpeg, (height, width))
         except (OSError, ValueError) as error:
             raise type(error)(f"{path}: cannot be read or decoded: {error}") from error
 
