@@ -185,6 +185,7 @@ class EpochPlan:
     """The batches of one epoch on one rank.
 
     Args:
+        num_done: samples of the epoch, over all ranks, that an interrupted run has trained; the plan holds the others.
         targets: settings of the target maps; the batches are then `PlannedText`. None: without polygons.
     """
 
@@ -197,16 +198,18 @@ class EpochPlan:
         batch_size: int,
         rank: int = 0,
         num_ranks: int = 1,
+        num_done: int = 0,
         targets: TargetConfig | None = None,
     ) -> None:
         self.epoch = epoch
         self.batch_size = batch_size
         self._manifest = manifest
         self._planner = planner
-        self._rank, self._num_ranks = rank, num_ranks
+        self._rank, self._num_ranks, self._num_done = rank, num_ranks, num_done
         self._targets = targets
-        self._num_samples = -(-len(manifest) // num_ranks)
-        num_padding = self._num_samples * num_ranks - len(manifest)
+        num_left = len(manifest) - num_done
+        self._num_samples = -(-num_left // num_ranks)
+        num_padding = self._num_samples * num_ranks - num_left
         self._num_real = self._num_samples - (rank >= num_ranks - num_padding)
 
     def __len__(self) -> int:
@@ -225,8 +228,9 @@ class EpochPlan:
     def _indices(self) -> npt.NDArray[np.int64]:
         """Positions in the manifest, in the order of this rank."""
         order = self._epoch_order()
-        num_padding = self._num_samples * self._num_ranks - len(order)
-        return np.concatenate([order, np.resize(order, num_padding)])[self._rank :: self._num_ranks]
+        left = order[self._num_done :]
+        num_padding = self._num_samples * self._num_ranks - len(left)
+        return np.concatenate([left, np.resize(order, num_padding)])[self._rank :: self._num_ranks]
 
     def _epoch_order(self) -> npt.NDArray[np.int64]:
         if not self._planner.training:
