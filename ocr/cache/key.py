@@ -38,8 +38,10 @@ MAKES_ENTRIES = (
     "dali_pipelines",
     # plan and pixels
     "ocr.datasets.base",
+    "ocr.datasets.compiled_plan",
     "ocr.datasets.kept_images",
     "ocr.datasets.orientation",
+    "ocr.datasets.philox",
     "ocr.datasets.plan",
     "ocr.loaders.engines",
     "ocr.loaders.fresh",
