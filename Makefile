@@ -4,7 +4,7 @@ PYTEST := pytest -n 2 --dist loadfile --no-loadscope-reorder
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check docs image-proof setup setup-all
+.PHONY: help demo test check fuzz docs image-proof setup setup-all
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,11 @@ check: setup-all  ## everything that CI runs: format, lint, types, import contra
 	$(UV) run --no-sync mypy
 	$(UV) run --no-sync lint-imports
 	$(UV) run --no-sync $(PYTEST) --durations=20
+
+FUZZ_SECONDS ?= 3600
+
+fuzz: setup-all  ## feed broken files to every reader for FUZZ_SECONDS, one hour by default, and print the counts
+	$(UV) run --no-sync pytest -s tests/faults/fuzz --fuzz-seconds $(FUZZ_SECONDS)
 
 docs: $(UV)  ## build the documentation into site/; open site/index.html
 	$(UV) sync --quiet --inexact --group docs
