@@ -119,7 +119,8 @@ def test_a_resumed_run_keeps_its_precision_on_the_same_type_of_device(
     checkpoint[PRECISION_KEY] = {"device_type": saved_on, "precision": precision}
     torch.save(checkpoint, tmp_path / "saved.ckpt")
     with caplog.at_level("INFO", "ocr.training.fit"):
-        train(tiny_run(f"resume={tmp_path}/saved.ckpt", "trainer.precision=auto"), tmp_path / "resumed")
+        longer = ["trainer.max_epochs=3", "trainer.precision=auto", f"resume={tmp_path}/saved.ckpt"]
+        train(tiny_run(*longer), tmp_path / "resumed")
     expected = precision if saved_on == "cpu" else resolve_precision("auto", torch.device("cpu"))
     assert f", {expected}, loader=dali" in caplog.text
 
@@ -231,9 +232,10 @@ def test_out_of_memory_in_training_says_what_to_try(tiny_run, tmp_path):
     )
     assert re.fullmatch(r"  this process: [\d,]+ MB, including [1-9]\d* MB in caches", held[0])
     assert with_half == "Try half the batch size, resumed from the last checkpoint:"
-    assert half == f"  dataloader.batch_size=1 resume={tmp_path}/checkpoints/last.ckpt"
+    assert half == f"  dataloader.batch_size=1 resume_anyway=true resume={tmp_path}/checkpoints/last.ckpt"
     assert with_less == "If that is not enough, smaller caches too:"
-    assert less == f"  dataloader.batch_size=1 performance=constrained resume={tmp_path}/checkpoints/last.ckpt"
+    resumed = f"resume_anyway=true resume={tmp_path}/checkpoints/last.ckpt"
+    assert less == f"  dataloader.batch_size=1 performance=constrained {resumed}"
     assert (tmp_path / "checkpoints" / "last.ckpt").is_file()
     assert len(json.loads((tmp_path / "summary.json").read_text())["epochs"]) == 1
 
