@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -188,7 +189,9 @@ class DaliLoader:
 
     def _render(self, decoded: ImageArray, sample: PlannedSample) -> ImageArray:
         """Returns a rendered image; the decoded image goes to `images.kept` if that wants it. Runs in several threads."""
-        rendered = render(decoded, sample, self.config, training=self.training)
+        # A GPU's graph takes its matrices as float32, and a seeded run is to repeat bit for bit: the same matrix here.
+        in_float32 = replace(sample, input_from_resized=sample.input_from_resized.astype(np.float32))
+        rendered = render(decoded, in_float32, self.config, training=self.training)
         kept = self.images.kept
         if kept is not None and kept.wants(sample.index):
             kept.keep(sample.index, torch.from_numpy(np.require(decoded, requirements="W")))
