@@ -27,16 +27,25 @@ def load_checkpoint(path: str | Path) -> tuple[TrainConfig, DBNet]:
         InputError: not a checkpoint of this trainer, one that this version cannot read, or one with weights that are NaN.
     """
     checkpoint = read_checkpoint(path)
-    try:
-        config = TrainConfig.model_validate(checkpoint[CONFIG_KEY])
-    except ValidationError as error:
-        problems = "; ".join(described_problems(error)[:3])
-        raise InputError(f"checkpoint={path}: this version cannot read its configuration: {problems}") from error
+    config = saved_config(checkpoint, path)
     # The checkpoint holds all weights, so pretrained ones need not be loaded first.
     untrained = config.model.model_copy(update={"backbone": config.model.backbone.model_copy(update={"weights": None})})
     model = build_dbnet(untrained, config.targets.map_stride)
     _load_weights(model, checkpoint.get("state_dict"), path)
     return config, model.eval()
+
+
+def saved_config(checkpoint: dict[str, Any], path: str | Path, key: str = "checkpoint") -> TrainConfig:
+    """Returns the configuration in the content of a checkpoint.
+
+    Raises:
+        InputError: this version cannot read it.
+    """
+    try:
+        return TrainConfig.model_validate(checkpoint[CONFIG_KEY])
+    except ValidationError as error:
+        problems = "; ".join(described_problems(error)[:3])
+        raise InputError(f"{key}={path}: this version cannot read its configuration: {problems}") from error
 
 
 def read_checkpoint(path: str | Path, key: str = "checkpoint") -> dict[str, Any]:

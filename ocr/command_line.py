@@ -20,7 +20,15 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dali_pipelines.config import Section
-from ocr.config import AnyConfig, EvaluateConfig, PredictConfig, PrepareConfig, TrainConfig, validate_config
+from ocr.config import (
+    AnyConfig,
+    EvaluateConfig,
+    PredictConfig,
+    PrepareConfig,
+    TrainConfig,
+    flat_keys,
+    validate_config,
+)
 from ocr.errors import CacheError, InputError, OutOfMemory, StorageError, WorkerError
 from ocr.file_names import shown, shown_lines
 from ocr.memory.out_of_memory import ExplainOutOfMemory
@@ -47,6 +55,7 @@ NOT_FOR_USERS = (
     ".*LeafSpec.* is deprecated",  # inside Lightning
     "It is recommended to use `self.log",  # scores are summed over ranks already; the loss shown is that of rank 0
     "The dirpath has changed from",  # on a resume; BestCheckpoint handles it
+    "Checkpoint directory",  # a run that resumes in its own folder; checkpoints there are replaced only by whole ones
     "predict returned None",  # on purpose: detections leave the module through its workers
 )
 """Warnings from libraries that a user can do nothing about."""
@@ -131,6 +140,22 @@ def checked_job(config_class: type[AnyConfig], hydra_config: DictConfig) -> Iter
     with plain_errors():
         config = validate_config(config_class, hydra_config)
         yield Job(config, Path(HydraConfig.get().runtime.output_dir))
+
+
+def given_keys(hydra_config: DictConfig) -> frozenset[str]:
+    """Returns the keys of this Hydra job, written with dots, that its command line sets: by name, or by the choice of a file.
+
+    A file sets the keys whose values differ from those of a command line without overrides.
+    """
+    hydra = HydraConfig.get()
+    values = flat_keys(OmegaConf.to_container(hydra_config, resolve=True))
+    plain = flat_keys(OmegaConf.to_container(compose(hydra.job.config_name), resolve=True))
+    named = [override.lstrip("+~").partition("=")[0] for override in hydra.overrides.task]
+    return frozenset(
+        key
+        for key, value in values.items()
+        if key not in plain or plain[key] != value or any(key == name or key.startswith(f"{name}.") for name in named)
+    )
 
 
 def compose_config(config_class: type[AnyConfig], name: str, overrides: Sequence[str]) -> AnyConfig:

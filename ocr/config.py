@@ -158,7 +158,14 @@ class TrainerConfig(Section):
     log_every_n_steps: int = Field(default=10, ge=1)
     """Training steps from one logged loss to the next."""
     max_time: str | None = Field(default=None, pattern=r"^\d\d:\d\d:\d\d:\d\d$")
-    """Stop after this time, DD:HH:MM:SS. The learning-rate schedule does not take it into account."""
+    """Stop after this time of training, DD:HH:MM:SS, and leave a last.ckpt that resumes exactly there. A resumed run has the whole
+    time again. The learning-rate schedule does not take it into account."""
+    save_every_minutes: float | None = Field(default=10.0, gt=0)
+    """Longest time between two writes of last.ckpt during training; null: at the end of epochs only."""
+    save_every_n_steps: int | None = Field(default=None, ge=1)
+    """Optimizer steps from one write of last.ckpt to the next; null: by time only."""
+    save_every_n_epochs: int = Field(default=1, ge=1)
+    """Epochs from one write of last.ckpt to the next. The last epoch is always saved."""
     fast_dev_run: bool = False
     """Run one training and one validation batch, to see whether everything works."""
 
@@ -217,7 +224,10 @@ class TrainConfig(DataSection):
     metric: Literal["icdar", "cleval"] = "icdar"
     """Metric of val/hmean, which selects the best checkpoint: boxes with an IoU above 0.5 (ICDAR), or characters (CLEval)."""
     resume: str | None = None
-    """Checkpoint to resume from, even in the middle of an epoch."""
+    """Checkpoint to resume from, even in the middle of an epoch. auto: the newest whole checkpoint of the run's own folder; without
+    one the run starts from the beginning. Settings that are not given are taken from the checkpoint."""
+    resume_anyway: bool = False
+    """Resume although settings or data differ from those of the checkpoint."""
     pipeline: PipelineConfig = PipelineConfig()
     dataloader: DataLoaderConfig = DataLoaderConfig()
     targets: TargetConfig = TargetConfig()
@@ -348,6 +358,13 @@ def validate_config(config_class: type[AnyConfig], hydra_config: DictConfig) -> 
     except ValidationError as error:
         lines = [f"  {line}" for line in described_problems(error)]
         raise SystemExit(shown_lines("The configuration is wrong:\n" + "\n".join(lines))) from None
+
+
+def flat_keys(values: Any, prefix: str = "") -> dict[str, Any]:
+    """Returns the values of a nested dict by their keys, written with dots."""
+    if not isinstance(values, dict):
+        return {prefix[:-1]: values}
+    return {key: value for name in values for key, value in flat_keys(values[name], f"{prefix}{name}.").items()}
 
 
 def described_problems(error: ValidationError) -> list[str]:

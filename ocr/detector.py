@@ -58,7 +58,7 @@ class DetectedText:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the image's entry in predictions.json: {"words": {"0001": {"points", "confidence"}}}, rounded as there."""
-        return image_entry(Detections(self.polygons, self.scores))
+        return image_entry(Detections.from_polygons(self.polygons, self.scores))
 
 
 class _Rendered(NamedTuple):

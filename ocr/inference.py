@@ -11,6 +11,7 @@ import lightning
 from lightning.pytorch.callbacks import Callback, RichProgressBar
 from rich.progress import track
 
+from ocr.atomic_write import write_durably
 from ocr.config import NOT_SET, DataSection, DatasetsConfig, EvaluateConfig, PredictConfig, TrainConfig
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.schemas import DatasetConfig
@@ -51,8 +52,7 @@ def evaluate(config: EvaluateConfig, run_dir: Path) -> dict[str, Any]:
         "cleval": {name: scores[f"val/cleval_{name}"] for name in ("hmean", "precision", "recall")},
         "failed_files": failed_files,
     }
-    run_dir.mkdir(parents=True, exist_ok=True)
-    (run_dir / "metrics.json").write_text(json.dumps(metrics, indent=1))
+    write_durably(run_dir / "metrics.json", json.dumps(metrics, indent=1).encode())
     write_predictions(run_dir / "predictions.json", dataset.manifest, module.evaluation.detections_original)
     log.info(
         "hmean %.4f, precision %.4f, recall %.4f at IoU 0.5; hmean %.4f at IoU %.1f; CLEval hmean %.4f; %d images",

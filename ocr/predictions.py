@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+from ocr.atomic_write import write_durably
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.orientation import original_from_stored
 from ocr.file_names import path_inside
@@ -32,8 +33,7 @@ def write_predictions(path: Path, manifest: Manifest, detections_original: Mappi
         height, width = (int(side) for side in manifest.stored_sizes[index])
         stored = stored_detections(detections, int(manifest.orientations[index]), (height, width))
         images[manifest.filenames[index]] = image_entry(stored)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"images": images}, indent=1))
+    write_durably(path, json.dumps({"images": images}, indent=1).encode())
 
 
 def stored_detections(detections_original: Detections, orientation: int, stored_size: tuple[int, int]) -> Detections:

@@ -30,9 +30,12 @@ from ocr.loaders.loader import BatchLoader
 from ocr.losses.db_loss import DBLoss
 from ocr.models.db_head import DBMaps
 from ocr.targets.maps import make_targets
+from ocr.training.callbacks.checkpoints import LastCheckpoint
 from ocr.training.callbacks.memory import MemoryWatch
 from ocr.training.callbacks.summary import RunSummary
+from ocr.training.checkpoint_files import CheckpointFiles
 from ocr.training.datamodule import DBNetDataModule
+from ocr.training.interruption import StopSignals
 from ocr.training.module import DBNetModule
 from ocr.training.optimizer import build_optimizer
 from ocr.training.trainer import build_trainer
@@ -84,8 +87,10 @@ def time_step(workload: Workload, batch_size: int, repeats: int) -> StepTimes:
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         summary = RunSummary(config, Path(folder), "cpu")
-        callbacks = [MemoryWatch(summary.summary), summary]
-        trainer = build_trainer(config, torch.device("cpu"), "32-true", Path(folder), callbacks)
+        files = CheckpointFiles()
+        last = LastCheckpoint(Path(folder) / "last.ckpt", config.trainer, files, StopSignals())
+        callbacks = [MemoryWatch(summary.summary), summary, last]
+        trainer = build_trainer(config, torch.device("cpu"), "32-true", Path(folder), files, callbacks)
         trainer.fit(module, datamodule=_Data(dataset, config, loader))
     return StepTimes(batch_size, loader.lightning[1:], loader.bare[1:])
 

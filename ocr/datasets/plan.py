@@ -278,7 +278,11 @@ def _colour_matrix(augmentation: AugmentationConfig, rng: np.random.Generator) -
 
 
 class EpochPlan:
-    """The batches of one epoch on one rank."""
+    """The batches of one epoch on one rank.
+
+    Args:
+        num_done: samples of the epoch, over all ranks, that an interrupted run has trained; the plan holds the others.
+    """
 
     def __init__(
         self,
@@ -289,14 +293,16 @@ class EpochPlan:
         batch_size: int,
         rank: int = 0,
         num_ranks: int = 1,
+        num_done: int = 0,
     ) -> None:
         self.epoch = epoch
         self.batch_size = batch_size
         self._manifest = manifest
         self._planner = planner
         order = self._epoch_order()
-        num_padding = -len(order) % num_ranks
-        self._indices = np.concatenate([order, np.resize(order, num_padding)])[rank::num_ranks]
+        left = order[num_done:]
+        num_padding = -len(left) % num_ranks
+        self._indices = np.concatenate([left, np.resize(order, num_padding)])[rank::num_ranks]
         self._num_real = len(self._indices) - (rank >= num_ranks - num_padding)
 
     def __len__(self) -> int:

@@ -16,6 +16,7 @@ from dali_pipelines.source import PlannedBatch, PlannedSample
 from ocr.datasets.manifest import Manifest
 from ocr.metrics.cleval import CharacterTargets, CLEvalCounts, count_characters
 from ocr.metrics.icdar import MatchCounts, TargetRegions, match_image
+from ocr.metrics.regions import FlatPolygons
 from ocr.postprocess.boxes import Detections, detect_letterboxed
 from ocr.postprocess.config import PostprocessConfig
 from ocr.postprocess.levels import Levels
@@ -111,9 +112,10 @@ class OverlappedEvaluation:
         characters = None
         if self._with_truth:
             truth = self._truth_of(sample.index)
-            matches = match_image(detections.polygons, truth.regions, IOU_THRESHOLDS)
+            polygons = FlatPolygons(detections.vertices.astype(np.float64), np.diff(detections.vertex_starts))
+            matches = match_image(polygons, truth.regions, IOU_THRESHOLDS)
             if truth.characters is not None:
-                characters = count_characters(detections.polygons, truth.characters)
+                characters = count_characters(polygons, truth.characters)
         metric_seconds = time.perf_counter() - finished
         return ImageResult(sample.index, detections, matches, characters, finished - started, metric_seconds)
 

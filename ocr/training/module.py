@@ -16,6 +16,7 @@ from ocr.models.dbnet import DBNet
 from ocr.training.evaluator import EvaluationResult, Evaluator
 from ocr.training.network import forward_maps, prepare_network
 from ocr.training.optimizer import build_optimizer, build_schedule
+from ocr.training.resume import use_given_optimizer
 from ocr.training.scores import ValidationScores
 
 
@@ -92,6 +93,10 @@ class DBNetModule(lightning.LightningModule):
         num_steps = int(self.trainer.estimated_stepping_batches)
         schedule = build_schedule(optimizer, num_steps, self.config.optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.config.resume_anyway:
+            use_given_optimizer(checkpoint, self.config.optimizer)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[CONFIG_KEY] = self.config.model_dump(mode="json")

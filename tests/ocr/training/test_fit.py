@@ -231,9 +231,10 @@ def test_out_of_memory_in_training_says_what_to_try(tiny_run, tmp_path):
     )
     assert re.fullmatch(r"  this process: [\d,]+ MB, including [1-9]\d* MB in caches", held[0])
     assert with_half == "Try half the batch size, resumed from the last checkpoint:"
-    assert half == f"  dataloader.batch_size=1 resume={tmp_path}/checkpoints/last.ckpt"
+    assert half == f"  dataloader.batch_size=1 resume_anyway=true resume={tmp_path}/checkpoints/last.ckpt"
     assert with_less == "If that is not enough, smaller caches too:"
-    assert less == f"  dataloader.batch_size=1 performance=constrained resume={tmp_path}/checkpoints/last.ckpt"
+    resumed = f"resume_anyway=true resume={tmp_path}/checkpoints/last.ckpt"
+    assert less == f"  dataloader.batch_size=1 performance=constrained {resumed}"
     assert (tmp_path / "checkpoints" / "last.ckpt").is_file()
     assert len(json.loads((tmp_path / "summary.json").read_text())["epochs"]) == 1
 
