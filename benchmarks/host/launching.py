@@ -43,7 +43,7 @@ LIMIT_US = 15.0
 """Largest CPU time in the launching thread, microseconds a sample, without DALI's own."""
 FIRST_BATCH, LAST_BATCH = 2, 42
 """Batches of an epoch that are timed. DALI feeds several batches in its first run and none in its last ones."""
-CLOCKED = ("run", "sources", "polygons", "targets")
+CLOCKED = ("run", "sources", "targets")
 """Calls that are timed."""
 MIN_BATCHES = 40
 """Batches of a timed round; small sets take several epochs."""
@@ -59,7 +59,7 @@ class LaunchingTimes:
     images: int
     parts: dict[str, Timing]
     """sources: the callbacks that DALI calls, with the planning that is done in them. feeding: DALI's `run` without these callbacks
-    and `dali`. polygons, targets: until the launch. loader: everything else."""
+    and `dali`. targets: until the launch. loader: everything else."""
     gil_share: float
     """Share of this thread's time in which the GIL is held."""
     dali: Timing
@@ -104,7 +104,7 @@ def _times(
 ) -> LaunchingTimes:
     parts = {
         part: Timing([of_round.microseconds(part, batch_size) for of_round in rounds])
-        for part in ("sources", "feeding", "polygons", "targets", "loader")
+        for part in ("sources", "feeding", "targets", "loader")
     }
     feeding = zip(parts["feeding"].microseconds, dali.microseconds, strict=True)
     parts["feeding"] = Timing([max(0.0, whole - bare) for whole, bare in feeding])
@@ -152,8 +152,10 @@ class _Round:
     def microseconds(self, part: str, batch_size: int) -> float:
         """Returns the time of a part, a sample."""
         seconds = self.seconds
-        inside = seconds["run"] + seconds["polygons"] + seconds["targets"]
-        of_rest = {"feeding": seconds["run"] - seconds["sources"], "loader": seconds["all"] - inside}
+        of_rest = {
+            "feeding": seconds["run"] - seconds["sources"],
+            "loader": seconds["all"] - seconds["run"] - seconds["targets"],
+        }
         return 1e6 * (seconds | of_rest)[part] / (self.num_batches * batch_size)
 
 
@@ -196,7 +198,6 @@ def _launching_only(clock: _Clock) -> Iterator[None]:
     replaced = (
         (graphs, "cpu_pipeline", lambda **settings: _FeedOnly(clock, **settings)),
         (ImageFinisher, "finish", lambda self, images: blank.expand(len(images), -1, -1, -1)),
-        (SamplePlanner, "input_polygons", clock.timed("polygons", SamplePlanner.input_polygons)),
         (ocr.targets.numba_maps, "make_targets_numba", clock.timed("targets", _prepare_launch)),
         (triton_maps, "draw_tile", _NoKernel()),
     )
@@ -207,9 +208,9 @@ def _launching_only(clock: _Clock) -> Iterator[None]:
 
 
 def _prepare_launch(
-    polygons_input: PolygonBatch, size: tuple[int, int], config: TargetConfig, *more: Any
+    polygons_input: PolygonBatch, size: tuple[int, int], config: TargetConfig, **more: Any
 ) -> TargetMaps:
-    return triton_maps.make_targets_triton(polygons_input, size, config, "cpu", *more)
+    return triton_maps.make_targets_triton(polygons_input, size, config, "cpu", **more)
 
 
 class _NoKernel:
