@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable, Iterator, Mapping
 
+import numpy as np
 import torch
 
 from dali_pipelines import memory
@@ -52,12 +53,12 @@ class FreshBatches:
     def batches(self, plan: PlannedBatches, first_step: int = 0) -> Iterator[Batch]:
         """Yields the batches of `plan` from `first_step` on."""
         kept = self._dataset.kept_images
-        in_memory = kept.indices() if kept is not None else set()
+        in_memory = kept.in_memory() if kept is not None else None
         for batch in self.make(plan, first_step):
-            if kept is not None:
-                real = batch.samples.indices[~batch.samples.is_padding].tolist()
-                num_hits = sum(index in in_memory for index in real)
-                self._statistics.count(hits=num_hits, misses=len(real) - num_hits)
+            if in_memory is not None:
+                is_hit = in_memory[batch.samples.indices[~batch.samples.is_padding]]
+                num_hits = int(np.count_nonzero(is_hit))
+                self._statistics.count(hits=num_hits, misses=len(is_hit) - num_hits)
             yield batch.with_padding_blanked()
 
     def make(self, plan: PlannedBatches, first_step: int = 0) -> Iterator[Batch]:
