@@ -142,5 +142,7 @@ class FreshBatches:
         consumer = torch.cuda.current_stream(device)
         consumer.wait_stream(self._target_stream)
         for maps in (targets.shrink_map, targets.shrink_mask, targets.thresh_map, targets.thresh_mask):
-            maps.record_stream(consumer)  # their memory, of the other stream, is not reused before the consumer's work is done
+            maps.record_stream(
+                consumer
+            )  # their memory, of the other stream, is not reused before the consumer's work is done
         return targets
