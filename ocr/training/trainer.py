@@ -7,12 +7,14 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from ocr.config import LoggerConfig, TrainConfig
 from ocr.training.callbacks.checkpoints import BestCheckpoint
 from ocr.training.callbacks.last_epoch import ValidateLastEpoch
+from ocr.training.callbacks.learning_rates import LearningRates
+from ocr.training.callbacks.losses import LossLog
 from ocr.training.callbacks.moving_average import MovingAverage
 from ocr.training.callbacks.pictures import DetectionPictures
 from ocr.training.callbacks.progress_bar import ProgressBar
@@ -41,6 +43,7 @@ def build_trainer(
     settings = config.trainer
     loggers = build_loggers(config.logger, run_dir, config.exp_name)
     interactive = sys.stderr.isatty()
+    losses = LossLog()
     return lightning.Trainer(
         **{name: getattr(settings, name) for name in PASSED_ON},
         accelerator="gpu" if device.type == "cuda" else "cpu",
@@ -51,11 +54,12 @@ def build_trainer(
         callbacks=[
             *build_checkpoints(run_dir / "checkpoints"),
             ValidateLastEpoch(),
+            losses,  # before the callbacks that read its means at the end of an epoch
             *callbacks,
             DetectionPictures(run_dir, config.logger.num_pictures),
-            *([LearningRateMonitor("step")] if loggers else []),
+            *([LearningRates()] if loggers else []),
             *([MovingAverage(settings.ema_decay)] if settings.ema_decay is not None else []),
-            *([ProgressBar()] if interactive else []),
+            *([ProgressBar(losses)] if interactive else []),
         ],
         logger=loggers,
         enable_progress_bar=interactive,
