@@ -2,6 +2,7 @@
 
 loaders/     our loaders beside third-party ones: scripts/compare_loaders.py
 sweep/       one setting varied at a time: scripts/sweep_defaults.py
+host/        CPU time of the parts that stay on the CPU: python -m benchmarks.host
 targets      ground-truth maps: scripts/benchmark_targets.py
 validation/  validation epochs and cache settings: scripts/benchmark_validation.py
 environment  machine, versions and command, written beside each result

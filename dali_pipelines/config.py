@@ -7,9 +7,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Section(BaseModel):
-    """One section of the configuration: unknown keys are errors, values are frozen, docstrings describe the fields."""
+    """One section of the configuration: unknown keys are errors, values are frozen, docstrings describe the fields. Numbers are
+    finite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class AugmentationConfig(Section):

@@ -7,7 +7,7 @@ from dali_pipelines import steps
 from dali_pipelines.config import PipelineConfig
 
 
-@pipeline_def
+@pipeline_def(enable_conditionals=True)
 def decode_pipeline(next_batch: steps.NextBatch, config: PipelineConfig, on_gpu: bool, is_path: bool) -> DataNode:
     """Returns the decoded images, uint8 HWC. `next_batch` gives one list of arrays: file names or contents, as bytes."""
     (path_or_content,) = fn.external_source(source=next_batch, num_outputs=1, batch=True)

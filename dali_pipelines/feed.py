@@ -2,21 +2,79 @@
 
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import tee
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from dali_pipelines.source import KeptImages, PlannedSample, SourceImages
+from dali_pipelines.source import KeptImages, PlannedBatch, SourceImages
 from dali_pipelines.steps import Arrays, Feed
 
 FedArrays = tuple[tuple[Arrays, ...], ...]
 """For each function of a graph's `Feed`, one list of arrays per field."""
 
+FileState = tuple[int, int, int, int]
+"""Inode, size in bytes, time of modification and of the last change of a file, in nanoseconds."""
+
 _NO_CONTENT = np.zeros(1, np.uint8)
 _TRUE, _FALSE = np.array(True), np.array(False)
+
+
+class FailedFiles:
+    """Files that DALI could not process, by their index: batches leave them out until they may be sound again.
+
+    A file on disk is tried again once its inode, size or times differ from those after the failure. A file without them, in a shard
+    or at `s3://`, is tried again in each pass over the data, since it may have been out of reach.
+    """
+
+    def __init__(self, images: SourceImages) -> None:
+        self._images = images
+        self._states: dict[int, FileState | None] = {}
+        self._stand_in: PlannedBatch | None = None
+
+    def add(self, index: int) -> None:
+        """Leaves a file out from now on."""
+        self._states[index] = file_state(self._images.paths[index])
+
+    def start_pass(self) -> None:
+        """Has the files without a state tried again: a pass over the data begins."""
+        self._states = {
+            index: state for index, state in self._states.items() if state is not None or self._is_local(index)
+        }
+
+    def choose(self, samples: PlannedBatch) -> tuple[PlannedBatch, list[int]]:
+        """Returns what to feed for a batch, and the rows of the batch that its images belong to.
+
+        If all files of the batch have failed, that is a sample that has been rendered before, and no row: DALI takes no empty
+        batch.
+        """
+        rows = list(range(len(samples)))
+        if self._states:
+            rows = [row for row, index in enumerate(samples.indices.tolist()) if not self._is_out(index)]
+        if len(rows) == len(samples):
+            return samples, rows
+        if rows:
+            return samples.select(rows), rows
+        return (samples, list(range(len(samples)))) if self._stand_in is None else (self._stand_in, rows)
+
+    def note_rendered(self, samples: PlannedBatch) -> None:
+        """Remembers a sample that DALI has rendered, for `to_feed`."""
+        if self._stand_in is None:
+            self._stand_in = samples.select([0])
+
+    def _is_out(self, index: int) -> bool:
+        if index not in self._states:
+            return False
+        if file_state(self._images.paths[index]) != self._states[index]:
+            del self._states[index]
+            return False
+        return True
+
+    def _is_local(self, index: int) -> bool:
+        return os.path.isdir(os.path.dirname(self._images.paths[index]))
 
 
 class SampleArrays:
@@ -29,13 +87,14 @@ class SampleArrays:
     def __init__(self, images: SourceImages, *, training: bool) -> None:
         self.images = images
         self.training = training
+        self.failed_files = FailedFiles(images)
         self.read_errors: dict[int, str] = {}
         """Message for each index whose kept content could not be read the last time."""
         self._encoded_paths: dict[int, npt.NDArray[np.uint8]] = {}
         kept = images.kept
         self._no_pixels = torch.zeros((1, 1, 3), dtype=torch.uint8, device="cpu" if kept is None else kept.device)
 
-    def for_batch(self, samples: Sequence[PlannedSample]) -> FedArrays:
+    def for_batch(self, samples: PlannedBatch) -> FedArrays:
         """Returns the arrays of one batch: planned ones alone, or followed by kept content and kept pixels."""
         if self.images.kept is None:
             return (self._planned(samples),)
@@ -61,24 +120,25 @@ class SampleArrays:
             self._encoded_paths[index] = np.frombuffer(os.fsencode(self.images.paths[index]), np.uint8)
         return self._encoded_paths[index]
 
-    def _planned(self, samples: Sequence[PlannedSample]) -> tuple[Arrays, ...]:
+    def _planned(self, samples: PlannedBatch) -> tuple[Arrays, ...]:
         fields: list[Arrays] = [
-            [self.path_bytes(s.index) for s in samples],
-            [np.ascontiguousarray(s.region_xyxy[1::-1]) for s in samples],
-            [np.ascontiguousarray(s.region_xyxy[3:1:-1]) for s in samples],
-            [np.array(s.resized_size, np.float32) for s in samples],
+            [self.path_bytes(index) for index in samples.indices.tolist()],
+            np.ascontiguousarray(samples.regions_xyxy[:, 1::-1]),
+            np.ascontiguousarray(samples.regions_xyxy[:, 3:1:-1]),
+            samples.resized_sizes.astype(np.float32),
         ]
         if self.training:
             fields += [
-                [s.input_from_resized[:2].astype(np.float32) for s in samples],
-                [np.ascontiguousarray(s.colour_matrix[:, :3]) for s in samples],
-                [np.ascontiguousarray(s.colour_matrix[:, 3]) for s in samples],
+                samples.input_from_resized[:, :2].astype(np.float32),
+                np.ascontiguousarray(samples.colour_matrices[:, :, :3]),
+                np.ascontiguousarray(samples.colour_matrices[:, :, 3]),
             ]
         return tuple(fields)
 
-    def _kept(self, kept: KeptImages, samples: Sequence[PlannedSample]) -> FedArrays:
-        contents = [self.content(s.index) for s in samples]
-        pixels = [kept.decoded(s.index) for s in samples]
+    def _kept(self, kept: KeptImages, samples: PlannedBatch) -> FedArrays:
+        indices = samples.indices.tolist()
+        contents = [self.content(index) for index in indices]
+        pixels = [kept.decoded(index) for index in indices]
         fields: tuple[Arrays, ...] = (
             [_NO_CONTENT if content is None else content for content in contents],
             [_FALSE if content is None else _TRUE for content in contents],
@@ -90,14 +150,28 @@ class SampleArrays:
         return fields, (fed_pixels,)
 
 
+@dataclass(frozen=True)
+class FedBatch:
+    """A batch on its way through DALI."""
+
+    samples: PlannedBatch
+    """All samples of the batch."""
+    fed: PlannedBatch
+    """The samples that DALI renders: those of `rows`, or a stand-in if there are none."""
+    rows: list[int]
+    """Rows of `samples` that get an image; the files of the others have failed before."""
+    arrays: FedArrays
+    """What DALI was given. It must stay alive, because DALI was given no copies."""
+
+
 class BatchFeed:
     """Feeds the batches of a plan to DALI's external sources and remembers which batches DALI still holds."""
 
     def __init__(self, arrays: SampleArrays) -> None:
         self._arrays = arrays
-        self._in_flight: deque[tuple[tuple[PlannedSample, ...], FedArrays]] = deque()
-        self._handed_out: FedArrays = ()
-        """Arrays of the batch that DALI handed out last. They stay alive because DALI was given no copies."""
+        self._in_flight: deque[FedBatch] = deque()
+        self._handed_out: FedBatch | None = None
+        """The batch that DALI handed out last, whose arrays stay alive here."""
         self._fed: tuple[Iterator[FedArrays], ...] = (iter(()),) * (1 if arrays.images.kept is None else 3)
 
     def for_graph(self) -> Feed:
@@ -113,7 +187,7 @@ class BatchFeed:
             hands_out_images=any(kept.wants(index) for index in range(len(self._arrays.images.paths))),
         )
 
-    def start(self, batches: Iterator[Sequence[PlannedSample]]) -> None:
+    def start(self, batches: Iterator[PlannedBatch]) -> None:
         """Feeds these batches from now on."""
         self._in_flight.clear()
         # DALI asks each source once per batch; whichever comes first draws the batch.
@@ -123,10 +197,10 @@ class BatchFeed:
         """Feeds no further batch: DALI's epoch ends."""
         self._fed = (iter(()),) * len(self._fed)
 
-    def pop(self) -> tuple[PlannedSample, ...]:
-        """Returns the samples of the batch that DALI has just handed out."""
-        samples, self._handed_out = self._in_flight.popleft()
-        return samples
+    def pop(self) -> FedBatch:
+        """Returns the batch that DALI has just handed out."""
+        self._handed_out = self._in_flight.popleft()
+        return self._handed_out
 
     def _next_planned(self) -> tuple[Arrays, ...]:
         return next(self._fed[0])[0]  # StopIteration ends DALI's epoch
@@ -137,8 +211,17 @@ class BatchFeed:
     def _next_pixels(self) -> tuple[Arrays, ...]:
         return next(self._fed[2])[2]
 
-    def _prepare(self, batch: Sequence[PlannedSample]) -> FedArrays:
-        samples = tuple(batch)
-        arrays = self._arrays.for_batch(samples)
-        self._in_flight.append((samples, arrays))
+    def _prepare(self, samples: PlannedBatch) -> FedArrays:
+        fed, rows = self._arrays.failed_files.choose(samples)
+        arrays = self._arrays.for_batch(fed)
+        self._in_flight.append(FedBatch(samples, fed, rows, arrays))
         return arrays
+
+
+def file_state(path: str) -> FileState | None:
+    """Returns what changes when a file is replaced or written; None if it cannot be told."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns

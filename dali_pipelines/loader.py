@@ -15,7 +15,7 @@ from dali_pipelines.feed import BatchFeed, SampleArrays
 from dali_pipelines.graphs import GraphBuilder
 from dali_pipelines.normalize import ImageFinisher, input_dtype
 from dali_pipelines.recovery import BatchRecovery
-from dali_pipelines.source import ImageBatch, PlannedBatches, PlannedSample, SourceImages
+from dali_pipelines.source import ImageBatch, PlannedBatch, PlannedBatches, SourceImages
 
 log = logging.getLogger(__name__)
 
@@ -68,10 +68,17 @@ class DaliLoader:
         self._arrays = SampleArrays(images, training=training)
         self._feed = BatchFeed(self._arrays)
         self._pipeline: Pipeline | None = None
+        self._alone: tuple[BatchFeed, Pipeline] | None = None
+        """A pipeline for batches of one, built for the first failed batch and kept until it fails itself."""
 
     def batches(self, plan: PlannedBatches, first_step: int = 0) -> Iterator[ImageBatch]:
-        """Yields the batches of `plan` from `first_step` on."""
+        """Yields the batches of `plan` from `first_step` on.
+
+        A file that has failed before is left out of its batch: its slot stays, black and marked. It is tried again once it has
+        changed; see `feed.FailedFiles`.
+        """
         self._drain()
+        self._arrays.failed_files.start_pass()
         step = first_step
         while step < len(plan):
             self._ready_pipeline()
@@ -84,12 +91,16 @@ class DaliLoader:
                 reraise_if_out_of_memory(error)
                 # DALI calls a pipeline invalid after an error: this batch is redone sample by sample, the others by a new pipeline.
                 log.warning("DALI failed on batch %d of epoch %d; redoing it sample by sample", step, plan.epoch)
-                self.release()
+                self._drop_pipeline()
                 yield self._redo(plan.batch(step), error)
                 step += 1
 
     def release(self) -> None:
-        """Frees the pipeline's threads and memory and ends the current iteration. The next one builds a new pipeline."""
+        """Frees the pipelines' threads and memory and ends the current iteration. The next one builds a new pipeline."""
+        self._drop_pipeline()
+        self._alone = None
+
+    def _drop_pipeline(self) -> None:
         self._pipeline = None
         self._finisher.memory.release()
 
@@ -100,36 +111,48 @@ class DaliLoader:
         return self._pipeline
 
     def _next_batch(self) -> ImageBatch:
-        # With the consumer's stream, the outputs are ordered into it and return to DALI in its order. Without it, copying them
-        # would make DALI's own stream, or this thread, wait for everything that the consumer has queued.
+        # Given the consumer's stream, DALI has that stream wait for the outputs. Without it, this thread would wait for them.
+        # Either way the outputs stay in the order of DALI's own stream, in which their memory is reused.
         outputs = self._ready_pipeline().run(self._stream())
-        samples = self._feed.pop()
-        return ImageBatch(self._take_out(outputs, samples), samples)
+        batch = self._feed.pop()
+        images = self._take_out(outputs, batch.fed)
+        self._arrays.failed_files.note_rendered(batch.fed)
+        if len(batch.rows) == len(batch.samples):
+            return ImageBatch(images, batch.samples)
+        whole = self._black_images(len(batch.samples))
+        if batch.rows:
+            whole[batch.rows] = images
+        left_out = [row for row in range(len(batch.samples)) if row not in batch.rows]
+        return ImageBatch(whole, batch.samples.with_failed(left_out))
 
     def _drain(self) -> None:
         """Discards the batches prepared for an earlier iteration, so that the pipeline can start again."""
         self._feed.stop()
-        while self._pipeline is not None:
+        if self._pipeline is not None:
             try:
-                self._pipeline.run()
-            except StopIteration:
-                self._pipeline.reset()
-                return
+                _end_epoch(self._pipeline)
             except RuntimeError:  # a damaged file among the abandoned batches
-                self.release()
+                self._drop_pipeline()
 
-    def _redo(self, samples: Sequence[PlannedSample], error: RuntimeError) -> ImageBatch:
+    def _redo(self, samples: PlannedBatch, error: RuntimeError) -> ImageBatch:
         recovery = BatchRecovery(
             self._arrays, self._graphs, self._render_alone, self.failures, skip_failures=self.skip_failures
         )
         return recovery.redo(samples, self._black_images(len(samples)), error)
 
-    def _render_alone(self, sample: PlannedSample) -> torch.Tensor:
-        """Returns one image, (3, H, W), from a pipeline of its own: DALI calls a pipeline invalid after an error."""
-        feed = BatchFeed(self._arrays)
-        feed.start(iter([[sample]]))
-        outputs = self._graphs.build(feed.for_graph(), batch_size=1).run()
-        return self._take_out(outputs, feed.pop())[0]
+    def _render_alone(self, sample: PlannedBatch) -> torch.Tensor:
+        """Returns the image of a batch of one, (3, H, W). An error invalidates the pipeline; the next call builds another."""
+        if self._alone is None:
+            feed = BatchFeed(self._arrays)
+            self._alone = (feed, self._graphs.build(feed.for_graph(), batch_size=1))
+        feed, pipeline = self._alone
+        self._alone = None  # until this sample has come through
+        feed.start(iter([sample]))
+        outputs = pipeline.run()
+        image = self._take_out(outputs, feed.pop().fed)[0]
+        _end_epoch(pipeline)
+        self._alone = (feed, pipeline)
+        return image
 
     def _black_images(self, num_images: int) -> torch.Tensor:
         size = self.config.input_size(self.training)
@@ -138,7 +161,7 @@ class DaliLoader:
         images = pixel.expand(num_images, 3, size, size)
         return images.clone(memory_format=_MEMORY_FORMAT[self.config.output_layout])
 
-    def _take_out(self, outputs: Sequence["types.TensorList"], samples: Sequence[PlannedSample]) -> torch.Tensor:
+    def _take_out(self, outputs: Sequence["types.TensorList"], samples: PlannedBatch) -> torch.Tensor:
         """Returns the finished images; decoded images that the graph also hands out go to `images.kept`."""
         finished, *decoded = outputs
         for images in decoded:
@@ -149,19 +172,33 @@ class DaliLoader:
         # One pass both copies a batch out of DALI's memory and finishes it.
         return self._finisher.finish([np.asarray(image) for image in finished])
 
-    def _keep(self, decoded: "types.TensorList", samples: Sequence[PlannedSample]) -> None:
+    def _keep(self, decoded: "types.TensorList", samples: PlannedBatch) -> None:
         kept = self.images.kept
-        for slot, sample in enumerate(samples):
-            if kept is not None and kept.wants(sample.index):
+        for slot, index in enumerate(samples.indices.tolist()):
+            if kept is not None and kept.wants(index):
                 # On a CPU a view is enough: `keep` returns after its copy. On a GPU it only queues the copy.
                 on_gpu = self.device.type == "cuda"
-                kept.keep(sample.index, self._to_torch(decoded[slot]) if on_gpu else torch.from_dlpack(decoded[slot]))
+                kept.keep(index, self._to_torch(decoded[slot]) if on_gpu else torch.from_dlpack(decoded[slot]))
 
     def _to_torch(self, dense: "types.Tensor") -> torch.Tensor:
-        """Returns a copy on the loader's device."""
+        """Returns a copy on the loader's device, made in the consumer's stream. This thread does not wait for it.
+
+        DALI's stream waits for the copy, so that the memory is not reused before. The copy in turn follows all work that the
+        consumer has queued: DALI's GPU work for later batches starts no earlier than the consumer's present work ends.
+        """
         output = torch.empty(dense.shape(), dtype=to_torch_type[dense.dtype], device=self.device)
         return feed_ndarray(dense, output, cuda_stream=self._stream())
 
     def _stream(self) -> torch.cuda.Stream | None:
         """Returns the consumer's CUDA stream; None on a CPU."""
         return torch.cuda.current_stream(self.device) if self.device.type == "cuda" else None
+
+
+def _end_epoch(pipeline: Pipeline) -> None:
+    """Discards what DALI has prepared, after its sources have ended, so that the pipeline can start again."""
+    while True:
+        try:
+            pipeline.run()
+        except StopIteration:
+            pipeline.reset()
+            return

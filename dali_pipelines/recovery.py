@@ -1,19 +1,22 @@
 """Redoes a batch that DALI failed on, so that a damaged file costs its own slot and not the run.
 
-DALI reports an error for the batch, often without the file's name. So each sample is rendered alone, by a new pipeline. The samples
-that fail again are at fault, unless all of them fail and every file decodes: then the error has another cause and is raised.
+DALI reports an error for the batch, often without the file's name. So each sample is rendered alone. The samples that fail again
+are at fault, unless all of them fail and every file decodes: then the error has another cause and is raised. Later batches leave
+the files at fault out; see `feed.FailedFiles`.
 """
 
+import io
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
+from PIL import Image
 
 from dali_pipelines.allocation_errors import reraise_if_out_of_memory
 from dali_pipelines.feed import SampleArrays
 from dali_pipelines.graphs import GraphBuilder
 from dali_pipelines.rendering import IMAGE_REPLACED
-from dali_pipelines.source import ImageBatch, PlannedSample, SampleError
+from dali_pipelines.source import ImageBatch, PlannedBatch, SampleError
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +25,7 @@ class BatchRecovery:
     """Redoes failed batches of one split.
 
     Args:
-        render_alone: returns the finished image of one sample, (3, H, W), from a pipeline of its own.
+        render_alone: returns the finished image of a batch of one sample, (3, H, W), from another pipeline than the batch's.
         failures: reason for each file that failed; filled here.
         skip_failures: a file at fault loses its slot; otherwise SampleError.
     """
@@ -31,7 +34,7 @@ class BatchRecovery:
         self,
         arrays: SampleArrays,
         graphs: GraphBuilder,
-        render_alone: Callable[[PlannedSample], torch.Tensor],
+        render_alone: Callable[[PlannedBatch], torch.Tensor],
         failures: dict[str, str],
         *,
         skip_failures: bool,
@@ -42,7 +45,7 @@ class BatchRecovery:
         self._failures = failures
         self._skip_failures = skip_failures
 
-    def redo(self, samples: Sequence[PlannedSample], images: torch.Tensor, batch_error: RuntimeError) -> ImageBatch:
+    def redo(self, samples: PlannedBatch, images: torch.Tensor, batch_error: RuntimeError) -> ImageBatch:
         """Returns the batch, with the samples at fault marked as failed. A read error that does not recur costs nothing.
 
         Args:
@@ -54,25 +57,48 @@ class BatchRecovery:
         """
         reasons = self._render_each(samples, images)
         if len(reasons) == len(samples) and not any(
-            self._is_fault_of_file(samples[slot].index, reason) for slot, reason in reasons.items()
+            self._is_fault_of_file(int(samples.indices[slot]), reason) for slot, reason in reasons.items()
         ):
             raise batch_error
         for slot, reason in reasons.items():
-            self._record(samples[slot].index, reason, batch_error)
-        return ImageBatch(
-            images, tuple(sample.as_failed() if slot in reasons else sample for slot, sample in enumerate(samples))
-        )
+            self._record(int(samples.indices[slot]), reason, batch_error)
+        return ImageBatch(images, samples.with_failed(list(reasons)))
 
-    def _render_each(self, samples: Sequence[PlannedSample], images: torch.Tensor) -> dict[int, str]:
-        """Fills `images` and returns the reason for each slot that failed."""
+    def _render_each(self, samples: PlannedBatch, images: torch.Tensor) -> dict[int, str]:
+        """Fills `images` and returns the reason for each slot that failed, now or before."""
         reasons = {}
-        for slot, sample in enumerate(samples):
+        _, sound_rows = self._arrays.failed_files.choose(samples)
+        for slot, index in enumerate(samples.indices.tolist()):
+            if slot not in sound_rows:
+                reasons[slot] = self._failures[self._arrays.images.paths[index]]
+                continue
+            too_large = self._excess(index)
+            if too_large is not None:
+                reasons[slot] = too_large
+                continue
             try:
-                images[slot] = self._render_alone(sample)
+                images[slot] = self._render_alone(samples.select([slot]))
             except RuntimeError as error:
                 reraise_if_out_of_memory(error)
-                reasons[slot] = self._arrays.read_errors.get(sample.index) or " ".join(str(error).split())
+                reasons[slot] = self._arrays.read_errors.get(index) or " ".join(str(error).split())
         return reasons
+
+    def _excess(self, index: int) -> str | None:
+        """Returns the reason if the header of an image states more pixels than the configuration allows, else None."""
+        kept = self._arrays.images.kept
+        if kept is not None and kept.decoded(index) is not None:
+            return None
+        limit, content = self._graphs.config.max_megapixels, self._arrays.content(index)
+        try:
+            with Image.open(self._arrays.images.paths[index] if content is None else io.BytesIO(content.data)) as image:
+                width, height = image.size
+        except Image.DecompressionBombError:
+            return f"the image has far more than {limit:g} megapixels: {IMAGE_REPLACED}"
+        except (OSError, SyntaxError, ValueError):  # damaged, or at s3://: DALI says what is wrong
+            return None
+        if width * height <= limit * 1e6:
+            return None
+        return f"the image is {height} x {width}, expected at most {limit:g} megapixels: {IMAGE_REPLACED}"
 
     def _is_fault_of_file(self, index: int, reason: str) -> bool:
         """Returns whether a sample that failed would fail in any graph."""
@@ -96,6 +122,7 @@ class BatchRecovery:
         path = self._arrays.images.paths[index]
         if not self._skip_failures:
             raise SampleError(f"{path}: DALI failed to process this file: {reason}") from error
+        self._arrays.failed_files.add(index)
         if path not in self._failures:
             log.error("%s: skipped: DALI failed to process this file: %s", path, reason)
         self._failures[path] = reason

@@ -1,7 +1,7 @@
 """A loader's input and output: planned samples and stored images go in, finished batches come out."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Protocol
 
 import numpy as np
@@ -13,28 +13,86 @@ from dali_pipelines.geometry import Matrix
 
 @dataclass(frozen=True)
 class PlannedSample:
-    """Everything random or derived about one sample of one epoch. A loader executes it and draws nothing itself."""
+    """One row of a `PlannedBatch`, for code that handles single images."""
 
     index: int
-    """Position in the manifest."""
     is_padding: bool
-    """True for a repeated sample that only fills up a rank's share; loss and metrics leave it out."""
     region_xyxy: npt.NDArray[np.float32]
-    """(4,) the part of the upright original image that is resized, in its pixels."""
     resized_size: tuple[int, int]
-    """(H, W) that the region is resized to, with antialiasing."""
     input_from_resized: Matrix
-    """(3, 3) the warp from the resized region to the network's input."""
     input_from_original: Matrix
-    """(3, 3) resize and warp in one; it moves the polygons."""
     colour_matrix: npt.NDArray[np.float32]
-    """(3, 4) RGB levels out = matrix[:, :3] @ RGB levels in + matrix[:, 3]."""
     has_failed: bool = False
-    """True if the loader could not read or decode the file: the image is black, and `is_padding` is True as well."""
 
-    def as_failed(self) -> "PlannedSample":
-        """Returns the sample marked as failed, so that loss and metrics leave it out."""
-        return replace(self, is_padding=True, has_failed=True)
+
+@dataclass(frozen=True)
+class PlannedBatch:
+    """Everything random or derived about the B samples of a batch. A loader executes it and draws nothing itself."""
+
+    indices: npt.NDArray[np.int64]
+    """(B,) positions in the manifest."""
+    is_padding: npt.NDArray[np.bool_]
+    """(B,) True for a repeated sample that only fills up a rank's share; loss and metrics leave it out."""
+    has_failed: npt.NDArray[np.bool_]
+    """(B,) True if the loader could not read or decode the file: the image is black, and `is_padding` is True as well."""
+    regions_xyxy: npt.NDArray[np.float32]
+    """(B, 4) the part of each upright original image that is resized, in its pixels."""
+    resized_sizes: npt.NDArray[np.int64]
+    """(B, 2) the (H, W) that each region is resized to, with antialiasing."""
+    input_from_resized: npt.NDArray[np.float64]
+    """(B, 3, 3) the warps from the resized regions to the network's input."""
+    input_from_original: npt.NDArray[np.float64]
+    """(B, 3, 3) resize and warp in one; they move the polygons."""
+    colour_matrices: npt.NDArray[np.float32]
+    """(B, 3, 4) RGB levels out = matrix[:, :3] @ RGB levels in + matrix[:, 3]."""
+
+    @classmethod
+    def concatenate(cls, batches: Iterable["PlannedBatch"]) -> "PlannedBatch":
+        """Returns the samples of at least one batch as one batch."""
+        batches = list(batches)
+        return cls(*(np.concatenate([getattr(batch, name) for batch in batches]) for name in _FIELDS))
+
+    def __len__(self) -> int:
+        """Returns the number of samples B."""
+        return len(self.indices)
+
+    def __getitem__(self, row: int) -> PlannedSample:
+        """Returns one sample. Its arrays are views."""
+        return PlannedSample(
+            index=int(self.indices[row]),
+            is_padding=bool(self.is_padding[row]),
+            region_xyxy=self.regions_xyxy[row],
+            resized_size=(int(self.resized_sizes[row, 0]), int(self.resized_sizes[row, 1])),
+            input_from_resized=self.input_from_resized[row],
+            input_from_original=self.input_from_original[row],
+            colour_matrix=self.colour_matrices[row],
+            has_failed=bool(self.has_failed[row]),
+        )
+
+    def __iter__(self) -> Iterator[PlannedSample]:
+        """Yields the samples one by one. Code that runs once a batch reads the arrays instead."""
+        return (self[row] for row in range(len(self)))
+
+    @property
+    def num_real(self) -> int:
+        """Number of samples that are no padding."""
+        return len(self) - int(np.count_nonzero(self.is_padding))
+
+    def select(self, rows: npt.ArrayLike | slice) -> "PlannedBatch":
+        """Returns the batch of these rows, in this order."""
+        chosen = rows if isinstance(rows, slice) else np.asarray(rows, np.int64)
+        return PlannedBatch(*(getattr(self, name)[chosen] for name in _FIELDS))
+
+    def with_failed(self, rows: Sequence[int]) -> "PlannedBatch":
+        """Returns the batch with these rows marked as failed, so that loss and metrics leave them out."""
+        if not len(rows):
+            return self
+        has_failed, is_padding = self.has_failed.copy(), self.is_padding.copy()
+        has_failed[list(rows)] = is_padding[list(rows)] = True
+        return replace(self, has_failed=has_failed, is_padding=is_padding)
+
+
+_FIELDS = tuple(field.name for field in fields(PlannedBatch))
 
 
 class PlannedBatches(Protocol):
@@ -45,7 +103,7 @@ class PlannedBatches(Protocol):
     def __len__(self) -> int:
         """Returns the number of batches."""
 
-    def batch(self, step: int) -> Sequence[PlannedSample]:
+    def batch(self, step: int) -> PlannedBatch:
         """Returns the samples of batch `step`, at least one."""
 
 
@@ -90,7 +148,7 @@ class ImageBatch:
     images: torch.Tensor
     """(B, 3, H, W) float16 or float32, normalised, on the loader's device; uint8 RGB levels from a loader with levels=True. In
     channels_last memory format with output_layout=HWC."""
-    samples: tuple[PlannedSample, ...]
+    samples: PlannedBatch
     """One per image. A sample that failed keeps its slot; its image is black and it is marked as padding."""
 
 

@@ -1,10 +1,13 @@
 """Writes files completely or not at all."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+from ocr.errors import StorageError
 
 
 def write_atomically(path: Path, content: bytes, mtime_ns: int | None = None) -> None:
@@ -20,21 +23,82 @@ def write_atomically(path: Path, content: bytes, mtime_ns: int | None = None) ->
         file.write(content)
 
 
+def write_durably(path: Path, content: bytes) -> None:
+    """Writes a file of a run completely or not at all, and waits until the disk has it.
+
+    Raises:
+        StorageError: the file cannot be written; an older file of that name is unchanged.
+    """
+    with explained_write(path), atomic_file(path, durable=True) as file:
+        file.write(content)
+
+
 @contextmanager
-def atomic_file(path: Path, mtime_ns: int | None = None) -> Iterator[BinaryIO]:
+def explained_write(path: Path) -> Iterator[None]:
+    """Turns a failed write of `path` inside the `with` block into an error that says what is left on the disk.
+
+    Raises:
+        StorageError: an operating system error, also one that another error of the library that wrote the file hides.
+    """
+    try:
+        yield
+    except Exception as error:
+        cause = _os_error(error)
+        if cause is None:
+            raise
+        kept = "the earlier file of that name is unchanged" if path.is_file() else "no file of that name was written"
+        raise StorageError(
+            f"{path}: cannot be written: {cause.strerror or cause}{_free_space(path)}; {kept}. "
+            "Make room or choose another folder, and start again from the last checkpoint"
+        ) from error
+
+
+@contextmanager
+def atomic_file(path: Path, mtime_ns: int | None = None, *, durable: bool = False) -> Iterator[BinaryIO]:
     """Yields a file with a temporary name beside `path`, renamed at the end and removed after an error. Creates the folder.
 
     The temporary name is always the same, so the next run overwrites what a killed run left. Only one process at a time may write
     a file.
+
+    Args:
+        mtime_ns: modification time of the file in nanoseconds; None: now.
+        durable: wait until the disk has the content before the renaming, and the new name after it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.part")
     try:
         with temporary.open("wb") as file:
             yield file
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         if mtime_ns is not None:
             os.utime(temporary, ns=(mtime_ns, mtime_ns))
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    if durable:
+        _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Waits until the disk has the names of the folder's files."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _os_error(error: BaseException | None) -> OSError | None:
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _free_space(path: Path) -> str:
+    try:
+        return f" ({shutil.disk_usage(path.parent).free / 1e6:,.0f} MB are free there)"
+    except OSError:
+        return ""

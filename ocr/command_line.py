@@ -1,23 +1,53 @@
 """The common part of the Hydra scripts: registers schemas, silences libraries, checks the configuration, and runs the command
 with errors as plain messages."""
 
+import errno
 import logging
+import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic
+from typing import Generic, NoReturn
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from dali_pipelines.config import Section
-from ocr.config import AnyConfig, EvaluateConfig, PredictConfig, PrepareConfig, TrainConfig, validate_config
-from ocr.errors import CacheError, InputError, OutOfMemory, StorageError
+from ocr.config import (
+    AnyConfig,
+    EvaluateConfig,
+    PredictConfig,
+    PrepareConfig,
+    TrainConfig,
+    flat_keys,
+    validate_config,
+)
+from ocr.errors import CacheError, InputError, OutOfMemory, StorageError, WorkerError
+from ocr.file_names import shown, shown_lines
 from ocr.memory.out_of_memory import ExplainOutOfMemory
+
+FULL_ERROR = "HYDRA_FULL_ERROR"
+"""Environment variable with which Hydra, and this module, show the whole traceback of an error."""
+_FULL_ERROR_AT_START = os.environ.get(FULL_ERROR)
+_ADVICE = {
+    errno.EACCES: "check its owner and permissions, or choose another path (hydra.run.dir=FOLDER for what a run writes)",
+    errno.EPERM: "check its owner and permissions, or choose another path (hydra.run.dir=FOLDER for what a run writes)",
+    errno.EROFS: "choose a path on a file system that can be written (hydra.run.dir=FOLDER for what a run writes)",
+    errno.ENOSPC: "free some space, or choose another disk (hydra.run.dir=FOLDER for what a run writes)",
+    errno.EDQUOT: "free some space, or choose another disk (hydra.run.dir=FOLDER for what a run writes)",
+    errno.EISDIR: "give a file, not a folder",
+    errno.ENOTDIR: "give a folder, not a file",
+    errno.ENOENT: "check the path",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
+"""Advice for the commonest errors of the operating system."""
 
 NOT_FOR_USERS = (
     "Experiment logs directory",  # the run's folder exists already: it holds config.yaml
@@ -25,6 +55,7 @@ NOT_FOR_USERS = (
     ".*LeafSpec.* is deprecated",  # inside Lightning
     "It is recommended to use `self.log",  # scores are summed over ranks already; the loss shown is that of rank 0
     "The dirpath has changed from",  # on a resume; BestCheckpoint handles it
+    "Checkpoint directory",  # a run that resumes in its own folder; checkpoints there are replaced only by whole ones
     "predict returned None",  # on purpose: detections leave the module through its workers
 )
 """Warnings from libraries that a user can do nothing about."""
@@ -58,6 +89,29 @@ def prepare_hydra(*schemas: tuple[str, type[Section]]) -> None:
         warnings.filterwarnings("ignore", message=message)
     for name in CHATTY_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.setLogRecordFactory(SafeLogRecord)
+
+
+class SafeLogRecord(logging.LogRecord):
+    """A log record whose message cannot control a terminal, whatever file names and texts it quotes."""
+
+    def getMessage(self) -> str:
+        return shown_lines(super().getMessage())
+
+
+def run_command(main: Callable[[], object]) -> None:
+    """Runs the function of a script that `hydra.main` decorates.
+
+    Errors before its job starts end with one line too: a configuration that Hydra cannot read, a run folder that cannot be created.
+    """
+    os.environ[FULL_ERROR] = "1"  # Hydra hands errors on instead of printing them
+    with plain_errors():
+        try:
+            main()
+        except (HydraException, OmegaConfBaseException) as error:
+            _end(error, "\n".join(str(part).expandtabs(4) for part in (error, error.__cause__) if part is not None))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            _end(error, f"a configuration file is not readable YAML: {error}; correct it")
 
 
 @dataclass(frozen=True)
@@ -79,9 +133,29 @@ def checked_job(config_class: type[AnyConfig], hydra_config: DictConfig) -> Iter
     Raises:
         SystemExit: a key or the input is wrong, or memory ran out; its text is the message alone.
     """
-    config = validate_config(config_class, hydra_config)
+    # Set by `run_command`. Processes that the job starts must not inherit it.
+    os.environ.pop(FULL_ERROR, None)
+    if _FULL_ERROR_AT_START is not None:
+        os.environ[FULL_ERROR] = _FULL_ERROR_AT_START
     with plain_errors():
+        config = validate_config(config_class, hydra_config)
         yield Job(config, Path(HydraConfig.get().runtime.output_dir))
+
+
+def given_keys(hydra_config: DictConfig) -> frozenset[str]:
+    """Returns the keys of this Hydra job, written with dots, that its command line sets: by name, or by the choice of a file.
+
+    A file sets the keys whose values differ from those of a command line without overrides.
+    """
+    hydra = HydraConfig.get()
+    values = flat_keys(OmegaConf.to_container(hydra_config, resolve=True))
+    plain = flat_keys(OmegaConf.to_container(compose(hydra.job.config_name), resolve=True))
+    named = [override.lstrip("+~").partition("=")[0] for override in hydra.overrides.task]
+    return frozenset(
+        key
+        for key, value in values.items()
+        if key not in plain or plain[key] != value or any(key == name or key.startswith(f"{name}.") for name in named)
+    )
 
 
 def compose_config(config_class: type[AnyConfig], name: str, overrides: Sequence[str]) -> AnyConfig:
@@ -97,12 +171,39 @@ def compose_config(config_class: type[AnyConfig], name: str, overrides: Sequence
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """Ends the program with the message alone, without a traceback, if the input is wrong or memory ran out."""
+    """Ends the program with the message alone if the input is wrong, memory ran out, or a file cannot be read or written.
+
+    HYDRA_FULL_ERROR=1 shows the traceback. All other errors are the program's own and always show theirs.
+    """
     try:
         with ExplainOutOfMemory(when=""):  # for commands without advice of their own
             yield
-    except (InputError, StorageError, CacheError, OutOfMemory, FileNotFoundError, FileExistsError) as error:
-        raise SystemExit(f"{type(error).__name__}: {error}") from None
+    except (InputError, StorageError, CacheError, OutOfMemory, WorkerError) as error:
+        _end(error, str(error))
+    except OSError as error:
+        _end(error, _described(error))
+    except RuntimeError as error:
+        from dali_pipelines.source import SampleError  # loads torch, which --help must not
+
+        if not isinstance(error, SampleError):
+            raise
+        _end(error, str(error))
+
+
+def _end(error: Exception, message: str) -> NoReturn:
+    """Ends the program with the message, or with the traceback if the user wants it."""
+    if _FULL_ERROR_AT_START == "1":
+        raise error
+    raise SystemExit(shown_lines(f"{type(error).__name__}: {message}")) from None
+
+
+def _described(error: OSError) -> str:
+    """Returns where, what, and what to do about an error of the operating system; the text of one of ours as it is."""
+    if error.errno is None:
+        return str(error)
+    where = " -> ".join(shown(os.fsdecode(name)) for name in (error.filename, error.filename2) if name is not None)
+    advice = _ADVICE.get(error.errno, f"{FULL_ERROR}=1 shows where in the program")
+    return f"{where or 'a file'}: {error.strerror}; {advice}"
 
 
 def _first_existing(*paths: str) -> str:

@@ -16,11 +16,13 @@ Importing this file takes half a second: it loads neither torch nor DALI.
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
-from pydantic import ByteSize, ConfigDict, Field, ValidationError, create_model, model_validator
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import ByteSize, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
 
 from dali_pipelines.config import PipelineConfig, Section
 from ocr.datasets.schemas import CacheConfig, DatasetConfig
 from ocr.errors import InputError
+from ocr.file_names import shown_lines
 from ocr.loaders.config import DataLoaderConfig
 from ocr.losses.config import LossConfig
 from ocr.models.config import ModelConfig
@@ -118,7 +120,8 @@ class TrainerConfig(Section):
     max_epochs: int = Field(default=100, ge=1)
     """Epochs of the run; the schedule ends with the last one."""
     precision: Literal["auto", "32-true", "16-mixed", "bf16-mixed"] = "auto"
-    """auto: bf16-mixed on a GPU or CPU with bfloat16 arithmetic, else 16-mixed on a GPU and 32-true on a CPU."""
+    """auto: bf16-mixed on a GPU or CPU that is faster in bfloat16 (CPUs: AMX, or AVX512-BF16 by AMD), else 16-mixed on a GPU and
+    32-true on a CPU. A run that resumes on the same type of device keeps the precision of its checkpoint."""
     limit_train_batches: BatchLimit = None
     """Training batches of an epoch: a number, or a share if written with a decimal point; null: all."""
     limit_val_batches: BatchLimit = None
@@ -148,16 +151,30 @@ class TrainerConfig(Section):
     """Replay the forward pass of evaluation as one CUDA graph instead of launching each kernel. It helps where the CPU limits
     validation: small networks, small batches. The graph keeps its memory between validations. No effect in training, or without
     a GPU."""
-    devices: int | str = "auto"
-    """Number of devices; auto: all GPUs, or one CPU process."""
+    devices: int | Annotated[str, Field(pattern=r"^(auto|\d+(,\d+)*,?)$")] = "auto"
+    """Number of devices, or the numbers of GPUs as "0,2"; auto: all GPUs, or one CPU process; -1: all."""
     strategy: str = "auto"
     """How several devices share the work, by Lightning's name; ddp is the usual choice."""
     log_every_n_steps: int = Field(default=10, ge=1)
     """Training steps from one logged loss to the next."""
     max_time: str | None = Field(default=None, pattern=r"^\d\d:\d\d:\d\d:\d\d$")
-    """Stop after this time, DD:HH:MM:SS. The learning-rate schedule does not take it into account."""
+    """Stop after this time of training, DD:HH:MM:SS, and leave a last.ckpt that resumes exactly there. A resumed run has the whole
+    time again. The learning-rate schedule does not take it into account."""
+    save_every_minutes: float | None = Field(default=10.0, gt=0)
+    """Longest time between two writes of last.ckpt during training; null: at the end of epochs only."""
+    save_every_n_steps: int | None = Field(default=None, ge=1)
+    """Optimizer steps from one write of last.ckpt to the next; null: by time only."""
+    save_every_n_epochs: int = Field(default=1, ge=1)
+    """Epochs from one write of last.ckpt to the next. The last epoch is always saved."""
     fast_dev_run: bool = False
     """Run one training and one validation batch, to see whether everything works."""
+
+    @field_validator("devices")
+    @classmethod
+    def _some_device(cls, devices: int | str) -> int | str:
+        if isinstance(devices, int) and devices < 1 and devices != -1:
+            raise ValueError("at least 1, or -1 for all")
+        return devices
 
 
 class WandbConfig(Section):
@@ -207,7 +224,10 @@ class TrainConfig(DataSection):
     metric: Literal["icdar", "cleval"] = "icdar"
     """Metric of val/hmean, which selects the best checkpoint: boxes with an IoU above 0.5 (ICDAR), or characters (CLEval)."""
     resume: str | None = None
-    """Checkpoint to resume from, even in the middle of an epoch."""
+    """Checkpoint to resume from, even in the middle of an epoch. auto: the newest whole checkpoint of the run's own folder; without
+    one the run starts from the beginning. Settings that are not given are taken from the checkpoint."""
+    resume_anyway: bool = False
+    """Resume although settings or data differ from those of the checkpoint."""
     pipeline: PipelineConfig = PipelineConfig()
     dataloader: DataLoaderConfig = DataLoaderConfig()
     targets: TargetConfig = TargetConfig()
@@ -329,12 +349,22 @@ def validate_config(config_class: type[AnyConfig], hydra_config: DictConfig) -> 
     Raises:
         SystemExit: a key or value is wrong; the message names each.
     """
-    values = OmegaConf.to_container(hydra_config, resolve=True)
+    try:
+        values = OmegaConf.to_container(hydra_config, resolve=True)
+    except OmegaConfBaseException as error:
+        raise SystemExit(f"The configuration is wrong: {shown_lines(str(error))}") from None
     try:
         return config_class.model_validate(values)
     except ValidationError as error:
         lines = [f"  {line}" for line in described_problems(error)]
-        raise SystemExit("The configuration is wrong:\n" + "\n".join(lines)) from None
+        raise SystemExit(shown_lines("The configuration is wrong:\n" + "\n".join(lines))) from None
+
+
+def flat_keys(values: Any, prefix: str = "") -> dict[str, Any]:
+    """Returns the values of a nested dict by their keys, written with dots."""
+    if not isinstance(values, dict):
+        return {prefix[:-1]: values}
+    return {key: value for name in values for key, value in flat_keys(values[name], f"{prefix}{name}.").items()}
 
 
 def described_problems(error: ValidationError) -> list[str]:

@@ -58,7 +58,7 @@ class DetectedText:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the image's entry in predictions.json: {"words": {"0001": {"points", "confidence"}}}, rounded as there."""
-        return image_entry(Detections(self.polygons, self.scores))
+        return image_entry(Detections.from_polygons(self.polygons, self.scores))
 
 
 class _Rendered(NamedTuple):
@@ -160,7 +160,7 @@ class TextDetector:
     def _rendered(self, image: GivenImage, name: str) -> _Rendered:
         read = read_image(image, self.pipeline.max_megapixels, name)
         height, width = read.original.shape[:2]
-        sample = letterbox(0, (height, width), self.pipeline.image_size, is_padding=False)
+        sample = letterbox(0, (height, width), self.pipeline.image_size, is_padding=False)[0]
         levels = render(read.original, sample, self.pipeline, training=False)
         return _Rendered(levels, sample, (height, width), read.orientation, read.stored_size)
 

@@ -28,13 +28,14 @@ def resolve_device(device: Device) -> torch.device:
 def resolve_precision(precision: str, device: torch.device) -> str:
     """Returns Lightning's name for the precision.
 
-    auto is bf16-mixed on hardware with bfloat16 arithmetic, otherwise 16-mixed on a GPU and 32-true on a CPU.
+    auto is bf16-mixed on hardware that computes faster in bfloat16, otherwise 16-mixed on a GPU and 32-true on a CPU. The rule
+    looks at the hardware only, so every run on a machine and every rank on equal machines gets the same precision.
     """
     if precision != "auto":
         return precision
     if device.type == "cuda":
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
-    return "bf16-mixed" if _cpu_computes_bfloat16() else "32-true"
+    return "bf16-mixed" if cpu_is_faster_in_bfloat16() else "32-true"
 
 
 def resolve_pipeline(pipeline: PipelineConfig, precision: str) -> PipelineConfig:
@@ -44,7 +45,17 @@ def resolve_pipeline(pipeline: PipelineConfig, precision: str) -> PipelineConfig
     return pipeline
 
 
-def _cpu_computes_bfloat16() -> bool:
-    cpuinfo = Path("/proc/cpuinfo")
-    flags = cpuinfo.read_text() if cpuinfo.is_file() else ""
-    return "avx512_bf16" in flags or "amx_bf16" in flags
+def cpu_is_faster_in_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Returns whether training on this CPU takes less time in bfloat16 than in float32.
+
+    It does with Intel's matrix unit (AMX), and with the bfloat16 instructions of AVX-512 on AMD processors. Processor time of the
+    network of `make demo` in bfloat16, relative to float32: on an AMD EPYC (Zen 5) 0.48 in training and 0.52 in evaluation; on an
+    Intel Xeon with the same instructions but without AMX 1.4 and 1.7.
+
+    Args:
+        cpuinfo: file in the format of Linux's /proc/cpuinfo; without it the answer is no.
+    """
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    fields = {name.strip(): value.split() for name, _, value in (line.partition(":") for line in lines)}
+    flags = fields.get("flags", [])
+    return "amx_bf16" in flags or ("avx512_bf16" in flags and "AuthenticAMD" in fields.get("vendor_id", []))

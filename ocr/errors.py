@@ -17,3 +17,7 @@ class OutOfMemory(Exception):
 
 class CacheError(RuntimeError):
     """A cache entry differs from what its image gives now."""
+
+
+class WorkerError(Exception):
+    """A worker process died, hangs, or found no room in shared memory; the message says what to do."""

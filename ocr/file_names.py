@@ -70,6 +70,11 @@ def shown(text: str) -> str:
     return "".join(_escape(char) if unicodedata.category(char) in _ESCAPED else char for char in text)
 
 
+def shown_lines(text: str) -> str:
+    """Returns a text of several lines for a log or a terminal: `shown`, but for its line breaks."""
+    return text if text.isprintable() else "\n".join(map(shown, text.split("\n")))
+
+
 def _escape(character: str) -> str:
     code = ord(character)
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

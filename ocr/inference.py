@@ -11,6 +11,7 @@ import lightning
 from lightning.pytorch.callbacks import Callback, RichProgressBar
 from rich.progress import track
 
+from ocr.atomic_write import write_durably
 from ocr.config import NOT_SET, DataSection, DatasetsConfig, EvaluateConfig, PredictConfig, TrainConfig
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.schemas import DatasetConfig
@@ -51,8 +52,7 @@ def evaluate(config: EvaluateConfig, run_dir: Path) -> dict[str, Any]:
         "cleval": {name: scores[f"val/cleval_{name}"] for name in ("hmean", "precision", "recall")},
         "failed_files": failed_files,
     }
-    run_dir.mkdir(parents=True, exist_ok=True)
-    (run_dir / "metrics.json").write_text(json.dumps(metrics, indent=1))
+    write_durably(run_dir / "metrics.json", json.dumps(metrics, indent=1).encode())
     write_predictions(run_dir / "predictions.json", dataset.manifest, module.evaluation.detections_original)
     log.info(
         "hmean %.4f, precision %.4f, recall %.4f at IoU 0.5; hmean %.4f at IoU %.1f; CLEval hmean %.4f; %d images",
@@ -86,7 +86,8 @@ def predict(config: PredictConfig, run_dir: Path) -> Path:
     if config.draw:
         for index in track(sorted(detections), "Drawing pictures", disable=not sys.stderr.isatty()):
             picture = draw_picture(dataset.load_image(index).image_array, detections[index])
-            save_picture(picture, output / "pictures", dataset.manifest.filenames[index])
+            extensions = dataset.config.image_extensions
+            save_picture(picture, output / "pictures", dataset.manifest.filenames[index], extensions)
     num_found = sum(len(found.polygons) for found in detections.values())
     log.info("%d texts found in %d images", num_found, len(detections))
     log.info("everything is in %s", output)
@@ -98,7 +99,7 @@ def _evaluated_split(
 ) -> tuple[TrainConfig, ValidatedOCRDataset]:
     """Returns the settings for the split and its audited data set.
 
-    If the command names no data set, it is the one that the checkpoint was trained with.
+    If the command names no data set, it is the one that the checkpoint was trained with, which must exist.
     """
     source: DataSection = settings
     if config.datasets.has_split(config.split):
@@ -112,6 +113,12 @@ def _evaluated_split(
         )
     draw_if_synthetic(source)
     split_config = source.datasets.split(config.split)
+    if source is not config and settings.loader != "webdataset" and not Path(split_config.image_path).is_dir():
+        raise InputError(
+            f"{split_config.image_path}: no such folder; the checkpoint was trained with the data set in "
+            f"{settings.dataset_base_path}; give one, for example data=upstage dataset_base_path=FOLDER, or data=synthetic, which "
+            "draws it"
+        )
     if split_config.annotation_path is None and settings.loader != "webdataset":
         raise InputError(
             f"datasets.{config.split}_dataset.config.annotation_path is not set; nothing to evaluate against"

@@ -2,13 +2,14 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 
+from ocr.atomic_write import write_durably
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.orientation import original_from_stored
 from ocr.file_names import path_inside
@@ -17,8 +18,8 @@ from ocr.postprocess.boxes import Detections, moved_detections
 
 FOUND_COLOUR, TRUTH_COLOUR, IGNORED_COLOUR = (0, 160, 60), (30, 90, 255), (150, 150, 150)
 
-_APPENDED = re.compile(r"\.(png|jpe|jfif)(\.jpg)+$", re.IGNORECASE)
-"""Names that the picture of another image may have."""
+_IMAGE_EXTENSIONS = (".png", ".jpe", ".jfif")
+"""Common extensions of images whose pictures get .jpg appended."""
 
 
 def write_predictions(path: Path, manifest: Manifest, detections_original: Mapping[int, Detections]) -> None:
@@ -32,8 +33,7 @@ def write_predictions(path: Path, manifest: Manifest, detections_original: Mappi
         height, width = (int(side) for side in manifest.stored_sizes[index])
         stored = stored_detections(detections, int(manifest.orientations[index]), (height, width))
         images[manifest.filenames[index]] = image_entry(stored)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"images": images}, indent=1))
+    write_durably(path, json.dumps({"images": images}, indent=1).encode())
 
 
 def stored_detections(detections_original: Detections, orientation: int, stored_size: tuple[int, int]) -> Detections:
@@ -74,16 +74,21 @@ def draw_picture(
     return picture
 
 
-def save_picture(picture: Image.Image, directory: Path, filename: str) -> None:
+def save_picture(picture: Image.Image, directory: Path, filename: str, extensions: Sequence[str] = ()) -> None:
     """Saves the picture as a JPEG under the image's name. Each image has a picture of its own.
 
     Names in other formats get .jpg appended: a.png becomes a.png.jpg, and an image a.png.jpg therefore a.png.jpg.jpg.
+
+    Args:
+        extensions: extensions of the data set's images, lower case, with their dot.
 
     Raises:
         InputError: the name leads out of the directory.
     """
     is_jpeg = filename.lower().endswith((".jpg", ".jpeg"))
-    is_taken = _APPENDED.search(filename) is not None
+    before = re.sub(r"(\.jpg)+$", "", filename.lower())  # the picture of an image of this name may have the name
+    others = [extension for extension in (*_IMAGE_EXTENSIONS, *extensions) if extension not in (".jpg", ".jpeg")]
+    is_taken = before != filename.lower() and before.endswith(tuple(others))
     target = path_inside(directory, filename if is_jpeg and not is_taken else f"{filename}.jpg")
     target.parent.mkdir(parents=True, exist_ok=True)
     picture.save(target, quality=90)

@@ -3,13 +3,16 @@
 from typing import Any
 
 from ocr.checkpoint import load_checkpoint
-from ocr.config import InferenceConfig, TrainConfig
+from ocr.config import DatasetsConfig, InferenceConfig, TrainConfig
 from ocr.device import resolve_device, resolve_pipeline, resolve_precision
 from ocr.models.dbnet import DBNet
 
 
 def restore(config: InferenceConfig) -> tuple[TrainConfig, DBNet]:
     """Returns the checkpoint's configuration with the overrides of `config`, and its network on the CPU.
+
+    A checkpoint may come from a stranger. Its configuration describes the network, its preprocessing and the data set to read, but
+    never where to write. So no data set is drawn for it, and its cache folders are left out.
 
     Raises:
         FileNotFoundError: no such checkpoint.
@@ -22,6 +25,8 @@ def restore(config: InferenceConfig) -> tuple[TrainConfig, DBNet]:
     precision = resolve_precision(config.precision or settings.trainer.precision, resolve_device(config.device))
     return settings.model_copy(
         update={
+            "draw_synthetic": False,
+            "datasets": _without_cache_folders(settings.datasets),
             "device": config.device,
             "loader": config.loader or settings.loader,
             "pipeline": resolve_pipeline(settings.pipeline.model_copy(update=pipeline), precision),
@@ -30,3 +35,12 @@ def restore(config: InferenceConfig) -> tuple[TrainConfig, DBNet]:
             "postprocess": settings.postprocess.model_copy(update=given),
         }
     ), model
+
+
+def _without_cache_folders(datasets: DatasetsConfig) -> DatasetsConfig:
+    """Returns the splits with a cache in memory only."""
+    entries = {}
+    for name, entry in datasets:
+        cache = entry.config.cache_config.model_copy(update={"directory": None, "disk_budget": None})
+        entries[name] = entry.model_copy(update={"config": entry.config.model_copy(update={"cache_config": cache})})
+    return datasets.model_copy(update=entries)

@@ -3,6 +3,8 @@
 import logging
 from pathlib import Path
 
+import numpy as np
+
 from ocr.config import DataSection, TrainConfig
 from ocr.datasets.audit import load_manifest
 from ocr.datasets.audit_report import AuditReport
@@ -63,7 +65,21 @@ def _load_shards(split: DatasetConfig, config: TrainConfig, report_path: Path | 
             "loader=dali for loose files"
         )
     _warn_of_newer_annotations(split.annotation_path, split.shards)
-    return load_shards(split.shards, config.dataloader.shard_reader, report_path)
+    manifest, report = load_shards(split.shards, config.dataloader.shard_reader, report_path)
+    _refuse_huge_images(manifest, config.pipeline.max_megapixels)
+    return manifest, report
+
+
+def _refuse_huge_images(manifest: Manifest, max_megapixels: float) -> None:
+    """Raises InputError if the index of the shards states an image larger than the configuration allows."""
+    num_pixels = manifest.stored_sizes.astype(np.int64).prod(axis=1)
+    too_large = np.flatnonzero(num_pixels > max_megapixels * 1e6)
+    if len(too_large):
+        height, width = manifest.stored_sizes[too_large[0]]
+        raise InputError(
+            f"{manifest.image_paths[too_large[0]]}: found {width} x {height} pixels, and {len(too_large)} images of more than "
+            f"{max_megapixels:g} megapixels; make them smaller and write the shards again, or raise pipeline.max_megapixels"
+        )
 
 
 def _refuse_caches_of_random_samples(split: DatasetConfig, planner: SamplePlanner) -> None:

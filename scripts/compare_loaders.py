@@ -6,7 +6,7 @@ import hydra
 from omegaconf import DictConfig
 
 from benchmarks.loaders.config import CompareConfig, as_overrides
-from ocr.command_line import checked_job, prepare_hydra
+from ocr.command_line import checked_job, prepare_hydra, run_command
 
 prepare_hydra(("compare_schema", CompareConfig))
 
@@ -21,4 +21,4 @@ def main(hydra_config: DictConfig) -> None:
 
 if __name__ == "__main__":
     sys.argv[1:] = as_overrides(sys.argv[1:])
-    main()
+    run_command(main)

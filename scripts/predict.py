@@ -3,7 +3,7 @@
 import hydra
 from omegaconf import DictConfig
 
-from ocr.command_line import checked_job, prepare_hydra
+from ocr.command_line import checked_job, prepare_hydra, run_command
 from ocr.config import PredictConfig
 
 prepare_hydra()
@@ -18,4 +18,4 @@ def main(hydra_config: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

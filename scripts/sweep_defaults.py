@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 
 from benchmarks.loaders.config import as_overrides
 from benchmarks.sweep.config import SweepConfig
-from ocr.command_line import checked_job, prepare_hydra
+from ocr.command_line import checked_job, prepare_hydra, run_command
 
 prepare_hydra(("sweep_schema", SweepConfig))
 
@@ -22,4 +22,4 @@ def main(hydra_config: DictConfig) -> None:
 
 if __name__ == "__main__":
     sys.argv[1:] = as_overrides(sys.argv[1:], example="num_threads,compile")
-    main()
+    run_command(main)

@@ -3,7 +3,7 @@
 import hydra
 from omegaconf import DictConfig
 
-from ocr.command_line import checked_job, prepare_hydra
+from ocr.command_line import checked_job, given_keys, prepare_hydra, run_command
 from ocr.config import TrainConfig
 
 prepare_hydra()
@@ -14,8 +14,8 @@ def main(hydra_config: DictConfig) -> None:
     with checked_job(TrainConfig, hydra_config) as job:
         from ocr.training.fit import train
 
-        train(job.config, job.output_dir)
+        train(job.config, job.output_dir, given=given_keys(hydra_config) if job.config.resume is not None else None)
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

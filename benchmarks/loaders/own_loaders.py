@@ -115,7 +115,7 @@ class OwnLoader:
             targets = batch.targets
             if targets is None and self._wants_targets:
                 targets = self.dataset.make_targets(batch.samples, batch.polygons_input, self._target_device)
-            indices = tuple(sample.index for sample in batch.samples)
+            indices = tuple(batch.samples.indices.tolist())
             move_polygons = partial(self.dataset.planner.input_polygons, self.dataset.manifest, batch.samples)
             yield InputBatch(batch.images.to(self._target_device), indices, targets, move_polygons)
         self._batches.set_epoch(self._batches.epoch + 1)

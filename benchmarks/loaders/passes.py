@@ -110,7 +110,7 @@ class _Validation:
         self._autocast = _autocast(workload)
         self._stages = DeviceStages()
         dataset = workload.dataset("val-epoch", num_workers=0)
-        self._samples = [dataset.planned(index) for index in range(len(dataset))]
+        self._samples = dataset.planned(range(len(dataset)))
         size = (dataset.planner.input_size,) * 2
         polygons = dataset.planner.input_polygons(dataset.manifest, self._samples)
         shrink_maps = make_targets(polygons, size, dataset.targets).shrink_map
@@ -144,7 +144,7 @@ class _Validation:
         to_levels(maps.prob_map, config.postprocess.bin_thresh)
         # Indexing with a list would wait for the device.
         rows = torch.tensor(batch.indices).to(self._levels.device, non_blocking=True)
-        self._workers.add(self._levels[rows], [self._samples[index] for index in batch.indices])
+        self._workers.add(self._levels[rows], self._samples.select(batch.indices))
 
     def close(self) -> None:
         self._loader.close()

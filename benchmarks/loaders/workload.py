@@ -74,7 +74,7 @@ class Workload:
         """Returns the image files of a level, for a rival."""
         dataset = self.dataset(level, num_workers)
         manifest, pipeline = dataset.manifest, dataset.planner.config
-        samples = [dataset.planned(index) for index in range(len(manifest))]
+        samples = dataset.planned(range(len(manifest)))
         return RivalFiles(
             paths=manifest.image_paths,
             orientations=tuple(int(orientation) for orientation in manifest.orientations),
@@ -94,7 +94,7 @@ class Workload:
 
 def _target_maker(dataset: ValidatedOCRDataset, device: torch.device) -> Callable[[Sequence[int]], TargetMaps]:
     def make_targets(indices: Sequence[int]) -> TargetMaps:
-        samples = [dataset.planned(index) for index in indices]
+        samples = dataset.planned(indices)
         polygons = dataset.planner.input_polygons(dataset.manifest, samples)
         return dataset.make_targets(samples, polygons, device)
 

@@ -88,8 +88,8 @@ def _loader_factors(config: TrainConfig, num_cores: int) -> list[Factor]:
 def _network_factors(config: TrainConfig, device_type: str, precision: str) -> list[Factor]:
     trainer = config.trainer
     on_gpu = device_type == "cuda"
-    # A processor without bfloat16 arithmetic emulates it, many times slower; `auto` resolves to 32-true there.
-    only_float32 = None if on_gpu or precision != "32-true" else "this processor does not compute in bfloat16"
+    # Some processors emulate bfloat16, many times slower; `auto` resolves to 32-true on all that are not faster in it.
+    only_float32 = None if on_gpu or precision != "32-true" else "this processor is not faster in bfloat16"
     precision_at = Factor(
         "trainer.precision",
         "train-step",

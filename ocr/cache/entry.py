@@ -51,6 +51,17 @@ class EntryLayout:
             for name, (shape, dtype) in self.shapes.items()
         }
 
+    def carve(self, memory: torch.Tensor, num_entries: int) -> Tensors:
+        """Returns one tensor (N, ...) for each name, all of them views of `memory`, (num_entries * num_bytes,) uint8."""
+        # The largest elements come first, so that each tensor starts at a multiple of its element's size.
+        by_element_size = sorted(self.shapes.items(), key=lambda item: -item[1][1].itemsize)
+        sizes = [num_entries * prod(shape) * dtype.itemsize for _, (shape, dtype) in by_element_size]
+        parts = {
+            name: part.view(dtype).view(num_entries, *shape)
+            for part, (name, (shape, dtype)) in zip(memory.split(sizes), by_element_size, strict=True)
+        }
+        return {name: parts[name] for name in self.shapes}
+
     def pack(self, images: torch.Tensor, targets: TargetMaps | None) -> Tensors:
         """Returns a batch in the types and the memory format of the entries.
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from dali_pipelines.config import PipelineConfig
-from dali_pipelines.source import PlannedSample
+from dali_pipelines.source import PlannedBatch
 from ocr.cache.entry import EntryLayout
 from ocr.datasets.image_source import ImageSource
 from ocr.datasets.manifest import Manifest
@@ -89,13 +89,13 @@ def code_digest(root: Path = Path(__file__).parents[2]) -> str:
     return digest_of_sources([place if place.is_dir() else place.with_suffix(".py") for place in places])
 
 
-def sample_digest(manifest: Manifest, sample: PlannedSample) -> bytes:
-    """Returns the SHA-256 of one sample's annotation and its place in the input."""
-    index = sample.index
+def sample_digest(manifest: Manifest, samples: PlannedBatch, row: int) -> bytes:
+    """Returns the SHA-256 of the annotation of one sample of a batch, and of its place in the input."""
+    index = int(samples.indices[row])
     digest = hashlib.sha256()
-    for part in (manifest.stored_sizes[index], manifest.orientations[index], sample.input_from_original):
+    place = samples.input_from_original[row], samples.resized_sizes[row]
+    for part in (manifest.stored_sizes[index], manifest.orientations[index], *place):
         digest.update(part.tobytes())
-    digest.update(repr(sample.resized_size).encode())
     for polygon in manifest.polygons.polygons_of(index):
         digest.update(len(polygon).to_bytes(4, "little") + polygon.tobytes())
     digest.update(manifest.polygons.ignore_of(index).tobytes())

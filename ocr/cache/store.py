@@ -15,6 +15,7 @@ import torch
 from ocr.cache.budget import TierPlan
 from ocr.cache.entry import EntryLayout, Tensors
 from ocr.cache.files import EntryError, EntryFiles
+from ocr.cache.host_memory import allocate_host_memory
 
 MAX_PENDING_WRITES = 8
 """Number of entries that may wait for the disk; with more, filling waits too."""
@@ -82,19 +83,22 @@ class TensorStore:
         self._resident: list[Key] = [None] * plan.num_entries
         """Key under which each entry's memory was filled; None: the memory holds nothing valid."""
         self._on_disk = [False] * plan.num_entries
-        on_gpu = plan.num_on_gpu
-        self._blocks = [
-            _Block(start, stop, layout.allocate(stop - start, where, pin_memory=pin_memory))
-            for start, stop, where, pin_memory in (
-                (0, on_gpu, device, False),
-                (on_gpu, plan.num_resident, torch.device("cpu"), device.type == "cuda"),
-            )
-            if stop > start
-        ]
+        self._blocks = self._allocate()
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._writer = ThreadPoolExecutor(1, "cache-writer") if files is not None else None
         self._writes: list[Future[None]] = []
         self._write_slots = threading.BoundedSemaphore(MAX_PENDING_WRITES)
+
+    def _allocate(self) -> list[_Block]:
+        """Returns the memory of the entries on the GPU and of those in RAM, as far as the plan has any."""
+        layout, plan = self.layout, self.plan
+        blocks = []
+        if plan.num_on_gpu:
+            blocks.append(_Block(0, plan.num_on_gpu, layout.allocate(plan.num_on_gpu, self.device)))
+        if plan.num_in_ram:
+            memory = allocate_host_memory(plan.ram_bytes, self.device if self.device.type == "cuda" else None)
+            blocks.append(_Block(plan.num_on_gpu, plan.num_resident, layout.carve(memory, plan.num_in_ram)))
+        return blocks
 
     @property
     def num_kept(self) -> int:
@@ -205,7 +209,9 @@ class TensorStore:
             write.result()
 
     def close(self) -> None:
-        """Ends the writing thread."""
+        """Ends the writing thread and drops all entries in memory. A batch that is still in use keeps its block of memory."""
+        self._blocks = []
+        self._resident = [None] * self.plan.num_entries
         if self._writer is not None:
             self._writer.shutdown()
 
@@ -214,7 +220,8 @@ class TensorStore:
         return next((b for b in self._blocks if b.start <= entries.start and entries.stop <= b.stop), None)
 
     def _own_memory(self, num_entries: int) -> Tensors:
-        # New for each batch, because the caller may keep it.
+        # New for each batch, because the caller may keep it. Torch rounds pinned tensors up and reuses freed ones, which is right
+        # for a few batches.
         return self.layout.allocate(num_entries, "cpu", pin_memory=self.device.type == "cuda")
 
     def _read_file(self, key: Key, row: Tensors) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import Dataset
 
 from dali_pipelines.normalize import ImageFinisher
-from dali_pipelines.source import PlannedSample
+from dali_pipelines.source import PlannedBatch, PlannedSample
 from ocr.datasets.audit import load_manifest
 from ocr.datasets.decode import ImageArray, decode_upright, render
 from ocr.datasets.kept_images import ImageCache
@@ -74,20 +74,20 @@ class ValidatedOCRDataset(Dataset[dict[str, Any]]):
             orientation: EXIF 1 to 8. filename: as in the annotations.
         """
         manifest = self.manifest
-        sample = self.planned(index)
-        polygons = self.planner.input_polygons(manifest, [sample])
+        samples = self.planned([index])
+        polygons = self.planner.input_polygons(manifest, samples)
         size = (self.planner.input_size, self.planner.input_size)
-        maps = self.make_targets([sample], polygons)
+        maps = self.make_targets(samples, polygons)
         height, width = manifest.stored_sizes[index]
         return {
-            "image": self.finisher(torch.float32).finish([self.render(sample)])[0],
+            "image": self.finisher(torch.float32).finish([self.render(samples[0])])[0],
             "polygons": polygons.polygons_of(0),
             "ignore": polygons.ignore_of(0),
             "prob_map": maps.shrink_map[0],
             "prob_mask": maps.shrink_mask[0],
             "thresh_map": maps.thresh_map[0],
             "thresh_mask": maps.thresh_mask[0],
-            "inverse_matrix": np.linalg.inv(sample.input_from_original),
+            "inverse_matrix": np.linalg.inv(samples.input_from_original[0]),
             "shape": size,
             "raw_size": (int(width), int(height)),
             "orientation": int(manifest.orientations[index]),
@@ -100,17 +100,17 @@ class ValidatedOCRDataset(Dataset[dict[str, Any]]):
         return ImageFinisher(self.planner.input_size, config.mean, config.std, dtype, layout=config.output_layout)
 
     def make_targets(
-        self, samples: Sequence[PlannedSample], polygons_input: PolygonBatch, device: torch.device | str = "cpu"
+        self, samples: PlannedBatch, polygons_input: PolygonBatch, device: torch.device | str = "cpu"
     ) -> TargetMaps:
         """Returns the target maps of a batch on the device, from `offline_maps` where it has them."""
         size = (self.planner.input_size, self.planner.input_size)
         if self.offline_maps is None:
             return make_targets(polygons_input, size, self.targets, device)
-        return self.offline_maps.targets([sample.index for sample in samples], polygons_input, size, device)
+        return self.offline_maps.targets(samples.indices.tolist(), polygons_input, size, device)
 
-    def planned(self, index: int) -> PlannedSample:
-        """Returns the plan of one sample in the current epoch."""
-        return self.planner.plan_image(self.manifest, index, self.epoch)
+    def planned(self, indices: Sequence[int]) -> PlannedBatch:
+        """Returns the plan of these images in the current epoch."""
+        return self.planner.plan_batch(self.manifest, indices, self.epoch)
 
     def expect(self, indices: Sequence[int]) -> None:
         """Announces the images that will be loaded next, so that their source can read ahead the ones not kept in memory."""
@@ -138,10 +138,12 @@ class ValidatedOCRDataset(Dataset[dict[str, Any]]):
 
     def _decode(self, index: int) -> ImageArray:
         path, orientation = self.manifest.image_paths[index], int(self.manifest.orientations[index])
+        height, width = (int(side) for side in self.manifest.stored_sizes[index])
         content = None if self.kept_images is None else self.kept_images.encoded(index)
         try:
             encoded = self.manifest.images.read(index) if content is None else content.tobytes()
-            return decode_upright(encoded, orientation, self.config.image_loading_config.use_turbojpeg)
+            use_turbojpeg = self.config.image_loading_config.use_turbojpeg
+            return decode_upright(encoded, orientation, use_turbojpeg, (height, width))
         except (OSError, ValueError) as error:
             raise type(error)(f"{path}: cannot be read or decoded: {error}") from error
 

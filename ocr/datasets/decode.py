@@ -7,24 +7,54 @@ import simplejpeg
 from PIL import Image
 
 from dali_pipelines.config import PipelineConfig
-from dali_pipelines.rendering import ImageArray, recolour, resize_region, resize_whole, warp
+from dali_pipelines.rendering import IMAGE_REPLACED, ImageArray, recolour, resize_region, resize_whole, warp
 from dali_pipelines.source import PlannedSample
 
 
-def decode_upright(encoded: bytes, orientation: int, use_turbojpeg: bool = True) -> ImageArray:
+def decode_upright(
+    encoded: bytes, orientation: int, use_turbojpeg: bool = True, stored_size: tuple[int, int] | None = None
+) -> ImageArray:
     """Returns the upright image, (H, W, 3) RGB uint8, turned by its EXIF orientation 1 to 8.
 
+    Args:
+        stored_size: (H, W) that the header must state; None: any. Another image is refused before it is decoded, as a file of
+            30 KB may decode to 13 GB.
+
     Raises:
-        ValueError, OSError: the bytes are no image, or a damaged one.
+        ValueError, OSError: the bytes are no image, a damaged one, or one of another size.
     """
-    return np.ascontiguousarray(turned_upright(_decode_stored(encoded, use_turbojpeg), orientation))
+    return np.ascontiguousarray(turned_upright(_decode_stored(encoded, use_turbojpeg, stored_size), orientation))
 
 
-def _decode_stored(encoded: bytes, use_turbojpeg: bool) -> ImageArray:
+def _decode_stored(encoded: bytes, use_turbojpeg: bool, stored_size: tuple[int, int] | None) -> ImageArray:
     if use_turbojpeg and suits_turbojpeg(encoded):
+        _check_size(simplejpeg.decode_jpeg_header(encoded)[:2], stored_size)
         return simplejpeg.decode_jpeg(encoded, colorspace="RGB")
-    with Image.open(io.BytesIO(encoded)) as image:
-        return np.asarray(image.convert("RGB"))
+    try:
+        with Image.open(io.BytesIO(encoded)) as image:
+            _check_size((image.height, image.width), stored_size)
+            return np.asarray(image.convert("RGB"))
+    except SizeError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise SizeError(
+            f"{error} This image was {IMAGE_REPLACED}" if stored_size is not None else str(error)
+        ) from error
+    except MemoryError:
+        raise
+    except Exception as error:  # on broken files Pillow raises SyntaxError, struct.error, DecompressionBombError, ...
+        raise ValueError(f"Pillow cannot decode it: {error}") from error
+
+
+class SizeError(ValueError):
+    """An image does not have the size that it had when it was checked."""
+
+
+def _check_size(found: tuple[int, int], stored_size: tuple[int, int] | None) -> None:
+    if stored_size is not None and found != stored_size:
+        raise SizeError(
+            f"the image is {found[0]} x {found[1]}, expected {stored_size[0]} x {stored_size[1]}: {IMAGE_REPLACED}"
+        )
 
 
 def suits_turbojpeg(encoded: bytes) -> bool:

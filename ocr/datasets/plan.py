@@ -16,7 +16,7 @@ import numpy.typing as npt
 from dali_pipelines import geometry
 from dali_pipelines.config import AugmentationConfig, PipelineConfig
 from dali_pipelines.geometry import Matrix
-from dali_pipelines.source import PlannedSample
+from dali_pipelines.source import PlannedBatch
 from ocr.datasets.manifest import Manifest
 from ocr.polygons import FloatArray, PolygonBatch
 
@@ -59,8 +59,8 @@ class SamplePlanner:
         polygons_original: PolygonBatch,
         epoch: int,
         is_padding: bool = False,
-    ) -> PlannedSample:
-        """Returns the plan of one image.
+    ) -> PlannedBatch:
+        """Returns the plan of one image, a batch of one.
 
         Args:
             index: position in the manifest, passed through.
@@ -81,8 +81,21 @@ class SamplePlanner:
             is_padding,
         )
 
-    def plan_image(self, manifest: Manifest, index: int, epoch: int, is_padding: bool = False) -> PlannedSample:
-        """Returns the plan of the image at position `index` of the manifest."""
+    def plan_batch(
+        self, manifest: Manifest, indices: Sequence[int], epoch: int, is_padding: Sequence[bool] | None = None
+    ) -> PlannedBatch:
+        """Returns the plan of the images at these positions of the manifest, at least one.
+
+        Args:
+            epoch: keys the random numbers.
+            is_padding: marks repeated samples that fill up a rank; None: no sample is one.
+        """
+        flags = [False] * len(indices) if is_padding is None else is_padding
+        return PlannedBatch.concatenate(
+            self._plan_image(manifest, index, epoch, flag) for index, flag in zip(indices, flags, strict=True)
+        )
+
+    def _plan_image(self, manifest: Manifest, index: int, epoch: int, is_padding: bool) -> PlannedBatch:
         height, width = manifest.original_sizes[index]
         return self.plan(
             index,
@@ -93,28 +106,28 @@ class SamplePlanner:
             is_padding,
         )
 
-    def input_polygons(self, manifest: Manifest, samples: Sequence[PlannedSample]) -> PolygonBatch:
+    def input_polygons(self, manifest: Manifest, samples: PlannedBatch) -> PolygonBatch:
         """Returns the samples' polygons in the input frame. In training, polygons mostly outside the crop become don't-care."""
-        polygons = manifest.polygons.select([sample.index for sample in samples])
-        polygons_input = polygons.transformed(np.stack([sample.input_from_original for sample in samples]))
+        polygons = manifest.polygons.select(samples.indices)
+        polygons_input = polygons.transformed(samples.input_from_original)
         if not self.training:
             return polygons_input
         return hide_cut_polygons(polygons_input, self.config.augmentation.min_visible, self.input_size)
 
 
-def letterbox(index: int, original_size: tuple[int, int], image_size: int, is_padding: bool) -> PlannedSample:
-    """Returns the deterministic plan of evaluation: longest side to `image_size`, placed top left."""
+def letterbox(index: int, original_size: tuple[int, int], image_size: int, is_padding: bool) -> PlannedBatch:
+    """Returns the deterministic plan of evaluation, a batch of one: longest side to `image_size`, placed top left."""
     height, width = original_size
     region = np.array([0, 0, width, height], np.float32)
     resized_size = geometry.letterbox_size(original_size, image_size)
-    return PlannedSample(
-        index=index,
-        is_padding=is_padding,
-        region_xyxy=region,
-        resized_size=resized_size,
-        input_from_resized=np.eye(3),
-        input_from_original=geometry.resized_from_region(region, resized_size),
-        colour_matrix=IDENTITY_COLOUR,
+    return _batch_of_one(
+        index,
+        is_padding,
+        region,
+        resized_size,
+        np.eye(3),
+        geometry.resized_from_region(region, resized_size),
+        IDENTITY_COLOUR,
     )
 
 
@@ -125,7 +138,7 @@ def _augment(
     config: PipelineConfig,
     rng: np.random.Generator,
     is_padding: bool,
-) -> PlannedSample:
+) -> PlannedBatch:
     augmentation, crop_size = config.augmentation, config.crop_size
     height, width = original_size
     angle = rng.uniform(-1, 1) * augmentation.rotation_degrees
@@ -143,14 +156,35 @@ def _augment(
     region = _needed_region(input_from_original, original_size, crop_size, scale)
     region_width, region_height = region[2] - region[0], region[3] - region[1]
     resized_size = max(1, round(region_height * scale)), max(1, round(region_width * scale))
-    return PlannedSample(
-        index=index,
-        is_padding=is_padding,
-        region_xyxy=region,
-        resized_size=resized_size,
-        input_from_resized=input_from_original @ np.linalg.inv(geometry.resized_from_region(region, resized_size)),
-        input_from_original=input_from_original,
-        colour_matrix=_colour_matrix(augmentation, rng),
+    return _batch_of_one(
+        index,
+        is_padding,
+        region,
+        resized_size,
+        input_from_original @ np.linalg.inv(geometry.resized_from_region(region, resized_size)),
+        input_from_original,
+        _colour_matrix(augmentation, rng),
+    )
+
+
+def _batch_of_one(
+    index: int,
+    is_padding: bool,
+    region_xyxy: npt.NDArray[np.float32],
+    resized_size: tuple[int, int],
+    input_from_resized: Matrix,
+    input_from_original: Matrix,
+    colour_matrix: npt.NDArray[np.float32],
+) -> PlannedBatch:
+    return PlannedBatch(
+        indices=np.array([index], np.int64),
+        is_padding=np.array([is_padding]),
+        has_failed=np.array([False]),
+        regions_xyxy=region_xyxy[None],
+        resized_sizes=np.array([resized_size], np.int64),
+        input_from_resized=input_from_resized[None],
+        input_from_original=input_from_original[None],
+        colour_matrices=colour_matrix[None],
     )
 
 
@@ -244,7 +278,11 @@ def _colour_matrix(augmentation: AugmentationConfig, rng: np.random.Generator) -
 
 
 class EpochPlan:
-    """The batches of one epoch on one rank."""
+    """The batches of one epoch on one rank.
+
+    Args:
+        num_done: samples of the epoch, over all ranks, that an interrupted run has trained; the plan holds the others.
+    """
 
     def __init__(
         self,
@@ -255,27 +293,31 @@ class EpochPlan:
         batch_size: int,
         rank: int = 0,
         num_ranks: int = 1,
+        num_done: int = 0,
     ) -> None:
         self.epoch = epoch
         self.batch_size = batch_size
         self._manifest = manifest
         self._planner = planner
         order = self._epoch_order()
-        num_padding = -len(order) % num_ranks
-        self._indices = np.concatenate([order, np.resize(order, num_padding)])[rank::num_ranks]
+        left = order[num_done:]
+        num_padding = -len(left) % num_ranks
+        self._indices = np.concatenate([left, np.resize(order, num_padding)])[rank::num_ranks]
         self._num_real = len(self._indices) - (rank >= num_ranks - num_padding)
 
     def __len__(self) -> int:
         """Returns the number of batches, the same on all ranks."""
         return -(-len(self._indices) // self.batch_size)
 
-    def batch(self, step: int) -> list[PlannedSample]:
+    def batch(self, step: int) -> PlannedBatch:
         """Returns the samples of batch `step`; the last batch may be smaller."""
         positions = range(step * self.batch_size, min((step + 1) * self.batch_size, len(self._indices)))
-        return [
-            self._planner.plan_image(self._manifest, int(self._indices[i]), self.epoch, is_padding=i >= self._num_real)
-            for i in positions
-        ]
+        return self._planner.plan_batch(
+            self._manifest,
+            self._indices[positions.start : positions.stop].tolist(),
+            self.epoch,
+            is_padding=[position >= self._num_real for position in positions],
+        )
 
     def _epoch_order(self) -> npt.NDArray[np.int64]:
         if not self._planner.training:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from dali_pipelines.source import PlannedSample
+from dali_pipelines.source import PlannedBatch
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.polygons import PolygonBatch
 from ocr.targets.target_maps import TargetMaps
@@ -19,7 +19,7 @@ class Batch:
     images: torch.Tensor
     """(B, 3, H, W) normalised, on the device, in the memory format of pipeline.output_layout. Images of a cached split are views of
     the cache, always CHW, and must not be modified."""
-    samples: tuple[PlannedSample, ...]
+    samples: PlannedBatch
     targets: TargetMaps | None
     """On the device; None for a loader without targets."""
     dataset: ValidatedOCRDataset
@@ -30,10 +30,9 @@ class Batch:
 
     def with_padding_blanked(self) -> "Batch":
         """Returns the batch with empty target masks for padded samples, which therefore count in no loss."""
-        is_padding = [sample.is_padding for sample in self.samples]
-        if self.targets is None or not any(is_padding):
+        if self.targets is None or not self.samples.is_padding.any():
             return self
-        return replace(self, targets=self.targets.blanked(torch.tensor(is_padding)))
+        return replace(self, targets=self.targets.blanked(torch.from_numpy(self.samples.is_padding)))
 
     @cached_property
     def polygons_input(self) -> PolygonBatch:

@@ -14,7 +14,7 @@ from itertools import pairwise
 import numpy as np
 
 from dali_pipelines.normalize import BatchMemory, input_dtype, normalize_levels
-from dali_pipelines.source import PlannedBatches, PlannedSample
+from dali_pipelines.source import PlannedBatch, PlannedBatches
 from ocr.cache.entry import Tensors
 from ocr.cache.key import ImageDigests, entry_key, sample_digest
 from ocr.cache.statistics import CacheStatistics
@@ -52,11 +52,13 @@ class CachedBatches:
         self._dataset, self._maker = dataset, maker
         self._recipe, self._statistics = recipe, statistics
         batches = [plan.batch(step) for step in range(len(plan))]
-        self._samples = [sample for samples in batches for sample in samples]
+        self._samples = PlannedBatch.concatenate(batches)
         starts = np.cumsum([0, *map(len, batches)]).tolist()
         self._entries = [range(start, stop) for start, stop in pairwise(starts)]
-        self._sample_digests = [sample_digest(dataset.manifest, sample) for sample in self._samples]
-        self._digests = ImageDigests(dataset.manifest.images, [sample.index for sample in self._samples])
+        self._sample_digests = [
+            sample_digest(dataset.manifest, self._samples, row) for row in range(len(self._samples))
+        ]
+        self._digests = ImageDigests(dataset.manifest.images, self._samples.indices.tolist())
         self._keys: list[Key] = [None] * len(self._samples)
         self._failed: dict[int, Key] = {}
         """Key of each entry whose file failed. Until the key changes, the entry is served as a black image marked as padding."""
@@ -75,19 +77,20 @@ class CachedBatches:
         self._refresh_keys()
         self._verify_some(plan.epoch)
         steps = range(first_step, len(self._entries))
-        missing = [[self._samples[e] for e in self._entries[step] if not self.store.has(e)] for step in steps]
-        made = self._maker.make(ChosenBatches(plan.epoch, [samples for samples in missing if samples]))
+        missing = [[entry for entry in self._entries[step] if not self.store.has(entry)] for step in steps]
+        to_make = [self._samples.select(entries) for entries in missing if entries]
+        made = self._maker.make(ChosenBatches(plan.epoch, to_make))
         memory = BatchMemory()
-        for stored, samples in zip(self._read_ahead(steps), missing, strict=True):
+        for stored, entries in zip(self._read_ahead(steps), missing, strict=True):
             self._count(stored)
-            tensors = self._complete(stored, next(made) if samples else None)
+            tensors = self._complete(stored, next(made) if entries else None)
             yield self._batch(stored.entries, tensors, memory)
 
     def finish_epoch(self) -> None:
         """Waits for pending writes, and frees everything that served only to make entries that are now in memory."""
         self.store.flush()
         resident = self.store.resident_entries
-        self._maker.drop_files([self._samples[entry].index for entry in resident])
+        self._maker.drop_files(self._samples.indices[list(resident)].tolist())
         if len(resident) == len(self._samples) and not self._is_maker_released:
             # Once, not every epoch: on a GPU it waits for the device and empties the allocators.
             self._maker.release()
@@ -108,7 +111,8 @@ class CachedBatches:
     def _refresh_keys(self) -> None:
         """Computes the keys of this epoch, and drops entries and images in memory whose files have changed."""
         self._digests.refresh()
-        signatures = {sample.index: self._digests.signature(entry) for entry, sample in enumerate(self._samples)}
+        indices = self._samples.indices.tolist()
+        signatures = {index: self._digests.signature(entry) for entry, index in enumerate(indices)}
         self._maker.forget_changed(signatures)
         for entry, sample in enumerate(self._sample_digests):
             image = self._digests.digest(entry)
@@ -122,7 +126,7 @@ class CachedBatches:
             return
         kept = [entry for entry in range(len(self._samples)) if self.store.has(entry) and entry not in self._failed]
         for entry in choose_entries(kept, count, seed=seed, epoch=epoch):
-            verify_entry(self.store, entry, self._samples[entry], self._maker, self._dataset)
+            verify_entry(self.store, entry, self._samples.select([entry]), self._maker, self._dataset)
 
     def _read_ahead(self, steps: range) -> Iterator[StoredBatch]:
         """Yields the stored part of each batch. The next one is read while this one is used."""
@@ -135,32 +139,33 @@ class CachedBatches:
             yield stored
 
     def _count(self, stored: StoredBatch) -> None:
-        is_real = [not self._samples[entry].is_padding for entry in stored.entries]
-        num_misses = sum(is_real[row] for row in stored.missing)
-        self._statistics.count(hits=sum(is_real) - num_misses, misses=num_misses)
+        is_real = ~self._samples.is_padding[stored.entries.start : stored.entries.stop]
+        num_misses = int(is_real[list(stored.missing)].sum())
+        self._statistics.count(hits=int(is_real.sum()) - num_misses, misses=num_misses)
 
     def _complete(self, stored: StoredBatch, made: Batch | None) -> Tensors:
         """Returns the whole batch on the device; `made` fills the rows that were known to be missing."""
         for row, error in stored.errors.items():
             entry = stored.entries[row]
-            filename = self._dataset.manifest.filenames[self._samples[entry].index]
+            filename = self._dataset.manifest.filenames[int(self._samples.indices[entry])]
             log.warning("cache: %s; recomputing the entry of %s", error, filename)
             self.store.forget(entry)
         if stored.errors:
             bad = list(stored.errors)
-            self._fill(stored, bad, self._maker.make_now([self._samples[stored.entries[row]] for row in bad]))
+            self._fill(stored, bad, self._maker.make_now(self._samples.select([stored.entries[row] for row in bad])))
         if made is None:
             return self.store.upload(stored.tensors)
         return self._fill(stored, [row for row in stored.missing if row not in stored.errors], made)
 
     def _fill(self, stored: StoredBatch, rows: Sequence[int], made: Batch) -> Tensors:
         self._is_maker_released = False
-        keep = [self._may_keep(stored.entries[row], sample) for row, sample in zip(rows, made.samples, strict=True)]
+        has_failed = made.samples.has_failed.tolist()
+        keep = [self._may_keep(stored.entries[row], failed) for row, failed in zip(rows, has_failed, strict=True)]
         packed = self.store.layout.pack(made.images, made.targets)
         return self.store.fill(StoredBatch(stored.entries, stored.tensors, list(rows)), packed, keep)
 
-    def _may_keep(self, entry: int, made: PlannedSample) -> Keep:
-        if made.has_failed:
+    def _may_keep(self, entry: int, has_failed: bool) -> Keep:
+        if has_failed:
             self._failed[entry] = self._keys[entry]
             return Keep.IN_MEMORY
         return Keep.EVERYWHERE if self._digests.is_unchanged(entry) else Keep.NOT
@@ -173,8 +178,7 @@ class CachedBatches:
             dtype = input_dtype(config, device.type)
             out = memory.empty(images.shape, dtype) if images.device.type == "cpu" else None
             images = normalize_levels(images, config.mean, config.std, out, dtype)
-        samples = tuple(
-            self._samples[entry].as_failed() if entry in self._failed else self._samples[entry] for entry in entries
-        )
+        failed = [row for row, entry in enumerate(entries) if entry in self._failed]
+        samples = self._samples.select(slice(entries.start, entries.stop)).with_failed(failed)
         batch = Batch(images, samples, layout.unpack_targets(tensors), self._dataset)
         return batch.with_padding_blanked()

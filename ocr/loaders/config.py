@@ -15,6 +15,8 @@ class DataLoaderConfig(Section):
     """Validation, test and prediction images per step and rank."""
     num_workers: int = Field(default=2, ge=0)
     """Worker processes of loader=torch and shard_reader=webdataset; DALI has threads (pipeline.num_threads)."""
+    worker_timeout: float = Field(default=300.0, ge=0)
+    """Seconds to wait for a batch of a worker process before the run ends with advice; 0: for ever."""
     shard_reader: ShardReader = "dali"
     """Reader of the tar shards of loader=webdataset: DALI, or the package webdataset (uv sync --extra webdataset) in the worker
     processes of loader=torch."""

@@ -34,6 +34,8 @@ class Engine:
     """Worker processes of "torch". DALI has threads instead (pipeline.num_threads)."""
     skip_failures: bool = True
     """A file that fails loses its slot and is reported; False: SampleError."""
+    worker_timeout: float = 0
+    """Seconds to wait for a batch of a worker; 0: for ever."""
 
 
 def image_loader(
@@ -53,6 +55,7 @@ def image_loader(
             device=engine.device,
             skip_failures=engine.skip_failures,
             levels=levels,
+            timeout=engine.worker_timeout,
         )
         workers.failures = failures
         return workers

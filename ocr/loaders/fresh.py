@@ -1,12 +1,12 @@
 """Makes batches from scratch: images from an image loader, target maps from their polygons."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 
 from dali_pipelines import memory
-from dali_pipelines.source import ImageBatch, PlannedBatches, PlannedSample
+from dali_pipelines.source import ImageBatch, PlannedBatch, PlannedBatches
 from ocr.cache.statistics import CacheStatistics
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.shards.images import ShardImages
@@ -14,6 +14,7 @@ from ocr.datasets.signature import Signature
 from ocr.loaders.batch import Batch
 from ocr.loaders.engines import Engine, ImageLoader, image_loader
 from ocr.loaders.maker import ChosenBatches
+from ocr.loaders.vanished import ReadGuard
 
 
 class FreshBatches:
@@ -46,6 +47,7 @@ class FreshBatches:
         self._images = self._image_loader()
         self._second: ImageLoader | None = None
         """Makes single samples while `_images` is in the middle of a plan; built on first use."""
+        self._guard = ReadGuard(dataset, batch_size, self._load_now, self.failures)
 
     def batches(self, plan: PlannedBatches, first_step: int = 0) -> Iterator[Batch]:
         """Yields the batches of `plan` from `first_step` on."""
@@ -53,22 +55,19 @@ class FreshBatches:
         in_memory = kept.indices() if kept is not None else set()
         for batch in self.make(plan, first_step):
             if kept is not None:
-                real = [sample.index for sample in batch.samples if not sample.is_padding]
+                real = batch.samples.indices[~batch.samples.is_padding].tolist()
                 num_hits = sum(index in in_memory for index in real)
                 self._statistics.count(hits=num_hits, misses=len(real) - num_hits)
             yield batch.with_padding_blanked()
 
     def make(self, plan: PlannedBatches, first_step: int = 0) -> Iterator[Batch]:
         """Yields the same batches as `batches`, but counts nothing, and padded samples keep their target masks."""
-        for images in self._images.batches(plan, first_step):
+        for images in self._guard.watch(self._images.batches(plan, first_step), plan, first_step):
             yield self._with_maps(images)
 
-    def make_now(self, samples: Sequence[PlannedSample]) -> Batch:
+    def make_now(self, samples: PlannedBatch) -> Batch:
         """Returns one batch from a second image loader, since `make` may be in the middle of a plan."""
-        if self._second is None:
-            self._second = self._image_loader()
-        (images,) = self._second.batches(ChosenBatches(0, [samples]))
-        return self._with_maps(images)
+        return self._with_maps(self._load_now(samples))
 
     def forget_changed(self, signatures: Mapping[int, Signature | None]) -> None:
         """Drops images in memory whose files have changed, and ends the worker processes that inherited them."""
@@ -106,6 +105,12 @@ class FreshBatches:
         images = self._dataset.manifest.images
         if isinstance(images, ShardImages):
             images.close()
+
+    def _load_now(self, samples: PlannedBatch) -> ImageBatch:
+        if self._second is None:
+            self._second = self._image_loader()
+        (images,) = self._second.batches(ChosenBatches(0, [samples]))
+        return images
 
     def _image_loader(self) -> ImageLoader:
         return image_loader(

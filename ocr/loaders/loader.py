@@ -57,6 +57,9 @@ class BatchLoader:
         self._rank, self._num_ranks = rank, num_ranks
         self._step = 0
         self._resume_at: tuple[int, int] | None = None
+        """Epoch and samples of it, over all ranks, that were trained before."""
+        self._resumed = 0, 0
+        """Samples trained before this iteration, over all ranks, and the step at which the iteration began."""
         self.statistics = CacheStatistics(dataset.config.cache_config.log_statistics_every_n, self._cache_sizes)
         with_targets = dataset.planner.training if with_targets is None else with_targets
         self._fresh = FreshBatches(
@@ -71,8 +74,8 @@ class BatchLoader:
         """Reason for each file that failed during the run, by path."""
         self.cache = None if tiers is None else self._open_cache(tiers, engine, with_targets)
 
-    def plan(self, epoch: int) -> EpochPlan:
-        """Returns the plan of an epoch on this rank."""
+    def plan(self, epoch: int, num_done: int = 0) -> EpochPlan:
+        """Returns the plan of an epoch on this rank, without the first `num_done` samples of all ranks."""
         return EpochPlan(
             self.dataset.manifest,
             self.dataset.planner,
@@ -80,6 +83,7 @@ class BatchLoader:
             batch_size=self.batch_size,
             rank=self._rank,
             num_ranks=self._num_ranks,
+            num_done=num_done,
         )
 
     def __len__(self) -> int:
@@ -91,26 +95,34 @@ class BatchLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         started = time.perf_counter()
-        plan = self.plan(self.epoch)
-        self._step = self._first_step(len(plan))
-        batches = (self._fresh if self.cache is None else self.cache).batches(plan, self._step)
-        while self._step < len(plan):
+        num_done = self._num_done()
+        plan, num_steps = self.plan(self.epoch, num_done), len(self)
+        # Counted back from the epoch's end: after a resume with other batches or ranks too, the last step is the last of an epoch.
+        self._step = num_steps - len(plan)
+        self._resumed = num_done, self._step
+        batches = (self._fresh if self.cache is None else self.cache).batches(plan)
+        while self._step < num_steps:
             batch = next(batches)
-            self.num_images += sum(not sample.is_padding for sample in batch.samples)
+            self.num_images += batch.samples.num_real
             self._step += 1
-            if self._step == len(plan):
+            if self._step == num_steps:
                 self._finish_epoch()  # before the last batch: Lightning knows the length and never resumes this generator after it
             self.wait_seconds += time.perf_counter() - started
             yield batch
             started = time.perf_counter()
 
     def state_dict(self) -> dict[str, int]:
-        """Returns the position of the loader. Everything else that a resumed run needs follows from the plan."""
-        return {"epoch": self.epoch, "step": self._step}
+        """Returns the position of the loader: the epoch, and the samples of it that all ranks have been given.
+
+        Everything else that a resumed run needs follows from the plan.
+        """
+        num_done, first_step = self._resumed
+        num_given = num_done + (self._step - first_step) * self.batch_size * self._num_ranks
+        return {"epoch": self.epoch, "samples": min(num_given, len(self.dataset.manifest))}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Makes the next iteration continue where `state` was taken."""
-        self._resume_at = state["epoch"], state["step"]
+        """Makes the next iteration continue where `state` was taken, also by another number of ranks or in other batches."""
+        self._resume_at = state["epoch"], state["samples"]
         self.epoch = state["epoch"]
 
     def reset_statistics(self) -> None:
@@ -149,9 +161,10 @@ class BatchLoader:
         if self.cache is not None:
             self.cache.close()
 
-    def _first_step(self, num_steps: int) -> int:
+    def _num_done(self) -> int:
+        """Returns the samples of this epoch that were trained before; 0 unless the run resumes in the middle of it."""
         resume_at, self._resume_at = self._resume_at, None
-        if resume_at is None or resume_at[0] != self.epoch or resume_at[1] >= num_steps:
+        if resume_at is None or resume_at[0] != self.epoch or resume_at[1] >= len(self.dataset.manifest):
             return 0
         return resume_at[1]
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from dali_pipelines.source import PlannedBatches, PlannedSample
+from dali_pipelines.source import PlannedBatch, PlannedBatches
 from ocr.datasets.signature import Signature
 from ocr.loaders.batch import Batch
 
@@ -15,7 +15,7 @@ class Maker(Protocol):
     def make(self, plan: PlannedBatches) -> Iterator[Batch]:
         """Yields the batches of a plan."""
 
-    def make_now(self, samples: Sequence[PlannedSample]) -> Batch:
+    def make_now(self, samples: PlannedBatch) -> Batch:
         """Returns one batch, even while `make` is in the middle of a plan."""
 
     def forget_changed(self, signatures: Mapping[int, Signature | None]) -> None:
@@ -37,10 +37,10 @@ class ChosenBatches:
     """A plan that consists of the given batches."""
 
     epoch: int
-    chosen: Sequence[Sequence[PlannedSample]]
+    chosen: Sequence[PlannedBatch]
 
     def __len__(self) -> int:
         return len(self.chosen)
 
-    def batch(self, step: int) -> Sequence[PlannedSample]:
+    def batch(self, step: int) -> PlannedBatch:
         return self.chosen[step]

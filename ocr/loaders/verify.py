@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from dali_pipelines.source import PlannedSample
+from dali_pipelines.source import PlannedBatch
 from ocr.cache.entry import Tensors
 from ocr.cache.store import TensorStore
 from ocr.datasets.base import ValidatedOCRDataset
@@ -24,18 +24,18 @@ def choose_entries(entries: Sequence[int], count: int, *, seed: int, epoch: int)
 
 
 def verify_entry(
-    store: TensorStore, entry: int, sample: PlannedSample, maker: Maker, dataset: ValidatedOCRDataset
+    store: TensorStore, entry: int, sample: PlannedBatch, maker: Maker, dataset: ValidatedOCRDataset
 ) -> None:
-    """Recomputes one entry and compares it with the stored one.
+    """Recomputes one entry, from a batch of one sample, and compares it with the stored one.
 
     Raises:
         CacheError: the entry cannot be read, or differs.
     """
-    filename = dataset.manifest.filenames[sample.index]
+    filename = dataset.manifest.filenames[int(sample.indices[0])]
     stored = store.read(range(entry, entry + 1))
     for error in stored.errors.values():
         raise CacheError(f"verify: {filename}: {error}. {_remedy(store)}")
-    made = maker.make_now([sample])
+    made = maker.make_now(sample)
     expected = store.layout.pack(made.images, made.targets)
     for name, tensor in store.upload(stored.tensors).items():
         difference = _difference(name, tensor, expected, store, dataset)

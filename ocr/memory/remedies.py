@@ -38,7 +38,9 @@ def training_remedies(config: TrainConfig, checkpoint: Path | None, in_validatio
     """
     name = "eval_batch_size" if in_validation else "batch_size"
     key, batch_size = f"dataloader.{name}", getattr(config.dataloader, name)
-    resume = {"resume": str(checkpoint)} if checkpoint is not None and checkpoint.is_file() else {}
+    has_checkpoint = checkpoint is not None and checkpoint.is_file()
+    # Without resume_anyway the resumed run would refuse the other batch size.
+    resume = {"resume_anyway": "true", "resume": str(checkpoint)} if has_checkpoint else {}
     resumed = ", resumed from the last checkpoint" if resume else ""
     remedies = []
     if batch_size > 1:

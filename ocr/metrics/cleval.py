@@ -25,18 +25,19 @@ import numpy.typing as npt
 import shapely
 import torch
 
+from dali_pipelines.compiled import compiled
+from ocr.metrics.overlaps import Indices, Shapes, common_areas, near_boxes, regions_of
 from ocr.metrics.pooled import PooledMetric
 from ocr.metrics.regions import (
     Bools,
     FlatPolygons,
     Floats,
+    Geometries,
     Ints,
     Polygons,
     Regions,
-    box_overlap,
     flat_polygons,
     ignore_flags,
-    overlap_of_pairs,
 )
 
 AREA_PRECISION = 0.3
@@ -45,6 +46,8 @@ VERTICAL_ASPECT_RATIO = 0.5
 """A quadrilateral with a smaller ratio of width to height contains vertical text."""
 MAX_PSEUDO_LENGTH = 10
 """Largest number of characters assumed for a region with unknown text."""
+CLOSE = 1e-5
+"""Parts of an area that differ by less from `AREA_PRECISION` are computed by shapely, because their last digits decide."""
 EPSILON = 1e-5
 """Keeps ratios of lengths in pixels finite."""
 
@@ -68,12 +71,14 @@ class CLEvalCounts(NamedTuple):
 class CharacterTargets:
     """The prepared ground truth of one image. It can be kept between epochs and used from any thread."""
 
-    regions: Regions
-    """Regions of T targets; words are cut out of don't-care regions."""
+    shapes: Shapes
+    """T targets in whole pixels."""
     ignore: Bools
     """(T,) don't-care flags."""
+    dont_care: Geometries
+    """(T,) don't-care regions with the words cut out of them; None for words."""
     characters: Floats
-    """(C, 2) positions of the characters of all targets, (x, y)."""
+    """(C, 2) positions of the characters of all targets, (x, y), target by target."""
     target_of_character: Ints
     """(C,) index of each character's target."""
 
@@ -104,11 +109,14 @@ class CharacterTargets:
                 numbers = np.where(ignored[members], numbers, known[members])
             characters.append(_characters(words, numbers))
             owners.append(np.repeat(members, numbers))
+        owner = np.concatenate(owners)
+        by_owner = np.argsort(owner, kind="stable")
         return cls(
-            regions=_with_words_cut_out(Regions.from_flat(_truncated(flat)), ignored),
+            shapes=Shapes.from_flat(_truncated(flat)),
             ignore=ignored,
-            characters=np.concatenate(characters),
-            target_of_character=np.concatenate(owners),
+            dont_care=_dont_care_regions(_truncated(flat), ignored),
+            characters=np.concatenate(characters)[by_owner],
+            target_of_character=owner[by_owner],
         )
 
 
@@ -164,7 +172,7 @@ class CLEvalMetric(PooledMetric[CLEvalCounts]):
         }
 
 
-def count_characters(predictions: Polygons, targets: CharacterTargets) -> CLEvalCounts:
+def count_characters(predictions: Polygons | FlatPolygons, targets: CharacterTargets) -> CLEvalCounts:
     """Returns the counts of one image. A pure function: any thread may call it.
 
     Args:
@@ -173,104 +181,255 @@ def count_characters(predictions: Polygons, targets: CharacterTargets) -> CLEval
     Raises:
         ValueError: a prediction has fewer than 3 points or a coordinate that is not finite.
     """
-    flat = _truncated(flat_polygons(predictions, "prediction"))
-    detected = Regions.from_flat(flat)
-    characters, holders = _characters_inside(targets.characters, flat, detected)
-    owners = targets.target_of_character[characters]
-
-    shape = len(targets.ignore), len(predictions)
-    held = np.bincount(owners * shape[1] + holders, minlength=shape[0] * shape[1]).reshape(shape)
-    part_inside = _area_precision(targets, detected, held)
-    is_counted = ~_in_dont_care(targets.ignore, part_inside, held)
-    matches = _matches(part_inside, held, ~targets.ignore, is_counted)
-
-    is_matched = matches[owners, holders]
-    was_found = np.zeros(len(targets.characters), np.bool_)
-    was_found[characters[is_matched]] = True
-    unmatched = np.flatnonzero(is_counted & ~matches.any(axis=0)).tolist()
+    flat = flat_polygons(predictions, "prediction")
+    detected = Shapes.from_flat(_truncated(flat))
+    detected_areas = _areas(detected)
+    pairs = _find_pairs(targets, detected)
+    parts = _parts(pairs, targets, detected, detected_areas)
+    is_counted, unmatched, num_matched, was_found, splits, merges = _match(
+        pairs, parts, targets.ignore, len(detected), len(targets.characters), np.float32(AREA_PRECISION), AREA_PRECISION
+    )
     return CLEvalCounts(
-        found=int(np.sum(was_found)),
-        num_target_chars=int(np.sum(~targets.ignore[targets.target_of_character])),
-        num_predicted_chars=int(np.sum(is_matched))
-        + _num_false_characters([predictions[index] for index in unmatched]),
-        splits=int(np.maximum(matches.sum(axis=1) - 1, 0).sum()),
-        merges=int(np.maximum(matches.sum(axis=0) - 1, 0).sum()),
+        found=int(np.count_nonzero(was_found)),
+        num_target_chars=int(np.count_nonzero(~targets.ignore[targets.target_of_character])),
+        num_predicted_chars=int(num_matched) + num_false_characters(flat, np.flatnonzero(unmatched & is_counted)),
+        splits=int(splits),
+        merges=int(merges),
     )
 
 
-def _area_precision(targets: CharacterTargets, detected: Regions, held: Ints) -> npt.NDArray[np.float32]:
-    """Returns (T, D), the fraction of each detection's area in each target; 0 where a word has no character in the detection."""
-    at_most = box_overlap(targets.regions, detected)
-    rows, columns = np.nonzero((at_most > 0) & (targets.ignore[:, None] | (held > 0)) & (detected.areas > 0))
-    # Single precision as in the package: it decides cases that lie exactly on the threshold.
-    part_inside = np.zeros(held.shape, np.float32)
-    part_inside[rows, columns] = overlap_of_pairs(targets.regions, detected, rows, columns) / detected.areas[columns]
-    return part_inside
+class _Pairs(NamedTuple):
+    """K pairs of a target and a detection that contains characters of it, or whose box touches a don't-care region's.
 
-
-def _in_dont_care(ignore: Bools, part_inside: npt.NDArray[np.float32], held: Ints) -> Bools:
-    """Returns (D,), whether a detection lies in one don't-care region, or in several together whose characters it contains."""
-    parts = part_inside[ignore]
-    in_several = np.sum(parts, axis=0, where=held[ignore] > 0)
-    return (parts >= AREA_PRECISION).any(axis=0) | (in_several >= AREA_PRECISION)
-
-
-def _matches(part_inside: npt.NDArray[np.float32], held: Ints, is_word: Bools, is_counted: Bools) -> Bools:
-    """Returns (T, D), whether a target is a word that matches a counted detection."""
-    can_match = is_word[:, None] & is_counted
-    holds = held > 0
-    belongs = holds & (part_inside >= AREA_PRECISION)
-    # The only detection of its word, uncounted ones included. If it has several words, `is_merged` applies as well.
-    is_alone = belongs & (belongs.sum(axis=1) == 1)[:, None] & can_match
-    holds, belongs = holds & can_match, belongs & can_match
-    is_split = belongs & (belongs.sum(axis=1) >= 2)[:, None]
-    joint_part = np.sum(part_inside, axis=0, where=holds, dtype=np.float64)
-    is_merged = holds & (holds.sum(axis=0) >= 2) & (joint_part >= AREA_PRECISION)
-    return is_alone | is_split | is_merged
-
-
-def _characters_inside(characters: Floats, detections: FlatPolygons, regions: Regions) -> tuple[Ints, Ints]:
-    """Returns index pairs of a character and a detection that contains it.
-
-    Left and upper borders count as inside, other borders do not.
+    They are ordered by target. The hits are pairs of a character and a detection that contains it.
     """
-    x, y = characters[:, 0, None], characters[:, 1, None]
-    x0, y0, x1, y1 = regions.boxes.T
-    characters_near, near = np.nonzero((x >= x0) & (x <= x1) & (y >= y0) & (y <= y1))
-    first, last = _edges(detections)
-    x, y = x[characters_near], y[characters_near]
-    first, last = first[near], last[near]
-    # Counts the edges that a ray to the right crosses.
-    is_level = (first[..., 1] <= y) & (y < last[..., 1])
-    rise, run = last[..., 1] - first[..., 1], last[..., 0] - first[..., 0]
-    is_right = (x - first[..., 0]) * rise < run * (y - first[..., 1])
-    is_inside = np.sum(is_level & is_right, axis=1) % 2 == 1
-    return characters_near[is_inside], near[is_inside]
+
+    targets: Indices
+    detections: Indices
+    held: Indices
+    """(K,) number of the target's characters in the detection."""
+    character_of_hit: Indices
+    pair_of_hit: Indices
 
 
-def _edges(polygons: FlatPolygons) -> tuple[Floats, Floats]:
-    """Returns (P, N, 2) upper and lower ends of the edges; polygons with fewer than N edges are padded with edges of length 0."""
-    counts = polygons.num_vertices
-    longest = int(counts.max(initial=0))
-    starts = np.cumsum(counts) - counts
-    steps = np.arange(longest + 1)
-    around = polygons.vertices[starts[:, None] + np.where(steps < counts[:, None], steps, 0)]
-    first, last = around[:, :-1], around[:, 1:]
-    is_downward = (first[..., 1] <= last[..., 1])[..., None]
-    return np.where(is_downward, first, last), np.where(is_downward, last, first)
+def _find_pairs(targets: CharacterTargets, detected: Shapes) -> _Pairs:
+    by_top, begin, end = near_boxes(targets.shapes.boxes, detected.boxes)
+    points = np.tile(targets.characters, 2)
+    _, begin_of_character, end_of_character = near_boxes(points, detected.boxes)
+    return _Pairs(
+        *_collect_pairs(
+            targets.characters,
+            targets.target_of_character,
+            targets.shapes.boxes,
+            targets.ignore,
+            detected,
+            by_top,
+            np.stack([begin_of_character, end_of_character], axis=1),
+            np.stack([begin, end], axis=1),
+        )
+    )
+
+
+@compiled
+def _collect_pairs(
+    characters: Floats,
+    target_of_character: Ints,
+    target_boxes: Floats,
+    ignore: Bools,
+    detected: Shapes,
+    by_top: Indices,
+    near_characters: Indices,
+    near_targets: Indices,
+) -> tuple[Indices, Indices, Indices, Indices, Indices]:
+    """Returns the fields of `_Pairs`.
+
+    Args:
+        by_top: indices of the detections by their upper edges.
+        near_characters, near_targets: (C, 2) and (T, 2), begin and end of the detections among `by_top` that can touch.
+    """
+    pairs, num_pairs = np.empty((256, 3), np.int64), 0
+    hits, num_hits = np.empty((256, 2), np.int64), 0
+    pair_of_detection = np.full(len(detected.areas), -1)
+    character = 0
+    for target in range(len(ignore)):
+        first_pair = num_pairs
+        while character < len(characters) and target_of_character[character] == target:
+            for detection in by_top[near_characters[character, 0] : near_characters[character, 1]]:
+                polygon = detected.vertices[detected.starts[detection] : detected.starts[detection + 1]]
+                if not _is_inside(characters[character], polygon, detected.boxes[detection]):
+                    continue
+                if pair_of_detection[detection] < first_pair:
+                    if num_pairs == len(pairs):
+                        pairs = np.concatenate((pairs, pairs))
+                    pairs[num_pairs] = target, detection, 0
+                    pair_of_detection[detection] = num_pairs
+                    num_pairs += 1
+                if num_hits == len(hits):
+                    hits = np.concatenate((hits, hits))
+                hits[num_hits] = character, pair_of_detection[detection]
+                pairs[pair_of_detection[detection], 2] += 1
+                num_hits += 1
+            character += 1
+        if not ignore[target]:
+            continue
+        for detection in by_top[near_targets[target, 0] : near_targets[target, 1]]:
+            if pair_of_detection[detection] < first_pair and _touch(target_boxes[target], detected.boxes[detection]):
+                if num_pairs == len(pairs):
+                    pairs = np.concatenate((pairs, pairs))
+                pairs[num_pairs] = target, detection, 0
+                pair_of_detection[detection] = num_pairs
+                num_pairs += 1
+    pairs, hits = pairs[:num_pairs], hits[:num_hits]
+    return pairs[:, 0].copy(), pairs[:, 1].copy(), pairs[:, 2].copy(), hits[:, 0].copy(), hits[:, 1].copy()
+
+
+@compiled
+def _touch(box: Floats, other: Floats) -> bool:
+    return max(box[0], other[0]) < min(box[2], other[2]) and max(box[1], other[1]) < min(box[3], other[3])
+
+
+@compiled
+def _is_inside(point: Floats, polygon: Floats, box: Floats) -> bool:
+    """Returns whether a point lies in a polygon. Left and upper borders count as inside, other borders do not."""
+    x, y = point
+    if not (box[0] <= x <= box[2] and box[1] <= y <= box[3]):
+        return False
+    is_inside = False
+    for vertex in range(len(polygon)):
+        first, last = polygon[vertex - 1], polygon[vertex]
+        if first[1] > last[1]:
+            first, last = last, first
+        # Counts the edges that a ray to the right crosses.
+        if first[1] <= y < last[1]:
+            is_right = (x - first[0]) * (last[1] - first[1]) < (last[0] - first[0]) * (y - first[1])
+            is_inside ^= is_right
+    return is_inside
+
+
+def _areas(detected: Shapes) -> Floats:
+    """Returns (D,) the areas of the detections."""
+    bent = np.flatnonzero(~detected.is_convex)
+    if len(bent) == 0:
+        return detected.areas
+    areas = detected.areas.copy()
+    areas[bent] = regions_of(detected, bent).areas
+    return areas
+
+
+def _parts(
+    pairs: _Pairs, targets: CharacterTargets, detected: Shapes, detected_areas: Floats
+) -> npt.NDArray[np.float32]:
+    """Returns (K,), the part of each detection's area that lies in the target."""
+    common = common_areas(targets.shapes, detected, pairs.targets, pairs.detections)
+    areas = detected_areas[pairs.detections]
+    unsure = np.flatnonzero(_is_unsure(pairs, common, areas, targets.ignore, len(detected)))
+    if len(unsure) > 0:
+        rows, columns = pairs.targets[unsure], pairs.detections[unsure]
+        geometries = targets.dont_care[rows]
+        is_word = ~targets.ignore[rows]
+        geometries[is_word] = regions_of(targets.shapes, rows[is_word]).geometries
+        common[unsure] = shapely.area(shapely.intersection(geometries, regions_of(detected, columns).geometries))
+    # Single precision as in the package: it decides cases that lie exactly on the threshold.
+    return np.divide(common, areas, out=np.zeros(len(common)), where=areas > 0).astype(np.float32)
+
+
+@compiled
+def _is_unsure(pairs: _Pairs, common: Floats, areas: Floats, ignore: Bools, num_detected: int) -> Bools:
+    """Returns (K,), whether shapely has to compute the common area: in don't-care regions, and where the last digits decide."""
+    joint = np.zeros(num_detected)
+    for pair in range(len(common)):
+        if not ignore[pairs.targets[pair]]:
+            joint[pairs.detections[pair]] += common[pair]
+    is_unsure = np.zeros(len(common), np.bool_)
+    for pair in range(len(common)):
+        limit, close = AREA_PRECISION * areas[pair], CLOSE * areas[pair]
+        is_sure = abs(common[pair] - limit) > close and abs(joint[pairs.detections[pair]] - limit) > close
+        is_unsure[pair] = ignore[pairs.targets[pair]] or not is_sure
+    return is_unsure
+
+
+@compiled
+def _match(
+    pairs: _Pairs,
+    parts: npt.NDArray[np.float32],
+    ignore: Bools,
+    num_detected: int,
+    num_characters: int,
+    least_part: np.float32,
+    least_joint_part: float,
+) -> tuple[Bools, Bools, int, Bools, int, int]:
+    """Matches words with detections.
+
+    Args:
+        least_part, least_joint_part: `AREA_PRECISION`, in the precision of the package.
+
+    Returns:
+        Two arrays (D,): a detection counts, it matches no word. Number of hits in matched pairs. (C,) flags of the characters
+        found. Splits and merges.
+    """
+    number = len(parts)
+    is_counted = _not_in_dont_care(pairs, parts, ignore, num_detected, least_part)
+    num_belonging, num_splitting = np.zeros(len(ignore), np.int64), np.zeros(len(ignore), np.int64)
+    num_held, joint_part = np.zeros(num_detected, np.int64), np.zeros(num_detected)
+    holds, belongs, can_match = np.zeros(number, np.bool_), np.zeros(number, np.bool_), np.zeros(number, np.bool_)
+    for pair in range(number):
+        target, detection = pairs.targets[pair], pairs.detections[pair]
+        holds[pair] = pairs.held[pair] > 0
+        belongs[pair] = holds[pair] and parts[pair] >= least_part
+        can_match[pair] = not ignore[target] and is_counted[detection]
+        num_belonging[target] += belongs[pair]
+        if can_match[pair]:
+            num_splitting[target] += belongs[pair]
+            num_held[detection] += holds[pair]
+            joint_part[detection] += parts[pair] if holds[pair] else 0.0
+    is_matched = np.zeros(number, np.bool_)
+    matches_of_target, matches_of_detection = np.zeros(len(ignore), np.int64), np.zeros(num_detected, np.int64)
+    for pair in range(number):
+        target, detection = pairs.targets[pair], pairs.detections[pair]
+        # The only detection of its word, uncounted ones included; or one of several.
+        is_alone = belongs[pair] and num_belonging[target] == 1
+        is_split = belongs[pair] and num_splitting[target] >= 2
+        is_merged = holds[pair] and num_held[detection] >= 2 and joint_part[detection] >= least_joint_part
+        is_matched[pair] = can_match[pair] and (is_alone or is_split or is_merged)
+        matches_of_target[target] += is_matched[pair]
+        matches_of_detection[detection] += is_matched[pair]
+    was_found, num_matched = np.zeros(num_characters, np.bool_), 0
+    for hit in range(len(pairs.pair_of_hit)):
+        if is_matched[pairs.pair_of_hit[hit]]:
+            was_found[pairs.character_of_hit[hit]] = True
+            num_matched += 1
+    splits = np.sum(np.maximum(matches_of_target - 1, 0))
+    merges = np.sum(np.maximum(matches_of_detection - 1, 0))
+    return is_counted, matches_of_detection == 0, num_matched, was_found, splits, merges
+
+
+@compiled
+def _not_in_dont_care(
+    pairs: _Pairs, parts: npt.NDArray[np.float32], ignore: Bools, num_detected: int, least_part: np.float32
+) -> Bools:
+    """Returns (D,), False for detections in one don't-care region, or in several together whose characters they contain."""
+    is_counted, in_several = np.ones(num_detected, np.bool_), np.zeros(num_detected, np.float32)
+    for pair in range(len(parts)):
+        if ignore[pairs.targets[pair]]:
+            detection = pairs.detections[pair]
+            if pairs.held[pair] > 0:
+                in_several[detection] += parts[pair]
+            if parts[pair] >= least_part:
+                is_counted[detection] = False
+    return is_counted & (in_several < least_part)
 
 
 def _truncated(polygons: FlatPolygons) -> FlatPolygons:
     return polygons._replace(vertices=np.trunc(polygons.vertices))
 
 
-def _with_words_cut_out(regions: Regions, ignore: Bools) -> Regions:
-    """Returns the regions with the words cut out of don't-care regions."""
-    if not ignore.any():
-        return regions
-    geometries = regions.geometries.copy()
-    geometries[ignore] = shapely.difference(geometries[ignore], shapely.union_all(geometries[~ignore]))
-    return Regions.from_geometries(geometries)
+def _dont_care_regions(polygons: FlatPolygons, ignore: Bools) -> Geometries:
+    """Returns (T,) the don't-care regions with the words cut out of them; None for words."""
+    geometries = np.full(len(ignore), None, np.object_)
+    if ignore.any():
+        regions = Regions.from_flat(polygons).geometries
+        geometries[ignore] = shapely.difference(regions[ignore], shapely.union_all(regions[~ignore]))
+    return geometries
 
 
 def _by_number_of_vertices(polygons: FlatPolygons) -> Iterator[tuple[Ints, Floats]]:
@@ -310,13 +469,19 @@ def _pseudo_lengths(polygons: Floats) -> Ints:
     return _rounded_up(np.maximum(ratios, 1 / ratios))
 
 
-def _num_false_characters(polygons: Polygons) -> int:
-    """Returns the number of characters that unmatched detections cost."""
-    if not polygons:
+def num_false_characters(polygons: FlatPolygons, chosen: Indices) -> int:
+    """Returns the number of characters that the detections of the indices cost, which match no word."""
+    if len(chosen) == 0:
         return 0
-    quads = np.stack([polygon if len(polygon) == 4 else _rectangle(polygon) for polygon in polygons])
+    starts = np.cumsum(polygons.num_vertices) - polygons.num_vertices
+    is_quad = polygons.num_vertices[chosen] == 4
+    quads = np.empty((len(chosen), 4, 2))
+    quads[is_quad] = polygons.vertices[starts[chosen[is_quad], None] + np.arange(4)]
+    for place in np.flatnonzero(~is_quad).tolist():
+        start = starts[chosen[place]]
+        quads[place] = _rectangle(polygons.vertices[start : start + polygons.num_vertices[chosen[place]]])
     # The package divides height by width here, not the longer side by the shorter as for targets.
-    return int(_rounded_up(1 / (EPSILON + _aspect_ratios(quads.astype(np.float64)))).sum())
+    return int(_rounded_up(1 / (EPSILON + _aspect_ratios(quads))).sum())
 
 
 def _rounded_up(lengths: Floats) -> Ints:

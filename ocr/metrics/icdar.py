@@ -15,22 +15,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from dali_pipelines.compiled import compiled
+from ocr.metrics.overlaps import PRECISION, Overlaps, Shapes, exact_overlaps, overlaps
 from ocr.metrics.pooled import PooledMetric
-from ocr.metrics.regions import (
-    Bools,
-    Ints,
-    Polygons,
-    Regions,
-    box_overlap,
-    flat_polygons,
-    ignore_flags,
-    overlap_of_pairs,
-)
+from ocr.metrics.regions import Bools, FlatPolygons, Floats, Polygons, flat_polygons, ignore_flags
 
 DONT_CARE_OVERLAP = 0.5
 """A detection with more than this fraction of its area in a don't-care region is not counted."""
-ROUNDING = 1 + 1e-9
-"""Factor for rounding: the computed area of an intersection may exceed that of its bounding box by less than this."""
 
 
 class MatchCounts(NamedTuple):
@@ -48,7 +39,7 @@ class MatchCounts(NamedTuple):
 class TargetRegions:
     """The prepared ground truth of one image. It can be kept between epochs and used from any thread."""
 
-    regions: Regions
+    shapes: Shapes
     ignore: Bools
     """(T,) don't-care flags."""
 
@@ -63,7 +54,7 @@ class TargetRegions:
         Raises:
             ValueError: the number of flags differs, or a polygon has fewer than 3 points or a coordinate that is not finite.
         """
-        return cls(Regions.from_flat(flat_polygons(polygons, "target")), ignore_flags(ignore, len(polygons)))
+        return cls(Shapes.from_flat(flat_polygons(polygons, "target")), ignore_flags(ignore, len(polygons)))
 
 
 class ICDARMetric(PooledMetric[MatchCounts]):
@@ -116,7 +107,7 @@ class ICDARMetric(PooledMetric[MatchCounts]):
 
 
 def match_image(
-    predictions: Polygons, targets: TargetRegions, iou_thresholds: Sequence[float] = (0.5, 0.7)
+    predictions: Polygons | FlatPolygons, targets: TargetRegions, iou_thresholds: Sequence[float] = (0.5, 0.7)
 ) -> tuple[MatchCounts, ...]:
     """Returns the counts of one image at each threshold. Overlaps are computed once. A pure function: any thread may call it.
 
@@ -127,43 +118,55 @@ def match_image(
     Raises:
         ValueError: a prediction has fewer than 3 points or a coordinate that is not finite.
     """
-    detected = Regions.from_flat(flat_polygons(predictions, "prediction"))
-    rows, columns = _candidate_pairs(targets, detected, min(iou_thresholds))
-    overlap = overlap_of_pairs(targets.regions, detected, rows, columns)
-
-    is_uncounted = np.zeros(len(detected), np.bool_)
-    in_dont_care = targets.ignore[rows] & (overlap > DONT_CARE_OVERLAP * detected.areas[columns])
-    is_uncounted[columns[in_dont_care]] = True
-
-    is_counted_pair = ~targets.ignore[rows] & ~is_uncounted[columns]
-    union = targets.regions.areas[rows] + detected.areas[columns] - overlap
-    num_targets, num_predictions = int(np.sum(~targets.ignore)), int(np.sum(~is_uncounted))
-    counts = []
-    for threshold in iou_thresholds:
-        fits = is_counted_pair & (overlap > threshold * union)
-        counts.append(MatchCounts(_num_matched(rows[fits], columns[fits]), num_targets, num_predictions))
-    return tuple(counts)
+    detected = Shapes.from_flat(flat_polygons(predictions, "prediction"))
+    thresholds = np.array(iou_thresholds, np.float64)
+    found = overlaps(targets.shapes, detected)
+    # Annotations are often whole pixels, so an overlap may lie exactly on a threshold; shapely decides those cases.
+    found = exact_overlaps(found, targets.shapes, detected, _is_close(found, targets.ignore, thresholds))
+    num_predictions, matched = _count(found, targets.ignore, len(detected), thresholds)
+    num_targets = len(targets.ignore) - int(np.count_nonzero(targets.ignore))
+    return tuple(MatchCounts(number, num_targets, num_predictions) for number in matched.tolist())
 
 
-def _candidate_pairs(targets: TargetRegions, detected: Regions, iou_threshold: float) -> tuple[Ints, Ints]:
-    """Returns index pairs of targets and detections, ordered by target, whose boxes overlap enough for a match or a don't-care."""
-    at_most = box_overlap(targets.regions, detected) * ROUNDING
-    least_union = targets.regions.areas[:, None] + detected.areas - at_most
-    can_match = at_most > iou_threshold * least_union
-    can_be_dont_care = targets.ignore[:, None] & (at_most > DONT_CARE_OVERLAP * detected.areas)
-    rows, columns = np.nonzero((can_match | can_be_dont_care) & (at_most > 0))
-    return rows, columns
+@compiled
+def _is_close(found: Overlaps, ignore: Bools, iou_thresholds: Floats) -> Bools:
+    """Returns (K,), whether a pair's overlap is unknown or so close to a threshold that the last digits decide."""
+    is_close = np.zeros(len(found.common), np.bool_)
+    for pair in range(len(found.common)):
+        common, area = found.common[pair], found.second_area[pair]
+        if ignore[found.first[pair]]:
+            is_close[pair] = not abs(common - DONT_CARE_OVERLAP * area) > PRECISION * area
+            continue
+        union = found.first_area[pair] + area - common
+        for threshold in iou_thresholds:
+            if not abs(common - threshold * union) > PRECISION * union:
+                is_close[pair] = True
+    return is_close
 
 
-def _num_matched(targets: Ints, detections: Ints) -> int:
-    """Returns the number of one-to-one matches among pairs ordered by target: each target takes the first free detection."""
-    served: set[int] = set()
-    taken: set[int] = set()
-    for target, detection in zip(targets.tolist(), detections.tolist(), strict=True):
-        if target not in served and detection not in taken:
-            served.add(target)
-            taken.add(detection)
-    return len(taken)
+@compiled
+def _count(
+    found: Overlaps, ignore: Bools, num_detected: int, iou_thresholds: Floats
+) -> tuple[int, npt.NDArray[np.int64]]:
+    """Returns the number of detections that count, and the number of matches at each threshold.
+
+    Each target in turn takes the first free detection.
+    """
+    is_counted = np.ones(num_detected, np.bool_)
+    for pair in range(len(found.common)):
+        if ignore[found.first[pair]] and found.common[pair] > DONT_CARE_OVERLAP * found.second_area[pair]:
+            is_counted[found.second[pair]] = False
+    matched = np.zeros(len(iou_thresholds), np.int64)
+    for place in range(len(iou_thresholds)):
+        is_free, last_served = is_counted.copy(), -1
+        for pair in range(len(found.common)):
+            target, detection, common = found.first[pair], found.second[pair], found.common[pair]
+            union = found.first_area[pair] + found.second_area[pair] - common
+            fits = common > iou_thresholds[place] * union
+            if fits and is_free[detection] and not ignore[target] and target != last_served:
+                is_free[detection], last_served = False, target
+                matched[place] += 1
+    return int(np.sum(is_counted)), matched
 
 
 def _best_first(polygons: Polygons, scores: npt.ArrayLike) -> Polygons:

@@ -1,7 +1,4 @@
-"""Regions of one image as geometries with their boxes and areas, and the overlap between two sets of regions.
-
-Intersections take almost all the time; shapely computes them without the GIL. `box_overlap` rules most of them out beforehand.
-"""
+"""Polygons of one image: as flat arrays, and as shapely's geometries, which also hold those that cross themselves."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -63,15 +60,18 @@ class Regions:
         return len(self.geometries)
 
 
-def flat_polygons(polygons: Polygons, what: str) -> FlatPolygons:
+def flat_polygons(polygons: Polygons | FlatPolygons, what: str) -> FlatPolygons:
     """Returns the checked polygons as one array.
 
     Args:
+        polygons: `FlatPolygons` come from post-processing; they are returned without a check.
         what: "target" or "prediction", for error messages.
 
     Raises:
         ValueError: a polygon has fewer than 3 points or a coordinate that is not finite.
     """
+    if isinstance(polygons, FlatPolygons):
+        return polygons
     shapes = [np.shape(polygon) for polygon in polygons]
     for index, shape in enumerate(shapes):
         if len(shape) != 2 or shape[0] < 3 or shape[1] != 2:
@@ -96,16 +96,3 @@ def ignore_flags(ignore: npt.ArrayLike, num_targets: int) -> Bools:
     if len(flags) != num_targets:
         raise ValueError(f"ignore has {len(flags)} flags for {num_targets} targets; one per target is needed")
     return flags
-
-
-def box_overlap(first: Regions, second: Regions) -> Floats:
-    """Returns (F, S), the common area of bounding boxes: an upper limit of the regions' overlap; NaN where a region is empty."""
-    a, b = first.boxes[:, None], second.boxes
-    sides = np.minimum(a[..., 2:], b[:, 2:]) - np.maximum(a[..., :2], b[:, :2])
-    np.maximum(sides, 0, out=sides)
-    return sides[..., 0] * sides[..., 1]
-
-
-def overlap_of_pairs(first: Regions, second: Regions, rows: Ints, columns: Ints) -> Floats:
-    """Returns the common area of first[rows[k]] and second[columns[k]] for each pair k."""
-    return shapely.area(shapely.intersection(first.geometries[rows], second.geometries[columns]))

@@ -4,67 +4,64 @@ A region is a set of 8-connected pixels above `bin_thresh`, in the map frame. It
 from the sum of its probabilities. At r = 0.4 a line 10 px high leaves a region 1.6 px high, so an error of half a pixel there
 becomes 3 px in the box. A soft border moves a thresholded size, but not a sum of probabilities.
 
-A receipt has a hundred regions, and Python code that runs once per region would block the other threads. So NumPy processes all
-regions of a map together, and only OpenCV's and pyclipper's functions are called once per region.
+A receipt has a hundred regions, and Python code that runs once per region would block the other threads. So compiled functions
+process all regions of a map together, and only OpenCV's and pyclipper's functions are called once per region.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from dali_pipelines.compiled import compiled
 from dali_pipelines.geometry import transform_points
 from dali_pipelines.source import PlannedSample
 from ocr.postprocess.config import PostprocessConfig
-from ocr.postprocess.levels import FIRST_TEXT_LEVEL, Levels, probabilities_of_levels, to_levels
-from ocr.postprocess.unclip import distance_to_area, grow_polygon, unclip_distance
+from ocr.postprocess.levels import Levels, to_levels
+from ocr.postprocess.outlines import grown_outlines
+from ocr.postprocess.regions import Regions, best_regions
+from ocr.postprocess.unclip import border_distance, unclip_distance
 from ocr.targets.config import TargetConfig
 
 FloatArray = npt.NDArray[np.float32]
 Points = npt.NDArray[np.float64]
 Numbers = npt.NDArray[np.float64]
-Bytes = npt.NDArray[np.uint8]
-Labels = npt.NDArray[np.int32]
-Contour = npt.NDArray[np.int32]
-"""(n, 1, 2) border pixels of a region, in OpenCV's form: (x, y) indices."""
-
-STAIR_STEP = 1.0
-"""Distance in map pixels between a slanted straight border and its stair-shaped outline; simplification always tolerates it."""
-BORDER_RANGE = (-1.0, 0.5)
-"""Allowed distance in map pixels from the outermost pixel centres to the border: half a pixel in a crisp map, less in a soft
-one."""
-
-MARGIN = 2
-"""Width in pixels of the frame around the text that is processed: its soft border and the neighbours of that border."""
+Starts = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Detections:
-    """Text found in one image, best first. The functions that return or take detections name the pixel frame."""
+    """Text found in one image: N polygons with V vertices in total, best first.
 
-    polygons: list[FloatArray]
-    """(n, 2) float32 each, (x, y), clockwise; the first edge is the upper one in reading direction."""
+    The functions that return or take detections name the pixel frame.
+    """
+
+    vertices: FloatArray
+    """(V, 2), (x, y), one polygon after the other. A polygon is clockwise; its first edge is the upper one in reading direction."""
+    vertex_starts: Starts
+    """(N + 1,); the vertices of polygon n are vertices[vertex_starts[n] : vertex_starts[n + 1]]."""
     scores: FloatArray
-    """Mean probability of each polygon's region."""
+    """(N,) mean probability of each polygon's region."""
+    num_cut: int = 0
+    """Regions that were left out only because there are more than `max_candidates`."""
 
+    @classmethod
+    def from_polygons(cls, polygons: list[FloatArray], scores: npt.ArrayLike) -> "Detections":
+        """Returns the detections of N polygons, (n, 2) each, with their scores."""
+        vertices = np.concatenate([np.zeros((0, 2)), *polygons], dtype=np.float32)
+        return cls(vertices, np.cumsum([0, *map(len, polygons)]), np.asarray(scores, np.float32))
 
-@dataclass(frozen=True)
-class _Regions:
-    """The N connected regions of a map that may become polygons, best scored first."""
+    def __len__(self) -> int:
+        """Returns the number of polygons."""
+        return len(self.scores)
 
-    contours: list[Contour]
-    """Border of each region, as indices in the map."""
-    areas: Numbers
-    """(N,) expected number of text pixels: the sum of the probabilities in and beside each region."""
-    scores: Numbers
-    """(N,) mean probability of each region's pixels."""
-
-    def subset(self, keep: npt.NDArray[np.bool_]) -> "_Regions":
-        """Returns the regions flagged in (N,) bool."""
-        contours = [contour for contour, is_kept in zip(self.contours, keep, strict=True) if is_kept]
-        return _Regions(contours, self.areas[keep], self.scores[keep])
+    @property
+    def polygons(self) -> list[FloatArray]:
+        """The polygons as a list of (n, 2) views."""
+        return [self.vertices[start:end] for start, end in pairwise(self.vertex_starts.tolist())]
 
 
 def detect(
@@ -99,20 +96,18 @@ def detect_levels(levels: Levels, *, map_stride: int, shrink_ratio: float, confi
     """
     if levels.ndim != 2 or levels.dtype != np.uint8:
         raise ValueError(f"levels are {levels.dtype} of shape {levels.shape}; one map (Hm, Wm) of uint8 is needed")
-    regions = _best_regions(levels, config)
+    regions = best_regions(levels, config)
     if not regions.contours:
-        return Detections([], np.zeros(0, np.float32))
+        return Detections.from_polygons([], [])
     rectangles = _grown_rectangles(regions, shrink_ratio, config)
     is_large = rectangles[:, 2:4].min(axis=1) * map_stride >= config.min_side
-    regions, quads = regions.subset(is_large), _corners(rectangles[is_large])
-    polygons_map = list(quads)
+    vertices, starts = _corners(rectangles[is_large]), 4 * np.arange(np.count_nonzero(is_large) + 1)
     if config.output == "polygon":
-        for index, outline in enumerate(_grown_outlines(regions, shrink_ratio, config)):
-            if outline is not None:
-                polygons_map[index] = _ordered_like(outline, quads[index])
+        outlines, outline_starts = grown_outlines(_subset(regions, is_large), shrink_ratio, config)
+        vertices, starts = _outlines_or_quads(vertices, outlines, outline_starts)
     # Contours run through pixel centres; the centre of index 0 is at 0.5 map pixels.
-    polygons = [((polygon + 0.5) * map_stride).astype(np.float32) for polygon in polygons_map]
-    return Detections(polygons, regions.scores.astype(np.float32))
+    vertices_input = ((vertices + 0.5) * map_stride).astype(np.float32)
+    return Detections(vertices_input, starts, regions.scores[is_large].astype(np.float32), regions.num_cut)
 
 
 def detect_letterboxed(
@@ -149,20 +144,14 @@ def moved_detections(
         target_from_source: (3, 3) affine matrix, last row (0, 0, 1).
         target_size: (H, W) of the image in the target frame.
     """
-    if not detections.polygons:
+    if len(detections) == 0:
         return detections
     matrix = np.asarray(target_from_source, np.float64)
-    mirrors = np.linalg.det(matrix[:2, :2]) < 0
+    mirrors = bool(matrix[0, 0] * matrix[1, 1] < matrix[0, 1] * matrix[1, 0])
+    points = transform_points(matrix, detections.vertices)
     height, width = target_size
-    starts = np.cumsum([0, *map(len, detections.polygons)])
-    points = np.clip(transform_points(matrix, np.concatenate(detections.polygons)), 0, (width, height))
-    extents = np.maximum.reduceat(points, starts[:-1]) - np.minimum.reduceat(points, starts[:-1])
-    kept = np.flatnonzero((extents > 0).all(axis=1))
-    moved = points.astype(np.float32)
-    polygons = [moved[starts[index] : starts[index + 1]] for index in kept]
-    return Detections(
-        [_mirrored_order(polygon) for polygon in polygons] if mirrors else polygons, detections.scores[kept]
-    )
+    vertices, starts, kept = _clipped(points, detections.vertex_starts, float(height), float(width), mirrors)
+    return Detections(vertices, starts, detections.scores[kept], detections.num_cut)
 
 
 def _checked(prob_map: npt.NDArray[np.floating]) -> FloatArray:
@@ -176,151 +165,118 @@ def _checked(prob_map: npt.NDArray[np.floating]) -> FloatArray:
     return prob_map
 
 
-def _best_regions(levels: Levels, config: PostprocessConfig) -> _Regions:
-    """Returns the regions with a score of at least `box_thresh`, at most `max_candidates`, best first."""
-    window, text, corner = _text_window(levels)
-    # Without OpenCV's statistics this takes 0.4 ms for 840,000 pixels, with them 3.5 ms (OpenCV 5.0, one thread).
-    num_labels, labels = cv2.connectedComponentsWithAlgorithm(
-        text, connectivity=8, ltype=cv2.CV_32S, ccltype=cv2.CCL_BBDT
-    )
-    probabilities = probabilities_of_levels(config.bin_thresh)
-    text_pixels = np.flatnonzero(text.view(np.bool_))
-    label_of_pixel = labels.ravel().take(text_pixels)
-    sums, counts = _sums_of_regions(label_of_pixel, probabilities.take(window.ravel().take(text_pixels)), num_labels)
-    scores = sums / np.maximum(counts, 1)
-    best = 1 + np.argsort(-scores[1:], kind="stable")[: config.max_candidates]
-    best = best[scores[best] >= config.box_thresh]
-    areas = sums + _fringe_sums(window, text, labels, num_labels, probabilities)
-
-    is_best = np.zeros(num_labels, np.bool_)
-    is_best[best] = True
-    text.ravel()[text_pixels[~is_best.take(label_of_pixel)]] = 0
-    contour_of_label = _outer_contours(text, labels, len(best))
-    return _Regions([contour_of_label[label] + corner for label in best.tolist()], areas[best], scores[best])
+def _subset(regions: Regions, is_kept: npt.NDArray[np.bool_]) -> Regions:
+    contours = [regions.contours[place] for place in np.flatnonzero(is_kept).tolist()]
+    return Regions(contours, regions.areas[is_kept], regions.scores[is_kept], regions.num_cut)
 
 
-def _sums_of_regions(label_of_pixel: Labels, probabilities: Numbers, num_labels: int) -> tuple[Numbers, Numbers]:
-    """Returns two arrays (num_labels,): sum of the probabilities, and number of pixels, of each region.
-
-    All regions are summed together, since the map of an untrained network can have a hundred thousand. Runs of equal labels are
-    summed first, which is faster than adding single pixels.
-    """
-    starts = np.flatnonzero(np.diff(label_of_pixel, prepend=0))
-    label_of_run = label_of_pixel[starts]
-    lengths = np.diff(starts, append=len(label_of_pixel))
-    sums = _sums_by_label(label_of_run, np.add.reduceat(probabilities, starts), num_labels)
-    return sums, _sums_by_label(label_of_run, lengths, num_labels)
-
-
-def _sums_by_label(labels: Labels, weights: npt.NDArray[np.generic], num_labels: int) -> Numbers:
-    return np.asarray(np.bincount(labels, weights=weights, minlength=num_labels), np.float64)
-
-
-def _text_window(levels: Levels) -> tuple[Levels, Bytes, npt.NDArray[np.int32]]:
-    """Returns the contiguous part of a map that contains all text, its text pixels as 1, and its (x, y) corner in the map.
-
-    The window includes `MARGIN` pixels around the text; those outside the map have level 0.
-    """
-    bordered = cv2.copyMakeBorder(levels, MARGIN, MARGIN, MARGIN, MARGIN, cv2.BORDER_CONSTANT, value=0)
-    left, top, width, height = cv2.boundingRect((bordered >= FIRST_TEXT_LEVEL).view(np.uint8))
-    left, top = max(left - MARGIN, 0), max(top - MARGIN, 0)
-    window = np.ascontiguousarray(bordered[top : top + height + 2 * MARGIN, left : left + width + 2 * MARGIN])
-    return window, (window >= FIRST_TEXT_LEVEL).view(np.uint8), np.array([left - MARGIN, top - MARGIN], np.int32)
-
-
-def _fringe_sums(window: Levels, text: Bytes, labels: Labels, num_labels: int, probabilities: Numbers) -> Numbers:
-    """Returns (num_labels,), the sum of the probabilities of the pixels beside each region, which are its soft border.
-
-    A pixel between two regions counts for both. Between more than two, it counts for those with the lowest and the highest label.
-    """
-    beside = cv2.dilate(text, np.ones((3, 3), np.uint8)) > text
-    pixels = np.flatnonzero(beside & (window > 0))
-    steps = [dy * window.shape[1] + dx for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0)]
-    around = labels.ravel().take(pixels + np.array(steps)[:, None])
-    highest = around.max(axis=0)
-    lowest = np.where(around > 0, around, num_labels).min(axis=0)
-    weights = probabilities.take(window.ravel().take(pixels))
-    shared = np.flatnonzero(lowest < highest)
-    sums = _sums_by_label(highest, weights, num_labels)
-    return sums + _sums_by_label(lowest[shared], weights[shared], num_labels)
-
-
-def _outer_contours(text: Bytes, labels: Labels, num_regions: int) -> dict[int, Contour]:
-    """Returns the outer outline of each region of `text` by label, including regions inside the holes of others.
-
-    The outermost regions are removed until all are found. If OpenCV were to return inner outlines, it would trace every hole: 9 ms
-    instead of 0.2 ms for the twenty thousand holes of an untrained network.
-    """
-    found: dict[int, Contour] = {}
-    is_left = np.ones(int(labels.max(initial=0)) + 1, np.uint8)
-    while len(found) < num_regions:
-        contours, _ = cv2.findContours(text, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-        first = np.array([contour[0, 0] for contour in contours])
-        names = labels[first[:, 1], first[:, 0]]
-        found |= zip(names.tolist(), contours, strict=True)
-        if len(found) < num_regions:
-            is_left[names] = 0
-            text = text & is_left.take(labels)
-    return found
-
-
-def _grown_rectangles(regions: _Regions, shrink_ratio: float, config: PostprocessConfig) -> Numbers:
+def _grown_rectangles(regions: Regions, shrink_ratio: float, config: PostprocessConfig) -> Numbers:
     """Returns (N, 5): the smallest rectangle around each region, resized to the region's area, then unclipped.
 
     Columns as in OpenCV: centre x and y, two sides, angle of the first side in degrees.
     """
-    found = [cv2.minAreaRect(contour) for contour in regions.contours]
+    found = map(cv2.minAreaRect, regions.contours)
     rectangles = np.array([(*center, *sides, angle) for center, sides, angle in found])
-    sides = rectangles[:, 2:4]
-    sides += 2 * _borders(sides.prod(axis=1), 2 * sides.sum(axis=1), regions.areas)[:, None]
-    area, perimeter = sides.prod(axis=1), 2 * sides.sum(axis=1)
-    sides += 2 * unclip_distance(area, perimeter, shrink_ratio, config.unclip_ratio)[:, None]
+    area, perimeter = _resize_(rectangles, regions.areas)
+    rectangles[:, 2:4] += 2 * unclip_distance(area, perimeter, shrink_ratio, config.unclip_ratio)[:, None]
     return rectangles
 
 
-def _grown_outlines(regions: _Regions, shrink_ratio: float, config: PostprocessConfig) -> list[Points | None]:
-    """Returns clockwise outlines, simplified, resized to the region's area, then unclipped; None for regions that are too thin."""
-    lengths = np.array([cv2.arcLength(contour, True) for contour in regions.contours])
-    tolerances = np.maximum(STAIR_STEP, config.polygon_tolerance * 2 * regions.areas / np.maximum(lengths, 1.0))
-    outlines = [
-        cv2.approxPolyDP(contour, tolerance, True)
-        for contour, tolerance in zip(regions.contours, tolerances.tolist(), strict=True)
-    ]
-    area = np.array([cv2.contourArea(outline) for outline in outlines])
-    perimeter = np.array([cv2.arcLength(outline, True) for outline in outlines])
-    border = _borders(area, perimeter, regions.areas)
-    grown_area, grown_perimeter = area + perimeter * border + 4 * border**2, perimeter + 8 * border
-    distances = border + unclip_distance(grown_area, grown_perimeter, shrink_ratio, config.unclip_ratio)
-    return [
-        grow_polygon(outline[:, 0], distance) if len(outline) >= 4 and own_area > 0 else None
-        for outline, own_area, distance in zip(outlines, area, distances.tolist(), strict=True)
-    ]
+@compiled
+def _resize_(rectangles: Numbers, wanted_areas: Numbers) -> tuple[Numbers, Numbers]:
+    """Resizes rectangles (N, 5), whose sides run through the outermost pixel centres, to the wanted areas.
 
-
-def _borders(areas: Numbers, perimeters: Numbers, wanted_areas: Numbers) -> Numbers:
-    """Returns the distance from the outermost pixel centres to the border that gives each shape its wanted area."""
-    return np.clip(distance_to_area(areas, perimeters, wanted_areas), *BORDER_RANGE)
+    Returns their new areas and perimeters, (N,) each."""
+    areas, perimeters = np.empty(len(rectangles)), np.empty(len(rectangles))
+    for index in range(len(rectangles)):
+        first, second = rectangles[index, 2], rectangles[index, 3]
+        border = border_distance(first * second, 2 * (first + second), wanted_areas[index])
+        first, second = first + 2 * border, second + 2 * border
+        rectangles[index, 2], rectangles[index, 3] = first, second
+        areas[index], perimeters[index] = first * second, 2 * (first + second)
+    return areas, perimeters
 
 
 def _corners(rectangles: Numbers) -> Points:
-    """Returns (N, 4, 2) corners, clockwise, first edge on top. The side closest to horizontal is the reading direction."""
+    """Returns (4 N, 2) corners, clockwise, first edge on top. The side closest to horizontal is the reading direction."""
     quarter_turns = np.rint(rectangles[:, 4] / 90)
-    is_upright = quarter_turns % 2 == 0
-    width, height = np.where(is_upright, rectangles[:, 2:4].T, rectangles[:, 3:1:-1].T)
     radians = np.deg2rad(rectangles[:, 4] - 90 * quarter_turns)
-    cos, sin = np.cos(radians), np.sin(radians)
-    along = np.stack([cos * width, sin * width], axis=1)[:, None] / 2
-    down = np.stack([-sin * height, cos * height], axis=1)[:, None] / 2
-    across, upright = np.array([-1, 1, 1, -1])[:, None], np.array([-1, -1, 1, 1])[:, None]
-    return rectangles[:, None, :2] + across * along + upright * down
+    # NumPy's functions: those of a compiled loop may differ in the last bit.
+    return _place_corners(rectangles, quarter_turns, np.cos(radians), np.sin(radians))
 
 
-def _ordered_like(outline: Points, quad: Points) -> Points:
-    """Returns the outline, starting at the vertex closest to the quad's first corner."""
-    first = int(np.argmin(np.square(outline - quad[0]).sum(axis=1)))
-    return np.concatenate([outline[first:], outline[:first]])
+@compiled
+def _place_corners(rectangles: Numbers, quarter_turns: Numbers, cos: Numbers, sin: Numbers) -> Points:
+    corners = np.empty((4 * len(rectangles), 2))
+    for index in range(len(rectangles)):
+        width, height = rectangles[index, 2], rectangles[index, 3]
+        if quarter_turns[index] % 2 != 0:
+            width, height = height, width
+        along_x, along_y = cos[index] * width / 2, sin[index] * width / 2
+        down_x, down_y = -sin[index] * height / 2, cos[index] * height / 2
+        for corner in range(4):
+            across = 1.0 if corner in (1, 2) else -1.0
+            upright = 1.0 if corner >= 2 else -1.0
+            corners[4 * index + corner, 0] = rectangles[index, 0] + across * along_x + upright * down_x
+            corners[4 * index + corner, 1] = rectangles[index, 1] + across * along_y + upright * down_y
+    return corners
 
 
-def _mirrored_order(polygon: FloatArray) -> FloatArray:
-    """Returns a mirrored polygon in clockwise order; a quad keeps its first edge."""
-    return np.roll(polygon[::-1], len(polygon) // 2, axis=0)
+@compiled
+def _outlines_or_quads(quads: Points, outlines: Points, outline_starts: Starts) -> tuple[Points, Starts]:
+    """Returns each region's outline, starting at the vertex closest to the quad's first corner, or its quad if it has no outline.
+
+    Args:
+        quads: (4 N, 2).
+        outlines, outline_starts: as in `Detections`; N outlines, without vertices where there is none.
+    """
+    num_regions = len(outline_starts) - 1
+    starts = np.zeros(num_regions + 1, np.int64)
+    for region in range(num_regions):
+        number = outline_starts[region + 1] - outline_starts[region]
+        starts[region + 1] = starts[region] + (number if number > 0 else 4)
+    polygons = np.empty((starts[-1], 2))
+    for region in range(num_regions):
+        quad, polygon = quads[4 * region : 4 * region + 4], polygons[starts[region] : starts[region + 1]]
+        outline = outlines[outline_starts[region] : outline_starts[region + 1]]
+        if len(outline) == 0:
+            polygon[:] = quad
+            continue
+        first, shortest = 0, np.inf
+        for vertex in range(len(outline)):
+            distance = (outline[vertex, 0] - quad[0, 0]) ** 2 + (outline[vertex, 1] - quad[0, 1]) ** 2
+            if distance < shortest:
+                first, shortest = vertex, distance
+        for vertex in range(len(outline)):
+            polygon[vertex] = outline[(first + vertex) % len(outline)]
+    return polygons, starts
+
+
+@compiled
+def _clipped(
+    points: Points, starts: Starts, height: float, width: float, mirrors: bool
+) -> tuple[FloatArray, Starts, Starts]:
+    """Returns the polygons with an area inside (height, width), with vertices moved to the border: vertices, starts, their indices.
+
+    Args:
+        points, starts: as in `Detections`.
+        mirrors: the polygons were mirrored and become clockwise again; a quad keeps its first edge.
+    """
+    num_polygons = len(starts) - 1
+    vertices = np.empty(points.shape, np.float32)
+    kept, kept_starts = np.empty(num_polygons, np.int64), np.zeros(num_polygons + 1, np.int64)
+    num_kept = 0
+    for polygon in range(num_polygons):
+        first, number = starts[polygon], starts[polygon + 1] - starts[polygon]
+        to = kept_starts[num_kept]
+        left, top, right, bottom = np.inf, np.inf, -np.inf, -np.inf
+        for vertex in range(number):
+            x = min(max(points[first + vertex, 0], 0.0), width)
+            y = min(max(points[first + vertex, 1], 0.0), height)
+            left, top, right, bottom = min(left, x), min(top, y), max(right, x), max(bottom, y)
+            place = (number - 1 - vertex + number // 2) % number if mirrors else vertex
+            vertices[to + place, 0], vertices[to + place, 1] = x, y
+        if right > left and bottom > top:
+            kept[num_kept], kept_starts[num_kept + 1] = polygon, to + number
+            num_kept += 1
+    return vertices[: kept_starts[num_kept]].copy(), kept_starts[: num_kept + 1].copy(), kept[:num_kept].copy()

@@ -11,16 +11,30 @@ import numpy.typing as npt
 import pyclipper
 import shapely
 
+from dali_pipelines.compiled import compiled
+
 UnclipRatio = Literal["exact"] | float
 Numbers = TypeVar("Numbers", float, npt.NDArray[np.float64])
+Points = npt.NDArray[np.float64]
+Starts = npt.NDArray[np.int64]
 CLIPPER_UNITS = 1024
 """Integer units per pixel, for pyclipper."""
+LEAST_BORDER, LARGEST_BORDER = -1.0, 0.5
+"""Allowed distance in map pixels from the outermost pixel centres to the border: half a pixel in a crisp map, less in a soft
+one."""
 
 
+@compiled
 def distance_to_area(area: Numbers, perimeter: Numbers, wanted_area: Numbers) -> Numbers:
     """Returns the distance d by which a shape has to grow (or shrink, if negative) to have the wanted area."""
-    discriminant = perimeter**2 - 16 * (area - wanted_area)
+    discriminant = perimeter * perimeter - 16 * (area - wanted_area)
     return (np.sqrt(np.maximum(discriminant, 0.0)) - perimeter) / 8
+
+
+@compiled
+def border_distance(area: float, perimeter: float, wanted_area: float) -> float:
+    """Returns the distance from a region's outermost pixel centres to the border that gives its shape the wanted area."""
+    return min(max(distance_to_area(area, perimeter, wanted_area), LEAST_BORDER), LARGEST_BORDER)
 
 
 def unshrink_distance(area: Numbers, perimeter: Numbers, shrink_ratio: float) -> Numbers:
@@ -42,17 +56,42 @@ def unclip_distance(area: Numbers, perimeter: Numbers, shrink_ratio: float, uncl
     return area * unclip_ratio / perimeter
 
 
-def grow_polygon(polygon: npt.NDArray[np.generic], distance: float) -> npt.NDArray[np.float64] | None:
-    """Returns the polygon (n, 2) with its border moved outwards and its corners mitred; None if the result touches itself.
+def grow_polygons(
+    vertices: npt.NDArray[np.generic], starts: Starts, distances: npt.NDArray[np.float64]
+) -> tuple[Points, Starts]:
+    """Returns N polygons with their borders moved outwards and their corners mitred, clockwise in the image, where y points down.
 
-    The result is (m, 2), m >= 4, clockwise in the image, where y points down. If the grown shape has several pieces or holes, the
-    largest outline is returned.
+    A polygon that would touch itself becomes one without vertices, and so does one whose distance is NaN. If the grown shape has
+    several pieces or holes, the largest outline is taken.
+
+    Args:
+        vertices: (V, 2) of all polygons.
+        starts: (N + 1,); the vertices of polygon n are vertices[starts[n] : starts[n + 1]].
+        distances: (N,) in pixels.
+
+    Returns:
+        Vertices and starts of the grown polygons, in the same form; at least 4 vertices each, or none.
     """
+    paths = np.rint(vertices * CLIPPER_UNITS).tolist()
     offset = pyclipper.PyclipperOffset()
-    offset.AddPath(np.rint(polygon * CLIPPER_UNITS).tolist(), pyclipper.JT_MITER, pyclipper.ET_CLOSEDPOLYGON)
-    pieces = offset.Execute(distance * CLIPPER_UNITS)
-    # Outlines have a positive area, holes a negative one.
-    outline = np.array(max(pieces, key=pyclipper.Area, default=[]), np.float64)
-    if len(outline) < 4 or not shapely.is_valid(shapely.polygons(outline)):
-        return None
-    return outline / CLIPPER_UNITS
+    outlines: list[list[list[int]]] = []
+    ends = starts[1:].tolist()
+    for start, end, distance in zip(starts.tolist(), ends, (distances * CLIPPER_UNITS).tolist(), strict=False):
+        pieces: list[list[list[int]]] = []
+        if distance == distance:  # not NaN
+            offset.Clear()
+            offset.AddPath(paths[start:end], pyclipper.JT_MITER, pyclipper.ET_CLOSEDPOLYGON)
+            pieces = offset.Execute(distance)
+        # Outlines have a positive area, holes a negative one.
+        outlines.append(pieces[0] if len(pieces) == 1 else max(pieces, key=pyclipper.Area, default=[]))
+    grown = np.array([point for outline in outlines for point in outline], np.float64).reshape(-1, 2)
+    return _valid_polygons(grown, np.array([len(outline) for outline in outlines], np.int64))
+
+
+def _valid_polygons(vertices: Points, counts: Starts) -> tuple[Points, Starts]:
+    """Returns the polygons in pixels, without the vertices of those that have fewer than 4 or touch themselves."""
+    is_valid = counts >= 4
+    has_four = np.repeat(is_valid, counts)
+    rings = shapely.linearrings(vertices[has_four], indices=np.repeat(np.arange(is_valid.sum()), counts[is_valid]))
+    is_valid[is_valid] = shapely.is_valid(shapely.polygons(rings))
+    return vertices[np.repeat(is_valid, counts)] / CLIPPER_UNITS, np.cumsum(np.concatenate([[0], counts * is_valid]))

@@ -21,8 +21,8 @@ def write_split_maps(
     planner = SamplePlanner(config.pipeline, training=False, seed=0)
 
     def write(index: int) -> Outcome:
-        sample = planner.plan_image(manifest, index, epoch=0)
-        return _write_maps(maps_dir, manifest.filenames[index], planner.input_polygons(manifest, [sample]), config)
+        samples = planner.plan_batch(manifest, [index], epoch=0)
+        return _write_maps(maps_dir, manifest.filenames[index], planner.input_polygons(manifest, samples), config)
 
     written = in_threads(write, usable, f"Writing maps of {split}", num_workers)
     outcomes = [Outcome("failed", reason="its image failed")] * len(manifest)

@@ -1,10 +1,16 @@
 """Draws the target maps of a batch: the one entry point to the compiled CPU path and the Triton kernel."""
 
+import functools
+import logging
+import subprocess
+
 import torch
 
 from ocr.polygons import PolygonBatch
 from ocr.targets.config import TargetConfig
 from ocr.targets.target_maps import TargetMaps
+
+log = logging.getLogger(__name__)
 
 
 def make_targets(
@@ -28,15 +34,41 @@ def make_targets(
     Args:
         polygons_input: polygons of B images in the input frame, vertices in either direction; not modified.
         size: (H, W) of the input.
-        device: a CUDA device selects the Triton kernel, which the host does not wait for. For any other device the compiled
-            CPU path draws the maps.
+        device: a CUDA device selects the Triton kernel, which the host does not wait for. For any other device, and on a
+            machine where Triton finds no C compiler, the compiled CPU path draws the maps.
     """
     # Imported here, so that a GPU does not load the compiler of the CPU path, and no other device needs Triton.
     device = torch.device(device)
-    if device.type == "cuda":
+    if device.type == "cuda" and can_use_triton(device):
         from ocr.targets.triton_maps import make_targets_triton
 
         return make_targets_triton(polygons_input, size, config, device)
     from ocr.targets.numba_maps import make_targets_numba
 
     return make_targets_numba(polygons_input, size, config).to(device)
+
+
+@functools.cache
+def can_use_triton(device: torch.device) -> bool:
+    """Returns whether Triton can start its kernel on this device; warns if it lacks a C compiler. Tries it once per process."""
+    from ocr.targets.triton_maps import make_targets_triton
+
+    try:
+        make_targets_triton(PolygonBatch.from_lists([[]]), (32, 32), TargetConfig(), device)
+    except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
+        if not is_compiler_missing(error):
+            raise
+        log.warning(
+            "Triton needs a C compiler to start the target maps' kernel on %s, and has none (%s). The CPU draws the maps instead, "
+            "and each step waits for their copy: install gcc, or set CC to a compiler",
+            device,
+            error,
+        )
+        return False
+    return True
+
+
+def is_compiler_missing(error: Exception) -> bool:
+    """Returns whether Triton raised this error because no C compiler was found, or because the compiler failed."""
+    is_compiler_call = isinstance(error, (subprocess.CalledProcessError, FileNotFoundError))
+    return is_compiler_call or "Failed to find C compiler" in str(error)

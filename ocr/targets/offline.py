@@ -16,6 +16,7 @@ programs need the maps.
 import hashlib
 import io
 import logging
+import math
 import sys
 import threading
 import zipfile
@@ -43,6 +44,11 @@ log = logging.getLogger(__name__)
 DTYPES = {"prob_map": np.uint8, "prob_mask": np.uint8, "thresh_map": np.float16, "thresh_mask": np.uint8}
 """Arrays of a file, in the order of `TargetMaps`."""
 COMPRESSION_LEVEL = 1
+
+_MAX_KEY_BYTES = 4 * 64
+"""A SHA-256 in hex, as NumPy stores text."""
+_MAX_MAP_BYTES = 2 * 8192**2
+"""Largest array that is read into RAM before the size of the wanted maps is known."""
 
 MISSING, STALE, DAMAGED = "missing", "stale", "damaged"
 """Reasons why a file is not used. Stale: drawn from other annotations, another size, other settings or other code."""
@@ -134,14 +140,42 @@ class _StoredMaps:
                 raise UnfitMaps(DAMAGED, f"{self.path}: {name} is {found}; expected {expected}")
 
 
-def _read_file(path: Path) -> _StoredMaps:
+def _read_file(path: Path, map_size: tuple[int, int] | None = None) -> _StoredMaps:
+    """Returns the maps of a file. A member that cannot be theirs is refused by its header: 3 MB may unpack to 3 GB.
+
+    Args:
+        map_size: (H, W) of the wanted maps; None: any size that pictures have.
+    """
     try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
-            return _StoredMaps(path, str(archive["key"]), {name: archive[name] for name in DTYPES})
+        with zipfile.ZipFile(io.BytesIO(path.read_bytes())) as archive:
+            key = _read_member(archive, "key", None, _MAX_KEY_BYTES)
+            largest = _MAX_MAP_BYTES if map_size is None else 2 * map_size[0] * map_size[1]
+            return _StoredMaps(
+                path, str(key), {name: _read_member(archive, name, DTYPES[name], largest) for name in DTYPES}
+            )
     except FileNotFoundError:
         raise UnfitMaps(MISSING, f"{path}: no such file") from None
     except Exception as error:  # zipfile, zlib and NumPy raise nearly every type for broken archives
         raise UnfitMaps(DAMAGED, f"{path}: damaged: {type(error).__name__}: {error}") from error
+
+
+def _read_member(
+    archive: zipfile.ZipFile, name: str, dtype: npt.DTypeLike | None, max_bytes: int
+) -> npt.NDArray[np.generic]:
+    """Returns one array of an archive.
+
+    Raises:
+        ValueError: its header states another data type, or more bytes than `max_bytes`.
+    """
+    with archive.open(f"{name}.npy") as member:
+        version = np.lib.format.read_magic(member)
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, found = read_header(member)
+    num_bytes = math.prod(shape) * found.itemsize
+    if num_bytes > max_bytes or (dtype is not None and found != dtype):
+        raise ValueError(f"{name} is {found} {shape}, {num_bytes:,} bytes; expected at most {max_bytes:,} bytes")
+    with archive.open(f"{name}.npy") as member:
+        return np.lib.format.read_array(member, allow_pickle=False)
 
 
 def check_maps(path: Path, key: str, map_size: tuple[int, int]) -> None:
@@ -150,7 +184,7 @@ def check_maps(path: Path, key: str, map_size: tuple[int, int]) -> None:
     Raises:
         UnfitMaps: it does not; the message says why.
     """
-    _read_file(path).check(key, map_size)
+    _read_file(path, map_size).check(key, map_size)
 
 
 class OfflineMaps:
@@ -311,7 +345,9 @@ class OfflineMaps:
         if kept is not None and kept.key == key:
             kept.check(key, map_size)
             return kept
-        stored = _read_file(self._paths[index])  # also if the kept maps are stale: the file may have been rewritten
+        stored = _read_file(
+            self._paths[index], map_size
+        )  # also if the kept maps are stale: the file may have been rewritten
         stored.check(key, map_size)
         if self._keep:
             with self._lock:

@@ -15,6 +15,7 @@ from ocr.memory.network import NetworkMemory, StepMemory
 from ocr.memory.plan import MemoryPlan
 from ocr.memory.planner import PlannedMemory, RunData, plan_memory, preload_images
 from ocr.memory.remedies import remedy_text, training_remedies
+from ocr.training.resume import data_fingerprint
 from ocr.training.trainer_parts import cache_bytes_by_tier, dbnet_module
 from ocr.training.trial_step import measure_network
 
@@ -53,13 +54,15 @@ class DBNetDataModule(lightning.LightningDataModule):
         self._planned: PlannedMemory | None = None
         self._loaders: dict[str, BatchLoader] = {}
         self._train_state: dict[str, int] | None = None
+        self._known_data: dict[str, Any] = {}
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the position of the training loader, for checkpoints.
 
         Lightning saves the states of loaders too, but loses them on loading once the schedule has asked for the number of steps.
         """
-        return {"train": self._loaders["train"].state_dict() if "train" in self._loaders else None}
+        train = self._loaders["train"].state_dict() if "train" in self._loaders else None
+        return {"train": train, "data": self._fingerprints()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._train_state = state_dict["train"]
@@ -120,6 +123,13 @@ class DBNetDataModule(lightning.LightningDataModule):
         if self.trainer is not None:
             memory.release_unused(self._device())
 
+    def _fingerprints(self) -> dict[str, Any]:
+        """Returns the fingerprint of each split, by which a resumed run knows its data."""
+        if not self._known_data:
+            splits = {"train": self.train, "val": self.val}
+            self._known_data = {name: data_fingerprint(split.manifest) for name, split in splits.items() if split}
+        return self._known_data
+
     def _trainer(self) -> lightning.Trainer:
         if self.trainer is None:
             raise RuntimeError("this data module needs a trainer, which knows the device and the rank")
@@ -160,7 +170,7 @@ class DBNetDataModule(lightning.LightningDataModule):
         skip_failures = dataset.config.on_bad_sample != "error"
         self._loaders[name] = BatchLoader(
             dataset,
-            Engine(self.loader, self._device(), self.config.num_workers, skip_failures),
+            Engine(self.loader, self._device(), self.config.num_workers, skip_failures, self.config.worker_timeout),
             batch_size,
             rank=trainer.global_rank,
             num_ranks=trainer.world_size,

@@ -5,16 +5,22 @@ workers                             polygons, matches | polygons, matches | ...
 """
 
 import time
+<<<<<<< HEAD
 from collections.abc import Sequence
+=======
+from collections.abc import Callable
+>>>>>>> main
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
-from dali_pipelines.source import PlannedSample
+from dali_pipelines.source import PlannedBatch, PlannedSample
 from ocr.datasets.manifest import Manifest
 from ocr.metrics.cleval import CharacterTargets, CLEvalCounts, count_characters
 from ocr.metrics.icdar import MatchCounts, TargetRegions, match_image
+from ocr.metrics.regions import FlatPolygons
 from ocr.postprocess.boxes import Detections, detect_letterboxed
 from ocr.postprocess.config import PostprocessConfig
 from ocr.postprocess.levels import Levels
@@ -75,17 +81,23 @@ class OverlappedEvaluation:
         self._truth: dict[int, Truth] = {}
         """Ground truth by image, computed on first use."""
 
-    def add(self, levels_BHW: torch.Tensor, samples: Sequence[PlannedSample]) -> None:
+    def add(self, levels_BHW: torch.Tensor, samples: PlannedBatch) -> None:
         """Queues the images of a batch, without its padding. Waits only while the queue is full.
 
         Args:
             levels_BHW: uint8, on the device: `to_levels` of the probabilities.
             samples: B planned samples.
         """
+<<<<<<< HEAD
         levels = HostCopy(levels_BHW)
         for row, sample in enumerate(samples):
             if not sample.is_padding:
                 self.pool.submit(self._evaluate, levels, row, sample)
+=======
+        levels = start_copy_to_host(levels_BHW)
+        for row in np.flatnonzero(~samples.is_padding).tolist():
+            self.pool.submit(self._evaluate, levels, row, samples[row])
+>>>>>>> main
 
     def close(self) -> None:
         """Ends the threads."""
@@ -112,9 +124,10 @@ class OverlappedEvaluation:
         characters = None
         if self._with_truth:
             truth = self._truth_of(sample.index)
-            matches = match_image(detections.polygons, truth.regions, IOU_THRESHOLDS)
+            polygons = FlatPolygons(detections.vertices.astype(np.float64), np.diff(detections.vertex_starts))
+            matches = match_image(polygons, truth.regions, IOU_THRESHOLDS)
             if truth.characters is not None:
-                characters = count_characters(detections.polygons, truth.characters)
+                characters = count_characters(polygons, truth.characters)
         metric_seconds = time.perf_counter() - finished
         return ImageResult(sample.index, detections, matches, characters, finished - started, metric_seconds)
 

@@ -1,86 +1,132 @@
 """One training run, from its configuration to its files."""
 
+import contextlib
 import json
 import logging
+import signal
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightning
+import torch
 import yaml
 from lightning.pytorch.callbacks import Callback
 
+from ocr.atomic_write import write_durably
 from ocr.config import TrainConfig
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.device import resolve_device, resolve_pipeline, resolve_precision
 from ocr.environment import device_name
+from ocr.errors import StorageError
 from ocr.memory.out_of_memory import ExplainOutOfMemory
-from ocr.memory.remedies import training_remedies
+from ocr.memory.remedies import Remedy, command_with, training_remedies
 from ocr.models.dbnet import build_dbnet
 from ocr.predictions import write_predictions
 from ocr.splits import build_dataset, draw_if_synthetic
+from ocr.training.callbacks.checkpoints import LastCheckpoint
 from ocr.training.callbacks.memory import FollowForOutOfMemory, MemoryWatch
 from ocr.training.callbacks.summary import RunSummary
+from ocr.training.checkpoint_files import CheckpointFiles, check_room, checkpoint_bytes
 from ocr.training.datamodule import DBNetDataModule
+from ocr.training.interruption import (
+    RunStopped,
+    StopSignals,
+    exit_code,
+    kill_children,
+    requeue_slurm_job,
+    wait_for_ranks,
+)
 from ocr.training.module import DBNetModule
+from ocr.training.ranks import is_first_rank
+from ocr.training.resume import Resumption, resumption
+from ocr.training.run_folder import RunLock
 from ocr.training.trainer import build_trainer
 
 log = logging.getLogger(__name__)
 
 
-def train(config: TrainConfig, run_dir: Path, callbacks: Sequence[Callback] = ()) -> dict[str, Any]:
+def train(
+    config: TrainConfig, run_dir: Path, callbacks: Sequence[Callback] = (), given: Collection[str] | None = None
+) -> dict[str, Any]:
     """Trains a network and returns the run's summary.
 
     Writes config.yaml, audit_{train,val}.json, checkpoints/{best,last}.ckpt, metrics.csv, TensorBoard events, summary.json,
-    predictions.json (of the last validation) and pictures/ below `run_dir`.
+    predictions.json (of the last validation) and pictures/ below `run_dir`. If `resume` names the checkpoint of a finished run,
+    nothing is written.
 
     Args:
         callbacks: callbacks besides those that every run has.
+        given: keys that the user set, written with dots; a resumed run takes all others from its checkpoint. None: all are set.
 
     Raises:
         OutOfMemory: RAM or GPU memory ran out. The files written until then stay.
+        InputError: another run uses the folder, or `resume` names no checkpoint of this run.
+        StorageError: a file cannot be written, or there is no room for checkpoints.
+        SystemExit: SIGTERM (code 143) or Ctrl-C (130) ended the run. last.ckpt continues it.
     """
-    last_checkpoint = run_dir / "checkpoints" / "last.ckpt"
-    with ExplainOutOfMemory(partial(training_remedies, config, last_checkpoint)) as explain:
-        return _train(config, run_dir, [FollowForOutOfMemory(explain), *callbacks])
+    path, files = run_dir / "checkpoints" / "last.ckpt", CheckpointFiles()
+    with RunLock(run_dir), StopSignals() as signals:
+        try:
+            start = resumption(config, given, run_dir)
+            if start.finished is not None:
+                return start.finished
+            last = LastCheckpoint(path, start.config.trainer, files, signals)
+            with ExplainOutOfMemory(partial(_remedies, start.config, files, path)) as explain:
+                return _train(start, run_dir, files, last, [FollowForOutOfMemory(explain), *callbacks])
+        except RunStopped as stop:
+            _log_stop(stop, path)
+            raise SystemExit(exit_code(stop)) from None
 
 
-def _train(config: TrainConfig, run_dir: Path, callbacks: Sequence[Callback]) -> dict[str, Any]:
+def _train(
+    start: Resumption, run_dir: Path, files: CheckpointFiles, last: LastCheckpoint, callbacks: Sequence[Callback]
+) -> dict[str, Any]:
+    config = start.config
     log.info("writing to %s", run_dir)
     started = time.perf_counter()
     _start_run(config, run_dir)
     device = resolve_device(config.device)
-    precision = resolve_precision(config.trainer.precision, device)
+    precision = _precision_of_run(start, device)
+    start.check_precision(device.type, precision)
     train_set, val_set = _build_splits(config, precision, run_dir)
+    start.check_data({"train": train_set.manifest, "val": val_set.manifest})
     module = DBNetModule(build_dbnet(config.model, config.targets.map_stride), config, val_set.manifest)
+    averaged = config.trainer.ema_decay is not None
+    check_room(run_dir / "checkpoints", checkpoint_bytes(module.model, config.optimizer.name, averaged=averaged))
     data = DBNetDataModule(
         train_set, val_set, config.dataloader, loader=config.engine, val_targets=config.trainer.val_loss
     )
     summary = RunSummary(config, run_dir, device_name(device))
-    trainer = build_trainer(config, device, precision, run_dir, [MemoryWatch(summary.summary), summary, *callbacks])
+    run_callbacks = [MemoryWatch(summary.summary), summary, *callbacks, last]
+    trainer = build_trainer(config, device, precision, run_dir, files, run_callbacks, start.first_step)
     _log_network(module, precision, device_name(device))
     _fit(trainer, module, data, summary)
     if trainer.is_global_zero:
         write_predictions(run_dir / "predictions.json", val_set.manifest, module.evaluation.detections_original)
         _log_result(summary.summary, time.perf_counter() - started)
         log.info("everything is in %s", run_dir)
+        if last.time_is_up:
+            _log_state("trainer.max_time", last.path)
     return json.loads(json.dumps(summary.summary))
 
 
 def _start_run(config: TrainConfig, run_dir: Path) -> None:
-    """Writes config.yaml and sets the seed.
-
-    Raises:
-        FileNotFoundError: the checkpoint to resume from does not exist.
-    """
+    """Writes config.yaml and sets the seed."""
     run_dir.mkdir(parents=True, exist_ok=True)
-    (run_dir / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+    if is_first_rank():
+        write_durably(run_dir / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).encode())
     lightning.seed_everything(config.seed, verbose=False)
-    if config.resume is not None and not Path(config.resume).is_file():
-        raise FileNotFoundError(f"resume={config.resume}: no such checkpoint")
+
+
+def _precision_of_run(start: Resumption, device: torch.device) -> str:
+    """Returns Lightning's name for the precision. With auto, a run resumed on the same type of device keeps its precision."""
+    if start.config.trainer.precision == "auto" and start.precision.get("device_type") == device.type:
+        return start.precision["precision"]
+    return resolve_precision(start.config.trainer.precision, device)
 
 
 def _build_splits(
@@ -104,6 +150,10 @@ def _fit(trainer: lightning.Trainer, module: DBNetModule, data: DBNetDataModule,
     warnings.filterwarnings("ignore", message="`ModelCheckpoint\\(monitor='val/hmean'\\)` could not find")
     try:
         trainer.fit(module, datamodule=data, ckpt_path=module.config.resume, weights_only=True)
+    except RunStopped as stop:
+        if stop.is_saved:
+            wait_for_ranks(trainer)
+        raise
     except Exception:
         summary.write()
         raise
@@ -136,3 +186,30 @@ def _log_result(summary: dict[str, Any], seconds: float) -> None:
             summary["best_epoch"] + 1,
             seconds,
         )
+
+
+def _remedies(config: TrainConfig, files: CheckpointFiles, last_checkpoint: Path, in_validation: bool) -> list[Remedy]:
+    """Returns what to try after memory ran out. A checkpoint that is being written counts."""
+    with contextlib.suppress(StorageError):
+        files.wait_for(last_checkpoint)
+    return training_remedies(config, last_checkpoint, in_validation)
+
+
+def _log_stop(stop: RunStopped, checkpoint: Path) -> None:
+    """Says what a signal ended, and how to go on; the last lines of the run."""
+    if not stop.is_saved:
+        kill_children()
+    if not is_first_rank():
+        return
+    name = signal.Signals(stop.signum).name
+    if stop.is_saved or checkpoint.is_file():
+        _log_state(name, checkpoint)
+    else:
+        log.warning("%s ended the run before its first checkpoint; there is nothing to resume from", name)
+    if stop.signum == signal.SIGUSR1 and stop.is_saved:
+        requeue_slurm_job()
+
+
+def _log_state(ended_by: str, checkpoint: Path) -> None:
+    command = command_with({"resume": str(checkpoint)})
+    log.warning("%s ended the run. Its state is in %s. To continue:\n  %s", ended_by, checkpoint, command)

@@ -7,7 +7,7 @@ import lightning
 import torch
 from torch import Tensor
 
-from ocr.checkpoint import CONFIG_KEY
+from ocr.checkpoint import CONFIG_KEY, PRECISION_KEY
 from ocr.config import TrainConfig
 from ocr.datasets.manifest import Manifest
 from ocr.loaders.batch import Batch
@@ -17,6 +17,7 @@ from ocr.models.dbnet import DBNet
 from ocr.training.evaluator import EvaluationResult, Evaluator
 from ocr.training.network import forward_maps, prepare_network
 from ocr.training.optimizer import build_optimizer, build_schedule
+from ocr.training.resume import use_given_optimizer
 from ocr.training.scores import ValidationScores
 
 
@@ -64,7 +65,7 @@ class DBNetModule(lightning.LightningModule):
         maps = self.evaluator.evaluate(batch)
         if batch.targets is not None:
             loss = self.loss(maps, batch.targets.as_float32()).total
-            num_real = sum(not sample.is_padding for sample in batch.samples)
+            num_real = batch.samples.num_real
             self.log("val/loss", loss, on_epoch=True, batch_size=max(num_real, 1), sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
@@ -93,5 +94,10 @@ class DBNetModule(lightning.LightningModule):
         schedule = build_schedule(optimizer, num_steps, self.config.optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.config.resume_anyway:
+            use_given_optimizer(checkpoint, self.config.optimizer)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[CONFIG_KEY] = self.config.model_dump(mode="json")
+        checkpoint[PRECISION_KEY] = {"device_type": self.device.type, "precision": str(self.trainer.precision)}

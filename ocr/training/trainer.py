@@ -1,16 +1,18 @@
 """Lightning's trainer, with the callbacks and loggers of a run."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from ocr.config import LoggerConfig, TrainConfig
+from ocr.config import LoggerConfig, TrainConfig, TrainerConfig
+from ocr.errors import InputError
 from ocr.training.callbacks.checkpoints import BestCheckpoint
 from ocr.training.callbacks.last_epoch import ValidateLastEpoch
 from ocr.training.callbacks.learning_rates import LearningRates
@@ -18,6 +20,9 @@ from ocr.training.callbacks.losses import LossLog
 from ocr.training.callbacks.moving_average import MovingAverage
 from ocr.training.callbacks.pictures import DetectionPictures
 from ocr.training.callbacks.progress_bar import ProgressBar
+from ocr.training.checkpoint_files import CheckpointFiles
+from ocr.training.interruption import leave_signals_alone
+from ocr.training.metrics_file import MetricsFile
 
 PASSED_ON = (
     "accumulate_grad_batches",
@@ -29,7 +34,6 @@ PASSED_ON = (
     "limit_val_batches",
     "log_every_n_steps",
     "max_epochs",
-    "max_time",
     "num_sanity_val_steps",
     "strategy",
 )
@@ -37,62 +41,99 @@ PASSED_ON = (
 
 
 def build_trainer(
-    config: TrainConfig, device: torch.device, precision: str, run_dir: Path, callbacks: Sequence[Callback]
+    config: TrainConfig,
+    device: torch.device,
+    precision: str,
+    run_dir: Path,
+    files: CheckpointFiles,
+    callbacks: Sequence[Callback],
+    first_step: int = 0,
 ) -> lightning.Trainer:
-    """Returns the trainer of a run, with `callbacks` among those that every run has."""
+    """Returns the trainer of a run, with `callbacks` among those that every run has.
+
+    Args:
+        files: writes the checkpoints.
+        first_step: step at which a run continues in its own folder; 0: a run in a new folder.
+
+    Raises:
+        InputError: Lightning refuses a setting of the section `trainer`, or this machine lacks the devices.
+    """
     settings = config.trainer
-    loggers = build_loggers(config.logger, run_dir, config.exp_name)
+    loggers = build_loggers(config.logger, run_dir, config.exp_name, first_step)
     interactive = sys.stderr.isatty()
     losses = LossLog()
-    return lightning.Trainer(
-        **{name: getattr(settings, name) for name in PASSED_ON},
-        accelerator="gpu" if device.type == "cuda" else "cpu",
-        devices=settings.devices if device.type == "cuda" or settings.devices != "auto" else 1,
-        precision=precision,  # type: ignore[arg-type]
-        deterministic="warn" if settings.deterministic else None,
-        use_distributed_sampler=False,  # the epoch plan shards
-        callbacks=[
-            *build_checkpoints(run_dir / "checkpoints"),
-            ValidateLastEpoch(),
-            losses,  # before the callbacks that read its means at the end of an epoch
-            *callbacks,
-            DetectionPictures(run_dir, config.logger.num_pictures),
-            *([LearningRates()] if loggers else []),
-            *([MovingAverage(settings.ema_decay)] if settings.ema_decay is not None else []),
-            *([ProgressBar(losses)] if interactive else []),
-        ],
-        logger=loggers,
-        enable_progress_bar=interactive,
-        enable_model_summary=False,
+    devices = settings.devices if device.type == "cuda" or settings.devices != "auto" else 1
+    run_callbacks = [
+        build_best_checkpoint(run_dir / "checkpoints"),
+        ValidateLastEpoch(),
+        losses,  # before the callbacks that read its means at the end of an epoch
+        *callbacks,
+        DetectionPictures(run_dir, config.logger.num_pictures),
+        *([LearningRates()] if loggers else []),
+        *([MovingAverage(settings.ema_decay)] if settings.ema_decay is not None else []),
+        *([ProgressBar(losses)] if interactive else []),
+    ]
+    with _refusals_in_words(settings):
+        trainer = lightning.Trainer(
+            **{name: getattr(settings, name) for name in PASSED_ON},
+            accelerator="gpu" if device.type == "cuda" else "cpu",
+            devices=devices,
+            precision=precision,  # type: ignore[arg-type]
+            deterministic="warn" if settings.deterministic else None,
+            use_distributed_sampler=False,  # the epoch plan shards
+            default_root_dir=run_dir,
+            plugins=[files],
+            callbacks=run_callbacks,
+            logger=loggers,
+            enable_progress_bar=interactive,
+            enable_model_summary=False,
+        )
+    leave_signals_alone(trainer)
+    return trainer
+
+
+@contextmanager
+def _refusals_in_words(settings: TrainerConfig) -> Iterator[None]:
+    """Turns Lightning's errors about its arguments into an InputError. They have no common class, and some are ValueErrors."""
+    try:
+        yield
+    except (MisconfigurationException, ValueError, TypeError) as error:
+        given = ", ".join(
+            f"trainer.{name}={getattr(settings, name)}" for name in ("devices", "strategy", "precision", "max_time")
+        )
+        reason = " ".join(str(error).split())
+        raise InputError(f"found {given}: Lightning refuses one of them: {reason[:400]}; correct it") from error
+
+
+def build_best_checkpoint(folder: Path) -> BestCheckpoint:
+    """Returns the callback that writes best.ckpt, at the end of an epoch."""
+    return BestCheckpoint(
+        folder,
+        filename="best",
+        monitor="val/hmean",
+        mode="max",
+        enable_version_counter=False,
+        # A run resumed from a checkpoint within an epoch, after its validation, would train nothing in the rest of it.
+        save_on_train_epoch_end=True,
     )
 
 
-def build_checkpoints(folder: Path) -> list[ModelCheckpoint]:
-    """Returns the callbacks that write best.ckpt and last.ckpt, both at the end of an epoch."""
-    # A run resumed from a checkpoint within an epoch, after its validation, would train nothing in the rest of it.
-    at_epoch_end: dict[str, Any] = {"enable_version_counter": False, "save_on_train_epoch_end": True}
-    return [
-        BestCheckpoint(folder, filename="best", monitor="val/hmean", mode="max", **at_epoch_end),
-        ModelCheckpoint(folder, filename="last", **at_epoch_end),
-    ]
-
-
-def build_loggers(config: LoggerConfig, run_dir: Path, exp_name: str) -> list[Logger]:
+def build_loggers(config: LoggerConfig, run_dir: Path, exp_name: str, first_step: int = 0) -> list[Logger]:
     """Returns the enabled ones of TensorBoard, metrics.csv and Weights & Biases.
 
     Raises:
-        ModuleNotFoundError: wandb is enabled but not installed.
+        InputError: wandb is enabled but not installed.
     """
     loggers: list[Logger] = []
     if config.tensorboard:
-        loggers.append(TensorBoardLogger(run_dir, name="tensorboard", version=""))
+        loggers.append(TensorBoardLogger(run_dir, name="tensorboard", version="", purge_step=first_step or None))
     if config.csv:
-        loggers.append(CSVLogger(run_dir, name="", version=""))
+        loggers.append(MetricsFile(run_dir / "metrics.csv", first_step))
     if config.wandb.enabled:
         try:
             from lightning.pytorch.loggers import WandbLogger
 
             loggers.append(WandbLogger(name=exp_name, project=config.wandb.project, save_dir=run_dir))
         except ModuleNotFoundError as error:
-            raise ModuleNotFoundError("logger.wandb.enabled=true needs the extra: uv sync --extra wandb") from error
+            raise InputError("logger.wandb.enabled=true needs the extra: uv sync --extra wandb") from error
     return loggers

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -8,7 +10,8 @@ from PIL import Image
 from dali_pipelines.allocation_errors import FailedAllocation, find_failed_allocation
 from dali_pipelines.config import PipelineConfig
 from dali_pipelines.loader import DaliLoader
-from dali_pipelines.source import PlannedSample, SourceImages
+from dali_pipelines.source import PlannedBatch, SourceImages
+from ocr.datasets.plan import letterbox
 
 CPU = torch.device("cpu")
 CONFIG = PipelineConfig(image_size=64, prefetch_queue_depth=2)
@@ -104,21 +107,20 @@ def test_the_cause_of_an_error_is_searched_too():
 class OneBatch:
     epoch = 0
 
-    def __init__(self, sample: PlannedSample) -> None:
+    def __init__(self, sample: PlannedBatch) -> None:
         self._sample = sample
 
     def __len__(self) -> int:
         return 1
 
-    def batch(self, step: int) -> list[PlannedSample]:
-        return [self._sample]
+    def batch(self, step: int) -> PlannedBatch:
+        return self._sample
 
 
 def test_the_loader_reraises_a_failed_allocation_and_blames_no_file(tmp_path, caplog):
     path = tmp_path / "sound.jpg"
     Image.fromarray(np.zeros((50, 60, 3), np.uint8)).save(path)
-    region = np.array([0, 0, 60, 50], np.float32)
-    too_large = PlannedSample(0, False, region, (2 * 10**6,) * 2, np.eye(3), np.eye(3), np.zeros((3, 4), np.float32))
+    too_large = replace(letterbox(0, (50, 60), 64, False), resized_sizes=np.array([(2 * 10**6,) * 2]))
     loader = DaliLoader(SourceImages([str(path)]), CONFIG, training=False, batch_size=1, device=CPU)
     with pytest.raises(RuntimeError, match="you tried to allocate 12000000000000 bytes"):
         next(loader.batches(OneBatch(too_large)))

@@ -3,14 +3,24 @@ import pytest
 import torch
 
 from dali_pipelines.feed import BatchFeed, SampleArrays
-from dali_pipelines.source import PlannedSample, SourceImages
+from dali_pipelines.source import PlannedBatch, SourceImages
 
 COLOURS = np.arange(12, dtype=np.float32).reshape(3, 4)
 
 
-def sample(index: int) -> PlannedSample:
-    region = np.array([1, 2, 30, 40], np.float32)
-    return PlannedSample(index, False, region, (8, 9), np.diag([2.0, 3.0, 1.0]), np.eye(3), COLOURS)
+def planned(*indices: int) -> PlannedBatch:
+    """Returns the same plan for each index."""
+    num_samples = len(indices)
+    return PlannedBatch(
+        indices=np.array(indices),
+        is_padding=np.zeros(num_samples, bool),
+        has_failed=np.zeros(num_samples, bool),
+        regions_xyxy=np.tile(np.array([1, 2, 30, 40], np.float32), (num_samples, 1)),
+        resized_sizes=np.tile((8, 9), (num_samples, 1)),
+        input_from_resized=np.tile(np.diag([2.0, 3.0, 1.0]), (num_samples, 1, 1)),
+        input_from_original=np.tile(np.eye(3), (num_samples, 1, 1)),
+        colour_matrices=np.tile(COLOURS, (num_samples, 1, 1)),
+    )
 
 
 class OneKept:
@@ -34,8 +44,8 @@ class OneKept:
 
 
 def test_training_arrays_worked_by_hand():
-    (planned,) = SampleArrays(SourceImages(["a.jpg"]), training=True).for_batch([sample(0)])
-    path, start, end, size, matrix, colours, offset = (field[0] for field in planned)
+    (fields,) = SampleArrays(SourceImages(["a.jpg"]), training=True).for_batch(planned(0))
+    path, start, end, size, matrix, colours, offset = (field[0] for field in fields)
     assert bytes(path) == b"a.jpg"
     assert [start.tolist(), end.tolist(), size.tolist()] == [[2, 1], [40, 30], [8, 9]]
     assert matrix.tolist() == [[2, 0, 0], [0, 3, 0]]
@@ -45,13 +55,13 @@ def test_training_arrays_worked_by_hand():
 
 
 def test_evaluation_arrays_have_no_warp_and_no_colours():
-    (planned,) = SampleArrays(SourceImages(["a.jpg"]), training=False).for_batch([sample(0)])
-    assert len(planned) == 4
+    (fields,) = SampleArrays(SourceImages(["a.jpg"]), training=False).for_batch(planned(0))
+    assert len(fields) == 4
 
 
 def test_kept_images_replace_files_and_unreadable_content_is_noted():
     arrays = SampleArrays(SourceImages(["a", "b", "c"], OneKept()), training=False)
-    _, (content, is_encoded, is_decoded), (pixels,) = arrays.for_batch([sample(0), sample(1), sample(2)])
+    _, (content, is_encoded, is_decoded), (pixels,) = arrays.for_batch(planned(0, 1, 2))
     assert content[0].tolist() == [7, 7]
     assert [bool(flag) for flag in is_encoded] == [True, False, True]  # DALI fails on the placeholder for image 2
     assert [bool(flag) for flag in is_decoded] == [False, True, False]
@@ -68,11 +78,11 @@ def test_the_graph_hands_out_images_if_one_of_them_is_wanted(num_images):
 def test_sources_may_draw_batches_in_any_order_and_stop():
     feed = BatchFeed(SampleArrays(SourceImages(["a", "b"], OneKept()), training=False))
     sources = feed.for_graph()
-    feed.start(iter([[sample(0)], [sample(1)]]))
+    feed.start(iter([planned(0), planned(1)]))
     sources.next_pixels()
     sources.next_batch()
     sources.next_kept()
-    (first,) = feed.pop()
+    (first,) = feed.pop().samples
     assert first.index == 0
     sources.next_batch()
     feed.stop()

@@ -19,6 +19,7 @@ from dali_pipelines.train import train_pipeline
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.plan import EpochPlan, SamplePlanner
 from ocr.datasets.schemas import DatasetConfig
+from tests.dali_pipelines.serialised import read_graph
 
 SIZE = 64
 DTYPES = {"float16": types.FLOAT16, "float32": types.FLOAT, "uint8": types.UINT8}
@@ -90,19 +91,8 @@ def decoder_hints(dataset: ValidatedOCRDataset, config: PipelineConfig) -> dict[
         num_threads=1,
         device_id=None,
     ).serialize()
-    return {side: _int_argument(graph, f"preallocate_{side}_hint".encode()) for side in ("height", "width")}
-
-
-def _int_argument(graph: bytes, name: bytes) -> int:
-    """Returns an argument's value: a protobuf varint after its name and type."""
-    place = graph.index(name + b"\x12\x05int64 ") + len(name) + 8
-    value = shift = 0
-    while True:
-        byte = graph[place]
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value
-        place, shift = place + 1, shift + 7
+    arguments = read_graph(graph).named("decoders__Image").arguments
+    return {side: arguments[f"preallocate_{side}_hint"] for side in ("height", "width")}
 
 
 def test_decoder_hints_are_the_largest_stored_size(dataset):

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from dali_pipelines import graphs
 from dali_pipelines.config import PipelineConfig
+from dali_pipelines.cpu import cpu_pipeline
 from dali_pipelines.loader import DaliLoader
-from dali_pipelines.source import KeptImages, PlannedSample, SampleError, SourceImages
+from dali_pipelines.source import KeptImages, PlannedBatch, PlannedSample, SampleError, SourceImages
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.kept_images import DecodedImages, ImageCache, preload_files
 from ocr.datasets.manifest import Manifest
@@ -124,6 +126,116 @@ def test_a_permanent_read_error_is_reported_in_its_own_words(manifest):
     assert loader.failures == {manifest.image_paths[BROKEN]: "the share is away"}
 
 
+@pytest.fixture
+def built(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The batch sizes of the pipelines that are built from now on."""
+    sizes: list[int] = []
+
+    def note(*arguments, batch_size: int, **options):
+        sizes.append(batch_size)
+        return cpu_pipeline(*arguments, batch_size=batch_size, **options)
+
+    monkeypatch.setattr(graphs, "cpu_pipeline", note)
+    return sizes
+
+
+def break_file(manifest: Manifest, index: int) -> bytes:
+    """Cuts a file off and returns what it held."""
+    path = Path(manifest.image_paths[index])
+    content = path.read_bytes()
+    path.write_bytes(content[:2000])
+    return content
+
+
+@pytest.mark.parametrize("keep", [in_files, encoded])
+def test_a_file_that_failed_is_left_out_of_later_epochs(keep, manifest, built):
+    whole, _ = run(make_loader(manifest), manifest)
+    break_file(manifest, BROKEN)
+    loader = make_loader(manifest, keep(manifest))
+    built.clear()
+    first_images, first_samples = run(loader, manifest)
+    # A batch of 4 is redone by one pipeline of one image, which the broken file invalidates.
+    assert built[:2] == [4, 1]
+    assert built.count(1) <= 2
+    assert built.count(4) == 2
+    built.clear()
+    for _ in range(2):
+        images, samples = run(loader, manifest)
+        assert torch.equal(images, first_images)
+        assert [sample.has_failed for sample in samples] == [sample.has_failed for sample in first_samples]
+        assert [sample.is_padding for sample in samples] == [sample.has_failed for sample in samples]
+    assert built == []
+    is_sound = torch.tensor([not sample.has_failed for sample in first_samples])
+    assert is_sound.sum() == len(manifest) - 1
+    assert torch.equal(first_images[is_sound], whole[is_sound])
+
+
+def test_a_batch_of_failed_files_alone_is_black(manifest, built):
+    whole, _ = run(make_loader(manifest, training=False), manifest)
+    for index in range(4, 8):  # the second batch
+        break_file(manifest, index)
+    loader = make_loader(manifest, training=False)
+    run(loader, manifest)
+    built.clear()
+    images, samples = run(loader, manifest)
+    assert built == []
+    assert [sample.has_failed for sample in samples] == [4 <= index < 8 for index in range(10)]
+    assert torch.equal(images[4:8], torch.tensor(CONFIG.black)[:, None, None].expand_as(images[4:8]))
+    assert torch.equal(images[:4], whole[:4])
+    assert torch.equal(images[8:], whole[8:])
+
+
+def test_a_second_file_that_fails_in_a_batch_is_found_beside_the_first(manifest):
+    break_file(manifest, 4)
+    loader = make_loader(manifest, training=False)
+    whole, _ = run(loader, manifest)
+    break_file(manifest, 6)
+    images, samples = run(loader, manifest)
+    assert [sample.index for sample in samples if sample.has_failed] == [4, 6]
+    assert torch.equal(images[[5, 7]], whole[[5, 7]])
+    assert images[4].equal(images[6])
+
+
+@pytest.mark.parametrize("is_gone", [True, False])
+def test_a_file_that_comes_back_is_used_again(is_gone, manifest):
+    whole, _ = run(make_loader(manifest), manifest)
+    content = break_file(manifest, BROKEN)
+    path = Path(manifest.image_paths[BROKEN])
+    if is_gone:
+        path.unlink()
+    loader = make_loader(manifest)
+    for _ in range(2):
+        _, samples = run(loader, manifest)
+        assert [sample.index for sample in samples if sample.has_failed] == [BROKEN]
+    path.write_bytes(content)
+    images, samples = run(loader, manifest)
+    assert torch.equal(images, whole)
+    assert not any(sample.has_failed for sample in samples)
+
+
+class AwayForAnEpoch(ImageCache):
+    """Cannot read one image until the test says so. The file itself is not on this machine."""
+
+    is_away = True
+
+    def encoded(self, index: int) -> np.ndarray | None:
+        if index == BROKEN and self.is_away:
+            raise OSError("the share is away")
+        return super().encoded(index)
+
+
+def test_a_file_whose_state_is_unknown_is_tried_again_in_each_epoch(manifest):
+    kept = AwayForAnEpoch(manifest.image_paths, preload_files(manifest, PLENTY, range(len(manifest))))
+    images = SourceImages([f"s3://bucket/{index}.jpg" for index in range(len(manifest))], kept)
+    loader = DaliLoader(images, CONFIG, training=True, batch_size=4, device=CPU)
+    for _ in range(2):
+        _, samples = run(loader, manifest)
+        assert [sample.index for sample in samples if sample.has_failed] == [BROKEN]
+    kept.is_away = False
+    _, samples = run(loader, manifest)
+    assert not any(sample.has_failed for sample in samples)
+
+
 def test_an_error_that_no_file_causes_ends_the_run(manifest):
     plan = epoch_plan(manifest, training=True)
 
@@ -135,8 +247,9 @@ def test_an_error_that_no_file_causes_ends_the_run(manifest):
         def __len__(self) -> int:
             return len(plan)
 
-        def batch(self, step: int) -> list[PlannedSample]:
-            return [replace(sample, resized_size=(0, 0)) for sample in plan.batch(step)]
+        def batch(self, step: int) -> PlannedBatch:
+            samples = plan.batch(step)
+            return replace(samples, resized_sizes=np.zeros_like(samples.resized_sizes))
 
     loader = make_loader(manifest)
     with pytest.raises(RuntimeError, match="python_function"):

@@ -21,14 +21,21 @@ from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.plan import EpochPlan, SamplePlanner
 from ocr.datasets.schemas import DatasetConfig
+from tests.dali_pipelines.odd_pictures import draw_odd_pictures
 
 CONFIG = PipelineConfig(image_size=320, num_threads=1)
 
 
-@pytest.fixture(params=["sroie", "icdar15", "odd_jpegs"])
+@pytest.fixture
+def odd_pictures(tmp_path: Path) -> Path:
+    draw_odd_pictures(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(params=["drawn", "odd_pictures", "sroie", "icdar15", "odd_jpegs"])
 def manifest(request: pytest.FixtureRequest) -> Manifest:
     root: Path = request.getfixturevalue(request.param)
-    folder = root if request.param == "odd_jpegs" else root / "images" / "val"
+    folder = root if request.param.startswith("odd_") else root / "images" / "val"
     planner = SamplePlanner(CONFIG, training=False, seed=3)
     return ValidatedOCRDataset(DatasetConfig(image_path=str(folder)), planner).manifest
 
@@ -58,7 +65,8 @@ def rendered_by_dali_operators(manifest: Manifest, plan: EpochPlan, training: bo
         yield torch.from_numpy(images.as_array())
 
 
-@pytest.mark.parametrize(("training", "worst", "mean"), [(False, 1, 0.1), (True, 3, 0.2)])
+# PyTorch rounds to whole levels after each axis, DALI once: up to an eighth of the pixels may differ by one level.
+@pytest.mark.parametrize(("training", "worst", "mean"), [(False, 1, 0.15), (True, 3, 0.2)])
 def test_cpu_rendering_agrees_with_dali_operators(training, worst, mean, manifest):
     plan = EpochPlan(manifest, SamplePlanner(CONFIG, training=training, seed=3), epoch=0, batch_size=4)
     loader = make_loader(manifest, training, batch_size=4)
@@ -69,7 +77,7 @@ def test_cpu_rendering_agrees_with_dali_operators(training, worst, mean, manifes
         assert levels.max() < worst + 0.01
         assert levels.mean() < mean
         num_images += len(found.images)
-    assert num_images >= 20
+    assert num_images == min(24, len(manifest.image_paths))
     assert not loader.failures
 
 

@@ -1,15 +1,80 @@
+from pathlib import Path
+
 import pytest
 import torch
 
-from ocr.checkpoint import load_checkpoint
+from ocr.checkpoint import CONFIG_KEY, load_checkpoint
+from ocr.errors import InputError
 
 
 def test_a_file_that_is_no_checkpoint_is_refused_by_name(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none\.ckpt"):
         load_checkpoint(tmp_path / "none.ckpt")
-    (tmp_path / "text.ckpt").write_text("no checkpoint")
-    with pytest.raises(ValueError, match=r"text\.ckpt: not a readable checkpoint"):
-        load_checkpoint(tmp_path / "text.ckpt")
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
-    with pytest.raises(ValueError, match=r"other\.ckpt: it has no configuration"):
+    with pytest.raises(InputError, match=r"other\.ckpt: it has no configuration"):
         load_checkpoint(tmp_path / "other.ckpt")
+    torch.save(torch.zeros(2), tmp_path / "tensor.ckpt")
+    with pytest.raises(InputError, match=r"tensor\.ckpt: it has no configuration"):
+        load_checkpoint(tmp_path / "tensor.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b"", "an empty file"),
+        (b"text\n", "a text file of 5 bytes"),
+        (b"no checkpoint", "a text file of 13 bytes"),
+        (b"\x80\x02}q\x00.", "another kind of file of 6 bytes"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(90), "another kind of file of 98 bytes"),
+        (b"PK\x03\x04" + bytes(96), "a damaged or cut archive of 100 bytes"),
+    ],
+    ids=["empty", "text line", "text", "pickle", "picture", "archive"],
+)
+def test_a_foreign_file_is_described_in_one_line(tmp_path, content, found):
+    (tmp_path / "a.ckpt").write_bytes(content)
+    with pytest.raises(InputError, match=rf"a\.ckpt: .*{found}") as caught:
+        load_checkpoint(tmp_path / "a.ckpt")
+    assert "weights_only" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_checkpoint_that_would_run_code_is_refused(tmp_path):
+    torch.save({"path": Path("a")}, tmp_path / "a.ckpt")
+    with pytest.raises(InputError, match="not a readable checkpoint") as caught:
+        load_checkpoint(tmp_path / "a.ckpt")
+    assert "weights_only" not in str(caught.value)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
+def test_a_cut_checkpoint_is_refused(tmp_path, untrained_checkpoint, share):
+    content = untrained_checkpoint.read_bytes()
+    (tmp_path / "a.ckpt").write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(InputError, match="a damaged or cut archive"):
+        load_checkpoint(tmp_path / "a.ckpt")
+
+
+def _changed(path: Path, source: Path, change) -> Path:
+    checkpoint = torch.load(source, weights_only=True)
+    change(checkpoint)
+    torch.save(checkpoint, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda c: c["state_dict"].popitem(), "1 of .* weights are missing"),
+        (lambda c: c["state_dict"].update({"model.x": torch.zeros(1)}), "first x;"),
+        (lambda c: c.pop("state_dict"), "has no weights"),
+        (
+            lambda c: c[CONFIG_KEY]["model"].update(fpn_channels="a"),
+            "cannot read its configuration: model.fpn_channels",
+        ),
+        (lambda c: c["state_dict"][next(iter(c["state_dict"]))].fill_(float("nan")), "1 of .* weights hold NaN"),
+        (lambda c: c["state_dict"][next(iter(c["state_dict"]))].fill_(float("inf")), "optimizer.lr"),
+    ],
+)
+def test_a_checkpoint_whose_parts_do_not_fit_is_refused_in_one_line(tmp_path, untrained_checkpoint, change, said):
+    with pytest.raises(InputError, match=said) as caught:
+        load_checkpoint(_changed(tmp_path / "a.ckpt", untrained_checkpoint, change))
+    assert "\n" not in str(caught.value)

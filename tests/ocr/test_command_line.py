@@ -1,9 +1,64 @@
-import pytest
+import logging
 
-from ocr.command_line import plain_errors
-from ocr.errors import StorageError
+import pytest
+import torch
+
+from ocr.command_line import SafeLogRecord, plain_errors
+from ocr.config import TrainConfig
+from ocr.datasets.audit import load_manifest
+from ocr.datasets.schemas import DatasetConfig
+from ocr.errors import InputError, StorageError
+from ocr.training.checkpoint_files import CheckpointFiles
+from ocr.training.trainer import build_trainer
 
 
 def test_input_errors_end_a_script_without_a_traceback():
     with pytest.raises(SystemExit, match=r"^StorageError: s3://bucket: gone$"), plain_errors():
         raise StorageError("s3://bucket: gone")
+
+
+@pytest.mark.parametrize(
+    ("number", "name", "advice"),
+    [
+        (13, "PermissionError", "permissions"),
+        (28, "OSError", "free some space"),
+        (20, "NotADirectoryError", "a folder"),
+    ],
+)
+def test_an_error_of_the_operating_system_is_one_line_with_path_and_advice(number, name, advice):
+    with pytest.raises(SystemExit, match=rf"^{name}: /data/a\\x1b\.jpg: .*{advice}.*$"), plain_errors():
+        raise OSError(number, "reason", "/data/a\x1b.jpg")
+
+
+def test_an_error_of_the_program_keeps_its_traceback():
+    with pytest.raises(ValueError, match="bug"), plain_errors():
+        raise ValueError("bug")
+    with pytest.raises(RuntimeError, match="bug"), plain_errors():
+        raise RuntimeError("bug")
+
+
+def test_a_message_cannot_control_the_terminal():
+    with pytest.raises(SystemExit) as ended, plain_errors():
+        raise InputError("gt_\x1b[2J.txt\u2028:\n  line \u202etxt")
+    assert str(ended.value) == "InputError: gt_\\x1b[2J.txt\\u2028:\n  line \\u202etxt"
+
+
+def test_a_log_line_cannot_control_the_terminal():
+    record = SafeLogRecord("ocr", logging.INFO, "file.py", 1, "read %s\nof %d", ("a\x1b[31m\u2029\ud800.jpg", 3), None)
+    assert record.getMessage() == "read a\\x1b[31m\\u2029\\ud800.jpg\nof 3"
+
+
+def test_cut_annotations_end_a_script_with_one_line(drawn, tmp_path):
+    (tmp_path / "train.json").write_text('{"images": {}')
+    config = DatasetConfig(
+        image_path=str(drawn / "images/train"), annotation_path=str(tmp_path / "train.json"), on_bad_sample="skip"
+    )
+    with pytest.raises(SystemExit, match=r"^InputError: .*train\.json: not a JSON file in UTF-8: .*$"), plain_errors():
+        load_manifest(config, max_megapixels=100)
+
+
+@pytest.mark.parametrize("settings", [{"strategy": "none"}, {"devices": "0,1"}])
+def test_a_setting_that_lightning_refuses_is_named_with_its_value(settings, tmp_path):
+    config = TrainConfig.model_validate({"trainer": settings})
+    with pytest.raises(SystemExit, match=f"trainer.{next(iter(settings))}=.*Lightning refuses"), plain_errors():
+        build_trainer(config, torch.device("cpu"), "32-true", tmp_path, CheckpointFiles(), [])

@@ -227,3 +227,27 @@ def test_the_schemas_import_neither_torch_nor_dali():
     """So that --help need not wait for them."""
     code = "import sys, ocr.config; print([name for name in ('torch', 'nvidia.dali', 'cv2') if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("section", "values"),
+    [
+        ("optimizer", {"lr": float("inf")}),
+        ("optimizer", {"lr": float("nan")}),
+        ("optimizer", {"lr": -1.0}),
+        ("optimizer", {"weight_decay": float("inf")}),
+        ("loss", {"thresh_weight": float("inf")}),
+        ("pipeline", {"mean": [0.0, float("nan"), 0.0]}),
+        ("trainer", {"devices": 0}),
+        ("trainer", {"devices": -2}),
+        ("trainer", {"devices": "many"}),
+    ],
+)
+def test_a_number_that_no_run_can_use_is_refused(section, values):
+    with pytest.raises(ValidationError, match=next(iter(values))):
+        TrainConfig.model_validate({section: values})
+
+
+@pytest.mark.parametrize("devices", [1, 2, -1, "auto", "0,1", "1,"])
+def test_devices_are_a_number_or_a_list(devices):
+    assert TrainConfig.model_validate({"trainer": {"devices": devices}}).trainer.devices == devices

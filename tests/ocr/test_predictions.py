@@ -17,6 +17,13 @@ def test_no_two_images_share_a_picture(tmp_path):
     assert Image.open(tmp_path / "a.png.jpg").getpixel((0, 0)) == pytest.approx(40, abs=2)
 
 
+def test_images_of_unusual_extensions_share_no_picture_either(tmp_path):
+    for name in ("a.scan", "a.scan.jpg", "a.scan.jpg.jpg", "b.v2.jpg"):
+        save_picture(Image.new("L", (8, 8)), tmp_path, name, [".jpg", ".scan"])
+    written = {path.name for path in tmp_path.iterdir()}
+    assert written == {"a.scan.jpg", "a.scan.jpg.jpg", "a.scan.jpg.jpg.jpg", "b.v2.jpg"}
+
+
 @pytest.mark.parametrize("name", ["../photo.jpg", "{folder}/photo.jpg", "linked.jpg"])
 def test_a_picture_is_never_saved_outside_its_folder(name, tmp_path):
     photo, pictures = tmp_path / "photo.jpg", tmp_path / "pictures"

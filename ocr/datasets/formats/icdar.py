@@ -19,6 +19,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from ocr.datasets.formats.annotated import AnnotatedImage, AnnotatedWord, FormatProblem
+from ocr.errors import InputError
 from ocr.file_names import shown
 
 Layout = Literal["rectangle", "quad", "polygon"]
@@ -26,7 +27,9 @@ Layout = Literal["rectangle", "quad", "polygon"]
 IGNORE_TEXTS = ("###", "*")
 
 # NaN and infinity count as numbers, so that the audit can name them.
-_NUMBER = re.compile(r"\s*[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|nan|inf(inity)?)\s*", re.IGNORECASE)
+# ASCII: float() refuses some of the blanks that \s matches otherwise. No two neighbouring parts match the same characters, or else
+# a line of a million digits would take minutes.
+_NUMBER = re.compile(r"\s*[+-]?((\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?|nan|inf(inity)?)\s*", re.IGNORECASE | re.ASCII)
 
 
 def read_icdar(annotation_dir: Path, image_dir: Path, extensions: Sequence[str]) -> list[AnnotatedImage]:
@@ -39,7 +42,7 @@ def read_icdar(annotation_dir: Path, image_dir: Path, extensions: Sequence[str])
 
     Raises:
         FileNotFoundError: the folder is missing or holds no .txt file.
-        ValueError: two text files belong to the same image.
+        InputError: two text files belong to the same image.
     """
     paths = sorted(annotation_dir.glob("*.txt")) if annotation_dir.is_dir() else []
     if not paths:
@@ -54,7 +57,7 @@ def read_icdar(annotation_dir: Path, image_dir: Path, extensions: Sequence[str])
         stem = path.stem if path.stem in filenames else path.stem.removeprefix("gt_")
         if stem in text_file_of:
             both = shown(f"{text_file_of[stem].name} and {path.name}")
-            raise ValueError(
+            raise InputError(
                 f"{annotation_dir}: {both} belong to the same image; expected one text file, remove the other"
             )
         text_file_of[stem] = path

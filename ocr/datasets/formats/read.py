@@ -18,6 +18,7 @@ def read_annotations(path: Path, image_dir: Path, extensions: Sequence[str]) -> 
 
     Raises:
         FileNotFoundError: there is no annotation at this path.
-        ValueError: the annotations as a whole cannot be read.
+        InputError: the annotations as a whole cannot be read.
+        OSError: a file of them cannot be opened.
     """
     return read_icdar(path, image_dir, extensions) if path.is_dir() else read_upstage(path)

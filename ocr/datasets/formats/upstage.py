@@ -7,7 +7,8 @@
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 from ocr.datasets.formats.annotated import AnnotatedImage, AnnotatedWord, FormatProblem
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.orientation import stored_from_original
+from ocr.errors import InputError
 from ocr.polygons import PolygonBatch
 
 IGNORE_KEYS = ("ignore", "illegibility")
@@ -26,18 +28,21 @@ def read_upstage(annotation_path: Path) -> list[AnnotatedImage]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is not JSON, or not an object with an "images" object.
+        InputError: the file is not JSON, or not an object with an "images" object.
+        OSError: the file cannot be read.
     """
     document = _load(annotation_path)
     images = document.get("images") if isinstance(document, _Object) else None
     if not isinstance(images, _Object):
-        found = f"keys {', '.join(map(repr, document))}" if isinstance(document, _Object) else _shown(document)
-        raise ValueError(
+        found = f"keys {_shown(list(document))}" if isinstance(document, _Object) else _shown(document)
+        raise InputError(
             f"{annotation_path}: found {found if images is None else f'images = {_shown(images)}'}; "
             'expected {"images": {"<file>": {"words": {...}}}}'
         )
     if document.repeated:
-        raise ValueError(f"{annotation_path}: the key {document.repeated[0]!r} is given twice; expected once")
+        raise InputError(
+            f"{annotation_path}: found the key {_shown(next(iter(document.repeated)))} twice; expected once; remove one"
+        )
     return [_read_image(filename, entry, annotation_path.name) for filename, entry in images.members()]
 
 
@@ -94,37 +99,40 @@ def _words_of(polygons: PolygonBatch, image: int) -> dict[str, Any]:
 class _Object(dict[str, Any]):
     """A JSON object that remembers members whose key is repeated."""
 
-    pairs: list[tuple[str, Any]]
+    pairs: Sequence[tuple[str, Any]] = ()
     """All members in order; empty unless a key is repeated, to save memory."""
+    repeated: Collection[str] = ()
+    """The repeated keys, each once, in order."""
 
     def members(self) -> Iterable[tuple[str, Any]]:
         return self.pairs or self.items()
-
-    @property
-    def repeated(self) -> list[str]:
-        keys = [key for key, _ in self.pairs]
-        return [key for key in self if keys.count(key) > 1] if keys else []
 
 
 def _load(path: Path) -> Any:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such annotation file")
+    expected = "expected a whole JSON file in UTF-8; write or copy it again"
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_object_of)
-    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError among them
-        raise ValueError(f"{path}: not a JSON file in UTF-8: {error}") from error
+    except ValueError as error:  # JSONDecodeError, UnicodeDecodeError, and integers of thousands of digits
+        raise InputError(f"{path}: not a JSON file in UTF-8: {error}; {expected}") from error
+    except RecursionError as error:
+        raise InputError(f"{path}: found brackets nested too deep to read; {expected}") from error
 
 
 def _object_of(pairs: list[tuple[str, Any]]) -> _Object:
     result = _Object(pairs)
-    result.pairs = pairs if len(result) < len(pairs) else []
+    if len(result) < len(pairs):
+        result.pairs = pairs
+        counts = Counter(key for key, _ in pairs)
+        result.repeated = {key: None for key, count in counts.items() if count > 1}.keys()
     return result
 
 
 def _read_image(filename: str, entry: Any, source: str) -> AnnotatedImage:
     if not isinstance(entry, _Object):
         return AnnotatedImage(filename, source, problems=(FormatProblem(None, _shown(entry), "an object"),))
-    problems = [FormatProblem(None, f"the key {key!r} twice", "each key once") for key in entry.repeated]
+    problems = [FormatProblem(None, f"the key {_shown(key)} twice", "each key once") for key in entry.repeated]
     sizes = []
     for key in ("img_h", "img_w"):
         size = entry.get(key)
@@ -152,7 +160,7 @@ def _read_word(key: str, value: Any) -> AnnotatedWord | FormatProblem:
     if not isinstance(value, _Object):
         return FormatProblem(key, _shown(value), "an object with points")
     if value.repeated:
-        return FormatProblem(key, f"the key {value.repeated[0]!r} twice", "each key once")
+        return FormatProblem(key, f"the key {_shown(next(iter(value.repeated)))} twice", "each key once")
     for flag in IGNORE_KEYS:
         if not isinstance(value.get(flag), bool | None):
             return FormatProblem(key, f"{flag} = {_shown(value[flag])}", "true or false")
@@ -173,5 +181,8 @@ def _is_number(value: Any) -> bool:
 
 
 def _shown(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except RecursionError:
+        return "a deeply nested value"
     return text if len(text) <= 60 else text[:57] + "..."

@@ -3,7 +3,7 @@
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import AfterValidator, Field, PositiveInt, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from dali_pipelines.config import Section
 from ocr.errors import InputError
@@ -14,6 +14,10 @@ HEADER_SIZE = 512
 """Bytes of a tar header; file contents are padded to a multiple of it."""
 _MAX_FLOAT32 = float(np.finfo(np.float32).max)
 Coordinate = Annotated[float, Field(ge=-_MAX_FLOAT32, le=_MAX_FLOAT32, allow_inf_nan=False)]
+
+
+Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
+Side = Annotated[int, Field(ge=1, le=2**31 - 1)]
 
 
 def _sound_name(name: str) -> str:
@@ -32,7 +36,7 @@ class Shard(Section):
 
     name: FileName
     """Name of the file beside the index."""
-    num_bytes: int = Field(ge=0)
+    num_bytes: Count
 
 
 class IndexedImage(Section):
@@ -40,19 +44,19 @@ class IndexedImage(Section):
 
     filename: FileName
     """Name in the annotations."""
-    place: int = Field(ge=0)
+    place: Count
     """Position among all listed images (`Manifest.sample_ids`); the key of the sample in its shard."""
-    shard: int = Field(ge=0)
+    shard: Count
     """Position in `ShardIndex.shards`."""
     offset: int = Field(ge=HEADER_SIZE)
     """Position of the image's first byte in the shard, behind its tar header."""
-    num_bytes: int = Field(ge=0)
+    num_bytes: Count
     """Size of the image."""
     end: int
     """Position behind the sample's last member and its padding."""
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
     """SHA-256 of the image."""
-    stored_size: tuple[PositiveInt, PositiveInt]
+    stored_size: tuple[Side, Side]
     """(H, W) of the file as stored."""
     orientation: int = Field(ge=1, le=8)
     """EXIF orientation."""
@@ -76,7 +80,7 @@ class ShardIndex(Section):
     """Content of index.json."""
 
     version: Literal[1] = 1
-    num_listed: int = Field(ge=0)
+    num_listed: Count
     """Number of images before any was skipped."""
     shards: list[Shard]
     images: list[IndexedImage]
@@ -85,7 +89,7 @@ class ShardIndex(Section):
     def _images_lie_in_shards(self) -> "ShardIndex":
         for image in self.images:
             if image.shard >= len(self.shards) or image.end > self.shards[image.shard].num_bytes:
-                raise ValueError(f"{image.filename} lies outside the shards")
+                raise ValueError(f"{image.filename!r} lies outside the shards")
         return self
 
 

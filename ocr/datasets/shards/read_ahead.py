@@ -1,10 +1,10 @@
 """Reads images in threads before they are needed: the plan knows what comes next."""
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from dali_pipelines.source import PlannedBatches, PlannedSample
+from dali_pipelines.source import PlannedBatch, PlannedBatches
 
 
 class ReadAhead:
@@ -58,14 +58,14 @@ class ReadAheadPlan:
     def __init__(self, plan: PlannedBatches, fetch: Callable[[list[int]], None], num_ahead: int) -> None:
         self.epoch = plan.epoch
         self._plan, self._fetch, self._num_ahead = plan, fetch, num_ahead
-        self._planned: dict[int, Sequence[PlannedSample]] = {}
+        self._planned: dict[int, PlannedBatch] = {}
 
     def __len__(self) -> int:
         return len(self._plan)
 
-    def batch(self, step: int) -> Sequence[PlannedSample]:
+    def batch(self, step: int) -> PlannedBatch:
         for later in range(step, min(step + 1 + self._num_ahead, len(self))):
             if later not in self._planned:
                 self._planned[later] = self._plan.batch(later)
-                self._fetch([sample.index for sample in self._planned[later]])
+                self._fetch(self._planned[later].indices.tolist())
         return self._planned.pop(step)

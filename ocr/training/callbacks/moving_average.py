@@ -23,10 +23,24 @@ class MovingAverage(WeightAveraging):
     def __init__(self, decay: float) -> None:
         super().__init__()
         self._decay = decay
+        self._is_swapped = False
+        """Whether the module holds the average, and the average's copy the trained weights: during a validation."""
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
         if stage == "fit":
             self._average_model = Average(pl_module, trainer.strategy.root_device, self._decay)
+
+    def _swap_models(self, pl_module: lightning.LightningModule) -> None:
+        super()._swap_models(pl_module)
+        self._is_swapped = not self._is_swapped
+
+    def on_save_checkpoint(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
+        if self._is_swapped:
+            average, trained = checkpoint["current_model_state"], checkpoint["state_dict"]
+            checkpoint["state_dict"], checkpoint["current_model_state"] = average, trained
 
 
 class Average(AveragedModel):

@@ -28,7 +28,7 @@ class DetectionPictures(Callback):
             truth = dataset.manifest.polygons
             picture = draw_picture(pixels, detections[index], truth.polygons_of(index), truth.ignore_of(index))
             name = dataset.manifest.filenames[index]
-            save_picture(picture, self.directory, name)
+            save_picture(picture, self.directory, name, dataset.config.image_extensions)
             for logger in trainer.loggers:
                 if isinstance(logger, TensorBoardLogger):
                     logger.experiment.add_image(

@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 
+from ocr.atomic_write import write_durably
 from ocr.config import TrainConfig
 from ocr.environment import git_commit, package_versions
 from ocr.loaders.loader import BatchLoader
@@ -96,7 +97,10 @@ class RunSummary(Callback):
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._finish_training(trainer)
         self._epoch = {"cache_hits": 0, "cache_misses": 0, "cache_bytes": 0} | self._epoch
-        self._epoch["train_loss"] = float(trainer.callback_metrics["train/total_loss"])
+        if (
+            "train/total_loss" in trainer.callback_metrics
+        ):  # not after a resume within the validation: it is restored then
+            self._epoch["train_loss"] = float(trainer.callback_metrics["train/total_loss"])
         self.summary["epochs"].append(self._epoch)
         self.write()
         if trainer.is_global_zero:
@@ -106,12 +110,13 @@ class RunSummary(Callback):
     @rank_zero_only
     def write(self) -> None:
         """Writes summary.json."""
-        self.path.write_text(json.dumps(self.summary, indent=1))
+        write_durably(self.path, json.dumps(self.summary, indent=1).encode())
 
     def _finish_training(self, trainer: lightning.Trainer) -> None:
         """Adds the training figures of the epoch, once: before its validation or, without one, at its end."""
         if "train_seconds" in self._epoch:
             return
+        self._epoch["train_loss"] = float(trainer.callback_metrics["train/total_loss"])
         loader = train_loader(trainer)
         seconds = time.perf_counter() - self._train_started
         self._epoch |= {

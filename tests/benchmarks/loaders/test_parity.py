@@ -15,7 +15,7 @@ from benchmarks.loaders.parity import Parity, compare
 from benchmarks.loaders.row_loader import InputBatch
 from benchmarks.loaders.splits import spread_evenly
 from benchmarks.loaders.workload import Workload
-from dali_pipelines.source import PlannedSample
+from dali_pipelines.source import PlannedBatch
 from ocr.datasets import plan as plan_module
 from ocr.datasets.audit import load_manifest
 from ocr.datasets.plan import EpochPlan
@@ -152,7 +152,7 @@ def test_a_drift_of_the_plan_itself_is_seen(workload, monkeypatch):
     to_the_right = np.array([[1, 0, 6], [0, 1, 0], [0, 0, 1]])
     right = plan_module.letterbox
 
-    def drifted(*arguments: Any) -> PlannedSample:
+    def drifted(*arguments: Any) -> PlannedBatch:
         sample = right(*arguments)
         return replace(sample, input_from_original=to_the_right @ sample.input_from_original)
 

@@ -14,6 +14,7 @@ ROOT = Path(ocr.__file__).parents[1]
 CANNOT_CHANGE_ENTRIES = {
     "ocr.cache.budget": "decides where entries are kept, not what they hold",
     "ocr.cache.files": "each file carries the version of the format, and a checksum",
+    "ocr.cache.host_memory": "allocates memory, and does not read or write it",
     "ocr.cache.statistics": "only counts",
     "ocr.datasets.audit": "sizes, orientations and polygons are in the key",
     "ocr.datasets.manifest": "sizes, orientations and polygons are in the key",

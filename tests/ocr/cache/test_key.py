@@ -85,11 +85,11 @@ def test_each_part_of_an_annotation_changes_the_digest():
         make_manifest([BOX], size=(11, 20)),
         make_manifest([BOX], orientation=3),
     ]
-    digests = [sample_digest(manifest, sample) for manifest in manifests]
-    digests.append(sample_digest(manifests[0], replace(sample, resized_size=(31, 64))))
-    digests.append(sample_digest(manifests[0], replace(sample, input_from_original=np.eye(3))))
+    digests = [sample_digest(manifest, sample, 0) for manifest in manifests]
+    digests.append(sample_digest(manifests[0], replace(sample, resized_sizes=np.array([(31, 64)])), 0))
+    digests.append(sample_digest(manifests[0], replace(sample, input_from_original=np.eye(3)[None]), 0))
     assert len(set(digests)) == len(digests)
-    assert sample_digest(manifests[0], replace(sample, is_padding=True)) == digests[0]
+    assert sample_digest(manifests[0], replace(sample, is_padding=np.array([True])), 0) == digests[0]
 
 
 def test_a_change_that_keeps_size_and_mtime_is_noticed(tmp_path):

@@ -131,7 +131,7 @@ def test_without_augmentation_the_scale_is_that_of_validation():
         )
     )
     planner = SamplePlanner(config, training=True, seed=0)
-    sample = planner.plan(0, 0, (1280, 640), PolygonBatch.from_lists([[]]), epoch=0)
+    sample = planner.plan(0, 0, (1280, 640), PolygonBatch.from_lists([[]]), epoch=0)[0]
     np.testing.assert_allclose(sample.input_from_original[:2, :2], np.eye(2) / 2)
     np.testing.assert_allclose(sample.colour_matrix, np.eye(3, 4), atol=1e-6)
 
@@ -173,4 +173,4 @@ def test_polygons_cut_by_the_crop_become_dont_care():
 def test_images_without_text_are_planned():
     planner = SamplePlanner(PipelineConfig(), training=True, seed=0)
     sample = planner.plan(0, 0, (50, 3000), PolygonBatch.from_lists([[]]), epoch=0)
-    assert min(sample.resized_size) >= 1
+    assert sample.resized_sizes.min() >= 1

@@ -1,6 +1,8 @@
 """Files that break or are replaced after the audit: each costs its slot, is named, and changes no other image."""
 
 import re
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -79,3 +81,34 @@ def test_evaluation_notices_a_file_replaced_by_a_larger_picture(name, copied):
     assert [sample.index for batch in loader for sample in batch.samples if sample.has_failed] == [bad]
     (reason,) = loader.failures.values()
     assert f"is {height} x {width + 1}, expected {height} x {width}: replaced" in reason
+
+
+def png_header(width: int, height: int) -> bytes:
+    """Returns a PNG of a few hundred bytes whose header states any size."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    pixels = zlib.compress(bytes(1000))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+def huge_jpeg(content: bytes, width: int, height: int) -> bytes:
+    """Returns a JPEG whose header states another size."""
+    place = next(match.start() for match in re.finditer(rb"\xff[\xc0\xc1\xc2]\x00\x11\x08", content))
+    return content[: place + 5] + struct.pack(">HH", height, width) + content[place + 9 :]
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+@pytest.mark.parametrize("name", ["dali", "torch"])
+def test_a_file_exchanged_for_one_with_a_huge_header_is_not_decoded(name, kind, copied):
+    dataset = uncached_dataset(copied, training=True)
+    whole = list(make_loader(dataset, name))
+    exchanged = Path(dataset.manifest.image_paths[bad_index(dataset)])
+    huge = png_header(65500, 65500) if kind == "PNG" else huge_jpeg(exchanged.read_bytes(), 65500, 65500)
+    exchanged.write_bytes(huge)
+    loader = make_loader(dataset, name)
+    assert_only_the_bad_file_fails(loader, whole)
+    (reason,) = loader.failures.values()
+    assert "replaced since it was checked" in reason

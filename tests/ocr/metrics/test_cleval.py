@@ -9,6 +9,7 @@ from cleval.data import GlobalResult, accumulate_result, calculate_global_rph
 from cleval.eval_functions import evaluation
 
 from ocr.metrics.cleval import CharacterTargets, CLEvalCounts, CLEvalMetric, count_characters
+from tests.ocr.metrics.reference import count_characters_reference
 
 PACKAGE_DEFAULTS = SimpleNamespace(
     CASE_SENSITIVE=True,
@@ -273,3 +274,34 @@ def test_arguments_are_not_changed_and_are_copied():
 def test_wrong_arguments_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         CLEvalMetric().update(*arguments)
+
+
+def random_polygons(rng):
+    """Returns up to 9 polygons with 3 to 7 points, some of which cross themselves."""
+    sizes = rng.integers(3, 8, 10)[rng.integers(1, 10) :]
+    return [rng.uniform(0, 60, 2) + rng.normal(0, 15, (size, 2)) for size in sizes]
+
+
+def test_counts_of_any_polygons_equal_those_of_the_reference():
+    rng = np.random.default_rng(3)
+    total = np.zeros(5, int)
+    for _ in range(200):
+        predictions, targets = random_polygons(rng), random_polygons(rng)
+        predictions += [target + rng.normal(0, 1, target.shape) for target in targets[::2]]
+        ignore = rng.random(len(targets)) < 0.3
+        prepared = CharacterTargets.from_polygons(targets, ignore)
+        counts = count_characters(predictions, prepared)
+        assert counts == count_characters_reference(
+            predictions, targets, ignore, prepared.characters, prepared.target_of_character
+        )
+        total += counts
+    assert total.min() > 20
+
+
+def test_counts_of_real_pages_equal_those_of_the_reference(receipts, street_scenes, with_detections):
+    for predictions, targets, ignore, lengths in with_detections(receipts[:10] + street_scenes):
+        prepared = CharacterTargets.from_polygons(targets, ignore, lengths)
+        expected = count_characters_reference(
+            predictions, targets, ignore, prepared.characters, prepared.target_of_character
+        )
+        assert count_characters(predictions, prepared) == expected

@@ -14,7 +14,9 @@ from ocr.postprocess.config import PostprocessConfig
 from ocr.postprocess.levels import probabilities_of_levels, to_levels
 from ocr.postprocess.unclip import distance_to_area, unclip_distance
 from ocr.targets.config import TargetConfig
+from ocr.targets.maps import make_targets
 from ocr.targets.reference import make_targets_reference
+from tests.ocr.postprocess import reference
 
 CONFIG = PostprocessConfig()
 EVERYTHING = PostprocessConfig(min_side=0, box_thresh=0)
@@ -382,7 +384,7 @@ def test_map_may_be_half_precision_or_a_view_and_is_not_changed():
 
 
 def test_moved_detections_follow_the_matrix_and_stop_at_the_border():
-    detections = Detections([box(10, 20, 50, 40), box(-8, 90, 120, 110)], np.array([0.9, 0.8], np.float32))
+    detections = Detections.from_polygons([box(10, 20, 50, 40), box(-8, 90, 120, 110)], [0.9, 0.8])
     matrix = np.array([[2.0, 0, 0], [0, 3.0, 0], [0, 0, 1]])
     moved = moved_detections(detections, matrix, (300, 200))
     np.testing.assert_allclose(moved.polygons, [box(20, 60, 100, 120), box(0, 270, 200, 300)])
@@ -391,8 +393,8 @@ def test_moved_detections_follow_the_matrix_and_stop_at_the_border():
 
 
 def test_detections_in_the_padding_are_dropped():
-    detections = Detections(
-        [box(110, 10, 150, 30), box(10, 10, 50, 30), box(10, 70, 50, 90)], np.array([0.9, 0.8, 0.7], np.float32)
+    detections = Detections.from_polygons(
+        [box(110, 10, 150, 30), box(10, 10, 50, 30), box(10, 70, 50, 90)], [0.9, 0.8, 0.7]
     )
     moved = moved_detections(detections, np.eye(3), (60, 100))
     np.testing.assert_array_equal(moved.polygons, [box(10, 10, 50, 30)])
@@ -400,7 +402,7 @@ def test_detections_in_the_padding_are_dropped():
 
 
 def test_no_detections_move_to_no_detections():
-    moved = moved_detections(Detections([], np.zeros(0, np.float32)), np.eye(3), (60, 100))
+    moved = moved_detections(Detections.from_polygons([], []), np.eye(3), (60, 100))
     assert moved.polygons == []
     assert moved.scores.shape == (0,)
 
@@ -426,3 +428,90 @@ def test_detections_land_on_the_words_of_files_with_exif_rotation(odd_jpegs, ori
         assert not shapely.is_ccw(shapely.LinearRing(polygon_stored * (1, -1)))
         upper_edge = np.sort(transform_points(upright, polygon_stored[:2]), axis=0)
         np.testing.assert_allclose(upper_edge, np.sort(polygon_original[:2], axis=0), atol=1e-3)
+
+
+def assert_equal_to_the_reference(levels, config, *, map_stride=1, shrink_ratio=0.6, matrix=None, size=(500, 600)):
+    """Compares polygons and scores bit for bit, in the input frame and moved to another one. Returns the number of polygons."""
+    found = detect_levels(levels, map_stride=map_stride, shrink_ratio=shrink_ratio, config=config)
+    expected = reference.detect_levels(levels, map_stride=map_stride, shrink_ratio=shrink_ratio, config=config)
+    moved = np.array([[-0.7, 0.2, 400], [0.1, 0.8, -5], [0, 0, 1]]) if matrix is None else matrix
+    for one, other in (
+        (found, expected),
+        (moved_detections(found, moved, size), reference.moved_detections(expected, moved, size)),
+    ):
+        assert len(one) == len(other.polygons)
+        np.testing.assert_array_equal(one.scores, other.scores)
+        assert one.scores.dtype == other.scores.dtype
+        for polygon, same in zip(one.polygons, other.polygons, strict=True):
+            np.testing.assert_array_equal(polygon, same)
+            assert polygon.dtype == same.dtype
+    return len(found)
+
+
+def uneven_levels(polygons, size, rng):
+    """Returns the map of a network that is good but not perfect: soft and uneven borders, noise."""
+    sharp = make_targets(PolygonBatch.from_lists([polygons]), size, TargetConfig(shrink_ratio=0.6, min_side=4))
+    waves = cv2.GaussianBlur(rng.standard_normal(size, np.float32), (0, 0), 2.0)
+    blurred = cv2.GaussianBlur(sharp.shrink_map[0].numpy(), (0, 0), 1.0)
+    return to_levels(torch.from_numpy(12 * (blurred - 0.4) + 6 * waves).sigmoid(), 0.3).numpy()
+
+
+@pytest.mark.parametrize("output", ["quad", "polygon"])
+def test_real_pages_give_the_bits_of_the_reference(sroie, icdar15, output):
+    rng = np.random.default_rng(0)
+    pages = [*scaled_annotations(sroie, 60, 640), *scaled_annotations(icdar15, 30, 640)]
+    number = sum(
+        assert_equal_to_the_reference(uneven_levels(polygons, size, rng), PostprocessConfig(output=output))
+        for polygons, size in pages
+        if polygons
+    )
+    assert number > 2000
+
+
+@pytest.mark.parametrize("output", ["quad", "polygon"])
+@pytest.mark.parametrize("unclip_ratio", ["exact", 1.5])
+def test_random_maps_give_the_bits_of_the_reference(output, unclip_ratio):
+    rng = np.random.default_rng(1)
+    number = 0
+    for index in range(60):
+        shape = rng.integers(1, 200, 2)
+        smooth = cv2.GaussianBlur(rng.random(shape), (0, 0), rng.uniform(0.3, 4))
+        spread = (smooth - smooth.mean()) / (smooth.std() + 1e-9) - rng.random()
+        config = PostprocessConfig(
+            output=output,
+            unclip_ratio=unclip_ratio,
+            min_side=4 * (index % 2),
+            box_thresh=(0.0, 0.3, 0.6)[index % 3],
+            max_candidates=(5, 1000)[index % 2],
+        )
+        levels = np.clip(128 + 60 * spread, 0, 255).astype(np.uint8)
+        stride, ratio = (1, 2, 4)[index % 3], rng.uniform(0.2, 1)
+        number += assert_equal_to_the_reference(levels, config, map_stride=stride, shrink_ratio=ratio)
+    assert number > 500
+
+
+def test_the_map_of_an_untrained_network_gives_the_bits_of_the_reference():
+    """Tens of thousands of regions, many with equal scores: their order depends on the last bit of a sum."""
+    rng = np.random.default_rng(2)
+    levels = rng.integers(0, 128, (600, 600), np.uint8) | (rng.random((600, 600)) < 0.08).astype(np.uint8) << 7
+    everything = PostprocessConfig(min_side=0, box_thresh=0, max_candidates=100_000)
+    assert assert_equal_to_the_reference(levels, everything) > 12_000
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (5, 7), (64, 96)])
+@pytest.mark.parametrize("level", [0, 127, 128, 255])
+def test_uniform_maps_give_the_bits_of_the_reference(shape, level):
+    for output in ("quad", "polygon"):
+        config = PostprocessConfig(output=output, min_side=0)
+        assert_equal_to_the_reference(np.full(shape, level, np.uint8), config)
+
+
+def test_detections_count_the_regions_that_max_candidates_cuts():
+    levels = np.zeros((40, 200), np.uint8)
+    for left, level in enumerate([255, 250, 245, 240, 130]):  # the last one is below box_thresh
+        levels[10:20, 40 * left + 5 : 40 * left + 30] = level
+    for limit, num_cut in ((5, 0), (4, 0), (3, 1), (1, 3)):
+        config = PostprocessConfig(max_candidates=limit)
+        found = detect_levels(levels, map_stride=1, shrink_ratio=0.6, config=config)
+        assert (len(found), found.num_cut) == (4 - num_cut, num_cut)
+        assert moved_detections(found, np.eye(3), (40, 200)).num_cut == num_cut

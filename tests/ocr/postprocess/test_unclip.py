@@ -1,7 +1,14 @@
 import numpy as np
 import pytest
 
-from ocr.postprocess.unclip import distance_to_area, grow_polygon, unclip_distance, unshrink_distance
+from ocr.postprocess.unclip import distance_to_area, grow_polygons, unclip_distance, unshrink_distance
+
+
+def grow_polygon(polygon, distance):
+    """Returns the vertices of one grown polygon."""
+    vertices, starts = grow_polygons(polygon, np.array([0, len(polygon)]), np.array([distance]))
+    assert starts.tolist() == [0, len(vertices)]
+    return vertices
 
 
 def test_unshrink_distance_on_a_line_worked_by_hand():
@@ -41,7 +48,7 @@ def test_grown_polygon_keeps_right_angles():
 
 
 def test_polygon_without_area_does_not_grow():
-    assert grow_polygon(np.array([[5, 5], [5, 5], [5, 5], [5, 5]]), 0.0) is None
+    assert len(grow_polygon(np.array([[5, 5], [5, 5], [5, 5], [5, 5]]), 0.0)) == 0
 
 
 def test_polygon_that_would_touch_itself_does_not_grow():
@@ -49,5 +56,19 @@ def test_polygon_that_would_touch_itself_does_not_grow():
     region = np.array(
         [[10, 0], [10, 10], [-10, 10], [-10, 30], [12, 30], [12, 12], [22, 12], [22, 40], [-20, 40], [-20, 0]]
     )
-    assert grow_polygon(region, 1.0) is None
+    assert len(grow_polygon(region, 1.0)) == 0
     assert len(grow_polygon(region, 0.5)) == 10
+
+
+def test_each_polygon_grows_by_its_own_distance():
+    square = np.array([[0, 0], [10, 0], [10, 10], [0, 10]])
+    vertices, starts = grow_polygons(
+        np.concatenate([square, square, square]), np.array([0, 4, 8, 12]), np.array([1, np.nan, 2.5])
+    )
+    assert starts.tolist() == [0, 4, 4, 8]
+    assert (vertices[:4].min(), vertices[:4].max(), vertices[4:].min(), vertices[4:].max()) == (-1, 11, -2.5, 12.5)
+
+
+def test_no_polygons_grow_into_none():
+    vertices, starts = grow_polygons(np.zeros((0, 2)), np.array([0]), np.zeros(0))
+    assert (vertices.shape, starts.tolist()) == ((0, 2), [0])

@@ -216,7 +216,7 @@ def test_offline_maps_are_those_of_the_prepared_images(source, tmp_path):
     assert reports["val"].maps.folder == str(dataset_config.maps_dir)
     planner = SamplePlanner(config.pipeline, training=False, seed=0)
     dataset = ValidatedOCRDataset(dataset_config, planner, config.targets)
-    samples = [dataset.planned(index) for index in range(len(dataset))]
+    samples = dataset.planned(range(len(dataset)))
     polygons_input = dataset.planner.input_polygons(dataset.manifest, samples)
     maps = OfflineMaps(dataset_config.maps_dir, dataset.manifest.filenames, config.targets, keep=False)
     found = maps.targets(range(len(dataset)), polygons_input, (128, 128))

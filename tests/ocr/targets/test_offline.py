@@ -1,8 +1,11 @@
 """Maps from files equal drawn ones, and unusable files are replaced by drawn maps."""
 
+import io
 import json
 import logging
 import threading
+import tracemalloc
+import zipfile
 from dataclasses import fields
 from pathlib import Path
 
@@ -227,6 +230,33 @@ def test_damaged_and_truncated_files_never_give_wrong_maps(tmp_path, polygons):
         path.write_bytes(whole[:length])
         with pytest.raises(UnfitMaps):
             check_maps(path, maps_key(one, SIZE, CONFIG), SIZE)
+
+
+@pytest.mark.parametrize("name", ["key", "prob_map", "thresh_map"])
+def test_a_member_that_unpacks_to_gigabytes_is_refused_by_its_header(tmp_path, polygons, name):
+    one = polygons.select([0])
+    write(tmp_path, one)
+    path, size = maps_file(tmp_path, "a.jpg"), 2**28
+    header = io.BytesIO()
+    dtype = {"key": "<U1", "prob_map": "|u1", "thresh_map": "<f2"}[name]
+    shape = (size // np.dtype(dtype).itemsize,)
+    np.lib.format.write_array_header_1_0(header, {"descr": dtype, "fortran_order": False, "shape": shape})
+    with zipfile.ZipFile(path) as archive:
+        members = {member: archive.read(member) for member in archive.namelist()}
+    members[f"{name}.npy"] = header.getvalue() + bytes(size)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for member, content in members.items():
+            archive.writestr(member, content)
+    del members, content
+    tracemalloc.start()
+    try:
+        with pytest.raises(UnfitMaps, match=f"{name} is .* bytes; expected at most") as raised:
+            check_maps(path, maps_key(one, SIZE, CONFIG), SIZE)
+        offline(tmp_path).preload()
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()
+    assert raised.value.reason == "damaged"
 
 
 def test_batches_of_read_and_drawn_maps_keep_their_order(tmp_path, polygons):

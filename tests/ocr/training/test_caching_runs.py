@@ -123,7 +123,7 @@ def test_maps_from_files_are_counted_and_missing_ones_are_made(run, tiny_run, tm
     config = tiny_run()
     dataset = build_dataset(config.datasets.split("val"), config, training=False)
     for index, filename in enumerate(dataset.manifest.filenames[: NUM_VAL - 1]):
-        polygons = dataset.planner.input_polygons(dataset.manifest, [dataset.planned(index)])
+        polygons = dataset.planner.input_polygons(dataset.manifest, dataset.planned([index]))
         maps = make_targets(polygons, (96, 96), config.targets)
         write_maps(maps_file(tmp_path / "maps", filename), maps, maps_key(polygons, (96, 96), config.targets))
     plain, _ = run(tmp_path / "plain")

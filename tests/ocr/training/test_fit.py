@@ -10,10 +10,11 @@ import lightning
 import pytest
 import torch
 
-from ocr.checkpoint import CONFIG_KEY, load_checkpoint
+from ocr.checkpoint import CONFIG_KEY, PRECISION_KEY, load_checkpoint
 from ocr.command_line import compose_config
 from ocr.config import EvaluateConfig
 from ocr.datasets.audit_report import BadDataError
+from ocr.device import resolve_precision
 from ocr.errors import OutOfMemory
 from ocr.inference import evaluate
 from ocr.training.fit import train
@@ -107,6 +108,21 @@ def test_a_seeded_run_repeats_bit_for_bit_also_when_resumed_after_an_epoch(finis
     assert_same_weights(finished_run, tmp_path / "resumed")
     epochs = json.loads((tmp_path / "resumed" / "summary.json").read_text())["epochs"]
     assert [epoch["epoch"] for epoch in epochs] == [0, 1]
+
+
+@pytest.mark.parametrize(("precision", "saved_on"), [("32-true", "cpu"), ("bf16-mixed", "cpu"), ("16-mixed", "cuda")])
+def test_a_resumed_run_keeps_its_precision_on_the_same_type_of_device(
+    precision, saved_on, finished_run, tiny_run, tmp_path, caplog
+):
+    checkpoint = torch.load(finished_run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint[PRECISION_KEY] == {"device_type": "cpu", "precision": "32-true"}
+    checkpoint[PRECISION_KEY] = {"device_type": saved_on, "precision": precision}
+    torch.save(checkpoint, tmp_path / "saved.ckpt")
+    with caplog.at_level("INFO", "ocr.training.fit"):
+        longer = ["trainer.max_epochs=3", "trainer.precision=auto", f"resume={tmp_path}/saved.ckpt"]
+        train(tiny_run(*longer), tmp_path / "resumed")
+    expected = precision if saved_on == "cpu" else resolve_precision("auto", torch.device("cpu"))
+    assert f", {expected}, loader=dali" in caplog.text
 
 
 def test_a_run_resumed_in_the_middle_of_an_epoch_ends_as_the_uninterrupted_one(finished_run, tiny_run, tmp_path):
@@ -216,9 +232,10 @@ def test_out_of_memory_in_training_says_what_to_try(tiny_run, tmp_path):
     )
     assert re.fullmatch(r"  this process: [\d,]+ MB, including [1-9]\d* MB in caches", held[0])
     assert with_half == "Try half the batch size, resumed from the last checkpoint:"
-    assert half == f"  dataloader.batch_size=1 resume={tmp_path}/checkpoints/last.ckpt"
+    assert half == f"  dataloader.batch_size=1 resume_anyway=true resume={tmp_path}/checkpoints/last.ckpt"
     assert with_less == "If that is not enough, smaller caches too:"
-    assert less == f"  dataloader.batch_size=1 performance=constrained resume={tmp_path}/checkpoints/last.ckpt"
+    resumed = f"resume_anyway=true resume={tmp_path}/checkpoints/last.ckpt"
+    assert less == f"  dataloader.batch_size=1 performance=constrained {resumed}"
     assert (tmp_path / "checkpoints" / "last.ckpt").is_file()
     assert len(json.loads((tmp_path / "summary.json").read_text())["epochs"]) == 1
 

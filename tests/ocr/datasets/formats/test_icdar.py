@@ -123,3 +123,16 @@ def test_real_annotations_survive_a_round_trip_through_icdar_text(
         assert [word.ignore for word in image.words] == ignored[image.filename]
         for word, other in zip(image.words, original.words, strict=True):
             np.testing.assert_array_equal(word.points, other.points)
+
+
+@pytest.mark.parametrize("blank", ["\x1c", "\x1d", "\x1f", "\u2028", "\x85"])
+def test_a_number_behind_an_odd_blank_is_a_problem_of_its_line(tmp_path: Path, blank: str) -> None:
+    inside = QUAD.replace(",2", f",{blank}2", 1)
+    (image,) = read(tmp_path, a=f"{QUAD}\n{blank}{QUAD}\n{inside}\n{QUAD}\n{QUAD}")
+    assert [word.key for word in image.words] == ["1", "4", "5"]
+    assert [problem.word for problem in image.problems] == ["2", "3"]
+
+
+def test_a_line_of_a_hundred_thousand_digits_is_read_at_once(tmp_path: Path) -> None:
+    (image,) = read(tmp_path, a=f"{QUAD}\n{'1' * 100_000}x,{QUAD}\n{QUAD}")
+    assert [problem.word for problem in image.problems] == ["2"]

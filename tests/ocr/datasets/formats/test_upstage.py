@@ -8,6 +8,7 @@ import pytest
 from ocr.datasets.audit import load_manifest
 from ocr.datasets.formats.upstage import read_upstage, upstage_document
 from ocr.datasets.schemas import DatasetConfig
+from ocr.errors import InputError
 
 SQUARE = [[0, 0], [10, 0], [10, 10], [0, 10.5]]
 
@@ -86,14 +87,30 @@ def test_odd_shapes_are_problems_of_their_word_or_image(
     [
         ('{"images": {', r"train\.json: not a JSON file in UTF-8: .*line 1"),
         ([], r'train\.json: found \[\]; expected \{"images"'),
-        ({"image": {}}, r"train\.json: found keys 'image'; expected"),
+        ({"image": {}}, r'train\.json: found keys \["image"\]; expected'),
         ({"images": []}, r"train\.json: found images = \[\]; expected"),
-        ('{"images": {}, "images": {}}', r"train\.json: the key 'images' is given twice"),
+        ('{"images": {}, "images": {}}', r'train\.json: found the key "images" twice; expected once'),
+        ("[" * 100_000, r"train\.json: found brackets nested too deep to read; expected a whole JSON file"),
+        ('{"images": ' + "9" * 5000, r"train\.json: not a JSON file in UTF-8: .*digits"),
     ],
 )
 def test_a_file_of_another_form_is_refused_by_name(tmp_path: Path, document: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(InputError, match=message):
         read_upstage(written(tmp_path, document))
+
+
+def test_other_bytes_than_utf_8_are_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "train.json").write_bytes(b'{"images": {"\xff.jpg": {}}}')
+    with pytest.raises(InputError, match=r"train\.json: not a JSON file in UTF-8: .*0xff in position 13"):
+        read_upstage(tmp_path / "train.json")
+
+
+def test_a_key_repeated_many_times_is_counted_in_one_pass(tmp_path: Path) -> None:
+    word = json.dumps({"points": SQUARE})
+    words = ", ".join([f'"same": {word}'] * 20_000 + [f'"other": {word}'])
+    (image,) = read_upstage(written(tmp_path, '{"images": {"a.jpg": {"words": {' + words + "}}}}"))
+    assert [part.word for part in image.problems] == ["same"]
+    assert [word.key for word in image.words] == ["other"]
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from ocr.errors import InputError
     [
         ({"version": 2}, "version: Input should be 1"),
         ({"shards": []}, "lies outside the shards"),
+        ({"num_listed": 2**63}, "num_listed: Input should be less than or equal to"),
         ({"extra": 1}, "extra: Extra inputs are not permitted"),
     ],
 )
@@ -31,7 +32,10 @@ def test_an_index_of_another_kind_is_refused(change, said, copied_receipts):
     ("change", "said"),
     [
         ({"end": 1000}, "the image ends at"),
-        ({"stored_size": [0, 3]}, "stored_size.0: Input should be greater than 0"),
+        ({"stored_size": [0, 3]}, "stored_size.0: Input should be greater than or equal to 1"),
+        ({"stored_size": [2**31, 3]}, "stored_size.0: Input should be less than or equal to"),
+        ({"place": 2**63}, "place: Input should be less than or equal to"),
+        ({"place": 10**4000}, "place: "),
         ({"polygons": [[0, 0, 1, 0, float("nan"), 1]], "ignore": [False]}, "finite number"),
         ({"polygons": [[0, 0, 1, 0, 1e39, 1]], "ignore": [False]}, "less than or equal to"),
         ({"ignore": [True] * 1000}, "1000 flags"),

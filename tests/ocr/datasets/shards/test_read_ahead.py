@@ -20,7 +20,7 @@ def test_each_image_is_read_ahead_once_within_a_bound():
 
         def batch(self, step):
             planner = SamplePlanner(PipelineConfig(image_size=160), training=False, seed=0)
-            return [planner.plan(step, step, (10, 10), None, 0)]
+            return planner.plan(step, step, (10, 10), None, 0)
 
     plan = ReadAheadPlan(Plan(), asked.append, num_ahead=2)
     assert [plan.batch(0)[0].index, asked] == [0, [[0], [1], [2]]]

@@ -1,0 +1,184 @@
+"""Times post-processing and metrics on the host: processor time per image, and how much of it is under the GIL."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from statistics import mean, median
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import torch
+
+from benchmarks.report import Table
+from benchmarks.validation.gil import GilWatch, HostTime
+from dali_pipelines.config import PipelineConfig
+from dali_pipelines.geometry import letterbox_size, resized_from_region
+from ocr.datasets.audit import load_manifest
+from ocr.datasets.manifest import Manifest
+from ocr.datasets.schemas import DatasetConfig
+from ocr.metrics.cleval import CharacterTargets, count_characters
+from ocr.metrics.icdar import TargetRegions, match_image
+from ocr.polygons import PolygonBatch
+from ocr.postprocess.boxes import Detections, detect_levels, moved_detections
+from ocr.postprocess.config import PostprocessConfig
+from ocr.postprocess.levels import Levels, to_levels
+from ocr.targets.config import TargetConfig
+from ocr.targets.maps import make_targets
+
+TARGETS = TargetConfig(shrink_ratio=0.6, min_side=4)
+SIZES = (640, 1600)
+NUM_CORES = 16
+"""Cores of the machine that the arithmetic assumes."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """One validation image: the map of a good network, and the annotations."""
+
+    levels: Levels
+    """(Hm, Wm) of the image's part of the input."""
+    original_from_input: np.ndarray
+    original_size: tuple[int, int]
+    regions: TargetRegions
+    characters: CharacterTargets
+
+    @classmethod
+    def of_image(cls, manifest: Manifest, index: int, size: int, noise: torch.Generator) -> "Page":
+        """Returns an image whose map is its target map, blurred, with uneven borders and with noise.
+
+        Args:
+            size: longest side of the input.
+        """
+        height, width = (int(side) for side in manifest.original_sizes[index])
+        resized_size = letterbox_size((height, width), size)
+        input_from_original = resized_from_region(np.array([0, 0, width, height], np.float32), resized_size)
+        polygons, ignore = manifest.polygons.polygons_of(index), manifest.polygons.ignore_of(index)
+        batch = PolygonBatch.from_lists([polygons], [ignore.tolist()]).transformed(input_from_original[None])
+        padded = tuple(-(-side // 32) * 32 for side in resized_size)
+        sharp = make_targets(batch, (padded[0], padded[1]), TARGETS).shrink_map[0].numpy()
+        blurred = cv2.GaussianBlur(sharp, (0, 0), 1.0)
+        waves = cv2.GaussianBlur(torch.randn(blurred.shape, generator=noise).numpy(), (0, 0), 2.0)
+        probabilities = torch.from_numpy(blurred).sub(0.4).mul(12).add(torch.from_numpy(waves), alpha=6).sigmoid()
+        levels = to_levels(probabilities, PostprocessConfig().bin_thresh).numpy()
+        return cls(
+            np.ascontiguousarray(levels[: resized_size[0], : resized_size[1]]),
+            np.linalg.inv(input_from_original),
+            (height, width),
+            TargetRegions.from_polygons(polygons, ignore),
+            CharacterTargets.from_polygons(polygons, ignore),
+        )
+
+    def detect(self, config: PostprocessConfig) -> Detections:
+        """Returns the text of the map in pixels of the image, as a validation does."""
+        found = detect_levels(
+            self.levels, map_stride=TARGETS.map_stride, shrink_ratio=TARGETS.shrink_ratio, config=config
+        )
+        return moved_detections(found, self.original_from_input, self.original_size)
+
+
+@dataclass(frozen=True)
+class Row:
+    """Mean times per image, in milliseconds."""
+
+    data: str
+    size: int
+    output: Literal["quad", "polygon"]
+    regions: float
+    """Detections per image."""
+    polygons: HostTime
+    """Post-processing."""
+    icdar: HostTime
+    cleval: HostTime
+
+    def total(self, with_cleval: bool) -> HostTime:
+        """Returns the time of post-processing and metric."""
+        parts = [self.polygons, self.icdar, *([self.cleval] if with_cleval else [])]
+        return HostTime(*map(sum, zip(*parts, strict=True)))
+
+    def images_per_second(self, with_cleval: bool) -> float:
+        """Returns the highest rate on `NUM_CORES` cores: they share the processor time, but one thread holds the GIL."""
+        cpu_ms, held_ms = self.total(with_cleval)
+        return min(NUM_CORES * 1e3 / cpu_ms, 1e3 / held_ms)
+
+
+def time_host(folders: Sequence[Path], num_images: int, repeats: int) -> dict[str, Any]:
+    """Returns `rows`: the times of each data set, size and output.
+
+    Args:
+        folders: data sets in the layout of data=upstage, with images/val and jsons/val.json.
+        num_images: largest number of images of each.
+        repeats: passes over the images; processor times are their median.
+    """
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    watch = GilWatch()
+    rows = []
+    for folder in folders:
+        config = DatasetConfig(
+            image_path=str(folder / "images/val"),
+            annotation_path=str(folder / "jsons/val.json"),
+            check_pixels=False,
+        )
+        manifest, _ = load_manifest(config, max_megapixels=PipelineConfig().max_megapixels)
+        for size in SIZES:
+            noise = torch.Generator().manual_seed(0)
+            pages = [Page.of_image(manifest, index, size, noise) for index in range(min(num_images, len(manifest)))]
+            rows += [_time_pages(watch, folder.name, size, output, pages, repeats) for output in ("quad", "polygon")]
+    return {"rows": [asdict(row) | _rates(row) for row in rows], "images": num_images, "repeats": repeats}
+
+
+def _rates(row: Row) -> dict[str, float]:
+    return {
+        "images_per_second": row.images_per_second(with_cleval=False),
+        "images_per_second_with_cleval": row.images_per_second(with_cleval=True),
+    }
+
+
+def _time_pages(watch: GilWatch, data: str, size: int, output: Any, pages: list[Page], repeats: int) -> Row:
+    config = PostprocessConfig(output=output)
+    found = [page.detect(config).polygons for page in pages]
+
+    def polygons() -> None:
+        for page in pages:
+            page.detect(config)
+
+    def icdar() -> None:
+        for page, detected in zip(pages, found, strict=True):
+            match_image(detected, page.regions)
+
+    def cleval() -> None:
+        for page, detected in zip(pages, found, strict=True):
+            count_characters(detected, page.characters)
+
+    measure = partial(_median_time, watch, len(pages), repeats)
+    num_regions = mean(map(len, found))
+    return Row(data, size, output, num_regions, measure(polygons), measure(icdar), measure(cleval))
+
+
+def _median_time(watch: GilWatch, num_pages: int, repeats: int, function: Callable[[], None]) -> HostTime:
+    function()
+    times = [watch.measure(function) for _ in range(repeats)]
+    cpu_ms = median(time.cpu_ms for time in times) / num_pages
+    # The share of all passes together: one pass may have few readings on a busy machine.
+    held_share = sum(time.held_ms for time in times) / sum(time.cpu_ms for time in times)
+    return HostTime(cpu_ms, cpu_ms * held_share)
+
+
+def host_table(results: Mapping[str, Any]) -> Table:
+    """Returns one line per data set, size and output. `results` holds those of `time_host` and `provenance`."""
+    parts = ("polygons", "icdar", "cleval")
+    rows = [
+        [
+            f"{row['data']} {row['size']} {row['output']}",
+            f"{row['regions']:.0f}",
+            *(f"{row[part][0]:.2f} / {row[part][1]:.2f}" for part in parts),
+            f"{row['images_per_second']:,.0f}",
+            f"{row['images_per_second_with_cleval']:,.0f}",
+        ]
+        for row in results["rows"]
+    ]
+    columns = ("data", "regions", "polygons", "IoU", "CLEval", "images/s", "with CLEval")
+    notes = [f"images/s: the smaller of {NUM_CORES} / processor seconds and 1 / seconds under the GIL"]
+    return Table("Host time per image: ms of processor time / ms under the GIL", columns, rows, notes)

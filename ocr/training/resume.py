@@ -1,0 +1,257 @@
+"""Resuming a run: what its checkpoint says, and whether it is the same run."""
+
+import hashlib
+import logging
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from ocr.checkpoint import PRECISION_KEY, read_checkpoint, saved_config
+from ocr.config import OptimizerConfig, TrainConfig, described_problems, flat_keys
+from ocr.datasets.manifest import Manifest
+from ocr.errors import InputError
+from ocr.training.ranks import is_first_rank
+from ocr.training.run_folder import newest_checkpoint
+
+log = logging.getLogger(__name__)
+
+SAME = (
+    "seed",
+    "metric",
+    "pipeline",
+    "targets",
+    "model",
+    "loss",
+    "optimizer",
+    "postprocess",
+    "dataloader.batch_size",
+    "trainer.limit_train_batches",
+    "trainer.limit_val_batches",
+    "trainer.accumulate_grad_batches",
+    "trainer.gradient_clip_val",
+    "trainer.ema_decay",
+)
+"""Keys and sections that make a run what it is. The data are compared by their content, not by their paths."""
+FREE = (
+    "pipeline.num_threads",
+    "pipeline.prefetch_queue_depth",
+    "pipeline.hw_decoder_load",
+    "pipeline.preallocate_decoder",
+    "postprocess.num_workers",
+    "postprocess.max_pending",
+    "model.backbone.weights",
+)
+"""Keys inside `SAME` that change speed or memory only, or that a resumed run does not use."""
+UNFIT = ("model", "optimizer.name")
+"""Keys and sections without which the state in the checkpoint fits nothing."""
+DATA_MODULE = "DBNetDataModule"
+"""Lightning's key of the data module's state."""
+
+
+@dataclass(frozen=True)
+class Resumption:
+    """The configuration of a run, and the state that it continues from."""
+
+    config: TrainConfig
+    first_step: int = 0
+    """Steps done in the run's own folder before; 0 in a new folder."""
+    data: Mapping[str, Any] = field(default_factory=dict)
+    """Fingerprint of each split of the checkpoint; empty without one."""
+    precision: Mapping[str, str] = field(default_factory=dict)
+    """Type of device and precision of the checkpoint's run; empty without one."""
+    finished: dict[str, Any] | None = None
+    """Summary of a run that has nothing left to do; None: this one has."""
+
+    def check_data(self, manifests: Mapping[str, Manifest]) -> None:
+        """Compares the audited splits with those of the checkpoint.
+
+        Raises:
+            InputError: they hold other images or annotations, and resume_anyway is off.
+        """
+        different = []
+        for name, manifest in manifests.items():
+            saved, found = self.data.get(name), data_fingerprint(manifest)
+            if saved is not None and saved != found:
+                what = "other images" if saved["images"] == found["images"] else f"{found['images']} images"
+                different.append(f"{name} data: {saved['images']} images in the checkpoint, {what} found")
+        _refuse(self.config, different, "give the data set of the run")
+
+    def check_precision(self, device_type: str, precision: str) -> None:
+        """Compares the precision of this run with that of the checkpoint's, if both run on the same type of device.
+
+        Raises:
+            InputError: they differ, and resume_anyway is off.
+        """
+        saved = self.precision.get("precision", precision)
+        if saved != precision and self.precision["device_type"] == device_type:
+            difference = f"trainer.precision: {saved} in the checkpoint, {precision} given"
+            _refuse(self.config, [difference], "leave this setting out")
+
+
+def resumption(config: TrainConfig, given: Collection[str] | None, run_dir: Path) -> Resumption:
+    """Returns what a run starts from: the configuration as it is, or with a checkpoint's settings where nothing is given.
+
+    Args:
+        given: keys that the user set, written with dots; None: all.
+        run_dir: the run's folder, where resume=auto looks.
+
+    Raises:
+        FileNotFoundError: no such checkpoint.
+        InputError: not a checkpoint to resume from, or one of a run with other settings.
+    """
+    path = _checkpoint(config, run_dir)
+    if path is None:
+        return Resumption(config.model_copy(update={"resume": None}))
+    checkpoint = read_checkpoint(path, "resume")
+    loops = checkpoint.get("loops")
+    if not isinstance(loops, dict) or "optimizer_states" not in checkpoint:
+        raise InputError(f"resume={path}: it has weights only, no state of a training; expected last.ckpt of a run")
+    saved = saved_config(checkpoint, path, "resume")
+    config = _with_saved(config.model_copy(update={"resume": str(path)}), saved, given)
+    _refuse(config, _differences(config, saved), "leave these settings out")
+    processed = loops["fit_loop"]["epoch_progress"]["current"]["processed"]
+    in_own_folder = path.resolve().is_relative_to(run_dir.resolve())
+    return Resumption(
+        config,
+        first_step=checkpoint["global_step"] if in_own_folder else 0,
+        data=checkpoint.get(DATA_MODULE, {}).get("data", {}),
+        precision=checkpoint.get(PRECISION_KEY, {}),
+        finished=_finished(config, path, processed, checkpoint["callbacks"]),
+    )
+
+
+def _checkpoint(config: TrainConfig, run_dir: Path) -> Path | None:
+    if config.resume != "auto":
+        return Path(config.resume) if config.resume is not None else None
+    path = newest_checkpoint(run_dir)
+    if is_first_rank():
+        if path is None:
+            log.info("resume=auto: %s has no checkpoint yet; the run starts from the beginning", run_dir)
+        else:
+            log.info("resume=auto: %s", path)
+    return path
+
+
+def _with_saved(config: TrainConfig, saved: TrainConfig, given: Collection[str] | None) -> TrainConfig:
+    """Returns the configuration with the checkpoint's values for keys that are not given."""
+    if given is None:
+        return config
+    own = flat_keys(config.model_dump(mode="json"))
+    kept = {*given, "resume", "resume_anyway"}
+    values = flat_keys(saved.model_dump(mode="json")) | {key: value for key, value in own.items() if key in kept}
+    nested: dict[str, Any] = {}
+    for key, value in values.items():
+        *sections, name = key.split(".")
+        section = nested
+        for part in sections:
+            section = section.setdefault(part, {})
+        section[name] = value
+    try:
+        return TrainConfig.model_validate(nested)
+    except ValidationError as error:
+        problems = "; ".join(described_problems(error))
+        raise InputError(
+            f"resume={config.resume}: its settings and those given do not go together: {problems}"
+        ) from error
+
+
+def _differences(config: TrainConfig, saved: TrainConfig) -> list[str]:
+    own, others = (flat_keys(one.model_dump(mode="json")) for one in (config, saved))
+    different = [key for key in own if _is_in(key, SAME) and not _is_in(key, FREE) and own[key] != others.get(key)]
+    unfit = [key for key in different if _is_in(key, UNFIT)]
+    if unfit:
+        raise InputError(
+            f"resume={config.resume}: its state does not fit another network or optimizer: "
+            + "; ".join(_compared(key, own, others) for key in unfit)
+        )
+    return [_compared(key, own, others) for key in different]
+
+
+def _compared(key: str, own: Mapping[str, Any], others: Mapping[str, Any]) -> str:
+    return f"{key}: {others.get(key)} in the checkpoint, {own[key]} given"
+
+
+def _is_in(key: str, sections: tuple[str, ...]) -> bool:
+    return any(key == section or key.startswith(f"{section}.") for section in sections)
+
+
+def _refuse(config: TrainConfig, differences: list[str], advice: str) -> None:
+    """Raises an InputError that lists the differences; with resume_anyway it only logs them."""
+    if not differences:
+        return
+    listed = "\n".join(f"  {line}" for line in differences)
+    if not config.resume_anyway:
+        raise InputError(
+            f"resume={config.resume}: this is another run than that of the checkpoint:\n{listed}\n"
+            f"To continue that run, {advice}. resume_anyway=true continues with these differences"
+        )
+    if is_first_rank():
+        log.warning("resume=%s continues another run than that of the checkpoint:\n%s", config.resume, listed)
+
+
+def _finished(config: TrainConfig, path: Path, num_epochs: int, callbacks: Mapping[str, Any]) -> dict[str, Any] | None:
+    if num_epochs < config.trainer.max_epochs:
+        return None
+    if is_first_rank():
+        log.info(
+            "resume=%s: this run is finished, with %d of %d epochs; nothing is changed. trainer.max_epochs=N trains longer",
+            path,
+            num_epochs,
+            config.trainer.max_epochs,
+        )
+    return callbacks.get("RunSummary", {}).get("summary", {})
+
+
+def data_fingerprint(manifest: Manifest) -> dict[str, Any]:
+    """Returns the number of usable images of a split, and a digest of their names, sizes and annotations."""
+    digest = hashlib.sha256("\0".join(manifest.filenames).encode(errors="surrogatepass"))
+    polygons = manifest.polygons
+    for array in (
+        manifest.sample_ids,
+        manifest.stored_sizes,
+        manifest.orientations,
+        polygons.vertices,
+        polygons.vertex_starts,
+        polygons.polygon_starts,
+        polygons.ignore,
+    ):
+        digest.update(np.ascontiguousarray(array).data)
+    return {"images": len(manifest), "sha256": digest.hexdigest()}
+
+
+def steps_of_resumed_epoch(num_samples: int, num_done: int, batch_size: int, num_ranks: int) -> tuple[int, int]:
+    """Returns the steps of an epoch that count as done, and all its steps.
+
+    They are counted back from the epoch's end, as ocr/loaders/loader.py does: with other ranks or batches than before, the samples
+    done need not be whole steps.
+
+    Args:
+        num_done: samples trained before, over all ranks.
+    """
+    all_steps = math.ceil(math.ceil(num_samples / num_ranks) / batch_size)
+    left = math.ceil(math.ceil((num_samples - num_done) / num_ranks) / batch_size)
+    return all_steps - left, all_steps
+
+
+def use_given_optimizer(checkpoint: dict[str, Any], config: OptimizerConfig) -> None:
+    """Puts learning rate, weight decay and momentum of the configuration into a checkpoint's state, where they differ.
+
+    Lightning restores the whole state of optimizer and schedule, which would silently undo settings given with resume_anyway.
+    """
+    schedule = checkpoint["lr_schedulers"][0]
+    factor = config.lr / schedule["base_lrs"][0]
+    if factor != 1:
+        schedule["base_lrs"] = [config.lr] * len(schedule["base_lrs"])
+        schedule["_last_lr"] = [lr * factor for lr in schedule["_last_lr"]]
+    for number, group in enumerate(checkpoint["optimizer_states"][0]["param_groups"]):
+        if factor != 1:
+            group["initial_lr"], group["lr"] = config.lr, group["lr"] * factor
+        if number == 0:  # the second group has none, see build_optimizer
+            group["weight_decay"] = config.weight_decay
+        if "momentum" in group:
+            group["momentum"] = config.momentum

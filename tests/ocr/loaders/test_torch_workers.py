@@ -1,0 +1,49 @@
+"""Workers that die, hang or find no room end the run with advice."""
+
+import multiprocessing
+import os
+from pathlib import Path
+
+import pytest
+
+from dali_pipelines.config import PipelineConfig
+from ocr.datasets.base import ValidatedOCRDataset
+from ocr.datasets.plan import EpochPlan, SamplePlanner
+from ocr.datasets.schemas import DatasetConfig
+from ocr.errors import InputError, WorkerError
+from ocr.loaders.torch_workers import TorchLoader
+from tests.ocr.loaders.batches import CPU
+
+
+def dataset_of(root: Path) -> ValidatedOCRDataset:
+    config = DatasetConfig(image_path=str(root / "images/val"), annotation_path=str(root / "jsons/val.json"))
+    return ValidatedOCRDataset(config, SamplePlanner(PipelineConfig(image_size=64), training=False, seed=0))
+
+
+def batches(dataset: ValidatedOCRDataset, num_workers: int, timeout: float = 0):
+    loader = TorchLoader(dataset, num_workers=num_workers, device=CPU, skip_failures=False, timeout=timeout)
+    return loader.batches(EpochPlan(dataset.manifest, dataset.planner, epoch=0, batch_size=1))
+
+
+def test_batches_that_do_not_fit_into_shared_memory_are_refused_before_a_worker_starts(drawn):
+    with pytest.raises(InputError, match=r"/dev/shm: .* MB are free; 1000000000 workers need .*--shm-size.*--ipc=host"):
+        next(batches(dataset_of(drawn), 10**9))
+    assert multiprocessing.active_children() == []
+
+
+def test_a_worker_that_hangs_ends_the_run_within_the_timeout(copied):
+    dataset = dataset_of(copied)
+    path = Path(dataset.manifest.image_paths[0])
+    path.unlink()
+    os.mkfifo(path)  # like a file on a server that does not answer
+    with pytest.raises(WorkerError, match=rf"within 1 s: a worker hangs.*{path.parent}.*dataloader.worker_timeout"):
+        list(batches(dataset, 1, timeout=1))
+
+
+def test_a_worker_that_is_killed_ends_the_run_with_advice(drawn):
+    iterator = batches(dataset_of(drawn), 1)
+    next(iterator)
+    for worker in multiprocessing.active_children():
+        worker.kill()
+    with pytest.raises(WorkerError, match=r"a worker died: .*dataloader\.num_workers=0"):
+        list(iterator)

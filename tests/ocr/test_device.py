@@ -1,0 +1,38 @@
+import pytest
+import torch
+
+from dali_pipelines.config import PipelineConfig
+from ocr.device import cpu_is_faster_in_bfloat16, resolve_pipeline, resolve_precision
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("vendor", "flags", "is_faster"),
+    [
+        ("GenuineIntel", "avx512f avx512_bf16 amx_bf16 amx_tile", True),
+        ("GenuineIntel", "avx512f avx512_bf16", False),
+        ("AuthenticAMD", "avx512f avx512_bf16", True),
+        ("AuthenticAMD", "avx2", False),
+    ],
+    ids=["Xeon with AMX", "Xeon without AMX", "Zen 4 and later", "Zen 3"],
+)
+def test_a_processor_that_gains_nothing_from_bfloat16_computes_in_float32(vendor, flags, is_faster, tmp_path):
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(f"processor\t: 0\nvendor_id\t: {vendor}\nflags\t\t: fpu {flags} sse2\n\nprocessor\t: 1\n")
+    assert cpu_is_faster_in_bfloat16(cpuinfo) is is_faster
+
+
+def test_a_processor_that_tells_no_flags_computes_in_float32(tmp_path):
+    assert not cpu_is_faster_in_bfloat16(tmp_path / "missing")
+
+
+def test_only_auto_looks_at_the_processor():
+    assert resolve_precision("32-true", CPU) == "32-true"
+    assert resolve_precision("auto", CPU) == ("bf16-mixed" if cpu_is_faster_in_bfloat16() else "32-true")
+
+
+def test_full_precision_takes_float32_images():
+    config = PipelineConfig()
+    assert resolve_pipeline(config, "32-true").output_dtype == "float32"
+    assert resolve_pipeline(config, "bf16-mixed") is config

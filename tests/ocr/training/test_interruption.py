@@ -1,0 +1,133 @@
+"""Signals, time limits and checkpoints inside an epoch: the run that continues ends as the one that was never stopped."""
+
+import json
+import logging
+import os
+import signal
+import time
+from pathlib import Path
+
+import lightning
+import pytest
+import torch
+
+from ocr.training.fit import train
+
+AVERAGED = ("trainer.ema_decay=0.9", "trainer.accumulate_grad_batches=2")
+
+
+class Signal(lightning.Callback):
+    """Sends a signal to this process at a chosen place of the second epoch."""
+
+    def __init__(self, signum: int, place: str) -> None:
+        self.signum, self.place = signum, place
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        places = {1: "within the epoch", trainer.num_training_batches - 1: "at the last batch"}
+        if trainer.current_epoch == 1 and places.get(batch_idx) == self.place:
+            os.kill(os.getpid(), self.signum)
+
+    def on_validation_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0):
+        if trainer.current_epoch == 1 and self.place == "in validation":
+            os.kill(os.getpid(), self.signum)
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_run, tmp_path_factory) -> dict[tuple[str, ...], Path]:
+    """Folders of uninterrupted runs, by their overrides."""
+    folders = {}
+    for overrides in ((), AVERAGED):
+        folders[overrides] = tmp_path_factory.mktemp("whole")
+        train(tiny_run(*overrides), folders[overrides])
+    return folders
+
+
+def assert_same_end(folder: Path, other: Path) -> None:
+    first, second = (torch.load(path / "checkpoints/last.ckpt", weights_only=True) for path in (folder, other))
+    for part in ("state_dict", "current_model_state"):
+        for key, tensor in first.get(part, {}).items():
+            assert torch.equal(tensor, second[part][key]), key
+    assert (folder / "predictions.json").read_bytes() == (other / "predictions.json").read_bytes()
+    epochs, others = (json.loads((path / "summary.json").read_text())["epochs"] for path in (folder, other))
+    for name in ("epoch", "hmean", "precision", "recall", "val_loss"):
+        assert [epoch[name] for epoch in epochs] == [epoch[name] for epoch in others]
+
+
+@pytest.mark.parametrize(
+    ("signum", "place", "overrides"),
+    [
+        (signal.SIGTERM, "within the epoch", ()),
+        (signal.SIGINT, "at the last batch", ()),
+        (signal.SIGTERM, "in validation", ()),
+        (signal.SIGINT, "within the epoch", AVERAGED),
+        (signal.SIGTERM, "in validation", AVERAGED),
+    ],
+)
+def test_a_run_stopped_by_a_signal_continues_bit_for_bit(tiny_run, whole, tmp_path, caplog, signum, place, overrides):
+    with pytest.raises(SystemExit) as stopped, caplog.at_level(logging.WARNING):
+        train(tiny_run(*overrides), tmp_path / "stopped", [Signal(signum, place)])
+    assert stopped.value.code == 128 + signum
+    checkpoint = tmp_path / "stopped/checkpoints/last.ckpt"
+    assert caplog.messages[-1].endswith(f"To continue:\n  resume={checkpoint}")
+    train(tiny_run(*overrides, f"resume={checkpoint}"), tmp_path / "resumed")
+    assert_same_end(tmp_path / "resumed", whole[overrides])
+
+
+def test_a_signal_before_the_first_step_ends_the_run_where_it_is(tiny_run, tmp_path, caplog):
+    class InSetup(lightning.Callback):
+        def setup(self, trainer, pl_module, stage):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(SystemExit) as stopped:
+        train(tiny_run(), tmp_path, [InSetup()])
+    assert stopped.value.code == 143
+    assert "nothing to resume from" in caplog.messages[-1]
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_run_stopped_by_max_time_continues_bit_for_bit(tiny_run, whole, tmp_path, caplog):
+    class Slow(lightning.Callback):
+        """Takes longer than the time limit for the second step."""
+
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            if batch_idx == 1:
+                time.sleep(1.01)
+
+    train(tiny_run("trainer.max_time=00:00:00:01"), tmp_path / "stopped", [Slow()])
+    checkpoint = tmp_path / "stopped/checkpoints/last.ckpt"
+    assert caplog.messages[-1].endswith(f"resume={checkpoint}")
+    assert torch.load(checkpoint, weights_only=True)["global_step"] in (1, 2)  # the first step may take a second too
+    assert (tmp_path / "stopped/checkpoints/best.ckpt").is_file()
+    train(tiny_run(f"resume={checkpoint}"), tmp_path / "resumed")
+    assert_same_end(tmp_path / "resumed", whole[()])
+
+
+@pytest.mark.parametrize("when", ["trainer.save_every_n_steps=3", "trainer.save_every_minutes=1e-9"])
+def test_a_checkpoint_within_an_epoch_continues_bit_for_bit(tiny_run, whole, tmp_path, when):
+    class Lost(lightning.Callback):
+        """Ends the run in the fourth step, without any chance to save."""
+
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            if batch_idx == 3:
+                raise ConnectionError("lost")
+
+    with pytest.raises(ConnectionError):
+        train(tiny_run(when), tmp_path, [Lost()])
+    checkpoint = tmp_path / "checkpoints/last.ckpt"
+    assert torch.load(checkpoint, weights_only=True)["global_step"] == 3
+    train(tiny_run(f"resume={checkpoint}"), tmp_path)
+    assert_same_end(tmp_path, whole[()])
+
+
+def test_the_rest_of_an_epoch_is_trained_once_in_batches_of_another_size(tiny_run, tmp_path):
+    seen: list[int] = []
+
+    class Watch(lightning.Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            seen.extend(sample.index for sample in batch.samples)
+
+    with pytest.raises(SystemExit):
+        train(tiny_run(), tmp_path / "stopped", [Signal(signal.SIGTERM, "within the epoch"), Watch()])
+    others = ["dataloader.batch_size=4", "resume_anyway=true"]
+    train(tiny_run(*others, f"resume={tmp_path}/stopped/checkpoints/last.ckpt"), tmp_path / "resumed", [Watch()])
+    assert sorted(seen[10:]) == list(range(10))

@@ -1,0 +1,21 @@
+"""Errors that a user can mend end a command with one line, before its job starts too."""
+
+
+def test_an_unreadable_configuration_file_ends_a_script_with_one_message(run_script, tmp_path):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "cut.yaml").write_text("a: [1,\n b: {")
+    done = run_script("train.py", "experiment=cut", "--config-dir", str(tmp_path), cwd=tmp_path)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "a configuration file is not readable YAML" in done.stderr
+    assert "cut.yaml" in done.stderr
+
+
+def test_a_run_folder_that_cannot_be_made_ends_a_script_with_one_line(run_script, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    done = run_script("train.py", "hydra.run.dir=file/run", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("NotADirectoryError: ")
+    assert done.stderr.count("\n") == 1
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    assert "Traceback" in run_script("train.py", "hydra.run.dir=file/run", cwd=tmp_path).stderr
