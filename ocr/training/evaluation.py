@@ -5,11 +5,6 @@ workers                             polygons, matches | polygons, matches | ...
 """
 
 import time
-<<<<<<< HEAD
-from collections.abc import Sequence
-=======
-from collections.abc import Callable
->>>>>>> main
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -88,16 +83,9 @@ class OverlappedEvaluation:
             levels_BHW: uint8, on the device: `to_levels` of the probabilities.
             samples: B planned samples.
         """
-<<<<<<< HEAD
         levels = HostCopy(levels_BHW)
-        for row, sample in enumerate(samples):
-            if not sample.is_padding:
-                self.pool.submit(self._evaluate, levels, row, sample)
-=======
-        levels = start_copy_to_host(levels_BHW)
         for row in np.flatnonzero(~samples.is_padding).tolist():
             self.pool.submit(self._evaluate, levels, row, samples[row])
->>>>>>> main
 
     def close(self) -> None:
         """Ends the threads."""

@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
+from ocr.errors import StorageError
 from ocr.losses.db_loss import DBLosses
 from ocr.training.host_copy import HostCopy
 
@@ -83,10 +84,15 @@ class LossLog(Callback):
             self._log_means(trainer, pl_module, self._sums)
         self._sums, self._num_images = None, 0
 
+    def on_save_checkpoint(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self._log_copied(trainer)  # a run that resumes from this checkpoint does not repeat the step
+
     def on_exception(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
     ) -> None:
-        with contextlib.suppress(RuntimeError, OSError):  # a failed device or a full disk: `exception` says so
+        with contextlib.suppress(RuntimeError, StorageError):  # a failed device or a full disk: `exception` says so
             self._log_copied(trainer)
             self._log_latest(trainer)
 
