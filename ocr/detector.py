@@ -19,10 +19,9 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from dali_pipelines.normalize import ImageFinisher, input_dtype, normalize_levels
-from dali_pipelines.rendering import ImageArray
+from dali_pipelines.rendering import ImageArray, render
 from dali_pipelines.source import PlannedSample
 from ocr.config import Device, InferenceConfig, described_problems
-from ocr.datasets.decode import render
 from ocr.datasets.given_image import GivenImage, read_image
 from ocr.datasets.plan import letterbox
 from ocr.device import AUTOCAST, resolve_device
@@ -160,7 +159,7 @@ class TextDetector:
     def _rendered(self, image: GivenImage, name: str) -> _Rendered:
         read = read_image(image, self.pipeline.max_megapixels, name)
         height, width = read.original.shape[:2]
-        sample = letterbox(0, (height, width), self.pipeline.image_size, is_padding=False)[0]
+        sample = letterbox([0], [(height, width)], self.pipeline.image_size)[0]
         levels = render(read.original, sample, self.pipeline, training=False)
         return _Rendered(levels, sample, (height, width), read.orientation, read.stored_size)
 

@@ -26,8 +26,9 @@ from benchmarks.loaders.rivals.webdataset_loader import webdataset_loader
 from benchmarks.loaders.row_loader import CannotRun, RivalFiles, RowLoader
 from dali_pipelines.config import PipelineConfig
 from dali_pipelines.normalize import ImageFinisher
+from dali_pipelines.rendering import render
+from dali_pipelines.turbojpeg import decode_upright
 from ocr.datasets.base import ValidatedOCRDataset
-from ocr.datasets.decode import decode_upright, render
 from ocr.datasets.image_header import read_header
 from ocr.datasets.plan import SamplePlanner, letterbox
 from ocr.datasets.schemas import DatasetConfig
@@ -76,7 +77,7 @@ def files_of(paths: Sequence[Path], **changes: Any) -> RivalFiles:
         paths=tuple(str(path) for path in paths),
         orientations=tuple(header.orientation for header in headers),
         original_sizes=tuple(sizes),
-        resized_sizes=tuple(letterbox(0, size, CONFIG.image_size, False)[0].resized_size for size in sizes),
+        resized_sizes=tuple(letterbox([0], [size], CONFIG.image_size)[0].resized_size for size in sizes),
         image_size=CONFIG.image_size,
         mean=CONFIG.mean,
         std=CONFIG.std,
@@ -107,7 +108,7 @@ def receipts_as_in_the_oracle(sroie: Path, receipts: list[Path]) -> torch.Tensor
 def rendered(files: RivalFiles) -> torch.Tensor:
     """Returns the oracle's images of files that no annotation lists."""
     levels = [
-        render(decode_upright(Path(path).read_bytes(), turn), letterbox(0, size, 320, False)[0], CONFIG, training=False)
+        render(decode_upright(Path(path).read_bytes(), turn), letterbox([0], [size], 320)[0], CONFIG, training=False)
         for path, turn, size in zip(files.paths, files.orientations, files.original_sizes, strict=True)
     ]
     return ImageFinisher(320, CONFIG.mean, CONFIG.std, torch.float32).finish(levels)

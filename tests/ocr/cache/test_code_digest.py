@@ -25,6 +25,7 @@ CANNOT_CHANGE_ENTRIES = {
     "ocr.errors": "only error classes",
     "ocr.loaders.batch": "what happens to a batch after the cache",
     "ocr.loaders.maker": "a protocol",
+    "ocr.loaders.vanished": "decides whether a run ends; a batch that it makes again is made in the same way",
     "ocr.targets.config": "settings are in the key by value",
     "ocr.targets.offline": "serves what ocr.targets.maps would make, under a key of its own",
 }
@@ -114,7 +115,7 @@ def test_changed_code_in_any_listed_module_invalidates_all_entries(copied_code):
     ("module", "old", "new"),
     [
         ("dali_pipelines/steps.py", "INTERP_LINEAR", "INTERP_CUBIC"),
-        ("ocr/datasets/plan.py", "scale = config.image_size / max(", "scale = config.image_size * max("),
+        ("ocr/datasets/plan.py", "scales = image_size / sizes.max(", "scales = image_size * sizes.max("),
     ],
 )
 def test_a_changed_filter_or_operator_invalidates_all_entries(module, old, new, copied_code):

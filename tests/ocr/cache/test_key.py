@@ -72,7 +72,7 @@ def make_manifest(polygons, ignore=None, size=(10, 20), orientation=1) -> Manife
 
 
 def test_each_part_of_an_annotation_changes_the_digest():
-    sample = letterbox(0, (10, 20), 64, False)
+    sample = letterbox([0], [(10, 20)], 64)
     moved = BOX.copy()
     moved[0, 0] += 0.01
     manifests = [
@@ -105,6 +105,20 @@ def test_a_change_that_keeps_size_and_mtime_is_noticed(tmp_path):
     digests.refresh()
     assert digests.is_unchanged(0)
     assert digests.digest(0) != before
+
+
+def test_only_the_first_refresh_and_changed_files_need_new_keys(tmp_path):
+    paths = [tmp_path / f"{name}.jpg" for name in "abc"]
+    for path in paths[:2]:
+        path.write_bytes(b"bytes")
+    digests = ImageDigests(ImageFiles([str(path) for path in paths]), [0, 1, 2])
+    assert digests.refresh() == [0, 1, 2]
+    assert digests.refresh() == []
+    paths[1].unlink()
+    paths[2].write_bytes(b"late")
+    assert digests.refresh() == [1, 2]
+    assert (digests.digest(1), digests.signature(1)) == (None, None)
+    assert digests.digest(2) is not None
 
 
 def test_a_missing_file_has_no_digest(tmp_path):
