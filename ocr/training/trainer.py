@@ -61,7 +61,7 @@ def build_trainer(
     settings = config.trainer
     loggers = build_loggers(config.logger, run_dir, config.exp_name, first_step)
     interactive = sys.stderr.isatty()
-    losses = LossLog()
+    losses = LossLog(settings.log_every_n_steps)
     devices = settings.devices if device.type == "cuda" or settings.devices != "auto" else 1
     run_callbacks = [
         build_best_checkpoint(run_dir / "checkpoints"),
@@ -69,7 +69,7 @@ def build_trainer(
         losses,  # before the callbacks that read its means at the end of an epoch
         *callbacks,
         DetectionPictures(run_dir, config.logger.num_pictures),
-        *([LearningRates()] if loggers else []),
+        *([LearningRates(settings.log_every_n_steps)] if loggers else []),
         *([MovingAverage(settings.ema_decay)] if settings.ema_decay is not None else []),
         *([ProgressBar(losses)] if interactive else []),
     ]

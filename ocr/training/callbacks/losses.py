@@ -23,7 +23,7 @@ class StepLosses(NamedTuple):
 
 
 class LossLog(Callback):
-    """Logs train/{total,shrink,thresh,binary}_loss_step every log_every_n_steps steps, and their means as ..._epoch.
+    """Logs train/{total,shrink,thresh,binary}_loss_step every few steps, and the means of an epoch as ..._epoch.
 
     A step adds its losses to a sum on the device. The losses to be logged are copied to the host beside the step's other work and
     logged after the following step, under their own step number. The epoch mean is taken over the images of all ranks.
@@ -31,9 +31,13 @@ class LossLog(Callback):
 
     The sums are part of a checkpoint, so a run that resumes within an epoch still logs the mean of the whole epoch. A checkpoint
     holds those of rank 0 only: after such a resume they stand for all ranks.
+
+    Args:
+        every_n_steps: optimizer steps from one logged step to the next.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, every_n_steps: int) -> None:
+        self._every_n_steps = every_n_steps
         self._sums: Tensor | None = None
         """(4,) float32: sum over the epoch's steps of losses times images. None: no step yet."""
         self._num_images = 0
@@ -70,7 +74,7 @@ class LossLog(Callback):
             return  # gradients still accumulate
         self._num_steps = trainer.global_step
         self.latest = StepLosses(self._num_steps - 1, trainer.current_epoch, losses)
-        if self._num_steps % trainer.log_every_n_steps == 0:
+        if self._num_steps % self._every_n_steps == 0:
             self._start_copy(self.latest)
 
     def on_validation_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:

@@ -82,19 +82,26 @@ class Rows(Logger):
         return [step for step, row in self.rows if "train/total_loss_step" in row]
 
 
-def fit(module: Module, callbacks: Sequence[Callback] = (), logger: Logger | None = None, **settings: Any) -> Any:
+def fit(
+    module: Module,
+    callbacks: Sequence[Callback] = (),
+    logger: Logger | None = None,
+    *,
+    every: int = 2,
+    **settings: Any,
+) -> Any:
     logger = Rows() if logger is None else logger
     trainer = lightning.Trainer(
         accelerator="cpu",
         logger=logger,
-        callbacks=[LossLog(), *callbacks],
+        callbacks=[LossLog(every), *callbacks],
         enable_progress_bar=False,
         enable_model_summary=False,
         enable_checkpointing=False,
         use_distributed_sampler=False,
-        **{"max_epochs": 2, "log_every_n_steps": 2, "devices": 1} | settings,
+        **{"max_epochs": 2, "devices": 1} | settings,
     )
-    trainer.fit(module, train_dataloaders=Loader(), ckpt_path=settings.get("ckpt_path"))
+    trainer.fit(module, train_dataloaders=Loader())
     return logger
 
 
@@ -116,7 +123,7 @@ def epoch_row(epoch_losses: Sequence[torch.Tensor], epoch: int) -> dict[str, flo
 @pytest.mark.parametrize("every", [1, 2, 3])
 def test_rows_are_those_of_a_plain_reference(accumulate, every):
     module = Module()
-    rows = fit(module, accumulate_grad_batches=accumulate, log_every_n_steps=every)
+    rows = fit(module, accumulate_grad_batches=accumulate, every=every)
     expected, step = [], 0
     num = len(BATCH_SIZES)
     for epoch in range(2):
@@ -157,7 +164,7 @@ def test_a_run_that_ends_with_an_error_logs_its_last_step(num_steps):
 
 
 def test_a_loss_that_is_not_a_number_stands_in_metrics_csv(tmp_path):
-    fit(Module(last_loss=float("nan")), (), MetricsFile(tmp_path / "metrics.csv"), log_every_n_steps=5, max_epochs=1)
+    fit(Module(last_loss=float("nan")), (), MetricsFile(tmp_path / "metrics.csv"), every=5, max_epochs=1)
     header, *lines = (tmp_path / "metrics.csv").read_text().splitlines()
     by_name = [dict(zip(header.split(","), line.split(","), strict=True)) for line in lines]
     assert [row["train/total_loss_step"] for row in by_name] == ["nan", ""]
@@ -183,7 +190,7 @@ def test_a_run_resumed_within_an_epoch_logs_the_mean_of_the_whole_epoch(tmp_path
     save = SaveAt(tmp_path / "middle.ckpt", 2, rows)
     fit(whole, [save], rows, max_epochs=1)
     assert save.steps == [1], "the step before the checkpoint is logged before it"
-    losses = LossLog()
+    losses = LossLog(2)
     losses.load_state_dict(torch.load(save.path, weights_only=True)["callbacks"]["LossLog"])
     saved = losses.state_dict()
     assert saved["num_images"] == sum(BATCH_SIZES[:2])
