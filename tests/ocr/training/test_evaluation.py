@@ -110,8 +110,8 @@ def test_a_failure_in_a_worker_names_the_image(icdar15):
     evaluation = OverlappedEvaluation(
         dataset.manifest, PostprocessConfig(num_workers=1), dataset.targets, with_truth=True, with_cleval=False
     )
-    broken = replace(dataset.planned(4), input_from_original=np.zeros((3, 3)))
-    evaluation.add(torch.full((1, 160, 160), 255, dtype=torch.uint8), [broken])
+    broken = replace(dataset.planned([4]), input_from_original=np.zeros((1, 3, 3)))
+    evaluation.add(torch.full((1, 160, 160), 255, dtype=torch.uint8), broken)
     with pytest.raises(
         RuntimeError, match=rf"{dataset.manifest.filenames[4]}: post-processing or metric failed: LinAlg"
     ):
