@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numba
 import torch
+from numba.extending import intrinsic
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
@@ -19,6 +20,17 @@ def compiled(function: Function, fastmath: bool = False) -> Function:
         return numba.njit(function, nogil=True, fastmath=fastmath, cache=True)
     except RuntimeError:
         return numba.njit(function, nogil=True, fastmath=fastmath)
+
+
+@intrinsic
+def fused_multiply_add(_context: Any, _a: Any, _b: Any, _c: Any) -> Any:
+    """Returns a * b + c, rounded once, in compiled code. BLAS computes matrix products with it."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.fma(*arguments)
+
+    float64 = numba.types.float64
+    return float64(float64, float64, float64), generate
 
 
 def for_each(number: int, work: Callable[[int], None], num_threads: int | None = None) -> None:

@@ -36,6 +36,7 @@ class DaliLoader:
         skip_failures: a file that cannot be decoded, or does not have the planned size, loses its slot and is listed in
             `failures`; otherwise SampleError. On a GPU the size is not checked: see `steps.resize`.
         levels: images are uint8 RGB levels, not normalised; evaluation only.
+        failures: receives the reason for each file that fails; None: a new dict, `failures`.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class DaliLoader:
         device: torch.device,
         skip_failures: bool = True,
         levels: bool = False,
+        failures: dict[str, str] | None = None,
     ) -> None:
         if levels and training:
             raise ValueError("levels=True gives evaluation inputs, but this loader has training=True")
@@ -57,7 +59,7 @@ class DaliLoader:
         self.batch_size = batch_size
         self.device = device
         self.skip_failures = skip_failures
-        self.failures: dict[str, str] = {}
+        self.failures: dict[str, str] = {} if failures is None else failures
         """Reason for each file that failed during iteration."""
         normalised_dtype = input_dtype(config, device.type)
         self.dtype = torch.uint8 if levels else normalised_dtype

@@ -160,7 +160,7 @@ class TextDetector:
     def _rendered(self, image: GivenImage, name: str) -> _Rendered:
         read = read_image(image, self.pipeline.max_megapixels, name)
         height, width = read.original.shape[:2]
-        sample = letterbox(0, (height, width), self.pipeline.image_size, is_padding=False)[0]
+        sample = letterbox([0], [(height, width)], self.pipeline.image_size)[0]
         levels = render(read.original, sample, self.pipeline, training=False)
         return _Rendered(levels, sample, (height, width), read.orientation, read.stored_size)
 

@@ -43,7 +43,7 @@ LIMIT_US = 15.0
 """Largest CPU time in the launching thread, microseconds a sample, without DALI's own."""
 FIRST_BATCH, LAST_BATCH = 2, 42
 """Batches of an epoch that are timed. DALI feeds several batches in its first run and none in its last ones."""
-CLOCKED = ("run", "sources", "polygons", "targets")
+CLOCKED = ("run", "sources", "targets")
 """Calls that are timed."""
 MIN_BATCHES = 40
 """Batches of a timed round; small sets take several epochs."""
@@ -59,7 +59,7 @@ class LaunchingTimes:
     images: int
     parts: dict[str, Timing]
     """sources: the callbacks that DALI calls, with the planning that is done in them. feeding: DALI's `run` without these callbacks
-    and `dali`. polygons, targets: until the launch. loader: everything else."""
+    and `dali`. targets: until the launch. loader: everything else."""
     gil_share: float
     """Share of this thread's time in which the GIL is held."""
     dali: Timing
@@ -79,32 +79,37 @@ def time_launching(workload: Workload, sizes: Sequence[int], batch_size: int, re
     Args:
         sizes: numbers of images; they take turns.
     """
-    dali = _time_bare_dali(batch_size, repeats)
-    clock = _Clock()
+    clock, bare_dali = _Clock(), _bare_dali(batch_size)
     with _launching_only(clock):
         loaders = {size: _loader(workload, size, batch_size) for size in sizes}
         for loader in loaders.values():
             _time_round(loader, clock)  # compiles, and fills caches
-        rounds = [{size: _time_round(loader, clock) for size, loader in loaders.items()} for _ in range(repeats)]
+        rounds: dict[int, list[_Round]] = {size: [] for size in sizes}
+        bare_seconds = []
+        for _ in range(repeats):
+            bare_seconds.append(bare_dali())
+            for size, loader in loaders.items():
+                rounds[size].append(_time_round(loader, clock))
         gil = {size: _time_round(loader, clock, sampled_gil).waits for size, loader in loaders.items()}
         for loader in loaders.values():
             loader.close()
+    dali = Timing([1e6 * seconds / (MIN_BATCHES * batch_size) for seconds in bare_seconds])
     return [
-        _times(workload.name, size, [of_sizes[size] for of_sizes in rounds], dali, gil[size], batch_size)
-        for size in sizes
+        _times(workload.name, size, rounds[size], batch_size, dali, gil_share=share_held(gil[size])) for size in sizes
     ]
 
 
 def _times(
-    workload: str, size: int, rounds: Sequence["_Round"], dali: Timing, waits: Sequence[int], batch_size: int
+    workload: str, size: int, rounds: Sequence["_Round"], batch_size: int, dali: Timing, *, gil_share: float
 ) -> LaunchingTimes:
     parts = {
         part: Timing([of_round.microseconds(part, batch_size) for of_round in rounds])
-        for part in ("sources", "feeding", "polygons", "targets", "loader")
+        for part in ("sources", "feeding", "targets", "loader")
     }
-    parts["feeding"] = Timing([max(0.0, taken - dali.median) for taken in parts["feeding"].microseconds])
+    feeding = zip(parts["feeding"].microseconds, dali.microseconds, strict=True)
+    parts["feeding"] = Timing([max(0.0, whole - bare) for whole, bare in feeding])
     starts = Timing([1e6 * median(of_round.starts) for of_round in rounds])
-    return LaunchingTimes(workload, size, parts, share_held(waits), dali, starts)
+    return LaunchingTimes(workload, size, parts, gil_share, dali, starts)
 
 
 def _loader(workload: Workload, num_images: int, batch_size: int) -> BatchLoader:
@@ -147,8 +152,10 @@ class _Round:
     def microseconds(self, part: str, batch_size: int) -> float:
         """Returns the time of a part, a sample."""
         seconds = self.seconds
-        inside = seconds["run"] + seconds["polygons"] + seconds["targets"]
-        of_rest = {"feeding": seconds["run"] - seconds["sources"], "loader": seconds["all"] - inside}
+        of_rest = {
+            "feeding": seconds["run"] - seconds["sources"],
+            "loader": seconds["all"] - seconds["run"] - seconds["targets"],
+        }
         return 1e6 * (seconds | of_rest)[part] / (self.num_batches * batch_size)
 
 
@@ -191,7 +198,6 @@ def _launching_only(clock: _Clock) -> Iterator[None]:
     replaced = (
         (graphs, "cpu_pipeline", lambda **settings: _FeedOnly(clock, **settings)),
         (ImageFinisher, "finish", lambda self, images: blank.expand(len(images), -1, -1, -1)),
-        (SamplePlanner, "input_polygons", clock.timed("polygons", SamplePlanner.input_polygons)),
         (ocr.targets.numba_maps, "make_targets_numba", clock.timed("targets", _prepare_launch)),
         (triton_maps, "draw_tile", _NoKernel()),
     )
@@ -202,9 +208,9 @@ def _launching_only(clock: _Clock) -> Iterator[None]:
 
 
 def _prepare_launch(
-    polygons_input: PolygonBatch, size: tuple[int, int], config: TargetConfig, *more: Any
+    polygons_input: PolygonBatch, size: tuple[int, int], config: TargetConfig, **more: Any
 ) -> TargetMaps:
-    return triton_maps.make_targets_triton(polygons_input, size, config, "cpu", *more)
+    return triton_maps.make_targets_triton(polygons_input, size, config, "cpu", **more)
 
 
 class _NoKernel:
@@ -247,15 +253,16 @@ def _no_sources() -> Any:
     return tuple(fn.random.uniform(shape=(2,)) for _ in steps.TrainSource._fields)
 
 
-def _time_bare_dali(batch_size: int, repeats: int) -> Timing:
-    """Returns the time of `run` with as many outputs, none of them fed from Python."""
+def _bare_dali(batch_size: int) -> Callable[[], float]:
+    """Returns a function that gives the seconds of `MIN_BATCHES` runs with as many outputs, none of them fed from Python."""
     depth = PipelineConfig().prefetch_queue_depth
     pipeline = _no_sources(batch_size=batch_size, num_threads=1, device_id=None, prefetch_queue_depth=depth)
     pipeline.build()
-    taken = []
-    for _ in range(repeats + 1):
+
+    def run() -> float:
         started = time.thread_time()
         for _ in range(MIN_BATCHES):
             pipeline.run()
-        taken.append(1e6 * (time.thread_time() - started) / (MIN_BATCHES * batch_size))
-    return Timing(taken[1:])
+        return time.thread_time() - started
+
+    return run

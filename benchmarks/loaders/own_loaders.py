@@ -114,7 +114,7 @@ class OwnLoader:
         for batch in self._batches:
             targets = batch.targets
             if targets is None and self._wants_targets:
-                targets = self.dataset.make_targets(batch.samples, batch.polygons_input, self._target_device)
+                targets = self.dataset.make_targets(batch.samples, self._target_device)
             indices = tuple(batch.samples.indices.tolist())
             move_polygons = partial(self.dataset.planner.input_polygons, self.dataset.manifest, batch.samples)
             yield InputBatch(batch.images.to(self._target_device), indices, targets, move_polygons)

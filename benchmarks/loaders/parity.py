@@ -19,7 +19,8 @@ from benchmarks.loaders.row_loader import InputBatch
 from dali_pipelines.geometry import Matrix
 from dali_pipelines.source import PlannedSample
 from ocr.datasets.base import ValidatedOCRDataset
-from ocr.datasets.plan import EpochPlan, SamplePlanner, hide_cut_polygons
+from ocr.datasets.plan import EpochPlan, SamplePlanner
+from ocr.datasets.reference_plan import hide_cut_polygons
 from ocr.polygons import PolygonBatch
 from ocr.targets.reference import make_targets_reference
 from ocr.targets.target_maps import TargetMaps

@@ -94,8 +94,6 @@ class Workload:
 
 def _target_maker(dataset: ValidatedOCRDataset, device: torch.device) -> Callable[[Sequence[int]], TargetMaps]:
     def make_targets(indices: Sequence[int]) -> TargetMaps:
-        samples = dataset.planned(indices)
-        polygons = dataset.planner.input_polygons(dataset.manifest, samples)
-        return dataset.make_targets(samples, polygons, device)
+        return dataset.make_targets(dataset.planned(indices), device)
 
     return make_targets

@@ -38,9 +38,11 @@ MAKES_ENTRIES = (
     "dali_pipelines",
     # plan and pixels
     "ocr.datasets.base",
+    "ocr.datasets.compiled_plan",
     "ocr.datasets.decode",
     "ocr.datasets.kept_images",
     "ocr.datasets.orientation",
+    "ocr.datasets.philox",
     "ocr.datasets.plan",
     "ocr.loaders.engines",
     "ocr.loaders.fresh",

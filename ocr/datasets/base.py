@@ -13,9 +13,8 @@ from ocr.datasets.audit import load_manifest
 from ocr.datasets.decode import ImageArray, decode_upright, render
 from ocr.datasets.kept_images import ImageCache
 from ocr.datasets.manifest import Manifest
-from ocr.datasets.plan import SamplePlanner
+from ocr.datasets.plan import PlannedText, SamplePlanner
 from ocr.datasets.schemas import DatasetConfig, ImageData
-from ocr.polygons import PolygonBatch
 from ocr.targets.config import TargetConfig
 from ocr.targets.maps import make_targets
 from ocr.targets.offline import OfflineMaps
@@ -74,10 +73,10 @@ class ValidatedOCRDataset(Dataset[dict[str, Any]]):
             orientation: EXIF 1 to 8. filename: as in the annotations.
         """
         manifest = self.manifest
-        samples = self.planned([index])
-        polygons = self.planner.input_polygons(manifest, samples)
+        samples = self.with_text(self.planned([index]))
+        polygons = samples.polygons_input
         size = (self.planner.input_size, self.planner.input_size)
-        maps = self.make_targets(samples, polygons)
+        maps = self.make_targets(samples)
         height, width = manifest.stored_sizes[index]
         return {
             "image": self.finisher(torch.float32).finish([self.render(samples[0])])[0],
@@ -99,14 +98,17 @@ class ValidatedOCRDataset(Dataset[dict[str, Any]]):
         config = self.planner.config
         return ImageFinisher(self.planner.input_size, config.mean, config.std, dtype, layout=config.output_layout)
 
-    def make_targets(
-        self, samples: PlannedBatch, polygons_input: PolygonBatch, device: torch.device | str = "cpu"
-    ) -> TargetMaps:
+    def make_targets(self, samples: PlannedBatch, device: torch.device | str = "cpu") -> TargetMaps:
         """Returns the target maps of a batch on the device, from `offline_maps` where it has them."""
-        size = (self.planner.input_size, self.planner.input_size)
+        text, size = self.with_text(samples), (self.planner.input_size, self.planner.input_size)
         if self.offline_maps is None:
-            return make_targets(polygons_input, size, self.targets, device)
-        return self.offline_maps.targets(samples.indices.tolist(), polygons_input, size, device)
+            return make_targets(text.polygons_input, size, self.targets, device, text.outlines)
+        indices = samples.indices.tolist()
+        return self.offline_maps.targets(indices, text.polygons_input, size, device, text.outlines)
+
+    def with_text(self, samples: PlannedBatch) -> PlannedText:
+        """Returns the samples with their measured polygons; those planned with them are returned as they are."""
+        return self.planner.with_text(self.manifest, samples, self.targets)
 
     def planned(self, indices: Sequence[int]) -> PlannedBatch:
         """Returns the plan of these images in the current epoch."""

@@ -31,6 +31,9 @@ class ImageSource(Protocol):
     def signature(self, index: int) -> Signature | None:
         """Returns numbers that change with the content, without reading it; None for a missing file."""
 
+    def local_file(self, index: int) -> str | None:
+        """Returns the path of the file that an image is read from; None if it is read over a network protocol."""
+
     def digest(self, index: int) -> bytes | None:
         """Returns the SHA-256 of the content; None if it cannot be read."""
 
@@ -56,6 +59,9 @@ class ImageFiles:
 
     def signature(self, index: int) -> Signature | None:
         return signature_of(self.paths[index])
+
+    def local_file(self, index: int) -> str | None:
+        return self.paths[index]
 
     def digest(self, index: int) -> bytes | None:
         try:

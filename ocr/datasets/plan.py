@@ -6,26 +6,37 @@ sample gets the same augmentation whatever the batch size, the number of ranks, 
     order     c a d b e | c          5 samples, 2 ranks: the last position is padding, a marked repeat
     rank 0    c   d   e
     rank 1      a   b   (c)
+
+`compiled_plan` plans a batch in one pass; `reference_plan` says the same one sample at a time, and is the place to read what the
+augmentation does.
 """
 
-from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
-from dali_pipelines import geometry
-from dali_pipelines.config import AugmentationConfig, PipelineConfig
-from dali_pipelines.geometry import Matrix
+from dali_pipelines.config import PipelineConfig
 from dali_pipelines.source import PlannedBatch
+from ocr.datasets.compiled_plan import (
+    NUM_COLOUR_DRAWS,
+    Draws,
+    Images,
+    Planned,
+    Settings,
+    move_polygons,
+    num_draws,
+    plan_samples,
+)
 from ocr.datasets.manifest import Manifest
-from ocr.polygons import FloatArray, PolygonBatch
+from ocr.datasets.philox import random_doubles
+from ocr.polygons import PolygonBatch
+from ocr.targets.config import TargetConfig
+from ocr.targets.outline import Outlines, measure_outlines
 
 ORDER_STREAM, AUGMENTATION_STREAM = 0, 1
-REGION_MARGIN = 2
-"""Margin around the crop in pixels, before and after the resize, so that the warp interpolates between real neighbours."""
 IDENTITY_COLOUR = np.eye(3, 4, dtype=np.float32)
-LUMA = np.array([0.299, 0.587, 0.114])
-"""Rec. 601 weights of R, G, B."""
 
 
 def generator(seed: int, epoch: int, sample_id: int, stream: int) -> np.random.Generator:
@@ -33,8 +44,18 @@ def generator(seed: int, epoch: int, sample_id: int, stream: int) -> np.random.G
     return np.random.Generator(np.random.Philox(key=[seed, epoch], counter=[0, 0, sample_id, stream]))
 
 
+@dataclass(frozen=True)
+class PlannedText(PlannedBatch):
+    """A planned batch with the samples' polygons. `select` returns samples without them."""
+
+    polygons_input: PolygonBatch
+    """Polygons of the samples in the input frame."""
+    outlines: Outlines
+    """Measures of these polygons, which the target maps are drawn by."""
+
+
 class SamplePlanner:
-    """Plans single samples: letterbox for evaluation, the DB paper's augmentation for training."""
+    """Plans samples: letterbox for evaluation, the DB paper's augmentation for training."""
 
     def __init__(self, config: PipelineConfig, *, training: bool, seed: int) -> None:
         self.config = config
@@ -51,230 +72,113 @@ class SamplePlanner:
         """Whether a sample differs from epoch to epoch, so that its tensors and maps must not be cached."""
         return self.training
 
-    def plan(
-        self,
-        index: int,
-        sample_id: int,
-        original_size: tuple[int, int],
-        polygons_original: PolygonBatch,
-        epoch: int,
-        is_padding: bool = False,
-    ) -> PlannedBatch:
-        """Returns the plan of one image, a batch of one.
-
-        Args:
-            index: position in the manifest, passed through.
-            sample_id: keys the random numbers; unlike `index` it does not change when another sample is skipped.
-            original_size: (H, W) of the upright image.
-            polygons_original: polygons of the image in the original frame, a batch of one image.
-            epoch: keys the random numbers.
-            is_padding: marks a repeated sample that fills up a rank.
-        """
-        if not self.training:
-            return letterbox(index, original_size, self.config.image_size, is_padding)
-        return _augment(
-            index,
-            original_size,
-            polygons_original,
-            self.config,
-            generator(self.seed, epoch, sample_id, AUGMENTATION_STREAM),
-            is_padding,
-        )
-
     def plan_batch(
-        self, manifest: Manifest, indices: Sequence[int], epoch: int, is_padding: Sequence[bool] | None = None
+        self, manifest: Manifest, indices: npt.ArrayLike, epoch: int, is_padding: npt.NDArray[np.bool_] | None = None
     ) -> PlannedBatch:
-        """Returns the plan of the images at these positions of the manifest, at least one.
+        """Returns the plan of the images at these B positions of the manifest.
 
         Args:
             epoch: keys the random numbers.
-            is_padding: marks repeated samples that fill up a rank; None: no sample is one.
+            is_padding: (B,) marks repeated samples that fill up a rank; None: no sample is one.
         """
-        flags = [False] * len(indices) if is_padding is None else is_padding
-        return PlannedBatch.concatenate(
-            self._plan_image(manifest, index, epoch, flag) for index, flag in zip(indices, flags, strict=True)
+        indices = np.asarray(indices, np.int64)
+        if not self.training:
+            return letterbox(indices, manifest.original_sizes[indices], self.config.image_size, is_padding)
+        num_samples, augmentation = len(indices), self.config.augmentation
+        planned = Planned(
+            regions_xyxy=np.empty((num_samples, 4), np.float32),
+            resized_sizes=np.empty((num_samples, 2), np.int64),
+            input_from_resized=np.empty((num_samples, 3, 3)),
+            input_from_original=np.empty((num_samples, 3, 3)),
+            colour_matrices=np.empty((num_samples, 3, 4), np.float32),
         )
-
-    def _plan_image(self, manifest: Manifest, index: int, epoch: int, is_padding: bool) -> PlannedBatch:
-        height, width = manifest.original_sizes[index]
-        return self.plan(
-            index,
-            int(manifest.sample_ids[index]),
-            (int(height), int(width)),
-            manifest.polygons.select([index]),
-            epoch,
-            is_padding,
+        settings = Settings(
+            self.config.crop_size,
+            augmentation.rotation_degrees,
+            augmentation.flip_probability,
+            augmentation.crop_candidates,
         )
+        plan_samples(indices, _images(manifest), self._draw(manifest, indices, epoch), settings, planned)
+        return PlannedBatch(indices, _flags(is_padding, num_samples), np.zeros(num_samples, np.bool_), *planned)
 
     def input_polygons(self, manifest: Manifest, samples: PlannedBatch) -> PolygonBatch:
         """Returns the samples' polygons in the input frame. In training, polygons mostly outside the crop become don't-care."""
-        polygons = manifest.polygons.select(samples.indices)
-        polygons_input = polygons.transformed(samples.input_from_original)
-        if not self.training:
-            return polygons_input
-        return hide_cut_polygons(polygons_input, self.config.augmentation.min_visible, self.input_size)
+        min_visible = self.config.augmentation.min_visible if self.training else 0.0
+        images, ignore = _images(manifest), manifest.polygons.ignore
+        return PolygonBatch(
+            *move_polygons(samples.indices, images, ignore, samples.input_from_original, min_visible, self.input_size)
+        )
+
+    def with_text(self, manifest: Manifest, samples: PlannedBatch, targets: TargetConfig) -> PlannedText:
+        """Returns the samples with their polygons, measured for the target maps of `targets`."""
+        if isinstance(samples, PlannedText):
+            return samples
+        polygons_input = self.input_polygons(manifest, samples)
+        outlines = measure_outlines(polygons_input, (self.input_size, self.input_size), targets)
+        return PlannedText(**vars(samples), polygons_input=polygons_input, outlines=outlines)
+
+    def _draw(self, manifest: Manifest, indices: npt.NDArray[np.int64], epoch: int) -> Draws:
+        """Returns the random numbers of the images."""
+        augmentation = self.config.augmentation
+        doubles = random_doubles(
+            (self.seed, epoch),
+            manifest.sample_ids[indices],
+            AUGMENTATION_STREAM,
+            num_draws(augmentation.crop_candidates),
+        )
+        low, high = np.log(augmentation.scale_min), np.log(augmentation.scale_max)
+        longest = manifest.original_sizes[indices].max(axis=1)
+        scales = self.config.image_size / longest * np.exp(low + (high - low) * doubles[:, 1])
+        colours = np.empty((len(indices), 5))
+        limits = augmentation.brightness, augmentation.contrast, augmentation.saturation
+        spread = -1.0 + 2.0 * doubles[:, -NUM_COLOUR_DRAWS:]
+        colours[:, :3] = spread[:, :3] * limits
+        hue = spread[:, 3] * np.radians(augmentation.hue_degrees)
+        colours[:, 3], colours[:, 4] = np.sin(hue), np.cos(hue)
+        return Draws(doubles, scales, colours)
 
 
-def letterbox(index: int, original_size: tuple[int, int], image_size: int, is_padding: bool) -> PlannedBatch:
-    """Returns the deterministic plan of evaluation, a batch of one: longest side to `image_size`, placed top left."""
-    height, width = original_size
-    region = np.array([0, 0, width, height], np.float32)
-    resized_size = geometry.letterbox_size(original_size, image_size)
-    return _batch_of_one(
-        index,
-        is_padding,
-        region,
-        resized_size,
-        np.eye(3),
-        geometry.resized_from_region(region, resized_size),
-        IDENTITY_COLOUR,
-    )
+def _images(manifest: Manifest) -> Images:
+    polygons = manifest.polygons
+    return Images(manifest.original_sizes, polygons.vertices, polygons.vertex_starts, polygons.polygon_starts)
 
 
-def _augment(
-    index: int,
-    original_size: tuple[int, int],
-    polygons_original: PolygonBatch,
-    config: PipelineConfig,
-    rng: np.random.Generator,
-    is_padding: bool,
+def _flags(flags: npt.NDArray[np.bool_] | None, num_samples: int) -> npt.NDArray[np.bool_]:
+    return np.zeros(num_samples, np.bool_) if flags is None else flags
+
+
+def letterbox(
+    indices: npt.ArrayLike,
+    original_sizes: npt.ArrayLike,
+    image_size: int,
+    is_padding: npt.NDArray[np.bool_] | None = None,
 ) -> PlannedBatch:
-    augmentation, crop_size = config.augmentation, config.crop_size
-    height, width = original_size
-    angle = rng.uniform(-1, 1) * augmentation.rotation_degrees
-    log_scale = rng.uniform(np.log(augmentation.scale_min), np.log(augmentation.scale_max))
-    scale = config.image_size / max(original_size) * float(np.exp(log_scale))
-    mirrored = rng.random() < augmentation.flip_probability
-    placed_from_original = (
-        geometry.rotation(angle)
-        @ geometry.scaling(-scale if mirrored else scale, scale)
-        @ geometry.translation(-width / 2, -height / 2)
-    )
-    boxes_placed = _bounding_boxes(polygons_original.transformed(placed_from_original[None]))
-    corner = _choose_crop(boxes_placed, (height * scale, width * scale), augmentation, crop_size, rng)
-    input_from_original = geometry.translation(-corner[0], -corner[1]) @ placed_from_original
-    region = _needed_region(input_from_original, original_size, crop_size, scale)
-    region_width, region_height = region[2] - region[0], region[3] - region[1]
-    resized_size = max(1, round(region_height * scale)), max(1, round(region_width * scale))
-    return _batch_of_one(
-        index,
-        is_padding,
-        region,
-        resized_size,
-        input_from_original @ np.linalg.inv(geometry.resized_from_region(region, resized_size)),
-        input_from_original,
-        _colour_matrix(augmentation, rng),
-    )
+    """Returns the deterministic plan of evaluation: longest side to `image_size`, placed top left.
 
-
-def _batch_of_one(
-    index: int,
-    is_padding: bool,
-    region_xyxy: npt.NDArray[np.float32],
-    resized_size: tuple[int, int],
-    input_from_resized: Matrix,
-    input_from_original: Matrix,
-    colour_matrix: npt.NDArray[np.float32],
-) -> PlannedBatch:
-    return PlannedBatch(
-        indices=np.array([index], np.int64),
-        is_padding=np.array([is_padding]),
-        has_failed=np.array([False]),
-        regions_xyxy=region_xyxy[None],
-        resized_sizes=np.array([resized_size], np.int64),
-        input_from_resized=input_from_resized[None],
-        input_from_original=input_from_original[None],
-        colour_matrices=colour_matrix[None],
-    )
-
-
-def _bounding_boxes(polygons: PolygonBatch) -> FloatArray:
-    """Returns the axis-aligned boxes x0, y0, x1, y1, (P, 4)."""
-    if not polygons.num_polygons:
-        return np.zeros((0, 4), np.float32)
-    first = polygons.vertex_starts[:-1]
-    lower = np.minimum.reduceat(polygons.vertices, first)
-    upper = np.maximum.reduceat(polygons.vertices, first)
-    return np.concatenate([lower, upper], axis=1)
-
-
-def visible_fractions(boxes: FloatArray, corners: npt.ArrayLike, crop_size: int) -> npt.NDArray[np.float64]:
-    """Returns the visible fraction (C, P) of each box (P, 4) in each square crop, given by its top left corner (C, 2)."""
-    corners = np.asarray(corners, np.float64)[:, None]
-    lower = np.maximum(boxes[:, :2], corners)
-    upper = np.minimum(boxes[:, 2:], corners + crop_size)
-    visible = np.prod(np.clip(upper - lower, 0, None), axis=-1)
-    return visible / np.maximum(np.prod(boxes[:, 2:] - boxes[:, :2], axis=-1), 1e-6)
-
-
-def hide_cut_polygons(polygons_input: PolygonBatch, min_visible: float, crop_size: int) -> PolygonBatch:
-    """Returns the polygons; those with a visible fraction below `min_visible` become don't-care."""
-    visible = visible_fractions(_bounding_boxes(polygons_input), np.zeros((1, 2)), crop_size)[0]
-    return polygons_input.with_ignore(polygons_input.ignore | (visible < min_visible))
-
-
-def _choose_crop(
-    boxes_placed: FloatArray,
-    placed_size: tuple[float, float],
-    augmentation: AugmentationConfig,
-    crop_size: int,
-    rng: np.random.Generator,
-) -> npt.NDArray[np.float64]:
-    """Returns the top left corner (x, y) of the crop, in a frame whose origin is the centre of the image.
-
-    Half of the candidates are uniform over the image, half lie around a random polygon. Among those that show at least one whole
-    polygon, the first that cuts the smallest share of its polygons is chosen.
+    Args:
+        indices: (B,) positions in the manifest, passed through.
+        original_sizes: (B, 2) (H, W) of the upright images.
+        is_padding: (B,) marks repeated samples that fill up a rank; None: no sample is one.
     """
-    num_uniform = (augmentation.crop_candidates + 1) // 2
-    num_around = augmentation.crop_candidates - num_uniform
-    extent = np.array(placed_size[::-1])
-    uniform = -extent / 2 + rng.random((num_uniform, 2)) * (extent - crop_size)
-    picks, offsets = rng.random(num_around), rng.random((num_around, 2))
-    if not len(boxes_placed):
-        return uniform[0]
-    chosen = boxes_placed[(picks * len(boxes_placed)).astype(int)]
-    around = (chosen[:, :2] + chosen[:, 2:]) / 2 - offsets * crop_size
-    # Crops around text stay inside the image, like the uniform ones.
-    low, high = np.minimum(-extent / 2, extent / 2 - crop_size), np.maximum(-extent / 2, extent / 2 - crop_size)
-    corners = np.empty((augmentation.crop_candidates, 2))
-    corners[0::2], corners[1::2] = uniform, np.clip(around, low, high)
-    visible = visible_fractions(boxes_placed, corners, crop_size)
-    num_whole = (visible >= 0.99).sum(axis=1)
-    num_cut = (visible > 0.01).sum(axis=1) - num_whole
-    # The share, not the number: otherwise crops of dense text would never be chosen.
-    share_cut = np.where(num_whole > 0, num_cut / np.maximum(num_whole + num_cut, 1), 2.0)
-    return corners[np.argmin(share_cut)]
-
-
-def _needed_region(
-    input_from_original: Matrix, original_size: tuple[int, int], crop_size: int, scale: float
-) -> npt.NDArray[np.float32]:
-    """Returns the whole-pixel box (x0, y0, x1, y1) of the original image that the crop shows, with a margin."""
-    corners_input = np.array([[0, 0], [crop_size, 0], [crop_size, crop_size], [0, crop_size]])
-    corners = geometry.transform_points(np.linalg.inv(input_from_original), corners_input)
-    margin = REGION_MARGIN * max(1.0, 1.0 / scale)
-    limit = np.array(original_size[::-1])
-    lower = np.clip(np.floor(corners.min(axis=0) - margin), 0, limit - 1)
-    upper = np.clip(np.ceil(corners.max(axis=0) + margin), lower + 1, limit)
-    return np.concatenate([lower, upper]).astype(np.float32)
-
-
-def _colour_matrix(augmentation: AugmentationConfig, rng: np.random.Generator) -> npt.NDArray[np.float32]:
-    """Returns the (3, 4) matrix of random saturation and hue about the grey axis, contrast about mid-grey, and brightness."""
-    brightness, contrast, saturation, hue = rng.uniform(-1, 1, 4) * (
-        augmentation.brightness,
-        augmentation.contrast,
-        augmentation.saturation,
-        np.radians(augmentation.hue_degrees),
+    indices, sizes = np.asarray(indices, np.int64), np.asarray(original_sizes)
+    num_samples = len(indices)
+    scales = image_size / sizes.max(axis=1)
+    resized_sizes = np.maximum(np.rint(sizes * scales[:, None]), 1).astype(np.int64)
+    regions = np.zeros((num_samples, 4), np.float32)
+    regions[:, 2:] = sizes[:, ::-1]
+    input_from_original = np.zeros((num_samples, 3, 3))
+    input_from_original[:, [1, 0], [1, 0]] = resized_sizes / sizes
+    input_from_original[:, 2, 2] = 1
+    return PlannedBatch(
+        indices=indices,
+        is_padding=_flags(is_padding, num_samples),
+        has_failed=np.zeros(num_samples, np.bool_),
+        regions_xyxy=regions,
+        resized_sizes=resized_sizes,
+        input_from_resized=np.broadcast_to(np.eye(3), (num_samples, 3, 3)),
+        input_from_original=input_from_original,
+        colour_matrices=np.broadcast_to(IDENTITY_COLOUR, (num_samples, 3, 4)),
     )
-    grey = np.outer(np.ones(3), LUMA)
-    # Rodrigues' rotation about (1, 1, 1) / sqrt(3).
-    cross = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / np.sqrt(3)
-    turned = np.eye(3) + np.sin(hue) * cross + (1 - np.cos(hue)) * (cross @ cross)
-    colours = (grey + (1 + saturation) * (np.eye(3) - grey)) @ turned
-    gain = (1 + brightness) * (1 + contrast)
-    offset = np.full((3, 1), (1 + brightness) * -contrast * 127.5)
-    return np.concatenate([gain * colours, offset], axis=1).astype(np.float32)
 
 
 class EpochPlan:
@@ -282,6 +186,7 @@ class EpochPlan:
 
     Args:
         num_done: samples of the epoch, over all ranks, that an interrupted run has trained; the plan holds the others.
+        targets: settings of the target maps; the batches are then `PlannedText`. None: without polygons.
     """
 
     def __init__(
@@ -294,30 +199,38 @@ class EpochPlan:
         rank: int = 0,
         num_ranks: int = 1,
         num_done: int = 0,
+        targets: TargetConfig | None = None,
     ) -> None:
         self.epoch = epoch
         self.batch_size = batch_size
         self._manifest = manifest
         self._planner = planner
-        order = self._epoch_order()
-        left = order[num_done:]
-        num_padding = -len(left) % num_ranks
-        self._indices = np.concatenate([left, np.resize(order, num_padding)])[rank::num_ranks]
-        self._num_real = len(self._indices) - (rank >= num_ranks - num_padding)
+        self._rank, self._num_ranks, self._num_done = rank, num_ranks, num_done
+        self._targets = targets
+        num_left = len(manifest) - num_done
+        self._num_samples = -(-num_left // num_ranks)
+        num_padding = self._num_samples * num_ranks - num_left
+        self._num_real = self._num_samples - (rank >= num_ranks - num_padding)
 
     def __len__(self) -> int:
         """Returns the number of batches, the same on all ranks."""
-        return -(-len(self._indices) // self.batch_size)
+        return -(-self._num_samples // self.batch_size)
 
     def batch(self, step: int) -> PlannedBatch:
         """Returns the samples of batch `step`; the last batch may be smaller."""
-        positions = range(step * self.batch_size, min((step + 1) * self.batch_size, len(self._indices)))
-        return self._planner.plan_batch(
-            self._manifest,
-            self._indices[positions.start : positions.stop].tolist(),
-            self.epoch,
-            is_padding=[position >= self._num_real for position in positions],
-        )
+        first = step * self.batch_size
+        indices = self._indices[first : first + self.batch_size]
+        is_padding = np.arange(first, first + len(indices)) >= self._num_real
+        samples = self._planner.plan_batch(self._manifest, indices, self.epoch, is_padding)
+        return samples if self._targets is None else self._planner.with_text(self._manifest, samples, self._targets)
+
+    @cached_property
+    def _indices(self) -> npt.NDArray[np.int64]:
+        """Positions in the manifest, in the order of this rank."""
+        order = self._epoch_order()
+        left = order[self._num_done :]
+        num_padding = self._num_samples * self._num_ranks - len(left)
+        return np.concatenate([left, np.resize(order, num_padding)])[self._rank :: self._num_ranks]
 
     def _epoch_order(self) -> npt.NDArray[np.int64]:
         if not self._planner.training:

@@ -80,6 +80,13 @@ class DatasetConfig(Section):
     """error: bad input stops the run. skip: it is left out and reported. null: error for annotations, skip for image files."""
     check_pixels: bool = True
     """Decode every image once before the run, to find damage that headers do not show."""
+    max_unreadable_batch: float = Field(default=1.0, gt=0, le=1)
+    """The run ends if this share of a batch cannot be read any more, and at least two images: a folder that has vanished must not
+    be trained on or scored as black images."""
+    max_unreadable_epoch: float = Field(default=0.01, ge=0, le=1)
+    """The run ends if more than this share of an epoch's images cannot be read any more, and at least two images."""
+    unreadable_wait_seconds: float = Field(default=60.0, ge=0)
+    """Time for which a run waits for missing files to come back before it ends."""
 
     @field_validator("image_extensions")
     @classmethod

@@ -36,5 +36,5 @@ class Batch:
 
     @cached_property
     def polygons_input(self) -> PolygonBatch:
-        """Polygons of the samples in the input frame, on the host; computed on first use."""
-        return self.dataset.planner.input_polygons(self.dataset.manifest, self.samples)
+        """Polygons of the samples in the input frame, on the host."""
+        return self.dataset.with_text(self.samples).polygons_input

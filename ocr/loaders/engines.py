@@ -49,16 +49,15 @@ def image_loader(
         failures: the loader adds the reason for each file that fails, by path.
     """
     if engine.name == "torch":  # reads shards too, through dataset.manifest.images
-        workers = TorchLoader(
+        return TorchLoader(
             dataset,
             num_workers=engine.num_workers,
             device=engine.device,
             skip_failures=engine.skip_failures,
             levels=levels,
+            failures=failures,
             timeout=engine.worker_timeout,
         )
-        workers.failures = failures
-        return workers
     images, kept, largest = dataset.manifest.images, dataset.kept_images, dataset.manifest.largest_stored
     if not isinstance(images, ShardImages):
         files = SourceImages(dataset.manifest.image_paths, kept, largest)
@@ -76,7 +75,7 @@ def _dali_loader(
     levels: bool,
     failures: dict[str, str],
 ) -> DaliLoader:
-    loader = DaliLoader(
+    return DaliLoader(
         images,
         dataset.planner.config,
         training=dataset.planner.training,
@@ -84,6 +83,5 @@ def _dali_loader(
         device=engine.device,
         skip_failures=engine.skip_failures,
         levels=levels,
+        failures=failures,
     )
-    loader.failures = failures
-    return loader

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable, Iterator, Mapping
 
+import numpy as np
 import torch
 
 from dali_pipelines import memory
@@ -14,6 +15,7 @@ from ocr.datasets.signature import Signature
 from ocr.loaders.batch import Batch
 from ocr.loaders.engines import Engine, ImageLoader, image_loader
 from ocr.loaders.maker import ChosenBatches
+from ocr.loaders.vanished import ReadGuard
 
 
 class FreshBatches:
@@ -46,29 +48,27 @@ class FreshBatches:
         self._images = self._image_loader()
         self._second: ImageLoader | None = None
         """Makes single samples while `_images` is in the middle of a plan; built on first use."""
+        self._guard = ReadGuard(dataset, batch_size, self._load_now, self.failures)
 
     def batches(self, plan: PlannedBatches, first_step: int = 0) -> Iterator[Batch]:
         """Yields the batches of `plan` from `first_step` on."""
         kept = self._dataset.kept_images
-        in_memory = kept.indices() if kept is not None else set()
+        in_memory = kept.in_memory() if kept is not None else None
         for batch in self.make(plan, first_step):
-            if kept is not None:
-                real = batch.samples.indices[~batch.samples.is_padding].tolist()
-                num_hits = sum(index in in_memory for index in real)
-                self._statistics.count(hits=num_hits, misses=len(real) - num_hits)
+            if in_memory is not None:
+                is_hit = in_memory[batch.samples.indices[~batch.samples.is_padding]]
+                num_hits = int(np.count_nonzero(is_hit))
+                self._statistics.count(hits=num_hits, misses=len(is_hit) - num_hits)
             yield batch.with_padding_blanked()
 
     def make(self, plan: PlannedBatches, first_step: int = 0) -> Iterator[Batch]:
         """Yields the same batches as `batches`, but counts nothing, and padded samples keep their target masks."""
-        for images in self._images.batches(plan, first_step):
+        for images in self._guard.watch(self._images.batches(plan, first_step), plan, first_step):
             yield self._with_maps(images)
 
     def make_now(self, samples: PlannedBatch) -> Batch:
         """Returns one batch from a second image loader, since `make` may be in the middle of a plan."""
-        if self._second is None:
-            self._second = self._image_loader()
-        (images,) = self._second.batches(ChosenBatches(0, [samples]))
-        return self._with_maps(images)
+        return self._with_maps(self._load_now(samples))
 
     def forget_changed(self, signatures: Mapping[int, Signature | None]) -> None:
         """Drops images in memory whose files have changed, and ends the worker processes that inherited them."""
@@ -107,6 +107,12 @@ class FreshBatches:
         if isinstance(images, ShardImages):
             images.close()
 
+    def _load_now(self, samples: PlannedBatch) -> ImageBatch:
+        if self._second is None:
+            self._second = self._image_loader()
+        (images,) = self._second.batches(ChosenBatches(0, [samples]))
+        return images
+
     def _image_loader(self) -> ImageLoader:
         return image_loader(
             self._dataset, self._engine, batch_size=self._batch_size, levels=self._levels, failures=self.failures
@@ -116,7 +122,6 @@ class FreshBatches:
         dataset, targets = self._dataset, None
         if self._with_targets:
             started = time.perf_counter()
-            polygons = dataset.planner.input_polygons(dataset.manifest, made.samples)
-            targets = dataset.make_targets(made.samples, polygons, self._engine.device)
+            targets = dataset.make_targets(made.samples, self._engine.device)
             self.target_seconds += time.perf_counter() - started
         return Batch(made.images, made.samples, targets, dataset)

@@ -62,6 +62,8 @@ class BatchLoader:
         """Samples trained before this iteration, over all ranks, and the step at which the iteration began."""
         self.statistics = CacheStatistics(dataset.config.cache_config.log_statistics_every_n, self._cache_sizes)
         with_targets = dataset.planner.training if with_targets is None else with_targets
+        # A cached split needs polygons only for the entries that are missing, and finds them then.
+        self._targets = dataset.targets if with_targets and tiers is None else None
         self._fresh = FreshBatches(
             dataset,
             engine,
@@ -84,6 +86,7 @@ class BatchLoader:
             rank=self._rank,
             num_ranks=self._num_ranks,
             num_done=num_done,
+            targets=self._targets,
         )
 
     def __len__(self) -> int:

@@ -38,6 +38,7 @@ class TorchLoader:
         num_workers: worker processes; 0: the main process does everything.
         skip_failures: a file that fails loses its slot and is listed in `failures`; otherwise SampleError.
         levels: images are uint8 levels, not normalised; evaluation only.
+        failures: receives the reason for each file that fails; None: a new dict, `failures`.
         timeout: seconds to wait for a batch of a worker before the run ends; 0: for ever.
 
     Raises:
@@ -53,6 +54,7 @@ class TorchLoader:
         device: torch.device,
         skip_failures: bool,
         levels: bool = False,
+        failures: dict[str, str] | None = None,
         timeout: float = 0,
     ) -> None:
         if levels and dataset.planner.training:
@@ -60,7 +62,7 @@ class TorchLoader:
         self.dataset = dataset
         self.device = device
         self.skip_failures = skip_failures
-        self.failures: dict[str, str] = {}
+        self.failures: dict[str, str] = {} if failures is None else failures
         """Reason for each file that failed during iteration."""
         normalised_dtype = input_dtype(dataset.planner.config, device.type)
         self.dtype = torch.uint8 if levels else normalised_dtype
@@ -173,7 +175,7 @@ class _PlanSampler:
     def __iter__(self) -> Iterator[PlannedBatch]:
         for samples in self._batches:
             self.sent.append(samples)
-            yield samples
+            yield samples.select(slice(None))  # without polygons, which workers do not need
 
 
 _Rendered = tuple[np.ndarray, str | StorageError | None]

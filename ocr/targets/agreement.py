@@ -63,9 +63,9 @@ def compare_maps(
 def _num_box_pixels(polygons_input: PolygonBatch, size: tuple[int, int], config: TargetConfig) -> int:
     stride = config.map_stride
     boxes = np.zeros((len(polygons_input), size[0] // stride, size[1] // stride), np.bool_)
-    part = measure_outlines(polygons_input, size, config).part
+    role = measure_outlines(polygons_input, size, config).role
     starts = polygons_input.vertex_starts
-    for p in np.flatnonzero(part != NOTHING):
+    for p in np.flatnonzero(role != NOTHING):
         polygon_map = polygons_input.vertices[starts[p] : starts[p + 1]] / stride
         first = np.maximum(np.ceil(polygon_map.min(axis=0) - 0.5), 0).astype(int)
         last = np.maximum(np.floor(polygon_map.max(axis=0) - 0.5) + 1, 0).astype(int)

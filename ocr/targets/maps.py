@@ -8,13 +8,18 @@ import torch
 
 from ocr.polygons import PolygonBatch
 from ocr.targets.config import TargetConfig
+from ocr.targets.outline import Outlines, measure_outlines
 from ocr.targets.target_maps import TargetMaps
 
 log = logging.getLogger(__name__)
 
 
 def make_targets(
-    polygons_input: PolygonBatch, size: tuple[int, int], config: TargetConfig, device: torch.device | str = "cpu"
+    polygons_input: PolygonBatch,
+    size: tuple[int, int],
+    config: TargetConfig,
+    device: torch.device | str = "cpu",
+    outlines: Outlines | None = None,
 ) -> TargetMaps:
     """Returns the target maps of a batch, on the device.
 
@@ -36,16 +41,19 @@ def make_targets(
         size: (H, W) of the input.
         device: a CUDA device selects the Triton kernel, which the host does not wait for. For any other device, and on a
             machine where Triton finds no C compiler, the compiled CPU path draws the maps.
+        outlines: measures of the polygons for this size and config; None: they are measured now.
     """
+    if outlines is None:
+        outlines = measure_outlines(polygons_input, size, config)
     # Imported here, so that a GPU does not load the compiler of the CPU path, and no other device needs Triton.
     device = torch.device(device)
     if device.type == "cuda" and can_use_triton(device):
         from ocr.targets.triton_maps import make_targets_triton
 
-        return make_targets_triton(polygons_input, size, config, device)
+        return make_targets_triton(polygons_input, size, config, device, outlines=outlines)
     from ocr.targets.numba_maps import make_targets_numba
 
-    return make_targets_numba(polygons_input, size, config).to(device)
+    return make_targets_numba(polygons_input, size, config, outlines=outlines).to(device)
 
 
 @functools.cache

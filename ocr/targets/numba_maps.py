@@ -15,7 +15,7 @@ import torch
 from dali_pipelines.compiled import compiled, for_each
 from ocr.polygons import PolygonBatch
 from ocr.targets.config import TargetConfig
-from ocr.targets.outline import DONT_CARE, SHORTEST_EDGE, TEXT, measure_outlines
+from ocr.targets.outline import DONT_CARE, SHORTEST_EDGE, TEXT, Outlines, measure_outlines
 from ocr.targets.target_maps import TargetMaps
 
 Float32 = npt.NDArray[np.float32]
@@ -48,14 +48,20 @@ class _Rows(NamedTuple):
 
 
 def make_targets_numba(
-    polygons_input: PolygonBatch, size: tuple[int, int], config: TargetConfig, num_threads: int | None = None
+    polygons_input: PolygonBatch,
+    size: tuple[int, int],
+    config: TargetConfig,
+    num_threads: int | None = None,
+    outlines: Outlines | None = None,
 ) -> TargetMaps:
     """Returns the maps of `ocr.targets.maps.make_targets`, on the CPU.
 
     Args:
         num_threads: number of images drawn at the same time; None: torch.get_num_threads(), which is 1 in a DataLoader's workers.
+        outlines: measures of the polygons; None: they are measured now.
     """
-    outlines = measure_outlines(polygons_input, size, config)
+    if outlines is None:
+        outlines = measure_outlines(polygons_input, size, config)
     num_images, stride = len(polygons_input), config.map_stride
     # One array, because large ones get huge pages: touching new memory takes much of the time of an empty map.
     maps = np.empty((4, num_images, size[0] // stride, size[1] // stride), np.float32)
@@ -75,7 +81,7 @@ def make_targets_numba(
         _draw_image(
             vertices,
             polygons_input.vertex_starts[first : last + 1],
-            outlines.part[first:last],
+            outlines.role[first:last],
             outlines.distance[first:last],
             outlines.windows[first:last],
             rows,
@@ -94,7 +100,7 @@ _compiled = partial(compiled, fastmath=True)
 def _draw_image(
     vertices: Float64,
     vertex_starts: Int64,
-    part: npt.NDArray[np.uint8],
+    role: npt.NDArray[np.uint8],
     distance: Float64,
     windows: Int64,
     rows: _Rows,
@@ -106,11 +112,11 @@ def _draw_image(
     maps.thresh_map[:] = rows.thresh_min
     maps.thresh_mask[:] = 0
     # Don't-care regions come first: the core of a legible word that overlaps one sets the mask again.
-    for p in range(len(part)):
-        if part[p] == DONT_CARE:
+    for p in range(len(role)):
+        if role[p] == DONT_CARE:
             _mask_out(vertices[vertex_starts[p] : vertex_starts[p + 1]], windows[p], rows, maps)
-    for p in range(len(part)):
-        if part[p] == TEXT:
+    for p in range(len(role)):
+        if role[p] == TEXT:
             _draw_text(vertices[vertex_starts[p] : vertex_starts[p + 1]], distance[p], windows[p], rows, maps)
 
 

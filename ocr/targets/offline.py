@@ -37,6 +37,7 @@ from ocr.environment import digest_of_sources
 from ocr.polygons import PolygonBatch
 from ocr.targets.config import TargetConfig
 from ocr.targets.maps import make_targets
+from ocr.targets.outline import Outlines
 from ocr.targets.target_maps import TargetMaps
 
 log = logging.getLogger(__name__)
@@ -262,6 +263,7 @@ class OfflineMaps:
         polygons_input: PolygonBatch,
         size: tuple[int, int],
         device: torch.device | str = "cpu",
+        outlines: Outlines | None = None,
     ) -> TargetMaps:
         """Returns the maps of a batch, float32 on the device. A `thresh_map` from a file is rounded to float16.
 
@@ -269,6 +271,7 @@ class OfflineMaps:
             indices: B positions in `filenames`.
             polygons_input: polygons of these images, in the input frame.
             size: (H, W) of the input.
+            outlines: measures of the polygons; None: they are measured if a file is missing.
 
         Raises:
             ValueError: the number of indices differs from that of images.
@@ -280,7 +283,7 @@ class OfflineMaps:
         read = [self._read(index, polygons_input.select([place]), size) for place, index in enumerate(indices)]
         unread = [place for place, stored in enumerate(read) if stored is None]
         if len(unread) == len(read):
-            return make_targets(polygons_input, size, self._config, device)
+            return make_targets(polygons_input, size, self._config, device, outlines)
         shape = (len(DTYPES), len(read), *self._map_size(size))
         if torch.device(device).type == "cpu":
             # NumPy's memory gets huge pages: 0.6 instead of 8 ms for a batch of 4 at 640.

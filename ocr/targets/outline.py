@@ -1,13 +1,15 @@
 """Measures polygons before they are drawn: their role in the maps, their shrink distance and their window.
 
-This happens on the host, in float64, for a whole batch at once, because sizes on the device depend on it.
+This happens on the host, in float64, in one compiled pass for a whole batch, because sizes on the device depend on it.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from dali_pipelines.compiled import compiled
 from ocr.polygons import PolygonBatch
 from ocr.targets.config import TargetConfig
 
@@ -22,7 +24,7 @@ SHORTEST_EDGE = 1e-6
 class Outlines:
     """Measures of the P polygons of a batch, in its order."""
 
-    part: npt.NDArray[np.uint8]
+    role: npt.NDArray[np.uint8]
     """(P,) TEXT: drawn; DONT_CARE (ignored or too small): masked out; NOTHING (no area, or not finite): skipped."""
     distance: npt.NDArray[np.float64]
     """(P,) shrink distance D and width of the threshold band, in input pixels; 0 unless TEXT."""
@@ -37,65 +39,83 @@ def measure_outlines(polygons_input: PolygonBatch, size: tuple[int, int], config
         polygons_input: polygons in the input frame, vertices in either direction, inside or outside the image.
         size: (H, W) of the input.
     """
-    area, perimeter = _area_and_perimeter(polygons_input)
-    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        distance = area * (1 - config.shrink_ratio**2) / perimeter
-        is_too_small = _short_side(area, perimeter) < config.min_side
-    part = np.where(polygons_input.ignore | is_too_small, DONT_CARE, TEXT).astype(np.uint8)
-    part[~(np.isfinite(distance) & (area >= LEAST_AREA))] = NOTHING
-    distance = np.where(part == TEXT, distance, 0.0)
-    return Outlines(part, distance, _windows(polygons_input, part, distance, size, config.map_stride))
+    num_polygons = polygons_input.num_polygons
+    role = np.empty(num_polygons, np.uint8)
+    distance, windows = np.empty(num_polygons), np.empty((num_polygons, 4), np.int64)
+    _measure_each(
+        polygons_input.vertices,
+        polygons_input.vertex_starts,
+        polygons_input.ignore,
+        1 - config.shrink_ratio**2,
+        float(config.min_side),
+        config.map_stride,
+        size[0] // config.map_stride,
+        size[1] // config.map_stride,
+        role,
+        distance,
+        windows,
+    )
+    return Outlines(role, distance, windows)
 
 
-def _area_and_perimeter(polygons: PolygonBatch) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Returns (P,) areas and (P,) perimeters, for vertices in either direction."""
-    num_polygons, polygon_of_vertex = polygons.num_polygons, polygons.polygon_of_vertex
-    # Relative to the polygon's first vertex, because products of large coordinates would cancel badly.
-    first_vertex = polygons.vertex_starts[:-1][polygon_of_vertex]
-    with np.errstate(invalid="ignore", over="ignore"):
-        start = polygons.vertices.astype(np.float64) - polygons.vertices[first_vertex]
-        end = start[next_vertices(polygons)]
-        cross = start[:, 0] * end[:, 1] - start[:, 1] * end[:, 0]
-        length = np.hypot(*(end - start).T)
-    area = np.abs(np.bincount(polygon_of_vertex, cross, num_polygons)) / 2
-    perimeter = np.bincount(polygon_of_vertex, length, num_polygons)
-    return area, perimeter.astype(np.float64)
+@compiled
+def _measure_each(
+    vertices: npt.NDArray[np.float32],
+    vertex_starts: npt.NDArray[np.int64],
+    ignore: npt.NDArray[np.bool_],
+    shrink_factor: float,
+    min_side: float,
+    stride: int,
+    num_rows: int,
+    num_cols: int,
+    role: npt.NDArray[np.uint8],
+    distance: npt.NDArray[np.float64],
+    windows: npt.NDArray[np.int64],
+) -> None:
+    """Fills the last three arrays. `shrink_factor` is 1 - r^2 of D = A (1 - r^2) / L; the map has num_rows x num_cols pixels."""
+    for p in range(len(role)):
+        polygon = vertices[vertex_starts[p] : vertex_starts[p + 1]]
+        area, perimeter = _area_and_perimeter(polygon)
+        width = area * shrink_factor / perimeter if perimeter > 0 else math.nan
+        if not (math.isfinite(width) and area >= LEAST_AREA):
+            role[p], distance[p], windows[p] = NOTHING, 0.0, 0
+            continue
+        is_text = not (ignore[p] or _short_side(area, perimeter) < min_side)
+        role[p], distance[p] = TEXT if is_text else DONT_CARE, width if is_text else 0.0
+        for axis, limit in ((1, num_rows), (0, num_cols)):
+            low = high = np.float64(polygon[0, axis])
+            for i in range(1, len(polygon)):
+                low, high = min(low, np.float64(polygon[i, axis])), max(high, np.float64(polygon[i, axis]))
+            # Pixel i has its centre at (i + 0.5) * stride. Clipping comes before the conversion, since large coordinates overflow
+            # integers.
+            first = min(max(np.ceil((low - distance[p]) / stride - 0.5), 0.0), float(limit))
+            last = min(max(np.floor((high + distance[p]) / stride - 0.5) + 1.0, first), float(limit))
+            windows[p, 2 - 2 * axis], windows[p, 3 - 2 * axis] = int(first), int(last)
 
 
-def next_vertices(polygons: PolygonBatch) -> npt.NDArray[np.int64]:
-    """Returns (V,), the index of the vertex after each vertex; the last of a polygon is followed by its first."""
-    following = np.arange(1, len(polygons.vertices) + 1)
-    counts = np.diff(polygons.vertex_starts)
-    last_vertices = polygons.vertex_starts[1:][counts > 0] - 1
-    following[last_vertices] = polygons.vertex_starts[:-1][counts > 0]
-    return following
+@compiled
+def _area_and_perimeter(polygon: npt.NDArray[np.float32]) -> tuple[float, float]:
+    """Returns area and perimeter, for vertices in either direction."""
+    doubled_area = perimeter = 0.0
+    for i in range(len(polygon)):
+        following = i + 1 if i + 1 < len(polygon) else 0
+        # Relative to the first vertex, because products of large coordinates would cancel badly.
+        x, y = (
+            np.float64(polygon[i, 0]) - np.float64(polygon[0, 0]),
+            np.float64(polygon[i, 1]) - np.float64(polygon[0, 1]),
+        )
+        next_x = np.float64(polygon[following, 0]) - np.float64(polygon[0, 0])
+        next_y = np.float64(polygon[following, 1]) - np.float64(polygon[0, 1])
+        doubled_area += x * next_y - y * next_x
+        perimeter += math.hypot(next_x - x, next_y - y)
+    return abs(doubled_area) / 2, perimeter
 
 
-def _short_side(area: npt.NDArray[np.float64], perimeter: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+@compiled
+def _short_side(area: float, perimeter: float) -> float:
     """Returns the shorter side of the rectangle with area A and perimeter L: the smaller root of h (L / 2 - h) = A.
 
     For shapes rounder than any rectangle (L^2 < 16 A) it is the side of the square with that perimeter.
     """
     half = perimeter / 2
-    return (half - np.sqrt(np.maximum(half**2 - 4 * area, 0))) / 2
-
-
-def _windows(
-    polygons: PolygonBatch,
-    part: npt.NDArray[np.uint8],
-    distance: npt.NDArray[np.float64],
-    size: tuple[int, int],
-    stride: int,
-) -> npt.NDArray[np.int64]:
-    """Returns (P, 4), the map pixels with centres in the bounding box widened by the distance, clipped to the map."""
-    low = np.full((len(part), 2), np.inf)
-    high = np.full((len(part), 2), -np.inf)
-    np.fmin.at(low, polygons.polygon_of_vertex, polygons.vertices)
-    np.fmax.at(high, polygons.polygon_of_vertex, polygons.vertices)
-    limits = np.array([size[1] // stride, size[0] // stride])
-    # Pixel i has its centre at (i + 0.5) * stride. Clipping comes before the conversion, since large coordinates overflow integers.
-    first = np.clip(np.ceil((low - distance[:, None]) / stride - 0.5), 0, limits)
-    last = np.clip(np.floor((high + distance[:, None]) / stride - 0.5) + 1, first, limits)
-    windows = np.stack([first[:, 1], last[:, 1], first[:, 0], last[:, 0]], axis=1)
-    windows[part == NOTHING] = 0
-    return windows.astype(np.int64)
+    return (half - math.sqrt(max(half * half - 4 * area, 0.0))) / 2

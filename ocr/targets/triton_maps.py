@@ -36,12 +36,14 @@ def make_targets_triton(
     config: TargetConfig,
     device: torch.device | str = "cuda",
     tile: tuple[int, int] = TILE,
+    outlines: Outlines | None = None,
 ) -> TargetMaps:
     """Returns the maps of `ocr.targets.maps.make_targets`, computed in float32. The host does not wait for the GPU.
 
     Args:
         device: a CUDA device; "cpu" only in Triton's interpreter.
         tile: rows and columns that one program draws, powers of two.
+        outlines: measures of the polygons; None: they are measured now.
     """
     device = torch.device(device)
     num_images, stride = len(polygons_input), config.map_stride
@@ -50,7 +52,8 @@ def make_targets_triton(
     grid = (triton.cdiv(num_cols, tile[1]), triton.cdiv(num_rows, tile[0]), num_images)
     if maps.numel() == 0:
         return TargetMaps(*maps)
-    outlines = measure_outlines(polygons_input, size, config)
+    if outlines is None:
+        outlines = measure_outlines(polygons_input, size, config)
     arrays = pack_polygons(polygons_input, outlines, num_bands=grid[1], band_rows=tile[0])
     with torch.cuda.device_of(maps):
         draw_tile[grid](
@@ -82,7 +85,7 @@ def pack_polygons(
         distances D in input pixels; (V, 2), the vertices of all polygons in the input frame.
     """
     rows_first, rows_last, cols_first, cols_last = outlines.windows.T
-    seen = (rows_first < rows_last) & (cols_first < cols_last) & (outlines.part != NOTHING)
+    seen = (rows_first < rows_last) & (cols_first < cols_last) & (outlines.role != NOTHING)
     # The images lie below each other, so that one sorted list of rows serves the whole batch.
     image_row = polygons_input.image_of_polygon * (num_bands * band_rows)
     order = np.flatnonzero(seen)
@@ -96,7 +99,7 @@ def pack_polygons(
         np.searchsorted(starts, band_start + band_rows, side="left"),
     ]
     vertex_starts = polygons_input.vertex_starts
-    boxes = [*outlines.windows.T, vertex_starts[:-1], vertex_starts[1:], outlines.part == TEXT]
+    boxes = [*outlines.windows.T, vertex_starts[:-1], vertex_starts[1:], outlines.role == TEXT]
     return (
         np.stack(ranges, axis=1).astype(np.int32),
         np.stack(boxes, axis=1)[order].astype(np.int32),

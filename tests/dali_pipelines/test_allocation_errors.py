@@ -120,7 +120,7 @@ class OneBatch:
 def test_the_loader_reraises_a_failed_allocation_and_blames_no_file(tmp_path, caplog):
     path = tmp_path / "sound.jpg"
     Image.fromarray(np.zeros((50, 60, 3), np.uint8)).save(path)
-    too_large = replace(letterbox(0, (50, 60), 64, False), resized_sizes=np.array([(2 * 10**6,) * 2]))
+    too_large = replace(letterbox([0], [(50, 60)], 64), resized_sizes=np.array([(2 * 10**6,) * 2]))
     loader = DaliLoader(SourceImages([str(path)]), CONFIG, training=False, batch_size=1, device=CPU)
     with pytest.raises(RuntimeError, match="you tried to allocate 12000000000000 bytes"):
         next(loader.batches(OneBatch(too_large)))

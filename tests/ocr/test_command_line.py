@@ -8,6 +8,7 @@ from ocr.config import TrainConfig
 from ocr.datasets.audit import load_manifest
 from ocr.datasets.schemas import DatasetConfig
 from ocr.errors import InputError, StorageError
+from ocr.training.checkpoint_files import CheckpointFiles
 from ocr.training.trainer import build_trainer
 
 
@@ -60,4 +61,4 @@ def test_cut_annotations_end_a_script_with_one_line(drawn, tmp_path):
 def test_a_setting_that_lightning_refuses_is_named_with_its_value(settings, tmp_path):
     config = TrainConfig.model_validate({"trainer": settings})
     with pytest.raises(SystemExit, match=f"trainer.{next(iter(settings))}=.*Lightning refuses"), plain_errors():
-        build_trainer(config, torch.device("cpu"), "32-true", tmp_path, [])
+        build_trainer(config, torch.device("cpu"), "32-true", tmp_path, CheckpointFiles(), [])

@@ -79,6 +79,9 @@ class ShardImages:
     def signature(self, index: int) -> Signature | None:
         return ()
 
+    def local_file(self, index: int) -> str | None:
+        return self._storage.place(self._places[index].shard) if self._storage.is_local else None
+
     def digest(self, index: int) -> bytes | None:
         return bytes.fromhex(self._places[index].sha256)
 

@@ -36,12 +36,13 @@ class ShardFolder:
     """
 
     def __init__(self, url: str) -> None:
-        self._is_local = "://" not in url
-        self._url = str(Path(url).resolve()) if self._is_local else url.rstrip("/")
+        self.is_local = "://" not in url
+        """Whether the shards are files of this machine, or of a file system mounted on it."""
+        self._url = str(Path(url).resolve()) if self.is_local else url.rstrip("/")
         self._is_s3 = url.startswith("s3:")
         if self._is_s3:
             _check_s3(url)
-        self.num_threads = _NUM_LOCAL_READS if self._is_local else NUM_CONNECTIONS
+        self.num_threads = _NUM_LOCAL_READS if self.is_local else NUM_CONNECTIONS
         """Number of reads worth running at once."""
         self._connections: dict[int, fsspec.AbstractFileSystem] = {}
 
@@ -81,7 +82,7 @@ class ShardFolder:
         """
         if not num_bytes:
             return b""
-        if self._is_local:  # one bad sector costs one image, not the run
+        if self.is_local:  # one bad sector costs one image, not the run
             return self._connected().cat_file(self.place(name), start=start, end=start + num_bytes)
         with self._errors_in_words(name):
             content = self._connected().cat_file(self.place(name), start=start, end=start + num_bytes)
@@ -121,7 +122,7 @@ class ShardFolder:
                 f"{place}: there is no such file{self._settings()}; {_ADVICE}, or use loader=dali for loose files"
             ) from error
         except PermissionError as error:
-            reason = "check its permissions" if self._is_local else "check the credentials, and that the file exists"
+            reason = "check its permissions" if self.is_local else "check the credentials, and that the file exists"
             raise StorageError(f"{place}: access is refused; {reason}{self._settings()}") from error
         except Exception as error:  # botocore, aiohttp and fsspec's other back ends have no common class
             raise StorageError(f"{place}: cannot be read: {error}{self._settings()}") from error

@@ -76,7 +76,7 @@ def files_of(paths: Sequence[Path], **changes: Any) -> RivalFiles:
         paths=tuple(str(path) for path in paths),
         orientations=tuple(header.orientation for header in headers),
         original_sizes=tuple(sizes),
-        resized_sizes=tuple(letterbox(0, size, CONFIG.image_size, False)[0].resized_size for size in sizes),
+        resized_sizes=tuple(letterbox([0], [size], CONFIG.image_size)[0].resized_size for size in sizes),
         image_size=CONFIG.image_size,
         mean=CONFIG.mean,
         std=CONFIG.std,
@@ -107,7 +107,7 @@ def receipts_as_in_the_oracle(sroie: Path, receipts: list[Path]) -> torch.Tensor
 def rendered(files: RivalFiles) -> torch.Tensor:
     """Returns the oracle's images of files that no annotation lists."""
     levels = [
-        render(decode_upright(Path(path).read_bytes(), turn), letterbox(0, size, 320, False)[0], CONFIG, training=False)
+        render(decode_upright(Path(path).read_bytes(), turn), letterbox([0], [size], 320)[0], CONFIG, training=False)
         for path, turn, size in zip(files.paths, files.orientations, files.original_sizes, strict=True)
     ]
     return ImageFinisher(320, CONFIG.mean, CONFIG.std, torch.float32).finish(levels)

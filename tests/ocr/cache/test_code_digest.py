@@ -114,7 +114,7 @@ def test_changed_code_in_any_listed_module_invalidates_all_entries(copied_code):
     ("module", "old", "new"),
     [
         ("dali_pipelines/steps.py", "INTERP_LINEAR", "INTERP_CUBIC"),
-        ("ocr/datasets/plan.py", "scale = config.image_size / max(", "scale = config.image_size * max("),
+        ("ocr/datasets/plan.py", "scales = image_size / sizes.max(", "scales = image_size * sizes.max("),
     ],
 )
 def test_a_changed_filter_or_operator_invalidates_all_entries(module, old, new, copied_code):

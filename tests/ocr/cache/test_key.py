@@ -72,7 +72,7 @@ def make_manifest(polygons, ignore=None, size=(10, 20), orientation=1) -> Manife
 
 
 def test_each_part_of_an_annotation_changes_the_digest():
-    sample = letterbox(0, (10, 20), 64, False)
+    sample = letterbox([0], [(10, 20)], 64)
     moved = BOX.copy()
     moved[0, 0] += 0.01
     manifests = [

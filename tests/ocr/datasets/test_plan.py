@@ -4,7 +4,8 @@ import pytest
 from dali_pipelines import geometry
 from dali_pipelines.config import AugmentationConfig, PipelineConfig
 from ocr.datasets.manifest import Manifest
-from ocr.datasets.plan import EpochPlan, SamplePlanner, hide_cut_polygons, visible_fractions
+from ocr.datasets.plan import EpochPlan, SamplePlanner
+from ocr.datasets.reference_plan import visible_fractions
 from ocr.polygons import PolygonBatch
 
 NUM_SAMPLES = 23
@@ -28,6 +29,19 @@ def make_manifest(kept: list[int] | None = None, num_listed: int = NUM_SAMPLES) 
         orientations=np.ones(len(kept), np.uint8),
         polygons=PolygonBatch.from_lists([polygons[i] for i in kept]),
         num_listed=num_listed,
+    )
+
+
+def without_text(size: tuple[int, int]) -> Manifest:
+    """Returns the manifest of one image without polygons."""
+    return Manifest(
+        image_paths=("/images/0.jpg",),
+        filenames=("0.jpg",),
+        sample_ids=np.zeros(1, np.int64),
+        stored_sizes=np.array([size], np.int32),
+        orientations=np.ones(1, np.uint8),
+        polygons=PolygonBatch.from_lists([[]]),
+        num_listed=1,
     )
 
 
@@ -131,7 +145,7 @@ def test_without_augmentation_the_scale_is_that_of_validation():
         )
     )
     planner = SamplePlanner(config, training=True, seed=0)
-    sample = planner.plan(0, 0, (1280, 640), PolygonBatch.from_lists([[]]), epoch=0)[0]
+    sample = planner.plan_batch(without_text((1280, 640)), [0], epoch=0)[0]
     np.testing.assert_allclose(sample.input_from_original[:2, :2], np.eye(2) / 2)
     np.testing.assert_allclose(sample.colour_matrix, np.eye(3, 4), atol=1e-6)
 
@@ -155,22 +169,7 @@ def test_crops_show_whole_text_and_rarely_cut_it():
     assert num_whole > 5 * num_cut
 
 
-def test_polygons_cut_by_the_crop_become_dont_care():
-    boxes = PolygonBatch.from_lists(
-        [
-            [
-                [[0, 0], [10, 0], [10, 10], [0, 10]],
-                [[-9, 0], [1, 0], [1, 10], [-9, 10]],
-                [[-5, 0], [5, 0], [5, 10], [-5, 10]],
-            ]
-        ],
-        [[True, False, False]],
-    )
-    assert hide_cut_polygons(boxes, 0.25, 640).ignore.tolist() == [True, True, False]
-    assert boxes.ignore.tolist() == [True, False, False]
-
-
 def test_images_without_text_are_planned():
     planner = SamplePlanner(PipelineConfig(), training=True, seed=0)
-    sample = planner.plan(0, 0, (50, 3000), PolygonBatch.from_lists([[]]), epoch=0)
-    assert sample.resized_sizes.min() >= 1
+    samples = planner.plan_batch(without_text((50, 3000)), [0], epoch=0)
+    assert samples.resized_sizes.min() >= 1

@@ -40,12 +40,14 @@ def cached_loader(
     device: torch.device = CPU,
     pipeline: PipelineConfig | None = None,
     targets: TargetConfig | None = None,
+    wait_seconds: float = 60,
     **cache,
 ) -> BatchLoader:
     """Returns a loader of a split without augmentation, with RAM for `budget_entries` entries; None: for all."""
     config = DatasetConfig(
         image_path=str(root / "images" / split),
         annotation_path=str(root / "jsons" / f"{split}.json"),
+        unreadable_wait_seconds=wait_seconds,
         cache_config=CacheConfig(cache_transformed_tensors=True, **cache),
     )
     planner = SamplePlanner(pipeline or PipelineConfig(image_size=SIZE), training=False, seed=0)

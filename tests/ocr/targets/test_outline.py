@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 
 from ocr.polygons import PolygonBatch
+from ocr.targets.agreement import random_polygons
 from ocr.targets.config import TargetConfig
-from ocr.targets.outline import DONT_CARE, NOTHING, TEXT, measure_outlines, next_vertices
+from ocr.targets.outline import DONT_CARE, NOTHING, TEXT, measure_outlines
 
 SIZE = (100, 200)
 
@@ -20,7 +21,7 @@ def turned(polygon: np.ndarray, degrees: float) -> np.ndarray:
 def test_distance_is_proportional_to_area_over_perimeter() -> None:
     outlines = measure_outlines(PolygonBatch.from_lists([[rectangle(10, 10, 20, 10)]]), SIZE, TargetConfig())
     assert outlines.distance == pytest.approx([0.84 * 200 / 60])
-    assert outlines.part.tolist() == [TEXT]
+    assert outlines.role.tolist() == [TEXT]
 
 
 def test_distance_ignores_vertex_direction_and_the_border_of_the_image() -> None:
@@ -46,7 +47,7 @@ def test_window_is_in_map_pixels() -> None:
 def test_short_side_of_a_rectangle_does_not_depend_on_its_angle(degrees: float) -> None:
     polygons = [turned(rectangle(0, 0, 50, side), degrees) + 60 for side in (7.9, 8.1)]
     outlines = measure_outlines(PolygonBatch.from_lists([polygons]), SIZE, TargetConfig(min_side=8))
-    assert outlines.part.tolist() == [DONT_CARE, TEXT]
+    assert outlines.role.tolist() == [DONT_CARE, TEXT]
     assert outlines.distance[0] == 0
 
 
@@ -54,13 +55,13 @@ def test_short_side_of_a_round_polygon_is_that_of_a_square() -> None:
     angle = np.linspace(0, 2 * np.pi, 30, endpoint=False)
     circle = np.column_stack([np.cos(angle), np.sin(angle)])
     outlines = measure_outlines(PolygonBatch.from_lists([[circle * 5 + 50, circle * 5.2 + 50]]), SIZE, TargetConfig())
-    assert outlines.part.tolist() == [DONT_CARE, TEXT]
+    assert outlines.role.tolist() == [DONT_CARE, TEXT]
 
 
 def test_ignored_polygon_is_dont_care() -> None:
     batch = PolygonBatch.from_lists([[rectangle(10, 10, 20, 10)]], [[True]])
     outlines = measure_outlines(batch, SIZE, TargetConfig())
-    assert outlines.part.tolist() == [DONT_CARE]
+    assert outlines.role.tolist() == [DONT_CARE]
     assert outlines.windows.tolist() == [[10, 20, 10, 30]]
 
 
@@ -79,7 +80,7 @@ def test_ignored_polygon_is_dont_care() -> None:
 def test_polygon_without_area_is_skipped(polygon: np.ndarray, ignore: bool) -> None:
     batch = PolygonBatch.from_lists([[polygon, rectangle(10, 10, 20, 10)]], [[ignore, False]])
     outlines = measure_outlines(batch, SIZE, TargetConfig(min_side=0))
-    assert outlines.part.tolist() == [NOTHING, TEXT]
+    assert outlines.role.tolist() == [NOTHING, TEXT]
     assert outlines.windows[0].tolist() == [0, 0, 0, 0]
 
 
@@ -88,11 +89,31 @@ def test_windows_of_huge_coordinates_stay_in_the_map() -> None:
     assert measure_outlines(batch, SIZE, TargetConfig()).windows.tolist() == [[0, 100, 0, 200]]
 
 
-def test_next_vertices_close_each_polygon() -> None:
-    batch = PolygonBatch.from_lists([[np.zeros((3, 2)), np.zeros((0, 2))], [np.zeros((4, 2))]])
-    assert next_vertices(batch).tolist() == [1, 2, 0, 4, 5, 6, 3]
-
-
 def test_no_polygons() -> None:
     outlines = measure_outlines(PolygonBatch.from_lists([[], []]), SIZE, TargetConfig())
-    assert len(outlines.part) == len(outlines.distance) == len(outlines.windows) == 0
+    assert len(outlines.role) == len(outlines.distance) == len(outlines.windows) == 0
+
+
+def test_measures_of_random_polygons_are_those_of_the_formulas() -> None:
+    polygons = random_polygons(np.random.default_rng(3), 4, 100, SIZE)
+    config = TargetConfig(map_stride=2)
+    outlines = measure_outlines(polygons, SIZE, config)
+    for p in range(polygons.num_polygons):
+        x, y = polygons.vertices[polygons.vertex_starts[p] : polygons.vertex_starts[p + 1]].astype(np.float64).T
+        area = abs(np.sum((x - x[0]) * np.roll(y - y[0], -1) - np.roll(x - x[0], -1) * (y - y[0]))) / 2
+        perimeter = np.hypot(x - np.roll(x, -1), y - np.roll(y, -1)).sum()
+        if area < 1e-6:
+            assert outlines.role[p] == NOTHING
+            continue
+        short_side = (perimeter / 2 - np.sqrt(max(perimeter**2 / 4 - 4 * area, 0))) / 2
+        is_text = not polygons.ignore[p] and short_side >= config.min_side
+        assert outlines.role[p] == (TEXT if is_text else DONT_CARE)
+        distance = area * (1 - config.shrink_ratio**2) / perimeter if is_text else 0.0
+        np.testing.assert_allclose(outlines.distance[p], distance, rtol=1e-9)
+        centres = (np.arange(50) + 0.5) * 2, (np.arange(100) + 0.5) * 2
+        for axis, values in enumerate((y, x)):
+            seen = np.flatnonzero(
+                (centres[axis] >= values.min() - distance) & (centres[axis] <= values.max() + distance)
+            )
+            first, last = outlines.windows[p, 2 * axis : 2 * axis + 2]
+            assert seen.tolist() == list(range(first, last))

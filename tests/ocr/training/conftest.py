@@ -1,5 +1,6 @@
 """Whole runs on the drawn data set, so small that an epoch takes about a second."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,3 +35,9 @@ def tiny_run(drawn: Path) -> Callable[..., TrainConfig]:
         return compose_config(TrainConfig, "train", [*TINY_RUN, f"dataset_base_path={drawn}", *overrides])
 
     return compose
+
+
+@pytest.fixture
+def copied_set(drawn: Path, tmp_path: Path) -> Path:
+    """A copy of the drawn data set, which a test may change."""
+    return Path(shutil.copytree(drawn, tmp_path / "data"))

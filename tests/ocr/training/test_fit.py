@@ -119,7 +119,8 @@ def test_a_resumed_run_keeps_its_precision_on_the_same_type_of_device(
     checkpoint[PRECISION_KEY] = {"device_type": saved_on, "precision": precision}
     torch.save(checkpoint, tmp_path / "saved.ckpt")
     with caplog.at_level("INFO", "ocr.training.fit"):
-        train(tiny_run(f"resume={tmp_path}/saved.ckpt", "trainer.precision=auto"), tmp_path / "resumed")
+        longer = ["trainer.max_epochs=3", "trainer.precision=auto", f"resume={tmp_path}/saved.ckpt"]
+        train(tiny_run(*longer), tmp_path / "resumed")
     expected = precision if saved_on == "cpu" else resolve_precision("auto", torch.device("cpu"))
     assert f", {expected}, loader=dali" in caplog.text
 

@@ -4,8 +4,7 @@ import threading
 
 import pytest
 
-from dali_pipelines.config import PipelineConfig
-from ocr.datasets.plan import SamplePlanner
+from ocr.datasets.plan import letterbox
 from ocr.datasets.shards.read_ahead import ReadAhead, ReadAheadPlan
 
 
@@ -19,8 +18,7 @@ def test_each_image_is_read_ahead_once_within_a_bound():
             return 5
 
         def batch(self, step):
-            planner = SamplePlanner(PipelineConfig(image_size=160), training=False, seed=0)
-            return planner.plan(step, step, (10, 10), None, 0)
+            return letterbox([step], [(10, 10)], 160)
 
     plan = ReadAheadPlan(Plan(), asked.append, num_ahead=2)
     assert [plan.batch(0)[0].index, asked] == [0, [[0], [1], [2]]]

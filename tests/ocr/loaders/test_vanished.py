@@ -1,0 +1,155 @@
+"""Data that vanishes during a run: the run waits for it, and ends if it does not come back."""
+
+import logging
+import threading
+from pathlib import Path
+
+import pytest
+
+from dali_pipelines.config import PipelineConfig
+from ocr.datasets.audit import load_manifest
+from ocr.datasets.base import ValidatedOCRDataset
+from ocr.datasets.manifest import Manifest
+from ocr.datasets.plan import SamplePlanner
+from ocr.datasets.schemas import DatasetConfig
+from ocr.datasets.shards.images import load_shards
+from ocr.datasets.shards.writer import ShardWriter
+from ocr.errors import StorageError
+from ocr.loaders import shards
+from ocr.loaders.batch import Batch
+from ocr.loaders.engines import Engine
+from ocr.loaders.loader import BatchLoader
+from tests.ocr.loaders.batches import CPU, assert_same, cached_loader, run_epoch
+
+CONFIG = PipelineConfig(image_size=96)
+LOADERS = ["dali", "torch", "shards"]
+BATCH_SIZES = {"dali": 3, "torch": 3, "shards": 1}
+"""Small batches of shards, because DALI and the reading threads are some batches ahead."""
+
+
+@pytest.fixture(autouse=True)
+def short_read_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards, "NUM_FETCHED_AHEAD", 1)
+
+
+def images_folder(root: Path) -> Path:
+    return root / "images" / "train"
+
+
+def make_loader(
+    root: Path, name: str, *, batch_size: int | None = None, training: bool = True, **limits
+) -> BatchLoader:
+    """Returns a loader of the drawn images, from files or from shards in the same folder."""
+    config = DatasetConfig(
+        image_path=str(images_folder(root)),
+        annotation_path=str(root / "jsons/train.json"),
+        **{"unreadable_wait_seconds": 0, **limits},
+    )
+    planner = SamplePlanner(CONFIG, training=training, seed=3)
+    manifest = None
+    if name == "shards":
+        folder = images_folder(root).with_name("shards")
+        if not folder.is_dir():
+            write_shards(load_manifest(config, max_megapixels=100)[0], folder)
+        manifest, _ = load_shards(str(folder))
+    dataset = ValidatedOCRDataset(config, planner, manifest=manifest)
+    engine = Engine("torch" if name == "torch" else "dali", CPU)
+    return BatchLoader(dataset, engine, batch_size or BATCH_SIZES[name], with_targets=True)
+
+
+def write_shards(manifest: Manifest, folder: Path) -> None:
+    writer = ShardWriter(manifest, folder, "train", 10**9)
+    for number in range(len(writer)):
+        writer.write(number)
+    writer.finish()
+
+
+def folder_of(root: Path, name: str) -> Path:
+    return images_folder(root).with_name("shards") if name == "shards" else images_folder(root)
+
+
+def run_with_folder_away(loader: BatchLoader, folder: Path, back_after: float | None) -> list[Batch]:
+    """Renames the folder after the first batch, and back after some seconds."""
+    away = folder.with_name("away")
+    batches = iter(loader)
+    seen = [next(batches)]
+    folder.rename(away)
+    timer = threading.Timer(back_after or 0, away.rename, [folder])
+    if back_after is not None:
+        timer.start()
+    try:
+        return seen + list(batches)
+    finally:
+        timer.join() if back_after is not None else away.rename(folder)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", LOADERS)
+def test_a_folder_that_vanishes_ends_the_run(name, training, copied):
+    loader = make_loader(copied, name, training=training)
+    folder = folder_of(copied, name)
+    with pytest.raises(StorageError) as error:
+        run_with_folder_away(loader, folder, back_after=None)
+    message = str(error.value)
+    assert message.startswith(f"{folder}: ")
+    assert "cannot be read any more" in message
+    assert any(f"The first is {path}: " in message for path in loader.dataset.manifest.image_paths)
+
+
+@pytest.mark.parametrize("name", LOADERS)
+def test_a_folder_that_comes_back_costs_no_image(name, copied, caplog):
+    expected = list(make_loader(copied, name))
+    loader = make_loader(copied, name, unreadable_wait_seconds=30)
+    with caplog.at_level(logging.WARNING, logger="ocr.loaders.vanished"):
+        found = run_with_folder_away(loader, folder_of(copied, name), back_after=0.2)
+    assert_same(found, expected)
+    said = [record.message for record in caplog.records if record.name == "ocr.loaders.vanished"]
+    assert len(said) == 2
+    assert "is missing; waiting up to 30 s for it to come back" in said[0]
+    assert "is back; continuing" in said[1]
+    assert not loader.failures
+    assert_same(run_epoch(loader), expected)
+
+
+def test_a_cached_split_ends_the_run_too(copied):
+    loader = cached_loader(copied, budget_entries=0, wait_seconds=0)
+    run_epoch(loader)
+    images_folder(copied).rename(copied / "away")
+    with pytest.raises(StorageError, match="in epoch 1 cannot be read any more"):
+        run_epoch(loader, 1)
+
+
+def damage(loader: BatchLoader, count: int) -> None:
+    """Cuts the files of some samples, spread over the batches."""
+    for path in loader.dataset.manifest.image_paths[:count]:
+        Path(path).write_bytes(Path(path).read_bytes()[:1000])
+
+
+@pytest.mark.parametrize("name", ["dali", "torch"])
+def test_one_damaged_file_never_ends_a_run(name, copied):
+    loader = make_loader(copied, name, batch_size=1)
+    damage(loader, 1)
+    assert sum(batch.samples.has_failed.sum() for batch in loader) == 1
+
+
+@pytest.mark.parametrize("name", ["dali", "torch"])
+@pytest.mark.parametrize("share", [0.2, 0.3])
+def test_the_share_of_an_epoch_is_a_setting(share, name, copied):
+    loader = make_loader(copied, name, batch_size=5, max_unreadable_epoch=share)
+    damage(loader, 3)
+    if share == 0.3:
+        assert sum(batch.samples.has_failed.sum() for batch in loader) == 3
+        return
+    with pytest.raises(StorageError, match=r"3 of 10 in this epoch\. The first is .*\.jpg: .*Make the files readable"):
+        list(loader)
+
+
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_the_share_of_a_batch_is_a_setting(share, copied):
+    loader = make_loader(copied, "torch", batch_size=10, max_unreadable_epoch=1, max_unreadable_batch=share)
+    damage(loader, 5)
+    if share == 1.0:
+        assert sum(batch.samples.has_failed.sum() for batch in loader) == 5
+        return
+    with pytest.raises(StorageError, match="5 of the 10 images of batch 0 in epoch 0 cannot be read"):
+        list(loader)
