@@ -82,11 +82,13 @@ class SampleArrays:
 
     Args:
         training: the fields of `steps.TrainSource`; otherwise those of `steps.EvalSource`.
+        only_files: the field of `steps.FileSource` alone.
     """
 
-    def __init__(self, images: SourceImages, *, training: bool) -> None:
+    def __init__(self, images: SourceImages, *, training: bool, only_files: bool = False) -> None:
         self.images = images
         self.training = training
+        self.only_files = only_files
         self.failed_files = FailedFiles(images)
         self.read_errors: dict[int, str] = {}
         """Message for each index whose kept content could not be read the last time."""
@@ -121,8 +123,11 @@ class SampleArrays:
         return self._encoded_paths[index]
 
     def _planned(self, samples: PlannedBatch) -> tuple[Arrays, ...]:
+        paths = [self.path_bytes(index) for index in samples.indices.tolist()]
+        if self.only_files:
+            return (paths,)
         fields: list[Arrays] = [
-            [self.path_bytes(index) for index in samples.indices.tolist()],
+            paths,
             np.ascontiguousarray(samples.regions_xyxy[:, 1::-1]),
             np.ascontiguousarray(samples.regions_xyxy[:, 3:1:-1]),
             samples.resized_sizes.astype(np.float32),

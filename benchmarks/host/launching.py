@@ -5,7 +5,7 @@ share of it:
 
 - DALI's graph: its sources are the real ones, but it hands out what they feed, without reading or decoding a file;
 - the target maps: made by the Triton path, on the CPU, up to the launch of the kernel;
-- the CPU's normalisation, which a GPU does in the graph: left out.
+- the CPU's rendering threads, whose work a GPU does in the graph: left out.
 
 Not included, since they need a GPU: the launch itself, pinned memory, and the copy of a batch out of DALI.
 """
@@ -26,9 +26,10 @@ from nvidia.dali.pipeline import Pipeline
 import ocr.targets.numba_maps
 from benchmarks.host.timing import Timing, sampled_gil, share_held, summed
 from benchmarks.host.workloads import Workload, resized
-from dali_pipelines import graphs, steps
+from dali_pipelines import graphs, loader, steps
 from dali_pipelines.config import PipelineConfig
-from dali_pipelines.normalize import ImageFinisher
+from dali_pipelines.feed import SampleArrays
+from dali_pipelines.threads import DecodedBatch
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.plan import SamplePlanner
 from ocr.datasets.schemas import DatasetConfig
@@ -194,10 +195,10 @@ def _time_round(
 
 @contextmanager
 def _launching_only(clock: _Clock) -> Iterator[None]:
-    blank = torch.zeros((1, 3, 8, 8))
     replaced = (
         (graphs, "cpu_pipeline", lambda **settings: _FeedOnly(clock, **settings)),
-        (ImageFinisher, "finish", lambda self, images: blank.expand(len(images), -1, -1, -1)),
+        (loader, "SampleArrays", lambda images, training, only_files: SampleArrays(images, training=training)),
+        (loader, "RenderingThreads", _NoRendering),
         (ocr.targets.numba_maps, "make_targets_numba", clock.timed("targets", _prepare_launch)),
         (triton_maps, "draw_tile", _NoKernel()),
     )
@@ -220,13 +221,30 @@ class _NoKernel:
         return lambda *args, **kwargs: None
 
 
+class _NoRendering:
+    """Stands for the rendering threads, which a GPU does not need; all images are black."""
+
+    def __init__(self, *args: Any) -> None:
+        self._black = torch.zeros((1, 3, 8, 8))
+
+    def next_batch(self, decode: Callable[[], DecodedBatch], num_left: int) -> tuple[torch.Tensor, DecodedBatch]:
+        decoded = decode()
+        return self._black.expand(len(decoded.samples), -1, -1, -1), decoded
+
+    def forget(self) -> None:
+        """Has nothing to forget."""
+
+    def release(self) -> None:
+        """Has no threads."""
+
+
 class _FeedOnly:
     """A pipeline with the sources of the training graph, and nothing behind them. `run` returns a pixel for each image."""
 
     def __init__(self, clock: _Clock, *, feed: steps.Feed, batch_size: int, **settings: Any) -> None:
         next_batch = clock.timed("sources", feed.next_batch)
         timed_feed = replace(feed, next_batch=lambda: next_batch())  # DALI looks at the arguments
-        settings = {name: value for name, value in settings.items() if name not in ("config", "training")}
+        settings = {name: value for name, value in settings.items() if name != "config"}
         self._pipeline: Pipeline = _sources_alone(feed=timed_feed, batch_size=batch_size, **settings)
         self._run = clock.timed("run", self._pipeline.run)
         self._pixel = np.zeros((1, 1, 3), np.uint8)

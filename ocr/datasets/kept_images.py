@@ -17,7 +17,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from ocr.datasets.decode import decode_upright
+from dali_pipelines.turbojpeg import decode_upright
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.schemas import DatasetConfig
 from ocr.datasets.signature import Signature

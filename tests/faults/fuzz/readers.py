@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import yaml
+from ocr.datasets.decode import decode_upright
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from PIL import Image
@@ -22,7 +23,6 @@ from ocr.cache.files import EntryError, EntryFiles
 from ocr.checkpoint import CONFIG_KEY, MODEL_PREFIX, load_checkpoint
 from ocr.config import PrepareConfig, TrainConfig, validate_config
 from ocr.datasets.audit import build_manifest
-from ocr.datasets.decode import decode_upright
 from ocr.datasets.formats.read import read_annotations
 from ocr.datasets.image_checks import inspect_image
 from ocr.datasets.manifest import Manifest
