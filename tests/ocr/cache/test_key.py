@@ -108,6 +108,20 @@ def test_a_change_that_keeps_size_and_mtime_is_noticed(tmp_path):
     assert digests.digest(0) != before
 
 
+def test_only_the_first_refresh_and_changed_files_need_new_keys(tmp_path):
+    paths = [tmp_path / f"{name}.jpg" for name in "abc"]
+    for path in paths[:2]:
+        path.write_bytes(b"bytes")
+    digests = ImageDigests(ImageFiles([str(path) for path in paths]), [0, 1, 2])
+    assert digests.refresh() == [0, 1, 2]
+    assert digests.refresh() == []
+    paths[1].unlink()
+    paths[2].write_bytes(b"late")
+    assert digests.refresh() == [1, 2]
+    assert (digests.digest(1), digests.signature(1)) == (None, None)
+    assert digests.digest(2) is not None
+
+
 def test_a_missing_file_has_no_digest(tmp_path):
     digests = ImageDigests(ImageFiles([str(tmp_path / "none.jpg")]), [0])
     digests.refresh()
