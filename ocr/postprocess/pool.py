@@ -1,9 +1,9 @@
 """Runs post-processing in threads, in parallel with the forward pass, with bounded memory and results in order.
 
-Threads instead of processes, because nothing has to be copied: post-processing and metric hold the GIL for a third of a millisecond
-per receipt (quads at 640 px; docs/benchmarks/validation_cpu_202611.md). Tasks should not call torch, whose threads would compete with those of the forward
-pass. OpenCV's own threads save no time here and cost CPU time (half as much again with one worker); `dali_pipelines/rendering.py`
-turns them off.
+Threads instead of processes, because nothing has to be copied: post-processing and metric hold the GIL for a third of a
+millisecond per receipt (quads at 640 px; docs/benchmarks/validation_cpu_202611.md). Tasks should not call torch, whose threads
+would compete with those of the forward pass. OpenCV's own threads save no time here and cost CPU time (half as much again with
+one worker); `dali_pipelines/rendering.py` turns them off.
 """
 
 import os
