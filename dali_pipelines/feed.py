@@ -1,5 +1,6 @@
 """Feeds DALI: turns planned samples into the arrays of a graph's external sources."""
 
+import math
 import os
 from collections import deque
 from collections.abc import Iterator
@@ -83,9 +84,13 @@ class SampleArrays:
     Args:
         training: the fields of `steps.TrainSource`; otherwise those of `steps.EvalSource`.
         only_files: the field of `steps.FileSource` alone.
+        max_pixels: largest number of pixels to decode at once.
     """
 
-    def __init__(self, images: SourceImages, *, training: bool, only_files: bool = False) -> None:
+    def __init__(
+        self, images: SourceImages, *, training: bool, only_files: bool = False, max_pixels: float = math.inf
+    ) -> None:
+        self.max_pixels = max_pixels
         self.images = images
         self.training = training
         self.only_files = only_files
@@ -101,6 +106,19 @@ class SampleArrays:
         if self.images.kept is None:
             return (self._planned(samples),)
         return self._planned(samples), *self._kept(self.images.kept, samples)
+
+    def num_together(self, samples: PlannedBatch) -> int:
+        """Returns how many of the samples, from the first on, are decoded at once: at least one."""
+        if self.images.num_pixels is None:
+            return len(samples)
+        num_pixels = self.images.num_pixels[samples.indices]
+        if num_pixels.sum() <= self.max_pixels:
+            return len(samples)
+        kept = self.images.kept
+        if kept is not None:  # decoded already
+            is_kept = [kept.decoded(index) is not None for index in samples.indices.tolist()]
+            num_pixels = np.where(is_kept, 0, num_pixels)
+        return max(1, int(np.searchsorted(np.cumsum(num_pixels), self.max_pixels, side="right")))
 
     def content(self, index: int) -> npt.NDArray[np.uint8] | None:
         """Returns the kept content of a file; None if the file itself is to be read.
@@ -164,7 +182,9 @@ class FedBatch:
     fed: PlannedBatch
     """The samples that DALI renders: those of `rows`, or a stand-in if there are none."""
     rows: list[int]
-    """Rows of `samples` that get an image; the files of the others have failed before."""
+    """Rows of `samples` that get an image; the files of the others have failed before, or they are in `alone`."""
+    alone: list[int]
+    """Rows that are rendered one by one, because the batch would take too much memory."""
     arrays: FedArrays
     """What DALI was given. It must stay alive, because DALI was given no copies."""
 
@@ -218,8 +238,12 @@ class BatchFeed:
 
     def _prepare(self, samples: PlannedBatch) -> FedArrays:
         fed, rows = self._arrays.failed_files.choose(samples)
+        num_together = self._arrays.num_together(fed) if rows else len(fed)
+        alone, rows = rows[num_together:], rows[:num_together]
+        if alone:
+            fed = fed.select(slice(num_together))
         arrays = self._arrays.for_batch(fed)
-        self._in_flight.append(FedBatch(samples, fed, rows, arrays))
+        self._in_flight.append(FedBatch(samples, fed, rows, alone, arrays))
         return arrays
 
 

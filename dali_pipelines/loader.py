@@ -69,7 +69,9 @@ class DaliLoader:
         self.dtype = torch.uint8 if levels else normalised_dtype
         self._graphs = GraphBuilder(config, training, device, self.dtype, images.largest_stored)
         on_cpu = device.type == "cpu"
-        self._arrays = SampleArrays(images, training=training, only_files=on_cpu)
+        self._arrays = SampleArrays(
+            images, training=training, only_files=on_cpu, max_pixels=config.max_batch_megapixels * 1e6
+        )
         self._feed = BatchFeed(self._arrays)
         self._pipeline: Pipeline | None = None
         self._alone: tuple[BatchFeed, Pipeline] | None = None
@@ -138,7 +140,9 @@ class DaliLoader:
         whole = self._black_images(len(batch.samples))
         if batch.rows:
             whole[batch.rows] = images
-        left_out = [row for row in range(len(batch.samples)) if row not in batch.rows]
+        for row in batch.alone:
+            whole[row] = self._render_alone(batch.samples.select([row]))
+        left_out = [row for row in range(len(batch.samples)) if row not in batch.rows and row not in batch.alone]
         return ImageBatch(whole, batch.samples.with_failed(left_out))
 
     def _drain(self) -> None:

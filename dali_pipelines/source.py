@@ -139,6 +139,8 @@ class SourceImages:
     """Images in memory, used in place of the files. A loader hands it each decoded image that it wants."""
     largest_stored: tuple[int, int] | None = None
     """(H, W) that no file exceeds as it is stored; used by `preallocate_decoder`."""
+    num_pixels: npt.NDArray[np.int64] | None = None
+    """(N,) pixels of each image; bounds what a batch decodes at once. None: no bound."""
 
 
 @dataclass(frozen=True)

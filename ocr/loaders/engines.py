@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+import numpy as np
 import torch
 
 from dali_pipelines.loader import DaliLoader
@@ -59,11 +60,12 @@ def image_loader(
             timeout=engine.worker_timeout,
         )
     images, kept, largest = dataset.manifest.images, dataset.kept_images, dataset.manifest.largest_stored
+    num_pixels = dataset.manifest.stored_sizes.astype(np.int64).prod(axis=1)
     if not isinstance(images, ShardImages):
-        files = SourceImages(dataset.manifest.image_paths, kept, largest)
+        files = SourceImages(dataset.manifest.image_paths, kept, largest, num_pixels)
         return _dali_loader(files, dataset, engine, batch_size, levels, failures)
     fetched = FetchedImages(images, kept)
-    in_memory = SourceImages(images.names, fetched, largest)
+    in_memory = SourceImages(images.names, fetched, largest, num_pixels)
     return ShardLoader(_dali_loader(in_memory, dataset, engine, batch_size, levels, failures), fetched)
 
 
