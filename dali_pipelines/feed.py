@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import tee
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,8 @@ FedArrays = tuple[tuple[Arrays, ...], ...]
 
 FileState = tuple[int, int, int, int]
 """Inode, size in bytes, time of modification and of the last change of a file, in nanoseconds."""
+
+Inputs = Literal["planned", "images", "contents"]
 
 _NO_CONTENT = np.zeros(1, np.uint8)
 _TRUE, _FALSE = np.array(True), np.array(False)
@@ -83,17 +86,18 @@ class SampleArrays:
 
     Args:
         training: the fields of `steps.TrainSource`; otherwise those of `steps.EvalSource`.
-        only_files: the field of `steps.FileSource` alone.
+        inputs: planned: these fields, and images in memory. images: the field of `steps.FileSource`, and images in memory.
+            contents: as images, but without pixels in memory.
         max_pixels: largest number of pixels to decode at once.
     """
 
     def __init__(
-        self, images: SourceImages, *, training: bool, only_files: bool = False, max_pixels: float = math.inf
+        self, images: SourceImages, *, training: bool, inputs: Inputs = "planned", max_pixels: float = math.inf
     ) -> None:
         self.max_pixels = max_pixels
         self.images = images
         self.training = training
-        self.only_files = only_files
+        self.inputs = inputs
         self.failed_files = FailedFiles(images)
         self.read_errors: dict[int, str] = {}
         """Message for each index whose kept content could not be read the last time."""
@@ -109,9 +113,9 @@ class SampleArrays:
 
     def num_together(self, samples: PlannedBatch) -> int:
         """Returns how many of the samples, from the first on, are decoded at once: at least one."""
-        if self.images.num_pixels is None:
+        if self.images.stored_sizes is None:
             return len(samples)
-        num_pixels = self.images.num_pixels[samples.indices]
+        num_pixels = self.images.stored_sizes[samples.indices].prod(axis=1, dtype=np.int64)
         if num_pixels.sum() <= self.max_pixels:
             return len(samples)
         kept = self.images.kept
@@ -140,9 +144,16 @@ class SampleArrays:
             self._encoded_paths[index] = np.frombuffer(os.fsencode(self.images.paths[index]), np.uint8)
         return self._encoded_paths[index]
 
+    @property
+    def num_functions(self) -> int:
+        """Number of functions of a graph's `Feed`."""
+        if self.images.kept is None:
+            return 1
+        return 2 if self.inputs == "contents" else 3
+
     def _planned(self, samples: PlannedBatch) -> tuple[Arrays, ...]:
         paths = [self.path_bytes(index) for index in samples.indices.tolist()]
-        if self.only_files:
+        if self.inputs != "planned":
             return (paths,)
         fields: list[Arrays] = [
             paths,
@@ -161,12 +172,15 @@ class SampleArrays:
     def _kept(self, kept: KeptImages, samples: PlannedBatch) -> FedArrays:
         indices = samples.indices.tolist()
         contents = [self.content(index) for index in indices]
-        pixels = [kept.decoded(index) for index in indices]
+        with_pixels = self.inputs != "contents"
+        pixels = [kept.decoded(index) if with_pixels else None for index in indices]
         fields: tuple[Arrays, ...] = (
             [_NO_CONTENT if content is None else content for content in contents],
             [_FALSE if content is None else _TRUE for content in contents],
             [_FALSE if image is None else _TRUE for image in pixels],
         )
+        if not with_pixels:
+            return (fields,)
         fed_pixels = [self._no_pixels if image is None else image for image in pixels]
         if kept.device.type == "cpu":  # DALI asks CUDA for a stream for every torch tensor, one on the CPU too
             return fields, ([image.numpy() for image in fed_pixels],)
@@ -197,13 +211,15 @@ class BatchFeed:
         self._in_flight: deque[FedBatch] = deque()
         self._handed_out: FedBatch | None = None
         """The batch that DALI handed out last, whose arrays stay alive here."""
-        self._fed: tuple[Iterator[FedArrays], ...] = (iter(()),) * (1 if arrays.images.kept is None else 3)
+        self._fed: tuple[Iterator[FedArrays], ...] = (iter(()),) * arrays.num_functions
 
     def for_graph(self) -> Feed:
         """Returns the callbacks of a graph's external sources."""
         kept = self._arrays.images.kept
         if kept is None:
             return Feed(self._next_planned)
+        if self._arrays.inputs == "contents":
+            return Feed(self._next_planned, self._next_kept)
         return Feed(
             self._next_planned,
             self._next_kept,
