@@ -141,8 +141,7 @@ class FreshBatches:
             targets = self._dataset.make_targets(samples, device)
         consumer = torch.cuda.current_stream(device)
         consumer.wait_stream(self._target_stream)
+        # The other stream owns the memory of the maps: it must not reuse it before the consumer's work is done.
         for maps in (targets.shrink_map, targets.shrink_mask, targets.thresh_map, targets.thresh_mask):
-            maps.record_stream(
-                consumer
-            )  # their memory, of the other stream, is not reused before the consumer's work is done
+            maps.record_stream(consumer)
         return targets

@@ -19,7 +19,7 @@ from lightning.pytorch.callbacks import Callback
 from ocr.atomic_write import write_durably
 from ocr.config import TrainConfig
 from ocr.datasets.base import ValidatedOCRDataset
-from ocr.device import resolve_device, resolve_pipeline, resolve_precision
+from ocr.device import resolve_device, resolve_loading, resolve_pipeline, resolve_precision
 from ocr.environment import device_name
 from ocr.errors import StorageError
 from ocr.memory.out_of_memory import ExplainOutOfMemory
@@ -192,7 +192,8 @@ def _remedies(config: TrainConfig, files: CheckpointFiles, last_checkpoint: Path
     """Returns what to try after memory ran out. A checkpoint that is being written counts."""
     with contextlib.suppress(StorageError):
         files.wait_for(last_checkpoint)
-    return training_remedies(config, last_checkpoint, in_validation)
+    loading = resolve_loading(config.dataloader, config.pipeline.image_size, resolve_device(config.device))
+    return training_remedies(config.model_copy(update={"dataloader": loading}), last_checkpoint, in_validation)
 
 
 def _log_stop(stop: RunStopped, checkpoint: Path) -> None:
