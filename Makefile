@@ -4,7 +4,7 @@ PYTEST := pytest -n 2 --dist loadfile --no-loadscope-reorder
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check docs image-proof setup setup-all
+.PHONY: help demo test check fuzz docs constraints image-proof setup setup-all
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,9 +25,20 @@ check: setup-all  ## everything that CI runs: format, lint, types, import contra
 	$(UV) run --no-sync lint-imports
 	$(UV) run --no-sync $(PYTEST) --durations=20
 
+FUZZ_SECONDS ?= 3600
+
+fuzz: setup-all  ## feed broken files to every reader for FUZZ_SECONDS, one hour by default, and print the counts
+	$(UV) run --no-sync pytest -s tests/faults/fuzz --fuzz-seconds $(FUZZ_SECONDS)
+
 docs: $(UV)  ## build the documentation into site/; open site/index.html
 	$(UV) sync --quiet --inexact --group docs
 	NO_MKDOCS_2_WARNING=1 $(UV) run --no-sync mkdocs build --strict --quiet
+
+constraints: $(UV)  ## write docker/constraints.txt, the versions that the images install, from the lock file
+	head -2 docker/constraints.txt > docker/constraints.new
+	$(UV) export --quiet --no-dev --extra bench --extra webdataset --extra s3 --no-hashes --no-annotate --no-header \
+		--no-emit-project >> docker/constraints.new
+	mv docker/constraints.new docker/constraints.txt
 
 image-proof:  ## install the CPU image's packages into an empty environment and try its commands; minutes, 10 GB, then deleted
 	docker/image_proof.sh $(PYTHON)
@@ -40,4 +51,4 @@ setup-all: $(UV)  ## install what tests and benchmarks need too
 
 .uv/bin/uv:
 	$(PYTHON) -m venv .uv
-	.uv/bin/pip install --quiet --disable-pip-version-check uv
+	.uv/bin/pip install --quiet --disable-pip-version-check uv==0.13.8  # the version of docker/install.sh

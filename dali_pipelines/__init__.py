@@ -7,8 +7,10 @@ geometry           the 3x3 matrices between pixel frames
 source             planned samples and stored images go in, image batches come out
 steps              the steps of the graphs, as functions of DALI nodes
 train, eval        the two graphs of a GPU, in which DALI does everything
-cpu                the graph without a GPU: DALI reads and decodes, Python renders
+cpu                the graph without a GPU: DALI reads and decodes
 rendering          resize, warp and colours on the CPU; needs no DALI
+turbojpeg          decodes an image file on the CPU without DALI
+threads            renders and finishes the images that the CPU's graph has decoded; needs no DALI
 normalize          levels to the network's input, padding included; needs no DALI
 decode             the graph that only decodes, to find damaged files
 graphs             chooses and builds the graph of a split

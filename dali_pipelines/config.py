@@ -67,8 +67,8 @@ class PipelineConfig(Section):
     trainer.channels_last takes without a copy. The tensor cache always stores CHW. loader=torch on a GPU always gives HWC, the
     layout in which its workers send images."""
     num_threads: int = Field(default=0, ge=0)
-    """CPU threads of DALI; 0: one less than the cores of this process, four at most. Without a GPU they read and decode; one
-    additional thread resizes, warps and changes colours."""
+    """CPU threads of DALI; 0: one less than the cores of this process, four at most. Without a GPU they read and decode, and as
+    many additional threads resize, warp, change colours and normalise."""
     prefetch_queue_depth: int = Field(default=2, ge=1)
     """Number of batches that DALI prepares ahead."""
     hw_decoder_load: float = Field(default=0.65, ge=0, le=1)

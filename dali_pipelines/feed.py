@@ -83,11 +83,13 @@ class SampleArrays:
 
     Args:
         training: the fields of `steps.TrainSource`; otherwise those of `steps.EvalSource`.
+        only_files: the field of `steps.FileSource` alone.
     """
 
-    def __init__(self, images: SourceImages, *, training: bool) -> None:
+    def __init__(self, images: SourceImages, *, training: bool, only_files: bool = False) -> None:
         self.images = images
         self.training = training
+        self.only_files = only_files
         self.failed_files = FailedFiles(images)
         self.read_errors: dict[int, str] = {}
         """Message for each index whose kept content could not be read the last time."""
@@ -97,9 +99,8 @@ class SampleArrays:
     def prepare(self, samples: PlannedBatch) -> "FedBatch":
         """Returns what DALI is fed for a batch, without the samples whose files have failed before."""
         fed, rows = self.failed_files.choose(samples)
-        arrays = self.for_batch(fed)
-        fields, pixels = arrays[:2], arrays[2:]
-        return FedBatch(samples, fed, rows, (*(tuple(map(_tensor_list, each)) for each in fields), *pixels))
+        planned, *kept = self.for_batch(fed)
+        return FedBatch(samples, fed, rows, (tuple(map(_tensor_list, planned)), *kept))
 
     def for_batch(self, samples: PlannedBatch) -> FedArrays:
         """Returns the arrays of one batch: planned ones alone, or followed by kept content and kept pixels."""
@@ -126,8 +127,11 @@ class SampleArrays:
         return np.frombuffer(os.fsencode(self.images.paths[index]), np.uint8)
 
     def _planned(self, samples: PlannedBatch) -> tuple[Arrays, ...]:
+        paths = [self.path_bytes(index) for index in samples.indices.tolist()]
+        if self.only_files:
+            return (paths,)
         fields: list[Arrays] = [
-            [self.path_bytes(index) for index in samples.indices.tolist()],
+            paths,
             np.ascontiguousarray(samples.regions_xyxy[:, 1::-1]),
             np.ascontiguousarray(samples.regions_xyxy[:, 3:1:-1]),
             samples.resized_sizes.astype(np.float32),
@@ -229,7 +233,10 @@ def _draw(batches: Iterator[FedBatch], in_flight: deque[FedBatch]) -> Iterator[F
 
 
 def _tensor_list(field: Arrays) -> TensorListCPU:
-    """Returns a field as DALI takes it fastest: the thread that calls `Pipeline.run` need not convert it."""
+    """Returns a field as DALI takes it fastest: the thread that calls `Pipeline.run` need not convert it.
+
+    A list of arrays is copied, so that kept images are not handed over like this.
+    """
     if isinstance(field, TensorListCPU):
         return field
     return TensorListCPU(field if isinstance(field, np.ndarray) else [TensorCPU(array) for array in field])

@@ -23,7 +23,7 @@ class GraphBuilder:
 
     config: PipelineConfig
     training: bool
-    """The training graph (crop, warp, colour) or the evaluation graph (letterbox)."""
+    """On a GPU: the training graph (crop, warp, colour) or the evaluation graph (letterbox). A CPU has one graph for both."""
     device: torch.device
     dtype: torch.dtype
     """Data type of the network's input; uint8 leaves RGB levels as they are. On a CPU the loader converts, not the graph."""
@@ -31,14 +31,14 @@ class GraphBuilder:
     """(H, W) that no file exceeds as it is stored; None if unknown."""
 
     def build(self, feed: steps.Feed, batch_size: int) -> Pipeline:
-        """Builds the pipeline that renders images; this starts its threads and allocates its memory."""
+        """Builds the pipeline that makes inputs on a GPU, or decodes on a CPU; this starts its threads and allocates its memory."""
         shared = {"feed": feed, "config": self.config, "batch_size": batch_size, **self._resources()}
         if self.device.type == "cuda":
             graph = train_pipeline if self.training else eval_pipeline
             dtype = _DALI_TYPE[self.dtype]
             pipeline = graph(on_gpu=True, dtype=dtype, largest_stored=self.largest_stored, **shared)
         else:
-            pipeline = cpu_pipeline(training=self.training, **shared)
+            pipeline = cpu_pipeline(**shared)
         pipeline.build()
         return pipeline
 

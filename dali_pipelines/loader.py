@@ -1,7 +1,9 @@
 """Runs an epoch's plan through DALI: exact length, restart at any step, errors that name the file."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -10,12 +12,14 @@ from nvidia.dali.pipeline import Pipeline
 from nvidia.dali.plugin.pytorch import feed_ndarray, to_torch_type
 
 from dali_pipelines.allocation_errors import reraise_if_out_of_memory
-from dali_pipelines.config import PipelineConfig
-from dali_pipelines.feed import BatchFeed, SampleArrays
+from dali_pipelines.config import PipelineConfig, default_num_threads
+from dali_pipelines.feed import BatchFeed, FedBatch, SampleArrays
 from dali_pipelines.graphs import GraphBuilder
 from dali_pipelines.normalize import ImageFinisher, input_dtype
 from dali_pipelines.recovery import BatchRecovery
-from dali_pipelines.source import ImageBatch, PlannedBatch, PlannedBatches, SourceImages
+from dali_pipelines.rendering import ImageArray, render
+from dali_pipelines.source import ImageBatch, PlannedBatch, PlannedBatches, PlannedSample, SourceImages
+from dali_pipelines.threads import DecodedBatch, RenderingThreads
 
 log = logging.getLogger(__name__)
 
@@ -63,11 +67,9 @@ class DaliLoader:
         """Reason for each file that failed during iteration."""
         normalised_dtype = input_dtype(config, device.type)
         self.dtype = torch.uint8 if levels else normalised_dtype
-        self._finisher = ImageFinisher(
-            config.input_size(training), config.mean, config.std, self.dtype, layout=config.output_layout
-        )
         self._graphs = GraphBuilder(config, training, device, self.dtype, images.largest_stored)
-        self._arrays = SampleArrays(images, training=training)
+        on_cpu = device.type == "cpu"
+        self._arrays = SampleArrays(images, training=training, only_files=on_cpu)
         self._feed = BatchFeed(self._arrays)
         self._num_ahead = config.prefetch_queue_depth + 2
         self._iteration: object | None = None
@@ -75,6 +77,7 @@ class DaliLoader:
         self._pipeline: Pipeline | None = None
         self._alone: tuple[BatchFeed, Pipeline] | None = None
         """A pipeline for batches of one, built for the first failed batch and kept until it fails itself."""
+        self._threads = self._build_threads() if on_cpu else None
 
     def batches(self, plan: PlannedBatches, first_step: int = 0) -> Iterator[ImageBatch]:
         """Yields the batches of `plan` from `first_step` on.
@@ -105,6 +108,8 @@ class DaliLoader:
         self.stop()
         self._drop_pipeline()
         self._alone = None
+        if self._threads is not None:
+            self._threads.release()
 
     def _rendered(self, plan: PlannedBatches, first_step: int) -> Iterator[ImageBatch]:
         step = first_step
@@ -113,7 +118,7 @@ class DaliLoader:
             self._feed.start((plan.batch(later) for later in range(step, len(plan))), self._num_ahead)
             try:
                 while step < len(plan):
-                    yield self._next_batch()
+                    yield self._next_batch(len(plan) - step)
                     step += 1
             except RuntimeError as error:
                 reraise_if_out_of_memory(error)
@@ -123,10 +128,18 @@ class DaliLoader:
                 yield self._redo(plan.batch(step), error)
                 step += 1
 
+    def _build_threads(self) -> RenderingThreads:
+        config = self.config
+        finisher = ImageFinisher(
+            config.input_size(self.training), config.mean, config.std, self.dtype, layout=config.output_layout
+        )
+        return RenderingThreads(self._render, finisher, config.num_threads or default_num_threads())
+
     def _drop_pipeline(self) -> None:
         self._feed.stop()
         self._pipeline = None
-        self._finisher.memory.release()
+        if self._threads is not None:
+            self._threads.forget()
 
     def _ready_pipeline(self) -> Pipeline:
         if self._pipeline is None:
@@ -134,12 +147,13 @@ class DaliLoader:
             self._pipeline = self._graphs.build(self._feed.for_graph(), self.batch_size)
         return self._pipeline
 
-    def _next_batch(self) -> ImageBatch:
-        # Given the consumer's stream, DALI has that stream wait for the outputs. Without it, this thread would wait for them.
-        # Either way the outputs stay in the order of DALI's own stream, in which their memory is reused.
-        outputs = self._ready_pipeline().run(self._stream())
-        batch = self._feed.pop()
-        images = self._take_out(outputs, batch.fed)
+    def _next_batch(self, num_left: int) -> ImageBatch:
+        pipeline = self._ready_pipeline()
+        if self._threads is not None:
+            images, decoded = self._threads.next_batch(partial(self._decode, pipeline, self._feed), num_left)
+            batch: FedBatch = decoded.fed
+        else:
+            images, batch = self._next_on_gpu(pipeline, self._feed)
         self._arrays.failed_files.note_rendered(batch.fed)
         if len(batch.rows) == len(batch.samples):
             return ImageBatch(images, batch.samples)
@@ -151,6 +165,8 @@ class DaliLoader:
 
     def _drain(self) -> None:
         """Discards the batches prepared for an earlier iteration, so that the pipeline can start again."""
+        if self._threads is not None:
+            self._threads.forget()
         self._feed.stop()
         if self._pipeline is not None:
             try:
@@ -172,12 +188,14 @@ class DaliLoader:
         feed, pipeline = self._alone
         self._alone = None  # until this sample has come through
         feed.start(iter([sample]), num_ahead=1)
-        outputs = pipeline.run()
-        image = self._take_out(outputs, feed.pop().fed)[0]
+        if self._threads is not None:
+            images = self._threads.render_now(self._decode(pipeline, feed))
+        else:
+            images, _ = self._next_on_gpu(pipeline, feed)
         feed.stop()
         _end_epoch(pipeline)
         self._alone = (feed, pipeline)
-        return image
+        return images[0]
 
     def _black_images(self, num_images: int) -> torch.Tensor:
         size = self.config.input_size(self.training)
@@ -186,24 +204,38 @@ class DaliLoader:
         images = pixel.expand(num_images, 3, size, size)
         return images.clone(memory_format=_MEMORY_FORMAT[self.config.output_layout])
 
-    def _take_out(self, outputs: Sequence["types.TensorList"], samples: PlannedBatch) -> torch.Tensor:
-        """Returns the finished images; decoded images that the graph also hands out go to `images.kept`."""
-        finished, *decoded = outputs
+    def _decode(self, pipeline: Pipeline, feed: BatchFeed) -> DecodedBatch:
+        """Returns the next batch that DALI has decoded on a CPU. Its images stay valid when DALI goes on."""
+        (decoded,) = pipeline.run()
+        batch = feed.pop()
+        return DecodedBatch([np.asarray(image) for image in decoded], batch.fed, batch)
+
+    def _render(self, decoded: ImageArray, sample: PlannedSample) -> ImageArray:
+        """Returns a rendered image; the decoded image goes to `images.kept` if that wants it. Runs in several threads."""
+        # A GPU's graph takes its matrices as float32, and a seeded run is to repeat bit for bit: the same matrix here.
+        in_float32 = replace(sample, input_from_resized=sample.input_from_resized.astype(np.float32))
+        rendered = render(decoded, in_float32, self.config, training=self.training)
+        kept = self.images.kept
+        if kept is not None and kept.wants(sample.index):
+            kept.keep(sample.index, torch.from_numpy(np.require(decoded, requirements="W")))
+        return rendered
+
+    def _next_on_gpu(self, pipeline: Pipeline, feed: BatchFeed) -> tuple[torch.Tensor, FedBatch]:
+        """Returns the next batch of a GPU's graph; decoded images that the graph also hands out go to `images.kept`."""
+        # Given the consumer's stream, DALI has that stream wait for the outputs. Without it, this thread would wait for them.
+        # Either way the outputs stay in the order of DALI's own stream, in which their memory is reused.
+        finished, *decoded = pipeline.run(self._stream())
+        batch = feed.pop()
         for images in decoded:
-            self._keep(images, samples)
-        if self.device.type == "cuda":
-            on_gpu = self._to_torch(finished.as_tensor())
-            return on_gpu.permute(0, 3, 1, 2) if self.config.output_layout == "HWC" else on_gpu
-        # One pass both copies a batch out of DALI's memory and finishes it.
-        return self._finisher.finish([np.asarray(image) for image in finished])
+            self._keep(images, batch.fed)
+        on_gpu = self._to_torch(finished.as_tensor())
+        return on_gpu.permute(0, 3, 1, 2) if self.config.output_layout == "HWC" else on_gpu, batch
 
     def _keep(self, decoded: "types.TensorList", samples: PlannedBatch) -> None:
         kept = self.images.kept
         for slot, index in enumerate(samples.indices.tolist()):
             if kept is not None and kept.wants(index):
-                # On a CPU a view is enough: `keep` returns after its copy. On a GPU it only queues the copy.
-                on_gpu = self.device.type == "cuda"
-                kept.keep(index, self._to_torch(decoded[slot]) if on_gpu else torch.from_dlpack(decoded[slot]))
+                kept.keep(index, self._to_torch(decoded[slot]))  # only queues the copy
 
     def _to_torch(self, dense: "types.Tensor") -> torch.Tensor:
         """Returns a copy on the loader's device, made in the consumer's stream. This thread does not wait for it.

@@ -128,19 +128,32 @@ class ImageFinisher:
         Raises:
             ValueError: an image has another shape or type, or a side longer than `size`.
         """
-        for image in images:
-            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or max(image.shape[:2]) > self.size:
-                raise ValueError(
-                    f"an image is {image.dtype} of shape {image.shape}; expected uint8 (H, W, 3), "
-                    f"H and W at most {self.size}"
-                )
-        in_planes = self.layout == "CHW"
-        sides = (3, self.size, self.size) if in_planes else (self.size, self.size, 3)
-        batch = self.memory.empty((len(images), *sides), self.dtype)
-        bits = batch.numpy().view(self._table.dtype)
-        finish = _finish_planes if in_planes else _finish_pixels
-        for_each(len(images), lambda slot: finish(np.ascontiguousarray(images[slot]), self._table, bits[slot]))
-        return batch if in_planes else batch.permute(0, 3, 1, 2)
+        batch = self.empty(len(images))
+        for_each(len(images), lambda slot: self.write(images[slot], batch, slot))
+        return batch
+
+    def empty(self, num_images: int) -> torch.Tensor:
+        """Returns an uninitialised batch, (num_images, 3, size, size), for `write`."""
+        if self.layout == "CHW":
+            return self.memory.empty((num_images, 3, self.size, self.size), self.dtype)
+        return self.memory.empty((num_images, self.size, self.size, 3), self.dtype).permute(0, 3, 1, 2)
+
+    def write(self, image: npt.NDArray[np.uint8], batch: torch.Tensor, slot: int) -> None:
+        """Writes one image, (H, W, 3) RGB levels, into a slot of a batch from `empty`. Threads may write different slots.
+
+        Raises:
+            ValueError: the image has another shape or type, or a side longer than `size`.
+        """
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or max(image.shape[:2]) > self.size:
+            raise ValueError(
+                f"an image is {image.dtype} of shape {image.shape}; expected uint8 (H, W, 3), H and W at most {self.size}"
+            )
+        if self.layout == "CHW":
+            bits = batch[slot].numpy().view(self._table.dtype)
+            _finish_planes(np.ascontiguousarray(image), self._table, bits)
+        else:
+            bits = batch[slot].permute(1, 2, 0).numpy().view(self._table.dtype)
+            _finish_pixels(np.ascontiguousarray(image), self._table, bits)
 
 
 def _check(levels_BCHW: torch.Tensor, out: torch.Tensor) -> None:

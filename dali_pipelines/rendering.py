@@ -11,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from dali_pipelines.config import PipelineConfig
 from dali_pipelines.geometry import Matrix, opencv_from_continuous
+from dali_pipelines.source import PlannedSample
 
 ImageArray = npt.NDArray[np.uint8]
 
@@ -21,6 +23,20 @@ IMAGE_REPLACED = "replaced since it was checked"
 # Beside workers and post-processing threads, OpenCV's own threads save no time and cost 45 % more CPU time. Worse, a worker forked
 # while they exist waits for them forever.
 cv2.setNumThreads(1)
+
+
+def render(original: ImageArray, sample: PlannedSample, config: PipelineConfig, *, training: bool) -> ImageArray:
+    """Returns the planned network input before normalisation, (H, W, 3) RGB levels.
+
+    In training this is the crop, black outside the image; in evaluation the resized image, not yet padded.
+
+    Raises:
+        ValueError: the image does not have the size that it was planned with.
+    """
+    if not training:
+        return resize_whole(original, sample.region_xyxy, sample.resized_size)
+    resized = resize_region(original, sample.region_xyxy, sample.resized_size)
+    return recolour(warp(resized, sample.input_from_resized, config.crop_size), sample.colour_matrix)
 
 
 def resize_region(

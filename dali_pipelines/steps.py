@@ -19,6 +19,13 @@ from nvidia.dali.data_node import DataNode
 from dali_pipelines.config import PipelineConfig
 
 
+class FileSource(NamedTuple):
+    """The input of the graph without a GPU per sample."""
+
+    path: DataNode
+    """UTF-8 bytes of the file name, uint8."""
+
+
 class EvalSource(NamedTuple):
     """The inputs of the evaluation graph per sample: a file name and numbers."""
 
@@ -62,7 +69,7 @@ class KeptSource(NamedTuple):
 Arrays = npt.NDArray[Any] | Sequence[npt.NDArray[Any] | torch.Tensor] | TensorListCPU
 """One field of a batch: (B, ...), one array a sample, or either of them as DALI holds it."""
 NextBatch = Callable[[], tuple[Arrays, ...]]
-SourceType = TypeVar("SourceType", EvalSource, TrainSource)
+SourceType = TypeVar("SourceType", FileSource, EvalSource, TrainSource)
 
 
 @dataclass(frozen=True)
@@ -74,14 +81,14 @@ class Feed:
     """
 
     next_batch: NextBatch
-    """The fields of `EvalSource` or `TrainSource`."""
+    """The fields of `FileSource`, `EvalSource` or `TrainSource`."""
     next_kept: NextBatch | None = None
     """All fields of `KeptSource` but the last; None: images come from files only."""
     next_pixels: NextBatch | None = None
     """The last field of `KeptSource`."""
     pixels_on_gpu: bool = False
     hands_out_images: bool = False
-    """Make the decoded images a second output of the graph, to be kept."""
+    """Make the decoded images a second output of a GPU's graph, to be kept."""
 
 
 def receive(feed: Feed, source_type: type[SourceType]) -> tuple[SourceType, KeptSource | None]:
@@ -123,12 +130,22 @@ def load(
     if kept.is_decoded:
         images = kept.pixels.gpu() if on_gpu else kept.pixels
     else:
-        if kept.is_encoded:  # noqa: SIM108  # DALI takes conditions on nodes in statements only
-            encoded = kept.encoded
-        else:
-            encoded = read(path)
-        images = decode(encoded, config, on_gpu, largest_stored)
+        images = decode(content(path, kept), config, on_gpu, largest_stored)
     return images
+
+
+def content(path: DataNode, kept: KeptSource | None) -> DataNode:
+    """Returns the content of files, uint8, from memory or from the file.
+
+    With `kept` this needs a graph with `enable_conditionals`, as `load` does.
+    """
+    if kept is None:
+        return read(path)
+    if kept.is_encoded:  # noqa: SIM108  # DALI takes conditions on nodes in statements only
+        encoded = kept.encoded
+    else:
+        encoded = read(path)
+    return encoded
 
 
 def read(path: DataNode) -> DataNode:

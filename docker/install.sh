@@ -7,6 +7,8 @@
 # Environment:
 #   TORCH_BACKEND=cpu   install PyTorch's build without CUDA, from PyTorch's own index
 #   CUDA_VERSION        set by NVIDIA's images; its major version selects the DALI package
+#   CONSTRAINTS         file with the versions to install, docker/constraints.txt by default; /dev/null: the newest that pyproject.toml
+#                       allows
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -15,6 +17,12 @@ base_packages() {
     python -m pip list --format=freeze |
         grep -iE '^(torch|torchvision|torchaudio|numpy|triton|pytorch[-_]triton|torch[-_]tensorrt|transformer[-_]engine|flash[-_]attn|apex)==' ||
         true
+}
+
+# The constraints without the packages of the base image, whose versions base_packages.txt fixes.
+constraints() {
+    grep -v '^#' "${CONSTRAINTS:-docker/constraints.txt}" |
+        grep -viE "^($(cut -d= -f1 base_packages.txt | tr '_' '-' | paste -sd '|'))==" || true
 }
 
 install() {
@@ -37,7 +45,8 @@ case "${1:-}" in
             options+=(--torch-backend="${TORCH_BACKEND}")
             options+=(--exclude-newer-package torch=false --exclude-newer-package torchvision=false)
         fi
-        install "${options[@]}" --constraints base_packages.txt -r pyproject.toml --extra bench --extra webdataset --extra s3
+        constraints > constraints.txt
+        install "${options[@]}" --constraints base_packages.txt --constraints constraints.txt -r pyproject.toml --extra bench --extra webdataset --extra s3
         ;;
     project)
         install --no-deps --editable .

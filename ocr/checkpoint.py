@@ -1,8 +1,9 @@
 """Checkpoints with their configuration: the file alone is enough to rebuild the network and its preprocessing."""
 
 import re
+import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from pydantic import ValidationError
@@ -63,19 +64,30 @@ def read_checkpoint(path: str | Path, key: str = "checkpoint") -> dict[str, Any]
         raise FileNotFoundError(
             f"{key}={path}: no such file; a run writes checkpoints/best.ckpt and checkpoints/last.ckpt"
         )
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # torch and pickle raise nearly every type for damaged files
-        # torch's own text advises to load the file without protection.
-        raise InputError(
-            f"{key}={path}: not a readable checkpoint: found {_found(path)} ({type(error).__name__}); expected a whole file "
-            "written by scripts/train.py; copy it again, or take the other one of best.ckpt and last.ckpt"
-        ) from error
+    with path.open("rb") as file:
+        try:
+            _check_archive(file)
+            file.seek(0)
+            checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch and pickle raise nearly every type for damaged files
+            # torch's own text advises to load the file without protection.
+            raise InputError(
+                f"{key}={path}: not a readable checkpoint: found {_found(path)} ({type(error).__name__}); expected a whole file "
+                "written by scripts/train.py; copy it again, or take the other one of best.ckpt and last.ckpt"
+            ) from error
     if not isinstance(checkpoint, dict) or CONFIG_KEY not in checkpoint:
         raise InputError(f"{key}={path}: it has no configuration; expected a file written by scripts/train.py")
     return checkpoint
+
+
+def _check_archive(file: BinaryIO) -> None:
+    """Raises BadZipFile if a part of the file does not match its checksum. torch.load does not compare them."""
+    with zipfile.ZipFile(file) as archive:
+        if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+            raise zipfile.BadZipFile("compressed, as torch.save writes nothing")
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise zipfile.BadZipFile(f"{damaged} does not match its checksum")
 
 
 def _found(path: Path) -> str:

@@ -112,6 +112,8 @@ def run_command(main: Callable[[], object]) -> None:
             _end(error, "\n".join(str(part).expandtabs(4) for part in (error, error.__cause__) if part is not None))
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             _end(error, f"a configuration file is not readable YAML: {error}; correct it")
+        except RecursionError as error:
+            _end(error, "a configuration file has brackets nested too deep to read; correct it")
 
 
 @dataclass(frozen=True)

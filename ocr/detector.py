@@ -19,10 +19,9 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from dali_pipelines.normalize import ImageFinisher, input_dtype, normalize_levels
-from dali_pipelines.rendering import ImageArray
+from dali_pipelines.rendering import ImageArray, render
 from dali_pipelines.source import PlannedSample
 from ocr.config import Device, InferenceConfig, described_problems
-from ocr.datasets.decode import render
 from ocr.datasets.given_image import GivenImage, read_image
 from ocr.datasets.plan import letterbox
 from ocr.device import AUTOCAST, resolve_device

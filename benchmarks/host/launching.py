@@ -5,7 +5,7 @@ share of it:
 
 - DALI's graph: its sources are the real ones, but it hands out what they feed, without reading or decoding a file;
 - the target maps: made by the Triton path, on the CPU, up to the launch of the kernel;
-- the CPU's normalisation, which a GPU does in the graph: left out.
+- the CPU's rendering threads, whose work a GPU does in the graph: left out.
 
 Not included, since they need a GPU: the launch itself, pinned memory, and the copy of a batch out of DALI.
 """
@@ -27,9 +27,10 @@ from nvidia.dali.pipeline import Pipeline
 import ocr.targets.numba_maps
 from benchmarks.host.timing import Timing, sampled_gil, share_held, summed
 from benchmarks.host.workloads import Workload, resized
-from dali_pipelines import graphs, steps
+from dali_pipelines import graphs, loader, steps
 from dali_pipelines.config import PipelineConfig
-from dali_pipelines.normalize import ImageFinisher
+from dali_pipelines.feed import SampleArrays
+from dali_pipelines.threads import DecodedBatch
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.plan import SamplePlanner
 from ocr.datasets.schemas import DatasetConfig
@@ -44,7 +45,7 @@ LIMIT_US = 15.0
 """Largest CPU time in the launching thread, microseconds a sample, without DALI's own."""
 FIRST_BATCH, LAST_BATCH = 2, 42
 """Batches of an epoch that are timed. DALI feeds several batches in its first run and none in its last ones."""
-CLOCKED = ("run", "sources", "polygons", "targets")
+CLOCKED = ("run", "sources", "targets")
 """Calls that are timed."""
 MIN_BATCHES = 40
 """Batches of a timed round; small sets take several epochs."""
@@ -60,7 +61,7 @@ class LaunchingTimes:
     images: int
     parts: dict[str, Timing]
     """sources: the callbacks that DALI calls, with the planning that is done in them. feeding: DALI's `run` without these callbacks
-    and `dali`. polygons, targets: until the launch. loader: everything else."""
+    and `dali`. targets: until the launch. loader: everything else."""
     gil_share: float
     """Share of this thread's time in which the GIL is held."""
     dali: Timing
@@ -80,32 +81,37 @@ def time_launching(workload: Workload, sizes: Sequence[int], batch_size: int, re
     Args:
         sizes: numbers of images; they take turns.
     """
-    dali = _time_bare_dali(batch_size, repeats)
-    clock = _Clock()
+    clock, bare_dali = _Clock(), _bare_dali(batch_size)
     with _launching_only(clock):
         loaders = {size: _loader(workload, size, batch_size) for size in sizes}
         for loader in loaders.values():
             _time_round(loader, clock)  # compiles, and fills caches
-        rounds = [{size: _time_round(loader, clock) for size, loader in loaders.items()} for _ in range(repeats)]
+        rounds: dict[int, list[_Round]] = {size: [] for size in sizes}
+        bare_seconds = []
+        for _ in range(repeats):
+            bare_seconds.append(bare_dali())
+            for size, loader in loaders.items():
+                rounds[size].append(_time_round(loader, clock))
         gil = {size: _time_round(loader, clock, sampled_gil).waits for size, loader in loaders.items()}
         for loader in loaders.values():
             loader.close()
+    dali = Timing([1e6 * seconds / (MIN_BATCHES * batch_size) for seconds in bare_seconds])
     return [
-        _times(workload.name, size, [of_sizes[size] for of_sizes in rounds], dali, gil[size], batch_size)
-        for size in sizes
+        _times(workload.name, size, rounds[size], batch_size, dali, gil_share=share_held(gil[size])) for size in sizes
     ]
 
 
 def _times(
-    workload: str, size: int, rounds: Sequence["_Round"], dali: Timing, waits: Sequence[int], batch_size: int
+    workload: str, size: int, rounds: Sequence["_Round"], batch_size: int, dali: Timing, *, gil_share: float
 ) -> LaunchingTimes:
     parts = {
         part: Timing([of_round.microseconds(part, batch_size) for of_round in rounds])
-        for part in ("sources", "feeding", "polygons", "targets", "loader")
+        for part in ("sources", "feeding", "targets", "loader")
     }
-    parts["feeding"] = Timing([max(0.0, taken - dali.median) for taken in parts["feeding"].microseconds])
+    feeding = zip(parts["feeding"].microseconds, dali.microseconds, strict=True)
+    parts["feeding"] = Timing([max(0.0, whole - bare) for whole, bare in feeding])
     starts = Timing([1e6 * median(of_round.starts) for of_round in rounds])
-    return LaunchingTimes(workload, size, parts, share_held(waits), dali, starts)
+    return LaunchingTimes(workload, size, parts, gil_share, dali, starts)
 
 
 def _loader(workload: Workload, num_images: int, batch_size: int) -> BatchLoader:
@@ -151,8 +157,10 @@ class _Round:
     def microseconds(self, part: str, batch_size: int) -> float:
         """Returns the time of a part, a sample."""
         seconds = self.seconds
-        inside = seconds["run"] + seconds["polygons"] + seconds["targets"]
-        of_rest = {"feeding": seconds["run"] - seconds["sources"], "loader": seconds["all"] - inside}
+        of_rest = {
+            "feeding": seconds["run"] - seconds["sources"],
+            "loader": seconds["all"] - seconds["run"] - seconds["targets"],
+        }
         return 1e6 * (seconds | of_rest)[part] / (self.num_batches * batch_size)
 
 
@@ -191,11 +199,10 @@ def _time_round(
 
 @contextmanager
 def _launching_only(clock: _Clock) -> Iterator[None]:
-    blank = torch.zeros((1, 3, 8, 8))
     replaced = (
         (graphs, "cpu_pipeline", lambda **settings: _FeedOnly(clock, **settings)),
-        (ImageFinisher, "finish", lambda self, images: blank.expand(len(images), -1, -1, -1)),
-        (SamplePlanner, "input_polygons", clock.timed("polygons", SamplePlanner.input_polygons)),
+        (loader, "SampleArrays", lambda images, training, only_files: SampleArrays(images, training=training)),
+        (loader, "RenderingThreads", _NoRendering),
         (ocr.targets.numba_maps, "make_targets_numba", clock.timed("targets", _prepare_launch)),
         (triton_maps, "draw_tile", _NoKernel()),
     )
@@ -218,13 +225,30 @@ class _NoKernel:
         return lambda *args, **kwargs: None
 
 
+class _NoRendering:
+    """Stands for the rendering threads, which a GPU does not need; all images are black."""
+
+    def __init__(self, *args: Any) -> None:
+        self._black = torch.zeros((1, 3, 8, 8))
+
+    def next_batch(self, decode: Callable[[], DecodedBatch], num_left: int) -> tuple[torch.Tensor, DecodedBatch]:
+        decoded = decode()
+        return self._black.expand(len(decoded.samples), -1, -1, -1), decoded
+
+    def forget(self) -> None:
+        """Has nothing to forget."""
+
+    def release(self) -> None:
+        """Has no threads."""
+
+
 class _FeedOnly:
     """A pipeline with the sources of the training graph, and nothing behind them. `run` returns a pixel for each image."""
 
     def __init__(self, clock: _Clock, *, feed: steps.Feed, batch_size: int, **settings: Any) -> None:
         next_batch = clock.timed("sources", feed.next_batch)
         timed_feed = replace(feed, next_batch=lambda: next_batch())  # DALI looks at the arguments
-        settings = {name: value for name, value in settings.items() if name not in ("config", "training")}
+        settings = {name: value for name, value in settings.items() if name != "config"}
         self._pipeline: Pipeline = _sources_alone(feed=timed_feed, batch_size=batch_size, **settings)
         self._run = clock.timed("run", self._pipeline.run)
         self._pixel = np.zeros((1, 1, 3), np.uint8)
@@ -251,15 +275,16 @@ def _no_sources() -> Any:
     return tuple(fn.random.uniform(shape=(2,)) for _ in steps.TrainSource._fields)
 
 
-def _time_bare_dali(batch_size: int, repeats: int) -> Timing:
-    """Returns the time of `run` with as many outputs, none of them fed from Python."""
+def _bare_dali(batch_size: int) -> Callable[[], float]:
+    """Returns a function that gives the seconds of `MIN_BATCHES` runs with as many outputs, none of them fed from Python."""
     depth = PipelineConfig().prefetch_queue_depth
     pipeline = _no_sources(batch_size=batch_size, num_threads=1, device_id=None, prefetch_queue_depth=depth)
     pipeline.build()
-    taken = []
-    for _ in range(repeats + 1):
+
+    def run() -> float:
         started = time.thread_time()
         for _ in range(MIN_BATCHES):
             pipeline.run()
-        taken.append(1e6 * (time.thread_time() - started) / (MIN_BATCHES * batch_size))
-    return Timing(taken[1:])
+        return time.thread_time() - started
+
+    return run

@@ -39,7 +39,6 @@ MAKES_ENTRIES = (
     # plan and pixels
     "ocr.datasets.base",
     "ocr.datasets.compiled_plan",
-    "ocr.datasets.decode",
     "ocr.datasets.kept_images",
     "ocr.datasets.orientation",
     "ocr.datasets.philox",

@@ -82,7 +82,9 @@ class TensorStore:
         self._wanted: list[Key] = [None] * plan.num_entries
         self._resident: list[Key] = [None] * plan.num_entries
         """Key under which each entry's memory was filled; None: the memory holds nothing valid."""
-        self._on_disk = [False] * plan.num_entries
+        self._is_resident = np.zeros(plan.num_entries, np.bool_)
+        """Whether each entry has a key in `_resident`. An array, because it is counted and read a batch at a time."""
+        self._on_disk = np.zeros(plan.num_entries, np.bool_)
         self._blocks = self._allocate()
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._writer = ThreadPoolExecutor(1, "cache-writer") if files is not None else None
@@ -103,12 +105,13 @@ class TensorStore:
     @property
     def num_kept(self) -> int:
         """Number of valid entries, in memory or on disk."""
-        return sum(self.has(entry) for entry in range(self.plan.num_entries))
+        return int(np.count_nonzero(self._is_resident | self._on_disk))
 
     @property
     def resident_entries(self) -> list[int]:
         """Entries that are valid in memory: the next epoch neither makes nor reads them."""
-        return [entry for entry, key in enumerate(self._resident) if key is not None]
+        entries: list[int] = np.flatnonzero(self._is_resident).tolist()
+        return entries
 
     @property
     def num_bytes(self) -> dict[str, int]:
@@ -124,16 +127,16 @@ class TensorStore:
         self._wanted = list(keys)
         for entry, key in enumerate(keys):
             if key is None or self._resident[entry] != key:
-                self._resident[entry] = None
+                self._set_resident(entry, None)
             self._on_disk[entry] = key is not None and self.files is not None and self.files.has(key)
         if self.files is not None:
             self.files.mark_used(
-                key for key, found in zip(keys, self._on_disk, strict=True) if found and key is not None
+                key for key, found in zip(keys, self._on_disk.tolist(), strict=True) if found and key is not None
             )
 
     def has(self, entry: int) -> bool:
         """Returns whether the entry is held under its present key."""
-        return self._resident[entry] is not None or self._on_disk[entry]
+        return bool(self._is_resident[entry] or self._on_disk[entry])
 
     def is_view(self, entries: range) -> bool:
         """Returns whether the whole batch is valid in the device's memory, so that it is served without a copy."""
@@ -141,14 +144,16 @@ class TensorStore:
         return (
             block is not None
             and next(iter(block.tensors.values())).device.type == self.device.type
-            and all(self._resident[entry] is not None for entry in entries)
+            and bool(self._is_resident[entries.start : entries.stop].all())
         )
 
     def read(self, entries: range) -> StoredBatch:
         """Returns the stored entries of a batch; those not in memory are read from disk. May be called in a second thread."""
         block = self._block(entries)
-        from_disk = [row for row, entry in enumerate(entries) if self._resident[entry] is None and self._on_disk[entry]]
-        missing = [row for row, entry in enumerate(entries) if not self.has(entry)]
+        is_resident = self._is_resident[entries.start : entries.stop]
+        on_disk = self._on_disk[entries.start : entries.stop]
+        from_disk: list[int] = np.flatnonzero(~is_resident & on_disk).tolist()
+        missing: list[int] = np.flatnonzero(~is_resident & ~on_disk).tolist()
         if block is None and not from_disk:
             return StoredBatch(entries, {}, missing)
         tensors = self._own_memory(len(entries)) if block is None else block.rows(entries)
@@ -161,7 +166,7 @@ class TensorStore:
                 errors[row] = error
                 continue
             if block is not None:
-                self._resident[entries[row]] = key
+                self._set_resident(entries[row], key)
         return StoredBatch(entries, tensors, sorted(missing + list(errors)), errors)
 
     def fill(self, batch: StoredBatch, made: Tensors, keep: Sequence[Keep]) -> Tensors:
@@ -176,7 +181,7 @@ class TensorStore:
             entry = batch.entries[row]
             for name, tensor in batch.tensors.items():
                 tensor[row].copy_(made[name][number])
-            self._resident[entry] = self._wanted[entry] if has_place and keep[number] is not Keep.NOT else None
+            self._set_resident(entry, self._wanted[entry] if has_place and keep[number] is not Keep.NOT else None)
             if keep[number] is Keep.EVERYWHERE:
                 self._write(entry, {name: tensor[number] for name, tensor in made.items()})
         if len(batch.missing) == len(batch.entries) and (not batch.tensors or self.device.type == "cuda"):
@@ -200,7 +205,8 @@ class TensorStore:
         key = self._wanted[entry]
         if self.files is not None and key is not None:
             self.files.remove(key)
-        self._resident[entry], self._on_disk[entry] = None, False
+        self._set_resident(entry, None)
+        self._on_disk[entry] = False
 
     def flush(self) -> None:
         """Waits until all pending entries are on disk."""
@@ -212,8 +218,13 @@ class TensorStore:
         """Ends the writing thread and drops all entries in memory. A batch that is still in use keeps its block of memory."""
         self._blocks = []
         self._resident = [None] * self.plan.num_entries
+        self._is_resident[:] = False
         if self._writer is not None:
             self._writer.shutdown()
+
+    def _set_resident(self, entry: int, key: Key) -> None:
+        self._resident[entry] = key
+        self._is_resident[entry] = key is not None
 
     def _block(self, entries: range) -> _Block | None:
         """Returns the memory block that holds the batch, or None if the batch has no place in memory."""

@@ -13,7 +13,6 @@ orientation        EXIF orientation, matrices between the stored and the upright
 manifest           the checked annotations of a split, as flat arrays
 image_source       the encoded images of a split by position: loose files or shards
 plan               order, shards, padding and random numbers of an epoch; polygons in the input frame
-decode             decodes and renders an image without DALI
 base               `ValidatedOCRDataset`: one split as a PyTorch data set
 kept_images        images kept in memory
 signature          tells whether a file has changed

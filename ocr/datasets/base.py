@@ -8,9 +8,10 @@ import torch
 from torch.utils.data import Dataset
 
 from dali_pipelines.normalize import ImageFinisher
+from dali_pipelines.rendering import ImageArray, render
 from dali_pipelines.source import PlannedBatch, PlannedSample
+from dali_pipelines.turbojpeg import decode_upright
 from ocr.datasets.audit import load_manifest
-from ocr.datasets.decode import ImageArray, decode_upright, render
 from ocr.datasets.kept_images import ImageCache
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.plan import PlannedText, SamplePlanner

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from dali_pipelines.rendering import ImageArray
-from ocr.datasets.decode import decode_upright, turned_upright
+from dali_pipelines.turbojpeg import decode_upright, turned_upright
 from ocr.datasets.image_checks import check_pixels, check_size
 from ocr.datasets.image_header import ImageProblem, read_header
 from ocr.errors import InputError

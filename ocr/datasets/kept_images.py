@@ -17,7 +17,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from ocr.datasets.decode import decode_upright
+from dali_pipelines.turbojpeg import decode_upright
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.schemas import DatasetConfig
 from ocr.datasets.signature import Signature
@@ -69,12 +69,12 @@ class DecodedImages:
     @property
     def num_bytes(self) -> int:
         """Bytes of the images in the block."""
-        return int(3 * np.prod(self._sizes[self.filled_indices], axis=1).sum())
+        return int(3 * np.prod(self._sizes[self.is_filled], axis=1).sum())
 
     @property
-    def filled_indices(self) -> npt.NDArray[np.int64]:
-        """(num_images,) indices of the images in the block."""
-        return np.flatnonzero(self._is_filled)
+    def is_filled(self) -> npt.NDArray[np.bool_]:
+        """(N,) whether each image is in the block; a view."""
+        return self._is_filled.view(np.bool_)
 
     def get(self, index: int) -> torch.Tensor | None:
         """Returns an image, (H, W, 3) uint8, as a view; None: it is not in the block."""
@@ -125,8 +125,12 @@ class ImageCache:
         pixels: DecodedImages | None = None,
         signatures: Mapping[int, Signature | None] | None = None,
     ) -> None:
-        self.files = dict(files or {})
         self.pixels = pixels
+        self._files = dict(files or {})
+        self._has_file = np.zeros(len(image_paths), np.bool_)
+        self._has_file[list(self._files)] = True
+        self.file_bytes = sum(content.nbytes for content in self._files.values())
+        """Bytes of the files, in RAM."""
         self._signatures = dict(signatures or {})
         self.device = pixels.device if pixels is not None else torch.device("cpu")
         self._image_paths = image_paths
@@ -134,12 +138,7 @@ class ImageCache:
     @property
     def num_images(self) -> int:
         """Number of images in memory, as file or as pixels."""
-        return len(self.indices())
-
-    @property
-    def file_bytes(self) -> int:
-        """Bytes of the files, in RAM."""
-        return _num_bytes(self.files)
+        return int(np.count_nonzero(self.in_memory()))
 
     @property
     def pixel_bytes(self) -> int:
@@ -151,15 +150,15 @@ class ImageCache:
         """Bytes of files and pixels."""
         return self.file_bytes + self.pixel_bytes
 
-    def indices(self) -> set[int]:
-        """Images in memory, as file or as pixels."""
-        return self.files.keys() | set(() if self.pixels is None else self.pixels.filled_indices.tolist())
+    def in_memory(self) -> npt.NDArray[np.bool_]:
+        """Returns (N,), whether each image is in memory now, as file or as pixels."""
+        return self._has_file.copy() if self.pixels is None else self._has_file | self.pixels.is_filled
 
     def forget_changed(self, signatures: Mapping[int, Signature | None]) -> bool:
         """Drops the images whose files have another signature now, and returns whether there were any."""
         changed = [index for index, now in signatures.items() if self._signatures.get(index, now) != now]
+        self.drop_files(changed)
         for index in changed:
-            self.files.pop(index, None)
             self._signatures[index] = signatures[index]
             if self.pixels is not None:
                 self.pixels.forget(index)
@@ -168,15 +167,17 @@ class ImageCache:
     def drop_files(self, indices: Iterable[int]) -> None:
         """Drops the content of these files."""
         for index in indices:
-            self.files.pop(index, None)
+            if self._has_file[index]:
+                self.file_bytes -= self._files.pop(index).nbytes
+                self._has_file[index] = False
 
     def clear(self) -> None:
         """Drops all images and keeps none from now on."""
-        self.files.clear()
+        self.drop_files(list(self._files))
         self.pixels = None
 
     def encoded(self, index: int) -> Content | None:
-        return self.files.get(index)
+        return self._files.get(index)
 
     def decoded(self, index: int) -> torch.Tensor | None:
         return None if self.pixels is None else self.pixels.get(index)

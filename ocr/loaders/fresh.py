@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable, Iterator, Mapping
 
+import numpy as np
 import torch
 
 from dali_pipelines import memory
@@ -15,6 +16,7 @@ from ocr.loaders.batch import Batch
 from ocr.loaders.engines import Engine, ImageLoader, image_loader
 from ocr.loaders.maker import ChosenBatches
 from ocr.loaders.vanished import ReadGuard
+from ocr.targets.target_maps import TargetMaps
 
 
 class FreshBatches:
@@ -44,6 +46,7 @@ class FreshBatches:
         self._dataset, self._engine, self._batch_size = dataset, engine, batch_size
         self._with_targets, self._levels = with_targets, levels
         self._statistics = statistics
+        self._target_stream = torch.cuda.Stream(engine.device) if engine.device.type == "cuda" else None
         self._images = self._image_loader()
         self._second: ImageLoader | None = None
         """Makes single samples while `_images` is in the middle of a plan; built on first use."""
@@ -52,12 +55,12 @@ class FreshBatches:
     def batches(self, plan: PlannedBatches, first_step: int = 0) -> Iterator[Batch]:
         """Yields the batches of `plan` from `first_step` on."""
         kept = self._dataset.kept_images
-        in_memory = kept.indices() if kept is not None else set()
+        in_memory = kept.in_memory() if kept is not None else None
         for batch in self.make(plan, first_step):
-            if kept is not None:
-                real = batch.samples.indices[~batch.samples.is_padding].tolist()
-                num_hits = sum(index in in_memory for index in real)
-                self._statistics.count(hits=num_hits, misses=len(real) - num_hits)
+            if in_memory is not None:
+                is_hit = in_memory[batch.samples.indices[~batch.samples.is_padding]]
+                num_hits = int(np.count_nonzero(is_hit))
+                self._statistics.count(hits=num_hits, misses=len(is_hit) - num_hits)
             yield batch.with_padding_blanked()
 
     def make(self, plan: PlannedBatches, first_step: int = 0) -> Iterator[Batch]:
@@ -121,6 +124,25 @@ class FreshBatches:
         dataset, targets = self._dataset, None
         if self._with_targets:
             started = time.perf_counter()
-            targets = dataset.make_targets(made.samples, self._engine.device)
+            targets = self._make_targets(made.samples)
             self.target_seconds += time.perf_counter() - started
         return Batch(made.images, made.samples, targets, dataset)
+
+    def _make_targets(self, samples: PlannedBatch) -> TargetMaps:
+        """Returns the maps, ready for the consumer's stream.
+
+        On a GPU they are drawn in a stream of their own, beside the step before, whose queued work they need not wait for: they
+        depend on nothing that the GPU has computed.
+        """
+        device = self._engine.device
+        if self._target_stream is None:
+            return self._dataset.make_targets(samples, device)
+        with torch.cuda.stream(self._target_stream):
+            targets = self._dataset.make_targets(samples, device)
+        consumer = torch.cuda.current_stream(device)
+        consumer.wait_stream(self._target_stream)
+        for maps in (targets.shrink_map, targets.shrink_mask, targets.thresh_map, targets.thresh_mask):
+            maps.record_stream(
+                consumer
+            )  # their memory, of the other stream, is not reused before the consumer's work is done
+        return targets

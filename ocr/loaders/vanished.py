@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ class ReadGuard:
     Args:
         batch_size: largest batch of a plan.
         load_now: makes one batch while another is under way.
-        failures: reason for each file that failed, by path.
+        failures: reason for each file that failed, by path; files that come back are removed.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class ReadGuard:
         dataset: ValidatedOCRDataset,
         batch_size: int,
         load_now: Callable[[PlannedBatch], ImageBatch],
-        failures: Mapping[str, str],
+        failures: dict[str, str],
     ) -> None:
         self._config, self._manifest = dataset.config, dataset.manifest
         self._batch_size, self._load_now, self._failures = batch_size, load_now, failures
@@ -62,11 +62,17 @@ class ReadGuard:
                 raise self._error(batch.samples, plan.epoch, step)
             self._has_returned = True
         if self._has_returned:
+            self._forget_failures(batch.samples)
             batch = self._load_now(plan.batch(step))
         if self._are_too_many(batch.samples):
             raise self._error(batch.samples, plan.epoch, step)
         self._failed.update(_failed_indices(batch.samples))
         return batch
+
+    def _forget_failures(self, samples: PlannedBatch) -> None:
+        """Takes the files out of the run's report. Those that fail again are added again."""
+        for index in _failed_indices(samples):
+            self._failures.pop(self._manifest.image_paths[index], None)
 
     def _missing_file(self, samples: PlannedBatch) -> str | None:
         """Returns the first file of a failed sample that is not there; None if they are all there, or not on this machine."""

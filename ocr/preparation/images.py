@@ -7,8 +7,8 @@ from pathlib import Path
 import simplejpeg
 from PIL import Image
 
+from dali_pipelines.turbojpeg import decode_upright
 from ocr.atomic_write import write_atomically
-from ocr.datasets.decode import decode_upright
 from ocr.datasets.image_header import ImageProblem, read_header
 from ocr.datasets.manifest import Manifest
 from ocr.preparation.outcomes import Action, Outcome

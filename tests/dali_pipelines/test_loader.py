@@ -3,6 +3,7 @@
 import gc
 import shutil
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -231,6 +232,14 @@ def num_threads() -> int:
     return len(list(Path("/proc/self/task").iterdir()))
 
 
+def ends_with(expected: int) -> bool:
+    """Returns whether that many threads are left soon: the system may take a moment to remove one that has been joined."""
+    deadline = time.monotonic() + 10
+    while num_threads() > expected and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return num_threads() == expected
+
+
 def test_a_loader_has_threads_only_from_its_first_batch_to_its_release(manifest, from_files):
     plan = epoch_plan(manifest, training=False)
     kept = mixed(manifest)
@@ -242,11 +251,11 @@ def test_a_loader_has_threads_only_from_its_first_batch_to_its_release(manifest,
         assert torch.equal(images_of(loader, plan), from_files[False])
         assert num_threads() > before
         loader.release()
-        assert num_threads() == before
+        assert ends_with(before)
     abandoned = loader.batches(plan)
     next(abandoned)
     loader.release()
-    assert num_threads() == before
+    assert ends_with(before)
 
 
 @pytest.mark.gpu

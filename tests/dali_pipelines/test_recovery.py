@@ -252,6 +252,6 @@ def test_an_error_that_no_file_causes_ends_the_run(manifest):
             return replace(samples, resized_sizes=np.zeros_like(samples.resized_sizes))
 
     loader = make_loader(manifest)
-    with pytest.raises(RuntimeError, match="python_function"):
+    with pytest.raises(RuntimeError, match="sizes should be greater than 0"):
         list(loader.batches(Unrenderable()))
     assert not loader.failures

@@ -15,7 +15,7 @@ from dali_pipelines.eval import eval_pipeline
 from dali_pipelines.feed import BatchFeed, SampleArrays
 from dali_pipelines.loader import DaliLoader
 from dali_pipelines.rendering import recolour, resize_region, resize_whole, warp
-from dali_pipelines.source import SourceImages
+from dali_pipelines.source import SampleError, SourceImages
 from dali_pipelines.train import train_pipeline
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.manifest import Manifest
@@ -40,9 +40,15 @@ def manifest(request: pytest.FixtureRequest) -> Manifest:
     return ValidatedOCRDataset(DatasetConfig(image_path=str(folder)), planner).manifest
 
 
-def make_loader(manifest: Manifest, training: bool, batch_size: int) -> DaliLoader:
-    images = SourceImages(manifest.image_paths)
-    return DaliLoader(images, CONFIG, training=training, batch_size=batch_size, device=torch.device("cpu"))
+def make_loader(manifest: Manifest, training: bool, batch_size: int, skip_failures: bool = True) -> DaliLoader:
+    return DaliLoader(
+        SourceImages(manifest.image_paths),
+        CONFIG,
+        training=training,
+        batch_size=batch_size,
+        device=torch.device("cpu"),
+        skip_failures=skip_failures,
+    )
 
 
 def rendered_by_dali_operators(manifest: Manifest, plan: EpochPlan, training: bool) -> Iterator[torch.Tensor]:
@@ -173,16 +179,17 @@ def test_a_whole_image_of_another_size_is_refused(size):
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_rendering_is_not_rewritten_by_autograph(training, drawn, tmp_path):
-    """DALI rewrites Python that it takes for a part of the graph. The frames of an error show which code runs."""
-    path = tmp_path / "receipt.jpg"
-    path.write_bytes(sorted((drawn / "images" / "val").glob("*.jpg"))[0].read_bytes())
+def test_an_error_in_a_rendering_thread_names_the_file(training, drawn, tmp_path):
+    for number, original in enumerate(sorted((drawn / "images" / "val").glob("*.jpg"))[:4]):
+        (tmp_path / f"{number}.jpg").write_bytes(original.read_bytes())
     planner = SamplePlanner(CONFIG, training=training, seed=3)
     manifest = ValidatedOCRDataset(DatasetConfig(image_path=str(tmp_path)), planner).manifest
-    Image.new("RGB", (2, 2)).save(path)  # no region fits
-    loader = make_loader(manifest, training, batch_size=1)
-    list(loader.batches(EpochPlan(manifest, planner, epoch=0, batch_size=1)))
-    reason = loader.failures[str(path)]
-    assert re.search(r"rendering\.py\(\d+\): resize_region|rendering\.py\(\d+\): resize_whole", reason)
-    assert re.search(r"cpu\.py\(\d+\): (_training_crop|_resized)", reason)
-    assert "autograph" not in reason
+    Image.new("RGB", (2, 2)).save(tmp_path / "2.jpg")  # no region fits
+    plan = EpochPlan(manifest, planner, epoch=0, batch_size=4)
+    loader = make_loader(manifest, training, batch_size=4)
+    (batch,) = loader.batches(plan)
+    assert [sample.index for sample in batch.samples if sample.has_failed] == [2]
+    assert list(loader.failures) == [str(tmp_path / "2.jpg")]
+    assert re.fullmatch(r"the image is 2 x 2, expected .*: replaced since it was checked", *loader.failures.values())
+    with pytest.raises(SampleError, match=r"2\.jpg: DALI failed to process this file: the image is 2 x 2"):
+        list(make_loader(manifest, training, batch_size=4, skip_failures=False).batches(plan))

@@ -8,8 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[2]
+REQUIRED = ("dependencies", "bench", "webdataset", "s3")
+"""Lists of requirements in pyproject.toml that the images install."""
 IMAGES = ("Dockerfile", "Dockerfile.cpu")
 
 
@@ -78,3 +82,27 @@ def test_the_build_context_holds_only_what_the_images_need():
     packages = {"benchmarks", "configs", "dali_pipelines", "docker", "ocr", "scripts"}
     assert names == packages | {"LICENSE", "README.md", "pyproject.toml"}
     assert [name for name in names if not (ROOT / name).exists()] == []
+
+
+def test_the_images_install_fixed_versions_that_pyproject_allows(pyproject):
+    lines = (ROOT / "docker" / "constraints.txt").read_text().splitlines()
+    versions = [line for line in lines if not line.startswith("#")]
+    assert [line for line in versions if not re.fullmatch(r"[a-z0-9.-]+==[^ ]+( ; .+)?", line)] == []
+    fixed: dict[str, list[str]] = {}
+    for line in versions:
+        name, version = line.partition(" ")[0].split("==")
+        fixed.setdefault(name, []).append(version)
+    blocks = [re.search(rf"^{name} = \[(.*?)\]$", pyproject, re.MULTILINE | re.DOTALL) for name in REQUIRED]
+    wanted = [text for block in blocks if block for text in re.findall(r'"([^"]+[<>][^"]+)"', block[1])]
+    assert len(wanted) > 20
+    for requirement in map(Requirement, wanted):
+        name = canonicalize_name(requirement.name)
+        assert [version for version in fixed[name] if version not in requirement.specifier] == [], name
+
+
+def test_every_place_installs_the_same_uv():
+    places = [ROOT / "docker/install.sh", ROOT / "Makefile", *(ROOT / ".github/workflows").glob("*.yml")]
+    text = "".join(path.read_text() for path in places)
+    found = re.findall(r"\buv==([\d.]+)", text) + re.findall(r"setup-uv@v\d+\n +with:\n +version: \"([\d.]+)\"", text)
+    assert len(found) == 2 + text.count("setup-uv@")
+    assert len(set(found)) == 1

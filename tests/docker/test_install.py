@@ -25,6 +25,7 @@ def state(tmp_path) -> Path:
     """A checkout with the script, an interpreter, and the packages of a base image."""
     (tmp_path / "docker").mkdir()
     shutil.copy(ROOT / "docker" / "install.sh", tmp_path / "docker")
+    (tmp_path / "docker/constraints.txt").write_text("# versions\npillow==11.0.0\ntorch==2.15.0\ntorch-extra==1.0\n")
     (tmp_path / "pyproject.toml").write_text('"nvidia-dali-cuda120>=2.4,<2.5"\n')
     (tmp_path / "python").write_text(PYTHON)
     (tmp_path / "python").chmod(0o755)
@@ -43,7 +44,14 @@ def test_the_versions_of_the_base_image_are_constraints(state):
     done = install(state, "dependencies")
     assert done.returncode == 0, done.stderr
     assert (state / "base_packages.txt").read_text() == "torch==2.15.0a0+nv26\n"
-    assert "--constraints base_packages.txt -r pyproject.toml" in (state / "calls.txt").read_text()
+    assert "--constraints base_packages.txt --constraints constraints.txt -r" in (state / "calls.txt").read_text()
+    assert (state / "constraints.txt").read_text() == "pillow==11.0.0\ntorch-extra==1.0\n"
+
+
+def test_all_versions_are_constraints_where_the_base_image_has_no_torch(state):
+    (state / "installed.txt").write_text("pip==26.0\n")
+    assert install(state, "dependencies").returncode == 0
+    assert (state / "constraints.txt").read_text() == "pillow==11.0.0\ntorch==2.15.0\ntorch-extra==1.0\n"
 
 
 @pytest.mark.parametrize("step", ["dependencies", "project"])

@@ -53,6 +53,14 @@ def test_a_cut_checkpoint_is_refused(tmp_path, untrained_checkpoint, share):
         load_checkpoint(tmp_path / "a.ckpt")
 
 
+def test_a_checkpoint_with_one_changed_bit_is_refused(tmp_path, untrained_checkpoint):
+    content = bytearray(untrained_checkpoint.read_bytes())
+    content[len(content) // 2] ^= 1  # among the weights, where torch.load notices nothing
+    (tmp_path / "a.ckpt").write_bytes(content)
+    with pytest.raises(InputError, match="a damaged or cut archive"):
+        load_checkpoint(tmp_path / "a.ckpt")
+
+
 def _changed(path: Path, source: Path, change) -> Path:
     checkpoint = torch.load(source, weights_only=True)
     change(checkpoint)

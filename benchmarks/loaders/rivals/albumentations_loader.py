@@ -9,7 +9,8 @@ from benchmarks.loaders.rivals.image import ImageFunction
 from benchmarks.loaders.rivals.optional import optional_module
 from benchmarks.loaders.rivals.worker_processes import WorkerProcesses, data_loader
 from benchmarks.loaders.row_loader import RivalFiles
-from ocr.datasets.decode import ImageArray, decode_upright
+from dali_pipelines.rendering import ImageArray
+from dali_pipelines.turbojpeg import decode_upright
 
 
 def albumentations_loader(files: RivalFiles) -> WorkerProcesses:

@@ -10,7 +10,8 @@ import simplejpeg
 import torch
 
 from benchmarks.loaders.row_loader import InputBatch, RivalFiles
-from ocr.datasets.decode import ImageArray, decode_upright, suits_turbojpeg, turned_upright
+from dali_pipelines.rendering import ImageArray
+from dali_pipelines.turbojpeg import decode_upright, suits_turbojpeg, turned_upright
 
 ImageFunction = Callable[[RivalFiles, int, bytes], torch.Tensor]
 """Makes a worker's output from the position and the bytes of a file; raises whatever the library raises."""

@@ -21,7 +21,7 @@ from benchmarks.loaders.rivals.image import (
 from benchmarks.loaders.rivals.optional import optional_module
 from benchmarks.loaders.rivals.turbojpeg_loader import RESIZE_FILTER
 from benchmarks.loaders.row_loader import InputBatch, RivalFiles
-from ocr.datasets.decode import ImageArray
+from dali_pipelines.rendering import ImageArray
 
 BATCHES_AHEAD = 2
 """Equal to the prefetch of a DataLoader worker."""

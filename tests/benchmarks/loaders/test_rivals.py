@@ -26,8 +26,9 @@ from benchmarks.loaders.rivals.webdataset_loader import webdataset_loader
 from benchmarks.loaders.row_loader import CannotRun, RivalFiles, RowLoader
 from dali_pipelines.config import PipelineConfig
 from dali_pipelines.normalize import ImageFinisher
+from dali_pipelines.rendering import render
+from dali_pipelines.turbojpeg import decode_upright
 from ocr.datasets.base import ValidatedOCRDataset
-from ocr.datasets.decode import decode_upright, render
 from ocr.datasets.image_header import read_header
 from ocr.datasets.plan import SamplePlanner, letterbox
 from ocr.datasets.schemas import DatasetConfig

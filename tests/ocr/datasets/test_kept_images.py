@@ -167,8 +167,20 @@ def test_files_and_pixels_share_the_ram_budget(turned):
     )
     size_of_files = sum(path.stat().st_size for path in turned.iterdir())
     kept = keep(dataset, ram_budget=size_of_files + 2 * 300 * 400 * 3)
-    assert len(kept.files) == 8
+    assert kept.file_bytes == size_of_files
     assert kept.pixels.num_places == 2
+
+
+def test_dropped_files_leave_the_counts(turned):
+    dataset = make_dataset(turned, preload_images=True)
+    kept = keep(dataset)
+    last = len(kept.encoded(7))
+    kept.drop_files([0, 1, 1, 2, 3, 4, 5, 6])
+    kept.drop_files([0])
+    assert kept.in_memory().tolist() == [False] * 7 + [True]
+    assert (kept.num_images, kept.num_bytes) == (1, last)
+    kept.clear()
+    assert (kept.num_images, kept.num_bytes) == (0, 0)
 
 
 def test_preloading_nothing_is_no_error(turned, caplog):

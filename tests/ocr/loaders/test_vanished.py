@@ -107,6 +107,7 @@ def test_a_folder_that_comes_back_costs_no_image(name, copied, caplog):
     assert len(said) == 2
     assert "is missing; waiting up to 30 s for it to come back" in said[0]
     assert "is back; continuing" in said[1]
+    assert not loader.failures
     assert_same(run_epoch(loader), expected)
 
 

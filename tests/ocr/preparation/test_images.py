@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ocr.datasets.decode import decode_upright
+from dali_pipelines.turbojpeg import decode_upright
 from ocr.datasets.image_header import read_header
 from ocr.datasets.orientation import upright_size
 from ocr.preparation.images import turn_upright, write_image

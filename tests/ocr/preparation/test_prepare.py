@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dali_pipelines.turbojpeg import decode_upright
 from ocr.config import PrepareConfig
 from ocr.datasets.audit import load_manifest
 from ocr.datasets.base import ValidatedOCRDataset
-from ocr.datasets.decode import decode_upright
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.plan import SamplePlanner
 from ocr.datasets.schemas import DatasetConfig

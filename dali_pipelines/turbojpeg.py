@@ -1,4 +1,4 @@
-"""Decodes and renders images on the CPU without DALI, for `loader=torch`: libjpeg-turbo, Pillow and OpenCV."""
+"""Decodes image files on the CPU without DALI: by libjpeg-turbo, or by Pillow where that does not take the file."""
 
 import io
 
@@ -6,9 +6,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from dali_pipelines.config import PipelineConfig
-from dali_pipelines.rendering import IMAGE_REPLACED, ImageArray, recolour, resize_region, resize_whole, warp
-from dali_pipelines.source import PlannedSample
+from dali_pipelines.rendering import IMAGE_REPLACED, ImageArray
 
 
 def decode_upright(
@@ -75,17 +73,3 @@ def turned_upright(stored: ImageArray, orientation: int) -> ImageArray:
     flip_y = orientation in (3, 4, 7, 8)
     flip_x = orientation in (2, 3, 6, 7)
     return stored[:: -1 if flip_y else 1, :: -1 if flip_x else 1]
-
-
-def render(original: ImageArray, sample: PlannedSample, config: PipelineConfig, *, training: bool) -> ImageArray:
-    """Returns the planned network input before normalisation, (H, W, 3) RGB uint8.
-
-    In training this is the crop, black outside the image; in evaluation the resized image, not yet padded.
-
-    Raises:
-        ValueError: the image does not have the size that it was planned with.
-    """
-    if not training:
-        return resize_whole(original, sample.region_xyxy, sample.resized_size)
-    resized = resize_region(original, sample.region_xyxy, sample.resized_size)
-    return recolour(warp(resized, sample.input_from_resized, config.crop_size), sample.colour_matrix)

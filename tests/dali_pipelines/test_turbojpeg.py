@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from ocr.datasets.decode import decode_upright
+from dali_pipelines.turbojpeg import decode_upright
 
 
 @pytest.mark.parametrize("use_turbojpeg", [True, False])

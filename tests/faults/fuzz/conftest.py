@@ -1,0 +1,9 @@
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("fuzz")
+    group.addoption(
+        "--fuzz-seconds", type=float, default=0, help="feed the readers broken files for this time; see make fuzz"
+    )
+    group.addoption("--fuzz-seed", type=int, default=0, help="first seed of the broken files")

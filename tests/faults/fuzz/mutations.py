@@ -1,0 +1,110 @@
+"""Seeded changes of valid files: of their bytes, of the values in a JSON document, and of the members of an archive."""
+
+import copy
+import io
+import json
+import random
+import zipfile
+from collections.abc import Callable
+from typing import Any
+
+# fmt: off
+_TOKENS = [
+    b"\x00", b"\xff\xd8\xff", b"\x1d", b"\x1b[31m", b"\n", b"\r\n", b",", b'"', b"{", b"}", b"[", b"]", b"\xed\xa0\x80", b"###",
+    b"-1", b"1e999", b"NaN", b"inf", b"9" * 400, b"99999999999999999999", b"../", b"/etc/", b"\\ud800", b"\xe2\x80\xa8", b"null",
+    b"true", b"[" * 3000, b'{"a":' * 1500, b"PK\x03\x04", b"\x7f\xff\xff\xff", b"\xff\xff\xff\xff", b"1,2,3,4,5,6,7,8,",
+    b"\xef\xbb\xbf", b"\xe2\x80\xae",
+]
+"""Byte strings that readers are known to stumble over."""
+
+_VALUES: list[Any] = [
+    None, True, False, 0, -1, 1, 2**31, 2**63, -(2**63) - 1, 10**400, 1e308, float("nan"), float("inf"), -0.0, 5e-324, "", "a",
+    "\ud800", "\x00", "\x1b[2J\n", "\u2028\u202e", "../../x.jpg", "/etc/x.jpg", "./x.jpg", "a" * 5000, [], {}, [[]], [[1, 2]],
+    [[1, 2], [3, 4], [5, 6]], [[float("nan"), 1], [2, 2], [3, 3]], [1e308, -1e308, 0], {"points": []},
+]
+# fmt: on
+
+
+def mutated_bytes(content: bytes, rng: random.Random) -> bytes:
+    """Returns the content after one to eight changes: bytes replaced, cut, repeated, moved, or tokens inserted."""
+    data = bytearray(content)
+    for _ in range(rng.choice((1, 1, 2, 3, 8))):
+        place = rng.randrange(len(data) + 1)
+        length = min(rng.choice((1, 1, 2, 8, 64, 1024)), len(data))
+        action = rng.randrange(7)
+        if action == 0 and place < len(data):
+            data[place] ^= 1 << rng.randrange(8)
+        elif action == 1:
+            data[place : place + length] = rng.randbytes(length)
+        elif action == 2:
+            del data[place : place + length]
+        elif action == 3:
+            data[place:place] = rng.choice(_TOKENS)
+        elif action == 4:
+            data[place:place] = data[place : place + length] * rng.choice((1, 2, 50))
+        elif action == 5:
+            start = rng.randrange(len(data) + 1)
+            data[place : place + length] = data[start : start + length]
+        else:
+            del data[place:]
+    return bytes(data[: 2**20 - 1])
+
+
+def mutated_json(content: bytes, rng: random.Random) -> bytes:
+    """Returns the document with some of its values or keys exchanged, repeated or nested; or `mutated_bytes`."""
+    if rng.random() < 0.3:
+        return mutated_bytes(content, rng)
+    document = json.loads(content)
+    for _ in range(rng.choice((1, 1, 2, 5))):
+        document = _with_change(document, rng)
+    text = json.dumps(document)
+    if rng.random() < 0.1:  # a repeated key, which no Python object can hold
+        text = text.replace("{", "{" + '"k": 1, ' * rng.choice((2, 2000)), rng.choice((1, 2, 3)))
+    return text.encode("utf-8", "surrogatepass")[: 2**20 - 1]
+
+
+def mutated_archive(content: bytes, rng: random.Random) -> bytes:
+    """Returns a sound zip archive with one changed member; or `mutated_bytes` of the whole."""
+    if rng.random() < 0.4:
+        return mutated_bytes(content, rng)
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    name = rng.choice(list(members))
+    action = rng.randrange(6)
+    if action == 0:
+        del members[name]
+    elif action == 1:
+        members[name] = members[rng.choice(list(members))]
+    elif action == 2:
+        members[name] = bytes(rng.choice((0, 1, 10**6)))
+    else:
+        members[name] = mutated_bytes(members[name], rng)
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))) as archive:
+        for member, data in members.items():
+            archive.writestr(member, data)
+    return file.getvalue()
+
+
+Mutation = Callable[[bytes, random.Random], bytes]
+
+
+def _with_change(document: Any, rng: random.Random) -> Any:
+    """Returns the document with one value, at a random depth, exchanged."""
+    if rng.random() < 0.3 or not isinstance(document, (dict, list)) or not document:
+        value = copy.deepcopy(rng.choice(_VALUES))
+        for _ in range(rng.choice((0, 0, 0, 1, 60))):
+            value = [value]
+        return value
+    if isinstance(document, list):
+        index = rng.randrange(len(document))
+        if rng.random() < 0.1:
+            return document + [document[index]] * rng.choice((1, 300))
+        return [*document[:index], _with_change(document[index], rng), *document[index + 1 :]]
+    key = rng.choice(list(document))
+    if rng.random() < 0.2:
+        new_key = str(rng.choice(_VALUES))[:300]
+        return {new_key if name == key else name: value for name, value in document.items()}
+    if rng.random() < 0.1:
+        return {name: value for name, value in document.items() if name != key}
+    return document | {key: _with_change(document[key], rng)}

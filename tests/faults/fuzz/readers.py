@@ -1,0 +1,227 @@
+"""The readers of files that a stranger may have written, with a valid file of each, and what they may do with a broken one.
+
+A reader may accept a file or refuse it with one of its errors. What it accepts must make sense: `read` checks that, by assertions.
+"""
+
+import hashlib
+import io
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+from ocr.datasets.decode import decode_upright
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from PIL import Image
+
+from ocr.cache.files import EntryError, EntryFiles
+from ocr.checkpoint import CONFIG_KEY, MODEL_PREFIX, load_checkpoint
+from ocr.config import PrepareConfig, TrainConfig, validate_config
+from ocr.datasets.audit import build_manifest
+from ocr.datasets.formats.read import read_annotations
+from ocr.datasets.image_checks import inspect_image
+from ocr.datasets.manifest import Manifest
+from ocr.datasets.shards.images import load_shards
+from ocr.errors import InputError, StorageError
+from ocr.file_names import name_problem
+from ocr.models.dbnet import build_dbnet
+from ocr.polygons import PolygonBatch
+from ocr.preparation.prepare import prepare_data
+from ocr.targets.config import TargetConfig
+from ocr.targets.maps import make_targets
+from ocr.targets.offline import UnfitMaps, check_maps, maps_key, write_maps
+from tests.faults.fuzz.mutations import Mutation, mutated_archive, mutated_bytes, mutated_json
+
+EXTENSIONS = (".jpg", ".jpeg", ".png")
+SIZE = (32, 32)
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One reader of files."""
+
+    name: str
+    mutate: Mutation
+    samples: tuple[bytes, ...]
+    """Valid files."""
+    read: Callable[[bytes], None]
+    """Reads a file with this content; raises one of `errors`, or AssertionError for a file that should not be accepted."""
+    errors: tuple[type[BaseException], ...]
+
+
+def build_readers(drawn: Path, folder: Path) -> list[Reader]:
+    """Returns all readers.
+
+    Args:
+        drawn: drawn data set, not written to.
+        folder: empty folder to write to.
+    """
+    return [
+        _upstage(drawn, folder / "upstage"),
+        _icdar(drawn, folder / "icdar"),
+        _index(drawn, folder / "index"),
+        _checkpoint(folder / "checkpoint"),
+        _entry(folder / "entry"),
+        _maps(folder / "maps"),
+        _config(),
+        _image(drawn, folder / "image"),
+    ]
+
+
+def _check_manifest(manifest: Manifest) -> None:
+    assert all(name_problem(name) is None for name in manifest.filenames)
+    assert len(set(manifest.filenames)) == len(manifest.filenames)
+    assert np.isfinite(manifest.polygons.vertices).all()
+    assert all(len(ring) >= 3 for index in range(len(manifest)) for ring in manifest.polygons.polygons_of(index))
+    assert (manifest.stored_sizes > 0).all()
+    assert (manifest.sample_ids >= 0).all()
+
+
+def _read_annotations(path: Path, images: Path, report_path: Path) -> None:
+    annotations = read_annotations(path, images, EXTENSIONS)
+    manifest, report = build_manifest(
+        images, annotations, extensions=EXTENSIONS, on_bad_sample="skip", check_pixels=False, report_path=report_path
+    )
+    _check_manifest(manifest)
+    assert all(str(finding).isprintable() for finding in report.findings)
+    json.loads(report_path.read_text())
+
+
+def _upstage(drawn: Path, folder: Path) -> Reader:
+    folder.mkdir(parents=True)
+
+    def read(content: bytes) -> None:
+        (folder / "train.json").write_bytes(content)
+        _read_annotations(folder / "train.json", drawn / "images" / "train", folder / "report.json")
+
+    sample = (drawn / "jsons" / "train.json").read_bytes()
+    small = json.dumps({"images": dict(list(json.loads(sample)["images"].items())[:2])}).encode()
+    return Reader("upstage", mutated_json, (sample, small), read, (InputError,))
+
+
+def _icdar(drawn: Path, folder: Path) -> Reader:
+    (folder / "gt").mkdir(parents=True)
+    names = sorted(path.stem for path in (drawn / "images" / "train").iterdir())
+    (folder / "gt" / f"gt_{names[1]}.txt").write_text("10,10,60,10,60,30,10,30,text\n" * 3)
+
+    def read(content: bytes) -> None:
+        (folder / "gt" / f"gt_{names[0]}.txt").write_bytes(content)
+        _read_annotations(folder / "gt", drawn / "images" / "train", folder / "report.json")
+
+    samples = (
+        b"10,10,60,10,60,30,10,30,total\n10,40,60,40,60,60,10,60,###\n10,70,60,70,60,90,10,90,1,234.00\n",
+        b'38, 43, 120, 65, "Tiredness"\n275, 294, 300, 310, "kills"\n',
+        b"10,10,60,10,70,20,60,30,10,30,5,20,curved\n1,2,30,2,30,40,text\n",
+    )
+    return Reader("icdar", mutated_bytes, samples, read, (InputError,))
+
+
+def _index(drawn: Path, folder: Path) -> Reader:
+    source = folder / "source"
+    for part in ("images", "jsons"):
+        shutil.copytree(drawn / part, source / part)
+    values = {"image_path": f"{source}/images/train", "annotation_path": f"{source}/jsons/train.json"}
+    config = {"dataset_base_path": str(source), "output": str(folder / "out"), "maps": False, "shards": True}
+    config |= {"splits": ["train"], "datasets": {"train_dataset": {"config": values}}}
+    prepare_data(PrepareConfig.model_validate(config), folder / "run")
+    shards = folder / "out" / "shards" / "train"
+    sample = (shards / "index.json").read_bytes()
+    digests = {image["sha256"] for image in json.loads(sample)["images"]}
+
+    def read(content: bytes) -> None:
+        (shards / "index.json").write_bytes(content)
+        manifest, _ = load_shards(str(shards), report_path=folder / "report.json")
+        assert all(name_problem(name) is None for name in manifest.filenames)
+        assert np.isfinite(manifest.polygons.vertices).all()
+        for index in range(min(len(manifest), 2)):
+            assert hashlib.sha256(manifest.images.read(index)).hexdigest() in digests
+
+    return Reader("shard index", mutated_json, (sample,), read, (InputError, StorageError, OSError))
+
+
+def _checkpoint(folder: Path) -> Reader:
+    folder.mkdir(parents=True)
+    values = {"model": {"fpn_channels": 16, "backbone": {"name": "mobilenetv3_small_050", "weights": None}}}
+    config = TrainConfig.model_validate(values)
+    torch.manual_seed(0)
+    weights = build_dbnet(config.model, config.targets.map_stride).state_dict()
+    state = {f"{MODEL_PREFIX}{key}": value for key, value in weights.items()}
+    torch.save({CONFIG_KEY: config.model_dump(mode="json"), "state_dict": state}, folder / "whole.ckpt")
+
+    def read(content: bytes) -> None:
+        (folder / "a.ckpt").write_bytes(content)
+        _, model = load_checkpoint(folder / "a.ckpt")
+        assert all(torch.isfinite(value).all() for value in model.state_dict().values())
+
+    sample = (folder / "whole.ckpt").read_bytes()
+    return Reader("checkpoint", mutated_archive, (sample,), read, (InputError,))
+
+
+def _entry(folder: Path) -> Reader:
+    files = EntryFiles(folder, budget=10**6)
+    key = hashlib.sha256(b"entry").digest()
+    expected = np.arange(3000, dtype=np.uint8)
+    files.write(key, [expected])
+    (path,) = folder.glob("*.entry")
+
+    def read(content: bytes) -> None:
+        path.write_bytes(content)
+        found = np.zeros_like(expected)
+        files.read(key, [found])
+        assert np.array_equal(found, expected)
+
+    return Reader("cache entry", mutated_bytes, (path.read_bytes(),), read, (EntryError,))
+
+
+def _maps(folder: Path) -> Reader:
+    config = TargetConfig(min_side=2)
+    square = np.array([[4, 4], [28, 4], [28, 28], [4, 28]], np.float32)
+    polygons = PolygonBatch.from_lists([[square]], [[False]])
+    key, path = maps_key(polygons, SIZE, config), folder / "a.jpg.npz"
+    write_maps(path, make_targets(polygons, SIZE, config), key)
+
+    def read(content: bytes) -> None:
+        path.write_bytes(content)
+        check_maps(path, key, SIZE)
+
+    return Reader("maps", mutated_archive, (path.read_bytes(),), read, (UnfitMaps,))
+
+
+def _config() -> Reader:
+    def read(content: bytes) -> None:
+        # As `run_command` and `checked_job` do, which turn these errors into one line.
+        given = yaml.safe_load(content)
+        config = validate_config(TrainConfig, OmegaConf.create(given if isinstance(given, dict) else {}))
+        assert TrainConfig.model_validate(config.model_dump()) == config
+
+    default = TrainConfig().model_dump(mode="json")
+    samples = (yaml.safe_dump(default).encode(), json.dumps(default).encode())
+    errors = (SystemExit, yaml.YAMLError, UnicodeDecodeError, OmegaConfBaseException)
+    return Reader("config", _mutated_config, samples, read, errors)
+
+
+def _mutated_config(content: bytes, rng) -> bytes:
+    return mutated_json(content, rng) if content.startswith(b"{") else mutated_bytes(content, rng)
+
+
+def _image(drawn: Path, folder: Path) -> Reader:
+    folder.mkdir(parents=True)
+    png = io.BytesIO()
+    Image.new("RGB", (40, 30), (9, 8, 7)).save(png, "PNG")
+    jpegs = sorted((drawn / "images" / "train").iterdir(), key=lambda path: path.stat().st_size)
+
+    def read(content: bytes) -> None:
+        path = folder / ("a.png" if content.startswith(b"\x89PNG") else "a.jpg")
+        path.write_bytes(content)
+        header = inspect_image(path, EXTENSIONS, 100, with_pixels=True).header
+        if header is not None:
+            pixels = decode_upright(content, header.orientation, stored_size=header.stored_size)
+            assert sorted(pixels.shape[:2]) == sorted(header.stored_size)
+
+    samples = (jpegs[0].read_bytes(), jpegs[1].read_bytes(), png.getvalue())
+    return Reader("image", mutated_bytes, samples, read, (ValueError, OSError))
