@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import tee
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,8 @@ FedArrays = tuple[tuple[Arrays, ...], ...]
 
 FileState = tuple[int, int, int, int]
 """Inode, size in bytes, time of modification and of the last change of a file, in nanoseconds."""
+
+Inputs = Literal["planned", "images", "contents"]
 
 _NO_CONTENT = np.zeros(1, np.uint8)
 
@@ -83,13 +86,14 @@ class SampleArrays:
 
     Args:
         training: the fields of `steps.TrainSource`; otherwise those of `steps.EvalSource`.
-        only_files: the field of `steps.FileSource` alone.
+        inputs: planned: these fields, and images in memory. images: the field of `steps.FileSource`, and images in memory.
+            contents: as images, but without pixels in memory.
     """
 
-    def __init__(self, images: SourceImages, *, training: bool, only_files: bool = False) -> None:
+    def __init__(self, images: SourceImages, *, training: bool, inputs: Inputs = "planned") -> None:
         self.images = images
         self.training = training
-        self.only_files = only_files
+        self.inputs = inputs
         self.failed_files = FailedFiles(images)
         self.read_errors: dict[int, str] = {}
         """Message for each index whose kept content could not be read the last time."""
@@ -126,9 +130,16 @@ class SampleArrays:
         """Returns the file name as bytes, (n,)."""
         return np.frombuffer(os.fsencode(self.images.paths[index]), np.uint8)
 
+    @property
+    def num_functions(self) -> int:
+        """Number of functions of a graph's `Feed`."""
+        if self.images.kept is None:
+            return 1
+        return 2 if self.inputs == "contents" else 3
+
     def _planned(self, samples: PlannedBatch) -> tuple[Arrays, ...]:
         paths = [self.path_bytes(index) for index in samples.indices.tolist()]
-        if self.only_files:
+        if self.inputs != "planned":
             return (paths,)
         fields: list[Arrays] = [
             paths,
@@ -147,12 +158,15 @@ class SampleArrays:
     def _kept(self, kept: KeptImages, samples: PlannedBatch) -> FedArrays:
         indices = samples.indices.tolist()
         contents = [self.content(index) for index in indices]
-        pixels = [kept.decoded(index) for index in indices]
+        with_pixels = self.inputs != "contents"
+        pixels = [kept.decoded(index) if with_pixels else None for index in indices]
         fields: tuple[Arrays, ...] = (
             [_NO_CONTENT if content is None else content for content in contents],
             np.array([content is not None for content in contents]),
             np.array([image is not None for image in pixels]),
         )
+        if not with_pixels:
+            return (fields,)
         fed_pixels = [self._no_pixels if image is None else image for image in pixels]
         if kept.device.type == "cpu":  # DALI asks CUDA for a stream for every torch tensor, one on the CPU too
             return fields, ([image.numpy() for image in fed_pixels],)
@@ -182,13 +196,15 @@ class BatchFeed:
         self._in_flight: deque[FedBatch] = deque()
         self._handed_out: FedBatch | None = None
         """The batch that DALI handed out last, whose arrays stay alive here."""
-        self._fed: tuple[Iterator[FedArrays], ...] = (iter(()),) * (1 if arrays.images.kept is None else 3)
+        self._fed: tuple[Iterator[FedArrays], ...] = (iter(()),) * arrays.num_functions
 
     def for_graph(self) -> Feed:
         """Returns the callbacks of a graph's external sources."""
         kept = self._arrays.images.kept
         if kept is None:
             return Feed(self._next_planned)
+        if self._arrays.inputs == "contents":
+            return Feed(self._next_planned, self._next_kept)
         return Feed(
             self._next_planned,
             self._next_kept,

@@ -13,11 +13,12 @@ from nvidia.dali.plugin.pytorch import feed_ndarray, to_torch_type
 
 from dali_pipelines.allocation_errors import reraise_if_out_of_memory
 from dali_pipelines.config import PipelineConfig, default_num_threads
-from dali_pipelines.feed import BatchFeed, FedBatch, SampleArrays
+from dali_pipelines.feed import BatchFeed, FedBatch, Inputs, SampleArrays
 from dali_pipelines.graphs import GraphBuilder
 from dali_pipelines.normalize import ImageFinisher, input_dtype
 from dali_pipelines.recovery import BatchRecovery
 from dali_pipelines.rendering import ImageArray, render
+from dali_pipelines.scaled import render_file
 from dali_pipelines.source import ImageBatch, PlannedBatch, PlannedBatches, PlannedSample, SourceImages
 from dali_pipelines.threads import DecodedBatch, RenderingThreads
 
@@ -69,7 +70,8 @@ class DaliLoader:
         self.dtype = torch.uint8 if levels else normalised_dtype
         self._graphs = GraphBuilder(config, training, device, self.dtype, images.largest_stored)
         on_cpu = device.type == "cpu"
-        self._arrays = SampleArrays(images, training=training, only_files=on_cpu)
+        on_cpu_fed: Inputs = "contents" if config.scaled_decode else "images"
+        self._arrays = SampleArrays(images, training=training, inputs=on_cpu_fed if on_cpu else "planned")
         self._feed = BatchFeed(self._arrays)
         self._num_ahead = config.prefetch_queue_depth + 2
         self._iteration: object | None = None
@@ -133,7 +135,8 @@ class DaliLoader:
         finisher = ImageFinisher(
             config.input_size(self.training), config.mean, config.std, self.dtype, layout=config.output_layout
         )
-        return RenderingThreads(self._render, finisher, config.num_threads or default_num_threads())
+        render_one = self._render_file if config.scaled_decode else self._render
+        return RenderingThreads(render_one, finisher, config.num_threads or default_num_threads())
 
     def _drop_pipeline(self) -> None:
         self._feed.stop()
@@ -205,7 +208,7 @@ class DaliLoader:
         return images.clone(memory_format=_MEMORY_FORMAT[self.config.output_layout])
 
     def _decode(self, pipeline: Pipeline, feed: BatchFeed) -> DecodedBatch:
-        """Returns the next batch that DALI has decoded on a CPU. Its images stay valid when DALI goes on."""
+        """Returns the next batch that DALI has decoded, or read, on a CPU. Its images stay valid when DALI goes on."""
         (decoded,) = pipeline.run()
         batch = feed.pop()
         return DecodedBatch([np.asarray(image) for image in decoded], batch.fed, batch)
@@ -219,6 +222,10 @@ class DaliLoader:
         if kept is not None and kept.wants(sample.index):
             kept.keep(sample.index, torch.from_numpy(np.require(decoded, requirements="W")))
         return rendered
+
+    def _render_file(self, encoded: ImageArray, sample: PlannedSample) -> ImageArray:
+        """Returns a rendered image from the content of its file. Runs in several threads."""
+        return render_file(encoded, self.images.stored_image(sample.index), sample, self.config, training=self.training)
 
     def _next_on_gpu(self, pipeline: Pipeline, feed: BatchFeed) -> tuple[torch.Tensor, FedBatch]:
         """Returns the next batch of a GPU's graph; decoded images that the graph also hands out go to `images.kept`."""

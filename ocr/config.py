@@ -277,7 +277,7 @@ class InferenceConfig(DataSection):
     loader: LoaderName | None = None
     """Loader, as in training."""
     batch_size: int | None = Field(default=None, ge=1)
-    """Images per forward pass; null: dataloader.eval_batch_size of the training."""
+    """Images per forward pass; null: dataloader.eval_batch_size of the training, where 0 suits it to this device."""
     precision: Literal["auto", "32-true", "16-mixed", "bf16-mixed"] | None = None
     """Precision of the forward pass, as in trainer.precision."""
     image_size: int | None = Field(default=None, ge=32, multiple_of=32)

@@ -27,7 +27,7 @@ from ocr.datasets.plan import letterbox
 from ocr.device import AUTOCAST, resolve_device
 from ocr.errors import InputError
 from ocr.polygons import FloatArray
-from ocr.postprocess.boxes import Detections, detect_letterboxed
+from ocr.postprocess.boxes import Detections, detect_letterboxed, warn_of_cut_regions
 from ocr.postprocess.levels import Levels, to_levels
 from ocr.postprocess.unclip import UnclipRatio
 from ocr.predictions import draw_picture, image_entry, stored_detections
@@ -50,6 +50,11 @@ class DetectedText:
     _image: GivenImage = field(repr=False)
     _original: Detections = field(repr=False)
     """The same text in pixels of the upright image."""
+
+    @property
+    def num_cut(self) -> int:
+        """Regions that were left out only because there are more than `max_candidates`."""
+        return self._original.num_cut
 
     def draw(self) -> Image.Image:
         """Returns the upright image with its polygons in green. It reads the image that was handed over again."""
@@ -152,9 +157,15 @@ class TextDetector:
     def _detect(self, images: Sequence[GivenImage], names: Sequence[str]) -> list[DetectedText]:
         rendered = [self._rendered(image, name) for image, name in zip(images, names, strict=True)]
         levels_BHW = self._levels([item.levels for item in rendered])
-        return [
+        found = [
             self._result(image, item, levels) for image, item, levels in zip(images, rendered, levels_BHW, strict=True)
         ]
+        num_cut = {
+            os.fspath(image) if isinstance(image, str | os.PathLike) else name: text.num_cut
+            for image, name, text in zip(images, names, found, strict=True)
+        }
+        warn_of_cut_regions(num_cut, self.postprocess.max_candidates)
+        return found
 
     def _rendered(self, image: GivenImage, name: str) -> _Rendered:
         read = read_image(image, self.pipeline.max_megapixels, name)

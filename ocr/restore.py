@@ -4,7 +4,7 @@ from typing import Any
 
 from ocr.checkpoint import load_checkpoint
 from ocr.config import DatasetsConfig, InferenceConfig, TrainConfig
-from ocr.device import resolve_device, resolve_pipeline, resolve_precision
+from ocr.device import resolve_device, resolve_loading, resolve_pipeline, resolve_precision
 from ocr.models.dbnet import DBNet
 
 
@@ -22,15 +22,18 @@ def restore(config: InferenceConfig) -> tuple[TrainConfig, DBNet]:
     given = {name: value for name, value in config.postprocess if value is not None}
     pipeline: dict[str, Any] = {} if config.image_size is None else {"image_size": config.image_size}
     dataloader: dict[str, Any] = {} if config.batch_size is None else {"eval_batch_size": config.batch_size}
-    precision = resolve_precision(config.precision or settings.trainer.precision, resolve_device(config.device))
+    device = resolve_device(config.device)
+    precision = resolve_precision(config.precision or settings.trainer.precision, device)
+    pipeline_config = resolve_pipeline(settings.pipeline.model_copy(update=pipeline), precision)
+    loading = settings.dataloader.model_copy(update=dataloader)
     return settings.model_copy(
         update={
             "draw_synthetic": False,
             "datasets": _without_cache_folders(settings.datasets),
             "device": config.device,
             "loader": config.loader or settings.loader,
-            "pipeline": resolve_pipeline(settings.pipeline.model_copy(update=pipeline), precision),
-            "dataloader": settings.dataloader.model_copy(update=dataloader),
+            "pipeline": pipeline_config,
+            "dataloader": resolve_loading(loading, pipeline_config.image_size, device),
             "trainer": settings.trainer.model_copy(update={"precision": precision}),
             "postprocess": settings.postprocess.model_copy(update=given),
         }

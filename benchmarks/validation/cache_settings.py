@@ -17,7 +17,7 @@ from ocr.config import TrainConfig
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.plan import SamplePlanner
 from ocr.datasets.schemas import CacheConfig, DatasetConfig
-from ocr.device import resolve_device, resolve_pipeline, resolve_precision
+from ocr.device import resolve_device, resolve_loading, resolve_pipeline, resolve_precision
 from ocr.loaders.engines import Engine
 from ocr.loaders.loader import BatchLoader
 from ocr.training.datamodule import DBNetDataModule
@@ -87,7 +87,7 @@ def _cache_settings(dataset: ValidatedOCRDataset, device: torch.device, folder: 
 def _loader(
     dataset: ValidatedOCRDataset, config: TrainConfig, device: torch.device, cache: CacheConfig | None
 ) -> BatchLoader:
-    batch_size = config.dataloader.eval_batch_size
+    batch_size = resolve_loading(config.dataloader, config.pipeline.image_size, device).eval_batch_size
     tiers = None
     if cache is not None:
         dataset.config = dataset.config.model_copy(update={"cache_config": cache})

@@ -122,15 +122,20 @@ class ImageDigests:
         self._images, self._indices = images, indices
         self._signatures: list[Signature | None] = [None] * len(indices)
         self._digests: list[bytes | None] = [None] * len(indices)
+        self._is_new = True
 
-    def refresh(self) -> None:
-        """Checks the signatures of all files, and hashes the new and changed ones."""
+    def refresh(self) -> list[int]:
+        """Checks the signatures of all files, hashes the changed ones, and returns their entries; the first time all entries."""
         signatures = [self._images.signature(index) for index in self._indices]
-        changed = [entry for entry, signature in enumerate(signatures) if signature != self._signatures[entry]]
+        changed = [
+            entry for entry, signature in enumerate(signatures) if self._is_new or signature != self._signatures[entry]
+        ]
+        self._is_new = False
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing releases the GIL
             digests = list(pool.map(lambda entry: self._images.digest(self._indices[entry]), changed))
         for entry, digest in zip(changed, digests, strict=True):
             self._signatures[entry], self._digests[entry] = signatures[entry], digest
+        return changed
 
     def digest(self, entry: int) -> bytes | None:
         """Returns the SHA-256 of the image at the last `refresh`; None if it could not be read."""

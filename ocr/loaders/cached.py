@@ -89,9 +89,11 @@ class CachedBatches:
     def finish_epoch(self) -> None:
         """Waits for pending writes, and frees everything that served only to make entries that are now in memory."""
         self.store.flush()
+        if self._is_maker_released:
+            return
         resident = self.store.resident_entries
-        self._maker.drop_files(self._samples.indices[list(resident)].tolist())
-        if len(resident) == len(self._samples) and not self._is_maker_released:
+        self._maker.drop_files(self._samples.indices[resident].tolist())
+        if len(resident) == len(self._samples):
             # Once, not every epoch: on a GPU it waits for the device and empties the allocators.
             self._maker.release()
             self._is_maker_released = True
@@ -109,14 +111,14 @@ class CachedBatches:
         self.store.flush()
 
     def _refresh_keys(self) -> None:
-        """Computes the keys of this epoch, and drops entries and images in memory whose files have changed."""
-        self._digests.refresh()
-        indices = self._samples.indices.tolist()
-        signatures = {index: self._digests.signature(entry) for entry, index in enumerate(indices)}
-        self._maker.forget_changed(signatures)
-        for entry, sample in enumerate(self._sample_digests):
+        """Computes the keys of changed files, and drops their entries and their images in memory."""
+        changed = self._digests.refresh()
+        indices = self._samples.indices[changed].tolist()
+        signatures = [self._digests.signature(entry) for entry in changed]
+        self._maker.forget_changed(dict(zip(indices, signatures, strict=True)))
+        for entry in changed:
             image = self._digests.digest(entry)
-            self._keys[entry] = None if image is None else entry_key(self._recipe, sample, image)
+            self._keys[entry] = None if image is None else entry_key(self._recipe, self._sample_digests[entry], image)
         self._failed = {entry: key for entry, key in self._failed.items() if self._keys[entry] == key}
         self.store.refresh(self._keys)
 

@@ -11,8 +11,10 @@ class DataLoaderConfig(Section):
 
     batch_size: int = Field(default=8, ge=1)
     """Training images per step and rank."""
-    eval_batch_size: int = Field(default=4, ge=1)
-    """Validation, test and prediction images per step and rank."""
+    eval_batch_size: int = Field(default=0, ge=0)
+    """Validation, test and prediction images per step and rank. 0: as many as suit the device, a power of two: at most 4 on a CPU
+    and 32 on a GPU, fewer if they would take more than an eighth of the RAM or a quarter of the GPU's memory. The number changes
+    the maps by rounding errors at most."""
     num_workers: int = Field(default=2, ge=0)
     """Worker processes of loader=torch and shard_reader=webdataset; DALI has threads (pipeline.num_threads)."""
     worker_timeout: float = Field(default=300.0, ge=0)

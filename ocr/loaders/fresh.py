@@ -65,7 +65,7 @@ class FreshBatches:
 
     def make(self, plan: PlannedBatches, first_step: int = 0) -> Iterator[Batch]:
         """Yields the same batches as `batches`, but counts nothing, and padded samples keep their target masks."""
-        for images in self._guard.watch(self._images.batches(plan, first_step), plan, first_step):
+        for images in self._guard.watch(self._images.batches, plan, first_step):
             yield self._with_maps(images)
 
     def make_now(self, samples: PlannedBatch) -> Batch:
@@ -141,8 +141,7 @@ class FreshBatches:
             targets = self._dataset.make_targets(samples, device)
         consumer = torch.cuda.current_stream(device)
         consumer.wait_stream(self._target_stream)
+        # The other stream owns the memory of the maps: it must not reuse it before the consumer's work is done.
         for maps in (targets.shrink_map, targets.shrink_mask, targets.thresh_map, targets.thresh_mask):
-            maps.record_stream(
-                consumer
-            )  # their memory, of the other stream, is not reused before the consumer's work is done
+            maps.record_stream(consumer)
         return targets

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ocr.errors import InputError
 from ocr.models.config import BackboneConfig
@@ -16,6 +16,8 @@ from ocr.models.config import BackboneConfig
 log = logging.getLogger(__name__)
 
 STRIDES = (4, 8, 16, 32)
+_PROBED_SIZES = (64, 96, 320)
+_ADVICE = "choose another timm model, e.g. resnet18"
 PROBE_SECONDS = 2.0
 
 
@@ -25,7 +27,8 @@ def build_backbone(config: BackboneConfig) -> tuple[nn.Module, list[int]]:
     The backbone maps (B, 3, H, W) to a list of (B, C, H / stride, W / stride), finest first.
 
     Raises:
-        InputError: timm has no such model, the model lacks a stride, or the weights belong to another model.
+        InputError: timm has no such model, the model lacks a stride or takes one image size only, or the weights belong to
+            another model.
         FileNotFoundError: the weight file does not exist.
     """
     backbone: Any = _create(config.name, pretrained=False)
@@ -39,18 +42,84 @@ def build_backbone(config: BackboneConfig) -> tuple[nn.Module, list[int]]:
 def _create(name: str, *, pretrained: bool) -> nn.Module:
     import timm  # takes as long to import as torch
 
-    if name not in timm.list_models():
-        close = ", ".join(timm.list_models(f"*{name}*")[:8]) or "see timm.list_models()"
-        raise InputError(f"model.backbone.name={name}: timm {timm.__version__} has no such model; similar: {close}")
-    reductions = timm.create_model(name, features_only=True, pretrained=False).feature_info.reduction()
+    _check_name(name)
+    options = _size_options(name)
+    try:
+        probe: Any = timm.create_model(name, features_only=True, pretrained=False, **options)
+    except Exception as error:  # models that give no features raise several types
+        raise InputError(
+            f"model.backbone.name={name}: timm cannot take features from it: {error}; {_ADVICE}"
+        ) from error
+    reductions = probe.feature_info.reduction()
     missing = [stride for stride in STRIDES if stride not in reductions]
     if missing:
         raise InputError(
-            f"model.backbone.name={name}: has features at strides {reductions}; expected {list(STRIDES)} among them. "
-            "Choose another timm model, e.g. resnet18"
+            f"model.backbone.name={name}: has features at strides {reductions}; expected {list(STRIDES)} among them; {_ADVICE}"
         )
     indices = tuple(reductions.index(stride) for stride in STRIDES)
-    return timm.create_model(name, features_only=True, out_indices=indices, pretrained=pretrained)
+    backbone: Any = timm.create_model(name, features_only=True, out_indices=indices, pretrained=pretrained, **options)
+    if getattr(backbone, "output_fmt", None) == "NHWC":
+        backbone.register_forward_hook(_channels_first)
+    if _has_fixed_size(name):
+        _check_sizes(backbone, name)
+    return backbone
+
+
+def _check_name(name: str) -> None:
+    """Raises InputError unless timm has this model, and these weights of it if the name has a tag: resnet18.a1_in1k."""
+    import timm
+
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(architecture):
+        close = ", ".join(timm.list_models(f"*{architecture}*")[:8]) or "see timm.list_models()"
+        raise InputError(f"model.backbone.name={name}: timm {timm.__version__} has no such model; similar: {close}")
+    tagged = timm.list_models(f"{architecture}.*", pretrained=True, include_tags=True)
+    if tag and name not in tagged:
+        raise InputError(f"model.backbone.name={name}: timm has no weights {tag!r} for it; it has {', '.join(tagged)}")
+
+
+def _has_fixed_size(name: str) -> bool:
+    """Returns whether timm says that the model takes images of one size only, unless told otherwise."""
+    import timm
+
+    config = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    return bool(config is not None and config.fixed_input_size)
+
+
+def _size_options(name: str) -> dict[str, Any]:
+    """Returns the arguments with which the model takes images of any size."""
+    import timm
+
+    if not _has_fixed_size(name):
+        return {}
+    options = {"strict_img_size": False}  # of Swin transformers
+    try:
+        timm.create_model(name, features_only=True, pretrained=False, **options)
+    except TypeError:
+        return {}
+    return options
+
+
+def _channels_first(backbone: nn.Module, inputs: Any, features_BHWC: list[Tensor]) -> list[Tensor]:
+    return [feature.permute(0, 3, 1, 2) for feature in features_BHWC]
+
+
+def _check_sizes(backbone: nn.Module, name: str) -> None:
+    """Raises InputError unless the model takes images of several sizes."""
+    backbone.eval()
+    try:
+        with torch.no_grad():
+            for size in _PROBED_SIZES:
+                features = backbone(torch.zeros(1, 3, size, size))
+                if [feature.shape[2] * stride for feature, stride in zip(features, STRIDES, strict=True)] != [size] * 4:
+                    raise ValueError(f"features of other sizes for images of {size} pixels")
+    except Exception as error:  # nearly any type
+        raise InputError(
+            f"model.backbone.name={name}: it takes images of one size only ({error}), but training, validation and prediction "
+            f"differ in size; {_ADVICE}"
+        ) from error
+    finally:
+        backbone.train()
 
 
 def _create_pretrained(name: str) -> nn.Module | None:
@@ -91,15 +160,13 @@ def _hub_answers(endpoint: str) -> bool:
 def _load_file(backbone: nn.Module, path: Path, name: str) -> None:
     if not path.is_file():
         raise FileNotFoundError(f"model.backbone.weights={path}: no such file; expected the weights of {name}")
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        state = load_file(path)
-    else:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        state = state.get("state_dict", state)
+    state = _read_weights(path)
     wanted = backbone.state_dict()
-    usable = {key: value for key, value in state.items() if key in wanted and value.shape == wanted[key].shape}
+    usable = {
+        key: value
+        for key, value in state.items()
+        if key in wanted and isinstance(value, Tensor) and value.shape == wanted[key].shape
+    }
     missing = [key for key in wanted if key not in usable and not key.endswith("num_batches_tracked")]
     if missing:
         raise InputError(
@@ -108,3 +175,19 @@ def _load_file(backbone: nn.Module, path: Path, name: str) -> None:
         )
     backbone.load_state_dict(usable, strict=False)
     log.info("Backbone %s: loaded %d tensors from %s", name, len(usable), path)
+
+
+def _read_weights(path: Path) -> dict[str, Any]:
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = state.get("state_dict", state)
+        return dict(state)
+    except Exception as error:  # both raise nearly any type; torch's text advises to load the file without protection
+        raise InputError(
+            f"model.backbone.weights={path}: not readable as weights ({type(error).__name__}); expected a whole .pth, .pt or "
+            ".safetensors file of tensors by name; copy it again"
+        ) from error

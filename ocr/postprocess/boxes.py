@@ -8,6 +8,8 @@ A receipt has a hundred regions, and Python code that runs once per region would
 process all regions of a map together, and only OpenCV's and pyclipper's functions are called once per region.
 """
 
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -30,6 +32,10 @@ FloatArray = npt.NDArray[np.float32]
 Points = npt.NDArray[np.float64]
 Numbers = npt.NDArray[np.float64]
 Starts = npt.NDArray[np.int64]
+
+log = logging.getLogger(__name__)
+NUM_NAMED = 3
+"""Images that a warning names."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,6 +158,25 @@ def moved_detections(
     height, width = target_size
     vertices, starts, kept = _clipped(points, detections.vertex_starts, float(height), float(width), mirrors)
     return Detections(vertices, starts, detections.scores[kept], detections.num_cut)
+
+
+def warn_of_cut_regions(num_cut: Mapping[str, int], max_candidates: int) -> None:
+    """Logs one warning if images have more regions above `box_thresh` than become polygons.
+
+    Args:
+        num_cut: `Detections.num_cut` by file name.
+    """
+    too_many = {name: max_candidates + number for name, number in num_cut.items() if number > 0}
+    if not too_many:
+        return
+    named = ", ".join(f"{name} ({number:,} regions)" for name, number in list(too_many.items())[:NUM_NAMED])
+    log.warning(
+        "%s%s: more regions score above postprocess.box_thresh than postprocess.max_candidates=%d, so those with the lowest scores "
+        "are left out; raise postprocess.max_candidates if they are text",
+        named,
+        f" and {len(too_many) - NUM_NAMED} more images" if len(too_many) > NUM_NAMED else "",
+        max_candidates,
+    )
 
 
 def _checked(prob_map: npt.NDArray[np.floating]) -> FloatArray:

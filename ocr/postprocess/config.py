@@ -15,7 +15,8 @@ class PostprocessConfig(Section):
     box_thresh: float = Field(default=0.6, ge=0, le=1)
     """Smallest score of a region that is kept. The score is the mean probability of its pixels."""
     max_candidates: int = Field(default=1000, ge=1)
-    """Largest number of regions per image that become polygons; those with the highest scores are taken."""
+    """Largest number of regions per image that become polygons; those with the highest scores are taken, and
+    a warning names the images that have more."""
     min_side: float = Field(default=4.0, ge=0)
     """Boxes with a shorter side below this are dropped, in pixels of the network's input."""
     output: Literal["quad", "polygon"] = "quad"

@@ -8,6 +8,7 @@ import torch
 
 from dali_pipelines import memory
 from ocr.datasets.base import ValidatedOCRDataset
+from ocr.device import resolve_loading
 from ocr.loaders.config import DataLoaderConfig
 from ocr.loaders.engines import Engine
 from ocr.loaders.loader import BatchLoader
@@ -75,6 +76,8 @@ class DBNetDataModule(lightning.LightningDataModule):
         if self._planned is not None:
             return
         trainer, device = self._trainer(), self._device()
+        if self.val is not None:
+            self.config = resolve_loading(self.config, self.val.planner.config.image_size, device)
         # Memory of an earlier run in this process would count as taken, and then be freed by the trial step.
         memory.release_unused(device)
         plan = self.memory = MemoryPlan.of_free_memory(device, trainer.world_size)

@@ -5,7 +5,6 @@ workers                             polygons, matches | polygons, matches | ...
 """
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -22,6 +21,7 @@ from ocr.postprocess.config import PostprocessConfig
 from ocr.postprocess.levels import Levels
 from ocr.postprocess.pool import OrderedPool
 from ocr.targets.config import TargetConfig
+from ocr.training.host_copy import HostCopy
 
 IOU_THRESHOLDS = (0.5, 0.7)
 """IoU thresholds of hmean. The first one selects the best checkpoint; the second one shows how tightly the boxes fit."""
@@ -83,7 +83,7 @@ class OverlappedEvaluation:
             levels_BHW: uint8, on the device: `to_levels` of the probabilities.
             samples: B planned samples.
         """
-        levels = start_copy_to_host(levels_BHW)
+        levels = HostCopy(levels_BHW)
         for row in np.flatnonzero(~samples.is_padding).tolist():
             self.pool.submit(self._evaluate, levels, row, samples[row])
 
@@ -95,8 +95,8 @@ class OverlappedEvaluation:
         """Waits for the workers and returns the results since the last call, in the order of the images."""
         return self.pool.finish()
 
-    def _evaluate(self, levels: Callable[[], Levels], row: int, sample: PlannedSample) -> ImageResult:
-        levels_BHW = levels()  # waits for the copy, before any time is measured
+    def _evaluate(self, levels: HostCopy, row: int, sample: PlannedSample) -> ImageResult:
+        levels_BHW = levels.wait().numpy()  # waits for the copy, before any time is measured
         try:
             return self._evaluate_image(levels_BHW[row], sample)
         except Exception as error:
@@ -125,20 +125,3 @@ class OverlappedEvaluation:
             characters = CharacterTargets.from_polygons(polygons, ignore) if self._with_cleval else None
             self._truth[index] = Truth(TargetRegions.from_polygons(polygons, ignore), characters)
         return self._truth[index]
-
-
-def start_copy_to_host(levels: torch.Tensor) -> Callable[[], Levels]:
-    """Starts a copy and returns a function that waits for it and returns the levels. Any thread may call that function."""
-    if not levels.is_cuda:
-        on_host = levels.numpy()
-        return lambda: on_host
-    pinned = torch.empty(levels.shape, dtype=levels.dtype, pin_memory=True)
-    pinned.copy_(levels, non_blocking=True)
-    copied = torch.cuda.Event(blocking=True)  # a waiting thread sleeps: the thread that launches kernels needs the core
-    copied.record()
-
-    def wait_for_copy() -> Levels:
-        copied.synchronize()
-        return pinned.numpy()
-
-    return wait_for_copy

@@ -6,10 +6,11 @@ import torch
 
 from ocr.config import TrainConfig
 from ocr.datasets.manifest import Manifest
+from ocr.device import resolve_loading
 from ocr.loaders.batch import Batch
 from ocr.models.db_head import DBMaps
 from ocr.models.dbnet import DBNet
-from ocr.postprocess.boxes import Detections
+from ocr.postprocess.boxes import Detections, warn_of_cut_regions
 from ocr.postprocess.levels import to_levels
 from ocr.training.evaluation import ImageResult, OverlappedEvaluation
 from ocr.training.network import EvaluationForward
@@ -75,9 +76,8 @@ class Evaluator:
                 with_cleval=self._with_cleval,
             )
         if self._forward is None:
-            self._forward = EvaluationForward(
-                self._model, config.trainer, config.dataloader.eval_batch_size, device.type
-            )
+            loading = resolve_loading(config.dataloader, config.pipeline.image_size, device)
+            self._forward = EvaluationForward(self._model, config.trainer, loading.eval_batch_size, device.type)
         self.result = EvaluationResult()
         self._stages = DeviceStages()
         self._device = device
@@ -100,6 +100,11 @@ class Evaluator:
         pool, seconds = self._workers.pool, self.result.seconds
         results = self._workers.finish()
         self.result.detections_original = {result.sample_index: result.detections_original for result in results}
+        filenames = self._manifest.filenames
+        warn_of_cut_regions(
+            {filenames[result.sample_index]: result.detections_original.num_cut for result in results},
+            self._config.postprocess.max_candidates,
+        )
         seconds.forward = self._stages.seconds("forward")
         seconds.device_postprocess = self._stages.seconds("device_postprocess")
         seconds.postprocess = sum(result.postprocess_seconds for result in results)

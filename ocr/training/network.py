@@ -1,11 +1,14 @@
 """Calls the network with the configured memory format, precision and compiler; in evaluation with batches of one size."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from itertools import chain
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from ocr.config import TrainerConfig
 from ocr.models.db_head import DBMaps
@@ -30,7 +33,36 @@ def forward_maps(model: DBNet, images: Tensor, channels_last: bool) -> DBMaps:
         images = images.to(next(model.parameters()).dtype)  # cached inputs are float16
     if channels_last:
         images = images.contiguous(memory_format=torch.channels_last)
+    if len(images) == 1 and model.training:
+        with running_statistics_of_single_values(model):
+            return model(images)
     return model(images)
+
+
+@contextmanager
+def running_statistics_of_single_values(model: nn.Module) -> Iterator[None]:
+    """Makes batch norms use their running statistics where they get a single value per channel, which has no variance.
+
+    That happens with a batch of one image behind global pooling (ResNeSt, SKNet), or at stride 32 of an image of 32 pixels. PyTorch
+    raises an error there, which would end a run at its last, smaller batch.
+    """
+    hooks: list[RemovableHandle] = []
+
+    def before(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if inputs[0].numel() == inputs[0].shape[1]:
+            layer.training = False
+
+    def after(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        layer.training = True
+
+    for layer in model.modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.training:
+            hooks += [layer.register_forward_pre_hook(before), layer.register_forward_hook(after)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 class EvaluationForward:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import Callback, LearningRateMonitor
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -15,6 +15,8 @@ from ocr.config import LoggerConfig, TrainConfig, TrainerConfig
 from ocr.errors import InputError
 from ocr.training.callbacks.checkpoints import BestCheckpoint
 from ocr.training.callbacks.last_epoch import ValidateLastEpoch
+from ocr.training.callbacks.learning_rates import LearningRates
+from ocr.training.callbacks.losses import LossLog
 from ocr.training.callbacks.moving_average import MovingAverage
 from ocr.training.callbacks.pictures import DetectionPictures
 from ocr.training.callbacks.progress_bar import ProgressBar
@@ -59,15 +61,17 @@ def build_trainer(
     settings = config.trainer
     loggers = build_loggers(config.logger, run_dir, config.exp_name, first_step)
     interactive = sys.stderr.isatty()
+    losses = LossLog(settings.log_every_n_steps)
     devices = settings.devices if device.type == "cuda" or settings.devices != "auto" else 1
     run_callbacks = [
         build_best_checkpoint(run_dir / "checkpoints"),
         ValidateLastEpoch(),
+        losses,  # before the callbacks that read its means at the end of an epoch
         *callbacks,
         DetectionPictures(run_dir, config.logger.num_pictures),
-        *([LearningRateMonitor("step")] if loggers else []),
+        *([LearningRates(settings.log_every_n_steps)] if loggers else []),
         *([MovingAverage(settings.ema_decay)] if settings.ema_decay is not None else []),
-        *([ProgressBar()] if interactive else []),
+        *([ProgressBar(losses)] if interactive else []),
     ]
     with _refusals_in_words(settings):
         trainer = lightning.Trainer(

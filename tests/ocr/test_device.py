@@ -2,7 +2,14 @@ import pytest
 import torch
 
 from dali_pipelines.config import PipelineConfig
-from ocr.device import cpu_is_faster_in_bfloat16, resolve_pipeline, resolve_precision
+from ocr.device import (
+    cpu_is_faster_in_bfloat16,
+    fitting_images,
+    resolve_loading,
+    resolve_pipeline,
+    resolve_precision,
+)
+from ocr.loaders.config import DataLoaderConfig
 
 CPU = torch.device("cpu")
 
@@ -36,3 +43,24 @@ def test_full_precision_takes_float32_images():
     config = PipelineConfig()
     assert resolve_pipeline(config, "32-true").output_dtype == "float32"
     assert resolve_pipeline(config, "bf16-mixed") is config
+
+
+@pytest.mark.parametrize(
+    ("gigabytes", "image_size", "device_type", "images"),
+    [
+        (80, 640, "cuda", 32),
+        (80, 1600, "cuda", 8),
+        (8, 640, "cuda", 4),
+        (8, 1600, "cuda", 1),
+        (16, 640, "cpu", 4),
+        (16, 1600, "cpu", 1),
+    ],
+)
+def test_evaluation_batches_fit_into_the_memory_of_the_device(gigabytes, image_size, device_type, images):
+    assert fitting_images(gigabytes << 30, image_size, device_type) == images
+
+
+def test_a_given_evaluation_batch_is_kept():
+    given = DataLoaderConfig(eval_batch_size=3)
+    assert resolve_loading(given, 640, CPU) is given
+    assert resolve_loading(DataLoaderConfig(), 320, CPU).eval_batch_size in (1, 2, 4)

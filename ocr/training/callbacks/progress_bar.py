@@ -7,16 +7,23 @@ import lightning
 from lightning.pytorch.callbacks import RichProgressBar
 
 from ocr.loaders.loader import BatchLoader
+from ocr.training.callbacks.losses import LossLog
+from ocr.training.host_copy import HostCopy
 
 SECONDS_BETWEEN_READS = 0.5
-"""Lightning asks for the figures after each batch, but reading the loss waits for the device."""
+"""Lightning asks for the figures after each batch. Each reading of the loss is a copy from the device."""
 
 
 class ProgressBar(RichProgressBar):
-    """Lightning's progress bar with the loss, hmean, and the share of the epoch spent waiting for data."""
+    """Lightning's progress bar with the loss, hmean, and the share of the epoch spent waiting for data.
 
-    def __init__(self) -> None:
+    The loss is that of the last reading but one, whose copy from the device has arrived.
+    """
+
+    def __init__(self, losses: LossLog) -> None:
         super().__init__(refresh_rate=5)
+        self._losses = losses
+        self._loss_copy: HostCopy | None = None
         self._epoch_started = time.perf_counter()
         self._shown: dict[str, Any] = {}
         self._shown_at = 0.0
@@ -30,9 +37,12 @@ class ProgressBar(RichProgressBar):
         if now - self._shown_at < SECONDS_BETWEEN_READS:
             return self._shown
         metrics: dict[str, Any] = {}
-        for shown, name in (("loss", "train/total_loss"), ("hmean", "val/hmean")):
-            if name in trainer.callback_metrics:
-                metrics[shown] = f"{trainer.callback_metrics[name].item():.3f}"
+        if self._loss_copy is not None:
+            metrics["loss"] = f"{self._loss_copy.wait()[0].item():.3f}"
+        if self._losses.latest is not None:
+            self._loss_copy = HostCopy(self._losses.latest.losses)
+        if "val/hmean" in trainer.callback_metrics:
+            metrics["hmean"] = f"{trainer.callback_metrics['val/hmean'].item():.3f}"
         loader = trainer.train_dataloader
         if isinstance(loader, BatchLoader):
             metrics["waiting"] = f"{loader.wait_seconds / max(now - self._epoch_started, 1e-9):.0%}"

@@ -97,10 +97,7 @@ class RunSummary(Callback):
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._finish_training(trainer)
         self._epoch = {"cache_hits": 0, "cache_misses": 0, "cache_bytes": 0} | self._epoch
-        if (
-            "train/total_loss" in trainer.callback_metrics
-        ):  # not after a resume within the validation: it is restored then
-            self._epoch["train_loss"] = float(trainer.callback_metrics["train/total_loss"])
+        self._epoch["train_loss"] = float(trainer.callback_metrics["train/total_loss"])
         self.summary["epochs"].append(self._epoch)
         self.write()
         if trainer.is_global_zero:
@@ -116,7 +113,6 @@ class RunSummary(Callback):
         """Adds the training figures of the epoch, once: before its validation or, without one, at its end."""
         if "train_seconds" in self._epoch:
             return
-        self._epoch["train_loss"] = float(trainer.callback_metrics["train/total_loss"])
         loader = train_loader(trainer)
         seconds = time.perf_counter() - self._train_started
         self._epoch |= {

@@ -33,6 +33,7 @@ def test_a_broken_file_is_refused_in_words_and_in_time(name, readers, caplog):
     assert outcome.counts.total() == NUM_INPUTS
 
 
+@pytest.mark.timeout(0)
 @pytest.mark.filterwarnings("ignore")
 def test_readers_stand_a_long_run(readers, request, caplog, tmp_path):
     seconds = request.config.getoption("--fuzz-seconds", default=0)

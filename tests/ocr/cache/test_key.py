@@ -29,6 +29,7 @@ def make_recipe(pipeline=None, targets=None, layout=LAYOUT, **other):
         {"pipeline": PipelineConfig(mean=(123.0, 116.28, 103.53))},
         {"pipeline": PipelineConfig(std=(58.395, 57.0, 57.375))},
         {"pipeline": PipelineConfig(jpeg_fancy_upsampling=False)},
+        {"pipeline": PipelineConfig(scaled_decode=True)},
         {"targets": TargetConfig(shrink_ratio=0.5)},
         {"targets": TargetConfig(map_stride=2)},
         {"layout": EntryLayout(64, 32, "uint8")},
@@ -105,6 +106,20 @@ def test_a_change_that_keeps_size_and_mtime_is_noticed(tmp_path):
     digests.refresh()
     assert digests.is_unchanged(0)
     assert digests.digest(0) != before
+
+
+def test_only_the_first_refresh_and_changed_files_need_new_keys(tmp_path):
+    paths = [tmp_path / f"{name}.jpg" for name in "abc"]
+    for path in paths[:2]:
+        path.write_bytes(b"bytes")
+    digests = ImageDigests(ImageFiles([str(path) for path in paths]), [0, 1, 2])
+    assert digests.refresh() == [0, 1, 2]
+    assert digests.refresh() == []
+    paths[1].unlink()
+    paths[2].write_bytes(b"late")
+    assert digests.refresh() == [1, 2]
+    assert (digests.digest(1), digests.signature(1)) == (None, None)
+    assert digests.digest(2) is not None
 
 
 def test_a_missing_file_has_no_digest(tmp_path):

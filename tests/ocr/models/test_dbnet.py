@@ -2,7 +2,8 @@ import pytest
 import timm
 import torch
 
-from ocr.models.backbone import build_backbone
+from ocr.errors import InputError
+from ocr.models.backbone import STRIDES, build_backbone
 from ocr.models.config import BackboneConfig, ModelConfig
 from ocr.models.db_head import DBMaps, approximate_binary_map
 from ocr.models.dbnet import build_dbnet
@@ -77,6 +78,37 @@ def test_a_missing_weight_file_and_an_unknown_model_are_named(tmp_path):
         build_backbone(BackboneConfig(weights=str(tmp_path / "nowhere.pth")))
     with pytest.raises(ValueError, match=r"resnet19.*no such model"):
         build_backbone(scratch("resnet19"))
+
+
+def test_weights_that_cannot_be_read_are_refused_in_one_line(tmp_path):
+    for name in ("text.pth", "text.safetensors"):
+        (tmp_path / name).write_text("no weights")
+        with pytest.raises(InputError, match=f"{name}: not readable as weights") as caught:
+            build_backbone(BackboneConfig(name="resnet18", weights=str(tmp_path / name)))
+        assert "weights_only" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["resnet18.a1_in1k", "mambaout_femto", "swin_tiny_patch4_window7_224.ms_in1k"])
+def test_a_tagged_name_and_channels_last_features_work_at_any_size(name):
+    backbone, channels = build_backbone(scratch(name))
+    for size in (64, 96):
+        features = backbone.eval()(torch.zeros(1, 3, size, size))
+        expected = [(1, count, size // stride, size // stride) for count, stride in zip(channels, STRIDES, strict=True)]
+        assert [tuple(feature.shape) for feature in features] == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("resnet18.none", "no weights 'none' for it; it has .*resnet18.a1_in1k"),
+        ("maxvit_tiny_tf_224", "images of one size only"),
+        ("mvitv2_tiny", "images of one size only"),
+    ],
+)
+def test_a_name_that_does_not_work_is_refused_in_one_line(name, message):
+    with pytest.raises(InputError, match=message) as caught:
+        build_backbone(scratch(name))
+    assert "\n" not in str(caught.value)
 
 
 def test_a_backbone_without_fine_features_is_refused():

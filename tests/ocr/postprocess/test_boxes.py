@@ -9,7 +9,7 @@ import torch
 from dali_pipelines.geometry import scaling, transform_points
 from ocr.datasets.orientation import original_from_stored, stored_from_original
 from ocr.polygons import PolygonBatch
-from ocr.postprocess.boxes import Detections, detect, detect_levels, moved_detections
+from ocr.postprocess.boxes import Detections, detect, detect_levels, moved_detections, warn_of_cut_regions
 from ocr.postprocess.config import PostprocessConfig
 from ocr.postprocess.levels import probabilities_of_levels, to_levels
 from ocr.postprocess.unclip import distance_to_area, unclip_distance
@@ -515,3 +515,15 @@ def test_detections_count_the_regions_that_max_candidates_cuts():
         found = detect_levels(levels, map_stride=1, shrink_ratio=0.6, config=config)
         assert (len(found), found.num_cut) == (4 - num_cut, num_cut)
         assert moved_detections(found, np.eye(3), (40, 200)).num_cut == num_cut
+
+
+def test_a_warning_names_the_images_with_more_regions_than_max_candidates(caplog):
+    warn_of_cut_regions({"a.jpg": 0, "b.jpg": 532, "c.jpg": 1, "d.jpg": 2, "e.jpg": 3}, 1000)
+    (message,) = caplog.messages
+    assert message.startswith("b.jpg (1,532 regions), c.jpg (1,001 regions), d.jpg (1,002 regions) and 1 more images: ")
+    assert "postprocess.max_candidates=1000" in message
+
+
+def test_no_warning_where_all_regions_become_polygons(caplog):
+    warn_of_cut_regions({"a.jpg": 0}, 1000)
+    assert not caplog.messages

@@ -1,0 +1,30 @@
+"""The learning rates of the parameter groups."""
+
+from typing import Any
+
+import lightning
+from lightning.pytorch.callbacks import Callback
+
+
+class LearningRates(Callback):
+    """Logs lr-{optimizer}/pg{group} every few steps.
+
+    Lightning's LearningRateMonitor logs the same numbers but also copies them to the device, which waits for it.
+
+    Args:
+        every_n_steps: optimizer steps from one logged step to the next.
+    """
+
+    def __init__(self, every_n_steps: int) -> None:
+        self._every_n_steps = every_n_steps
+
+    def on_train_batch_start(self, trainer: lightning.Trainer, *_: Any) -> None:
+        if (trainer.global_step + 1) % self._every_n_steps != 0 and not trainer.should_stop:
+            return
+        rates = {
+            f"lr-{type(optimizer).__name__}/pg{number}": group["lr"]
+            for optimizer in trainer.optimizers
+            for number, group in enumerate(optimizer.param_groups, start=1)
+        }
+        for logger in trainer.loggers:
+            logger.log_metrics(rates, step=trainer.global_step)
