@@ -11,7 +11,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import torch
+from nvidia.dali.backend import TensorCPU, TensorListCPU
 
+from dali_pipelines.ahead import Ahead
 from dali_pipelines.source import KeptImages, PlannedBatch, SourceImages
 from dali_pipelines.steps import Arrays, Feed
 
@@ -24,7 +26,6 @@ FileState = tuple[int, int, int, int]
 Inputs = Literal["planned", "images", "contents"]
 
 _NO_CONTENT = np.zeros(1, np.uint8)
-_TRUE, _FALSE = np.array(True), np.array(False)
 
 
 class FailedFiles:
@@ -101,9 +102,18 @@ class SampleArrays:
         self.failed_files = FailedFiles(images)
         self.read_errors: dict[int, str] = {}
         """Message for each index whose kept content could not be read the last time."""
-        self._encoded_paths: dict[int, npt.NDArray[np.uint8]] = {}
         kept = images.kept
         self._no_pixels = torch.zeros((1, 1, 3), dtype=torch.uint8, device="cpu" if kept is None else kept.device)
+
+    def prepare(self, samples: PlannedBatch) -> "FedBatch":
+        """Returns what DALI is fed for a batch, without the samples whose files have failed before."""
+        fed, rows = self.failed_files.choose(samples)
+        num_together = self.num_together(fed) if rows else len(fed)
+        alone, rows = rows[num_together:], rows[:num_together]
+        if alone:
+            fed = fed.select(slice(num_together))
+        planned, *kept = self.for_batch(fed)
+        return FedBatch(samples, fed, rows, alone, (tuple(map(_tensor_list, planned)), *kept))
 
     def for_batch(self, samples: PlannedBatch) -> FedArrays:
         """Returns the arrays of one batch: planned ones alone, or followed by kept content and kept pixels."""
@@ -140,9 +150,7 @@ class SampleArrays:
 
     def path_bytes(self, index: int) -> npt.NDArray[np.uint8]:
         """Returns the file name as bytes, (n,)."""
-        if index not in self._encoded_paths:
-            self._encoded_paths[index] = np.frombuffer(os.fsencode(self.images.paths[index]), np.uint8)
-        return self._encoded_paths[index]
+        return np.frombuffer(os.fsencode(self.images.paths[index]), np.uint8)
 
     @property
     def num_functions(self) -> int:
@@ -176,8 +184,8 @@ class SampleArrays:
         pixels = [kept.decoded(index) if with_pixels else None for index in indices]
         fields: tuple[Arrays, ...] = (
             [_NO_CONTENT if content is None else content for content in contents],
-            [_FALSE if content is None else _TRUE for content in contents],
-            [_FALSE if image is None else _TRUE for image in pixels],
+            np.array([content is not None for content in contents]),
+            np.array([image is not None for image in pixels]),
         )
         if not with_pixels:
             return (fields,)
@@ -208,6 +216,7 @@ class BatchFeed:
 
     def __init__(self, arrays: SampleArrays) -> None:
         self._arrays = arrays
+        self._ahead: Ahead[FedBatch] = Ahead(iter(()), depth=1)
         self._in_flight: deque[FedBatch] = deque()
         self._handed_out: FedBatch | None = None
         """The batch that DALI handed out last, whose arrays stay alive here."""
@@ -228,15 +237,18 @@ class BatchFeed:
             hands_out_images=any(kept.wants(index) for index in range(len(self._arrays.images.paths))),
         )
 
-    def start(self, batches: Iterator[PlannedBatch]) -> None:
-        """Feeds these batches from now on."""
-        self._in_flight.clear()
+    def start(self, batches: Iterator[PlannedBatch], num_ahead: int) -> None:
+        """Feeds these batches from now on. A thread plans and prepares up to `num_ahead` of them before DALI takes them."""
+        self.stop()
+        self._ahead = Ahead(map(self._arrays.prepare, batches), num_ahead)
+        self._in_flight = deque()
         # DALI asks each source once per batch; whichever comes first draws the batch.
-        self._fed = tee(map(self._prepare, batches), len(self._fed))
+        self._fed = tee(_draw(self._ahead, self._in_flight), len(self._fed))
 
     def stop(self) -> None:
-        """Feeds no further batch: DALI's epoch ends."""
+        """Feeds no further batch and ends the thread: DALI's epoch ends."""
         self._fed = (iter(()),) * len(self._fed)
+        self._ahead.close()
 
     def pop(self) -> FedBatch:
         """Returns the batch that DALI has just handed out."""
@@ -252,15 +264,22 @@ class BatchFeed:
     def _next_pixels(self) -> tuple[Arrays, ...]:
         return next(self._fed[2])[2]
 
-    def _prepare(self, samples: PlannedBatch) -> FedArrays:
-        fed, rows = self._arrays.failed_files.choose(samples)
-        num_together = self._arrays.num_together(fed) if rows else len(fed)
-        alone, rows = rows[num_together:], rows[:num_together]
-        if alone:
-            fed = fed.select(slice(num_together))
-        arrays = self._arrays.for_batch(fed)
-        self._in_flight.append(FedBatch(samples, fed, rows, alone, arrays))
-        return arrays
+
+def _draw(batches: Iterator[FedBatch], in_flight: deque[FedBatch]) -> Iterator[FedArrays]:
+    """Yields what DALI is fed, and notes each batch as it is drawn."""
+    for batch in batches:
+        in_flight.append(batch)
+        yield batch.arrays
+
+
+def _tensor_list(field: Arrays) -> TensorListCPU:
+    """Returns a field as DALI takes it fastest: the thread that calls `Pipeline.run` need not convert it.
+
+    A list of arrays is copied, so that kept images are not handed over like this.
+    """
+    if isinstance(field, TensorListCPU):
+        return field
+    return TensorListCPU(field if isinstance(field, np.ndarray) else [TensorCPU(array) for array in field])
 
 
 def file_state(path: str) -> FileState | None:
