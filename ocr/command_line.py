@@ -4,6 +4,7 @@ with errors as plain messages."""
 import errno
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -29,7 +30,7 @@ from ocr.config import (
     flat_keys,
     validate_config,
 )
-from ocr.errors import CacheError, InputError, OutOfMemory, StorageError, WorkerError
+from ocr.errors import CacheError, InputError, OutOfMemory, SignalExit, StorageError, WorkerError
 from ocr.file_names import shown, shown_lines
 from ocr.memory.out_of_memory import ExplainOutOfMemory
 
@@ -108,6 +109,11 @@ def run_command(main: Callable[[], object]) -> None:
     with plain_errors():
         try:
             main()
+        except SignalExit as stop:
+            # The libraries take about six seconds to unload, and docker stop kills after ten.
+            logging.shutdown()
+            sys.stdout.flush()
+            os._exit(int(stop.code or 0))
         except (HydraException, OmegaConfBaseException) as error:
             _end(error, "\n".join(str(part).expandtabs(4) for part in (error, error.__cause__) if part is not None))
         except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -21,3 +21,7 @@ class CacheError(RuntimeError):
 
 class WorkerError(Exception):
     """A worker process died, hangs, or found no room in shared memory; the message says what to do."""
+
+
+class SignalExit(SystemExit):
+    """The end of a program that a signal stopped, with its exit code. Everything is written."""

@@ -65,7 +65,7 @@ class FreshBatches:
 
     def make(self, plan: PlannedBatches, first_step: int = 0) -> Iterator[Batch]:
         """Yields the same batches as `batches`, but counts nothing, and padded samples keep their target masks."""
-        for images in self._guard.watch(self._images.batches(plan, first_step), plan, first_step):
+        for images in self._guard.watch(self._images.batches, plan, first_step):
             yield self._with_maps(images)
 
     def make_now(self, samples: PlannedBatch) -> Batch:

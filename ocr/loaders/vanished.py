@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dali_pipelines.source import ImageBatch, PlannedBatch, PlannedBatches
+from dali_pipelines.source import ImageBatch, PlannedBatch, PlannedBatches, SampleError
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.errors import StorageError
 
@@ -44,19 +44,36 @@ class ReadGuard:
         self._has_returned = False
         """Files came back in this epoch, so batches prepared before that may fail and are made again."""
 
-    def watch(self, batches: Iterator[ImageBatch], plan: PlannedBatches, first_step: int) -> Iterator[ImageBatch]:
+    def watch(
+        self, load: Callable[[PlannedBatches, int], Iterator[ImageBatch]], plan: PlannedBatches, first_step: int
+    ) -> Iterator[ImageBatch]:
         """Yields the batches of a plan from `first_step` on. A batch that failed while files were missing is made again.
+
+        Args:
+            load: yields the batches of a plan from a step on; it may be called again.
 
         Raises:
             StorageError: more images than the limits allow cannot be read.
+            SampleError: one image cannot be read, and failures are not skipped.
         """
         self._failed, self._has_returned = set(), False
         self._num_images = max(self._num_images, min(len(plan) * self._batch_size, len(self._manifest)))
-        for step, batch in enumerate(batches, first_step):
+        step, batches = first_step, load(plan, first_step)
+        while step < len(plan):
+            try:
+                batch = next(batches)
+            except SampleError:
+                planned = plan.batch(step)
+                missing = self._missing_file(planned.indices.tolist())
+                if missing is None or os.path.isdir(self._folder_of(missing)) or not self._comes_back(missing):
+                    raise
+                batches = load(plan, step)
+                continue
             yield self._settled(batch, plan, step) if batch.samples.has_failed.any() else batch
+            step += 1
 
     def _settled(self, batch: ImageBatch, plan: PlannedBatches, step: int) -> ImageBatch:
-        missing = self._missing_file(batch.samples)
+        missing = self._missing_file(_failed_indices(batch.samples))
         if missing is not None and (self._are_too_many(batch.samples) or not os.path.isdir(self._folder_of(missing))):
             if not self._comes_back(missing):
                 raise self._error(batch.samples, plan.epoch, step)
@@ -74,9 +91,9 @@ class ReadGuard:
         for index in _failed_indices(samples):
             self._failures.pop(self._manifest.image_paths[index], None)
 
-    def _missing_file(self, samples: PlannedBatch) -> str | None:
-        """Returns the first file of a failed sample that is not there; None if they are all there, or not on this machine."""
-        files = (self._manifest.images.local_file(index) for index in _failed_indices(samples))
+    def _missing_file(self, indices: list[int]) -> str | None:
+        """Returns the first file of these images that is not there; None if they are all there, or not on this machine."""
+        files = (self._manifest.images.local_file(index) for index in indices)
         return next((file for file in files if file is not None and not os.path.exists(file)), None)
 
     def _are_too_many(self, samples: PlannedBatch) -> bool:

@@ -21,7 +21,7 @@ from ocr.config import TrainConfig
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.device import resolve_device, resolve_loading, resolve_pipeline, resolve_precision
 from ocr.environment import device_name
-from ocr.errors import StorageError
+from ocr.errors import SignalExit, StorageError
 from ocr.memory.out_of_memory import ExplainOutOfMemory
 from ocr.memory.remedies import Remedy, command_with, training_remedies
 from ocr.models.dbnet import build_dbnet
@@ -66,7 +66,7 @@ def train(
         OutOfMemory: RAM or GPU memory ran out. The files written until then stay.
         InputError: another run uses the folder, or `resume` names no checkpoint of this run.
         StorageError: a file cannot be written, or there is no room for checkpoints.
-        SystemExit: SIGTERM (code 143) or Ctrl-C (130) ended the run. last.ckpt continues it.
+        SignalExit: SIGTERM (code 143) or Ctrl-C (130) ended the run. last.ckpt continues it.
     """
     path, files = run_dir / "checkpoints" / "last.ckpt", CheckpointFiles()
     with RunLock(run_dir), StopSignals() as signals:
@@ -79,7 +79,7 @@ def train(
                 return _train(start, run_dir, files, last, [FollowForOutOfMemory(explain), *callbacks])
         except RunStopped as stop:
             _log_stop(stop, path)
-            raise SystemExit(exit_code(stop)) from None
+            raise SignalExit(exit_code(stop)) from None
 
 
 def _train(

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from dali_pipelines.config import PipelineConfig
+from dali_pipelines.source import SampleError
 from ocr.datasets.audit import load_manifest
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.manifest import Manifest
@@ -37,7 +38,13 @@ def images_folder(root: Path) -> Path:
 
 
 def make_loader(
-    root: Path, name: str, *, batch_size: int | None = None, training: bool = True, **limits
+    root: Path,
+    name: str,
+    *,
+    batch_size: int | None = None,
+    training: bool = True,
+    skip_failures: bool = True,
+    **limits,
 ) -> BatchLoader:
     """Returns a loader of the drawn images, from files or from shards in the same folder."""
     config = DatasetConfig(
@@ -53,7 +60,7 @@ def make_loader(
             write_shards(load_manifest(config, max_megapixels=100)[0], folder)
         manifest, _ = load_shards(str(folder))
     dataset = ValidatedOCRDataset(config, planner, manifest=manifest)
-    engine = Engine("torch" if name == "torch" else "dali", CPU)
+    engine = Engine("torch" if name == "torch" else "dali", CPU, skip_failures=skip_failures)
     return BatchLoader(dataset, engine, batch_size or BATCH_SIZES[name], with_targets=True)
 
 
@@ -109,6 +116,16 @@ def test_a_folder_that_comes_back_costs_no_image(name, copied, caplog):
     assert "is back; continuing" in said[1]
     assert not loader.failures
     assert_same(run_epoch(loader), expected)
+
+
+@pytest.mark.parametrize("name", LOADERS)
+def test_a_folder_that_comes_back_is_waited_for_where_one_bad_file_ends_a_run(name, copied):
+    expected = list(make_loader(copied, name))
+    strict = make_loader(copied, name, skip_failures=False, unreadable_wait_seconds=30)
+    assert_same(run_with_folder_away(strict, folder_of(copied, name), back_after=0.2), expected)
+    strict = make_loader(copied, name, skip_failures=False)
+    with pytest.raises(SampleError):
+        run_with_folder_away(strict, folder_of(copied, name), back_after=None)
 
 
 def test_a_cached_split_ends_the_run_too(copied):
