@@ -10,6 +10,7 @@ train, eval        the two graphs of a GPU, in which DALI does everything
 cpu                the graph without a GPU: DALI reads and decodes
 rendering          resize, warp and colours on the CPU; needs no DALI
 turbojpeg          decodes an image file on the CPU without DALI
+scaled             renders an image from a file that libjpeg-turbo decodes at a fraction of its size (scaled_decode); needs no DALI
 threads            renders and finishes the images that the CPU's graph has decoded; needs no DALI
 normalize          levels to the network's input, padding included; needs no DALI
 decode             the graph that only decodes, to find damaged files

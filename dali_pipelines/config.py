@@ -5,6 +5,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+BATCHES_RENDERED_AHEAD = 2
+"""Batches in the rendering threads of a CPU at most, the one that the consumer waits for included. It bounds the memory of decoded
+images: DALI holds `prefetch_queue_depth` batches besides these."""
+
 
 class Section(BaseModel):
     """One section of the configuration: unknown keys are errors, values are frozen, docstrings describe the fields. Numbers are
@@ -69,6 +73,10 @@ class PipelineConfig(Section):
     num_threads: int = Field(default=0, ge=0)
     """CPU threads of DALI; 0: one less than the cores of this process, four at most. Without a GPU they read and decode, and as
     many additional threads resize, warp, change colours and normalise."""
+    scaled_decode: bool = False
+    """Decode large JPEGs at a half, a quarter or an eighth of their size, but at least at twice the size that is needed, and
+    resize from there with the same filter. It takes less processor time; docs/which_loader.md tells how far the pixels differ. No
+    effect where a GPU decodes, on files other than grey and colour JPEGs, and in a split that keeps decoded images."""
     prefetch_queue_depth: int = Field(default=2, ge=1)
     """Number of batches that DALI prepares ahead."""
     hw_decoder_load: float = Field(default=0.65, ge=0, le=1)

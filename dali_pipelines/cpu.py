@@ -13,6 +13,8 @@ from dali_pipelines.config import PipelineConfig
 
 @pipeline_def(enable_conditionals=True)
 def cpu_pipeline(feed: steps.Feed, config: PipelineConfig) -> DataNode:
-    """Returns upright RGB images, uint8 HWC."""
+    """Returns upright RGB images, uint8 HWC; with `scaled_decode` the content of their files, uint8, which `scaled` decodes."""
     source, kept = steps.receive(feed, steps.FileSource)
+    if config.scaled_decode:  # once, when the graph is built
+        return steps.content(source.path, kept)
     return steps.load(source.path, kept, config, on_gpu=False)

@@ -5,11 +5,14 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import tee
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from nvidia.dali.backend import TensorCPU, TensorListCPU
 
+from dali_pipelines.ahead import Ahead
 from dali_pipelines.source import KeptImages, PlannedBatch, SourceImages
 from dali_pipelines.steps import Arrays, Feed
 
@@ -19,8 +22,9 @@ FedArrays = tuple[tuple[Arrays, ...], ...]
 FileState = tuple[int, int, int, int]
 """Inode, size in bytes, time of modification and of the last change of a file, in nanoseconds."""
 
+Inputs = Literal["planned", "images", "contents"]
+
 _NO_CONTENT = np.zeros(1, np.uint8)
-_TRUE, _FALSE = np.array(True), np.array(False)
 
 
 class FailedFiles:
@@ -82,19 +86,25 @@ class SampleArrays:
 
     Args:
         training: the fields of `steps.TrainSource`; otherwise those of `steps.EvalSource`.
-        only_files: the field of `steps.FileSource` alone.
+        inputs: planned: these fields, and images in memory. images: the field of `steps.FileSource`, and images in memory.
+            contents: as images, but without pixels in memory.
     """
 
-    def __init__(self, images: SourceImages, *, training: bool, only_files: bool = False) -> None:
+    def __init__(self, images: SourceImages, *, training: bool, inputs: Inputs = "planned") -> None:
         self.images = images
         self.training = training
-        self.only_files = only_files
+        self.inputs = inputs
         self.failed_files = FailedFiles(images)
         self.read_errors: dict[int, str] = {}
         """Message for each index whose kept content could not be read the last time."""
-        self._encoded_paths: dict[int, npt.NDArray[np.uint8]] = {}
         kept = images.kept
         self._no_pixels = torch.zeros((1, 1, 3), dtype=torch.uint8, device="cpu" if kept is None else kept.device)
+
+    def prepare(self, samples: PlannedBatch) -> "FedBatch":
+        """Returns what DALI is fed for a batch, without the samples whose files have failed before."""
+        fed, rows = self.failed_files.choose(samples)
+        planned, *kept = self.for_batch(fed)
+        return FedBatch(samples, fed, rows, (tuple(map(_tensor_list, planned)), *kept))
 
     def for_batch(self, samples: PlannedBatch) -> FedArrays:
         """Returns the arrays of one batch: planned ones alone, or followed by kept content and kept pixels."""
@@ -118,13 +128,18 @@ class SampleArrays:
 
     def path_bytes(self, index: int) -> npt.NDArray[np.uint8]:
         """Returns the file name as bytes, (n,)."""
-        if index not in self._encoded_paths:
-            self._encoded_paths[index] = np.frombuffer(os.fsencode(self.images.paths[index]), np.uint8)
-        return self._encoded_paths[index]
+        return np.frombuffer(os.fsencode(self.images.paths[index]), np.uint8)
+
+    @property
+    def num_functions(self) -> int:
+        """Number of functions of a graph's `Feed`."""
+        if self.images.kept is None:
+            return 1
+        return 2 if self.inputs == "contents" else 3
 
     def _planned(self, samples: PlannedBatch) -> tuple[Arrays, ...]:
         paths = [self.path_bytes(index) for index in samples.indices.tolist()]
-        if self.only_files:
+        if self.inputs != "planned":
             return (paths,)
         fields: list[Arrays] = [
             paths,
@@ -143,12 +158,15 @@ class SampleArrays:
     def _kept(self, kept: KeptImages, samples: PlannedBatch) -> FedArrays:
         indices = samples.indices.tolist()
         contents = [self.content(index) for index in indices]
-        pixels = [kept.decoded(index) for index in indices]
+        with_pixels = self.inputs != "contents"
+        pixels = [kept.decoded(index) if with_pixels else None for index in indices]
         fields: tuple[Arrays, ...] = (
             [_NO_CONTENT if content is None else content for content in contents],
-            [_FALSE if content is None else _TRUE for content in contents],
-            [_FALSE if image is None else _TRUE for image in pixels],
+            np.array([content is not None for content in contents]),
+            np.array([image is not None for image in pixels]),
         )
+        if not with_pixels:
+            return (fields,)
         fed_pixels = [self._no_pixels if image is None else image for image in pixels]
         if kept.device.type == "cpu":  # DALI asks CUDA for a stream for every torch tensor, one on the CPU too
             return fields, ([image.numpy() for image in fed_pixels],)
@@ -174,16 +192,19 @@ class BatchFeed:
 
     def __init__(self, arrays: SampleArrays) -> None:
         self._arrays = arrays
+        self._ahead: Ahead[FedBatch] = Ahead(iter(()), depth=1)
         self._in_flight: deque[FedBatch] = deque()
         self._handed_out: FedBatch | None = None
         """The batch that DALI handed out last, whose arrays stay alive here."""
-        self._fed: tuple[Iterator[FedArrays], ...] = (iter(()),) * (1 if arrays.images.kept is None else 3)
+        self._fed: tuple[Iterator[FedArrays], ...] = (iter(()),) * arrays.num_functions
 
     def for_graph(self) -> Feed:
         """Returns the callbacks of a graph's external sources."""
         kept = self._arrays.images.kept
         if kept is None:
             return Feed(self._next_planned)
+        if self._arrays.inputs == "contents":
+            return Feed(self._next_planned, self._next_kept)
         return Feed(
             self._next_planned,
             self._next_kept,
@@ -192,15 +213,18 @@ class BatchFeed:
             hands_out_images=any(kept.wants(index) for index in range(len(self._arrays.images.paths))),
         )
 
-    def start(self, batches: Iterator[PlannedBatch]) -> None:
-        """Feeds these batches from now on."""
-        self._in_flight.clear()
+    def start(self, batches: Iterator[PlannedBatch], num_ahead: int) -> None:
+        """Feeds these batches from now on. A thread plans and prepares up to `num_ahead` of them before DALI takes them."""
+        self.stop()
+        self._ahead = Ahead(map(self._arrays.prepare, batches), num_ahead)
+        self._in_flight = deque()
         # DALI asks each source once per batch; whichever comes first draws the batch.
-        self._fed = tee(map(self._prepare, batches), len(self._fed))
+        self._fed = tee(_draw(self._ahead, self._in_flight), len(self._fed))
 
     def stop(self) -> None:
-        """Feeds no further batch: DALI's epoch ends."""
+        """Feeds no further batch and ends the thread: DALI's epoch ends."""
         self._fed = (iter(()),) * len(self._fed)
+        self._ahead.close()
 
     def pop(self) -> FedBatch:
         """Returns the batch that DALI has just handed out."""
@@ -216,11 +240,22 @@ class BatchFeed:
     def _next_pixels(self) -> tuple[Arrays, ...]:
         return next(self._fed[2])[2]
 
-    def _prepare(self, samples: PlannedBatch) -> FedArrays:
-        fed, rows = self._arrays.failed_files.choose(samples)
-        arrays = self._arrays.for_batch(fed)
-        self._in_flight.append(FedBatch(samples, fed, rows, arrays))
-        return arrays
+
+def _draw(batches: Iterator[FedBatch], in_flight: deque[FedBatch]) -> Iterator[FedArrays]:
+    """Yields what DALI is fed, and notes each batch as it is drawn."""
+    for batch in batches:
+        in_flight.append(batch)
+        yield batch.arrays
+
+
+def _tensor_list(field: Arrays) -> TensorListCPU:
+    """Returns a field as DALI takes it fastest: the thread that calls `Pipeline.run` need not convert it.
+
+    A list of arrays is copied, so that kept images are not handed over like this.
+    """
+    if isinstance(field, TensorListCPU):
+        return field
+    return TensorListCPU(field if isinstance(field, np.ndarray) else [TensorCPU(array) for array in field])
 
 
 def file_state(path: str) -> FileState | None:

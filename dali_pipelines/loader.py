@@ -13,11 +13,12 @@ from nvidia.dali.plugin.pytorch import feed_ndarray, to_torch_type
 
 from dali_pipelines.allocation_errors import reraise_if_out_of_memory
 from dali_pipelines.config import PipelineConfig, default_num_threads
-from dali_pipelines.feed import BatchFeed, FedBatch, SampleArrays
+from dali_pipelines.feed import BatchFeed, FedBatch, Inputs, SampleArrays
 from dali_pipelines.graphs import GraphBuilder
 from dali_pipelines.normalize import ImageFinisher, input_dtype
 from dali_pipelines.recovery import BatchRecovery
 from dali_pipelines.rendering import ImageArray, render
+from dali_pipelines.scaled import render_file
 from dali_pipelines.source import ImageBatch, PlannedBatch, PlannedBatches, PlannedSample, SourceImages
 from dali_pipelines.threads import DecodedBatch, RenderingThreads
 
@@ -69,8 +70,12 @@ class DaliLoader:
         self.dtype = torch.uint8 if levels else normalised_dtype
         self._graphs = GraphBuilder(config, training, device, self.dtype, images.largest_stored)
         on_cpu = device.type == "cpu"
-        self._arrays = SampleArrays(images, training=training, only_files=on_cpu)
+        on_cpu_fed: Inputs = "contents" if config.scaled_decode else "images"
+        self._arrays = SampleArrays(images, training=training, inputs=on_cpu_fed if on_cpu else "planned")
         self._feed = BatchFeed(self._arrays)
+        self._num_ahead = config.prefetch_queue_depth + 2
+        self._iteration: object | None = None
+        """Stands for the iteration that may go on; None: none may."""
         self._pipeline: Pipeline | None = None
         self._alone: tuple[BatchFeed, Pipeline] | None = None
         """A pipeline for batches of one, built for the first failed batch and kept until it fails itself."""
@@ -82,12 +87,37 @@ class DaliLoader:
         A file that has failed before is left out of its batch: its slot stays, black and marked. It is tried again once it has
         changed; see `feed.FailedFiles`.
         """
+        self.stop()
         self._drain()
         self._arrays.failed_files.start_pass()
+        self._iteration = iteration = object()
+        try:
+            for batch in self._rendered(plan, first_step):
+                yield batch
+                if self._iteration is not iteration:
+                    return
+        finally:
+            if self._iteration is iteration:
+                self.stop()
+
+    def stop(self) -> None:
+        """Ends the current iteration, and the thread that plans its batches."""
+        self._iteration = None
+        self._feed.stop()
+
+    def release(self) -> None:
+        """Ends the current iteration and frees the pipelines' threads and memory. The next iteration builds a new pipeline."""
+        self.stop()
+        self._drop_pipeline()
+        self._alone = None
+        if self._threads is not None:
+            self._threads.release()
+
+    def _rendered(self, plan: PlannedBatches, first_step: int) -> Iterator[ImageBatch]:
         step = first_step
         while step < len(plan):
             self._ready_pipeline()
-            self._feed.start(plan.batch(later) for later in range(step, len(plan)))
+            self._feed.start((plan.batch(later) for later in range(step, len(plan))), self._num_ahead)
             try:
                 while step < len(plan):
                     yield self._next_batch(len(plan) - step)
@@ -100,21 +130,16 @@ class DaliLoader:
                 yield self._redo(plan.batch(step), error)
                 step += 1
 
-    def release(self) -> None:
-        """Frees the pipelines' threads and memory and ends the current iteration. The next one builds a new pipeline."""
-        self._drop_pipeline()
-        self._alone = None
-        if self._threads is not None:
-            self._threads.release()
-
     def _build_threads(self) -> RenderingThreads:
         config = self.config
         finisher = ImageFinisher(
             config.input_size(self.training), config.mean, config.std, self.dtype, layout=config.output_layout
         )
-        return RenderingThreads(self._render, finisher, config.num_threads or default_num_threads())
+        render_one = self._render_file if config.scaled_decode else self._render
+        return RenderingThreads(render_one, finisher, config.num_threads or default_num_threads())
 
     def _drop_pipeline(self) -> None:
+        self._feed.stop()
         self._pipeline = None
         if self._threads is not None:
             self._threads.forget()
@@ -165,11 +190,12 @@ class DaliLoader:
             self._alone = (feed, self._graphs.build(feed.for_graph(), batch_size=1))
         feed, pipeline = self._alone
         self._alone = None  # until this sample has come through
-        feed.start(iter([sample]))
+        feed.start(iter([sample]), num_ahead=1)
         if self._threads is not None:
             images = self._threads.render_now(self._decode(pipeline, feed))
         else:
             images, _ = self._next_on_gpu(pipeline, feed)
+        feed.stop()
         _end_epoch(pipeline)
         self._alone = (feed, pipeline)
         return images[0]
@@ -182,7 +208,7 @@ class DaliLoader:
         return images.clone(memory_format=_MEMORY_FORMAT[self.config.output_layout])
 
     def _decode(self, pipeline: Pipeline, feed: BatchFeed) -> DecodedBatch:
-        """Returns the next batch that DALI has decoded on a CPU. Its images stay valid when DALI goes on."""
+        """Returns the next batch that DALI has decoded, or read, on a CPU. Its images stay valid when DALI goes on."""
         (decoded,) = pipeline.run()
         batch = feed.pop()
         return DecodedBatch([np.asarray(image) for image in decoded], batch.fed, batch)
@@ -196,6 +222,10 @@ class DaliLoader:
         if kept is not None and kept.wants(sample.index):
             kept.keep(sample.index, torch.from_numpy(np.require(decoded, requirements="W")))
         return rendered
+
+    def _render_file(self, encoded: ImageArray, sample: PlannedSample) -> ImageArray:
+        """Returns a rendered image from the content of its file. Runs in several threads."""
+        return render_file(encoded, self.images.stored_image(sample.index), sample, self.config, training=self.training)
 
     def _next_on_gpu(self, pipeline: Pipeline, feed: BatchFeed) -> tuple[torch.Tensor, FedBatch]:
         """Returns the next batch of a GPU's graph; decoded images that the graph also hands out go to `images.kept`."""

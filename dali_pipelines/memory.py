@@ -18,7 +18,7 @@ from nvidia.dali.backend import (  # type: ignore[attr-defined]  # no types are 
     ReleaseUnusedMemory,
 )
 
-from dali_pipelines.config import PipelineConfig
+from dali_pipelines.config import BATCHES_RENDERED_AHEAD, PipelineConfig
 
 log = logging.getLogger(__name__)
 
@@ -59,14 +59,14 @@ def pool_bytes(
 
     DALI prepares `prefetch_queue_depth` batches ahead and holds the one it handed out, so depth + 1 batches are alive. Each is
     counted as a batch of the largest images. The decoder's working memory comes on top, on the device for a batch and in pinned
-    RAM for one image per thread; so do the files themselves, in pinned RAM. The sum is multiplied by SAFETY. Without a GPU only
-    the decoded and the rendered uint8 images are counted.
+    RAM for one image per thread; so do the files themselves, in pinned RAM. The sum is multiplied by SAFETY. Without a GPU the
+    decoded images of the batches that DALI prepares and that the rendering threads hold are counted, and as many rendered ones.
     """
     original = np.asarray(sizes, np.float64).reshape(-1, 2)
     if not len(original):
         return PoolBytes(0, 0)
     side = config.input_size(training)
-    num_alive = config.prefetch_queue_depth + 1
+    num_alive = config.prefetch_queue_depth + (1 if on_gpu else BATCHES_RENDERED_AHEAD)
     resized = _largest_resized(original, config, training)
     decoded = 3 * original.prod(axis=1)
     rendered = 3 * side**2 if training else 3 * resized.prod(axis=1)

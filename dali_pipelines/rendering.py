@@ -63,7 +63,7 @@ def resize_region(
     if height < y1 or width < x1:
         raise ValueError(f"the image is {height} x {width}, expected {y1} x {x1} at least: {IMAGE_REPLACED}")
     region = np.require(original[y0:y1, x0:x1], requirements="W")  # PyTorch warns about read-only arrays
-    return _resize(region, resized_size)
+    return resize(region, resized_size)
 
 
 def resize_whole(
@@ -79,43 +79,65 @@ def resize_whole(
     return resize_region(original, region_xyxy, resized_size)
 
 
-def _resize(image: ImageArray, size: tuple[int, int]) -> ImageArray:
+def resize(image: ImageArray, size: tuple[int, int], sides: tuple[float, float] | None = None) -> ImageArray:
     """Returns the resized image, with the outermost pixels repeated beyond its border.
 
     PyTorch's filter ignores everything beyond the border. The missing weights all fall on repeated pixels, so they are added to the
     first and the last line afterwards as one weight; the filter of no other line reaches that far.
+
+    Args:
+        image: (H, W, 3) RGB levels.
+        size: (H, W) of the result.
+        sides: (H, W) in pixels of what is resized, from the first pixel on. It may end within the last pixel, or earlier: the
+            filter of the last lines then sees the pixels behind it. None: the whole image.
     """
-    resized = _resize_without_border(image, size)
-    share_y, share_x = (_share_beyond(*sides) for sides in zip(image.shape, size, strict=False))
-    if share_y:
-        _mix_in(resized, _resize_without_border(image[[0, -1]], (2, size[1])), share_y)
-    if share_x:
-        _mix_in(resized.transpose(1, 0, 2), _resize(image[:, [0, -1]], (size[0], 2)).transpose(1, 0, 2), share_x)
+    resized = _resize_without_border(image, size, sides)
+    shares_y, shares_x = (
+        (_share_beyond(side / target, 0.0), _share_beyond(side / target, number - side))
+        for number, side, target in zip(image.shape, sides or image.shape, size, strict=False)
+    )
+    if any(shares_y):
+        sides_of_lines = None if sides is None else (2.0, sides[1])
+        _mix_in(resized, _resize_without_border(image[[0, -1]], (2, size[1]), sides_of_lines), shares_y)
+    if any(shares_x):
+        sides_of_lines = None if sides is None else (sides[0], 2.0)
+        outermost = resize(image[:, [0, -1]], (size[0], 2), sides_of_lines)
+        _mix_in(resized.transpose(1, 0, 2), outermost.transpose(1, 0, 2), shares_x)
     return resized
 
 
-def _resize_without_border(image: ImageArray, size: tuple[int, int]) -> ImageArray:
+def _resize_without_border(image: ImageArray, size: tuple[int, int], sides: tuple[float, float] | None) -> ImageArray:
     # PyTorch has vectorised code for uint8 in this memory layout.
     planes_BCHW = torch.from_numpy(image)[None].permute(0, 3, 1, 2)
-    resized_BCHW = torch.nn.functional.interpolate(planes_BCHW, size=size, mode="bilinear", antialias=True)
+    if sides is None:
+        resized_BCHW = torch.nn.functional.interpolate(planes_BCHW, size=size, mode="bilinear", antialias=True)
+    else:  # the operator behind `interpolate`, which itself takes either a size or a scale
+        scale_y, scale_x = (target / side for target, side in zip(size, sides, strict=True))
+        resized_BCHW = torch.ops.aten._upsample_bilinear2d_aa(planes_BCHW, size, False, scale_y, scale_x)
     return np.ascontiguousarray(resized_BCHW[0].permute(1, 2, 0).numpy())
 
 
-def _share_beyond(source_side: int, target_side: int) -> float:
-    """Returns the share of the first target pixel's weights that falls before the first source pixel."""
-    scale = source_side / target_side
+def _share_beyond(scale: float, overhang: float) -> float:
+    """Returns the share of an outermost target pixel's weights that falls beyond the source pixels.
+
+    Args:
+        scale: source pixels per target pixel.
+        overhang: source pixels between the border of what is resized and the last source pixel's outer border.
+    """
     if scale <= 1:  # one source pixel has all the weight
         return 0.0
-    centres = np.arange(-math.ceil(scale), math.ceil(2 * scale)) + 0.5
+    inside = np.arange(-math.ceil(scale), math.ceil(2 * scale) + math.ceil(overhang))
+    centres = inside + 0.5 - overhang
     weights = np.maximum(0, 1 - np.abs(centres - scale / 2) / scale)
-    return float(weights[centres < 0].sum() / weights.sum())
+    return float(weights[inside < 0].sum() / weights.sum())
 
 
-def _mix_in(lines: ImageArray, outermost: ImageArray, share: float) -> None:
-    """Mixes a share of `outermost` (2, m, 3) into the first and the last of `lines` (n, m, 3), in place."""
-    # A single line gets both and keeps 1 - 2 share of its own.
-    share_of_first = share / (1 - share) if len(lines) == 1 else share
-    for line, outer, part in zip((lines[0], lines[-1]), outermost, (share_of_first, share), strict=True):
+def _mix_in(lines: ImageArray, outermost: ImageArray, shares: tuple[float, float]) -> None:
+    """Mixes shares of the two lines `outermost` (2, m, 3) into the first and the last of `lines` (n, m, 3), in place."""
+    first, last = shares
+    # A single line gets both and keeps 1 - first - last of its own.
+    parts = (first / (1 - last) if len(lines) == 1 else first, last)
+    for line, outer, part in zip((lines[0], lines[-1]), outermost, parts, strict=True):
         line[:] = np.rint(line + part * (outer.astype(np.float32) - line))
 
 

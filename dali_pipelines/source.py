@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -129,6 +129,21 @@ class KeptImages(Protocol):
         """Keeps a copy of a wanted decoded image, (H, W, 3) uint8 on any device."""
 
 
+class StoredImage(NamedTuple):
+    """How an image is stored in its file."""
+
+    size: tuple[int, int]
+    """(H, W) before EXIF is applied."""
+    orientation: int
+    """EXIF orientation, 1 to 8."""
+
+    @property
+    def upright_size(self) -> tuple[int, int]:
+        """(H, W) after EXIF is applied."""
+        height, width = self.size
+        return (width, height) if self.orientation >= 5 else (height, width)
+
+
 @dataclass(frozen=True)
 class SourceImages:
     """The stored images of a split: files, and images in memory."""
@@ -139,6 +154,21 @@ class SourceImages:
     """Images in memory, used in place of the files. A loader hands it each decoded image that it wants."""
     largest_stored: tuple[int, int] | None = None
     """(H, W) that no file exceeds as it is stored; used by `preallocate_decoder`."""
+    stored_sizes: npt.NDArray[np.integer] | None = None
+    """(N, 2) (H, W) of each file as it is stored; needed with `scaled_decode`."""
+    orientations: npt.NDArray[np.integer] | None = None
+    """(N,) EXIF orientation of each file, 1 to 8; needed with `scaled_decode`."""
+
+    def stored_image(self, index: int) -> StoredImage:
+        """Returns how one image is stored.
+
+        Raises:
+            ValueError: sizes and orientations are not known.
+        """
+        if self.stored_sizes is None or self.orientations is None:
+            raise ValueError("scaled_decode needs the sizes and orientations of the files: set both in SourceImages")
+        height, width = self.stored_sizes[index]
+        return StoredImage((int(height), int(width)), int(self.orientations[index]))
 
 
 @dataclass(frozen=True)

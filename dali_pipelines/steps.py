@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from nvidia.dali import fn, types
+from nvidia.dali.backend import TensorListCPU
 from nvidia.dali.data_node import DataNode
 
 from dali_pipelines.config import PipelineConfig
@@ -61,12 +62,12 @@ class KeptSource(NamedTuple):
     """Scalar bool: decode `encoded` instead of reading the file."""
     is_decoded: DataNode
     """Scalar bool: take `pixels`; nothing is read or decoded."""
-    pixels: DataNode
-    """(H, W, 3) uint8."""
+    pixels: DataNode | None
+    """(H, W, 3) uint8; None: the graph takes the content of files only."""
 
 
-Arrays = npt.NDArray[Any] | Sequence[npt.NDArray[Any] | torch.Tensor]
-"""One field of a batch: (B, ...), or one array a sample."""
+Arrays = npt.NDArray[Any] | Sequence[npt.NDArray[Any] | torch.Tensor] | TensorListCPU
+"""One field of a batch: (B, ...), one array a sample, or either of them as DALI holds it."""
 NextBatch = Callable[[], tuple[Arrays, ...]]
 SourceType = TypeVar("SourceType", FileSource, EvalSource, TrainSource)
 
@@ -84,7 +85,7 @@ class Feed:
     next_kept: NextBatch | None = None
     """All fields of `KeptSource` but the last; None: images come from files only."""
     next_pixels: NextBatch | None = None
-    """The last field of `KeptSource`."""
+    """The last field of `KeptSource`; None: the graph takes the content of files only."""
     pixels_on_gpu: bool = False
     hands_out_images: bool = False
     """Make the decoded images a second output of a GPU's graph, to be kept."""
@@ -97,11 +98,13 @@ def receive(feed: Feed, source_type: type[SourceType]) -> tuple[SourceType, Kept
         return source, None
     # no_copy is safe: kept images are never written again and outlive the pipeline. Passing the pixels of a receipt takes 4 us,
     # with a copy 157 us.
-    kept = fn.external_source(source=feed.next_kept, num_outputs=3, batch=True, no_copy=True)
+    encoded, is_encoded, is_decoded = fn.external_source(source=feed.next_kept, num_outputs=3, batch=True, no_copy=True)
+    if feed.next_pixels is None:
+        return source, KeptSource(encoded, is_encoded, is_decoded, None)
     # DALI shares a GPU batch only if its images follow each other in memory, which images in the order of a plan do not. Others it
     # copies within the GPU's memory, one image at a time, in the stream that is current when the batch is fed. It warns if some
     # batches are shared and others copied; a batch of one image would be shared. So no_copy promises nothing here.
-    pixels = fn.external_source(
+    (pixels,) = fn.external_source(
         source=feed.next_pixels,
         num_outputs=1,
         batch=True,
@@ -109,7 +112,7 @@ def receive(feed: Feed, source_type: type[SourceType]) -> tuple[SourceType, Kept
         layout="HWC",
         device="gpu" if feed.pixels_on_gpu else "cpu",
     )
-    return source, KeptSource(*kept, *pixels)
+    return source, KeptSource(encoded, is_encoded, is_decoded, pixels)
 
 
 def load(
@@ -126,7 +129,7 @@ def load(
     """
     if kept is None:
         return decode(read(path), config, on_gpu, largest_stored)
-    if kept.is_decoded:
+    if kept.pixels is not None and kept.is_decoded:
         images = kept.pixels.gpu() if on_gpu else kept.pixels
     else:
         images = decode(content(path, kept), config, on_gpu, largest_stored)

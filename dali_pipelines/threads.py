@@ -9,13 +9,10 @@ from typing import Any
 
 import torch
 
+from dali_pipelines.config import BATCHES_RENDERED_AHEAD
 from dali_pipelines.normalize import ImageFinisher
 from dali_pipelines.rendering import ImageArray
 from dali_pipelines.source import PlannedBatch, PlannedSample
-
-BATCHES_AHEAD = 2
-"""Batches whose images are being rendered at most, the one that the consumer waits for included. It bounds the memory of decoded
-images: DALI holds `prefetch_queue_depth` batches besides these."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +56,7 @@ class RenderingThreads:
             RuntimeError: this batch could not be decoded or rendered. Later batches are forgotten.
         """
         # After an error no further batch is decoded: DALI calls its pipeline invalid.
-        while len(self._started) < min(BATCHES_AHEAD, num_left) and not self._has_failed():
+        while len(self._started) < min(BATCHES_RENDERED_AHEAD, num_left) and not self._has_failed():
             try:
                 self._started.append(self._start(decode()))
             except RuntimeError as error:

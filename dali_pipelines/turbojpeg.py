@@ -8,9 +8,12 @@ from PIL import Image
 
 from dali_pipelines.rendering import IMAGE_REPLACED, ImageArray
 
+Encoded = bytes | ImageArray
+"""Content of an image file, as bytes or as (n,) uint8."""
+
 
 def decode_upright(
-    encoded: bytes, orientation: int, use_turbojpeg: bool = True, stored_size: tuple[int, int] | None = None
+    encoded: Encoded, orientation: int, use_turbojpeg: bool = True, stored_size: tuple[int, int] | None = None
 ) -> ImageArray:
     """Returns the upright image, (H, W, 3) RGB uint8, turned by its EXIF orientation 1 to 8.
 
@@ -24,12 +27,28 @@ def decode_upright(
     return np.ascontiguousarray(turned_upright(_decode_stored(encoded, use_turbojpeg, stored_size), orientation))
 
 
-def _decode_stored(encoded: bytes, use_turbojpeg: bool, stored_size: tuple[int, int] | None) -> ImageArray:
+def decode_reduced(encoded: Encoded, factor: int, stored_size: tuple[int, int]) -> ImageArray:
+    """Returns an image as it is stored, decoded at 1/factor of its size, (ceil(H / factor), ceil(W / factor), 3) RGB uint8.
+
+    Args:
+        encoded: a file that `suits_turbojpeg`.
+        factor: 2, 4 or 8.
+        stored_size: (H, W) that the header must state.
+
+    Raises:
+        ValueError: the file is damaged, or the image has another size.
+    """
+    _check_size(simplejpeg.decode_jpeg_header(encoded)[:2], stored_size)
+    height, width = (-(-side // factor) for side in stored_size)
+    return simplejpeg.decode_jpeg(encoded, "RGB", min_height=height, min_width=width, min_factor=factor)
+
+
+def _decode_stored(encoded: Encoded, use_turbojpeg: bool, stored_size: tuple[int, int] | None) -> ImageArray:
     if use_turbojpeg and suits_turbojpeg(encoded):
         _check_size(simplejpeg.decode_jpeg_header(encoded)[:2], stored_size)
         return simplejpeg.decode_jpeg(encoded, colorspace="RGB")
     try:
-        with Image.open(io.BytesIO(encoded)) as image:
+        with Image.open(io.BytesIO(encoded if isinstance(encoded, bytes) else encoded.data)) as image:
             _check_size((image.height, image.width), stored_size)
             return np.asarray(image.convert("RGB"))
     except SizeError:
@@ -55,9 +74,9 @@ def _check_size(found: tuple[int, int], stored_size: tuple[int, int] | None) -> 
         )
 
 
-def suits_turbojpeg(encoded: bytes) -> bool:
+def suits_turbojpeg(encoded: Encoded) -> bool:
     """Returns whether TurboJPEG decodes this file: a JPEG, not CMYK, and not of a rare sampling such as 4:1:0."""
-    if encoded[:2] != b"\xff\xd8":
+    if bytes(encoded[:2]) != b"\xff\xd8":
         return False
     try:
         return simplejpeg.decode_jpeg_header(encoded)[2] in ("YCbCr", "Gray")
@@ -69,7 +88,10 @@ def turned_upright(stored: ImageArray, orientation: int) -> ImageArray:
     """Returns a view of the image, turned by its EXIF orientation 1 to 8."""
     if orientation >= 5:
         stored = stored.transpose(1, 0, 2)
-    # The axes that still run backwards after the transposition of 5 to 8.
-    flip_y = orientation in (3, 4, 7, 8)
-    flip_x = orientation in (2, 3, 6, 7)
+    flip_y, flip_x = mirrored_axes(orientation)
     return stored[:: -1 if flip_y else 1, :: -1 if flip_x else 1]
+
+
+def mirrored_axes(orientation: int) -> tuple[bool, bool]:
+    """Returns whether the y and the x axis of the upright image run against those that are stored, after any transposition."""
+    return orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)

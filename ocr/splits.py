@@ -40,7 +40,14 @@ def build_dataset(
     Raises:
         InputError: the split cannot be used, or its settings contradict the run.
     """
-    planner = SamplePlanner(config.pipeline, training=training, seed=config.seed)
+    pipeline = config.pipeline
+    if pipeline.scaled_decode and split.keeps_pixels:
+        log.info(
+            "%s: pipeline.scaled_decode is ignored: this split keeps decoded images, and they are whole",
+            split.image_path,
+        )
+        pipeline = pipeline.model_copy(update={"scaled_decode": False})
+    planner = SamplePlanner(pipeline, training=training, seed=config.seed)
     _refuse_caches_of_random_samples(split, planner)
     _warn_of_ignored_settings(split, config, training)
     if config.loader == "webdataset":

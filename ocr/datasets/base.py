@@ -1,6 +1,7 @@
 """A plain PyTorch data set. `loader=torch` runs it in its workers, and tests compare DALI with it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,8 @@ from torch.utils.data import Dataset
 
 from dali_pipelines.normalize import ImageFinisher
 from dali_pipelines.rendering import ImageArray, render
-from dali_pipelines.source import PlannedBatch, PlannedSample
+from dali_pipelines.scaled import render_file
+from dali_pipelines.source import PlannedBatch, PlannedSample, StoredImage
 from dali_pipelines.turbojpeg import decode_upright
 from ocr.datasets.audit import load_manifest
 from ocr.datasets.kept_images import ImageCache
@@ -140,23 +142,38 @@ class ValidatedOCRDataset(Dataset[dict[str, Any]]):
         )
 
     def _decode(self, index: int) -> ImageArray:
-        path, orientation = self.manifest.image_paths[index], int(self.manifest.orientations[index])
-        height, width = (int(side) for side in self.manifest.stored_sizes[index])
+        stored, use_turbojpeg = self._stored(index), self.config.image_loading_config.use_turbojpeg
+        with self._naming_file(index):
+            return decode_upright(self._encoded(index), stored.orientation, use_turbojpeg, stored.size)
+
+    def _encoded(self, index: int) -> bytes:
         content = None if self.kept_images is None else self.kept_images.encoded(index)
+        return self.manifest.images.read(index) if content is None else content.tobytes()
+
+    def _stored(self, index: int) -> StoredImage:
+        height, width = self.manifest.stored_sizes[index]
+        return StoredImage((int(height), int(width)), int(self.manifest.orientations[index]))
+
+    @contextmanager
+    def _naming_file(self, index: int) -> Iterator[None]:
+        """Adds the file's path to an error about the file."""
         try:
-            encoded = self.manifest.images.read(index) if content is None else content.tobytes()
-            use_turbojpeg = self.config.image_loading_config.use_turbojpeg
-            return decode_upright(encoded, orientation, use_turbojpeg, (height, width))
+            yield
         except (OSError, ValueError) as error:
+            path = self.manifest.image_paths[index]
             raise type(error)(f"{path}: cannot be read or decoded: {error}") from error
 
     def render(self, sample: PlannedSample) -> ImageArray:
         """Returns the rendered sample, (H, W, 3) RGB uint8, before padding and normalisation.
 
-        Keeps the decoded image if `kept_images` wants it.
+        Keeps the decoded image if `kept_images` wants it. With `scaled_decode` there are only files, no kept pixels.
         """
-        original = self.load_image(sample.index).image_array
+        index, config, training = sample.index, self.planner.config, self.planner.training
+        if config.scaled_decode and self.config.image_loading_config.use_turbojpeg:
+            with self._naming_file(index):
+                return render_file(self._encoded(index), self._stored(index), sample, config, training=training)
+        original = self.load_image(index).image_array
         kept = self.kept_images
-        if kept is not None and kept.wants(sample.index):
-            kept.keep(sample.index, torch.from_numpy(np.require(original, requirements="W")))
-        return render(original, sample, self.planner.config, training=self.planner.training)
+        if kept is not None and kept.wants(index):
+            kept.keep(index, torch.from_numpy(np.require(original, requirements="W")))
+        return render(original, sample, config, training=training)

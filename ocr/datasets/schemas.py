@@ -105,6 +105,13 @@ class DatasetConfig(Section):
             )
         return self
 
+    @property
+    def keeps_pixels(self) -> bool:
+        """Whether decoded images stay in memory, preloaded or from epoch 0."""
+        cache = self.cache_config
+        is_preloaded = self.preload_images and cache.cache_images and cache.image_format == "decoded"
+        return is_preloaded or cache.cache_decoded_images
+
     def settings_without_effect(self) -> list[str]:
         """Returns the keys whose values have no effect because of other keys."""
         cache = self.cache_config

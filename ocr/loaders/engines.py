@@ -58,12 +58,14 @@ def image_loader(
             failures=failures,
             timeout=engine.worker_timeout,
         )
-    images, kept, largest = dataset.manifest.images, dataset.kept_images, dataset.manifest.largest_stored
+    manifest, kept = dataset.manifest, dataset.kept_images
+    stored = (manifest.largest_stored, manifest.stored_sizes, manifest.orientations)
+    images = manifest.images
     if not isinstance(images, ShardImages):
-        files = SourceImages(dataset.manifest.image_paths, kept, largest)
+        files = SourceImages(manifest.image_paths, kept, *stored)
         return _dali_loader(files, dataset, engine, batch_size, levels, failures)
     fetched = FetchedImages(images, kept)
-    in_memory = SourceImages(images.names, fetched, largest)
+    in_memory = SourceImages(images.names, fetched, *stored)
     return ShardLoader(_dali_loader(in_memory, dataset, engine, batch_size, levels, failures), fetched)
 
 

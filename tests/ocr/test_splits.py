@@ -77,3 +77,24 @@ def test_shards_without_images_are_named(copied_receipts, tmp_path):
     ShardWriter(none, tmp_path / "none", "train", 10**9).finish()
     with pytest.raises(InputError, match=r"/none: these shards hold no image; write them again"):
         build_dataset(split_in(copied_receipts, shards=str(tmp_path / "none")), run_on(), training=True)
+
+
+@pytest.mark.parametrize(
+    ("cache", "scales"),
+    [
+        ({}, True),
+        ({"preload_images": True}, True),
+        ({"cache_config": {"cache_decoded_images": True}}, False),
+        ({"preload_images": True, "cache_config": {"image_format": "decoded"}}, False),
+    ],
+    ids=["files", "preloaded files", "kept pixels", "preloaded pixels"],
+)
+def test_a_split_that_keeps_decoded_images_decodes_them_whole(cache, scales, drawn, caplog):
+    split = DatasetConfig.model_validate(
+        {"image_path": str(drawn / "images/train"), "annotation_path": str(drawn / "jsons/train.json"), **cache}
+    )
+    config = run_on(loader="dali", pipeline={"scaled_decode": True})
+    with caplog.at_level(logging.INFO):
+        dataset = build_dataset(split, config, training=True)
+    assert dataset.planner.config.scaled_decode is scales
+    assert ("pipeline.scaled_decode is ignored" in caplog.text) is not scales

@@ -29,6 +29,7 @@ def make_recipe(pipeline=None, targets=None, layout=LAYOUT, **other):
         {"pipeline": PipelineConfig(mean=(123.0, 116.28, 103.53))},
         {"pipeline": PipelineConfig(std=(58.395, 57.0, 57.375))},
         {"pipeline": PipelineConfig(jpeg_fancy_upsampling=False)},
+        {"pipeline": PipelineConfig(scaled_decode=True)},
         {"targets": TargetConfig(shrink_ratio=0.5)},
         {"targets": TargetConfig(map_stride=2)},
         {"layout": EntryLayout(64, 32, "uint8")},
