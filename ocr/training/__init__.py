@@ -15,6 +15,7 @@ cuda_graphs    the forward pass of evaluation as a CUDA graph
 evaluator      one evaluation pass of the network over a split
 evaluation     from maps to polygons and matches, in threads beside the forward pass
 stages         times stages on the device without waiting for it
+lean_profiler  keeps Lightning from measuring each hook
 host_copy      copies from the device that nothing waits for until they are needed
 scores         from matches to the scores of a validation
 checkpoint_files  checkpoints written beside the training
