@@ -1,5 +1,6 @@
 """Feeds DALI: turns planned samples into the arrays of a graph's external sources."""
 
+import math
 import os
 from collections import deque
 from collections.abc import Iterator
@@ -10,7 +11,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import torch
+from nvidia.dali.backend import TensorCPU, TensorListCPU
 
+from dali_pipelines.ahead import Ahead
 from dali_pipelines.source import KeptImages, PlannedBatch, SourceImages
 from dali_pipelines.steps import Arrays, Feed
 
@@ -23,7 +26,6 @@ FileState = tuple[int, int, int, int]
 Inputs = Literal["planned", "images", "contents"]
 
 _NO_CONTENT = np.zeros(1, np.uint8)
-_TRUE, _FALSE = np.array(True), np.array(False)
 
 
 class FailedFiles:
@@ -87,24 +89,50 @@ class SampleArrays:
         training: the fields of `steps.TrainSource`; otherwise those of `steps.EvalSource`.
         inputs: planned: these fields, and images in memory. images: the field of `steps.FileSource`, and images in memory.
             contents: as images, but without pixels in memory.
+        max_pixels: largest number of pixels to decode at once.
     """
 
-    def __init__(self, images: SourceImages, *, training: bool, inputs: Inputs = "planned") -> None:
+    def __init__(
+        self, images: SourceImages, *, training: bool, inputs: Inputs = "planned", max_pixels: float = math.inf
+    ) -> None:
+        self.max_pixels = max_pixels
         self.images = images
         self.training = training
         self.inputs = inputs
         self.failed_files = FailedFiles(images)
         self.read_errors: dict[int, str] = {}
         """Message for each index whose kept content could not be read the last time."""
-        self._encoded_paths: dict[int, npt.NDArray[np.uint8]] = {}
         kept = images.kept
         self._no_pixels = torch.zeros((1, 1, 3), dtype=torch.uint8, device="cpu" if kept is None else kept.device)
+
+    def prepare(self, samples: PlannedBatch) -> "FedBatch":
+        """Returns what DALI is fed for a batch, without the samples whose files have failed before."""
+        fed, rows = self.failed_files.choose(samples)
+        num_together = self.num_together(fed) if rows else len(fed)
+        alone, rows = rows[num_together:], rows[:num_together]
+        if alone:
+            fed = fed.select(slice(num_together))
+        planned, *kept = self.for_batch(fed)
+        return FedBatch(samples, fed, rows, alone, (tuple(map(_tensor_list, planned)), *kept))
 
     def for_batch(self, samples: PlannedBatch) -> FedArrays:
         """Returns the arrays of one batch: planned ones alone, or followed by kept content and kept pixels."""
         if self.images.kept is None:
             return (self._planned(samples),)
         return self._planned(samples), *self._kept(self.images.kept, samples)
+
+    def num_together(self, samples: PlannedBatch) -> int:
+        """Returns how many of the samples, from the first on, are decoded at once: at least one."""
+        if self.images.stored_sizes is None:
+            return len(samples)
+        num_pixels = self.images.stored_sizes[samples.indices].prod(axis=1, dtype=np.int64)
+        if num_pixels.sum() <= self.max_pixels:
+            return len(samples)
+        kept = self.images.kept
+        if kept is not None:  # decoded already
+            is_kept = [kept.decoded(index) is not None for index in samples.indices.tolist()]
+            num_pixels = np.where(is_kept, 0, num_pixels)
+        return max(1, int(np.searchsorted(np.cumsum(num_pixels), self.max_pixels, side="right")))
 
     def content(self, index: int) -> npt.NDArray[np.uint8] | None:
         """Returns the kept content of a file; None if the file itself is to be read.
@@ -122,9 +150,7 @@ class SampleArrays:
 
     def path_bytes(self, index: int) -> npt.NDArray[np.uint8]:
         """Returns the file name as bytes, (n,)."""
-        if index not in self._encoded_paths:
-            self._encoded_paths[index] = np.frombuffer(os.fsencode(self.images.paths[index]), np.uint8)
-        return self._encoded_paths[index]
+        return np.frombuffer(os.fsencode(self.images.paths[index]), np.uint8)
 
     @property
     def num_functions(self) -> int:
@@ -158,8 +184,8 @@ class SampleArrays:
         pixels = [kept.decoded(index) if with_pixels else None for index in indices]
         fields: tuple[Arrays, ...] = (
             [_NO_CONTENT if content is None else content for content in contents],
-            [_FALSE if content is None else _TRUE for content in contents],
-            [_FALSE if image is None else _TRUE for image in pixels],
+            np.array([content is not None for content in contents]),
+            np.array([image is not None for image in pixels]),
         )
         if not with_pixels:
             return (fields,)
@@ -178,7 +204,9 @@ class FedBatch:
     fed: PlannedBatch
     """The samples that DALI renders: those of `rows`, or a stand-in if there are none."""
     rows: list[int]
-    """Rows of `samples` that get an image; the files of the others have failed before."""
+    """Rows of `samples` that get an image; the files of the others have failed before, or they are in `alone`."""
+    alone: list[int]
+    """Rows that are rendered one by one, because the batch would take too much memory."""
     arrays: FedArrays
     """What DALI was given. It must stay alive, because DALI was given no copies."""
 
@@ -188,6 +216,7 @@ class BatchFeed:
 
     def __init__(self, arrays: SampleArrays) -> None:
         self._arrays = arrays
+        self._ahead: Ahead[FedBatch] = Ahead(iter(()), depth=1)
         self._in_flight: deque[FedBatch] = deque()
         self._handed_out: FedBatch | None = None
         """The batch that DALI handed out last, whose arrays stay alive here."""
@@ -208,15 +237,18 @@ class BatchFeed:
             hands_out_images=any(kept.wants(index) for index in range(len(self._arrays.images.paths))),
         )
 
-    def start(self, batches: Iterator[PlannedBatch]) -> None:
-        """Feeds these batches from now on."""
-        self._in_flight.clear()
+    def start(self, batches: Iterator[PlannedBatch], num_ahead: int) -> None:
+        """Feeds these batches from now on. A thread plans and prepares up to `num_ahead` of them before DALI takes them."""
+        self.stop()
+        self._ahead = Ahead(map(self._arrays.prepare, batches), num_ahead)
+        self._in_flight = deque()
         # DALI asks each source once per batch; whichever comes first draws the batch.
-        self._fed = tee(map(self._prepare, batches), len(self._fed))
+        self._fed = tee(_draw(self._ahead, self._in_flight), len(self._fed))
 
     def stop(self) -> None:
-        """Feeds no further batch: DALI's epoch ends."""
+        """Feeds no further batch and ends the thread: DALI's epoch ends."""
         self._fed = (iter(()),) * len(self._fed)
+        self._ahead.close()
 
     def pop(self) -> FedBatch:
         """Returns the batch that DALI has just handed out."""
@@ -232,11 +264,22 @@ class BatchFeed:
     def _next_pixels(self) -> tuple[Arrays, ...]:
         return next(self._fed[2])[2]
 
-    def _prepare(self, samples: PlannedBatch) -> FedArrays:
-        fed, rows = self._arrays.failed_files.choose(samples)
-        arrays = self._arrays.for_batch(fed)
-        self._in_flight.append(FedBatch(samples, fed, rows, arrays))
-        return arrays
+
+def _draw(batches: Iterator[FedBatch], in_flight: deque[FedBatch]) -> Iterator[FedArrays]:
+    """Yields what DALI is fed, and notes each batch as it is drawn."""
+    for batch in batches:
+        in_flight.append(batch)
+        yield batch.arrays
+
+
+def _tensor_list(field: Arrays) -> TensorListCPU:
+    """Returns a field as DALI takes it fastest: the thread that calls `Pipeline.run` need not convert it.
+
+    A list of arrays is copied, so that kept images are not handed over like this.
+    """
+    if isinstance(field, TensorListCPU):
+        return field
+    return TensorListCPU(field if isinstance(field, np.ndarray) else [TensorCPU(array) for array in field])
 
 
 def file_state(path: str) -> FileState | None:

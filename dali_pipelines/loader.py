@@ -71,8 +71,16 @@ class DaliLoader:
         self._graphs = GraphBuilder(config, training, device, self.dtype, images.largest_stored)
         on_cpu = device.type == "cpu"
         on_cpu_fed: Inputs = "contents" if config.scaled_decode else "images"
-        self._arrays = SampleArrays(images, training=training, inputs=on_cpu_fed if on_cpu else "planned")
+        self._arrays = SampleArrays(
+            images,
+            training=training,
+            inputs=on_cpu_fed if on_cpu else "planned",
+            max_pixels=config.max_batch_megapixels * 1e6,
+        )
         self._feed = BatchFeed(self._arrays)
+        self._num_ahead = config.prefetch_queue_depth + 2
+        self._iteration: object | None = None
+        """Stands for the iteration that may go on; None: none may."""
         self._pipeline: Pipeline | None = None
         self._alone: tuple[BatchFeed, Pipeline] | None = None
         """A pipeline for batches of one, built for the first failed batch and kept until it fails itself."""
@@ -84,12 +92,37 @@ class DaliLoader:
         A file that has failed before is left out of its batch: its slot stays, black and marked. It is tried again once it has
         changed; see `feed.FailedFiles`.
         """
+        self.stop()
         self._drain()
         self._arrays.failed_files.start_pass()
+        self._iteration = iteration = object()
+        try:
+            for batch in self._rendered(plan, first_step):
+                yield batch
+                if self._iteration is not iteration:
+                    return
+        finally:
+            if self._iteration is iteration:
+                self.stop()
+
+    def stop(self) -> None:
+        """Ends the current iteration, and the thread that plans its batches."""
+        self._iteration = None
+        self._feed.stop()
+
+    def release(self) -> None:
+        """Ends the current iteration and frees the pipelines' threads and memory. The next iteration builds a new pipeline."""
+        self.stop()
+        self._drop_pipeline()
+        self._alone = None
+        if self._threads is not None:
+            self._threads.release()
+
+    def _rendered(self, plan: PlannedBatches, first_step: int) -> Iterator[ImageBatch]:
         step = first_step
         while step < len(plan):
             self._ready_pipeline()
-            self._feed.start(plan.batch(later) for later in range(step, len(plan)))
+            self._feed.start((plan.batch(later) for later in range(step, len(plan))), self._num_ahead)
             try:
                 while step < len(plan):
                     yield self._next_batch(len(plan) - step)
@@ -102,13 +135,6 @@ class DaliLoader:
                 yield self._redo(plan.batch(step), error)
                 step += 1
 
-    def release(self) -> None:
-        """Frees the pipelines' threads and memory and ends the current iteration. The next one builds a new pipeline."""
-        self._drop_pipeline()
-        self._alone = None
-        if self._threads is not None:
-            self._threads.release()
-
     def _build_threads(self) -> RenderingThreads:
         config = self.config
         finisher = ImageFinisher(
@@ -118,6 +144,7 @@ class DaliLoader:
         return RenderingThreads(render_one, finisher, config.num_threads or default_num_threads())
 
     def _drop_pipeline(self) -> None:
+        self._feed.stop()
         self._pipeline = None
         if self._threads is not None:
             self._threads.forget()
@@ -141,7 +168,9 @@ class DaliLoader:
         whole = self._black_images(len(batch.samples))
         if batch.rows:
             whole[batch.rows] = images
-        left_out = [row for row in range(len(batch.samples)) if row not in batch.rows]
+        for row in batch.alone:
+            whole[row] = self._render_alone(batch.samples.select([row]))
+        left_out = [row for row in range(len(batch.samples)) if row not in batch.rows and row not in batch.alone]
         return ImageBatch(whole, batch.samples.with_failed(left_out))
 
     def _drain(self) -> None:
@@ -168,11 +197,12 @@ class DaliLoader:
             self._alone = (feed, self._graphs.build(feed.for_graph(), batch_size=1))
         feed, pipeline = self._alone
         self._alone = None  # until this sample has come through
-        feed.start(iter([sample]))
+        feed.start(iter([sample]), num_ahead=1)
         if self._threads is not None:
             images = self._threads.render_now(self._decode(pipeline, feed))
         else:
             images, _ = self._next_on_gpu(pipeline, feed)
+        feed.stop()
         _end_epoch(pipeline)
         self._alone = (feed, pipeline)
         return images[0]

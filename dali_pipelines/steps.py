@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from nvidia.dali import fn, types
+from nvidia.dali.backend import TensorListCPU
 from nvidia.dali.data_node import DataNode
 
 from dali_pipelines.config import PipelineConfig
@@ -65,8 +66,8 @@ class KeptSource(NamedTuple):
     """(H, W, 3) uint8; None: the graph takes the content of files only."""
 
 
-Arrays = npt.NDArray[Any] | Sequence[npt.NDArray[Any] | torch.Tensor]
-"""One field of a batch: (B, ...), or one array a sample."""
+Arrays = npt.NDArray[Any] | Sequence[npt.NDArray[Any] | torch.Tensor] | TensorListCPU
+"""One field of a batch: (B, ...), one array a sample, or either of them as DALI holds it."""
 NextBatch = Callable[[], tuple[Arrays, ...]]
 SourceType = TypeVar("SourceType", FileSource, EvalSource, TrainSource)
 

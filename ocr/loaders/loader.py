@@ -105,7 +105,9 @@ class BatchLoader:
         self._resumed = num_done, self._step
         batches = (self._fresh if self.cache is None else self.cache).batches(plan)
         while self._step < num_steps:
-            batch = next(batches)
+            batch = next(batches, None)
+            if batch is None:  # the image loader was released
+                return
             self.num_images += batch.samples.num_real
             self._step += 1
             if self._step == num_steps:

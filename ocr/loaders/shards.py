@@ -12,7 +12,7 @@ from ocr.datasets.shards.images import ShardImages
 from ocr.datasets.shards.read_ahead import ReadAhead, ReadAheadPlan
 
 NUM_FETCHED_AHEAD = 32
-"""Number of images fetched ahead, rounded down to whole batches; at least one batch."""
+"""Number of images fetched ahead of the batches that DALI's feed prepares, rounded down to whole batches; at least one batch."""
 
 
 class FetchedImages:
@@ -75,6 +75,7 @@ class ShardLoader:
 
     def batches(self, plan: PlannedBatches, first_step: int = 0) -> Iterator[ImageBatch]:
         """Yields the images of `plan` from `first_step` on."""
+        self._dali.stop()  # its thread fetches images for the last iteration
         self._fetched.forget()
         return self._dali.batches(ReadAheadPlan(plan, self._fetched.fetch, self._num_ahead), first_step)
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, get_worker_info
 
+from dali_pipelines.ahead import Ahead
 from dali_pipelines.normalize import input_dtype, normalize_levels
 from dali_pipelines.source import ImageBatch, PlannedBatch, PlannedBatches, PlannedSample, SampleError
 from ocr.datasets.base import ValidatedOCRDataset
@@ -22,6 +23,8 @@ SHARED_MEMORY = "/dev/shm"
 """File system of the memory through which workers send their batches."""
 _PREFETCHED = 2
 """Batches that each worker prepares ahead, PyTorch's default."""
+_PLANNED_AHEAD = 4
+"""Planned batches that wait for a worker."""
 _SHARED_MEMORY_ADVICE = (
     "start the container with --shm-size=8g or --ipc=host, lower dataloader.num_workers or dataloader.batch_size, or set "
     "dataloader.num_workers=0"
@@ -80,13 +83,17 @@ class TorchLoader:
             if self._num_workers and first_step < len(plan):
                 self._check_shared_memory(len(plan.batch(first_step)))
             self._loader = self._build()
-        self._sampler.start(plan, first_step)
-        for images, errors in self._received(self._loader):
-            samples = self._checked(self._sampler.sent.popleft(), errors)
-            yield ImageBatch(self._finished(images), samples)
+        ahead = self._sampler.start(plan, first_step)
+        try:
+            for images, errors in self._received(self._loader):
+                samples = self._checked(self._sampler.sent.popleft(), errors)
+                yield ImageBatch(self._finished(images), samples)
+        finally:
+            ahead.close()
 
     def release(self) -> None:
-        """Ends the worker processes. The next iteration starts new ones."""
+        """Ends the current iteration and the worker processes. The next iteration starts new ones."""
+        self._sampler.stop()
         self._loader = None
         self._finisher.memory.release()
 
@@ -166,14 +173,21 @@ class _PlanSampler:
     def __init__(self) -> None:
         self.sent: deque[PlannedBatch] = deque()
         """Batches on their way through the workers, in order."""
-        self._batches: Iterator[PlannedBatch] = iter(())
+        self._ahead: Ahead[PlannedBatch] = Ahead(iter(()), _PLANNED_AHEAD)
 
-    def start(self, plan: PlannedBatches, first_step: int) -> None:
+    def start(self, plan: PlannedBatches, first_step: int) -> Ahead[PlannedBatch]:
+        """Yields the batches of this plan from now on. Returns them as a thread plans them."""
+        self.stop()
         self.sent.clear()
-        self._batches = (plan.batch(step) for step in range(first_step, len(plan)))
+        self._ahead = Ahead((plan.batch(step) for step in range(first_step, len(plan))), _PLANNED_AHEAD)
+        return self._ahead
+
+    def stop(self) -> None:
+        """Ends the plan and its thread."""
+        self._ahead.close()
 
     def __iter__(self) -> Iterator[PlannedBatch]:
-        for samples in self._batches:
+        for samples in self._ahead:
             self.sent.append(samples)
             yield samples.select(slice(None))  # without polygons, which workers do not need
 

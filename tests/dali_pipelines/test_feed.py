@@ -78,7 +78,7 @@ def test_the_graph_hands_out_images_if_one_of_them_is_wanted(num_images):
 def test_sources_may_draw_batches_in_any_order_and_stop():
     feed = BatchFeed(SampleArrays(SourceImages(["a", "b"], OneKept()), training=False))
     sources = feed.for_graph()
-    feed.start(iter([planned(0), planned(1)]))
+    feed.start(iter([planned(0), planned(1)]), num_ahead=1)
     sources.next_pixels()
     sources.next_batch()
     sources.next_kept()

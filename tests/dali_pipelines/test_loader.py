@@ -2,6 +2,7 @@
 
 import gc
 import shutil
+import threading
 import time
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from PIL import Image
 
 from dali_pipelines.config import PipelineConfig
 from dali_pipelines.loader import DaliLoader
-from dali_pipelines.source import SourceImages
+from dali_pipelines.source import PlannedBatch, SourceImages
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.kept_images import DecodedImages, ImageCache, preload_files, preload_pixels
 from ocr.datasets.manifest import Manifest
@@ -278,3 +279,71 @@ def test_on_a_gpu_kept_images_agree_with_files(training, place, manifest):
             difference = (run(kept, epoch).float() - from_files[epoch]).abs().flatten(1)
             assert difference.mean(dim=1).max() * 58 < 0.5
         assert kept.pixels.num_images == pixels.num_places
+
+
+def planning_threads() -> int:
+    gc.collect()
+    return sum(thread.name == "ahead" for thread in threading.enumerate())
+
+
+def test_a_thread_plans_ahead_only_during_an_iteration(manifest):
+    loader, plan = make_loader(manifest, training=True), epoch_plan(manifest, training=True)
+    for _ in loader.batches(plan):
+        pass
+    assert planning_threads() == 0
+    batches = loader.batches(plan)
+    next(batches)
+    assert planning_threads() == 1
+    batches.close()
+    assert planning_threads() == 0
+    next(loader.batches(plan))  # abandoned at once
+    assert planning_threads() == 0
+
+
+@pytest.mark.parametrize("kind", ["dali", "torch"])
+def test_a_release_in_the_middle_ends_the_iteration(kind, manifest):
+    if kind == "dali":
+        loader: DaliLoader | TorchLoader = make_loader(manifest, training=True)
+    else:
+        planner = SamplePlanner(CONFIG, training=True, seed=3)
+        dataset = ValidatedOCRDataset(DatasetConfig(image_path="-"), planner, manifest=manifest)
+        loader = TorchLoader(dataset, num_workers=0, device=CPU, skip_failures=False)
+    plan = epoch_plan(manifest, training=True)
+    whole = images_of(loader, plan)
+    batches = loader.batches(plan)
+    next(batches)
+    loader.release()
+    assert planning_threads() == 0
+    assert list(batches) == []
+    assert torch.equal(images_of(loader, plan), whole)
+
+
+def test_a_later_iteration_ends_an_earlier_one(manifest, from_files):
+    loader, plan = make_loader(manifest, training=True), epoch_plan(manifest, training=True)
+    earlier = loader.batches(plan)
+    next(earlier)
+    later = loader.batches(plan)
+    images = [next(later).images]
+    assert list(earlier) == []
+    images += [batch.images for batch in later]
+    assert torch.equal(torch.cat(images), from_files[True])
+
+
+def test_an_error_of_the_plan_reaches_the_consumer(manifest):
+    whole = epoch_plan(manifest, training=True)
+
+    class BrokenPlan:
+        epoch = 0
+
+        def __len__(self) -> int:
+            return len(whole)
+
+        def batch(self, step: int) -> PlannedBatch:
+            if step == 3:
+                raise ValueError("no such step")
+            return whole.batch(step)
+
+    loader = make_loader(manifest, training=True)
+    with pytest.raises(ValueError, match="no such step"):
+        list(loader.batches(BrokenPlan()))
+    assert planning_threads() == 0

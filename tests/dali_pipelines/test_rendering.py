@@ -64,7 +64,7 @@ def rendered_by_dali_operators(manifest: Manifest, plan: EpochPlan, training: bo
         num_threads=1,
         device_id=None,
     )
-    feed.start(plan.batch(step) for step in range(len(plan)))
+    feed.start((plan.batch(step) for step in range(len(plan))), num_ahead=2)
     for _ in range(len(plan)):
         (images,) = pipeline.run()
         feed.pop()
