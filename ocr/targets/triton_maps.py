@@ -9,8 +9,7 @@ The host sends one buffer: for each band of tiles the range of polygons to go th
 TRITON_INTERPRET=1, set before Triton is imported, runs the kernel on the CPU, slowly: the tests do that.
 """
 
-from itertools import accumulate
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +17,6 @@ import torch
 import triton
 import triton.language as tl
 
-from dali_pipelines.compiled import compiled
 from ocr.polygons import PolygonBatch
 from ocr.targets.config import TargetConfig
 from ocr.targets.outline import NOTHING, SHORTEST_EDGE, TEXT, Outlines, measure_outlines
@@ -51,22 +49,15 @@ def make_targets_triton(
     num_images, stride = len(polygons_input), config.map_stride
     num_rows, num_cols = size[0] // stride, size[1] // stride
     maps = torch.empty((4, num_images, num_rows, num_cols), dtype=torch.float32, device=device)
-    grid = (-(-num_cols // tile[1]), -(-num_rows // tile[0]), num_images)
+    grid = (triton.cdiv(num_cols, tile[1]), triton.cdiv(num_rows, tile[0]), num_images)
     if maps.numel() == 0:
-        return TargetMaps(*maps.unbind())
+        return TargetMaps(*maps)
     if outlines is None:
         outlines = measure_outlines(polygons_input, size, config)
-    sections = section_sizes(polygons_input, num_bands=grid[1])
-    # Pinned, so that the copy to a GPU makes nothing wait.
-    buffer = torch.empty(sum(sections), dtype=torch.int32, pin_memory=device.type == "cuda")
-    pack_polygons(polygons_input, outlines, grid[1], tile[0], buffer.numpy())
-    ranges, boxes, distances, vertices = buffer.to(device, non_blocking=True).split(sections)
+    arrays = pack_polygons(polygons_input, outlines, num_bands=grid[1], band_rows=tile[0])
     with torch.cuda.device_of(maps):
         draw_tile[grid](
-            ranges,
-            boxes,
-            distances.view(torch.float32),
-            vertices.view(torch.float32),
+            *_upload(arrays, device),
             maps,
             num_rows,
             num_cols,
@@ -77,120 +68,58 @@ def make_targets_triton(
             TILE_COLS=tile[1],
             **LAUNCH_OPTIONS,
         )
-    return TargetMaps(*maps.unbind())
-
-
-class Packed(NamedTuple):
-    """The sections of the buffer that the kernel reads, for B images, P polygons and V vertices.
-
-    The Q polygons with a window come first in `boxes` and `distances`; what follows them is not filled.
-    """
-
-    ranges: npt.NDArray[np.int32]
-    """(B * bands, 2) polygons that can meet a band: first, last + 1."""
-    boxes: npt.NDArray[np.int32]
-    """(P, 7), sorted by image and first row; `BOX_COLUMNS` names the columns."""
-    distances: npt.NDArray[np.float32]
-    """(P,) shrink distances D in input pixels, in the order of `boxes`."""
-    vertices: npt.NDArray[np.float32]
-    """(V, 2) of all polygons, in the input frame."""
-
-
-def section_sizes(polygons_input: PolygonBatch, num_bands: int) -> list[int]:
-    """Returns the number of 32-bit words of each section of `Packed`."""
-    num_polygons = polygons_input.num_polygons
-    return [
-        2 * len(polygons_input) * num_bands,
-        BOX_COLUMNS.value * num_polygons,
-        num_polygons,
-        polygons_input.vertices.size,
-    ]
+    return TargetMaps(*maps)
 
 
 def pack_polygons(
-    polygons_input: PolygonBatch, outlines: Outlines, num_bands: int, band_rows: int, buffer: npt.NDArray[np.int32]
-) -> Packed:
-    """Fills the buffer with what the kernel reads, in one compiled pass, and returns its sections.
+    polygons_input: PolygonBatch, outlines: Outlines, num_bands: int, band_rows: int
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Returns what the kernel reads, for B images and the Q polygons that have a window.
 
     Args:
         num_bands: rows of tiles of an image.
         band_rows: map rows of a tile.
-        buffer: (n,) with room for `section_sizes`.
+
+    Returns:
+        (B * num_bands, 2), range of the polygons that can meet a band; (Q, 7), boxes, sorted by image and first row; (Q,), shrink
+        distances D in input pixels; (V, 2), the vertices of all polygons in the input frame.
     """
-    boxes, distances, vertices, end = accumulate(section_sizes(polygons_input, num_bands))
-    packed = Packed(
-        buffer[:boxes].reshape(-1, 2),
-        buffer[boxes:distances].reshape(-1, BOX_COLUMNS.value),
-        buffer[distances:vertices].view(np.float32),
-        buffer[vertices:end].view(np.float32).reshape(-1, 2),
-    )
-    _pack(
+    rows_first, rows_last, cols_first, cols_last = outlines.windows.T
+    seen = (rows_first < rows_last) & (cols_first < cols_last) & (outlines.role != NOTHING)
+    # The images lie below each other, so that one sorted list of rows serves the whole batch.
+    image_row = polygons_input.image_of_polygon * (num_bands * band_rows)
+    order = np.flatnonzero(seen)
+    order = order[np.argsort((image_row + rows_first)[order], kind="stable")]
+    starts = (image_row + rows_first)[order]
+    latest_end = np.maximum.accumulate((image_row + rows_last)[order])
+    band_start = np.arange(len(polygons_input) * num_bands) * band_rows
+    # A range leaves out the first polygons if they all end above the band, and those that start below it.
+    ranges = [
+        np.searchsorted(latest_end, band_start, side="right"),
+        np.searchsorted(starts, band_start + band_rows, side="left"),
+    ]
+    vertex_starts = polygons_input.vertex_starts
+    boxes = [*outlines.windows.T, vertex_starts[:-1], vertex_starts[1:], outlines.role == TEXT]
+    return (
+        np.stack(ranges, axis=1).astype(np.int32),
+        np.stack(boxes, axis=1)[order].astype(np.int32),
+        outlines.distance[order].astype(np.float32),
         polygons_input.vertices,
-        polygons_input.vertex_starts,
-        polygons_input.polygon_starts,
-        outlines.windows,
-        outlines.role,
-        outlines.distance,
-        num_bands,
-        band_rows,
-        *packed,
     )
-    return packed
 
 
-@compiled
-def _pack(
-    vertices: npt.NDArray[np.float32],
-    vertex_starts: npt.NDArray[np.int64],
-    polygon_starts: npt.NDArray[np.int64],
-    windows: npt.NDArray[np.int64],
-    role: npt.NDArray[np.uint8],
-    distance: npt.NDArray[np.float64],
-    num_bands: int,
-    band_rows: int,
-    ranges: npt.NDArray[np.int32],
-    boxes: npt.NDArray[np.int32],
-    distances: npt.NDArray[np.float32],
-    packed_vertices: npt.NDArray[np.float32],
-) -> None:
-    """Fills the sections of `Packed`. The images lie below each other, so that one list of rows serves the whole batch."""
-    num_images, rows_per_image = len(polygon_starts) - 1, num_bands * band_rows
-    # place[row]: where the next polygon that starts in this row goes; a counting sort, which keeps the order of equal rows.
-    place = np.zeros(num_images * rows_per_image + 1, np.int64)
-    for image in range(num_images):
-        for polygon in range(polygon_starts[image], polygon_starts[image + 1]):
-            if _has_window(windows[polygon], role[polygon]):
-                place[image * rows_per_image + windows[polygon, 0] + 1] += 1
-    place = np.cumsum(place)
-    # A range leaves out the polygons that start below the band, and the first ones if they all end above it.
-    for band in range(num_images * num_bands):
-        ranges[band, 1] = place[(band + 1) * band_rows]
-    num_seen = place[-1]
-    ends = np.empty(num_seen, np.int64)
-    for image in range(num_images):
-        for polygon in range(polygon_starts[image], polygon_starts[image + 1]):
-            if not _has_window(windows[polygon], role[polygon]):
-                continue
-            first_row = image * rows_per_image + windows[polygon, 0]
-            slot = place[first_row]
-            place[first_row] += 1
-            ends[slot] = image * rows_per_image + windows[polygon, 1]
-            boxes[slot, :4] = windows[polygon]
-            boxes[slot, 4] = vertex_starts[polygon]
-            boxes[slot, 5] = vertex_starts[polygon + 1]
-            boxes[slot, 6] = role[polygon] == TEXT
-            distances[slot] = distance[polygon]
-    first = 0
-    for band in range(num_images * num_bands):
-        while first < num_seen and ends[first] <= band * band_rows:
-            first += 1
-        ranges[band, 0] = first
-    packed_vertices[:] = vertices
-
-
-@compiled
-def _has_window(window: npt.NDArray[np.int64], role: int) -> bool:
-    return window[0] < window[1] and window[2] < window[3] and role != NOTHING
+def _upload(
+    arrays: Sequence[npt.NDArray[np.int32] | npt.NDArray[np.float32]], device: torch.device
+) -> list[torch.Tensor]:
+    """Returns the arrays on the device, copied together; to a GPU from pinned memory, so that nothing waits."""
+    ends = np.cumsum([array.size for array in arrays]).tolist()
+    buffer = torch.empty(ends[-1], dtype=torch.int32, pin_memory=device.type == "cuda")
+    np.concatenate([array.reshape(-1).view(np.int32) for array in arrays], out=buffer.numpy())
+    sections = buffer.to(device, non_blocking=True).tensor_split(ends[:-1])
+    return [
+        section.view(torch.float32) if array.dtype == np.float32 else section
+        for section, array in zip(sections, arrays, strict=True)
+    ]
 
 
 # The sections of the buffer start at any word, and sizes seldom change: specialising on either would only compile more kernels.
