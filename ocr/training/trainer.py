@@ -23,6 +23,7 @@ from ocr.training.callbacks.pictures import DetectionPictures
 from ocr.training.callbacks.progress_bar import ProgressBar
 from ocr.training.checkpoint_files import CheckpointFiles
 from ocr.training.interruption import leave_signals_alone
+from ocr.training.lean_profiler import LeanProfiler
 from ocr.training.metrics_file import MetricsFile
 
 PASSED_ON = (
@@ -85,6 +86,7 @@ def build_trainer(
             use_distributed_sampler=False,  # the epoch plan shards
             default_root_dir=run_dir,
             plugins=[files],
+            profiler=LeanProfiler(),
             callbacks=run_callbacks,
             logger=loggers,
             enable_progress_bar=interactive,
