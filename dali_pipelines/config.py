@@ -88,6 +88,9 @@ class PipelineConfig(Section):
     without a GPU."""
     max_megapixels: float = Field(default=100.0, gt=0)
     """Larger images are refused before they are decoded."""
+    max_batch_megapixels: float = Field(default=400.0, gt=0)
+    """Megapixels of a batch that DALI decodes at once, at 3 bytes each and more while it decodes. The other images follow one by
+    one, more slowly. So a batch of huge pictures, which may be small files, does not take all memory."""
 
     @property
     def crop_size(self) -> int:

@@ -1,5 +1,6 @@
 """Feeds DALI: turns planned samples into the arrays of a graph's external sources."""
 
+import math
 import os
 from collections import deque
 from collections.abc import Iterator
@@ -88,9 +89,13 @@ class SampleArrays:
         training: the fields of `steps.TrainSource`; otherwise those of `steps.EvalSource`.
         inputs: planned: these fields, and images in memory. images: the field of `steps.FileSource`, and images in memory.
             contents: as images, but without pixels in memory.
+        max_pixels: largest number of pixels to decode at once.
     """
 
-    def __init__(self, images: SourceImages, *, training: bool, inputs: Inputs = "planned") -> None:
+    def __init__(
+        self, images: SourceImages, *, training: bool, inputs: Inputs = "planned", max_pixels: float = math.inf
+    ) -> None:
+        self.max_pixels = max_pixels
         self.images = images
         self.training = training
         self.inputs = inputs
@@ -103,14 +108,31 @@ class SampleArrays:
     def prepare(self, samples: PlannedBatch) -> "FedBatch":
         """Returns what DALI is fed for a batch, without the samples whose files have failed before."""
         fed, rows = self.failed_files.choose(samples)
+        num_together = self.num_together(fed) if rows else len(fed)
+        alone, rows = rows[num_together:], rows[:num_together]
+        if alone:
+            fed = fed.select(slice(num_together))
         planned, *kept = self.for_batch(fed)
-        return FedBatch(samples, fed, rows, (tuple(map(_tensor_list, planned)), *kept))
+        return FedBatch(samples, fed, rows, alone, (tuple(map(_tensor_list, planned)), *kept))
 
     def for_batch(self, samples: PlannedBatch) -> FedArrays:
         """Returns the arrays of one batch: planned ones alone, or followed by kept content and kept pixels."""
         if self.images.kept is None:
             return (self._planned(samples),)
         return self._planned(samples), *self._kept(self.images.kept, samples)
+
+    def num_together(self, samples: PlannedBatch) -> int:
+        """Returns how many of the samples, from the first on, are decoded at once: at least one."""
+        if self.images.stored_sizes is None:
+            return len(samples)
+        num_pixels = self.images.stored_sizes[samples.indices].prod(axis=1, dtype=np.int64)
+        if num_pixels.sum() <= self.max_pixels:
+            return len(samples)
+        kept = self.images.kept
+        if kept is not None:  # decoded already
+            is_kept = [kept.decoded(index) is not None for index in samples.indices.tolist()]
+            num_pixels = np.where(is_kept, 0, num_pixels)
+        return max(1, int(np.searchsorted(np.cumsum(num_pixels), self.max_pixels, side="right")))
 
     def content(self, index: int) -> npt.NDArray[np.uint8] | None:
         """Returns the kept content of a file; None if the file itself is to be read.
@@ -182,7 +204,9 @@ class FedBatch:
     fed: PlannedBatch
     """The samples that DALI renders: those of `rows`, or a stand-in if there are none."""
     rows: list[int]
-    """Rows of `samples` that get an image; the files of the others have failed before."""
+    """Rows of `samples` that get an image; the files of the others have failed before, or they are in `alone`."""
+    alone: list[int]
+    """Rows that are rendered one by one, because the batch would take too much memory."""
     arrays: FedArrays
     """What DALI was given. It must stay alive, because DALI was given no copies."""
 

@@ -71,7 +71,12 @@ class DaliLoader:
         self._graphs = GraphBuilder(config, training, device, self.dtype, images.largest_stored)
         on_cpu = device.type == "cpu"
         on_cpu_fed: Inputs = "contents" if config.scaled_decode else "images"
-        self._arrays = SampleArrays(images, training=training, inputs=on_cpu_fed if on_cpu else "planned")
+        self._arrays = SampleArrays(
+            images,
+            training=training,
+            inputs=on_cpu_fed if on_cpu else "planned",
+            max_pixels=config.max_batch_megapixels * 1e6,
+        )
         self._feed = BatchFeed(self._arrays)
         self._num_ahead = config.prefetch_queue_depth + 2
         self._iteration: object | None = None
@@ -163,7 +168,9 @@ class DaliLoader:
         whole = self._black_images(len(batch.samples))
         if batch.rows:
             whole[batch.rows] = images
-        left_out = [row for row in range(len(batch.samples)) if row not in batch.rows]
+        for row in batch.alone:
+            whole[row] = self._render_alone(batch.samples.select([row]))
+        left_out = [row for row in range(len(batch.samples)) if row not in batch.rows and row not in batch.alone]
         return ImageBatch(whole, batch.samples.with_failed(left_out))
 
     def _drain(self) -> None:

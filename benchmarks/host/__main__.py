@@ -36,7 +36,8 @@ def main() -> int:
     for name in CHATTY_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
     results = _measure(arguments)
-    host_report = report(results)
+    before = json.loads(arguments.before.read_text()) if arguments.before else None
+    host_report = report(results, before)
     host_report.print()
     if arguments.json:
         arguments.json.write_text(json.dumps(results.document(), indent=1) + "\n")
@@ -49,7 +50,9 @@ def _measure(arguments: argparse.Namespace) -> HostResults:
     batch_size, repeats = arguments.batch_size, arguments.repeats
     workloads = build_workloads(arguments.receipts, arguments.scenes)
     receipts, scenes = workloads[0], workloads[-1]
-    results = HostResults(environment(torch.device("cpu"), "benchmarks.host"), batch_size)
+    command = ["uv", "run", "python", "-m", "benchmarks.host", *sys.argv[1:]]
+    machine = environment(torch.device("cpu"), "benchmarks.host") | {"command": command}
+    results = HostResults(machine, batch_size)
     if "planning" in arguments.only:
         for workload in workloads:
             results.planning += time_planning(workload, arguments.sizes, batch_size, repeats)
@@ -78,6 +81,9 @@ def _parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--batch-size", type=int, default=16, help="images of a batch (default %(default)s)")
     parser.add_argument("--repeats", type=int, default=5, help="repeats after a warm-up (default %(default)s)")
+    parser.add_argument(
+        "--before", type=Path, metavar="FILE", help="JSON file of an earlier run, shown beside the limits"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures and the machine to this file")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the report to this file")
     return parser.parse_args()

@@ -1,6 +1,6 @@
 """The host benchmark's results, as a JSON document and as a report with its limits."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any
@@ -52,11 +52,15 @@ class Limit:
         """Whether the figure keeps the limit."""
         return self.found >= self.limit if self.is_smallest else self.found <= self.limit
 
-    def sentence(self) -> str:
-        """Returns for example `holds: plan, polygons and outlines, scenes: 31.2 us, at most 40 us`."""
-        bound = "at least" if self.is_smallest else "at most"
-        found = f"{self.found:,.{0 if self.found >= 1000 else 1 if self.found >= 10 else 2}f}"
-        return f"{'holds' if self.holds else 'MISSED'}: {self.what}: {found} {self.unit}, {bound} {self.limit:,g} {self.unit}"
+    def cells(self, before: float | None) -> list[str]:
+        """Returns the row of the table: what, before, now, limit, and whether it holds."""
+        bound = f"{'>=' if self.is_smallest else '<='} {self.limit:,g} {self.unit}"
+        earlier = "" if before is None else _number(before)
+        return [self.what, earlier, _number(self.found), bound, "holds" if self.holds else "MISSED"]
+
+
+def _number(value: float) -> str:
+    return f"{value:,.{0 if value >= 1000 else 1 if value >= 10 else 2}f}"
 
 
 def limits(results: HostResults) -> list[Limit]:
@@ -117,19 +121,38 @@ def _growth(what: str, rows: Iterable[Row]) -> list[Limit]:
     return found
 
 
-def report(results: HostResults) -> Report:
-    """Returns the report for the terminal and for Markdown."""
+def report(results: HostResults, before: Mapping[str, Any] | None = None) -> Report:
+    """Returns the report for the terminal and for Markdown.
+
+    Args:
+        before: document of an earlier run, to show its figures beside the limits.
+    """
     inputs = f"batches of {results.batch_size} at 640 x 640, one thread; medians (min - max) of the repeats"
-    tables = [_planning_table(results), _launching_table(results), _step_table(results), _validation_table(results)]
+    tables = [
+        _limits_table(results, before),
+        _planning_table(results),
+        _launching_table(results),
+        _step_table(results),
+        _validation_table(results),
+    ]
+    missed = [f"Limit missed: {limit.what}." for limit in limits(results) if not limit.holds]
     return Report(
         title="Host: CPU time of the parts that stay on the CPU",
         facts=environment_lines(results.environment, inputs),
         tables=[table for table in tables if table.rows],
         appendix=("", []),
-        legend="Times are CPU times (time.thread_time); benchmarks/host/timing.py describes how the GIL share is measured.",
-        conclusions=("Limits", [limit.sentence() for limit in limits(results)]),
+        legend="Times are CPU times (time.thread_time). GIL: share of the time in which the GIL is held, sampled by a second "
+        "thread; benchmarks/host/timing.py says how.",
+        conclusions=("In short", missed or ["All limits hold."]),
         is_interrupted=False,
     )
+
+
+def _limits_table(results: HostResults, before: Mapping[str, Any] | None) -> Table:
+    earlier = {limit["what"]: limit["found"] for limit in before["limits"]} if before is not None else {}
+    rows = [limit.cells(earlier.get(limit.what)) for limit in limits(results)]
+    notes = [] if before is None else [f"before: commit {before['commit']}, started {before['started']}"]
+    return Table("Limits", ("figure", "before", "now", "limit", ""), rows, notes).without_empty_columns()
 
 
 def _planning_table(results: HostResults) -> Table:

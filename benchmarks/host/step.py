@@ -1,19 +1,23 @@
 """The CPU time that Lightning, its callbacks and its loggers take of a training step.
 
-A real run of `DBNetModule` with the callbacks and loggers of scripts/train.py, but with a network of one small convolution and a
-loader that hands out one prepared batch. After each of Lightning's steps the loader itself runs a bare step of an equal network:
+The run of scripts/train.py with its callbacks and loggers, but with a network of one small convolution and a loader that hands out
+one prepared batch. After each of Lightning's steps the loader itself runs a bare step of an equal network:
 forward pass, loss, backward pass, clipping, optimizer. The difference of the two, by the CPU time of the main thread, is what
 Lightning and the hooks cost. The end of an epoch, with its checkpoints, does not count.
 """
 
+import contextlib
 import copy
 import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -30,15 +34,9 @@ from ocr.loaders.loader import BatchLoader
 from ocr.losses.db_loss import DBLoss
 from ocr.models.db_head import DBMaps
 from ocr.targets.maps import make_targets
-from ocr.training.callbacks.checkpoints import LastCheckpoint
-from ocr.training.callbacks.memory import MemoryWatch
-from ocr.training.callbacks.summary import RunSummary
-from ocr.training.checkpoint_files import CheckpointFiles
+from ocr.training import fit
 from ocr.training.datamodule import DBNetDataModule
-from ocr.training.interruption import StopSignals
-from ocr.training.module import DBNetModule
 from ocr.training.optimizer import build_optimizer
-from ocr.training.trainer import build_trainer
 
 LIMIT_MS = 0.6
 """Largest CPU time of a step without the network, milliseconds."""
@@ -73,26 +71,36 @@ def time_step(workload: Workload, batch_size: int, repeats: int) -> StepTimes:
     config = TrainConfig.model_validate(
         {
             "device": "cpu",
+            "datasets": {f"{split}_dataset": {"config": {"image_path": "unread"}} for split in ("train", "val")},
             "pipeline": {"image_size": INPUT_SIZE},
             "dataloader": {"batch_size": batch_size},
-            "trainer": {"max_epochs": repeats + 1, "precision": "32-true", "limit_val_batches": 0},
+            # The timed loader ends the run at the start of one more epoch, so that nothing is validated.
+            "trainer": {"max_epochs": repeats + 2, "precision": "32-true", "limit_val_batches": 0},
         }
     )
     planner = SamplePlanner(config.pipeline, training=True, seed=0)
     dataset = ValidatedOCRDataset(DatasetConfig(image_path="unread"), planner, config.targets, workload.manifest)
     network = _Network()
     bare_step = _bare_step(copy.deepcopy(network), config, _prepared_batch(dataset, batch_size))
-    loader = _TimedLoader(dataset, batch_size, bare_step)
-    module = DBNetModule(network, config, workload.manifest)  # type: ignore[arg-type]  # a network with a DBNet's maps
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+    loader = _TimedLoader(dataset, batch_size, bare_step, num_epochs=repeats + 1)
+    replaced: dict[str, Any] = {
+        "build_dbnet": lambda *_: network,
+        "build_dataset": lambda *_, **__: dataset,
+        "DBNetDataModule": partial(_Data, loader),
+    }
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        mock.patch.multiple(fit, **replaced),
+        warnings.catch_warnings(),
+        contextlib.suppress(_AllTimed),
+    ):
         warnings.simplefilter("ignore")
-        summary = RunSummary(config, Path(folder), "cpu")
-        files = CheckpointFiles()
-        last = LastCheckpoint(Path(folder) / "last.ckpt", config.trainer, files, StopSignals())
-        callbacks = [MemoryWatch(summary.summary), summary, last]
-        trainer = build_trainer(config, torch.device("cpu"), "32-true", Path(folder), files, callbacks)
-        trainer.fit(module, datamodule=_Data(dataset, config, loader))
+        fit.train(config, Path(folder))
     return StepTimes(batch_size, loader.lightning[1:], loader.bare[1:])
+
+
+class _AllTimed(Exception):
+    """Ends the run."""
 
 
 class _Network(nn.Module):
@@ -134,16 +142,21 @@ def _prepared_batch(dataset: ValidatedOCRDataset, batch_size: int) -> Batch:
 class _TimedLoader(BatchLoader):
     """Hands out one prepared batch. Times Lightning's step, and a bare one after each."""
 
-    def __init__(self, dataset: ValidatedOCRDataset, batch_size: int, bare_step: Callable[[], None]) -> None:
+    def __init__(
+        self, dataset: ValidatedOCRDataset, batch_size: int, bare_step: Callable[[], None], num_epochs: int
+    ) -> None:
         super().__init__(dataset, Engine("dali", torch.device("cpu")), batch_size)
         self.lightning: list[float] = []
         self.bare: list[float] = []
         self._bare_step = bare_step
+        self._num_epochs = num_epochs
 
     def __len__(self) -> int:
         return NUM_STEPS
 
     def __iter__(self) -> Iterator[Batch]:
+        if len(self.bare) == self._num_epochs:
+            raise _AllTimed
         batch = _prepared_batch(self.dataset, self.batch_size)
         lightning = bare = 0.0
         for step in range(NUM_STEPS):
@@ -161,9 +174,9 @@ class _TimedLoader(BatchLoader):
 class _Data(DBNetDataModule):
     """Gives the trainer the timed loader."""
 
-    def __init__(self, dataset: ValidatedOCRDataset, config: TrainConfig, loader: BatchLoader) -> None:
-        super().__init__(dataset, None, config.dataloader, loader=config.engine)
-        self._timed = loader
+    def __init__(self, timed: BatchLoader, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._timed = timed
 
     def train_dataloader(self) -> BatchLoader:
         return self._timed

@@ -27,6 +27,7 @@ from ocr.targets.config import TargetConfig
 
 NOT_IN_ENTRIES = {
     "augmentation",
+    "max_batch_megapixels",
     "max_megapixels",
     "num_threads",
     "output_layout",

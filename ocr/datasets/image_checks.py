@@ -1,7 +1,9 @@
 """Checks that all decoders used here read an image file alike: its header, then its pixels, decoded strictly."""
 
 import io
+import threading
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +12,10 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from ocr.datasets.image_header import ImageHeader, ImageProblem, read_header
+
+_LARGE_PIXELS = 25e6
+_LARGE_IMAGES = threading.BoundedSemaphore(2)
+"""Number of large images that the threads of an audit decode at once, at up to 4 bytes a pixel."""
 
 _FORMAT_OF_EXTENSION = {".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG", ".png": "PNG"}
 # libjpeg's warnings about oddities of the header that leave the pixels whole. All others mean damage.
@@ -82,7 +88,9 @@ def inspect_image(path: Path, extensions: Sequence[str], max_megapixels: float, 
             if not with_pixels:
                 return InspectedImage(header)
             stream.seek(0)
-            return InspectedImage(header, note=check_pixels(header, stream.read()))
+            is_large = header.stored_size[0] * header.stored_size[1] > _LARGE_PIXELS
+            with _LARGE_IMAGES if is_large else nullcontext():
+                return InspectedImage(header, note=check_pixels(header, stream.read()))
     except OSError as error:
         return InspectedImage(problem=ImageProblem("unreadable", error.strerror or str(error), "a readable file"))
     except ImageProblem as problem:

@@ -187,13 +187,15 @@ class Agreement:
 
 
 def leave_signals_alone(trainer: lightning.Trainer) -> None:
-    """Keeps Lightning from registering handlers of its own.
+    """Keeps Lightning from handling signals itself: `StopSignals` and `Agreement` do.
 
-    They end the run in the middle of an epoch without a checkpoint, wait for the other ranks inside the handler, and on SLURM write
-    a checkpoint to the current folder, from which any later job would resume.
+    Its handlers end the run in the middle of an epoch without a checkpoint, wait for the other ranks inside the handler, and on
+    SLURM write a checkpoint to the current folder, from which any later job would resume. With several ranks it also broadcasts
+    a flag before every batch and reads it back from the device, so each step would wait for the one before.
     """
     nothing: Callable[[], None] = lambda: None  # noqa: E731
     trainer._signal_connector.register_signal_handlers = nothing  # type: ignore[method-assign]
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = nothing  # type: ignore[method-assign]
 
 
 def requeue_slurm_job() -> None:

@@ -38,6 +38,7 @@ SAME = (
 )
 """Keys and sections that make a run what it is. The data are compared by their content, not by their paths."""
 FREE = (
+    "pipeline.max_batch_megapixels",
     "pipeline.num_threads",
     "pipeline.prefetch_queue_depth",
     "pipeline.hw_decoder_load",

@@ -14,6 +14,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from ocr.config import LoggerConfig, TrainConfig, TrainerConfig
 from ocr.errors import InputError
 from ocr.training.callbacks.checkpoints import BestCheckpoint
+from ocr.training.callbacks.finite_losses import FiniteLosses
 from ocr.training.callbacks.last_epoch import ValidateLastEpoch
 from ocr.training.callbacks.learning_rates import LearningRates
 from ocr.training.callbacks.losses import LossLog
@@ -22,6 +23,7 @@ from ocr.training.callbacks.pictures import DetectionPictures
 from ocr.training.callbacks.progress_bar import ProgressBar
 from ocr.training.checkpoint_files import CheckpointFiles
 from ocr.training.interruption import leave_signals_alone
+from ocr.training.lean_profiler import LeanProfiler
 from ocr.training.metrics_file import MetricsFile
 
 PASSED_ON = (
@@ -67,6 +69,7 @@ def build_trainer(
         build_best_checkpoint(run_dir / "checkpoints"),
         ValidateLastEpoch(),
         losses,  # before the callbacks that read its means at the end of an epoch
+        FiniteLosses(settings.log_every_n_steps, run_dir / "checkpoints"),
         *callbacks,
         DetectionPictures(run_dir, config.logger.num_pictures),
         *([LearningRates(settings.log_every_n_steps)] if loggers else []),
@@ -83,6 +86,7 @@ def build_trainer(
             use_distributed_sampler=False,  # the epoch plan shards
             default_root_dir=run_dir,
             plugins=[files],
+            profiler=LeanProfiler(),
             callbacks=run_callbacks,
             logger=loggers,
             enable_progress_bar=interactive,

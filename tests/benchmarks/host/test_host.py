@@ -93,12 +93,17 @@ def test_a_larger_split_may_take_a_tenth_longer() -> None:
     small, growth = limits(HostResults({}, 16, planning=rows))
     assert small.holds
     assert small.found == 30.0
-    assert growth.sentence() == (
-        "MISSED: plan, polygons and outlines, scenes, 1,000,000 images against 160: 1.13 times, at most 1.1 times"
-    )
+    assert growth.cells(None) == [
+        "plan, polygons and outlines, scenes, 1,000,000 images against 160",
+        "",
+        "1.13",
+        "<= 1.1 times",
+        "MISSED",
+    ]
 
 
-def test_limits_say_whether_they_hold() -> None:
-    assert Limit("plan", 59.96, 60.0, "us").sentence() == "holds: plan: 60.0 us, at most 60 us"
-    assert Limit("step", 0.61, 0.6, "ms").sentence() == "MISSED: step: 0.61 ms, at most 0.6 ms"
-    assert Limit("validation", 2600, 2500, "images/s", is_smallest=True).holds
+def test_limits_stand_beside_the_figures_before() -> None:
+    assert Limit("plan", 59.96, 60.0, "us").cells(280.04) == ["plan", "280.0", "60.0", "<= 60 us", "holds"]
+    assert Limit("step", 0.61, 0.6, "ms").cells(1.39) == ["step", "1.39", "0.61", "<= 0.6 ms", "MISSED"]
+    upwards = Limit("validation", 2600.4, 2500, "images/s", is_smallest=True)
+    assert upwards.cells(None) == ["validation", "", "2,600", ">= 2,500 images/s", "holds"]

@@ -6,6 +6,7 @@ A reader may accept a file or refuse it with one of its errors. What it accepts 
 import hashlib
 import io
 import json
+import random
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -201,12 +202,13 @@ def _config() -> Reader:
 
     default = TrainConfig().model_dump(mode="json")
     samples = (yaml.safe_dump(default).encode(), json.dumps(default).encode())
-    errors = (SystemExit, yaml.YAMLError, UnicodeDecodeError, OmegaConfBaseException)
+    errors = (SystemExit, yaml.YAMLError, UnicodeDecodeError, RecursionError, OmegaConfBaseException)
     return Reader("config", _mutated_config, samples, read, errors)
 
 
-def _mutated_config(content: bytes, rng) -> bytes:
-    return mutated_json(content, rng) if content.startswith(b"{") else mutated_bytes(content, rng)
+def _mutated_config(content: bytes, rng: random.Random) -> bytes:
+    """Returns at most 64 KB: PyYAML takes 20 s for a megabyte, and a configuration is written by the user."""
+    return (mutated_json if content.startswith(b"{") else mutated_bytes)(content, rng)[: 2**16]
 
 
 def _image(drawn: Path, folder: Path) -> Reader:

@@ -10,8 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
+from dali_pipelines.config import PipelineConfig
 from dali_pipelines.source import SampleError
 from ocr.datasets.base import ValidatedOCRDataset
+from ocr.datasets.plan import SamplePlanner
 from ocr.loaders.engines import Engine
 from ocr.loaders.loader import BatchLoader
 from tests.ocr.loaders.batches import CPU, to_levels, uncached_dataset
@@ -81,6 +83,28 @@ def test_evaluation_notices_a_file_replaced_by_a_larger_picture(name, copied):
     assert [sample.index for batch in loader for sample in batch.samples if sample.has_failed] == [bad]
     (reason,) = loader.failures.values()
     assert f"is {height} x {width + 1}, expected {height} x {width}: replaced" in reason
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_batch_of_large_images_is_decoded_in_parts_with_the_same_result(training, copied):
+    def loader(max_batch_megapixels: float) -> BatchLoader:
+        config = PipelineConfig(image_size=96, max_batch_megapixels=max_batch_megapixels)
+        planner = SamplePlanner(config, training=training, seed=2)
+        return make_loader(
+            ValidatedOCRDataset(uncached_dataset(copied, training=training).config, planner), "dali", batch_size=4
+        )
+
+    whole = list(loader(400))
+    in_parts = loader(0.2)  # two or three of these images
+    for expected, batch in zip(whole, in_parts, strict=True):
+        assert torch.equal(batch.images, expected.images)
+        assert not batch.samples.has_failed.any()
+    bad = Path(in_parts.dataset.manifest.image_paths[3])
+    bad.write_bytes(bad.read_bytes()[:500])
+    for expected, batch in zip(whole, in_parts, strict=True):
+        is_bad = batch.samples.indices == 3
+        np.testing.assert_array_equal(batch.samples.has_failed, is_bad)
+        assert torch.equal(batch.images[~is_bad], expected.images[~is_bad])
 
 
 def png_header(width: int, height: int) -> bytes:

@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 
 from ocr.training.callbacks.losses import LossLog
+from ocr.training.interruption import leave_signals_alone
 from ocr.training.metrics_file import MetricsFile
 
 NAMES = ("total", "shrink", "thresh", "binary")
@@ -101,6 +102,7 @@ def fit(
         use_distributed_sampler=False,
         **{"max_epochs": 2, "devices": 1} | settings,
     )
+    leave_signals_alone(trainer)  # as in a real run
     trainer.fit(module, train_dataloaders=Loader())
     return logger
 
@@ -198,6 +200,22 @@ def test_a_run_resumed_within_an_epoch_logs_the_mean_of_the_whole_epoch(tmp_path
     assert np.array_equal(np.float32(saved["sums"]), expected)
 
 
+class Broadcasts(Callback):
+    """Counts the broadcasts from the start of an epoch to its end."""
+
+    def __init__(self) -> None:
+        self.during_epoch = 0
+
+    def on_train_epoch_start(self, *_: Any) -> None:
+        original = torch.distributed.broadcast
+
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            self.during_epoch += 1
+            return original(*args, **kwargs)
+
+        torch.distributed.broadcast = counted  # in a process of its own
+
+
 def ddp_rank(rank: int, port: int, folder: Path) -> None:
     os.environ |= {
         "MASTER_ADDR": "127.0.0.1",
@@ -209,12 +227,12 @@ def ddp_rank(rank: int, port: int, folder: Path) -> None:
         "GROUP_RANK": "0",
         "TORCHELASTIC_RUN_ID": "test",
     }
-    module, rows = Module(rank), Rows()
-    fit(module, (), rows, devices=2, strategy="ddp", max_epochs=1)
-    torch.save({"rows": rows.rows, "seen": module.seen}, folder / f"{rank}.pt")
+    module, rows, broadcasts = Module(rank), Rows(), Broadcasts()
+    fit(module, [broadcasts], rows, devices=2, strategy="ddp", max_epochs=1)
+    torch.save({"rows": rows.rows, "seen": module.seen, "broadcasts": broadcasts.during_epoch}, folder / f"{rank}.pt")
 
 
-def test_the_epoch_mean_is_that_of_all_ranks(tmp_path):
+def test_two_ranks_log_their_common_mean_and_exchange_no_flag_before_a_batch(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -228,5 +246,6 @@ def test_the_epoch_mean_is_that_of_all_ranks(tmp_path):
     results = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     means = [epoch_row(result["seen"], 0)["train/total_loss_epoch"] for result in results]
     for rank, result in enumerate(results):
+        assert result["broadcasts"] == 0
         assert [row for row in result["rows"] if row[0] == 1] == [(1, step_row(results[rank]["seen"][1], 0))]
         assert result["rows"][-1][1]["train/total_loss_epoch"] == pytest.approx(sum(means) / 2, rel=1e-6)
