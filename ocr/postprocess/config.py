@@ -27,7 +27,7 @@ class PostprocessConfig(Section):
     polygon_tolerance: float = Field(default=0.1, gt=0, le=1)
     """Polygon output: largest distance between the simplified outline and the region's border, as a fraction of its thickness."""
     num_workers: int = Field(default=-1, ge=-1)
-    """Post-processing threads on each rank; -1: one less than the cores of this process, at least 1 and at most 4. 0: no threads,
+    """Post-processing threads on each rank; -1: one less than the cores of this process, at least 1 and at most 8. 0: no threads,
     the forward pass waits for each image's polygons."""
     max_pending: int = Field(default=64, ge=1)
     """Largest number of images that wait for post-processing; the forward pass pauses at this number. Each takes one byte per map

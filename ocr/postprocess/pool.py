@@ -1,9 +1,9 @@
 """Runs post-processing in threads, in parallel with the forward pass, with bounded memory and results in order.
 
-Threads instead of processes, because nothing has to be copied: `detect_levels` holds the GIL for less than a millisecond per
-receipt, a third of its time (quads, 1280 px). Tasks should not call torch, whose threads would compete with those of the forward
-pass. OpenCV's own threads save no time here and cost CPU time (half as much again with one worker); `dali_pipelines/rendering.py`
-turns them off.
+Threads instead of processes, because nothing has to be copied: post-processing and metric hold the GIL for a third of a
+millisecond per receipt (quads at 640 px; docs/benchmarks/validation_cpu_202611.md). Tasks should not call torch, whose threads
+would compete with those of the forward pass. OpenCV's own threads save no time here and cost CPU time (half as much again with
+one worker); `dali_pipelines/rendering.py` turns them off.
 """
 
 import os
@@ -15,8 +15,8 @@ from typing import Any, Generic, TypeVar
 Result = TypeVar("Result")
 
 AUTO = -1
-MAX_AUTO_WORKERS = 4
-"""Upper limit of num_workers=-1: each thread holds the GIL for a third of its time, so more would wait for each other."""
+MAX_AUTO_WORKERS = 8
+"""Upper limit of num_workers=-1. By their processor time and the GIL, eight threads serve 2,000 receipts per second at 1600 px."""
 
 
 class OrderedPool(Generic[Result]):

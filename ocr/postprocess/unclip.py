@@ -4,6 +4,7 @@ A rectangle with area A and perimeter L, grown by d on every side, has area A + 
 below assume this for every shape with mitred corners. They take one shape or arrays of shapes, with all lengths in one frame.
 """
 
+from itertools import chain
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -84,7 +85,8 @@ def grow_polygons(
             pieces = offset.Execute(distance)
         # Outlines have a positive area, holes a negative one.
         outlines.append(pieces[0] if len(pieces) == 1 else max(pieces, key=pyclipper.Area, default=[]))
-    grown = np.array([point for outline in outlines for point in outline], np.float64).reshape(-1, 2)
+    coordinates = chain.from_iterable(chain.from_iterable(outlines))
+    grown = np.fromiter(coordinates, np.float64).reshape(-1, 2)
     return _valid_polygons(grown, np.array([len(outline) for outline in outlines], np.int64))
 
 

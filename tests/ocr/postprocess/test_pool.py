@@ -260,4 +260,4 @@ def test_sizes_that_are_too_small_are_refused(num_workers, max_pending):
 
 def test_auto_leaves_one_core_for_the_forward_pass():
     with OrderedPool(-1, 1) as pool:
-        assert pool.num_workers == min(4, max(1, len(os.sched_getaffinity(0)) - 1))
+        assert pool.num_workers == min(8, max(1, len(os.sched_getaffinity(0)) - 1))
