@@ -14,6 +14,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from ocr.config import LoggerConfig, TrainConfig, TrainerConfig
 from ocr.errors import InputError
 from ocr.training.callbacks.checkpoints import BestCheckpoint
+from ocr.training.callbacks.finite_losses import FiniteLosses
 from ocr.training.callbacks.last_epoch import ValidateLastEpoch
 from ocr.training.callbacks.learning_rates import LearningRates
 from ocr.training.callbacks.losses import LossLog
@@ -68,6 +69,7 @@ def build_trainer(
         build_best_checkpoint(run_dir / "checkpoints"),
         ValidateLastEpoch(),
         losses,  # before the callbacks that read its means at the end of an epoch
+        FiniteLosses(settings.log_every_n_steps, run_dir / "checkpoints"),
         *callbacks,
         DetectionPictures(run_dir, config.logger.num_pictures),
         *([LearningRates(settings.log_every_n_steps)] if loggers else []),
