@@ -4,7 +4,7 @@ PYTEST := pytest -n 2 --dist loadfile --no-loadscope-reorder
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fuzz docs constraints image-proof setup setup-all
+.PHONY: help demo test check fuzz faults docs constraints image-proof setup setup-all
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,11 @@ FUZZ_SECONDS ?= 3600
 
 fuzz: setup-all  ## feed broken files to every reader for FUZZ_SECONDS, one hour by default, and print the counts
 	$(UV) run --no-sync pytest -s tests/faults/fuzz --fuzz-seconds $(FUZZ_SECONDS)
+
+FAULT_ROUNDS ?= 50
+
+faults: setup-all  ## kill and stop runs FAULT_ROUNDS times a test, 50 by default, and compare how they end; an hour or more
+	FAULT_ROUNDS=$(FAULT_ROUNDS) OMP_NUM_THREADS=1 $(UV) run --no-sync pytest -s -m slow tests/faults
 
 docs: $(UV)  ## build the documentation into site/; open site/index.html
 	$(UV) sync --quiet --inexact --group docs

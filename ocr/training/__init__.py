@@ -3,6 +3,9 @@
 Files in reading order:
 
 fit            one run, from its configuration to its files
+run_folder     one process at a time in a run's folder, and its newest checkpoint
+resume         what a checkpoint says, and whether it is the same run
+interruption   signals, and what the ranks agree on
 trainer        Lightning's trainer with the callbacks and loggers of a run
 datamodule     loaders and memory plan
 module         the training and validation steps
@@ -15,8 +18,11 @@ stages         times stages on the device without waiting for it
 lean_profiler  keeps Lightning from measuring each hook
 host_copy      copies from the device that nothing waits for until they are needed
 scores         from matches to the scores of a validation
+checkpoint_files  checkpoints written beside the training
+metrics_file   metrics.csv
 trial_step     measures the network's memory
 callbacks/     what else a run does: summary, checkpoints, pictures, memory
+ranks          the rank of this process
 trainer_parts  the trainer's loaders and module, with their types; sums over ranks
 host_sync      finds operations that wait for the device; for tests
 """

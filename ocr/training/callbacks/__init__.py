@@ -4,10 +4,11 @@ summary         summary.json, and a log line per epoch
 caches          the cache figures of the summary
 verdict         what limits the run, in words
 losses          losses of steps and epochs, read without waiting for the device
+finite_losses   ends a run whose loss or weights are NaN or infinite
 learning_rates  learning rates of the parameter groups
 progress_bar    the progress bar in a terminal
 pictures        pictures of detections
-checkpoints     best.ckpt
+checkpoints     best.ckpt and last.ckpt; ends a run after a signal
 last_epoch      validates the last epoch in any case
 memory          memory compared with the plan, and errors explained when it runs out
 moving_average  exponential moving average of the weights

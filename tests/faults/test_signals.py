@@ -1,0 +1,120 @@
+"""SIGTERM and Ctrl-C at random moments, over one and two ranks: exit codes, checkpoint, message, and the same end."""
+
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.faults.runs import OVERRIDES, assert_same_end, assert_whole, last_step
+
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "train.py"
+TWO_RANKS = ("trainer.devices=2", "trainer.strategy=ddp")
+
+
+def start_script(folder: Path, *overrides: str) -> subprocess.Popen[str]:
+    """Starts scripts/train.py in a session of its own, so that its processes can be told from others."""
+    command = [sys.executable, str(SCRIPT), *OVERRIDES, *overrides, f"hydra.run.dir={folder}"]
+    return subprocess.Popen(
+        command, cwd=folder.parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+
+
+def wait_for_checkpoint(process: subprocess.Popen[str], folder: Path) -> None:
+    """Waits until the run has written a checkpoint that was not there before, or has ended."""
+    before, path = last_step(folder), folder / "checkpoints/last.ckpt"
+    changed = path.stat().st_mtime_ns if before >= 0 else 0
+    while process.poll() is None and not (path.is_file() and path.stat().st_mtime_ns != changed):
+        time.sleep(0.05)
+
+
+def processes_of(session: int) -> list[psutil.Process]:
+    """Returns the processes of a session that are alive."""
+    alive = []
+    for process in psutil.process_iter():
+        try:
+            if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
+                alive.append(process)
+        except (psutil.NoSuchProcess, ProcessLookupError):
+            continue
+    return alive
+
+
+def test_a_stopped_script_ends_with_its_code_and_the_line_that_continues_it(drawn, tmp_path):
+    folder = tmp_path / "run"
+    process = start_script(folder, f"dataset_base_path={drawn}", "trainer.max_epochs=1000")
+    wait_for_checkpoint(process, folder)
+    process.send_signal(signal.SIGTERM)
+    output = process.communicate(timeout=120)[0]
+    assert process.returncode == 143, output
+    line = output.strip().splitlines()[-1]
+    assert re.fullmatch(rf"  uv run scripts/train\.py .* resume={folder}/checkpoints/last\.ckpt", line)
+    assert_whole(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_runs_of_one_rank_stopped_again_and_again_end_as_one_that_was_not(start, num_rounds, tmp_path):
+    random_moment, num_stops, number = random.Random(0), 0, 0
+    began = time.monotonic()
+    whole = start(tmp_path / "whole")
+    whole.join()
+    assert whole.exitcode == 0
+    duration = time.monotonic() - began
+    while num_stops < num_rounds:
+        number += 1
+        folder, step = tmp_path / f"run{number}", -1
+        while True:
+            process = start(folder, "resume=auto")
+            process.join(None if num_stops == num_rounds else random_moment.uniform(0.3, 1.0) * duration)
+            if not process.is_alive():
+                break
+            signum = (signal.SIGTERM, signal.SIGINT)[num_stops % 2]
+            os.kill(process.pid, signum)
+            process.join()
+            assert process.exitcode in (128 + signum, 0), folder.with_suffix(".log").read_text()
+            num_stops += 1
+            assert_whole(folder)
+            assert last_step(folder) >= step
+            step = last_step(folder)
+        assert process.exitcode == 0, folder.with_suffix(".log").read_text()
+        assert_same_end(folder, tmp_path / "whole")
+    print(f"{num_stops} signals, {number} runs")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_runs_of_two_ranks_end_together_and_continue_as_one_that_was_not_stopped(drawn, num_rounds, tmp_path):
+    random_moment, num_stops, number = random.Random(1), 0, 0
+    whole = start_script(tmp_path / "whole", f"dataset_base_path={drawn}", *TWO_RANKS)
+    output = whole.communicate()[0]
+    assert whole.returncode == 0, output
+    while num_stops < num_rounds:
+        number += 1
+        folder = tmp_path / f"run{number}"
+        while True:
+            process = start_script(folder, f"dataset_base_path={drawn}", "resume=auto", *TWO_RANKS)
+            wait_for_checkpoint(process, folder)
+            time.sleep(random_moment.uniform(0, 1))
+            signum = (signal.SIGTERM, signal.SIGINT)[num_stops % 2]
+            if process.poll() is None and num_stops < num_rounds:
+                if num_stops % 3 == 2:  # Ctrl-C in a terminal reaches all processes, docker and a scheduler often one
+                    os.killpg(process.pid, signum)
+                else:
+                    process.send_signal(signum)
+                num_stops += 1
+            output = process.communicate(timeout=300)[0]
+            assert process.returncode in (0, 128 + signum), output
+            assert not processes_of(process.pid)
+            assert_whole(folder)
+            if process.returncode == 0:
+                break
+            assert "To continue:" in output
+        assert_same_end(folder, tmp_path / "whole")
+    print(f"{num_stops} signals, {number} runs of two ranks")
