@@ -30,7 +30,7 @@ from ocr.config import (
     flat_keys,
     validate_config,
 )
-from ocr.errors import CacheError, InputError, OutOfMemory, SignalExit, StorageError, WorkerError
+from ocr.errors import CacheError, DivergedError, InputError, OutOfMemory, SignalExit, StorageError, WorkerError
 from ocr.file_names import shown, shown_lines
 from ocr.memory.out_of_memory import ExplainOutOfMemory
 
@@ -186,7 +186,7 @@ def plain_errors() -> Iterator[None]:
     try:
         with ExplainOutOfMemory(when=""):  # for commands without advice of their own
             yield
-    except (InputError, StorageError, CacheError, OutOfMemory, WorkerError) as error:
+    except (InputError, StorageError, CacheError, OutOfMemory, WorkerError, DivergedError) as error:
         _end(error, str(error))
     except OSError as error:
         _end(error, _described(error))

@@ -25,3 +25,7 @@ class WorkerError(Exception):
 
 class SignalExit(SystemExit):
     """The end of a program that a signal stopped, with its exit code. Everything is written."""
+
+
+class DivergedError(Exception):
+    """The loss or the weights of a run are NaN or infinite; the message says since when, and which checkpoint is good."""

@@ -201,7 +201,7 @@ def _time_round(
 def _launching_only(clock: _Clock) -> Iterator[None]:
     replaced = (
         (graphs, "cpu_pipeline", lambda **settings: _FeedOnly(clock, **settings)),
-        (loader, "SampleArrays", lambda images, training, inputs: SampleArrays(images, training=training)),
+        (loader, "SampleArrays", lambda *args, **settings: SampleArrays(*args, **(settings | {"inputs": "planned"}))),
         (loader, "RenderingThreads", _NoRendering),
         (ocr.targets.numba_maps, "make_targets_numba", clock.timed("targets", _prepare_launch)),
         (triton_maps, "draw_tile", _NoKernel()),

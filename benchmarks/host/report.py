@@ -138,7 +138,10 @@ def report(results: HostResults, before: Mapping[str, Any] | None = None) -> Rep
     missed = [f"Limit missed: {limit.what}." for limit in limits(results) if not limit.holds]
     return Report(
         title="Host: CPU time of the parts that stay on the CPU",
-        facts=environment_lines(results.environment, inputs),
+        facts=[
+            "what the CPU does for a sample and a step while a GPU trains or validates, measured without a GPU",
+            *environment_lines(results.environment, inputs),
+        ],
         tables=[table for table in tables if table.rows],
         appendix=("", []),
         legend="Times are CPU times (time.thread_time). GIL: share of the time in which the GIL is held, sampled by a second "

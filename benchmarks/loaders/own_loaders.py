@@ -42,6 +42,7 @@ _CACHES: dict[Keeps, DatasetConfig] = {
 SHARD_SIZE = 256_000_000
 """Bytes of a tar shard; the default of prepare_data.py."""
 RESIZE_FILTER = "antialiased triangle"
+SCALED_FILTER = "DCT scaling to twice the size or more, then antialiased triangle"
 _SAME_DECODE = "decodes as the row without it does"
 
 
@@ -53,6 +54,8 @@ class LoaderKind:
     keeps: Keeps = "nothing"
     shard_reader: ShardReader | None = None
     """Read the images from tar shards, which are written first; None: from their files."""
+    scaled: bool = False
+    """Decode at a fraction of the size: pipeline.scaled_decode."""
 
 
 class OwnLoader:
@@ -66,8 +69,6 @@ class OwnLoader:
         CannotRun: training crops cannot be kept, or the package of the shard reader is missing.
     """
 
-    resize_filter = RESIZE_FILTER
-
     def __init__(
         self, workload: Workload, level: Level, kind: LoaderKind, device: torch.device, num_workers: int
     ) -> None:
@@ -75,6 +76,7 @@ class OwnLoader:
             raise CannotRun("training crops differ in each epoch, so finished tensors cannot be kept")
         self.dataset = workload.dataset(level, num_workers, _CACHES[kind.keeps])
         self.files_read: Sequence[str] = self.dataset.manifest.image_paths if kind.keeps == "nothing" else ()
+        self.resize_filter = SCALED_FILTER if kind.scaled else RESIZE_FILTER
         self._kind, self._device, self._num_workers = kind, device, num_workers
         self._target_device = workload.device
         self._decoding: Any = None
@@ -84,8 +86,9 @@ class OwnLoader:
             self.dataset.manifest, self.files_read = _written_as_shards(
                 self.dataset.manifest, self._shards, kind.shard_reader
             )
+        planner = self.dataset.planner
+        planner.config = planner.config.model_copy(update={"scaled_decode": kind.scaled})
         if kind.engine == "dali":
-            planner = self.dataset.planner
             planner.config = planner.config.model_copy(update={"num_threads": num_workers})
         if kind.keeps in ("files", "images"):
             _keep_images(self.dataset, device if kind.engine == "dali" else torch.device("cpu"))
@@ -123,6 +126,8 @@ class OwnLoader:
     def decoded(self) -> Iterator[int]:
         if self._shards is not None or self._kind.keeps == "files":
             raise CannotRun(_SAME_DECODE)
+        if self._kind.scaled:
+            raise CannotRun("decodes each image as far as its resize needs, in one task with it")
         if self._kind.keeps != "nothing":
             raise CannotRun("decodes nothing from the second epoch on")
         if self._kind.engine == "dali":

@@ -2,6 +2,8 @@
 
 import json
 import logging
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.environment import environment_lines
@@ -74,7 +76,7 @@ def comparison_report(results: Results) -> Report:
     return Report(
         title="Loaders compared",
         facts=environment_lines(results.environment, f"images: {_images_in_words(results)}"),
-        tables=[_table(results, level) for level in results.levels],
+        tables=[table for level in results.levels for table in _tables(results, level)],
         appendix=("Rows", _rows_in_words(results)),
         legend=LEGEND,
         conclusions=("Verdict", results.verdict),
@@ -82,12 +84,24 @@ def comparison_report(results: Results) -> Report:
     )
 
 
-def _table(results: Results, level: Level) -> Table:
-    fastest_first = sorted(results.rows_at(level).items(), key=lambda item: -item[1].rate)
-    cells = [{"row": name} | _cells(row, results.share_of_replay(level, name)) for name, row in fastest_first]
-    columns = list(cells[0]) if cells else ["row"]
+def _tables(results: Results, level: Level) -> list[Table]:
+    """Returns the table of a level, and one of the rows that decode at a fraction of the size, if any were measured."""
+    scaled = {row.name for row in ROWS if row.decodes_scaled}
+    measured = results.rows_at(level)
+    tables = [_table(results, level, TITLES[level], [name for name in measured if name not in scaled])]
+    if scaled & measured.keys():
+        title = f"{level}, scaled: the same, with JPEGs decoded at a fraction of their size, so at other pixels"
+        tables.append(_table(results, level, title, [name for name in measured if name in scaled]))
     notes = [f"{name}: {row.reason}" for name, row in results.levels[level].items() if row.reason]
-    return Table(TITLES[level], columns, [list(line.values()) for line in cells], notes).without_empty_columns()
+    return [*tables[:-1], replace(tables[-1], notes=notes)]
+
+
+def _table(results: Results, level: Level, title: str, names: Sequence[str]) -> Table:
+    rows = results.rows_at(level)
+    fastest_first = sorted(names, key=lambda name: -rows[name].rate)
+    cells = [{"row": name} | _cells(rows[name], results.share_of_replay(level, name)) for name in fastest_first]
+    columns = list(cells[0]) if cells else ["row"]
+    return Table(title, columns, [list(line.values()) for line in cells]).without_empty_columns()
 
 
 def _rows_in_words(results: Results) -> list[str]:

@@ -33,6 +33,8 @@ class Row:
     """Overrides of scripts/train.py that select this loader for training; None: training cannot use it."""
     is_ours: bool = False
     workers_are: Workers = "none"
+    decodes_scaled: bool = False
+    """Decodes JPEGs at a fraction of their size, so that its pixels are not those of the other rows."""
 
 
 def _own(name: str, description: str, kind: LoaderKind, options: str | None = None, on_gpu: bool | None = None) -> Row:
@@ -45,10 +47,14 @@ def _own(name: str, description: str, kind: LoaderKind, options: str | None = No
         return OwnLoader(workload, level, kind, device, num_workers)
 
     workers_are: Workers = "processes" if kind.engine == "torch" else "threads"
-    return Row(name, description, open_loader, options, is_ours=True, workers_are=workers_are)
+    return Row(
+        name, description, open_loader, options, is_ours=True, workers_are=workers_are, decodes_scaled=kind.scaled
+    )
 
 
-def _rival(name: str, description: str, module: str, function: str, workers_are: Workers) -> Row:
+def _rival(
+    name: str, description: str, module: str, function: str, workers_are: Workers, decodes_scaled: bool = False
+) -> Row:
     def open_rival(workload: Workload, level: Level, num_workers: int) -> RowLoader:
         if workload.planner(level).is_random:
             raise CannotRun("does not make the training crops of this project's plan (augment=true)")
@@ -58,11 +64,13 @@ def _rival(name: str, description: str, module: str, function: str, workers_are:
         rival = getattr(import_module(f"benchmarks.loaders.rivals.{module}"), function)
         return rival(workload.files(level, num_workers))
 
-    return Row(name, description, open_rival, workers_are=workers_are)
+    return Row(name, description, open_rival, workers_are=workers_are, decodes_scaled=decodes_scaled)
 
 
 _PRELOADED = "loader=torch datasets.train_dataset.config.preload_images=true"
 _IMAGES_KEPT = "loader=dali datasets.train_dataset.config.cache_config.cache_decoded_images=true"
+_TORCH_SCALED = "loader=torch pipeline.scaled_decode=true"
+_DALI_SCALED = "loader=dali pipeline.scaled_decode=true"
 _SHARDS = "tar shards, the webdataset package, PyTorch workers"
 
 ROWS: tuple[Row, ...] = (
@@ -71,8 +79,10 @@ ROWS: tuple[Row, ...] = (
     ),
     _own("torch", "PyTorch workers, libjpeg-turbo", LoaderKind("torch"), "loader=torch"),
     _own("torch_ram", "the same, files preloaded into RAM", LoaderKind("torch", "files"), _PRELOADED),
+    _own("torch_scaled", "the same, scaled_decode", LoaderKind("torch", scaled=True), _TORCH_SCALED),
     _own("torch_tensors", "the same, finished tensors kept", LoaderKind("torch", "tensors")),
     _own("dali_cpu", "DALI, CPU decoder", LoaderKind("dali"), "loader=dali", on_gpu=False),
+    _own("dali_scaled", "DALI reads, scaled_decode", LoaderKind("dali", scaled=True), _DALI_SCALED, on_gpu=False),
     _own("dali_gpu", "DALI, GPU decoder", LoaderKind("dali"), "loader=dali", on_gpu=True),
     _own("dali_images", "DALI, decoded images kept", LoaderKind("dali", "images"), _IMAGES_KEPT),
     _own("dali_tensors", "DALI, finished tensors kept", LoaderKind("dali", "tensors")),
@@ -85,12 +95,21 @@ ROWS: tuple[Row, ...] = (
         "albumentations_loader",
         "processes",
     ),
-    _rival("turbojpeg", "PyTorch workers, scaled libjpeg-turbo", "turbojpeg_loader", "turbojpeg_loader", "processes"),
+    _rival(
+        "turbojpeg",
+        "PyTorch workers, scaled libjpeg-turbo",
+        "turbojpeg_loader",
+        "turbojpeg_loader",
+        "processes",
+        decodes_scaled=True,
+    ),
     _rival("torchvision", "PyTorch workers, torchvision v2", "torchvision_loader", "torchvision_loader", "processes"),
     _rival("torchvision_cuda", "torchvision, CUDA decode_jpeg", "torchvision_loader", "TorchvisionCuda", "threads"),
-    _rival("spdl_scaled", "SPDL threads, scaled libjpeg-turbo", "spdl_loader", "spdl_scaled", "threads"),
+    _rival("spdl_scaled", "SPDL threads, scaled libjpeg-turbo", "spdl_loader", "spdl_scaled", "threads", True),
     _rival("spdl_antialiased", "SPDL threads, whole decode", "spdl_loader", "spdl_antialiased", "threads"),
-    _rival("wds", "the webdataset package alone, tar shards", "webdataset_loader", "webdataset_loader", "processes"),
+    _rival(
+        "wds", "the webdataset package alone, tar shards", "webdataset_loader", "webdataset_loader", "processes", True
+    ),
 )
 
 

@@ -8,6 +8,8 @@ from benchmarks.loaders.rows import ROWS, Row
 
 PLAIN = ("torch", "dali_cpu", "dali_gpu")
 """Our loaders that, like the rivals, keep nothing from one epoch to the next."""
+PLAIN_SCALED = ("torch_scaled", "dali_scaled")
+"""The same loaders with pipeline.scaled_decode."""
 BYTES_SENT = {"torch": 3, "torch_ram": 3, "dali_cpu": 12}
 """Bytes of a pixel sent to the GPU: levels, or float32. DALI on the GPU sends files."""
 DISK = "disk, when the files are not in RAM"
@@ -86,23 +88,26 @@ def loader_stages(results: Results, row: Row) -> dict[str, float]:
 
 
 def _rivals(rows: dict[str, Measurement]) -> list[str]:
-    """Compares our plain loaders with the best rivals, whoever wins."""
-    own = {name: rows[name] for name in PLAIN if name in rows}
-    rivals = {row.name: rows[row.name] for row in ROWS if not row.is_ours and row.name in rows}
-    if not own or not rivals:
-        return []
+    """Compares our plain loaders with the best rivals, whoever wins: those that decode whole images, then the scaled ones."""
+    own = [row for row in ROWS if row.name in (*PLAIN, *PLAIN_SCALED) and row.name in rows]
+    rivals = [row for row in ROWS if not row.is_ours and row.name in rows]
+    lines = []
+    for scaled in (False, True):
+        ours, theirs = (
+            {row.name: rows[row.name] for row in each if row.decodes_scaled == scaled} for each in (own, rivals)
+        )
+        if ours and theirs:
+            lines += _best_rival(ours, theirs, "scaled decoding" if scaled else "whole decoding")
+    return lines
+
+
+def _best_rival(own: dict[str, Measurement], rivals: dict[str, Measurement], kind: str) -> list[str]:
     cheapest = min(rivals, key=lambda name: rivals[name].cpu_ms)
-    filtered = [name for name in rivals if "antialiased" in _filter_of(rivals[name])]
     told = ", ".join(f"{name} {row.cpu_ms:.2f}" for name, row in own.items())
-    line = f"Processor time at input, ms per image: {told}."
-    if filtered:
-        best = min(filtered, key=lambda name: rivals[name].cpu_ms)
-        line += f" Best rival with an antialiased filter, {best}: {rivals[best].cpu_ms:.2f};"
-        line += f" best of all rivals, {cheapest}: {rivals[cheapest].cpu_ms:.2f} ({_filter_of(rivals[cheapest])})."
-    else:
-        line += f" Best rival, {cheapest}: {rivals[cheapest].cpu_ms:.2f}."
-    own_best, fastest = (max(each, key=lambda name: rows[name].rate) for each in (own, rivals))
-    ratio = rows[fastest].rate / rows[own_best].rate
+    line = f"Processor time at input, {kind}, ms per image: {told}."
+    line += f" Best rival, {cheapest}: {rivals[cheapest].cpu_ms:.2f} ({_filter_of(rivals[cheapest])})."
+    own_best, fastest = (max(each, key=lambda name: each[name].rate) for each in (own, rivals))
+    ratio = rivals[fastest].rate / own[own_best].rate
     if ratio <= 1 + MIN_DIFFERENCE:
         return [line]
     return [line, f"By the clock {fastest} ({_filter_of(rivals[fastest])}) is {ratio:.2f} times as fast as {own_best}."]

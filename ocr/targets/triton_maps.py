@@ -9,7 +9,7 @@ The host sends one buffer: for each band of tiles the range of polygons to go th
 TRITON_INTERPRET=1, set before Triton is imported, runs the kernel on the CPU, slowly: the tests do that.
 """
 
-from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +17,14 @@ import torch
 import triton
 import triton.language as tl
 
+from dali_pipelines.compiled import compiled
 from ocr.polygons import PolygonBatch
 from ocr.targets.config import TargetConfig
 from ocr.targets.outline import NOTHING, SHORTEST_EDGE, TEXT, Outlines, measure_outlines
 from ocr.targets.target_maps import TargetMaps
+
+Int32 = npt.NDArray[np.int32]
+Int64 = npt.NDArray[np.int64]
 
 TILE = (16, 64)
 """Rows and columns of map pixels that one program draws; wide, because lines of text are. Powers of two."""
@@ -54,10 +58,10 @@ def make_targets_triton(
         return TargetMaps(*maps)
     if outlines is None:
         outlines = measure_outlines(polygons_input, size, config)
-    arrays = pack_polygons(polygons_input, outlines, num_bands=grid[1], band_rows=tile[0])
+    packed = pack_polygons(polygons_input, outlines, num_bands=grid[1], band_rows=tile[0], device=device)
     with torch.cuda.device_of(maps):
         draw_tile[grid](
-            *_upload(arrays, device),
+            *packed,
             maps,
             num_rows,
             num_cols,
@@ -71,55 +75,115 @@ def make_targets_triton(
     return TargetMaps(*maps)
 
 
+class PackedPolygons(NamedTuple):
+    """What the kernel reads, for B images with P polygons and V vertices: views of one buffer.
+
+    The first Q polygons of `boxes` and `distances` are those that have a window, sorted by image and first row.
+    """
+
+    ranges: torch.Tensor
+    """(2 * B * num_bands,) int32, for each band of an image the range of the polygons that can meet it."""
+    boxes: torch.Tensor
+    """(7 * P,) int32; see `BOX_COLUMNS`."""
+    distances: torch.Tensor
+    """(P,) float32, shrink distances D in input pixels."""
+    vertices: torch.Tensor
+    """(2 * V,) float32, input frame."""
+
+
 def pack_polygons(
-    polygons_input: PolygonBatch, outlines: Outlines, num_bands: int, band_rows: int
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Returns what the kernel reads, for B images and the Q polygons that have a window.
+    polygons_input: PolygonBatch,
+    outlines: Outlines,
+    num_bands: int,
+    band_rows: int,
+    device: torch.device | str = "cpu",
+) -> PackedPolygons:
+    """Returns what the kernel reads, on the device. It is copied at once, to a GPU from pinned memory, so that nothing waits.
 
     Args:
         num_bands: rows of tiles of an image.
         band_rows: map rows of a tile.
-
-    Returns:
-        (B * num_bands, 2), range of the polygons that can meet a band; (Q, 7), boxes, sorted by image and first row; (Q,), shrink
-        distances D in input pixels; (V, 2), the vertices of all polygons in the input frame.
     """
-    rows_first, rows_last, cols_first, cols_last = outlines.windows.T
-    seen = (rows_first < rows_last) & (cols_first < cols_last) & (outlines.role != NOTHING)
-    # The images lie below each other, so that one sorted list of rows serves the whole batch.
-    image_row = polygons_input.image_of_polygon * (num_bands * band_rows)
-    order = np.flatnonzero(seen)
-    order = order[np.argsort((image_row + rows_first)[order], kind="stable")]
-    starts = (image_row + rows_first)[order]
-    latest_end = np.maximum.accumulate((image_row + rows_last)[order])
-    band_start = np.arange(len(polygons_input) * num_bands) * band_rows
-    # A range leaves out the first polygons if they all end above the band, and those that start below it.
-    ranges = [
-        np.searchsorted(latest_end, band_start, side="right"),
-        np.searchsorted(starts, band_start + band_rows, side="left"),
-    ]
-    vertex_starts = polygons_input.vertex_starts
-    boxes = [*outlines.windows.T, vertex_starts[:-1], vertex_starts[1:], outlines.role == TEXT]
-    return (
-        np.stack(ranges, axis=1).astype(np.int32),
-        np.stack(boxes, axis=1)[order].astype(np.int32),
-        outlines.distance[order].astype(np.float32),
-        polygons_input.vertices,
+    device = torch.device(device)
+    num_images, num_polygons = len(polygons_input), polygons_input.num_polygons
+    ranges_end = 2 * num_images * num_bands
+    boxes_end = ranges_end + BOX_COLUMNS.value * num_polygons
+    distances_end = boxes_end + num_polygons
+    buffer = torch.empty(
+        distances_end + polygons_input.vertices.size, dtype=torch.int32, pin_memory=device.type == "cuda"
+    )
+    words = buffer.numpy()
+    words[distances_end:] = polygons_input.vertices.reshape(-1).view(np.int32)
+    _pack(
+        polygons_input.vertex_starts,
+        polygons_input.polygon_starts,
+        outlines.role,
+        outlines.distance,
+        outlines.windows,
+        band_rows,
+        words[:ranges_end].reshape(num_images, num_bands, 2),
+        words[ranges_end:boxes_end].reshape(num_polygons, BOX_COLUMNS.value),
+        words[boxes_end:distances_end].view(np.float32),
+    )
+    sent = buffer.to(device, non_blocking=True)
+    return PackedPolygons(
+        sent[:ranges_end],
+        sent[ranges_end:boxes_end],
+        sent[boxes_end:distances_end].view(torch.float32),
+        sent[distances_end:].view(torch.float32),
     )
 
 
-def _upload(
-    arrays: Sequence[npt.NDArray[np.int32] | npt.NDArray[np.float32]], device: torch.device
-) -> list[torch.Tensor]:
-    """Returns the arrays on the device, copied together; to a GPU from pinned memory, so that nothing waits."""
-    ends = np.cumsum([array.size for array in arrays]).tolist()
-    buffer = torch.empty(ends[-1], dtype=torch.int32, pin_memory=device.type == "cuda")
-    np.concatenate([array.reshape(-1).view(np.int32) for array in arrays], out=buffer.numpy())
-    sections = buffer.to(device, non_blocking=True).tensor_split(ends[:-1])
-    return [
-        section.view(torch.float32) if array.dtype == np.float32 else section
-        for section, array in zip(sections, arrays, strict=True)
-    ]
+@compiled
+def _pack(
+    vertex_starts: Int64,
+    polygon_starts: Int64,
+    role: npt.NDArray[np.uint8],
+    distance: npt.NDArray[np.float64],
+    windows: Int64,
+    band_rows: int,
+    ranges: Int32,
+    boxes: Int32,
+    distances: npt.NDArray[np.float32],
+) -> None:
+    """Fills the last three arrays: (B, num_bands, 2), (P, 7) and (P,)."""
+    num_images, num_bands = ranges.shape[:2]
+    place_of_row = np.empty(num_bands * band_rows + 1, np.int64)
+    first = 0
+    for image in range(num_images):
+        polygons = range(polygon_starts[image], polygon_starts[image + 1])
+        # A counting sort by first row.
+        place_of_row[:] = 0
+        for p in polygons:
+            if _is_seen(role[p], windows[p]):
+                place_of_row[windows[p, 0] + 1] += 1
+        place_of_row[0] = first
+        for row in range(1, len(place_of_row)):
+            place_of_row[row] += place_of_row[row - 1]
+        last = place_of_row[-1]
+        for p in polygons:
+            if _is_seen(role[p], windows[p]):
+                place = place_of_row[windows[p, 0]]
+                place_of_row[windows[p, 0]] += 1
+                boxes[place, :4] = windows[p]
+                boxes[place, 4], boxes[place, 5] = vertex_starts[p], vertex_starts[p + 1]
+                boxes[place, 6] = role[p] == TEXT
+                distances[place] = distance[p]
+        # A range leaves out the first polygons if they all end above the band, and those that start below it.
+        ended = started = first
+        for band in range(num_bands):
+            while started < last and boxes[started, 0] < (band + 1) * band_rows:
+                started += 1
+            while ended < started and boxes[ended, 1] <= band * band_rows:
+                ended += 1
+            ranges[image, band, 0], ranges[image, band, 1] = ended, started
+        first = last
+
+
+@compiled
+def _is_seen(role: int, window: Int64) -> bool:
+    """Returns whether a polygon can change a pixel."""
+    return role != NOTHING and window[0] < window[1] and window[2] < window[3]
 
 
 # The sections of the buffer start at any word, and sizes seldom change: specialising on either would only compile more kernels.

@@ -4,6 +4,7 @@ summary         summary.json, and a log line per epoch
 caches          the cache figures of the summary
 verdict         what limits the run, in words
 losses          losses of steps and epochs, read without waiting for the device
+finite_losses   ends a run whose loss or weights are NaN or infinite
 learning_rates  learning rates of the parameter groups
 progress_bar    the progress bar in a terminal
 pictures        pictures of detections

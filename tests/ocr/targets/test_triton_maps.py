@@ -114,12 +114,12 @@ def test_tiles_go_through_the_polygons_near_them_only() -> None:
     # D = 0.84 * 450 / 90 = 4.2: the polygons reach from row 6 to 29 and from row 66 to 89; the third is outside.
     polygons_input = PolygonBatch.from_lists([[], [BOX + np.array([0, 60]), BOX, BOX + 500]])
     outlines = measure_outlines(polygons_input, SIZE, TargetConfig())
-    ranges, boxes, distances, vertices = pack_polygons(polygons_input, outlines, num_bands=6, band_rows=16)
-    num_polygons = (ranges[:, 1] - ranges[:, 0]).reshape(2, 6)
-    assert num_polygons.tolist() == [[0] * 6, [1, 1, 0, 0, 1, 1]]
-    assert boxes.tolist() == [[6, 29, 6, 44, 4, 8, 1], [66, 89, 6, 44, 0, 4, 1]]
-    assert distances.tolist() == pytest.approx([4.2, 4.2])
-    assert np.array_equal(vertices, polygons_input.vertices)
+    packed = pack_polygons(polygons_input, outlines, num_bands=6, band_rows=16)
+    ranges = packed.ranges.view(2, 6, 2)
+    assert (ranges[..., 1] - ranges[..., 0]).tolist() == [[0] * 6, [1, 1, 0, 0, 1, 1]]
+    assert packed.boxes.view(3, 7)[:2].tolist() == [[6, 29, 6, 44, 4, 8, 1], [66, 89, 6, 44, 0, 4, 1]]
+    assert packed.distances[:2].tolist() == pytest.approx([4.2, 4.2])
+    assert np.array_equal(packed.vertices.view(-1, 2), polygons_input.vertices)
 
 
 @pytest.fixture(scope="module")
