@@ -50,7 +50,7 @@ class WatchSyncs(lightning.Callback):
             self.end()
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
-        if trainer.is_last_batch:
+        if trainer.is_last_batch or trainer.should_stop:
             self.end()
         elif self.num_steps:
             self._begin()
@@ -125,7 +125,7 @@ def test_a_training_step_does_not_wait(precision, training_config, on_cpu, tmp_p
         "logger.tensorboard=false",
     )
     watch = WatchSyncs(on_gpu=not on_cpu)
-    train(config, tmp_path, callbacks=[watch, StopAfter(6 if on_cpu else 40)])
+    train(config, tmp_path, callbacks=[StopAfter(6 if on_cpu else 40), watch])
     record("steps watched", watch.num_steps, at_least=1)
     # In 16-mixed the gradient scaler reads its overflow flag in each step.
     record("host syncs", watch.places.total(), at_most=None if precision == "16-mixed" else 0)
@@ -156,7 +156,7 @@ def test_a_sync_between_two_steps_is_counted():
         next(map(torch.Tensor.tolist, [torch.ones(3).nonzero()]))
 
     watch = WatchSyncs(on_gpu=False)
-    trainer = SimpleNamespace(global_step=UNWATCHED_STEPS, is_last_batch=False)
+    trainer = SimpleNamespace(global_step=UNWATCHED_STEPS, is_last_batch=False, should_stop=False)
     watch.on_train_batch_start(trainer, None, None, 0)
     watch.on_before_optimizer_step(trainer, None, None)
     watch.on_train_batch_end(trainer)
@@ -167,7 +167,7 @@ def test_a_sync_between_two_steps_is_counted():
 
 def test_the_end_of_an_epoch_is_not_watched():
     watch = WatchSyncs(on_gpu=False)
-    trainer = SimpleNamespace(global_step=UNWATCHED_STEPS, is_last_batch=True)
+    trainer = SimpleNamespace(global_step=UNWATCHED_STEPS, is_last_batch=True, should_stop=False)
     watch.on_train_batch_start(trainer, None, None, 0)
     watch.on_train_batch_end(trainer)
     torch.ones(3).sum().item()
