@@ -60,10 +60,10 @@ class KeptSource(NamedTuple):
     """(n,) uint8, content of the file."""
     is_encoded: DataNode
     """Scalar bool: decode `encoded` instead of reading the file."""
-    is_decoded: DataNode
-    """Scalar bool: take `pixels`; nothing is read or decoded."""
+    is_decoded: DataNode | None
+    """Scalar bool: take `pixels`; nothing is read or decoded. None: the graph takes no pixels."""
     pixels: DataNode | None
-    """(H, W, 3) uint8; None: the graph takes the content of files only."""
+    """(H, W, 3) uint8; None: the graph takes no pixels."""
 
 
 Arrays = npt.NDArray[Any] | Sequence[npt.NDArray[Any] | torch.Tensor] | TensorListCPU
@@ -83,7 +83,7 @@ class Feed:
     next_batch: NextBatch
     """The fields of `FileSource`, `EvalSource` or `TrainSource`."""
     next_kept: NextBatch | None = None
-    """All fields of `KeptSource` but the last; None: images come from files only."""
+    """All fields of `KeptSource` but the last, or the first two without `next_pixels`; None: images come from files only."""
     next_pixels: NextBatch | None = None
     """The last field of `KeptSource`; None: the graph takes the content of files only."""
     pixels_on_gpu: bool = False
@@ -98,9 +98,10 @@ def receive(feed: Feed, source_type: type[SourceType]) -> tuple[SourceType, Kept
         return source, None
     # no_copy is safe: kept images are never written again and outlive the pipeline. Passing the pixels of a receipt takes 4 us,
     # with a copy 157 us.
-    encoded, is_encoded, is_decoded = fn.external_source(source=feed.next_kept, num_outputs=3, batch=True, no_copy=True)
     if feed.next_pixels is None:
-        return source, KeptSource(encoded, is_encoded, is_decoded, None)
+        encoded, is_encoded = fn.external_source(source=feed.next_kept, num_outputs=2, batch=True, no_copy=True)
+        return source, KeptSource(encoded, is_encoded, None, None)
+    encoded, is_encoded, is_decoded = fn.external_source(source=feed.next_kept, num_outputs=3, batch=True, no_copy=True)
     # DALI shares a GPU batch only if its images follow each other in memory, which images in the order of a plan do not. Others it
     # copies within the GPU's memory, one image at a time, in the stream that is current when the batch is fed. It warns if some
     # batches are shared and others copied; a batch of one image would be shared. So no_copy promises nothing here.

@@ -63,14 +63,26 @@ def image_entry(detections_stored: Detections) -> dict[str, dict[str, dict[str, 
 
 
 def draw_picture(
-    pixels: np.ndarray, detections: Detections, truth: list[FloatArray] | None = None, ignore: np.ndarray | None = None
+    pixels: np.ndarray,
+    detections: Detections,
+    truth: list[FloatArray] | None = None,
+    ignore: np.ndarray | None = None,
+    longest_side: int | None = None,
 ) -> Image.Image:
-    """Returns the upright image with detections in green, drawn over annotations in blue and don't-care regions in grey."""
+    """Returns the upright image with detections in green, drawn over annotations in blue and don't-care regions in grey.
+
+    Args:
+        longest_side: largest width or height of the picture, in pixels; None: the size of the image.
+    """
     picture = Image.fromarray(pixels).convert("RGB")
+    original_size = picture.size
+    if longest_side is not None:
+        picture.thumbnail((longest_side, longest_side))
+    scale = np.divide(picture.size, original_size)
     canvas = ImageDraw.Draw(picture)
     width = max(2, round(max(picture.size) / 500))
     for polygon, colour in _outlines(detections, truth or [], ignore):
-        canvas.polygon([tuple(point) for point in polygon], outline=colour, width=width)
+        canvas.polygon([tuple(point) for point in polygon * scale], outline=colour, width=width)
     return picture
 
 

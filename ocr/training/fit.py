@@ -29,6 +29,7 @@ from ocr.predictions import write_predictions
 from ocr.splits import build_dataset, draw_if_synthetic
 from ocr.training.callbacks.checkpoints import LastCheckpoint
 from ocr.training.callbacks.memory import FollowForOutOfMemory, MemoryWatch
+from ocr.training.callbacks.pictures import DetectionPictures
 from ocr.training.callbacks.summary import RunSummary
 from ocr.training.checkpoint_files import CheckpointFiles, check_room, checkpoint_bytes
 from ocr.training.datamodule import DBNetDataModule
@@ -101,7 +102,8 @@ def _train(
         train_set, val_set, config.dataloader, loader=config.engine, val_targets=config.trainer.val_loss
     )
     summary = RunSummary(config, run_dir, device_name(device))
-    run_callbacks = [MemoryWatch(summary.summary), summary, *callbacks, last]
+    pictures = DetectionPictures(run_dir, config.logger.num_pictures, summary.summary)
+    run_callbacks = [MemoryWatch(summary.summary), summary, pictures, *callbacks, last]
     trainer = build_trainer(config, device, precision, run_dir, files, run_callbacks, start.first_step)
     _log_network(module, precision, device_name(device))
     _fit(trainer, module, data, summary)
@@ -162,7 +164,7 @@ def _fit(trainer: lightning.Trainer, module: DBNetModule, data: DBNetDataModule,
         data.teardown("fit")
     if summary.summary["hmean"] is None:
         trainer.validate(module, datamodule=data, verbose=False)
-        summary.write()
+    summary.write()  # with the time of the last pictures
 
 
 def _log_network(module: DBNetModule, precision: str, device: str) -> None:

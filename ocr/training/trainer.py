@@ -19,7 +19,6 @@ from ocr.training.callbacks.last_epoch import ValidateLastEpoch
 from ocr.training.callbacks.learning_rates import LearningRates
 from ocr.training.callbacks.losses import LossLog
 from ocr.training.callbacks.moving_average import MovingAverage
-from ocr.training.callbacks.pictures import DetectionPictures
 from ocr.training.callbacks.progress_bar import ProgressBar
 from ocr.training.checkpoint_files import CheckpointFiles
 from ocr.training.interruption import leave_signals_alone
@@ -71,7 +70,6 @@ def build_trainer(
         losses,  # before the callbacks that read its means at the end of an epoch
         FiniteLosses(settings.log_every_n_steps, run_dir / "checkpoints"),
         *callbacks,
-        DetectionPictures(run_dir, config.logger.num_pictures),
         *([LearningRates(settings.log_every_n_steps)] if loggers else []),
         *([MovingAverage(settings.ema_decay)] if settings.ema_decay is not None else []),
         *([ProgressBar(losses)] if interactive else []),

@@ -1,6 +1,7 @@
 """Scaled decoding against whole decoding, on pictures whose sides no factor divides."""
 
 import io
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from dali_pipelines.rendering import ImageArray, render, resize
 from dali_pipelines.scaled import reduction, render_file
 from dali_pipelines.source import PlannedSample, SampleError, SourceImages, StoredImage
 from ocr.datasets.base import ValidatedOCRDataset
+from ocr.datasets.kept_images import DecodedImages, ImageCache, preload_files, preload_pixels
+from ocr.datasets.manifest import Manifest
 from ocr.datasets.plan import EpochPlan, SamplePlanner
 from ocr.datasets.schemas import DatasetConfig
 from ocr.loaders.torch_workers import TorchLoader
@@ -166,18 +169,23 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def by_loader(name: str, folder: Path, config: PipelineConfig, training: bool) -> torch.Tensor:
+def by_loader(
+    name: str,
+    folder: Path,
+    config: PipelineConfig,
+    training: bool,
+    keep: Callable[[Manifest], ImageCache] | None = None,
+) -> torch.Tensor:
     dataset = ValidatedOCRDataset(
         DatasetConfig(image_path=str(folder)), SamplePlanner(config, training=training, seed=1)
     )
     manifest = dataset.manifest
     plan = EpochPlan(manifest, dataset.planner, epoch=0, batch_size=4)
+    kept = dataset.kept_images = None if keep is None else keep(manifest)
     if name == "torch":
         loader = TorchLoader(dataset, num_workers=0, device=CPU, skip_failures=False)
     else:
-        images = SourceImages(
-            manifest.image_paths, stored_sizes=manifest.stored_sizes, orientations=manifest.orientations
-        )
+        images = SourceImages(manifest.image_paths, kept, None, manifest.stored_sizes, manifest.orientations)
         loader = DaliLoader(images, config, training=training, batch_size=4, device=CPU, skip_failures=False)
     found = torch.cat([batch.images.clone() for batch in loader.batches(plan)])
     loader.release()
@@ -191,6 +199,25 @@ def test_both_loaders_give_the_same_pixels(training, folder):
     whole = by_loader("dali", folder, CONFIG.model_copy(update={"scaled_decode": False}), training)
     assert not torch.equal(by_dali, whole)
     assert (by_dali - whole).abs().mean() * 58 < 1
+
+
+def files_in_memory(manifest: Manifest) -> ImageCache:
+    """Keeps every second file."""
+    return ImageCache(manifest.image_paths, preload_files(manifest, 10**9, range(0, len(manifest), 2)))
+
+
+def pixels_in_memory(manifest: Manifest) -> ImageCache:
+    """Keeps pixels, which scaled decoding does not take: they are those of the whole image."""
+    pixels = DecodedImages(manifest.original_sizes, 10**9, CPU)
+    preload_pixels(pixels, manifest, range(0, len(manifest), 2), use_turbojpeg=True)
+    return ImageCache(manifest.image_paths, pixels=pixels)
+
+
+@pytest.mark.parametrize("name", ["dali", "torch"])
+@pytest.mark.parametrize("keep", [files_in_memory, pixels_in_memory])
+def test_images_in_memory_change_no_pixel(keep, name, folder):
+    expected = by_loader("torch", folder, CONFIG, training=False)
+    assert torch.equal(by_loader(name, folder, CONFIG, training=False, keep=keep), expected)
 
 
 def test_a_damaged_file_is_named(folder):

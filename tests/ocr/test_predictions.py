@@ -1,10 +1,12 @@
 """Each image has a picture of its own, inside the folder of the pictures."""
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from ocr.errors import InputError
-from ocr.predictions import save_picture
+from ocr.postprocess.boxes import Detections
+from ocr.predictions import FOUND_COLOUR, draw_picture, save_picture
 
 
 def test_no_two_images_share_a_picture(tmp_path):
@@ -33,3 +35,19 @@ def test_a_picture_is_never_saved_outside_its_folder(name, tmp_path):
     with pytest.raises(InputError, match="refused to write"):
         save_picture(Image.new("L", (8, 8)), pictures, name.format(folder=tmp_path))
     assert photo.read_bytes() == b"photo"
+
+
+def test_a_picture_is_no_longer_than_asked_and_its_polygons_shrink_with_it():
+    square = np.array([[400, 400], [1200, 400], [1200, 1200], [400, 1200]], np.float32)
+    found = Detections.from_polygons([square], np.array([0.9], np.float32))
+    picture = draw_picture(np.full((1600, 3200, 3), 255, np.uint8), found, longest_side=800)
+    assert picture.size == (800, 400)
+    green = np.argwhere((np.asarray(picture) == FOUND_COLOUR).all(axis=2))
+    assert np.abs(green.min(axis=0) - 100).max() <= 1
+    assert np.abs(green.max(axis=0) - 300).max() <= 1
+
+
+def test_a_picture_keeps_the_size_of_a_smaller_image():
+    found = Detections.from_polygons([], np.zeros(0, np.float32))
+    for longest_side in (800, None):
+        assert draw_picture(np.zeros((30, 40, 3), np.uint8), found, longest_side=longest_side).size == (40, 30)
