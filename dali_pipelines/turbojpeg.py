@@ -13,18 +13,25 @@ Encoded = bytes | ImageArray
 
 
 def decode_upright(
-    encoded: Encoded, orientation: int, use_turbojpeg: bool = True, stored_size: tuple[int, int] | None = None
+    encoded: Encoded,
+    orientation: int,
+    use_turbojpeg: bool = True,
+    stored_size: tuple[int, int] | None = None,
+    memory: ImageArray | None = None,
 ) -> ImageArray:
     """Returns the upright image, (H, W, 3) RGB uint8, turned by its EXIF orientation 1 to 8.
 
     Args:
         stored_size: (H, W) that the header must state; None: any. Another image is refused before it is decoded, as a file of
             30 KB may decode to 13 GB.
+        memory: (3 H W,) uint8 for the result, which may then be a view of it; None: new memory.
 
     Raises:
         ValueError, OSError: the bytes are no image, a damaged one, or one of another size.
     """
-    return np.ascontiguousarray(turned_upright(_decode_stored(encoded, use_turbojpeg, stored_size), orientation))
+    return np.ascontiguousarray(
+        turned_upright(_decode_stored(encoded, use_turbojpeg, stored_size, memory), orientation)
+    )
 
 
 def decode_reduced(encoded: Encoded, factor: int, stored_size: tuple[int, int]) -> ImageArray:
@@ -43,10 +50,12 @@ def decode_reduced(encoded: Encoded, factor: int, stored_size: tuple[int, int]) 
     return simplejpeg.decode_jpeg(encoded, "RGB", min_height=height, min_width=width, min_factor=factor)
 
 
-def _decode_stored(encoded: Encoded, use_turbojpeg: bool, stored_size: tuple[int, int] | None) -> ImageArray:
+def _decode_stored(
+    encoded: Encoded, use_turbojpeg: bool, stored_size: tuple[int, int] | None, memory: ImageArray | None
+) -> ImageArray:
     if use_turbojpeg and suits_turbojpeg(encoded):
         _check_size(simplejpeg.decode_jpeg_header(encoded)[:2], stored_size)
-        return simplejpeg.decode_jpeg(encoded, colorspace="RGB")
+        return simplejpeg.decode_jpeg(encoded, colorspace="RGB", buffer=memory)
     try:
         with Image.open(io.BytesIO(encoded if isinstance(encoded, bytes) else encoded.data)) as image:
             _check_size((image.height, image.width), stored_size)
