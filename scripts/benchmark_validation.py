@@ -47,7 +47,7 @@ def _parse_arguments() -> tuple[argparse.Namespace, list[str]]:
     )
     parser.add_argument("--size", type=int, help="settings: longest side (default: as the checkpoint was trained)")
     parser.add_argument("--images", type=int, default=60, help="host: largest number of images of each folder")
-    parser.add_argument("--repeats", type=int, default=7, help="host: passes; the figures are their median")
+    parser.add_argument("--repeats", type=int, default=7, help="host: measurements; the times are their median")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures and the machine to this file")
     arguments, overrides = parser.parse_known_args()
     if arguments.what == "settings" and (overrides or not arguments.checkpoint or len(arguments.data or []) != 1):

@@ -95,8 +95,11 @@ def _runtime_state() -> Ints:
     end = start
     with open("/proc/self/maps") as lines:
         for line in lines:
-            first, last = (int(address, 16) for address in line.split()[0].split("-"))
-            if first <= end < last:
+            addresses, access, _, _, inode, *_ = line.split()
+            first, last = (int(address, 16) for address in addresses.split("-"))
+            # Only CPython's own data and the zeros after them: a mapped file may be shorter than its mapping.
+            is_own = first <= start < last or inode == "0"
+            if first <= end < last and is_own and access.startswith("rw"):
                 end = min(last, start + STATE_BYTES)
     number = (end - start) // 4
     return np.ctypeslib.as_array(ctypes.cast(start, ctypes.POINTER(ctypes.c_int32)), (number,))

@@ -1,5 +1,6 @@
 """Times post-processing and metrics on the host: processor time per image, and how much of it is under the GIL."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -29,6 +30,8 @@ from ocr.targets.maps import make_targets
 
 TARGETS = TargetConfig(shrink_ratio=0.6, min_side=4)
 SIZES = (640, 1600)
+LEAST_SECONDS = 0.2
+"""Shortest duration of a measurement; in a shorter one, a busy machine may leave the watch of the GIL no time."""
 NUM_CORES = 16
 """Cores of the machine that the arithmetic assumes."""
 
@@ -103,13 +106,21 @@ class Row:
         return min(NUM_CORES * 1e3 / cpu_ms, 1e3 / held_ms)
 
 
-def time_host(folders: Sequence[Path], num_images: int, repeats: int) -> dict[str, Any]:
+def time_host(
+    folders: Sequence[Path],
+    num_images: int,
+    repeats: int,
+    sizes: Sequence[int] = SIZES,
+    seconds: float = LEAST_SECONDS,
+) -> dict[str, Any]:
     """Returns `rows`: the times of each data set, size and output.
 
     Args:
         folders: data sets in the layout of data=upstage, with images/val and jsons/val.json.
         num_images: largest number of images of each.
-        repeats: passes over the images; processor times are their median.
+        repeats: number of measurements; processor times are their median.
+        sizes: longest sides of the input.
+        seconds: shortest duration of a measurement.
     """
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
@@ -122,10 +133,13 @@ def time_host(folders: Sequence[Path], num_images: int, repeats: int) -> dict[st
             check_pixels=False,
         )
         manifest, _ = load_manifest(config, max_megapixels=PipelineConfig().max_megapixels)
-        for size in SIZES:
+        for size in sizes:
             noise = torch.Generator().manual_seed(0)
             pages = [Page.of_image(manifest, index, size, noise) for index in range(min(num_images, len(manifest)))]
-            rows += [_time_pages(watch, folder.name, size, output, pages, repeats) for output in ("quad", "polygon")]
+            rows += [
+                _time_pages(watch, folder.name, size, output, pages, (repeats, seconds))
+                for output in ("quad", "polygon")
+            ]
     return {"rows": [asdict(row) | _rates(row) for row in rows], "images": num_images, "repeats": repeats}
 
 
@@ -136,7 +150,9 @@ def _rates(row: Row) -> dict[str, float]:
     }
 
 
-def _time_pages(watch: GilWatch, data: str, size: int, output: Any, pages: list[Page], repeats: int) -> Row:
+def _time_pages(
+    watch: GilWatch, data: str, size: int, output: Any, pages: list[Page], effort: tuple[int, float]
+) -> Row:
     config = PostprocessConfig(output=output)
     found = [page.detect(config).polygons for page in pages]
 
@@ -152,15 +168,23 @@ def _time_pages(watch: GilWatch, data: str, size: int, output: Any, pages: list[
         for page, detected in zip(pages, found, strict=True):
             count_characters(detected, page.characters)
 
-    measure = partial(_median_time, watch, len(pages), repeats)
+    measure = partial(_median_time, watch, len(pages), *effort)
     num_regions = mean(map(len, found))
     return Row(data, size, output, num_regions, measure(polygons), measure(icdar), measure(cleval))
 
 
-def _median_time(watch: GilWatch, num_pages: int, repeats: int, function: Callable[[], None]) -> HostTime:
+def _median_time(
+    watch: GilWatch, num_pages: int, repeats: int, seconds: float, function: Callable[[], None]
+) -> HostTime:
     function()
-    times = [watch.measure(function) for _ in range(repeats)]
-    cpu_ms = median(time.cpu_ms for time in times) / num_pages
+    number = math.ceil(seconds * 1e3 / max(watch.measure(function).cpu_ms, 1e-3))
+
+    def passes() -> None:
+        for _ in range(number):
+            function()
+
+    times = [watch.measure(passes) for _ in range(repeats)]
+    cpu_ms = median(time.cpu_ms for time in times) / (number * num_pages)
     # The share of all passes together: one pass may have few readings on a busy machine.
     held_share = sum(time.held_ms for time in times) / sum(time.cpu_ms for time in times)
     return HostTime(cpu_ms, cpu_ms * held_share)

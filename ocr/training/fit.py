@@ -79,6 +79,7 @@ def train(
             with ExplainOutOfMemory(partial(_remedies, start.config, files, path)) as explain:
                 return _train(start, run_dir, files, last, [FollowForOutOfMemory(explain), *callbacks])
         except RunStopped as stop:
+            files.finish()  # an error of the last write must come before the line that names the file
             _log_stop(stop, path)
             raise SignalExit(exit_code(stop)) from None
 

@@ -15,7 +15,7 @@ from ocr.config import LoggerConfig, TrainConfig, TrainerConfig
 from ocr.errors import InputError
 from ocr.training.callbacks.checkpoints import BestCheckpoint
 from ocr.training.callbacks.finite_losses import FiniteLosses
-from ocr.training.callbacks.last_epoch import ValidateLastEpoch
+from ocr.training.callbacks.last_epoch import LastPredictions, ValidateLastEpoch
 from ocr.training.callbacks.learning_rates import LearningRates
 from ocr.training.callbacks.losses import LossLog
 from ocr.training.callbacks.moving_average import MovingAverage
@@ -67,6 +67,7 @@ def build_trainer(
     run_callbacks = [
         build_best_checkpoint(run_dir / "checkpoints"),
         ValidateLastEpoch(),
+        LastPredictions(run_dir / "predictions.json"),
         losses,  # before the callbacks that read its means at the end of an epoch
         FiniteLosses(settings.log_every_n_steps, run_dir / "checkpoints"),
         *callbacks,

@@ -154,6 +154,19 @@ def test_threads_share_a_detector(detector, folder):
                 assert_same(result, other)
 
 
+def test_a_warning_names_the_image_with_more_regions_than_max_candidates(untrained_checkpoint, folder, caplog):
+    detector = TextDetector(untrained_checkpoint, **SETTINGS, **THRESHOLDS)
+    detector.postprocess = detector.postprocess.model_copy(update={"max_candidates": 1})
+    path = files_of(folder)[0]
+    found = detector(path)
+    assert found.num_cut > 0
+    assert caplog.messages == [
+        f"{path} ({1 + found.num_cut:,} regions): more regions score above postprocess.box_thresh than "
+        "postprocess.max_candidates=1, so those with the lowest scores are left out; raise postprocess.max_candidates if they are "
+        "text"
+    ]
+
+
 def test_arguments_replace_the_settings_of_the_checkpoint(untrained_checkpoint):
     trained = TextDetector(untrained_checkpoint)
     assert (trained.pipeline.image_size, trained.postprocess.bin_thresh, trained.postprocess.output) == (

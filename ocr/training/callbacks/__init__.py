@@ -9,7 +9,7 @@ learning_rates  learning rates of the parameter groups
 progress_bar    the progress bar in a terminal
 pictures        pictures of detections
 checkpoints     best.ckpt and last.ckpt; ends a run after a signal
-last_epoch      validates the last epoch in any case
+last_epoch      validates the last epoch in any case, and writes its predictions
 memory          memory compared with the plan, and errors explained when it runs out
 moving_average  exponential moving average of the weights
 """

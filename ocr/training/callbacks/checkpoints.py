@@ -14,6 +14,7 @@ from ocr.config import TrainerConfig
 from ocr.training.checkpoint_files import CheckpointFiles, copy_checkpoint
 from ocr.training.datamodule import DBNetDataModule
 from ocr.training.interruption import Agreement, RunStopped, StopSignals
+from ocr.training.ranks import is_first_rank
 from ocr.training.resume import DATA_MODULE, steps_of_resumed_epoch
 
 log = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ class BestCheckpoint(ModelCheckpoint):
         earlier, score = Path(state_dict["best_model_path"]), state_dict["best_model_score"]
         if earlier.is_file() and score is not None and self.dirpath is not None:
             copied = Path(self.dirpath) / earlier.name
-            if copied != earlier:
+            if copied != earlier and is_first_rank():
                 copy_checkpoint(earlier, copied)
             best = {"best_model_path": str(copied), "best_k_models": {str(copied): score}, "dirpath": self.dirpath}
             super().load_state_dict(state_dict | best | {"kth_best_model_path": str(copied)})

@@ -1,7 +1,12 @@
-"""Validation of the last epoch."""
+"""The last epoch: its validation, and its predictions."""
+
+from pathlib import Path
 
 import lightning
 from lightning.pytorch.callbacks import Callback
+
+from ocr.predictions import write_predictions
+from ocr.training.trainer_parts import dbnet_module, val_loaders
 
 
 class ValidateLastEpoch(Callback):
@@ -14,3 +19,19 @@ class ValidateLastEpoch(Callback):
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if trainer.max_epochs is not None and trainer.current_epoch + 1 == trainer.max_epochs:
             trainer.check_val_every_n_epoch = 1
+
+
+class LastPredictions(Callback):
+    """Writes predictions.json after the validation of the last epoch.
+
+    That is before the last checkpoint, which marks the run as finished: a run killed between them would never write the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        is_last = trainer.max_epochs is not None and trainer.current_epoch + 1 >= trainer.max_epochs
+        if trainer.is_global_zero and is_last and not trainer.sanity_checking:
+            manifest = val_loaders(trainer)[0].dataset.manifest
+            write_predictions(self.path, manifest, dbnet_module(pl_module).evaluation.detections_original)

@@ -8,11 +8,12 @@ import pytest
 from dali_pipelines.config import AugmentationConfig, PipelineConfig
 from ocr.datasets.audit import load_manifest
 from ocr.datasets.manifest import Manifest
-from ocr.datasets.plan import EpochPlan, SamplePlanner
+from ocr.datasets.plan import EpochPlan, PlannedText, SamplePlanner
 from ocr.datasets.reference_plan import plan_sample, polygons_of_sample
 from ocr.datasets.schemas import DatasetConfig
 from ocr.polygons import PolygonBatch
 from ocr.targets.agreement import random_polygons
+from ocr.targets.config import TargetConfig
 
 AUGMENTATIONS = {
     "defaults": AugmentationConfig(),
@@ -104,3 +105,20 @@ def test_no_images_give_an_empty_batch():
     planner = SamplePlanner(PipelineConfig(), training=True, seed=0)
     samples = planner.plan_batch(odd_images(), [], epoch=0)
     assert len(samples) == len(planner.input_polygons(odd_images(), samples)) == 0
+
+
+def test_measured_polygons_ride_along_and_are_found_again_for_chosen_rows():
+    planner, targets = SamplePlanner(PipelineConfig(), training=True, seed=4), TargetConfig(map_stride=2)
+    plan = EpochPlan(odd_images(), planner, epoch=3, batch_size=4, targets=targets)
+    samples = plan.batch(0)
+    assert isinstance(samples, PlannedText)
+    assert planner.with_text(odd_images(), samples, targets) is samples
+    assert samples.with_failed([2]).polygons_input is samples.polygons_input
+    again = planner.with_text(odd_images(), samples.select([0, 1, 2, 3]), targets)
+    assert np.array_equal(again.polygons_input.vertices, samples.polygons_input.vertices)
+    assert np.array_equal(again.outlines.windows, samples.outlines.windows)
+    assert np.array_equal(again.outlines.distance, samples.outlines.distance)
+    chosen = planner.with_text(odd_images(), samples.select([2]), targets)
+    assert np.array_equal(
+        chosen.polygons_input.vertices, np.concatenate([*samples.polygons_input.polygons_of(2), np.zeros((0, 2))])
+    )

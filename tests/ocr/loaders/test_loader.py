@@ -46,6 +46,26 @@ def test_a_resumed_loader_continues_with_the_same_pixels(name, dataset):
         assert [s.index for s in batch.samples] == [s.index for s in expected.samples]
 
 
+@pytest.mark.parametrize(("ranks", "batch_size"), [((2, 3), 2), ((3, 1), 2), ((1, 2), 3)])
+def test_other_ranks_share_the_rest_of_an_epoch_each_sample_once(dataset, ranks, batch_size):
+    def loaders(num_ranks):
+        return [
+            BatchLoader(dataset, Engine("dali", CPU, 0, True), batch_size, rank=rank, num_ranks=num_ranks)
+            for rank in range(num_ranks)
+        ]
+
+    def real(batches):
+        return [sample.index for batch in batches for sample in batch.samples if not sample.is_padding]
+
+    before, after = (loaders(num_ranks) for num_ranks in ranks)
+    seen = [index for loader in before for index in real([next(iter(loader))])]
+    for loader in after:
+        loader.load_state_dict(before[0].state_dict())
+        seen += real(loader)
+        assert sum(1 for _ in loader) == len(loader)  # the next iteration is a whole epoch again
+    assert sorted(seen) == list(range(len(dataset)))
+
+
 def test_the_epoch_after_a_finished_one_starts_at_its_beginning(dataset):
     loader = make_loader(dataset, batch_size=32)
     list(loader)

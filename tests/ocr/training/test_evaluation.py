@@ -26,6 +26,7 @@ from ocr.postprocess.levels import to_levels
 from ocr.targets.config import TargetConfig
 from ocr.training.datamodule import DBNetDataModule
 from ocr.training.evaluation import ImageResult, OverlappedEvaluation
+from ocr.training.evaluator import Evaluator
 from ocr.training.module import DBNetModule
 
 CPU = torch.device("cpu")
@@ -172,6 +173,25 @@ def scores_of_passes(dataset: ValidatedOCRDataset, network, num_passes: int = 2)
         passes.append({name: scores[name] for name in SCORES})
     loader.close()
     return passes
+
+
+def test_a_pass_warns_of_images_with_more_regions_than_max_candidates(icdar15, small_network, caplog):
+    config, model = small_network
+    few = config.postprocess.model_copy(update={"max_candidates": 1})
+    dataset = receipts(icdar15, size=320)
+    evaluator = Evaluator(model, config.model_copy(update={"postprocess": few}), dataset.manifest, with_cleval=False)
+    loader = make_loader(dataset)
+    evaluator.start(CPU, with_truth=False)
+    with torch.inference_mode():
+        evaluator.evaluate(next(iter(loader)))
+    results = evaluator.finish()
+    evaluator.close()
+    loader.close()
+    too_many = [result for result in results if result.detections_original.num_cut > 0]
+    (message,) = [record.message for record in caplog.records if "max_candidates" in record.message]
+    first = too_many[0]
+    name = dataset.manifest.filenames[first.sample_index]
+    assert message.startswith(f"{name} ({1 + first.detections_original.num_cut:,} regions)")
 
 
 @torch.no_grad()
