@@ -54,7 +54,8 @@ class GilWatch:
         held, total = (counts - before).tolist()
         stop[0] = 1
         watcher.join()
-        return HostTime(cpu_ms, cpu_ms * held / max(total, 1))
+        # The two counters are written one after the other, so with few readings one may be ahead.
+        return HostTime(cpu_ms, cpu_ms * min(held / max(total, 1), 1.0))
 
     def _watch_once(self) -> None:
         _watch(self._flag, np.ones(1, np.int32), np.zeros(2, np.int64))

@@ -11,7 +11,7 @@ def test_each_data_set_size_and_output_has_a_row(drawn):
         assert row["regions"] > 0
         for part in ("polygons", "icdar", "cleval"):
             cpu_ms, held_ms = row[part]
-            assert 0 <= held_ms <= cpu_ms
+            assert 0 <= held_ms <= cpu_ms * (1 + 1e-9)
     assert len(host_table(results).rows) == 4
 
 
