@@ -41,7 +41,7 @@ _MESSAGES: tuple[tuple[str, Memory, str], ...] = (
     (r"MemoryError|Cannot allocate memory", "RAM", "Python"),
 )
 _SIZE = re.compile(
-    r"(?:allocate|Requested size:)\s+(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>bytes|B|KiB|MiB|GiB|TiB|PiB|EiB)\b"
+    r"(?:allocate|Requested size:)\s+(?P<number>\d+(?:\.\d*)?)\s*(?P<unit>bytes|B|KiB|MiB|GiB|TiB|PiB|EiB)\b"
 )
 _UNITS = {"bytes": 0, "B": 0, "KiB": 1, "MiB": 2, "GiB": 3, "TiB": 4, "PiB": 5, "EiB": 6}
 

@@ -4,6 +4,7 @@ Planning reads no file, so a large manifest repeats the images of a small one.
 """
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from ocr.synthetic.data_set import draw_data_set
 PLANNING_LIMITS_US = {"receipts": 60.0, "receipts, tripled": 110.0, "scenes": 40.0}
 """Largest CPU time of plan, polygons and outlines together, microseconds a sample; for about 57, 171 and 15 polygons an image."""
 MAX_MEGAPIXELS = 100.0
+MOST_POLYGONS = 60_000_000
+"""Polygons of a manifest, which then takes 2.5 GB: a million receipts, but not with three times the text."""
 NUM_DRAWN = 32
 """Images drawn of each kind where no folder is given."""
 
@@ -34,6 +37,10 @@ class Workload:
     def polygons_per_image(self) -> float:
         """Mean number of polygons of an image."""
         return self.manifest.polygons.num_polygons / len(self.manifest)
+
+    def fitting(self, sizes: Sequence[int]) -> list[int]:
+        """Returns the numbers of images whose polygons do not exceed `MOST_POLYGONS`."""
+        return [size for size in sizes if size * self.polygons_per_image <= MOST_POLYGONS]
 
 
 def build_workloads(receipts: Path | None, scenes: Path | None) -> list[Workload]:

@@ -54,7 +54,8 @@ class GilWatch:
         held, total = (counts - before).tolist()
         stop[0] = 1
         watcher.join()
-        return HostTime(cpu_ms, cpu_ms * held / max(total, 1))
+        # The two counters are written one after the other, so with few readings one may be ahead.
+        return HostTime(cpu_ms, cpu_ms * min(held / max(total, 1), 1.0))
 
     def _watch_once(self) -> None:
         _watch(self._flag, np.ones(1, np.int32), np.zeros(2, np.int64))
@@ -95,8 +96,11 @@ def _runtime_state() -> Ints:
     end = start
     with open("/proc/self/maps") as lines:
         for line in lines:
-            first, last = (int(address, 16) for address in line.split()[0].split("-"))
-            if first <= end < last:
+            addresses, access, _, _, inode, *_ = line.split()
+            first, last = (int(address, 16) for address in addresses.split("-"))
+            # Only CPython's own data and the zeros after them: a mapped file may be shorter than its mapping.
+            is_own = first <= start < last or inode == "0"
+            if first <= end < last and is_own and access.startswith("rw"):
                 end = min(last, start + STATE_BYTES)
     number = (end - start) // 4
     return np.ctypeslib.as_array(ctypes.cast(start, ctypes.POINTER(ctypes.c_int32)), (number,))

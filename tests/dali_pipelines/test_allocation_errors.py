@@ -39,6 +39,7 @@ def resized_by_dali():
     [
         (lambda: torch.empty(2**50), FailedAllocation("RAM", "torch", 2**52)),
         (lambda: np.empty(2**50), FailedAllocation("RAM", "NumPy", 2**53)),
+        (lambda: np.empty(3 * 2**48, np.uint8), FailedAllocation("RAM", "NumPy", 3 * 2**48)),  # says "768. TiB"
         (
             lambda: cv2.resize(np.zeros((4, 4, 3), np.uint8), (2 * 10**6,) * 2),
             FailedAllocation("RAM", "OpenCV", 12 * 10**12),
@@ -46,7 +47,7 @@ def resized_by_dali():
         (lambda: bytearray(2**60), FailedAllocation("RAM", "Python", None)),
         (resized_by_dali, FailedAllocation("RAM", "DALI", None)),
     ],
-    ids=["torch", "numpy", "opencv", "python", "dali"],
+    ids=["torch", "numpy", "numpy, hundreds", "opencv", "python", "dali"],
 )
 def test_real_failed_allocations_are_recognised(function, expected):
     assert find_failed_allocation(raised_by(function)) == expected

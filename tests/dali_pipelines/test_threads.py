@@ -1,4 +1,5 @@
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 
@@ -129,10 +130,11 @@ def test_release_joins_the_threads_and_later_batches_start_new_ones():
 
 
 def test_a_forked_process_starts_threads_of_its_own():
-    threads = make_threads()
+    threads = make_threads(num_threads=1)
     assert levels_of(threads, [batch(1)]) == [[1]]
     child = os.fork()
     if child == 0:
+        signal.alarm(20)  # ends the child if it waits for a thread of its parent
         found = levels_of(threads, [batch(2, 3), batch(4)])
         threads.release()
         os._exit(0 if found == [[2, 3], [4]] else 1)

@@ -1,8 +1,8 @@
 """No operation of a training step makes the host wait for the device
 
-A real run of the trainer is watched from the start of each batch to its end: forward pass, loss, backward pass, clipping,
-optimizer, schedule. On a CPU, where nothing can wait, ForbidHostSync finds the operations that would, up to the end of the
-backward pass.
+A real run of the trainer is watched without a gap from one step to the next: the loader's next batch, forward pass, loss, backward
+pass, clipping, optimizer, schedule, callbacks and logging. Only the end of an epoch and its validation are left out. On a CPU,
+where nothing can wait, ForbidHostSync finds the operations that would, in all but the optimizer's own step.
 """
 
 import re
@@ -27,6 +27,8 @@ SYNC_MESSAGE = "called a synchronizing CUDA operation"
 ROOT = str(Path(__file__).resolve().parents[2])
 WATCHING = ("in _on_warning", "in __torch_dispatch__", "in _showwarnmsg")
 """Ends of the first lines of the stack frames that belong to this watcher."""
+HOST_READERS = ("in _log_copied", "in _look_at_copy")
+"""Functions that read losses which a HostCopy has brought to the host. On a CPU these cannot be told from losses on the device."""
 
 
 class WatchSyncs(lightning.Callback):
@@ -41,17 +43,31 @@ class WatchSyncs(lightning.Callback):
     def on_train_batch_start(self, trainer: lightning.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         if trainer.global_step >= UNWATCHED_STEPS:
             self.num_steps += 1
-            self._watched = ExitStack()
-            self._watched.enter_context(self._cuda_syncs() if self._on_gpu else ForbidHostSync(self._note))
+            self._begin()
 
     def on_before_optimizer_step(self, trainer: lightning.Trainer, pl_module: Any, optimizer: Any) -> None:
         if not self._on_gpu:  # a CPU optimizer keeps its step count on the host, which looks like a sync
-            self._end()
+            self.end()
 
-    def on_train_batch_end(self, *_: Any) -> None:
-        self._end()
+    def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
+        if trainer.is_last_batch or trainer.should_stop:
+            self.end()
+        elif self.num_steps:
+            self._begin()
 
-    def _end(self) -> None:
+    def on_train_end(self, *_: Any) -> None:
+        self.end()
+
+    def on_exception(self, *_: Any) -> None:
+        self.end()
+
+    def _begin(self) -> None:
+        if self._watched is None:
+            self._watched = ExitStack()
+            self._watched.enter_context(self._cuda_syncs() if self._on_gpu else ForbidHostSync(self._note))
+
+    def end(self) -> None:
+        """Stops watching until the next step."""
         if self._watched is not None:
             self._watched.close()
             self._watched = None
@@ -70,6 +86,8 @@ class WatchSyncs(lightning.Callback):
             self._note("sync", traceback.format_stack())
 
     def _note(self, name: str, stack: list[str]) -> None:
+        if not self._on_gpu and any(reader in frame for frame in stack for reader in HOST_READERS):
+            return
         self.places[f"{name}: {place_of(stack)}"] += 1
 
 
@@ -107,7 +125,7 @@ def test_a_training_step_does_not_wait(precision, training_config, on_cpu, tmp_p
         "logger.tensorboard=false",
     )
     watch = WatchSyncs(on_gpu=not on_cpu)
-    train(config, tmp_path, callbacks=[watch, StopAfter(6 if on_cpu else 40)])
+    train(config, tmp_path, callbacks=[StopAfter(6 if on_cpu else 40), watch])
     record("steps watched", watch.num_steps, at_least=1)
     # In 16-mixed the gradient scaler reads its overflow flag in each step.
     record("host syncs", watch.places.total(), at_most=None if precision == "16-mixed" else 0)
@@ -119,7 +137,7 @@ def watched(step: int, action: Any) -> WatchSyncs:
     watch = WatchSyncs(on_gpu=False)
     watch.on_train_batch_start(SimpleNamespace(global_step=step), None, None, 0)
     action()
-    watch.on_train_batch_end()
+    watch.end()
     return watch
 
 
@@ -130,6 +148,30 @@ def test_a_sync_is_counted_with_the_line_that_caused_it():
     assert count == 1
     assert place.startswith("_local_scalar_dense: ")
     assert re.search(rf'{__file__}", line \d+, in <lambda>', place)
+
+
+def test_a_sync_between_two_steps_is_counted():
+    def logs_a_number_and_takes_the_next_batch() -> None:
+        torch.ones(3).sum().item()
+        next(map(torch.Tensor.tolist, [torch.ones(3).nonzero()]))
+
+    watch = WatchSyncs(on_gpu=False)
+    trainer = SimpleNamespace(global_step=UNWATCHED_STEPS, is_last_batch=False, should_stop=False)
+    watch.on_train_batch_start(trainer, None, None, 0)
+    watch.on_before_optimizer_step(trainer, None, None)
+    watch.on_train_batch_end(trainer)
+    logs_a_number_and_takes_the_next_batch()
+    watch.end()
+    assert {place.split(":")[0] for place in watch.places} >= {"_local_scalar_dense", "nonzero"}
+
+
+def test_the_end_of_an_epoch_is_not_watched():
+    watch = WatchSyncs(on_gpu=False)
+    trainer = SimpleNamespace(global_step=UNWATCHED_STEPS, is_last_batch=True, should_stop=False)
+    watch.on_train_batch_start(trainer, None, None, 0)
+    watch.on_train_batch_end(trainer)
+    torch.ones(3).sum().item()
+    assert watch.places == {}
 
 
 def test_operations_without_a_sync_and_the_first_steps_are_not_counted():

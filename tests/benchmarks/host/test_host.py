@@ -10,7 +10,7 @@ from benchmarks.host import launching, step, timing, validation
 from benchmarks.host.planning import PlanningTimes
 from benchmarks.host.report import HostResults, Limit, limits
 from benchmarks.host.timing import FREE_NANOSECONDS, Timing, share_held, summed
-from benchmarks.host.workloads import read_split, resized, tripled
+from benchmarks.host.workloads import Workload, read_split, resized, tripled
 
 
 def test_every_section_reports_positive_figures_beside_their_limits(
@@ -60,6 +60,7 @@ def test_a_larger_manifest_repeats_the_images_with_their_polygons(drawn: Path) -
     repeated = np.resize(np.arange(len(manifest)), len(larger))
     expected = manifest.polygons.select(repeated)
 
+    assert Workload("drawn", manifest).fitting([160, 10**9]) == [160]
     assert larger.image_paths == tuple(manifest.image_paths[index] for index in repeated)
     np.testing.assert_array_equal(larger.original_sizes, manifest.original_sizes[repeated])
     for name in ("vertices", "vertex_starts", "polygon_starts", "ignore"):

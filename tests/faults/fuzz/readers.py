@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import torch
 import yaml
-from ocr.datasets.decode import decode_upright
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from PIL import Image
 
+from dali_pipelines.turbojpeg import decode_upright
 from ocr.cache.files import EntryError, EntryFiles
 from ocr.checkpoint import CONFIG_KEY, MODEL_PREFIX, load_checkpoint
 from ocr.config import PrepareConfig, TrainConfig, validate_config
