@@ -7,11 +7,11 @@ import numpy as np
 import torch
 
 from dali_pipelines import memory
+from dali_pipelines.signature import Signature
 from dali_pipelines.source import ImageBatch, PlannedBatch, PlannedBatches
 from ocr.cache.statistics import CacheStatistics
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.shards.images import ShardImages
-from ocr.datasets.signature import Signature
 from ocr.loaders.batch import Batch
 from ocr.loaders.engines import Engine, ImageLoader, image_loader
 from ocr.loaders.maker import ChosenBatches
