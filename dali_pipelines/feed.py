@@ -208,7 +208,7 @@ class FedBatch:
     alone: list[int]
     """Rows that are rendered one by one, because the batch would take too much memory."""
     arrays: FedArrays
-    """What DALI was given. It must stay alive, because DALI was given no copies."""
+    """Arrays that DALI was given without a copy, so they must stay alive."""
 
 
 class BatchFeed:
