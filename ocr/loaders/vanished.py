@@ -61,7 +61,7 @@ class ReadGuard:
         step, batches = 0, load(plan, 0)
         while step < len(plan):
             try:
-                batch = next(batches)
+                batch = next(batches, None)
             except SampleError:
                 planned = plan.batch(step)
                 missing = self._missing_file(planned.indices.tolist())
@@ -69,6 +69,8 @@ class ReadGuard:
                     raise
                 batches = load(plan, step)
                 continue
+            if batch is None:  # the image loader was released
+                return
             yield self._settled(batch, plan, step) if batch.samples.has_failed.any() else batch
             step += 1
 

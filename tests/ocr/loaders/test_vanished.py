@@ -104,6 +104,15 @@ def test_a_folder_that_vanishes_ends_the_run(name, training, copied):
 
 
 @pytest.mark.parametrize("name", LOADERS)
+def test_an_iteration_ends_when_its_loader_is_closed(name, copied):
+    loader = make_loader(copied, name)
+    batches = iter(loader)
+    next(batches)
+    loader.close()
+    assert list(batches) == []
+
+
+@pytest.mark.parametrize("name", LOADERS)
 def test_a_folder_that_comes_back_costs_no_image(name, copied, caplog):
     expected = list(make_loader(copied, name))
     loader = make_loader(copied, name, unreadable_wait_seconds=30)
