@@ -50,6 +50,13 @@ class FailedFiles:
             index: state for index, state in self._states.items() if state is not None or self._is_local(index)
         }
 
+    def would_retry(self) -> bool:
+        """Returns whether a file that is left out now would be tried again in a new pass. A thread may call `choose` meanwhile."""
+        return any(
+            file_state(self._images.paths[index]) != state or (state is None and not self._is_local(index))
+            for index, state in list(self._states.items())
+        )
+
     def choose(self, samples: PlannedBatch) -> tuple[PlannedBatch, list[int]]:
         """Returns what to feed for a batch, and the rows of the batch that its images belong to.
 

@@ -96,9 +96,13 @@ _FIELDS = tuple(field.name for field in fields(PlannedBatch))
 
 
 class PlannedBatches(Protocol):
-    """The batches of one epoch on one rank."""
+    """The batches of one epoch on one rank. Plans that compare equal have the same batches."""
 
     epoch: int
+
+    @property
+    def following(self) -> "PlannedBatches | None":
+        """The plan that is expected after this one; a loader may prepare its first batches early. None: not known."""
 
     def __len__(self) -> int:
         """Returns the number of batches."""
