@@ -2,6 +2,7 @@
 
 import gc
 import threading
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,7 @@ def num_planning_threads() -> int:
 def batches_of_epoch(loader: BatchLoader, epoch: int) -> list[Batch]:
     """Returns the batches of an epoch as Lightning takes them: the iterator is dropped with the last one."""
     loader.set_epoch(epoch)
-    return first_batches(loader, len(loader))
+    return list(islice(loader, len(loader)))
 
 
 def assert_same(found: list[Batch], expected: list[Batch]) -> None:
@@ -49,19 +50,18 @@ def assert_same(found: list[Batch], expected: list[Batch]) -> None:
         assert mine.samples.indices.tolist() == theirs.samples.indices.tolist()
 
 
-@pytest.mark.parametrize("name", ["dali", "torch"])
-def test_epochs_prepared_during_the_one_before_are_those_of_other_loaders(name, dataset):
+def test_epochs_prepared_during_the_one_before_are_those_of_other_loaders(dataset):
     gc.collect()
     before = num_planning_threads()
-    loader = make_loader(dataset, name)
+    loader = make_loader(dataset, batch_size=1)
     loader.num_epochs = 3
     for epoch in range(3):
-        assert_same(batches_of_epoch(loader, epoch), batches_of_epoch(make_loader(dataset, name), epoch))
+        assert_same(batches_of_epoch(loader, epoch), batches_of_epoch(make_loader(dataset, batch_size=1), epoch))
         gc.collect()
-        is_preparing = name == "dali" and epoch < 2
-        assert num_planning_threads() - before == is_preparing
+        # One batch per image: an epoch is too long to be prepared whole, which would end the thread.
+        assert num_planning_threads() - before == (epoch < 2)
         assert loader.state_dict() == {"epoch": epoch, "samples": len(dataset)}
-    assert_same(batches_of_epoch(loader, 0), batches_of_epoch(make_loader(dataset, name), 0))
+    assert_same(batches_of_epoch(loader, 0), batches_of_epoch(make_loader(dataset, batch_size=1), 0))
     loader.close()
     assert num_planning_threads() == before
 
