@@ -53,8 +53,8 @@ class FailedFiles:
     def would_retry(self) -> bool:
         """Returns whether a file that is left out now would be tried again in a new pass. A thread may call `choose` meanwhile."""
         return any(
-            file_state(self._images.paths[index]) != state or (state is None and not self._is_local(index))
-            for index, state in list(self._states.items())
+            signature_of(self._images.paths[index]) != signature or (signature is None and not self._is_local(index))
+            for index, signature in list(self._signatures.items())
         )
 
     def choose(self, samples: PlannedBatch) -> tuple[PlannedBatch, list[int]]:
