@@ -15,6 +15,8 @@ threads            renders and finishes the images that the CPU's graph has deco
 normalize          levels to the network's input, padding included; needs no DALI
 decode             the graph that only decodes, to find damaged files
 graphs             chooses and builds the graph of a split
+ahead              makes items in a thread before they are needed; needs no DALI
+signature          tells whether a file has changed; needs no DALI
 feed               from planned samples to the arrays of DALI's external sources
 loader             runs a plan: builds the pipeline, takes batches out, restarts
 recovery           redoes a failed batch sample by sample and names the file at fault

@@ -47,7 +47,7 @@ class _Producer(Generic[Item]):
         self._ready: deque[Item] = deque()
         self._changed = threading.Condition()  # re-entrant: garbage collection may call `stop` at any time
         self._end: BaseException | None = None
-        """What ended the items: StopIteration or their error."""
+        """StopIteration, or the error that ended the items."""
         self._is_stopped = False
         self._thread: threading.Thread | None = None
         self._process = os.getpid()

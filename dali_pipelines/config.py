@@ -11,8 +11,8 @@ images: DALI holds `prefetch_queue_depth` batches besides these."""
 
 
 class Section(BaseModel):
-    """One section of the configuration: unknown keys are errors, values are frozen, docstrings describe the fields. Numbers are
-    finite."""
+    """One section of the configuration: unknown keys are errors, values are frozen, numbers are finite, and docstrings describe the
+    fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 

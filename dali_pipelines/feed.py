@@ -14,14 +14,12 @@ import torch
 from nvidia.dali.backend import TensorCPU, TensorListCPU
 
 from dali_pipelines.ahead import Ahead
+from dali_pipelines.signature import Signature, signature_of
 from dali_pipelines.source import KeptImages, PlannedBatch, SourceImages
 from dali_pipelines.steps import Arrays, Feed
 
 FedArrays = tuple[tuple[Arrays, ...], ...]
 """For each function of a graph's `Feed`, one list of arrays per field."""
-
-FileState = tuple[int, int, int, int]
-"""Inode, size in bytes, time of modification and of the last change of a file, in nanoseconds."""
 
 Inputs = Literal["planned", "images", "contents"]
 
@@ -31,23 +29,25 @@ _NO_CONTENT = np.zeros(1, np.uint8)
 class FailedFiles:
     """Files that DALI could not process, by their index: batches leave them out until they may be sound again.
 
-    A file on disk is tried again once its inode, size or times differ from those after the failure. A file without them, in a shard
-    or at `s3://`, is tried again in each pass over the data, since it may have been out of reach.
+    A file on disk is tried again once its signature differs from that after the failure. A file without a signature, in a shard or
+    at `s3://`, is tried again in each pass over the data, since it may have been out of reach.
     """
 
     def __init__(self, images: SourceImages) -> None:
         self._images = images
-        self._states: dict[int, FileState | None] = {}
+        self._signatures: dict[int, Signature | None] = {}
         self._stand_in: PlannedBatch | None = None
 
     def add(self, index: int) -> None:
         """Leaves a file out from now on."""
-        self._states[index] = file_state(self._images.paths[index])
+        self._signatures[index] = signature_of(self._images.paths[index])
 
     def start_pass(self) -> None:
-        """Has the files without a state tried again: a pass over the data begins."""
-        self._states = {
-            index: state for index, state in self._states.items() if state is not None or self._is_local(index)
+        """Begins a pass over the data: files without a signature are tried again."""
+        self._signatures = {
+            index: signature
+            for index, signature in self._signatures.items()
+            if signature is not None or self._is_local(index)
         }
 
     def choose(self, samples: PlannedBatch) -> tuple[PlannedBatch, list[int]]:
@@ -57,7 +57,7 @@ class FailedFiles:
         batch.
         """
         rows = list(range(len(samples)))
-        if self._states:
+        if self._signatures:
             rows = [row for row, index in enumerate(samples.indices.tolist()) if not self._is_out(index)]
         if len(rows) == len(samples):
             return samples, rows
@@ -66,15 +66,15 @@ class FailedFiles:
         return (samples, list(range(len(samples)))) if self._stand_in is None else (self._stand_in, rows)
 
     def note_rendered(self, samples: PlannedBatch) -> None:
-        """Remembers a sample that DALI has rendered, for `to_feed`."""
+        """Remembers a sample that DALI has rendered, for `choose`."""
         if self._stand_in is None:
             self._stand_in = samples.select([0])
 
     def _is_out(self, index: int) -> bool:
-        if index not in self._states:
+        if index not in self._signatures:
             return False
-        if file_state(self._images.paths[index]) != self._states[index]:
-            del self._states[index]
+        if signature_of(self._images.paths[index]) != self._signatures[index]:
+            del self._signatures[index]
             return False
         return True
 
@@ -208,7 +208,7 @@ class FedBatch:
     alone: list[int]
     """Rows that are rendered one by one, because the batch would take too much memory."""
     arrays: FedArrays
-    """What DALI was given. It must stay alive, because DALI was given no copies."""
+    """Arrays that DALI was given without a copy, so they must stay alive."""
 
 
 class BatchFeed:
@@ -280,12 +280,3 @@ def _tensor_list(field: Arrays) -> TensorListCPU:
     if isinstance(field, TensorListCPU):
         return field
     return TensorListCPU(field if isinstance(field, np.ndarray) else [TensorCPU(array) for array in field])
-
-
-def file_state(path: str) -> FileState | None:
-    """Returns what changes when a file is replaced or written; None if it cannot be told."""
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns

@@ -130,7 +130,7 @@ class KeptImages(Protocol):
 
 
 class StoredImage(NamedTuple):
-    """How an image is stored in its file."""
+    """Size and orientation of an image in its file."""
 
     size: tuple[int, int]
     """(H, W) before EXIF is applied."""

@@ -159,8 +159,8 @@ def read(path: DataNode) -> DataNode:
 def within_limit(encoded: DataNode, config: PipelineConfig) -> DataNode:
     """Returns the content of an image, or one byte, which no decoder accepts, if its header states too many pixels.
 
-    The audit has refused such images; this one was exchanged since. A file of 30 KB may decode to 13 GB. Reading the header takes
-    about 1 % of the time of decoding a receipt.
+    The audit has refused such images, so this file was replaced since. A file of 30 KB may decode to 13 GB. Reading the header
+    takes about 1 % of the time of decoding a receipt.
     """
     shape = fn.peek_image_shape(encoded)
     if shape[0] * shape[1] > int(config.max_megapixels * 1e6):

@@ -17,7 +17,7 @@ from dali_pipelines.source import PlannedBatch, PlannedSample
 
 @dataclass(frozen=True)
 class DecodedBatch:
-    """What DALI hands out on a CPU."""
+    """A batch that DALI has decoded, or read, on a CPU."""
 
     images: Sequence[ImageArray]
     """Per sample, (H, W, 3) RGB levels, or the content of its file, (n,)."""

@@ -61,9 +61,8 @@ def read_checkpoint(path: str | Path, key: str = "checkpoint") -> dict[str, Any]
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(
-            f"{key}={path}: no such file; a run writes checkpoints/best.ckpt and checkpoints/last.ckpt"
-        )
+        found = "found a folder, expected a file" if path.is_dir() else "no such file"
+        raise FileNotFoundError(f"{key}={path}: {found}; a run writes checkpoints/best.ckpt and checkpoints/last.ckpt")
     with path.open("rb") as file:
         try:
             _check_archive(file)
@@ -84,7 +83,7 @@ def _check_archive(file: BinaryIO) -> None:
     """Raises BadZipFile if a part of the file does not match its checksum. torch.load does not compare them."""
     with zipfile.ZipFile(file) as archive:
         if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
-            raise zipfile.BadZipFile("compressed, as torch.save writes nothing")
+            raise zipfile.BadZipFile("compressed parts; torch.save writes none")
         damaged = archive.testzip()
     if damaged is not None:
         raise zipfile.BadZipFile(f"{damaged} does not match its checksum")

@@ -153,11 +153,13 @@ def checked_job(config_class: type[AnyConfig], hydra_config: DictConfig) -> Iter
 def given_keys(hydra_config: DictConfig) -> frozenset[str]:
     """Returns the keys of this Hydra job, written with dots, that its command line sets: by name, or by the choice of a file.
 
-    A file sets the keys whose values differ from those of a command line without overrides.
+    A file sets the keys whose values differ from those of a command line without overrides. The recipe that comes with a data set
+    sets none: it is no choice of the user, and the checkpoint holds what the run was trained with.
     """
     hydra = HydraConfig.get()
     values = flat_keys(OmegaConf.to_container(hydra_config, resolve=True))
-    plain = flat_keys(OmegaConf.to_container(compose(hydra.job.config_name), resolve=True))
+    same_recipe = compose(hydra.job.config_name, overrides=[f"recipe={hydra.runtime.choices['data']}"])
+    plain = flat_keys(OmegaConf.to_container(same_recipe, resolve=True))
     named = [override.lstrip("+~").partition("=")[0] for override in hydra.overrides.task]
     return frozenset(
         key

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from dali_pipelines.config import PipelineConfig
+from dali_pipelines.signature import Signature
 from dali_pipelines.source import PlannedBatch
 from ocr.cache.entry import EntryLayout
 from ocr.datasets.image_source import ImageSource
 from ocr.datasets.manifest import Manifest
-from ocr.datasets.signature import Signature
 from ocr.environment import digest_of_sources, package_versions
 from ocr.targets.config import TargetConfig
 

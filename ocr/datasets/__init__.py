@@ -13,8 +13,10 @@ orientation        EXIF orientation, matrices between the stored and the upright
 manifest           the checked annotations of a split, as flat arrays
 image_source       the encoded images of a split by position: loose files or shards
 plan               order, shards, padding and random numbers of an epoch; polygons in the input frame
+  reference_plan   plans one sample at a time, readably; for the tests
+  compiled_plan    plans all samples of a batch in one compiled pass
+  philox           NumPy's random numbers in compiled code
 base               `ValidatedOCRDataset`: one split as a PyTorch data set
 kept_images        images kept in memory
-signature          tells whether a file has changed
 shards/            a split in tar shards, local or at s3://
 """

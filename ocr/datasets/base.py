@@ -12,7 +12,7 @@ from dali_pipelines.normalize import ImageFinisher
 from dali_pipelines.rendering import ImageArray, render
 from dali_pipelines.scaled import render_file
 from dali_pipelines.source import PlannedBatch, PlannedSample, StoredImage
-from dali_pipelines.turbojpeg import decode_upright
+from dali_pipelines.turbojpeg import Encoded, decode_upright
 from ocr.datasets.audit import load_manifest
 from ocr.datasets.kept_images import ImageCache
 from ocr.datasets.manifest import Manifest
@@ -146,9 +146,9 @@ class ValidatedOCRDataset(Dataset[dict[str, Any]]):
         with self._naming_file(index):
             return decode_upright(self._encoded(index), stored.orientation, use_turbojpeg, stored.size)
 
-    def _encoded(self, index: int) -> bytes:
+    def _encoded(self, index: int) -> Encoded:
         content = None if self.kept_images is None else self.kept_images.encoded(index)
-        return self.manifest.images.read(index) if content is None else content.tobytes()
+        return self.manifest.images.read(index) if content is None else content
 
     def _stored(self, index: int) -> StoredImage:
         height, width = self.manifest.stored_sizes[index]

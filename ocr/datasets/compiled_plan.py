@@ -58,7 +58,7 @@ class Draws(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """What a plan takes from the configuration."""
+    """The settings that a plan depends on."""
 
     crop_size: int
     rotation_degrees: float

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from ocr.datasets.signature import Signature, signature_of
+from dali_pipelines.signature import Signature, signature_of
 
 
 class ImageSource(Protocol):

@@ -17,10 +17,10 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
+from dali_pipelines.signature import Signature
 from dali_pipelines.turbojpeg import decode_upright
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.schemas import DatasetConfig
-from ocr.datasets.signature import Signature
 
 log = logging.getLogger(__name__)
 
@@ -190,9 +190,8 @@ class ImageCache:
             return
         try:
             self.pixels.keep(index, image)
-        except (
-            ValueError
-        ) as error:  # the file was replaced after the audit, which does not end a run without a cache either
+        except ValueError as error:
+            # The file was replaced after the audit. That does not end a run without a cache either.
             log.warning("%s: not kept in memory: %s", self._image_paths[index], error)
 
 

@@ -9,7 +9,7 @@ files, annotations --> keys of this epoch --> entry is valid in memory    a view
 import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 
 import numpy as np
 
@@ -67,8 +67,11 @@ class CachedBatches:
         """The batch that is being read ahead."""
         self._is_maker_released = False
 
-    def batches(self, plan: PlannedBatches, first_step: int = 0) -> Iterator[Batch]:
-        """Yields the batches of an epoch from `first_step` on.
+    def batches(self, plan: PlannedBatches) -> Iterator[Batch]:
+        """Yields the batches of an epoch.
+
+        Args:
+            plan: its epoch chooses the entries to verify; its samples are those of every epoch.
 
         Raises:
             CacheError: an entry chosen for verification differs from the sample made now.
@@ -76,12 +79,11 @@ class CachedBatches:
         self._wait_for_last_epoch()
         self._refresh_keys()
         self._verify_some(plan.epoch)
-        steps = range(first_step, len(self._entries))
-        missing = [[entry for entry in self._entries[step] if not self.store.has(entry)] for step in steps]
+        missing = [[entry for entry in entries if not self.store.has(entry)] for entries in self._entries]
         to_make = [self._samples.select(entries) for entries in missing if entries]
         made = self._maker.make(ChosenBatches(plan.epoch, to_make))
         memory = BatchMemory()
-        for stored, entries in zip(self._read_ahead(steps), missing, strict=True):
+        for stored, entries in zip(self._read_ahead(), missing, strict=True):
             self._count(stored)
             tensors = self._complete(stored, next(made) if entries else None)
             yield self._batch(stored.entries, tensors, memory)
@@ -130,14 +132,14 @@ class CachedBatches:
         for entry in choose_entries(kept, count, seed=seed, epoch=epoch):
             verify_entry(self.store, entry, self._samples.select([entry]), self._maker, self._dataset)
 
-    def _read_ahead(self, steps: range) -> Iterator[StoredBatch]:
+    def _read_ahead(self) -> Iterator[StoredBatch]:
         """Yields the stored part of each batch. The next one is read while this one is used."""
         store = self.store
-        for step in steps:
-            stored = store.read(self._entries[step]) if self._ahead is None else self._ahead.result()
+        for entries, following in zip_longest(self._entries, self._entries[1:]):
+            stored = store.read(entries) if self._ahead is None else self._ahead.result()
             self._ahead = None
-            if step + 1 in steps and not store.is_view(self._entries[step + 1]):
-                self._ahead = self._reader.submit(store.read, self._entries[step + 1])
+            if following is not None and not store.is_view(following):
+                self._ahead = self._reader.submit(store.read, following)
             yield stored
 
     def _count(self, stored: StoredBatch) -> None:

@@ -7,11 +7,11 @@ import numpy as np
 import torch
 
 from dali_pipelines import memory
+from dali_pipelines.signature import Signature
 from dali_pipelines.source import ImageBatch, PlannedBatch, PlannedBatches
 from ocr.cache.statistics import CacheStatistics
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.shards.images import ShardImages
-from ocr.datasets.signature import Signature
 from ocr.loaders.batch import Batch
 from ocr.loaders.engines import Engine, ImageLoader, image_loader
 from ocr.loaders.maker import ChosenBatches
@@ -52,20 +52,20 @@ class FreshBatches:
         """Makes single samples while `_images` is in the middle of a plan; built on first use."""
         self._guard = ReadGuard(dataset, batch_size, self._load_now, self.failures)
 
-    def batches(self, plan: PlannedBatches, first_step: int = 0) -> Iterator[Batch]:
-        """Yields the batches of `plan` from `first_step` on."""
+    def batches(self, plan: PlannedBatches) -> Iterator[Batch]:
+        """Yields the batches of `plan`."""
         kept = self._dataset.kept_images
         in_memory = kept.in_memory() if kept is not None else None
-        for batch in self.make(plan, first_step):
+        for batch in self.make(plan):
             if in_memory is not None:
                 is_hit = in_memory[batch.samples.indices[~batch.samples.is_padding]]
                 num_hits = int(np.count_nonzero(is_hit))
                 self._statistics.count(hits=num_hits, misses=len(is_hit) - num_hits)
             yield batch.with_padding_blanked()
 
-    def make(self, plan: PlannedBatches, first_step: int = 0) -> Iterator[Batch]:
+    def make(self, plan: PlannedBatches) -> Iterator[Batch]:
         """Yields the same batches as `batches`, but counts nothing, and padded samples keep their target masks."""
-        for images in self._guard.watch(self._images.batches, plan, first_step):
+        for images in self._guard.watch(self._images.batches, plan):
             yield self._with_maps(images)
 
     def make_now(self, samples: PlannedBatch) -> Batch:

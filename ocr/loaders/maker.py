@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from dali_pipelines.signature import Signature
 from dali_pipelines.source import PlannedBatch, PlannedBatches
-from ocr.datasets.signature import Signature
 from ocr.loaders.batch import Batch
 
 

@@ -127,23 +127,30 @@ class TorchLoader:
         try:
             yield from loader
         except (RuntimeError, OSError, EOFError) as error:  # PyTorch has no classes for these
-            text = str(error)
-            if "shared memory" in text or "No space left on device" in text or "bus error" in text.lower():
-                raise WorkerError(f"a worker found {SHARED_MEMORY} full; {_SHARED_MEMORY_ADVICE}") from error
-            if "DataLoader timed out" in text:
-                raise WorkerError(
-                    f"no batch from the {self._num_workers} workers within {self._timeout:g} s: a worker hangs, often because its "
-                    f"file system does not answer; check that {self.dataset.config.image_path} can be read, try "
-                    "dataloader.num_workers=0, or raise dataloader.worker_timeout"
-                ) from error
-            if "DataLoader worker" in text or not isinstance(
-                error, RuntimeError
-            ):  # the connection to a dead worker breaks
-                raise WorkerError(
-                    f"a worker died: {' '.join(text.split())[:200]}; if RAM ran out (see dmesg), lower dataloader.num_workers or "
-                    "dataloader.batch_size; if not, dataloader.num_workers=0 shows the worker's own error"
-                ) from error
-            raise
+            problem = self._problem_of_worker(error) if self._num_workers else None
+            if problem is None:
+                raise
+            raise WorkerError(problem) from error
+
+    def _problem_of_worker(self, error: Exception) -> str | None:
+        """Returns what happened to a worker process and what to do; None if the program in it raised the error."""
+        text = str(error)
+        if "shared memory" in text or "No space left on device" in text or "bus error" in text.lower():
+            return f"a worker found {SHARED_MEMORY} full; {_SHARED_MEMORY_ADVICE}"
+        if "DataLoader timed out" in text:
+            return (
+                f"no batch from the {self._num_workers} workers within {self._timeout:g} s: a worker hangs, often because its "
+                f"file system does not answer; check that {self.dataset.config.image_path} can be read, try "
+                "dataloader.num_workers=0, or raise dataloader.worker_timeout"
+            )
+        # The connection to a dead worker breaks with an OSError or EOFError. PyTorch puts "Caught" before a worker's own error.
+        is_connection = not isinstance(error, RuntimeError) and not text.startswith("Caught ")
+        if "DataLoader worker (pid" in text or is_connection:
+            return (
+                f"a worker died: {' '.join(text.split())[:200]}; if RAM ran out (see dmesg), lower dataloader.num_workers or "
+                "dataloader.batch_size; if not, dataloader.num_workers=0 shows the worker's own error"
+            )
+        return None
 
     def _finished(self, images_BHWC: torch.Tensor) -> torch.Tensor:
         if self.device.type == "cpu":

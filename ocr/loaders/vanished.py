@@ -45,9 +45,9 @@ class ReadGuard:
         """Files came back in this epoch, so batches prepared before that may fail and are made again."""
 
     def watch(
-        self, load: Callable[[PlannedBatches, int], Iterator[ImageBatch]], plan: PlannedBatches, first_step: int
+        self, load: Callable[[PlannedBatches, int], Iterator[ImageBatch]], plan: PlannedBatches
     ) -> Iterator[ImageBatch]:
-        """Yields the batches of a plan from `first_step` on. A batch that failed while files were missing is made again.
+        """Yields the batches of a plan. A batch that failed while files were missing is made again.
 
         Args:
             load: yields the batches of a plan from a step on; it may be called again.
@@ -58,7 +58,7 @@ class ReadGuard:
         """
         self._failed, self._has_returned = set(), False
         self._num_images = max(self._num_images, min(len(plan) * self._batch_size, len(self._manifest)))
-        step, batches = first_step, load(plan, first_step)
+        step, batches = 0, load(plan, 0)
         while step < len(plan):
             try:
                 batch = next(batches)

@@ -187,7 +187,13 @@ def count_characters(predictions: Polygons | FlatPolygons, targets: CharacterTar
     pairs = _find_pairs(targets, detected)
     parts = _parts(pairs, targets, detected, detected_areas)
     is_counted, unmatched, num_matched, was_found, splits, merges = _match(
-        pairs, parts, targets.ignore, len(detected), len(targets.characters), np.float32(AREA_PRECISION), AREA_PRECISION
+        pairs,
+        parts,
+        targets.ignore,
+        detected.num_polygons,
+        len(targets.characters),
+        np.float32(AREA_PRECISION),
+        AREA_PRECISION,
     )
     return CLEvalCounts(
         found=int(np.count_nonzero(was_found)),
@@ -322,7 +328,7 @@ def _parts(
     """Returns (K,), the part of each detection's area that lies in the target."""
     common = common_areas(targets.shapes, detected, pairs.targets, pairs.detections)
     areas = detected_areas[pairs.detections]
-    unsure = np.flatnonzero(_is_unsure(pairs, common, areas, targets.ignore, len(detected)))
+    unsure = np.flatnonzero(_is_unsure(pairs, common, areas, targets.ignore, detected.num_polygons))
     if len(unsure) > 0:
         rows, columns = pairs.targets[unsure], pairs.detections[unsure]
         geometries = targets.dont_care[rows]

@@ -123,7 +123,7 @@ def match_image(
     found = overlaps(targets.shapes, detected)
     # Annotations are often whole pixels, so an overlap may lie exactly on a threshold; shapely decides those cases.
     found = exact_overlaps(found, targets.shapes, detected, _is_close(found, targets.ignore, thresholds))
-    num_predictions, matched = _count(found, targets.ignore, len(detected), thresholds)
+    num_predictions, matched = _count(found, targets.ignore, detected.num_polygons, thresholds)
     num_targets = len(targets.ignore) - int(np.count_nonzero(targets.ignore))
     return tuple(MatchCounts(number, num_targets, num_predictions) for number in matched.tolist())
 

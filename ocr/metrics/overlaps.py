@@ -43,7 +43,9 @@ class Shapes(NamedTuple):
         starts = np.concatenate([[0], np.cumsum(polygons.num_vertices)])
         return cls(polygons.vertices, starts, *_measure(polygons.vertices, starts))
 
-    def __len__(self) -> int:
+    @property
+    def num_polygons(self) -> int:
+        """Number of polygons P."""
         return len(self.areas)
 
 

@@ -31,8 +31,6 @@ class Regions:
 
     geometries: Geometries
     """(P,) shapely geometries."""
-    boxes: Floats
-    """(P, 4) bounding boxes x0, y0, x1, y1; NaN for a region without area."""
     areas: Floats
     """(P,) area of each region."""
 
@@ -53,8 +51,8 @@ class Regions:
 
     @classmethod
     def from_geometries(cls, geometries: Geometries) -> "Regions":
-        """Returns the regions with their boxes and areas."""
-        return cls(geometries, shapely.bounds(geometries), shapely.area(geometries))
+        """Returns the regions with their areas."""
+        return cls(geometries, shapely.area(geometries))
 
     def __len__(self) -> int:
         return len(self.geometries)

@@ -24,14 +24,11 @@ from dali_pipelines.source import PlannedSample
 from ocr.postprocess.config import PostprocessConfig
 from ocr.postprocess.levels import Levels, to_levels
 from ocr.postprocess.outlines import grown_outlines
-from ocr.postprocess.regions import Regions, best_regions
-from ocr.postprocess.unclip import border_distance, unclip_distance
+from ocr.postprocess.regions import Numbers, Regions, best_regions
+from ocr.postprocess.unclip import Points, Starts, border_distance, unclip_distance
 from ocr.targets.config import TargetConfig
 
 FloatArray = npt.NDArray[np.float32]
-Points = npt.NDArray[np.float64]
-Numbers = npt.NDArray[np.float64]
-Starts = npt.NDArray[np.int64]
 
 log = logging.getLogger(__name__)
 NUM_NAMED = 3
@@ -211,7 +208,8 @@ def _grown_rectangles(regions: Regions, shrink_ratio: float, config: Postprocess
 def _resize_(rectangles: Numbers, wanted_areas: Numbers) -> tuple[Numbers, Numbers]:
     """Resizes rectangles (N, 5), whose sides run through the outermost pixel centres, to the wanted areas.
 
-    Returns their new areas and perimeters, (N,) each."""
+    Returns their new areas and perimeters, (N,) each.
+    """
     areas, perimeters = np.empty(len(rectangles)), np.empty(len(rectangles))
     for index in range(len(rectangles)):
         first, second = rectangles[index, 2], rectangles[index, 3]

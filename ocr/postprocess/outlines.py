@@ -7,10 +7,7 @@ import numpy.typing as npt
 from dali_pipelines.compiled import compiled
 from ocr.postprocess.config import PostprocessConfig
 from ocr.postprocess.regions import Contour, Numbers, Regions
-from ocr.postprocess.unclip import border_distance, grow_polygons, unclip_distance
-
-Points = npt.NDArray[np.float64]
-Starts = npt.NDArray[np.int64]
+from ocr.postprocess.unclip import Points, Starts, border_distance, grow_polygons, unclip_distance
 
 STAIR_STEP = 1.0
 """Distance in map pixels between a slanted straight border and its stair-shaped outline; simplification always tolerates it."""

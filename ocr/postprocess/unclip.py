@@ -15,7 +15,7 @@ import shapely
 from dali_pipelines.compiled import compiled
 
 UnclipRatio = Literal["exact"] | float
-Numbers = TypeVar("Numbers", float, npt.NDArray[np.float64])
+Values = TypeVar("Values", float, npt.NDArray[np.float64])
 Points = npt.NDArray[np.float64]
 Starts = npt.NDArray[np.int64]
 CLIPPER_UNITS = 1024
@@ -26,7 +26,7 @@ one."""
 
 
 @compiled
-def distance_to_area(area: Numbers, perimeter: Numbers, wanted_area: Numbers) -> Numbers:
+def distance_to_area(area: Values, perimeter: Values, wanted_area: Values) -> Values:
     """Returns the distance d by which a shape has to grow (or shrink, if negative) to have the wanted area."""
     discriminant = perimeter * perimeter - 16 * (area - wanted_area)
     return (np.sqrt(np.maximum(discriminant, 0.0)) - perimeter) / 8
@@ -38,7 +38,7 @@ def border_distance(area: float, perimeter: float, wanted_area: float) -> float:
     return min(max(distance_to_area(area, perimeter, wanted_area), LEAST_BORDER), LARGEST_BORDER)
 
 
-def unshrink_distance(area: Numbers, perimeter: Numbers, shrink_ratio: float) -> Numbers:
+def unshrink_distance(area: Values, perimeter: Values, shrink_ratio: float) -> Values:
     """Returns the distance D by which text was shrunk, from the area A' and perimeter L' of the shrunk region.
 
     Targets are shrunk by D = k A / L with k = 1 - r^2 (DBNet, arXiv 1911.08947). With A = A' + L' D + 4 D^2 and
@@ -50,7 +50,7 @@ def unshrink_distance(area: Numbers, perimeter: Numbers, shrink_ratio: float) ->
     return (np.sqrt(b * b - 4 * a * c) - b) / (2 * a)
 
 
-def unclip_distance(area: Numbers, perimeter: Numbers, shrink_ratio: float, unclip_ratio: UnclipRatio) -> Numbers:
+def unclip_distance(area: Values, perimeter: Values, shrink_ratio: float, unclip_ratio: UnclipRatio) -> Values:
     """Returns the distance to grow a shrunk region by: the exact inverse of the shrinking, or the paper's if a ratio is given."""
     if unclip_ratio == "exact":
         return unshrink_distance(area, perimeter, shrink_ratio)

@@ -348,9 +348,8 @@ class OfflineMaps:
         if kept is not None and kept.key == key:
             kept.check(key, map_size)
             return kept
-        stored = _read_file(
-            self._paths[index], map_size
-        )  # also if the kept maps are stale: the file may have been rewritten
+        # Also if the kept maps are stale: the file may have been rewritten.
+        stored = _read_file(self._paths[index], map_size)
         stored.check(key, map_size)
         if self._keep:
             with self._lock:

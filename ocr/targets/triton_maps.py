@@ -76,7 +76,7 @@ def make_targets_triton(
 
 
 class PackedPolygons(NamedTuple):
-    """What the kernel reads, for B images with P polygons and V vertices: views of one buffer.
+    """The input of the kernel for B images with P polygons and V vertices: views of one buffer.
 
     The first Q polygons of `boxes` and `distances` are those that have a window, sorted by image and first row.
     """

@@ -20,7 +20,7 @@ from ocr.errors import StorageError
 
 
 class CheckpointFiles(CheckpointIO):
-    """Lightning's way to checkpoint files: one write at a time, beside the training.
+    """Reads and writes checkpoint files for Lightning: one write at a time, beside the training.
 
     A save returns once the state is copied to the host. It waits first for an earlier write of the same file. An error of a write
     is raised by the next call of any method, at the latest by `finish`.

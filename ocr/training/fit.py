@@ -69,7 +69,7 @@ def train(
         StorageError: a file cannot be written, or there is no room for checkpoints.
         SignalExit: SIGTERM (code 143) or Ctrl-C (130) ended the run. last.ckpt continues it.
     """
-    path, files = run_dir / "checkpoints" / "last.ckpt", CheckpointFiles()
+    path, files, start = run_dir / "checkpoints" / "last.ckpt", CheckpointFiles(), None
     with RunLock(run_dir), StopSignals() as signals:
         try:
             start = resumption(config, given, run_dir)
@@ -80,7 +80,7 @@ def train(
                 return _train(start, run_dir, files, last, [FollowForOutOfMemory(explain), *callbacks])
         except RunStopped as stop:
             files.finish()  # an error of the last write must come before the line that names the file
-            _log_stop(stop, path)
+            _log_stop(stop, path, None if start is None else start.config.resume)
             raise SignalExit(exit_code(stop)) from None
 
 
@@ -199,8 +199,12 @@ def _remedies(config: TrainConfig, files: CheckpointFiles, last_checkpoint: Path
     return training_remedies(config.model_copy(update={"dataloader": loading}), last_checkpoint, in_validation)
 
 
-def _log_stop(stop: RunStopped, checkpoint: Path) -> None:
-    """Says what a signal ended, and how to go on; the last lines of the run."""
+def _log_stop(stop: RunStopped, checkpoint: Path, resumed_from: str | None) -> None:
+    """Logs which signal ended the run and how to continue it; the last lines of the log.
+
+    Args:
+        resumed_from: the checkpoint that the run began with; it still holds when the run has not written one.
+    """
     if not stop.is_saved:
         kill_children()
     if not is_first_rank():
@@ -208,6 +212,8 @@ def _log_stop(stop: RunStopped, checkpoint: Path) -> None:
     name = signal.Signals(stop.signum).name
     if stop.is_saved or checkpoint.is_file():
         _log_state(name, checkpoint)
+    elif resumed_from is not None:
+        _log_state(name, Path(resumed_from))
     else:
         log.warning("%s ended the run before its first checkpoint; there is nothing to resume from", name)
     if stop.signum == signal.SIGUSR1 and stop.is_saved:

@@ -17,7 +17,7 @@ from ocr.atomic_write import explained_write, write_durably
 class MetricsFile(Logger):
     """Writes metrics.csv: a line per logged step, a column per metric in the order of their names.
 
-    Lines are appended whole. A new metric needs a new header: then the file is written anew and replaced in one go.
+    Lines are appended whole. A new metric needs a new header; the file is then replaced by a new one that is complete.
 
     Args:
         first_step: step at which a run continues in its own folder; later lines in the file are from steps that were lost, and
@@ -55,7 +55,7 @@ class MetricsFile(Logger):
 
     @rank_zero_only
     def save(self) -> None:
-        """Brings the logged rows into the file.
+        """Writes the logged rows to the file.
 
         Raises:
             StorageError: the file cannot be written; it keeps its earlier lines.

@@ -111,7 +111,7 @@ def resumption(config: TrainConfig, given: Collection[str] | None, run_dir: Path
     checkpoint = read_checkpoint(path, "resume")
     loops = checkpoint.get("loops")
     if not isinstance(loops, dict) or "optimizer_states" not in checkpoint:
-        raise InputError(f"resume={path}: it has weights only, no state of a training; expected last.ckpt of a run")
+        raise InputError(f"resume={path}: found weights without the state of a training; give last.ckpt of a run")
     saved = saved_config(checkpoint, path, "resume")
     config = _with_saved(config.model_copy(update={"resume": str(path)}), saved, given)
     _refuse(config, _differences(config, saved), "leave these settings out")
@@ -157,7 +157,7 @@ def _with_saved(config: TrainConfig, saved: TrainConfig, given: Collection[str] 
     except ValidationError as error:
         problems = "; ".join(described_problems(error))
         raise InputError(
-            f"resume={config.resume}: its settings and those given do not go together: {problems}"
+            f"resume={config.resume}: its settings and those given contradict each other: {problems}; leave out those given"
         ) from error
 
 
@@ -169,6 +169,7 @@ def _differences(config: TrainConfig, saved: TrainConfig) -> list[str]:
         raise InputError(
             f"resume={config.resume}: its state does not fit another network or optimizer: "
             + "; ".join(_compared(key, own, others) for key in unfit)
+            + "; leave these settings out, or train a new run without resume"
         )
     return [_compared(key, own, others) for key in different]
 
@@ -200,7 +201,8 @@ def _finished(config: TrainConfig, path: Path, num_epochs: int, callbacks: Mappi
         return None
     if is_first_rank():
         log.info(
-            "resume=%s: this run is finished, with %d of %d epochs; nothing is changed. trainer.max_epochs=N trains longer",
+            "resume=%s: this run is finished: it has trained %d epochs, and trainer.max_epochs is %d. Nothing is changed; a larger "
+            "trainer.max_epochs trains longer",
             path,
             num_epochs,
             config.trainer.max_epochs,

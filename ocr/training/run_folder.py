@@ -55,7 +55,10 @@ class RunLock:
             except (BlockingIOError, PermissionError):
                 owner = os.read(descriptor, 1000)
                 os.close(descriptor)
-                raise InputError(f"{self.path.parent}: {_described(owner)}; choose another hydra.run.dir") from None
+                raise InputError(
+                    f"{self.path.parent}: {_described(owner)}; wait until it ends, or choose another folder with "
+                    "hydra.run.dir=FOLDER"
+                ) from None
             except OSError as error:
                 log.warning("%s: %s; nothing keeps a second run out of this folder", self.path, error.strerror)
                 os.close(descriptor)

@@ -103,9 +103,7 @@ def _refusals_in_words(settings: TrainerConfig) -> Iterator[None]:
     try:
         yield
     except (MisconfigurationException, ValueError, TypeError) as error:
-        given = ", ".join(
-            f"trainer.{name}={getattr(settings, name)}" for name in ("devices", "strategy", "precision", "max_time")
-        )
+        given = ", ".join(f"trainer.{name}={getattr(settings, name)}" for name in ("devices", "strategy", "precision"))
         reason = " ".join(str(error).split())
         raise InputError(f"found {given}: Lightning refuses one of them: {reason[:400]}; correct it") from error
 

@@ -10,6 +10,8 @@ from ocr.errors import InputError
 def test_a_file_that_is_no_checkpoint_is_refused_by_name(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none\.ckpt"):
         load_checkpoint(tmp_path / "none.ckpt")
+    with pytest.raises(FileNotFoundError, match="found a folder, expected a file"):
+        load_checkpoint(tmp_path)
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
     with pytest.raises(InputError, match=r"other\.ckpt: it has no configuration"):
         load_checkpoint(tmp_path / "other.ckpt")

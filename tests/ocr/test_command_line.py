@@ -1,9 +1,12 @@
 import logging
+from pathlib import Path
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 
-from ocr.command_line import SafeLogRecord, plain_errors
+from ocr.command_line import SafeLogRecord, given_keys, plain_errors, prepare_hydra
 from ocr.config import TrainConfig
 from ocr.datasets.audit import load_manifest
 from ocr.datasets.schemas import DatasetConfig
@@ -62,3 +65,30 @@ def test_a_setting_that_lightning_refuses_is_named_with_its_value(settings, tmp_
     config = TrainConfig.model_validate({"trainer": settings})
     with pytest.raises(SystemExit, match=f"trainer.{next(iter(settings))}=.*Lightning refuses"), plain_errors():
         build_trainer(config, torch.device("cpu"), "32-true", tmp_path, CheckpointFiles(), [])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "are_given", "are_not"),
+    [
+        (["resume=FILE"], {"resume"}, {"optimizer.lr", "dataset_base_path"}),
+        (
+            ["data=upstage", "dataset_base_path=FOLDER"],
+            {"dataset_base_path", "datasets.train_dataset.config.image_path", "draw_synthetic"},
+            {"optimizer.lr", "trainer.max_epochs", "dataloader.batch_size", "pipeline.augmentation.crop_size"},
+        ),
+        (["data=webdataset", "trainer.max_epochs=3"], {"loader", "trainer.max_epochs"}, {"optimizer.lr"}),
+        (["data=upstage", "experiment=receipts"], {"targets.shrink_ratio"}, {"seed"}),
+        (["data=upstage", "recipe=synthetic"], {"targets.shrink_ratio", "optimizer.lr"}, {"seed"}),
+    ],
+)
+def test_only_keys_named_or_set_by_a_chosen_file_are_given(overrides, are_given, are_not):
+    prepare_hydra()
+    with initialize_config_dir(str(Path(__file__).resolve().parents[2] / "configs"), version_base="1.3"):
+        composed = compose("train", overrides, return_hydra_config=True)
+        HydraConfig.instance().set_config(composed)
+        try:
+            keys = given_keys(compose("train", overrides))
+        finally:
+            HydraConfig.instance().cfg = None
+    assert are_given <= keys
+    assert not are_not & keys

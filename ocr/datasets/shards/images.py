@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dali_pipelines.signature import Signature
 from ocr.datasets.audit_report import AuditReport
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.schemas import ShardReader
 from ocr.datasets.shards.index import HEADER_SIZE, INDEX_NAME, ShardIndex, parse_index
 from ocr.datasets.shards.read_ahead import ReadAhead
 from ocr.datasets.shards.storage import ShardFolder
-from ocr.datasets.signature import Signature
 from ocr.errors import InputError, StorageError
 from ocr.polygons import PolygonBatch
 

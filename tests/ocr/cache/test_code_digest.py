@@ -21,7 +21,6 @@ CANNOT_CHANGE_ENTRIES = {
     "ocr.datasets.schemas": "settings are in the key by value",
     "ocr.datasets.shards.images": "the SHA-256 of an image is in the key, and checked on each read",
     "ocr.datasets.shards.read_ahead": "decides when an image is read, not what is read",
-    "ocr.datasets.signature": "decides when a SHA-256 is recomputed",
     "ocr.errors": "only error classes",
     "ocr.loaders.batch": "what happens to a batch after the cache",
     "ocr.loaders.maker": "a protocol",

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -47,3 +48,22 @@ def test_a_worker_that_is_killed_ends_the_run_with_advice(drawn):
         worker.kill()
     with pytest.raises(WorkerError, match=r"a worker died: .*dataloader\.num_workers=0"):
         list(iterator)
+
+
+class FaultyDataset(ValidatedOCRDataset):
+    """Raises an error that no file and no dead process has caused."""
+
+    def __init__(self, root: Path, error: Exception) -> None:
+        whole = dataset_of(root)
+        super().__init__(whole.config, whole.planner, manifest=whole.manifest)
+        self.error = error
+
+    def expect(self, indices: Sequence[int]) -> None:
+        raise self.error
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize("error", [RuntimeError("a fault of the program"), ConnectionError("a fault of the program")])
+def test_an_error_of_the_program_in_a_worker_keeps_its_type(drawn, error, num_workers):
+    with pytest.raises(type(error), match="a fault of the program"):
+        next(batches(FaultyDataset(drawn, error), num_workers))

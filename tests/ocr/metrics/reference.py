@@ -79,7 +79,7 @@ def _characters_inside(characters: Floats, detections: FlatPolygons, regions: Re
     Left and upper borders count as inside, other borders do not.
     """
     x, y = characters[:, 0, None], characters[:, 1, None]
-    x0, y0, x1, y1 = regions.boxes.T
+    x0, y0, x1, y1 = shapely.bounds(regions.geometries).T
     characters_near, near = np.nonzero((x >= x0) & (x <= x1) & (y >= y0) & (y <= y1))
     first, last = _edges(detections)
     x, y = x[characters_near], y[characters_near]
@@ -119,7 +119,7 @@ def _with_words_cut_out(regions: Regions, ignore: Bools) -> Regions:
 
 def box_overlap(first: Regions, second: Regions) -> Floats:
     """Returns (F, S), the common area of bounding boxes: an upper limit of the regions' overlap; NaN where a region is empty."""
-    a, b = first.boxes[:, None], second.boxes
+    a, b = shapely.bounds(first.geometries)[:, None], shapely.bounds(second.geometries)
     sides = np.minimum(a[..., 2:], b[:, 2:]) - np.maximum(a[..., :2], b[:, :2])
     np.maximum(sides, 0, out=sides)
     return sides[..., 0] * sides[..., 1]

@@ -85,6 +85,17 @@ def test_a_signal_before_the_first_step_ends_the_run_where_it_is(tiny_run, tmp_p
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
+def test_a_resumed_run_stopped_before_its_first_checkpoint_names_the_earlier_one(tiny_run, whole, tmp_path, caplog):
+    class InSetup(lightning.Callback):
+        def setup(self, trainer, pl_module, stage):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    checkpoint = whole[()] / "checkpoints/last.ckpt"
+    with pytest.raises(SystemExit):
+        train(tiny_run(f"resume={checkpoint}", "trainer.max_epochs=9"), tmp_path / "resumed", [InSetup()])
+    assert caplog.messages[-1].endswith(f"To continue:\n  resume={checkpoint}")
+
+
 def test_a_run_stopped_by_max_time_continues_bit_for_bit(tiny_run, whole, tmp_path, caplog):
     class Slow(lightning.Callback):
         """Takes longer than the time limit for the second step."""

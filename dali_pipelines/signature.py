@@ -6,7 +6,7 @@ Signature = tuple[int, ...]
 
 
 def signature_of(path: str) -> Signature | None:
-    """Returns inode, size, mtime and ctime of a file; None: there is no such file."""
+    """Returns inode, size, mtime and ctime of a file; None if there is no such file, or it cannot be reached."""
     try:
         status = os.stat(path)
     except OSError:
