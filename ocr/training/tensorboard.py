@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
-from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
 
 
 class ScalarEvents(TensorBoardLogger):

@@ -28,7 +28,7 @@ class BestCheckpoint(ModelCheckpoint):
     """Keeps best.ckpt. A resumed run has its own folder, so the best checkpoint so far is copied there, with its score."""
 
     @cached_property
-    def state_key(self) -> str:  # type: ignore[override]
+    def state_key(self) -> str:
         """Returns the key of this callback's state in a checkpoint. Lightning reads it for each hook of a step."""
         return super().state_key
 
