@@ -266,8 +266,8 @@ def preload_pixels(pixels: DecodedImages, manifest: Manifest, indices: Sequence[
 
     def decode(index: int) -> None:
         content = manifest.images.read(index)
-        height, width = (int(side) for side in manifest.stored_sizes[index])
-        upright = decode_upright(content, int(manifest.orientations[index]), use_turbojpeg, (height, width))
+        stored = manifest.stored_image(index)
+        upright = decode_upright(content, stored.orientation, use_turbojpeg, stored.size)
         pixels.keep(index, torch.from_numpy(np.require(upright, requirements="W")))
 
     _for_each(decode, [index for index in indices if pixels.wants(index)], manifest)
