@@ -241,7 +241,7 @@ class BatchFeed:
             self._next_kept,
             self._next_pixels,
             pixels_on_gpu=kept.device.type == "cuda",
-            hands_out_images=any(kept.wants(index) for index in range(len(self._arrays.images.paths))),
+            hands_out_images=kept.wants_any(),
         )
 
     def start(self, batches: Iterator[PlannedBatch], num_ahead: int) -> None:

@@ -129,6 +129,9 @@ class KeptImages(Protocol):
     def wants(self, index: int) -> bool:
         """Returns whether this image is to be kept decoded and has not been kept yet."""
 
+    def wants_any(self) -> bool:
+        """Returns whether `wants` is true for any image."""
+
     def keep(self, index: int, image: torch.Tensor) -> None:
         """Keeps a copy of a wanted decoded image, (H, W, 3) uint8 on any device."""
 

@@ -115,7 +115,7 @@ def run_command(main: Callable[[], object]) -> None:
             sys.stdout.flush()
             os._exit(int(stop.code or 0))
         except (HydraException, OmegaConfBaseException) as error:
-            _end(error, "\n".join(str(part).expandtabs(4) for part in (error, error.__cause__) if part is not None))
+            _end(error, _composition_problem(error))
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             _end(error, f"a configuration file is not readable YAML: {error}; correct it")
         except RecursionError as error:
@@ -205,6 +205,17 @@ def _end(error: Exception, message: str) -> NoReturn:
     if _FULL_ERROR_AT_START == "1":
         raise error
     raise SystemExit(shown_lines(f"{type(error).__name__}: {message}")) from None
+
+
+def _composition_problem(error: Exception) -> str:
+    """Returns the message of an error that Hydra met while it composed a configuration.
+
+    Hydra advises to append an unknown key with a plus sign. The schemas refuse such a key, so this advice is replaced.
+    """
+    first, *more = str(error).splitlines()
+    if more and more[0].startswith("To append to your config use"):
+        return f"{first.rstrip('.')}: no such key; the option --cfg job lists all keys"
+    return "\n".join(str(part).expandtabs(4) for part in (error, error.__cause__) if part is not None)
 
 
 def _described(error: OSError) -> str:

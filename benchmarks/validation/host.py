@@ -1,19 +1,17 @@
 """Times post-processing and metrics on the host: processor time per image, and how much of it is under the GIL."""
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
-from statistics import mean, median
-from typing import Any, Literal
+from statistics import mean
+from typing import Any, Literal, NamedTuple
 
 import cv2
 import numpy as np
 import torch
 
+from benchmarks.host.timing import time_in_turns
 from benchmarks.report import Table
-from benchmarks.validation.gil import GilWatch, HostTime
 from dali_pipelines.config import PipelineConfig
 from dali_pipelines.geometry import letterbox_size, resized_from_region
 from ocr.datasets.audit import load_manifest
@@ -30,10 +28,17 @@ from ocr.targets.maps import make_targets
 
 TARGETS = TargetConfig(shrink_ratio=0.6, min_side=4)
 SIZES = (640, 1600)
-LEAST_SECONDS = 0.2
-"""Shortest duration of a measurement; in a shorter one, a busy machine may leave the watch of the GIL no time."""
 NUM_CORES = 16
 """Cores of the machine that the arithmetic assumes."""
+
+
+class HostTime(NamedTuple):
+    """Time per image on one thread."""
+
+    cpu_ms: float
+    """Processor time."""
+    held_ms: float
+    """Part of it under the GIL, as `benchmarks.host.timing` samples it; 0 if no sample found the GIL held."""
 
 
 @dataclass(frozen=True)
@@ -103,16 +108,10 @@ class Row:
     def images_per_second(self, with_cleval: bool) -> float:
         """Returns the highest rate on `NUM_CORES` cores: they share the processor time, but one thread holds the GIL."""
         cpu_ms, held_ms = self.total(with_cleval)
-        return min(NUM_CORES * 1e3 / cpu_ms, 1e3 / held_ms)
+        return 1e3 / max(cpu_ms / NUM_CORES, held_ms)
 
 
-def time_host(
-    folders: Sequence[Path],
-    num_images: int,
-    repeats: int,
-    sizes: Sequence[int] = SIZES,
-    seconds: float = LEAST_SECONDS,
-) -> dict[str, Any]:
+def time_host(folders: Sequence[Path], num_images: int, repeats: int, sizes: Sequence[int] = SIZES) -> dict[str, Any]:
     """Returns `rows`: the times of each data set, size and output.
 
     Args:
@@ -120,11 +119,9 @@ def time_host(
         num_images: largest number of images of each.
         repeats: number of measurements; processor times are their median.
         sizes: longest sides of the input.
-        seconds: shortest duration of a measurement.
     """
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-    watch = GilWatch()
     rows = []
     for folder in folders:
         config = DatasetConfig(
@@ -136,10 +133,7 @@ def time_host(
         for size in sizes:
             noise = torch.Generator().manual_seed(0)
             pages = [Page.of_image(manifest, index, size, noise) for index in range(min(num_images, len(manifest)))]
-            rows += [
-                _time_pages(watch, folder.name, size, output, pages, (repeats, seconds))
-                for output in ("quad", "polygon")
-            ]
+            rows += [_time_pages(folder.name, size, output, pages, repeats) for output in ("quad", "polygon")]
     return {"rows": [asdict(row) | _rates(row) for row in rows], "images": num_images, "repeats": repeats}
 
 
@@ -150,9 +144,7 @@ def _rates(row: Row) -> dict[str, float]:
     }
 
 
-def _time_pages(
-    watch: GilWatch, data: str, size: int, output: Any, pages: list[Page], effort: tuple[int, float]
-) -> Row:
+def _time_pages(data: str, size: int, output: Any, pages: list[Page], repeats: int) -> Row:
     config = PostprocessConfig(output=output)
     found = [page.detect(config).polygons for page in pages]
 
@@ -168,26 +160,12 @@ def _time_pages(
         for page, detected in zip(pages, found, strict=True):
             count_characters(detected, page.characters)
 
-    measure = partial(_median_time, watch, len(pages), *effort)
-    num_regions = mean(map(len, found))
-    return Row(data, size, output, num_regions, measure(polygons), measure(icdar), measure(cleval))
-
-
-def _median_time(
-    watch: GilWatch, num_pages: int, repeats: int, seconds: float, function: Callable[[], None]
-) -> HostTime:
-    function()
-    number = math.ceil(seconds * 1e3 / max(watch.measure(function).cpu_ms, 1e-3))
-
-    def passes() -> None:
-        for _ in range(number):
-            function()
-
-    times = [watch.measure(passes) for _ in range(repeats)]
-    cpu_ms = median(time.cpu_ms for time in times) / (number * num_pages)
-    # The share of all passes together: one pass may have few readings on a busy machine.
-    held_share = sum(time.held_ms for time in times) / sum(time.cpu_ms for time in times)
-    return HostTime(cpu_ms, cpu_ms * held_share)
+    timings = time_in_turns({"polygons": polygons, "icdar": icdar, "cleval": cleval}, len(pages), repeats)
+    times = {
+        part: HostTime(timing.median / 1e3, timing.median / 1e3 * (timing.gil_share or 0.0))
+        for part, timing in timings.items()
+    }
+    return Row(data, size, output, mean(map(len, found)), **times)
 
 
 def host_table(results: Mapping[str, Any]) -> Table:

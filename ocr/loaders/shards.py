@@ -54,6 +54,9 @@ class FetchedImages:
     def wants(self, index: int) -> bool:
         return self._kept is not None and self._kept.wants(index)
 
+    def wants_any(self) -> bool:
+        return self._kept is not None and self._kept.wants_any()
+
     def keep(self, index: int, image: torch.Tensor) -> None:
         if self._kept is not None:
             self._kept.keep(index, image)

@@ -201,7 +201,7 @@ def _finished(config: TrainConfig, path: Path, num_epochs: int, callbacks: Mappi
         return None
     if is_first_rank():
         log.info(
-            "resume=%s: this run is finished: it has trained %d epochs, and trainer.max_epochs is %d. Nothing is changed; a larger "
+            "resume=%s: this run is finished: epochs trained %d, trainer.max_epochs=%d. Nothing is changed; a larger "
             "trainer.max_epochs trains longer",
             path,
             num_epochs,

@@ -94,7 +94,7 @@ def test_a_finished_run_says_so_and_changes_no_file(tiny_run, finished, checkpoi
         summary = train(tiny_run(f"resume={checkpoint}"), finished)
     after = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in finished.rglob("*") if path.is_file()}
     assert after == before
-    assert "this run is finished: it has trained 2 epochs" in caplog.messages[-1]
+    assert "this run is finished: epochs trained 2" in caplog.messages[-1]
     assert summary["hmean"] == json.loads((finished / "summary.json").read_text())["hmean"]
 
 
