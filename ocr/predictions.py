@@ -30,8 +30,8 @@ def write_predictions(path: Path, manifest: Manifest, detections_original: Mappi
     """
     images = {}
     for index, detections in sorted(detections_original.items()):
-        height, width = (int(side) for side in manifest.stored_sizes[index])
-        stored = stored_detections(detections, int(manifest.orientations[index]), (height, width))
+        image = manifest.stored_image(index)
+        stored = stored_detections(detections, image.orientation, image.size)
         images[manifest.filenames[index]] = image_entry(stored)
     write_durably(path, json.dumps({"images": images}, indent=1).encode())
 

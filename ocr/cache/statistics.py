@@ -71,12 +71,6 @@ class CacheStatistics:
         if self.log_every_n is not None and (before + hits + misses) // self.log_every_n > before // self.log_every_n:
             log.info("%s", self.counts().line())
 
-    @property
-    def epoch_hit_rate(self) -> float | None:
-        """Share of hits in this epoch; None before the first access."""
-        accesses = self.epoch_hits + self.epoch_misses
-        return self.epoch_hits / accesses if accesses else None
-
     def counts(self) -> CacheCounts:
         """Returns the counts up to now, with the present sizes of the caches."""
         return CacheCounts(self.epoch_hits, self.epoch_misses, self.hits, self.misses, *astuple(self.sizes()))

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 from dali_pipelines.normalize import ImageFinisher
 from dali_pipelines.rendering import ImageArray, render
 from dali_pipelines.scaled import render_file
-from dali_pipelines.source import PlannedBatch, PlannedSample, StoredImage
+from dali_pipelines.source import PlannedBatch, PlannedSample
 from dali_pipelines.turbojpeg import Encoded, decode_upright
 from ocr.datasets.audit import load_manifest
 from ocr.datasets.kept_images import ImageCache
@@ -80,7 +80,7 @@ class ValidatedOCRDataset(Dataset[dict[str, Any]]):
         polygons = samples.polygons_input
         size = (self.planner.input_size, self.planner.input_size)
         maps = self.make_targets(samples)
-        height, width = manifest.stored_sizes[index]
+        stored = manifest.stored_image(index)
         return {
             "image": self.finisher(torch.float32).finish([self.render(samples[0])])[0],
             "polygons": polygons.polygons_of(0),
@@ -91,8 +91,8 @@ class ValidatedOCRDataset(Dataset[dict[str, Any]]):
             "thresh_mask": maps.thresh_mask[0],
             "inverse_matrix": np.linalg.inv(samples.input_from_original[0]),
             "shape": size,
-            "raw_size": (int(width), int(height)),
-            "orientation": int(manifest.orientations[index]),
+            "raw_size": stored.size[::-1],
+            "orientation": stored.orientation,
             "filename": manifest.filenames[index],
         }
 
@@ -130,29 +130,20 @@ class ValidatedOCRDataset(Dataset[dict[str, Any]]):
 
     def load_image(self, index: int) -> ImageData:
         """Returns the decoded, upright image. Do not modify its pixels: they may be the copy kept in memory."""
-        manifest = self.manifest
         kept = None if self.kept_images is None else self.kept_images.decoded(index)
         pixels = self._decode(index) if kept is None else kept.cpu().numpy()
-        height, width = manifest.stored_sizes[index]
-        return ImageData(
-            image_array=pixels,
-            raw_width=int(width),
-            raw_height=int(height),
-            orientation=int(manifest.orientations[index]),
-        )
+        stored = self.manifest.stored_image(index)
+        height, width = stored.size
+        return ImageData(image_array=pixels, raw_width=width, raw_height=height, orientation=stored.orientation)
 
     def _decode(self, index: int) -> ImageArray:
-        stored, use_turbojpeg = self._stored(index), self.config.image_loading_config.use_turbojpeg
+        stored, use_turbojpeg = self.manifest.stored_image(index), self.config.image_loading_config.use_turbojpeg
         with self._naming_file(index):
             return decode_upright(self._encoded(index), stored.orientation, use_turbojpeg, stored.size)
 
     def _encoded(self, index: int) -> Encoded:
         content = None if self.kept_images is None else self.kept_images.encoded(index)
         return self.manifest.images.read(index) if content is None else content
-
-    def _stored(self, index: int) -> StoredImage:
-        height, width = self.manifest.stored_sizes[index]
-        return StoredImage((int(height), int(width)), int(self.manifest.orientations[index]))
 
     @contextmanager
     def _naming_file(self, index: int) -> Iterator[None]:
@@ -171,7 +162,9 @@ class ValidatedOCRDataset(Dataset[dict[str, Any]]):
         index, config, training = sample.index, self.planner.config, self.planner.training
         if config.scaled_decode and self.config.image_loading_config.use_turbojpeg:
             with self._naming_file(index):
-                return render_file(self._encoded(index), self._stored(index), sample, config, training=training)
+                return render_file(
+                    self._encoded(index), self.manifest.stored_image(index), sample, config, training=training
+                )
         original = self.load_image(index).image_array
         kept = self.kept_images
         if kept is not None and kept.wants(index):

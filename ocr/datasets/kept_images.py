@@ -84,6 +84,10 @@ class DecodedImages:
         """Returns whether this image has an empty place."""
         return bool(self._starts[index] >= 0 and not self._is_filled[index])
 
+    def wants_any(self) -> bool:
+        """Returns whether any image has an empty place."""
+        return bool(((self._starts >= 0) & ~self.is_filled).any())
+
     def keep(self, index: int, image: torch.Tensor) -> None:
         """Copies an image, (H, W, 3) uint8 on any device, into its place.
 
@@ -185,6 +189,9 @@ class ImageCache:
     def wants(self, index: int) -> bool:
         return self.pixels is not None and self.pixels.wants(index)
 
+    def wants_any(self) -> bool:
+        return self.pixels is not None and self.pixels.wants_any()
+
     def keep(self, index: int, image: torch.Tensor) -> None:
         if self.pixels is None:
             return
@@ -259,8 +266,8 @@ def preload_pixels(pixels: DecodedImages, manifest: Manifest, indices: Sequence[
 
     def decode(index: int) -> None:
         content = manifest.images.read(index)
-        height, width = (int(side) for side in manifest.stored_sizes[index])
-        upright = decode_upright(content, int(manifest.orientations[index]), use_turbojpeg, (height, width))
+        stored = manifest.stored_image(index)
+        upright = decode_upright(content, stored.orientation, use_turbojpeg, stored.size)
         pixels.keep(index, torch.from_numpy(np.require(upright, requirements="W")))
 
     _for_each(decode, [index for index in indices if pixels.wants(index)], manifest)

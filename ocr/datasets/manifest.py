@@ -6,6 +6,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from dali_pipelines.source import StoredImage
 from ocr.datasets.image_source import ImageFiles, ImageSource
 from ocr.polygons import PolygonBatch
 
@@ -40,13 +41,18 @@ class Manifest:
         """Encoded images by position."""
         return self.source or ImageFiles(self.image_paths)
 
+    def stored_image(self, index: int) -> StoredImage:
+        """Returns size and EXIF orientation of one file, as plain integers."""
+        height, width = self.stored_sizes[index]
+        return StoredImage((int(height), int(width)), int(self.orientations[index]))
+
     @property
     def largest_stored(self) -> tuple[int, int]:
         """Greatest height and greatest width (H, W) of the files as stored, perhaps from two different files."""
         height, width = self.stored_sizes.max(axis=0, initial=0)
         return int(height), int(width)
 
-    @cached_property  # the plan reads it for each sample
+    @cached_property  # the plan reads it for each batch
     def original_sizes(self) -> npt.NDArray[np.int32]:
         """(N, 2): (H, W) of the upright images."""
         is_turned = self.orientations[:, None] >= 5

@@ -47,11 +47,10 @@ def test_without_n_nothing_is_logged(caplog):
 def test_each_epoch_has_a_hit_rate_of_its_own():
     statistics = make_statistics()
     statistics.count(misses=10)
-    assert statistics.epoch_hit_rate == 0.0
+    assert "Hits: 0, Misses: 10, Hit Rate: 0.0%" in statistics.counts().line()
     statistics.start_epoch()
-    assert statistics.epoch_hit_rate is None
     statistics.count(hits=9, misses=1)
-    assert statistics.epoch_hit_rate == 0.9
+    assert "Hits: 9, Misses: 1, Hit Rate: 90.0%" in statistics.counts().line()
     assert (statistics.hits, statistics.misses) == (9, 11)
 
 

@@ -16,8 +16,9 @@ def test_original_sizes_are_swapped_where_the_picture_is_turned_by_a_quarter() -
     )
     np.testing.assert_array_equal(manifest.original_sizes, [[10, 20], [40, 30], [60, 50]])
     assert manifest.original_sizes.dtype == np.int32
-    assert manifest.original_sizes is manifest.original_sizes  # not computed again for each sample of a plan
+    assert manifest.original_sizes is manifest.original_sizes  # not computed again for each batch of a plan
     assert manifest.largest_stored == (50, 60)
+    assert [manifest.stored_image(index).upright_size for index in range(3)] == [(10, 20), (40, 30), (60, 50)]
     assert len(manifest) == 3
 
 
