@@ -50,6 +50,13 @@ class FailedFiles:
             if signature is not None or self._is_local(index)
         }
 
+    def would_retry(self) -> bool:
+        """Returns whether a file that is left out now would be tried again in a new pass. A thread may call `choose` meanwhile."""
+        return any(
+            signature_of(self._images.paths[index]) != signature or (signature is None and not self._is_local(index))
+            for index, signature in list(self._signatures.items())
+        )
+
     def choose(self, samples: PlannedBatch) -> tuple[PlannedBatch, list[int]]:
         """Returns what to feed for a batch, and the rows of the batch that its images belong to.
 
@@ -234,7 +241,7 @@ class BatchFeed:
             self._next_kept,
             self._next_pixels,
             pixels_on_gpu=kept.device.type == "cuda",
-            hands_out_images=any(kept.wants(index) for index in range(len(self._arrays.images.paths))),
+            hands_out_images=kept.wants_any(),
         )
 
     def start(self, batches: Iterator[PlannedBatch], num_ahead: int) -> None:

@@ -16,6 +16,7 @@ from dali_pipelines.config import PipelineConfig, default_num_threads
 from dali_pipelines.feed import BatchFeed, FedBatch, Inputs, SampleArrays
 from dali_pipelines.graphs import GraphBuilder
 from dali_pipelines.normalize import ImageFinisher, input_dtype
+from dali_pipelines.plan_chain import PlanChain
 from dali_pipelines.recovery import BatchRecovery
 from dali_pipelines.rendering import ImageArray, render
 from dali_pipelines.scaled import render_file
@@ -33,6 +34,9 @@ class DaliLoader:
     `batches(plan, first_step)` starts anywhere, also after an earlier iteration was abandoned: batches that DALI had prepared are
     drained first. The plan decides on order, shards and the last batch. The first call of `batches` creates the pipeline with its
     threads and memory.
+
+    During the last batches of a plan DALI prepares the first ones of `plan.following`. If the next call of `batches` is for a plan
+    equal to that, from its first step on, it continues with them. Otherwise they are drained as well.
 
     Args:
         training: the training graph (crop, warp, colour) or the evaluation graph (letterbox).
@@ -81,6 +85,8 @@ class DaliLoader:
         self._num_ahead = config.prefetch_queue_depth + 2
         self._iteration: object | None = None
         """Stands for the iteration that may go on; None: none may."""
+        self._chain: PlanChain | None = None
+        """What DALI is fed, once the last batch of a plan has been handed out and a later plan has begun; otherwise None."""
         self._pipeline: Pipeline | None = None
         self._alone: tuple[BatchFeed, Pipeline] | None = None
         """A pipeline for batches of one, built for the first failed batch and kept until it fails itself."""
@@ -92,22 +98,33 @@ class DaliLoader:
         A file that has failed before is left out of its batch: its slot stays, black and marked. It is tried again once it has
         changed; see `feed.FailedFiles`.
         """
-        self.stop()
-        self._drain()
-        self._arrays.failed_files.start_pass()
+        chain = self._chain if self.has_prepared(plan, first_step) else None
+        if chain is None:
+            self.stop()
+            self._drain()
+            self._arrays.failed_files.start_pass()
+        else:
+            chain.begun.pop(0)
+        self._chain = None
         self._iteration = iteration = object()
         try:
-            for batch in self._rendered(plan, first_step):
+            for batch in self._rendered(plan, first_step, chain):
                 yield batch
                 if self._iteration is not iteration:
                     return
         finally:
-            if self._iteration is iteration:
+            if self._iteration is iteration and self._chain is None:
                 self.stop()
 
+    def has_prepared(self, plan: PlannedBatches, first_step: int = 0) -> bool:
+        """Returns whether `batches` would continue with batches that DALI has begun to prepare."""
+        if self._chain is None or first_step != 0 or self._arrays.failed_files.would_retry():
+            return False
+        return self._chain.begun[0] == plan
+
     def stop(self) -> None:
-        """Ends the current iteration, and the thread that plans its batches."""
-        self._iteration = None
+        """Ends the current iteration, and the thread that plans its batches and those of the following plan."""
+        self._iteration = self._chain = None
         self._feed.stop()
 
     def release(self) -> None:
@@ -118,20 +135,27 @@ class DaliLoader:
         if self._threads is not None:
             self._threads.release()
 
-    def _rendered(self, plan: PlannedBatches, first_step: int) -> Iterator[ImageBatch]:
+    def _rendered(self, plan: PlannedBatches, first_step: int, chain: PlanChain | None) -> Iterator[ImageBatch]:
+        """Yields the batches of a plan. With a chain DALI is fed them already."""
         step = first_step
         while step < len(plan):
-            self._ready_pipeline()
-            self._feed.start((plan.batch(later) for later in range(step, len(plan))), self._num_ahead)
+            if chain is None:
+                self._ready_pipeline()
+                chain = PlanChain(plan, step)
+                self._feed.start(chain.batches(), self._num_ahead)
             try:
                 while step < len(plan):
-                    yield self._next_batch(len(plan) - step)
+                    batch = self._next_batch(len(plan) - step + chain.num_later)
                     step += 1
+                    if step == len(plan) and chain.begun:
+                        self._chain = chain  # before the last batch: the consumer may end this generator with it
+                    yield batch
             except RuntimeError as error:
                 reraise_if_out_of_memory(error)
                 # DALI calls a pipeline invalid after an error: this batch is redone sample by sample, the others by a new pipeline.
                 log.warning("DALI failed on batch %d of epoch %d; redoing it sample by sample", step, plan.epoch)
                 self._drop_pipeline()
+                chain = None
                 yield self._redo(plan.batch(step), error)
                 step += 1
 
@@ -174,7 +198,7 @@ class DaliLoader:
         return ImageBatch(whole, batch.samples.with_failed(left_out))
 
     def _drain(self) -> None:
-        """Discards the batches prepared for an earlier iteration, so that the pipeline can start again."""
+        """Discards the batches prepared for an earlier or a following iteration, so that the pipeline can start again."""
         if self._threads is not None:
             self._threads.forget()
         self._feed.stop()

@@ -96,9 +96,13 @@ _FIELDS = tuple(field.name for field in fields(PlannedBatch))
 
 
 class PlannedBatches(Protocol):
-    """The batches of one epoch on one rank."""
+    """The batches of one epoch on one rank. Plans that compare equal have the same batches."""
 
     epoch: int
+
+    @property
+    def following(self) -> "PlannedBatches | None":
+        """The plan that is expected after this one; a loader may prepare its first batches early. None: not known."""
 
     def __len__(self) -> int:
         """Returns the number of batches."""
@@ -124,6 +128,9 @@ class KeptImages(Protocol):
 
     def wants(self, index: int) -> bool:
         """Returns whether this image is to be kept decoded and has not been kept yet."""
+
+    def wants_any(self) -> bool:
+        """Returns whether `wants` is true for any image."""
 
     def keep(self, index: int, image: torch.Tensor) -> None:
         """Keeps a copy of a wanted decoded image, (H, W, 3) uint8 on any device."""

@@ -50,7 +50,7 @@ class RenderingThreads:
 
         Args:
             decode: returns the next decoded batch.
-            num_left: batches of the plan that this method has not returned yet.
+            num_left: batches that this method has not returned yet; more may follow.
 
         Raises:
             RuntimeError: this batch could not be decoded or rendered. Later batches are forgotten.

@@ -13,6 +13,7 @@ optimizer, trainer, logger and all other keys: this file
 Importing this file takes half a second: it loads neither torch nor DALI.
 """
 
+import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
@@ -85,9 +86,10 @@ class DatasetsConfig(Section):
         """
         config: DatasetConfig = getattr(self, f"{name}_dataset").config
         if not self.has_split(name):
+            folder = "images=FOLDER, or " if name == "predict" else ""
             raise InputError(
-                f"datasets.{name}_dataset.config.image_path is not set; choose a data set, for example "
-                "data=upstage dataset_base_path=FOLDER, or give the path itself"
+                f"datasets.{name}_dataset.config.image_path is not set; give {folder}a data set, for example "
+                "data=upstage dataset_base_path=FOLDER, or the path itself"
             )
         return config
 
@@ -157,7 +159,7 @@ class TrainerConfig(Section):
     """How several devices share the work, by Lightning's name; ddp is the usual choice."""
     log_every_n_steps: int = Field(default=10, ge=1)
     """Training steps from one logged loss to the next."""
-    max_time: str | None = Field(default=None, pattern=r"^\d\d:\d\d:\d\d:\d\d$")
+    max_time: str | None = None
     """Stop after this time of training, DD:HH:MM:SS, and leave a last.ckpt that resumes exactly there. A resumed run has the whole
     time again. The learning-rate schedule does not take it into account."""
     save_every_minutes: float | None = Field(default=10.0, gt=0)
@@ -175,6 +177,13 @@ class TrainerConfig(Section):
         if isinstance(devices, int) and devices < 1 and devices != -1:
             raise ValueError("at least 1, or -1 for all")
         return devices
+
+    @field_validator("max_time")
+    @classmethod
+    def _is_duration(cls, max_time: str | None) -> str | None:
+        if max_time is not None and not re.fullmatch(r"\d\d:\d\d:\d\d:\d\d", max_time, re.ASCII):
+            raise ValueError("expected DD:HH:MM:SS, such as 00:08:00:00 for eight hours")
+        return max_time
 
 
 class WandbConfig(Section):
@@ -370,7 +379,7 @@ def flat_keys(values: Any, prefix: str = "") -> dict[str, Any]:
 def described_problems(error: ValidationError) -> list[str]:
     """Returns one line for each wrong value: its key, what is wrong with it, and what was found."""
     return [
-        f"{'.'.join(map(str, item['loc'])) or 'configuration'}: {item['msg']}"
+        f"{'.'.join(map(str, item['loc'])) or 'configuration'}: {item['msg'].removeprefix('Value error, ')}"
         + ("" if isinstance(item["input"], dict) or item["type"] == "missing" else f" (found {item['input']!r})")
         for item in error.errors()
     ]

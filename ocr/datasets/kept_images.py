@@ -84,6 +84,10 @@ class DecodedImages:
         """Returns whether this image has an empty place."""
         return bool(self._starts[index] >= 0 and not self._is_filled[index])
 
+    def wants_any(self) -> bool:
+        """Returns whether any image has an empty place."""
+        return bool(((self._starts >= 0) & ~self.is_filled).any())
+
     def keep(self, index: int, image: torch.Tensor) -> None:
         """Copies an image, (H, W, 3) uint8 on any device, into its place.
 
@@ -184,6 +188,9 @@ class ImageCache:
 
     def wants(self, index: int) -> bool:
         return self.pixels is not None and self.pixels.wants(index)
+
+    def wants_any(self) -> bool:
+        return self.pixels is not None and self.pixels.wants_any()
 
     def keep(self, index: int, image: torch.Tensor) -> None:
         if self.pixels is None:

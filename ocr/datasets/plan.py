@@ -185,6 +185,7 @@ class EpochPlan:
     """The batches of one epoch on one rank.
 
     Args:
+        num_epochs: epochs of the run; each but the last is followed by the next one. 0: nothing is known to follow.
         num_done: samples of the epoch, over all ranks, that an interrupted run has trained; the plan holds the others.
         targets: settings of the target maps; the batches are then `PlannedText`. None: without polygons.
     """
@@ -198,6 +199,7 @@ class EpochPlan:
         batch_size: int,
         rank: int = 0,
         num_ranks: int = 1,
+        num_epochs: int = 0,
         num_done: int = 0,
         targets: TargetConfig | None = None,
     ) -> None:
@@ -206,6 +208,7 @@ class EpochPlan:
         self._manifest = manifest
         self._planner = planner
         self._rank, self._num_ranks, self._num_done = rank, num_ranks, num_done
+        self._num_epochs = num_epochs
         self._targets = targets
         num_left = len(manifest) - num_done
         self._num_samples = -(-num_left // num_ranks)
@@ -215,6 +218,33 @@ class EpochPlan:
     def __len__(self) -> int:
         """Returns the number of batches, the same on all ranks."""
         return -(-self._num_samples // self.batch_size)
+
+    def __eq__(self, other: object) -> bool:
+        """Returns whether the other plan was made from the same arguments."""
+        if not isinstance(other, EpochPlan):
+            return NotImplemented
+        is_same_data = self._manifest is other._manifest and self._planner is other._planner
+        return is_same_data and self._numbers == other._numbers and self._targets == other._targets
+
+    @property
+    def following(self) -> "EpochPlan | None":
+        """The plan of the next epoch, whole; None after the last one."""
+        if self.epoch + 1 >= self._num_epochs:
+            return None
+        return EpochPlan(
+            self._manifest,
+            self._planner,
+            epoch=self.epoch + 1,
+            batch_size=self.batch_size,
+            rank=self._rank,
+            num_ranks=self._num_ranks,
+            num_epochs=self._num_epochs,
+            targets=self._targets,
+        )
+
+    @property
+    def _numbers(self) -> tuple[int, ...]:
+        return self.epoch, self.batch_size, self._rank, self._num_ranks, self._num_epochs, self._num_done
 
     def batch(self, step: int) -> PlannedBatch:
         """Returns the samples of batch `step`; the last batch may be smaller."""

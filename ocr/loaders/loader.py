@@ -50,6 +50,9 @@ class BatchLoader:
         self.dataset = dataset
         self.batch_size = batch_size
         self.epoch = 0
+        self.num_epochs = 0
+        """Epochs of the run, of which each but the last is expected to be followed by the next one; 0: nothing is expected. The
+        image loader may prepare the next epoch's first batches during the last ones of an epoch."""
         self.wait_seconds = 0.0
         """Time that the consumer spent waiting for batches."""
         self.num_images = 0
@@ -85,6 +88,7 @@ class BatchLoader:
             batch_size=self.batch_size,
             rank=self._rank,
             num_ranks=self._num_ranks,
+            num_epochs=self.num_epochs,
             num_done=num_done,
             targets=self._targets,
         )

@@ -38,6 +38,7 @@ class ChosenBatches:
 
     epoch: int
     chosen: Sequence[PlannedBatch]
+    following: PlannedBatches | None = None
 
     def __len__(self) -> int:
         return len(self.chosen)

@@ -54,6 +54,9 @@ class FetchedImages:
     def wants(self, index: int) -> bool:
         return self._kept is not None and self._kept.wants(index)
 
+    def wants_any(self) -> bool:
+        return self._kept is not None and self._kept.wants_any()
+
     def keep(self, index: int, image: torch.Tensor) -> None:
         if self._kept is not None:
             self._kept.keep(index, image)
@@ -75,9 +78,11 @@ class ShardLoader:
 
     def batches(self, plan: PlannedBatches, first_step: int = 0) -> Iterator[ImageBatch]:
         """Yields the images of `plan` from `first_step` on."""
-        self._dali.stop()  # its thread fetches images for the last iteration
-        self._fetched.forget()
-        return self._dali.batches(ReadAheadPlan(plan, self._fetched.fetch, self._num_ahead), first_step)
+        read_ahead = ReadAheadPlan(plan, self._fetched.fetch, self._num_ahead)
+        if not self._dali.has_prepared(read_ahead, first_step):
+            self._dali.stop()  # its thread fetches images for the last iteration
+            self._fetched.forget()
+        return self._dali.batches(read_ahead, first_step)
 
     def release(self) -> None:
         """Frees the pipeline and ends the fetching threads; the next call of `batches` starts them again."""

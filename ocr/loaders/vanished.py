@@ -58,14 +58,16 @@ class ReadGuard:
         """
         self._failed, self._has_returned = set(), False
         self._num_images = max(self._num_images, min(len(plan) * self._batch_size, len(self._manifest)))
-        step, batches = 0, load(plan, 0)
+        step, batches, step_of_retry = 0, load(plan, 0), -1
         while step < len(plan):
             try:
                 batch = next(batches, None)
             except SampleError:
                 planned = plan.batch(step)
                 missing = self._missing_file(planned.indices.tolist())
-                if missing is None or os.path.isdir(self._folder_of(missing)) or not self._comes_back(missing):
+                if missing is None and step != step_of_retry:
+                    step_of_retry = step  # the file may have come back since it could not be read
+                elif missing is None or os.path.isdir(self._folder_of(missing)) or not self._comes_back(missing):
                     raise
                 batches = load(plan, step)
                 continue

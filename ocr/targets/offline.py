@@ -208,6 +208,7 @@ class OfflineMaps:
         self._config = config
         self._keep = keep
         self._kept: dict[int, _StoredMaps] = {}
+        self._num_bytes = 0
         self._used: set[int] = set()
         self._reasons: dict[int, str] = {}
         self._num_warned = 0
@@ -221,8 +222,7 @@ class OfflineMaps:
     @property
     def num_bytes(self) -> int:
         """Bytes of the maps in RAM: 5 per map pixel, 2 MB per image at 640."""
-        with self._lock:
-            return sum(maps.num_bytes for maps in self._kept.values())
+        return self._num_bytes
 
     def file_bytes(self, indices: Sequence[int]) -> int:
         """Returns the size in bytes of the files of these images."""
@@ -232,6 +232,7 @@ class OfflineMaps:
         """Frees the maps in RAM."""
         with self._lock:
             self._kept.clear()
+            self._num_bytes = 0
 
     def preload(self, indices: Sequence[int] | None = None) -> None:
         """Reads the files of these images (None: all images) into RAM, with a progress bar.
@@ -251,8 +252,7 @@ class OfflineMaps:
             except UnfitMaps as unfit:
                 log.debug("%s", unfit)
                 continue
-            with self._lock:
-                self._kept[index] = stored
+            self._replace_kept(index, stored)
         share = self.num_kept / max(len(wanted), 1)
         size = self.num_bytes / 1e6
         log.info("Preloaded %d/%d maps into RAM (%.1f%%), %.1f MB", self.num_kept, len(wanted), 100 * share, size)
@@ -333,7 +333,7 @@ class OfflineMaps:
                 self._used.add(index)
                 is_new = self._reasons.get(index) != unfit.reason
                 self._reasons[index] = unfit.reason
-                self._kept.pop(index, None)
+            self._replace_kept(index, None)
             if is_new:
                 log.debug("drawn on the fly: %s", unfit)
             return None
@@ -352,9 +352,18 @@ class OfflineMaps:
         stored = _read_file(self._paths[index], map_size)
         stored.check(key, map_size)
         if self._keep:
-            with self._lock:
-                self._kept[index] = stored
+            self._replace_kept(index, stored)
         return stored
+
+    def _replace_kept(self, index: int, stored: _StoredMaps | None) -> None:
+        """Keeps the maps of one image in place of those kept before; None: keeps none."""
+        with self._lock:
+            before = self._kept.pop(index, None)
+            if before is not None:
+                self._num_bytes -= before.num_bytes
+            if stored is not None:
+                self._kept[index] = stored
+                self._num_bytes += stored.num_bytes
 
     def _map_size(self, size: tuple[int, int]) -> tuple[int, int]:
         return size[0] // self._config.map_stride, size[1] // self._config.map_stride

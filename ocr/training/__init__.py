@@ -20,6 +20,7 @@ host_copy      copies from the device that nothing waits for until they are need
 scores         from matches to the scores of a validation
 checkpoint_files  checkpoints written beside the training
 metrics_file   metrics.csv
+tensorboard    TensorBoard's scalars
 trial_step     measures the network's memory
 callbacks/     what else a run does: summary, checkpoints, pictures, memory
 ranks          the rank of this process

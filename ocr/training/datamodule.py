@@ -105,6 +105,7 @@ class DBNetDataModule(lightning.LightningDataModule):
 
     def train_dataloader(self) -> BatchLoader:
         loader = self._loader("train", self.train, self.config.batch_size)
+        loader.num_epochs = self._trainer().max_epochs or 0
         if self._train_state is not None:
             loader.load_state_dict(self._train_state)
         return loader

@@ -1,5 +1,6 @@
 """The Lightning module: connects network, loss, evaluation and scores."""
 
+import inspect
 import time
 from typing import Any
 
@@ -40,6 +41,13 @@ class DBNetModule(lightning.LightningModule):
         self.evaluator = Evaluator(model, config, manifest, with_cleval=self.scores.cleval is not None)
         prepare_network(self.model, config.trainer)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Lightning sets the hook's name about 46 times a step. PyTorch's way checks each value for parameters and submodules.
+        if name == "_current_fx_name":
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
     @property
     def evaluation(self) -> EvaluationResult:
         """Detections and timing of the last validation or prediction."""
@@ -57,6 +65,9 @@ class DBNetModule(lightning.LightningModule):
         losses = self.loss(self(batch.images), batch.targets)
         # LossLog sums and logs them: Lightning's own log() costs more host time than the rest of a step.
         return {"loss": losses.total, "losses": torch.stack(losses).detach()}
+
+    # Lightning inspects this method in each step; inspect returns a signature that is stored here at once.
+    training_step.__signature__ = inspect.signature(training_step)  # type: ignore[attr-defined]
 
     def on_validation_epoch_start(self) -> None:
         self.evaluator.start(self.device, with_truth=True)

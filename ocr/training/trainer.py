@@ -8,7 +8,7 @@ from pathlib import Path
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from ocr.config import LoggerConfig, TrainConfig, TrainerConfig
@@ -24,6 +24,7 @@ from ocr.training.checkpoint_files import CheckpointFiles
 from ocr.training.interruption import leave_signals_alone
 from ocr.training.lean_profiler import LeanProfiler
 from ocr.training.metrics_file import MetricsFile
+from ocr.training.tensorboard import ScalarEvents
 
 PASSED_ON = (
     "accumulate_grad_batches",
@@ -62,14 +63,15 @@ def build_trainer(
     settings = config.trainer
     loggers = build_loggers(config.logger, run_dir, config.exp_name, first_step)
     interactive = sys.stderr.isatty()
-    losses = LossLog(settings.log_every_n_steps)
+    finite_losses = FiniteLosses(run_dir / "checkpoints")
+    losses = LossLog(settings.log_every_n_steps, finite_losses.check)
     devices = settings.devices if device.type == "cuda" or settings.devices != "auto" else 1
     run_callbacks = [
         build_best_checkpoint(run_dir / "checkpoints"),
         ValidateLastEpoch(),
         LastPredictions(run_dir / "predictions.json"),
         losses,  # before the callbacks that read its means at the end of an epoch
-        FiniteLosses(settings.log_every_n_steps, run_dir / "checkpoints"),
+        finite_losses,
         *callbacks,
         *([LearningRates(settings.log_every_n_steps)] if loggers else []),
         *([MovingAverage(settings.ema_decay)] if settings.ema_decay is not None else []),
@@ -127,7 +129,7 @@ def build_loggers(config: LoggerConfig, run_dir: Path, exp_name: str, first_step
     """
     loggers: list[Logger] = []
     if config.tensorboard:
-        loggers.append(TensorBoardLogger(run_dir, name="tensorboard", version="", purge_step=first_step or None))
+        loggers.append(ScalarEvents(run_dir, name="tensorboard", version="", purge_step=first_step or None))
     if config.csv:
         loggers.append(MetricsFile(run_dir / "metrics.csv", first_step))
     if config.wandb.enabled:

@@ -106,7 +106,7 @@ def test_the_cause_of_an_error_is_searched_too():
 
 
 class OneBatch:
-    epoch = 0
+    epoch, following = 0, None
 
     def __init__(self, sample: PlannedBatch) -> None:
         self._sample = sample

@@ -24,9 +24,12 @@ def planned(*indices: int) -> PlannedBatch:
 
 
 class OneKept:
-    """Keeps the content of image 0 and the pixels of image 1; image 2 cannot be read."""
+    """Keeps the content of image 0 and the pixels of image 1; image 2 cannot be read, and image 3 is wanted if there is one."""
 
     device = torch.device("cpu")
+
+    def __init__(self, num_images: int = 3) -> None:
+        self._num_images = num_images
 
     def encoded(self, index: int) -> np.ndarray | None:
         if index == 2:
@@ -38,6 +41,9 @@ class OneKept:
 
     def wants(self, index: int) -> bool:
         return index == 3
+
+    def wants_any(self) -> bool:
+        return self._num_images > 3
 
     def keep(self, index: int, image: torch.Tensor) -> None:
         raise AssertionError("the feed only reads")
@@ -71,7 +77,9 @@ def test_kept_images_replace_files_and_unreadable_content_is_noted():
 
 @pytest.mark.parametrize("num_images", [3, 4])
 def test_the_graph_hands_out_images_if_one_of_them_is_wanted(num_images):
-    arrays = SampleArrays(SourceImages([str(index) for index in range(num_images)], OneKept()), training=False)
+    arrays = SampleArrays(
+        SourceImages([str(index) for index in range(num_images)], OneKept(num_images)), training=False
+    )
     assert BatchFeed(arrays).for_graph().hands_out_images == (num_images == 4)
 
 

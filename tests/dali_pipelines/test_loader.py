@@ -333,7 +333,7 @@ def test_an_error_of_the_plan_reaches_the_consumer(manifest):
     whole = epoch_plan(manifest, training=True)
 
     class BrokenPlan:
-        epoch = 0
+        epoch, following = 0, None
 
         def __len__(self) -> int:
             return len(whole)

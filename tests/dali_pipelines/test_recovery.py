@@ -242,7 +242,7 @@ def test_an_error_that_no_file_causes_ends_the_run(manifest):
     class Unrenderable:
         """A plan whose samples cannot be rendered."""
 
-        epoch = 0
+        epoch, following = 0, None
 
         def __len__(self) -> int:
             return len(plan)

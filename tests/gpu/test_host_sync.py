@@ -27,7 +27,7 @@ SYNC_MESSAGE = "called a synchronizing CUDA operation"
 ROOT = str(Path(__file__).resolve().parents[2])
 WATCHING = ("in _on_warning", "in __torch_dispatch__", "in _showwarnmsg")
 """Ends of the first lines of the stack frames that belong to this watcher."""
-HOST_READERS = ("in _log_copied", "in _look_at_copy")
+HOST_READERS = ("in _look_at_copy",)
 """Functions that read losses which a HostCopy has brought to the host. On a CPU these cannot be told from losses on the device."""
 
 

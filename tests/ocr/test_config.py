@@ -251,3 +251,20 @@ def test_a_number_that_no_run_can_use_is_refused(section, values):
 @pytest.mark.parametrize("devices", [1, 2, -1, "auto", "0,1", "1,"])
 def test_devices_are_a_number_or_a_list(devices):
     assert TrainConfig.model_validate({"trainer": {"devices": devices}}).trainer.devices == devices
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        (
+            "trainer.max_time=5h",
+            "trainer.max_time: expected DD:HH:MM:SS, such as 00:08:00:00 for eight hours (found '5h')",
+        ),
+        ("trainer.devices=0", "trainer.devices: at least 1, or -1 for all (found 0)"),
+    ],
+)
+def test_a_wrong_value_is_one_line_with_what_is_expected(override, line):
+    with pytest.raises(SystemExit) as refused:
+        load(override)
+    assert str(refused.value) == f"The configuration is wrong:\n  {line}"
+    assert load("trainer.max_time=00:08:00:00").trainer.max_time == "00:08:00:00"

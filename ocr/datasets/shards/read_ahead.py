@@ -63,6 +63,14 @@ class ReadAheadPlan:
     def __len__(self) -> int:
         return len(self._plan)
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ReadAheadPlan) and self._plan == other._plan
+
+    @property
+    def following(self) -> "ReadAheadPlan | None":
+        following = self._plan.following
+        return None if following is None else ReadAheadPlan(following, self._fetch, self._num_ahead)
+
     def batch(self, step: int) -> PlannedBatch:
         for later in range(step, min(step + 1 + self._num_ahead, len(self))):
             if later not in self._planned:

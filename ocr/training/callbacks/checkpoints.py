@@ -3,6 +3,7 @@
 import logging
 import time
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,14 @@ NOTHING, SAVE, TIME_IS_UP, STOP = 0, 1, 2, 100
 
 class BestCheckpoint(ModelCheckpoint):
     """Keeps best.ckpt. A resumed run has its own folder, so the best checkpoint so far is copied there, with its score."""
+
+    @cached_property
+    def state_key(self) -> str:
+        """Returns the key of this callback's state in a checkpoint. Lightning reads it for each hook of a step."""
+        return super().state_key
+
+    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        """Does nothing: best.ckpt is written at the end of an epoch."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         earlier, score = Path(state_dict["best_model_path"]), state_dict["best_model_score"]

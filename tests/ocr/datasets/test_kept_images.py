@@ -46,10 +46,12 @@ def test_images_are_stored_consecutively_within_the_budget():
     assert images.get(0) is None
     assert torch.equal(images.get(1), picture(1, 1, 7))
     assert not images.wants(1)
+    assert images.wants_any()
     images.keep(0, picture(2, 3, 9))
     assert torch.equal(images.get(0), picture(2, 3, 9))
     assert torch.equal(images.get(1), picture(1, 1, 7))
     assert (images.num_images, images.num_bytes) == (2, 21)
+    assert not images.wants_any(), "the third image has no place"
     with pytest.raises(ValueError, match="no place within the budget"):
         images.keep(2, picture(4, 5, 1))
 
@@ -64,6 +66,7 @@ def test_no_image_or_no_budget_is_an_empty_cache(sizes, budget):
     images = DecodedImages(sizes, budget, CPU)
     assert (images.num_places, images.capacity, images.num_images, images.num_bytes) == (0, 0, 0, 0)
     assert not any(images.wants(index) for index in range(len(sizes)))
+    assert not images.wants_any()
 
 
 def test_an_image_of_another_size_is_not_kept_and_named(caplog):

@@ -7,6 +7,7 @@ from ocr.datasets.manifest import Manifest
 from ocr.datasets.plan import EpochPlan, SamplePlanner
 from ocr.datasets.reference_plan import visible_fractions
 from ocr.polygons import PolygonBatch
+from ocr.targets.config import TargetConfig
 
 NUM_SAMPLES = 23
 
@@ -62,6 +63,30 @@ def parameters(sample) -> bytes:
 
 def by_index(plans) -> dict[int, bytes]:
     return {s.index: parameters(s) for plan in plans for s in all_samples(plan) if not s.is_padding}
+
+
+def test_the_following_plan_is_the_next_epoch_whole_on_the_same_rank():
+    manifest, planner = make_manifest(), SamplePlanner(PipelineConfig(), training=True, seed=3)
+    settings = {"batch_size": 2, "rank": 1, "num_ranks": 2}
+    plan = EpochPlan(manifest, planner, epoch=1, num_epochs=3, num_done=4, **settings)
+    expected = EpochPlan(manifest, planner, epoch=2, num_epochs=3, **settings)
+    assert plan.following == expected
+    assert by_index([plan.following]) == by_index([expected])
+    assert expected.following is None
+    assert make_plan().following is None
+
+
+@pytest.mark.parametrize(
+    "other", [{"epoch": 1}, {"batch_size": 2}, {"rank": 1}, {"num_ranks": 3}, {"num_epochs": 5}, {"num_done": 1}]
+)
+def test_plans_of_other_arguments_are_not_equal(other):
+    manifest, planner = make_manifest(), SamplePlanner(PipelineConfig(), training=True, seed=3)
+    settings = {"epoch": 0, "batch_size": 4, "rank": 0, "num_ranks": 2, "num_epochs": 4}
+    plan = EpochPlan(manifest, planner, **settings)
+    assert plan == EpochPlan(manifest, planner, **settings)
+    assert plan != EpochPlan(manifest, planner, **(settings | other))
+    assert plan != EpochPlan(make_manifest(), planner, **settings)
+    assert plan != EpochPlan(manifest, planner, targets=TargetConfig(), **settings)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 16])

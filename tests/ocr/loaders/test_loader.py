@@ -1,11 +1,15 @@
 """The loader as Lightning iterates it: restarted, abandoned, resumed."""
 
+import gc
+import threading
+from itertools import islice
 from pathlib import Path
 
 import pytest
 import torch
 
 from ocr.datasets.base import ValidatedOCRDataset
+from ocr.loaders.batch import Batch
 from ocr.loaders.engines import Engine
 from ocr.loaders.loader import BatchLoader
 from tests.ocr.loaders.batches import CPU, first_batches, uncached_dataset
@@ -28,6 +32,51 @@ def test_an_abandoned_iteration_does_not_change_the_next_one(dataset):
         first_batches(loader, num_seen)
         again = list(loader)
         assert [tuple(s.index for s in batch.samples) for batch in again] == whole
+
+
+def num_planning_threads() -> int:
+    return sum(thread.name == "ahead" for thread in threading.enumerate())
+
+
+def batches_of_epoch(loader: BatchLoader, epoch: int) -> list[Batch]:
+    """Returns the batches of an epoch as Lightning takes them: the iterator is dropped with the last one."""
+    loader.set_epoch(epoch)
+    return list(islice(loader, len(loader)))
+
+
+def assert_same(found: list[Batch], expected: list[Batch]) -> None:
+    for mine, theirs in zip(found, expected, strict=True):
+        assert torch.equal(mine.images, theirs.images)
+        assert mine.samples.indices.tolist() == theirs.samples.indices.tolist()
+
+
+def test_epochs_prepared_during_the_one_before_are_those_of_other_loaders(dataset):
+    gc.collect()
+    before = num_planning_threads()
+    loader = make_loader(dataset, batch_size=1)
+    loader.num_epochs = 3
+    for epoch in range(3):
+        assert_same(batches_of_epoch(loader, epoch), batches_of_epoch(make_loader(dataset, batch_size=1), epoch))
+        gc.collect()
+        # One batch per image: an epoch is too long to be prepared whole, which would end the thread.
+        assert num_planning_threads() - before == (epoch < 2)
+        assert loader.state_dict() == {"epoch": epoch, "samples": len(dataset)}
+    assert_same(batches_of_epoch(loader, 0), batches_of_epoch(make_loader(dataset, batch_size=1), 0))
+    loader.close()
+    assert num_planning_threads() == before
+
+
+def test_a_loader_that_prepares_the_next_epoch_can_resume_elsewhere(dataset):
+    loader, stopped = make_loader(dataset), make_loader(dataset)
+    loader.num_epochs = 3
+    batches_of_epoch(loader, 0)
+    stopped.set_epoch(1)
+    iterator = iter(stopped)
+    next(iterator), next(iterator)
+    loader.load_state_dict(stopped.state_dict())
+    resumed = list(loader)
+    assert_same(resumed, batches_of_epoch(make_loader(dataset), 1)[2:])
+    assert_same(batches_of_epoch(loader, 2), batches_of_epoch(make_loader(dataset), 2))
 
 
 @pytest.mark.parametrize("name", ["dali", "torch"])

@@ -61,7 +61,9 @@ def make_loader(
         manifest, _ = load_shards(str(folder))
     dataset = ValidatedOCRDataset(config, planner, manifest=manifest)
     engine = Engine("torch" if name == "torch" else "dali", CPU, skip_failures=skip_failures)
-    return BatchLoader(dataset, engine, batch_size or BATCH_SIZES[name], with_targets=True)
+    loader = BatchLoader(dataset, engine, batch_size or BATCH_SIZES[name], with_targets=True)
+    loader.num_epochs = 3  # so that the end of an epoch overlaps with the start of the next one
+    return loader
 
 
 def write_shards(manifest: Manifest, folder: Path) -> None:

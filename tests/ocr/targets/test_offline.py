@@ -331,12 +331,23 @@ def test_rewritten_files_replace_those_in_ram(tmp_path, polygons):
     maps = offline(tmp_path, keep=True)
     maps.preload()
     changed = moved_by_a_64th(polygons)
+    bytes_of_one = 5 * SIZE[0] * SIZE[1]
     maps.targets([0, 1, 2], changed, SIZE)
-    assert (maps.fallbacks, maps.num_kept) == (1, 2)
+    assert (maps.fallbacks, maps.num_kept, maps.num_bytes) == (1, 2, 2 * bytes_of_one)
     write(tmp_path, changed)
     maps.targets([0, 1, 2], changed, SIZE)
-    assert (maps.fallbacks, maps.num_kept) == (1, 3)
+    assert (maps.fallbacks, maps.num_kept, maps.num_bytes) == (1, 3, 3 * bytes_of_one)
+    maps.preload()
+    assert maps.num_bytes == 3 * bytes_of_one
     assert maps.fallback_line() == "Fallback to on-the-fly generation: 0/3 samples (0.0%)"
+
+
+def test_cleared_maps_take_no_bytes(tmp_path, polygons):
+    write(tmp_path, polygons)
+    maps = offline(tmp_path, keep=True)
+    maps.preload()
+    maps.clear()
+    assert (maps.num_kept, maps.num_bytes) == (0, 0)
 
 
 def test_files_rewritten_after_preloading_are_read(tmp_path, polygons):

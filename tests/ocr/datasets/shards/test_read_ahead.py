@@ -6,13 +6,14 @@ import pytest
 
 from ocr.datasets.plan import letterbox
 from ocr.datasets.shards.read_ahead import ReadAhead, ReadAheadPlan
+from ocr.loaders.maker import ChosenBatches
 
 
 def test_each_image_is_read_ahead_once_within_a_bound():
     asked: list[list[int]] = []
 
     class Plan:
-        epoch = 0
+        epoch, following = 0, None
 
         def __len__(self):
             return 5
@@ -24,6 +25,19 @@ def test_each_image_is_read_ahead_once_within_a_bound():
     assert [plan.batch(0)[0].index, asked] == [0, [[0], [1], [2]]]
     assert [plan.batch(step)[0].index for step in range(1, 5)] == [1, 2, 3, 4]
     assert asked == [[0], [1], [2], [3], [4]]
+    assert plan.following is None
+
+
+def test_the_plan_after_one_that_reads_ahead_does_so_too():
+    asked: list[list[int]] = []
+    batches = [letterbox([index], [(10, 10)], 160) for index in range(4)]
+    later = ChosenBatches(1, batches[2:])
+    plan = ReadAheadPlan(ChosenBatches(0, batches[:2], later), asked.append, num_ahead=2)
+    following = plan.following
+    assert following is not None
+    assert following == ReadAheadPlan(later, asked.append, num_ahead=2)
+    assert following != plan
+    assert (following.batch(0)[0].index, asked) == (2, [[2], [3]])
 
 
 def test_content_not_fetched_is_read_and_get_raises_the_error_of_a_read():

@@ -31,7 +31,8 @@ class Loader:
         return len(BATCH_SIZES)
 
     def __iter__(self) -> Iterator[Any]:
-        yield from (SimpleNamespace(images=torch.zeros(size, 1)) for size in BATCH_SIZES)
+        for size in BATCH_SIZES:
+            yield SimpleNamespace(images=torch.zeros(size, 1), samples=SimpleNamespace(indices=np.arange(size)))
 
 
 class Module(lightning.LightningModule):
@@ -89,13 +90,14 @@ def fit(
     logger: Logger | None = None,
     *,
     every: int = 2,
+    losses: LossLog | None = None,
     **settings: Any,
 ) -> Any:
     logger = Rows() if logger is None else logger
     trainer = lightning.Trainer(
         accelerator="cpu",
         logger=logger,
-        callbacks=[LossLog(every), *callbacks],
+        callbacks=[losses or LossLog(every), *callbacks],
         enable_progress_bar=False,
         enable_model_summary=False,
         enable_checkpointing=False,
@@ -165,6 +167,22 @@ def test_a_run_that_ends_with_an_error_logs_its_last_step(num_steps):
     assert rows.steps() == [1, num_steps - 1]
 
 
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_all_losses_are_checked_once_and_in_order(accumulate):
+    module, checked, numbers = Module(), [], []
+
+    def check(_: Any, batches: Any, losses: torch.Tensor) -> None:
+        checked.extend(losses)
+        numbers.extend((batch.num_steps, batch.ends_step, len(batch.indices)) for batch in batches)
+
+    trainer_settings = {"accumulate_grad_batches": accumulate, "max_epochs": 1}
+    fit(module, losses=LossLog(2, check), **trainer_settings)
+    assert torch.equal(torch.stack(checked), torch.stack(module.seen))
+    expected = {1: [1, 2, 3, 4, 5], 2: [0, 1, 1, 2, 3]}[accumulate]
+    ends = [(batch + 1) % accumulate == 0 or batch == 4 for batch in range(5)]
+    assert numbers == list(zip(expected, ends, BATCH_SIZES, strict=True))
+
+
 def test_a_loss_that_is_not_a_number_stands_in_metrics_csv(tmp_path):
     fit(Module(last_loss=float("nan")), (), MetricsFile(tmp_path / "metrics.csv"), every=5, max_epochs=1)
     header, *lines = (tmp_path / "metrics.csv").read_text().splitlines()
@@ -186,17 +204,19 @@ class SaveAt(Callback):
             self.steps = self.rows.steps()
 
 
-def test_a_run_resumed_within_an_epoch_logs_the_mean_of_the_whole_epoch(tmp_path):
+@pytest.mark.parametrize("num_steps", [2, 3])  # the last losses are being copied, or are not copied yet
+def test_a_run_resumed_within_an_epoch_logs_the_mean_of_the_whole_epoch(tmp_path, num_steps):
     rows = Rows()
     whole = Module()
-    save = SaveAt(tmp_path / "middle.ckpt", 2, rows)
+    save = SaveAt(tmp_path / "middle.ckpt", num_steps, rows)
     fit(whole, [save], rows, max_epochs=1)
     assert save.steps == [1], "the step before the checkpoint is logged before it"
     losses = LossLog(2)
     losses.load_state_dict(torch.load(save.path, weights_only=True)["callbacks"]["LossLog"])
     saved = losses.state_dict()
-    assert saved["num_images"] == sum(BATCH_SIZES[:2])
-    expected = sum(loss.numpy() * np.float32(size) for loss, size in zip(whole.seen[:2], BATCH_SIZES[:2], strict=True))
+    assert saved["num_images"] == sum(BATCH_SIZES[:num_steps])
+    batches = zip(whole.seen[:num_steps], BATCH_SIZES[:num_steps], strict=True)
+    expected = sum(loss.numpy() * np.float32(size) for loss, size in batches)
     assert np.array_equal(np.float32(saved["sums"]), expected)
 
 
