@@ -80,8 +80,9 @@ class FailedFiles:
     def _is_out(self, index: int) -> bool:
         if index not in self._signatures:
             return False
-        if signature_of(self._images.paths[index]) != self._signatures[index]:
-            del self._signatures[index]
+        # The planning thread and the recovery of a batch may come to the same file at the same time.
+        if signature_of(self._images.paths[index]) != self._signatures.get(index):
+            self._signatures.pop(index, None)
             return False
         return True
 
