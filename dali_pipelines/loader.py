@@ -86,7 +86,7 @@ class DaliLoader:
         self._iteration: object | None = None
         """Stands for the iteration that may go on; None: none may."""
         self._chain: PlanChain | None = None
-        """What DALI is fed, once the last batch of a plan has been handed out and a later plan has begun; otherwise None."""
+        """Plans that DALI is being fed, after the last batch of a plan was handed out and a later plan has begun; else None."""
         self._pipeline: Pipeline | None = None
         self._alone: tuple[BatchFeed, Pipeline] | None = None
         """A pipeline for batches of one, built for the first failed batch and kept until it fails itself."""

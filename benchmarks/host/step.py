@@ -57,7 +57,7 @@ class StepTimes:
 
     @property
     def hooks(self) -> list[float]:
-        """What Lightning and the hooks add."""
+        """Times that Lightning and the hooks add to a bare step."""
         return [whole - bare for whole, bare in zip(self.lightning, self.bare, strict=True)]
 
     @property

@@ -1,4 +1,4 @@
-"""What the GPU's graphs have to make of an image, computed step by step in float64 NumPy. It shares no code with the graphs.
+"""Computes the output that the GPU's graphs must give, step by step in float64 NumPy, without any code of the graphs.
 
 Pillow decodes the files. Each step rounds to whole levels, as the graphs do between their operators.
 """

@@ -2,6 +2,9 @@
 
 import json
 import logging
+import time
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import torch
@@ -34,6 +37,19 @@ def train_in(folder: Path, overrides: tuple[str, ...]) -> None:
     """Trains as scripts/train.py does, and logs to run.log in the folder's parent."""
     logging.basicConfig(filename=folder.with_suffix(".log"), level=logging.INFO, force=True)
     train(compose_config(TrainConfig, "train", [*OVERRIDES, *overrides]), folder)
+
+
+def timed_whole_run(start: Callable[..., BaseProcess], parent: Path) -> float:
+    """Trains in `parent / "whole"` without a stop, and returns its seconds.
+
+    A run before it starts the server that loads the libraries.
+    """
+    for name in ("first", "whole"):
+        began = time.monotonic()
+        process = start(parent / name)
+        process.join()
+        assert process.exitcode == 0
+    return time.monotonic() - began
 
 
 def assert_whole(folder: Path) -> None:

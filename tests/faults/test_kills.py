@@ -3,12 +3,11 @@
 import random
 import shutil
 import tempfile
-import time
 from pathlib import Path
 
 import pytest
 
-from tests.faults.runs import assert_same_end, assert_whole, last_step
+from tests.faults.runs import assert_same_end, assert_whole, last_step, timed_whole_run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
@@ -28,12 +27,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path):
 
 def test_killed_runs_lose_nothing_and_end_as_one_that_was_not(start, num_rounds, place):
     random_moment, num_kills, number = random.Random(0), 0, 0
-    for name in ("first", "whole"):  # the first run also waits for the server that loads the libraries
-        began = time.monotonic()
-        whole = start(place / name)
-        whole.join()
-        assert whole.exitcode == 0
-    duration = time.monotonic() - began
+    duration = timed_whole_run(start, place)
     while num_kills < num_rounds:
         number += 1
         folder, step = place / f"run{number}", -1

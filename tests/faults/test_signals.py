@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.faults.runs import OVERRIDES, assert_same_end, assert_whole, last_step
+from tests.faults.runs import OVERRIDES, assert_same_end, assert_whole, last_step, timed_whole_run
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "train.py"
 TWO_RANKS = ("trainer.devices=2", "trainer.strategy=ddp")
@@ -62,12 +62,7 @@ def test_a_stopped_script_ends_with_its_code_and_the_line_that_continues_it(draw
 @pytest.mark.timeout(3600)
 def test_runs_of_one_rank_stopped_again_and_again_end_as_one_that_was_not(start, num_rounds, tmp_path):
     random_moment, num_stops, number = random.Random(0), 0, 0
-    for name in ("first", "whole"):  # the first run also waits for the server that loads the libraries
-        began = time.monotonic()
-        whole = start(tmp_path / name)
-        whole.join()
-        assert whole.exitcode == 0
-    duration = time.monotonic() - began
+    duration = timed_whole_run(start, tmp_path)
     while num_stops < num_rounds:
         number += 1
         folder, step = tmp_path / f"run{number}", -1

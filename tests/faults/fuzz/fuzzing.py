@@ -15,7 +15,7 @@ LIMIT_SECONDS = 2.0
 
 @dataclass
 class Outcome:
-    """What a reader did with its inputs."""
+    """Counts of a reader's reactions to its inputs."""
 
     counts: Counter[str] = field(default_factory=Counter)
     """accepted, refused, failed."""

@@ -1,8 +1,5 @@
-import resource
-import signal
 import threading
 from collections import OrderedDict
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -10,18 +7,7 @@ import torch
 
 from ocr.errors import StorageError
 from ocr.training.checkpoint_files import CheckpointFiles, check_room, checkpoint_bytes, on_host
-
-
-@contextmanager
-def largest_file(num_bytes: int):
-    """Lets no file of this process grow beyond a size, as on a full disk."""
-    handler, limits = signal.signal(signal.SIGXFSZ, signal.SIG_IGN), resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, handler)
+from tests.full_disk import largest_file
 
 
 def test_a_saved_state_is_that_of_the_moment_of_the_call(tmp_path):

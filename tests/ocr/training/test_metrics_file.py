@@ -1,13 +1,11 @@
 import csv
-import resource
-import signal
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from ocr.errors import StorageError
 from ocr.training.metrics_file import MetricsFile
+from tests.full_disk import largest_file
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -19,18 +17,6 @@ def logged(file: MetricsFile, *steps: int, **metrics: float) -> None:
     for step in steps:
         file.log_metrics({"loss": step / 2, **metrics}, step=step)
         file.save()
-
-
-@contextmanager
-def largest_file(num_bytes: int):
-    """Lets no file of this process grow beyond a size, as on a full disk."""
-    handler, limits = signal.signal(signal.SIGXFSZ, signal.SIG_IGN), resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, handler)
 
 
 def test_a_new_metric_gets_a_column_and_earlier_lines_stay(tmp_path):
