@@ -25,8 +25,10 @@ from ocr.datasets.formats.image_folder import ImageFolder
 from ocr.datasets.formats.interface import NO_FIT, AnnotationFormat, Confidence, Fit
 from ocr.datasets.formats.json_text import JsonText
 from ocr.datasets.formats.json_values import (
+    NO_SIZE,
     Malformed,
     Points,
+    Size,
     as_flag,
     as_id,
     as_name,
@@ -91,7 +93,7 @@ class _Parts:
         self.path = path
         self.seen: Counter[str] = Counter()
         """How often the file holds each top-level key."""
-        self._images: dict[str, tuple[str, tuple[float | None, float | None]]] = {}
+        self._images: dict[str, tuple[str, Size]] = {}
         """File name and size (H, W) by id."""
         self._categories: dict[str, str] = {}
         self._words = LinkedWords()
@@ -107,7 +109,7 @@ class _Parts:
             raise self._error(place, error) from error
         if image_id in self._images:
             raise self._error(place, Malformed(f"the id {image_id} a second time", "each id once"))
-        name, size = f"images[{index}]", (None, None)
+        name, size = f"images[{index}]", NO_SIZE
         try:
             name = as_name(entry.get("file_name"), "file_name")
             size = size_of(entry, "height", "width")
@@ -189,7 +191,8 @@ class _Parts:
             is_ignored = is_ignore_label(name)
             if is_ignored:
                 self._words.set_ignored(words)
-            read.append(f"{name} ({len(words):,}{', don’t-care' if is_ignored else ''})")
+            mark = ", don't-care" if is_ignored else ""
+            read.append(f"{name} ({len(words):,}{mark})")
         if len(read) > 1:
             log.info("%s: every category is read as text: %s", self.path, ", ".join(read))
 
@@ -212,7 +215,12 @@ def _other_kind(entry: dict[str, Any]) -> str:
     """Returns what an annotation without polygons holds: a key of `_OTHER_KINDS`."""
     if isinstance(entry.get("segmentation"), dict):
         return "mask"
-    for key, kind in (("caption", "caption"), ("segments_info", "panoptic"), ("keypoints", "keypoints"), ("bbox", "box")):
+    for key, kind in (
+        ("caption", "caption"),
+        ("segments_info", "panoptic"),
+        ("keypoints", "keypoints"),
+        ("bbox", "box"),
+    ):
         if key in entry:
             return kind
     return "nothing"

@@ -5,8 +5,8 @@
      "imgToAnns": {"<image id>": ["<word id>", ...]}}
 
 The outline of a word is `points` (TextOCR), `mask` (COCO-Text 2) or `polygon` (COCO-Text 1.4), a flat list x1, y1, x2, y2, ...;
-COCO-Text 1.0 has only `bbox`. Don’t-care: the `legibility` `illegible` (COCO-Text), or the text `.` (TextOCR, for words
-that are illegible or not English). One COCO-Text file lists the images of all sets.
+COCO-Text 1.0 has only `bbox`. Don't-care: the `legibility` `illegible` (COCO-Text), or the text `.` (TextOCR, for words
+that are illegible or not English). One COCO-Text file lists the images of all sets: `annotation_set` chooses one.
 
 Sources: https://github.com/andreasveit/coco-text (coco_text.py) and https://bgshih.github.io/cocotext; TextOCR's dataset page,
 https://textvqa.org/textocr/dataset, also as https://huggingface.co/datasets/yunusserhat/TextOCR-Dataset; field names of
@@ -23,8 +23,10 @@ from ocr.datasets.formats.image_folder import ImageFolder
 from ocr.datasets.formats.interface import NO_FIT, AnnotationFormat, Confidence, Fit
 from ocr.datasets.formats.json_text import JsonText
 from ocr.datasets.formats.json_values import (
+    NO_SIZE,
     Malformed,
     Points,
+    Size,
     as_id,
     as_list,
     as_name,
@@ -71,7 +73,7 @@ def read_coco_text(path: Path, images: ImageFolder) -> Iterator[AnnotatedImage]:
                 text.skip()
             parts.seen[key] += 1
         text.end()
-    parts.check()
+    parts.check(images.annotation_set)
     yield from parts.linked(images)
 
 
@@ -82,8 +84,8 @@ class _Parts:
         self.path = path
         self.seen: Counter[str] = Counter()
         """How often the file holds each top-level key."""
-        self._images: dict[str, tuple[str, tuple[float | None, float | None]]] = {}
-        """File name and size (H, W) by id."""
+        self._images: dict[str, tuple[str, Size, str]] = {}
+        """File name, size (H, W) and set by id."""
         self._sets: Counter[str] = Counter()
         self._words = LinkedWords()
         self._num_words: Counter[str] = Counter()
@@ -92,22 +94,25 @@ class _Parts:
     def add_image(self, image_id: str, value: Any) -> None:
         if image_id in self._images:
             raise InputError(f"{self.path}: imgs: found the id {brief(image_id)} twice; expected each id once")
-        name, size = image_id, (None, None)
+        name, size, of_set = image_id, NO_SIZE, ""
         try:
             entry = as_object(value, "the image")
-            self._sets[str(entry.get("set"))] += 1
+            of_set = str(entry.get("set", ""))
             name = as_name(entry.get("file_name", entry.get("filename")), "file_name")
             size = size_of(entry, "height", "width")
         except Malformed as error:
             self._words.add_problem(image_id, error.problem())
-        self._images[image_id] = (name, size)
+        self._sets[of_set] += 1
+        self._images[image_id] = (name, size, of_set)
 
     def add_word(self, key: str, value: Any) -> None:
         try:
             entry = as_object(value, "the word")
             image_id = as_id(entry.get("image_id"), "image_id")
         except Malformed as error:
-            raise InputError(f"{self.path}: anns, word {key}: found {error.found}; expected {error.expected}") from error
+            raise InputError(
+                f"{self.path}: anns, word {key}: found {error.found}; expected {error.expected}"
+            ) from error
         self._num_words[image_id] += 1
         try:
             self._words.add(image_id, key, _outline(entry), _is_ignored(entry))
@@ -120,8 +125,8 @@ class _Parts:
         except Malformed as error:
             self._words.add_problem(image_id, error.problem())
 
-    def check(self) -> None:
-        """Raises InputError unless the parts fit together."""
+    def check(self, chosen_set: str | None) -> None:
+        """Raises InputError unless the parts fit together and the set is known."""
         for key in ("imgs", "anns"):
             if self.seen[key] != 1:
                 found = f'the key "{key}" {self.seen[key]} times' if self.seen[key] else f"keys {brief([*self.seen])}"
@@ -135,14 +140,27 @@ class _Parts:
                 f'{self.path}: found words or links of image_id {brief(strangers[0])}, which "imgs" does not list '
                 f"({len(strangers):,} such ids); expected an image for each word; add the images or remove the words"
             )
+        self._check_set(chosen_set)
         for image_id, num_links in self._num_links.items():
             if image_id in self._images and num_links != self._num_words[image_id]:
                 found = f"{num_links} words in imgToAnns, {self._num_words[image_id]} in anns"
                 self._words.add_problem(image_id, Malformed(found, "the same words in both").problem())
 
+    def _check_set(self, chosen: str | None) -> None:
+        sets = ", ".join(f"{name} ({count:,} images)" for name, count in self._sets.items())
+        if chosen is None and len(self._sets) > 1:
+            raise InputError(
+                f"{self.path}: found several sets: {sets}; expected one, or else training and validation would share images; "
+                "set annotation_set of each split, as in datasets.val_dataset.config.annotation_set=val"
+            )
+        if chosen is not None and chosen not in self._sets:
+            raise InputError(f"{self.path}: found the sets {sets}; expected annotation_set={chosen} to be one of them")
+
     def linked(self, images: ImageFolder) -> Iterator[AnnotatedImage]:
-        """Yields the images with their words."""
-        for image_id, (name, size) in self._images.items():
+        """Yields the images of the chosen set with their words."""
+        for image_id, (name, size, of_set) in self._images.items():
+            if images.annotation_set not in (None, of_set):
+                continue
             yield AnnotatedImage(
                 images.locate(name),
                 self.path.name,

@@ -38,7 +38,7 @@ def read_doctr(path: Path, images: ImageFolder) -> Iterator[AnnotatedImage]:
     with JsonText(path) as text:
         if text.next_mark() != "{":
             raise InputError(
-                f'{path}: found a JSON value that begins with {text.next_mark()!r}; expected docTR\'s labels.json: '
+                f"{path}: found a JSON value that begins with {text.next_mark()!r}; expected docTR's labels.json: "
                 '{"<file>": {"polygons": [...]}}'
             )
         for index, filename in enumerate(text.members()):

@@ -1,6 +1,5 @@
 """Reads a JSON file value by value, so that a file of any length never becomes one tree of Python objects."""
 
-import codecs
 import json
 from collections.abc import Iterator
 from json import JSONDecodeError
@@ -8,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
 
+from ocr.datasets.formats.text import encoding_of
 from ocr.errors import InputError
 from ocr.file_names import shown
 
@@ -16,6 +16,14 @@ CHUNK = 2**20
 _LONGEST_LITERAL = 16
 """An error this close to the end of what was read may come from a literal that continues, such as `-Infinity`."""
 _BLANKS = " \t\n\r"
+
+
+class BrokenJson(InputError):
+    """A file is not JSON."""
+
+    def __init__(self, path: Path, found: str) -> None:
+        super().__init__(f"{path}: not JSON: {found}; expected a whole JSON file in UTF-8; write or copy it again")
+        self.found = found
 
 
 class JsonText:
@@ -31,11 +39,11 @@ class JsonText:
 
     In memory: one chunk of the file, or the longest value that is read whole.
 
-    Every method that reads raises InputError where the file is not JSON: cut, nested too deep, in another encoding.
+    Every method that reads raises BrokenJson where the file is not JSON: cut, nested too deep, in another encoding.
     """
 
     def __init__(self, path: Path) -> None:
-        """Opens a file in UTF-8, or in UTF-16 or UTF-32 with a byte-order mark.
+        """Opens a file in UTF-8 or UTF-16.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -45,7 +53,7 @@ class JsonText:
             raise FileNotFoundError(f"{path}: there is no such annotation file")
         self.path = path
         with path.open("rb") as file:
-            encoding = _encoding_of(file.read(4))
+            encoding = encoding_of(file.read(4))
         # newline="": positions in errors count the characters of the file.
         self._file: TextIO = path.open(encoding=encoding, newline="")
         self._decoder = json.JSONDecoder()
@@ -167,26 +175,14 @@ class JsonText:
             # As much as is kept, at least: a value over many chunks is then tried a few times only.
             more = self._file.read(max(CHUNK, len(rest)))
         except UnicodeError as error:
-            raise InputError(f"{self.path}: not a JSON file in UTF-8: {error}; write it again in UTF-8") from error
+            raise BrokenJson(self.path, str(error)) from error
         self._dropped += self._at
         self._text, self._at = rest + more, 0
         self._is_at_end = not more
         return bool(more)
 
-    def _error(self, found: str, position: int) -> InputError:
+    def _error(self, found: str, position: int) -> BrokenJson:
         start = max(position - 20, 0)
         near = self._text[start : position + 20]
         where = f"at character {self._dropped + position:,}, near {shown(repr(near))}" if near else "in an empty file"
-        return InputError(f"{self.path}: not JSON: {found} {where}; expected a whole JSON file; write or copy it again")
-
-
-def _encoding_of(head: bytes) -> str:
-    for mark, encoding in (
-        (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark it begins with
-        (codecs.BOM_UTF32_BE, "utf-32"),
-        (codecs.BOM_UTF16_LE, "utf-16"),
-        (codecs.BOM_UTF16_BE, "utf-16"),
-    ):
-        if head.startswith(mark):
-            return encoding
-    return "utf-8-sig"
+        return BrokenJson(self.path, f"{found} {where}")

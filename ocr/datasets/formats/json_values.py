@@ -10,14 +10,18 @@ import numpy as np
 import numpy.typing as npt
 
 from ocr.datasets.formats.annotated import FormatProblem
+from ocr.file_names import shown
 
 Points = npt.NDArray[np.float64]
 """(n, 2): (x, y)."""
+Size = tuple[float | None, float | None]
+"""(H, W) as an annotation file states it; None where it does not."""
+NO_SIZE: Size = (None, None)
 
 IGNORE_LABELS = frozenset({"###", "*", "ignore", "ignored", "dontcare", "illegible", "unreadable"})
 """Labels and classes that mark a don't-care region: lower case, without blanks, hyphens, underscores and apostrophes."""
 _NUMBERS = {int, float}
-_NO_LETTERS = str.maketrans("", "", " -_'’")
+_NO_LETTERS = str.maketrans("", "", " -_'\u2019")
 
 
 class Malformed(Exception):
@@ -39,7 +43,7 @@ def brief(value: Any) -> str:
         text = json.dumps(value, ensure_ascii=False)
     except (RecursionError, ValueError):  # ValueError: an integer of thousands of digits
         return "a value that is nested too deep or too long"
-    return text if len(text) <= 60 else text[:57] + "..."
+    return shown(text if len(text) <= 60 else text[:57] + "...")
 
 
 def as_object(value: Any, name: str) -> dict[str, Any]:
@@ -67,12 +71,11 @@ def as_list(value: Any, name: str) -> list[Any]:
 
 
 def as_number(value: Any, name: str) -> float:
-    """Returns a finite or infinite number of the size that a float holds; true and false are no numbers.
+    """Returns a number, NaN included; true, false, infinity and integers of more than 19 digits are none.
 
     Raises:
         Malformed: it is something else.
     """
-    # abs: an integer of hundreds of digits is too large for a float.
     if type(value) not in _NUMBERS or abs(value) >= 2**63:
         raise Malformed(f"{name} = {brief(value)}", "a number")
     return float(value)
@@ -116,7 +119,7 @@ def as_id(value: Any, name: str) -> str:
     raise Malformed(f"{name} = {brief(value)}", "a number or text that identifies one entry")
 
 
-def size_of(entry: dict[str, Any], height: str, width: str) -> tuple[float | None, float | None]:
+def size_of(entry: dict[str, Any], height: str, width: str) -> Size:
     """Returns the size (H, W) that two members of an object state; None where a member is missing.
 
     Raises:

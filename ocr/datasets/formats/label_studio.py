@@ -20,13 +20,12 @@ https://docs.humansignal.com/includes/image_units.html (units), HumanSignal/labe
 https://labelstud.io/templates/optical_character_recognition (regions of the OCR template).
 """
 
-import base64
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from ocr.datasets.formats.annotated import AnnotatedImage, AnnotatedWord
 from ocr.datasets.formats.image_folder import ImageFolder
@@ -49,6 +48,7 @@ from ocr.errors import InputError
 
 _IMAGE_KEYS = ("ocr", "image")
 """Names that Label Studio's own templates give to the image of a task."""
+_SHAPE_KEYS = ("x", "y", "width", "height", "rotation", "points")
 _OTHER_SHAPES = {
     "rle": "a brush mask",
     "imageDataURL": "a bitmask",
@@ -159,9 +159,7 @@ class _Task:
             return nested_polygon(value["points"], "points") * (width / 100, height / 100)
         left, top, across, down = (as_number(value[name], name) for name in ("x", "y", "width", "height"))
         degrees = as_number(value.get("rotation") or 0, "rotation")
-        return rectangle(
-            left / 100 * width, top / 100 * height, across / 100 * width, down / 100 * height, degrees
-        )
+        return rectangle(left / 100 * width, top / 100 * height, across / 100 * width, down / 100 * height, degrees)
 
     def _checked_size(self, stated: dict[str, Any]) -> tuple[float, float]:
         """Returns the image's size (H, W) as a region states it, or as its file does."""
@@ -169,11 +167,14 @@ class _Task:
             found = f"an image turned by {brief(stated['image_rotation'])} degrees in the labelling window"
             raise Malformed(found, "regions of the image as it is; turn the file itself")
         if stated.get("original_width") is None or stated.get("original_height") is None:
-            size = self.images.size_of(self.filename)
-            if size is None:
+            actual = self.images.size_of(self.filename)
+            if actual is None:
                 raise Malformed("no original_width and original_height", "the size that the percentages refer to")
-            return float(size[0]), float(size[1])
-        size = (as_number(stated["original_height"], "original_height"), as_number(stated["original_width"], "original_width"))
+            return actual
+        size = (
+            as_number(stated["original_height"], "original_height"),
+            as_number(stated["original_width"], "original_width"),
+        )
         if not min(size) > 0:
             raise Malformed(f"original_width x original_height = {size[1]:g} x {size[0]:g}", "a size in pixels")
         if self.size is None:
@@ -213,7 +214,8 @@ def _chosen_annotation(entry: dict[str, Any]) -> dict[str, Any] | None:
     if len(submitted) > 1 and len(true) != 1:
         found = f"{len(submitted)} annotations of one image, {len(true)} of them marked as ground truth"
         raise Malformed(found, "one; mark it as ground truth in Label Studio")
-    return (true or submitted or [None])[0]
+    chosen = true or submitted
+    return chosen[0] if chosen else None
 
 
 def _add_results(task: _Task, annotation: dict[str, Any]) -> None:
@@ -228,14 +230,18 @@ def _add_results(task: _Task, annotation: dict[str, Any]) -> None:
 def _add_minimal(task: _Task, entry: dict[str, Any]) -> None:
     """Adds the regions of a JSON-MIN task. They have no ids: results with the same shape belong together."""
     texts: list[Any] = []
+    number_of: dict[str, str] = {}
     for name, part in entry.items():
-        values = part if isinstance(part, list) else []
+        values = part if isinstance(part, list) else [part]
         if name == "transcription":
-            texts = values or [part]
+            texts = values
         for value in values:
             if isinstance(value, dict):
-                shape = [value.get(key) for key in ("x", "y", "width", "height", "rotation", "points")]
-                task.add(f"{brief(shape)}", value, value)
+                shape = repr([value.get(key) for key in _SHAPE_KEYS])
+                task.add(number_of.setdefault(shape, str(len(number_of))), value, value)
+    if len(texts) == len(task.regions):
+        for region, text in zip(task.regions.values(), texts, strict=True):
+            region.labels.append(text)
 
 
 def _filename(data: dict[str, Any], images: ImageFolder) -> str:
@@ -269,15 +275,10 @@ def _paths_in(address: str) -> list[str]:
     """Returns the paths that an address may mean: a file, /data/upload/..., /data/local-files/?d=..., https://, s3://."""
     try:
         parts = urlsplit(address)
-        query = parse_qs(parts.query)
     except ValueError:  # such as half an IPv6 address
         return [address]
-    if "d" in query:
-        return [query["d"][0]]
-    if "fileuri" in query:  # an address in a bucket, as base64
-        coded = query["fileuri"][0]
-        return _paths_in(base64.b64decode(coded + "==", validate=False).decode(errors="replace").partition("?")[0])
-    return [address, parts.path, unquote(parts.path)]
+    path = parts.query.removeprefix("d=") if parts.path.endswith("/local-files/") else parts.path
+    return [address, path, unquote(path)]
 
 
 def examine_label_studio(look: Look) -> Fit:

@@ -6,8 +6,8 @@
 Shapes: `polygon` (also without `shape_type`), `oriented_rectangle`, and `rectangle` of two opposite corners. Circles, lines, points
 and masks are refused by name. A label or a set flag named `ignore`, `illegible`, `###` or the like marks a don't-care region; every
 other label is text, since it often is the transcription. `imageData`, a copy of the image, is passed over. `imagePath` is relative
-to the JSON file and may have backslashes; if no such image is in the image folder, the image with the JSON file's own name is meant.
-labelme shows images upright, so coordinates are those after EXIF rotation.
+to the JSON file and may have backslashes; if the image folder has no such image, the image with the JSON file's own name is
+meant. labelme shows images upright, so coordinates are those after EXIF rotation.
 
 Source: labelme, `labelme/label_file.py` (keys, EXIF), `labelme/utils/shape.py` (shapes).
 """
@@ -19,8 +19,9 @@ from typing import Any
 from ocr.datasets.formats.annotated import AnnotatedImage, AnnotatedWord
 from ocr.datasets.formats.image_folder import ImageFolder
 from ocr.datasets.formats.interface import NO_FIT, AnnotationFormat, Confidence, Fit
-from ocr.datasets.formats.json_text import JsonText
+from ocr.datasets.formats.json_text import BrokenJson, JsonText
 from ocr.datasets.formats.json_values import (
+    NO_SIZE,
     Malformed,
     Points,
     as_list,
@@ -34,7 +35,6 @@ from ocr.datasets.formats.json_values import (
     size_of,
 )
 from ocr.datasets.formats.look import Look
-from ocr.errors import InputError
 
 
 def read_labelme(path: Path, images: ImageFolder) -> Iterator[AnnotatedImage]:
@@ -65,7 +65,7 @@ def _json_files(folder: Path) -> list[Path]:
 
 def _read_file(path: Path, images: ImageFolder) -> AnnotatedImage:
     members: dict[str, Any] = {}
-    name, size, shapes = _image_beside(path, images), (None, None), []
+    name, size, shapes = _image_beside(path, images), NO_SIZE, []
     problems = []
     try:
         with JsonText(path) as text:
@@ -82,8 +82,8 @@ def _read_file(path: Path, images: ImageFolder) -> AnnotatedImage:
         name = _image_of(path, members, images)
         size = size_of(members, "imageHeight", "imageWidth")
         shapes = as_list(members["shapes"], "shapes")
-    except InputError as error:
-        problems.append(Malformed(str(error).removeprefix(f"{path}: "), "a labelme file").problem())
+    except BrokenJson as error:
+        problems.append(Malformed(f"a file that is not JSON: {error.found}", "a whole JSON file in UTF-8").problem())
     except Malformed as error:
         problems.append(error.problem())
     words = []
@@ -114,7 +114,9 @@ def _image_of(path: Path, members: dict[str, Any], images: ImageFolder) -> str:
 def _read_shape(key: str, value: Any) -> AnnotatedWord:
     shape = as_object(value, "the shape")
     flags = as_object(shape.get("flags") or {}, "flags")
-    is_ignored = is_ignore_label(shape.get("label")) or has_ignore_label(flag for flag, is_set in flags.items() if is_set)
+    is_ignored = is_ignore_label(shape.get("label")) or has_ignore_label(
+        flag for flag, is_set in flags.items() if is_set
+    )
     return AnnotatedWord(key, _outline(shape), is_ignored)
 
 

@@ -20,6 +20,7 @@ from ocr.datasets.formats.image_folder import ImageFolder
 from ocr.datasets.formats.interface import NO_FIT, AnnotationFormat, Confidence, Fit
 from ocr.datasets.formats.json_text import JsonText
 from ocr.datasets.formats.json_values import (
+    NO_SIZE,
     Malformed,
     Points,
     as_flag,
@@ -76,7 +77,7 @@ def _refuse_recognition(path: Path, entry: Any) -> None:
 
 
 def _read_image(images: ImageFolder, source: str, index: int, value: Any) -> AnnotatedImage:
-    name, size, instances = f"data_list[{index}]", (None, None), []
+    name, size, instances = f"data_list[{index}]", NO_SIZE, []
     problems = []
     try:
         entry = as_object(value, name)

@@ -5,16 +5,31 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ocr.datasets.formats.annotated import AnnotatedImage
+from ocr.datasets.formats.coco import COCO
+from ocr.datasets.formats.coco_text import COCO_TEXT
+from ocr.datasets.formats.doctr import DOCTR
 from ocr.datasets.formats.icdar import ICDAR
 from ocr.datasets.formats.image_folder import ImageFolder
 from ocr.datasets.formats.interface import AnnotationFormat, Confidence, Fit
+from ocr.datasets.formats.label_studio import LABEL_STUDIO
+from ocr.datasets.formats.labelme import LABELME
 from ocr.datasets.formats.look import Look, look_at
+from ocr.datasets.formats.mmocr import MMOCR
 from ocr.datasets.formats.upstage import UPSTAGE
 from ocr.errors import InputError
 
 log = logging.getLogger(__name__)
 
-FORMATS: tuple[AnnotationFormat, ...] = (UPSTAGE, ICDAR)
+FORMATS: tuple[AnnotationFormat, ...] = (
+    UPSTAGE,
+    ICDAR,
+    MMOCR,
+    DOCTR,
+    COCO,
+    COCO_TEXT,
+    LABELME,
+    LABEL_STUDIO,
+)
 """All formats that are read."""
 AUTO = "auto"
 """The format's name that stands for a look at the annotations."""
