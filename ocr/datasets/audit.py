@@ -22,6 +22,7 @@ from ocr.datasets.annotation_checks import Frame, WordFinding, check_annotation
 from ocr.datasets.audit_report import AuditReport, Finding, findings_text, raise_if_unfit
 from ocr.datasets.folder_listing import AmbiguousName, FolderListing, escaped
 from ocr.datasets.formats.annotated import AnnotatedImage, AnnotatedWord
+from ocr.datasets.formats.image_folder import ImageFolder
 from ocr.datasets.formats.read import read_annotations
 from ocr.datasets.image_checks import InspectedImage, inspect_image
 from ocr.datasets.image_header import ImageHeader, ImageProblem
@@ -49,7 +50,8 @@ def load_manifest(
     image_dir = Path(config.image_path)
     annotations = None
     if config.annotation_path is not None:
-        annotations = read_annotations(Path(config.annotation_path), image_dir, config.image_extensions)
+        images = ImageFolder(image_dir, config.image_extensions, config.annotation_frame)
+        annotations = list(read_annotations(Path(config.annotation_path), images, config.annotation_format))
     return build_manifest(
         image_dir,
         annotations,
