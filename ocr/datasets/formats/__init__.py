@@ -10,6 +10,12 @@ text          encodings of text files
 read          the list of formats; chooses the reader by name or by looking
 upstage       the native JSON, read and written
 icdar         a folder of ICDAR text files
+safe_xml      reads XML element by element, without entities
+cvat          CVAT for images: one XML file
+xml_pages     what the next three share: one XML file for each image
+page_xml, alto, ctw1500_xml
+matlab        reads MAT-files
+totaltext_mat Total-Text's MAT-files
 
 How to add a format:
 

@@ -12,7 +12,6 @@ in use. The unit is pixel, mm10 (tenths of a millimetre) or inch1200. The last t
 by the resolution in the image file; without either the file is refused. A line with the text ### is don't-care.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
@@ -20,26 +19,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ocr.datasets.formats.annotated import AnnotatedImage, AnnotatedWord, FormatProblem
+from ocr.datasets.formats.annotated import AnnotatedWord, FormatProblem
 from ocr.datasets.formats.image_folder import ImageFolder
+from ocr.datasets.formats.interface import AnnotationFormat
 from ocr.datasets.formats.xml_pages import IGNORE_TEXT, PageContent, XmlPages, points_in, unique_keys
 
 _PER_INCH = {"mm10": 254.0, "inch1200": 1200.0}
 _SAME_SCALE = 0.02
 """Largest difference of the horizontal and the vertical scale of a page and its image."""
-
-
-def read_alto(path: Path, images: ImageFolder) -> Iterator[AnnotatedImage]:
-    """Yields the images of a folder of ALTO files, or of one such file.
-
-    Args:
-        images: folder of the images; one is found by its name in the XML file, or else by the stem of that file.
-
-    Raises:
-        FileNotFoundError: there is no XML file.
-        OSError: a file cannot be read.
-    """
-    return XmlPages("alto", "ALTO", _filename, _read_alto).images(path, images)
 
 
 def _filename(root: Element) -> str:
@@ -123,3 +110,7 @@ def _read_line(line: Element, key: str, scale: npt.NDArray[np.float64]) -> Annot
         return FormatProblem(key, found, 'HPOS, VPOS, WIDTH and HEIGHT, or a Polygon of "x,y x,y ..."; all numbers')
     text = " ".join(part.get("CONTENT", "") for part in line.iter("String"))
     return AnnotatedWord(key, points * scale, ignore=text == IGNORE_TEXT)
+
+
+_PAGES = XmlPages("alto", "ALTO", _filename, _read_alto)
+ALTO = AnnotationFormat("alto", "ALTO", "either", _PAGES.examine, _PAGES.images)

@@ -8,27 +8,12 @@ Source: Yuliang-Liu/Curve-Text-Detector, data/README.md, "Annotations-v2" of 202
 14, in pixels of the image; `pts` are centres of letters, which are not read. The label ### marks a don't-care region.
 """
 
-from collections.abc import Iterator
-from pathlib import Path
 from xml.etree.ElementTree import Element
 
-from ocr.datasets.formats.annotated import AnnotatedImage, AnnotatedWord, FormatProblem
-from ocr.datasets.formats.image_folder import ImageFolder
+from ocr.datasets.formats.annotated import AnnotatedWord, FormatProblem
+from ocr.datasets.formats.interface import AnnotationFormat
 from ocr.datasets.formats.safe_xml import child_text
 from ocr.datasets.formats.xml_pages import IGNORE_TEXT, PageContent, XmlPages, points_in
-
-
-def read_ctw1500_xml(path: Path, images: ImageFolder) -> Iterator[AnnotatedImage]:
-    """Yields the images of a folder of CTW1500's XML files.
-
-    Args:
-        images: folder of the images; one is found by its name in the XML file, or else by the stem of that file.
-
-    Raises:
-        FileNotFoundError: there is no XML file.
-        OSError: a file cannot be read.
-    """
-    return XmlPages("Annotations", "CTW1500", _filename, _read_boxes).images(path, images)
 
 
 def _filename(root: Element) -> str:
@@ -52,3 +37,7 @@ def _read_box(box: Element, key: str) -> AnnotatedWord | FormatProblem:
     if not len(points):
         return FormatProblem(key, f"segs = {corners[:60]!r}", "the corners x1,y1,x2,y2,... in numbers")
     return AnnotatedWord(key, points, ignore=child_text(box, "label") == IGNORE_TEXT)
+
+
+_PAGES = XmlPages("Annotations", "CTW1500 XML", _filename, _read_boxes)
+CTW1500_XML = AnnotationFormat("ctw1500_xml", "CTW1500 XML", "folder", _PAGES.examine, _PAGES.images)

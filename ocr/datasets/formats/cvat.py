@@ -21,7 +21,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ocr.datasets.formats.annotated import AnnotatedImage, AnnotatedWord, FormatProblem
-from ocr.datasets.formats.safe_xml import XmlProblem, elements, root_name
+from ocr.datasets.formats.image_folder import ImageFolder
+from ocr.datasets.formats.interface import NO_FIT, AnnotationFormat, Confidence, Fit
+from ocr.datasets.formats.look import Look
+from ocr.datasets.formats.safe_xml import XmlProblem, elements, root_name, root_of_beginning
 from ocr.errors import InputError
 
 _IGNORE_NAME = re.compile(r"(ignored?|illegib(le|ility)|unreadable|do?n'?t[_ -]?care)", re.IGNORECASE)
@@ -29,34 +32,40 @@ _IGNORE_TEXTS = ("###", "*")
 _OTHER_SHAPES = ("polyline", "points", "ellipse", "cuboid", "skeleton", "mask")
 
 
-def read_cvat(path: Path) -> Iterator[AnnotatedImage]:
+def examine_cvat(look: Look) -> Fit:
+    """Judges by the outermost element."""
+    if root_of_beginning(look.head) != "annotations":
+        return NO_FIT
+    return Fit(Confidence.CERTAIN, "XML of <annotations>")
+
+
+def read_cvat(path: Path, images: ImageFolder) -> Iterator[AnnotatedImage]:
     """Yields the images of an XML file in its order.
 
     Raises:
-        FileNotFoundError: there is no such file.
         InputError: the file is no XML of CVAT for images.
         OSError: the file cannot be read.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such annotation file")
     expected = "expected a whole file in the format CVAT for images 1.1; export it again"
     try:
-        root = root_name(path).name
+        root = root_name(path)
         if root != "annotations":
             raise InputError(f"{path}: found the XML element <{root}>; {expected}")
         for element in elements(path, ("image", "track")):
             if element.tag == "track":
                 raise InputError(f"{path}: found a <track>, as in the format CVAT for video; {expected}")
-            yield _read_image(element, path.name)
+            yield _read_image(element, path.name, images)
     except XmlProblem as error:
         raise InputError(f"{path}: not a readable XML file: {error}; {expected}") from error
 
 
-def _read_image(element: Element, source: str) -> AnnotatedImage:
+CVAT = AnnotationFormat("cvat", "CVAT for images 1.1", "file", examine_cvat, read_cvat)
+
+
+def _read_image(element: Element, source: str, images: ImageFolder) -> AnnotatedImage:
     problems = []
-    filename = element.get("name")
+    filename = images.locate(element.get("name", ""))
     if not filename:
-        filename = ""
         problems.append(FormatProblem(None, "an <image> without name", "the name of its file"))
     sizes: list[float | None] = []
     for key in ("height", "width"):

@@ -10,29 +10,14 @@ points are elements, <Point x="10" y="20"/>; since 2013-07-15 they are one attri
 paragraphs or columns. A line with the text ### is don't-care.
 """
 
-from collections.abc import Iterator
-from pathlib import Path
 from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from ocr.datasets.formats.annotated import AnnotatedImage, AnnotatedWord, FormatProblem
-from ocr.datasets.formats.image_folder import ImageFolder
+from ocr.datasets.formats.annotated import AnnotatedWord, FormatProblem
+from ocr.datasets.formats.interface import AnnotationFormat
 from ocr.datasets.formats.safe_xml import child_text
 from ocr.datasets.formats.xml_pages import IGNORE_TEXT, PageContent, XmlPages, points_in, unique_keys
-
-
-def read_page_xml(path: Path, images: ImageFolder) -> Iterator[AnnotatedImage]:
-    """Yields the images of a folder of PAGE-XML files, or of one such file.
-
-    Args:
-        images: folder of the images; one is found by its name in the XML file, or else by the stem of that file.
-
-    Raises:
-        FileNotFoundError: there is no XML file.
-        OSError: a file cannot be read.
-    """
-    return XmlPages("PcGts", "PAGE-XML", _filename, _read_page).images(path, images)
 
 
 def _filename(root: Element) -> str:
@@ -75,3 +60,7 @@ def _read_line(line: Element, key: str) -> AnnotatedWord | FormatProblem:
         return FormatProblem(key, f"points = {coords.get('points', '')[:60]!r}", '"x,y x,y ..." in numbers')
     text = line.find("TextEquiv")
     return AnnotatedWord(key, points, ignore=text is not None and child_text(text, "Unicode") == IGNORE_TEXT)
+
+
+_PAGES = XmlPages("PcGts", "PAGE-XML", _filename, _read_page)
+PAGE_XML = AnnotationFormat("page_xml", "PAGE-XML", "either", _PAGES.examine, _PAGES.images)

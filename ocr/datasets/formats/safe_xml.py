@@ -4,9 +4,10 @@ Expat would expand entities that a file declares ("billion laughs": a few hundre
 other files. The formats here need no document type, so a declaration of an entity is refused when expat meets it.
 """
 
+import contextlib
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 from xml.etree.ElementTree import Element
 from xml.parsers import expat
 
@@ -19,15 +20,15 @@ class XmlProblem(ValueError):
     """A file is no well-formed XML, or declares an entity; the message says where."""
 
 
-class RootName(NamedTuple):
-    """Name of the outermost element."""
+def root_of_beginning(text: str) -> str | None:
+    """Returns the name of the outermost element of a file that begins with this text; None if it does not begin as XML."""
+    builder = _Builder(())
+    with contextlib.suppress(XmlProblem):  # the text may be cut short, also in the middle of a name
+        _parse(_parser(builder, "utf-8"), text.encode("utf-8", "replace"), is_last=False)
+    return builder.root
 
-    name: str
-    namespace: str
-    """Empty without one."""
 
-
-def root_name(path: Path) -> RootName:
+def root_name(path: Path) -> str:
     """Returns the name of a file's outermost element. Reads no more of the file than that needs.
 
     Raises:
@@ -37,7 +38,6 @@ def root_name(path: Path) -> RootName:
     builder = _Builder(())
     with path.open("rb") as file:
         for _ in _parsed(file, builder):
-            pass
             if builder.root is not None:
                 return builder.root
     raise XmlProblem("no element found")
@@ -68,15 +68,15 @@ class _Builder:
     """Receives expat's calls and keeps the wanted elements."""
 
     def __init__(self, wanted: Collection[str]) -> None:
-        self.root: RootName | None = None
+        self.root: str | None = None
         self._wanted = wanted
         self._depth = 0
         self._open: list[Element] = []
         self._finished: list[Element] = []
 
     def start(self, full_name: str, attributes: dict[str, str]) -> None:
-        namespace, _, name = full_name.rpartition(" ")
-        self.root = self.root or RootName(name, namespace)
+        name = full_name.rpartition(" ")[2]
+        self.root = self.root or name
         self._depth += 1
         if self._depth > _MAX_DEPTH:
             raise XmlProblem(f"more than {_MAX_DEPTH} elements inside each other")
@@ -110,24 +110,30 @@ class _Builder:
 
 def _parsed(file: BinaryIO, builder: _Builder) -> Iterator[None]:
     """Gives the file to the builder, one chunk at a step."""
-    parser = expat.ParserCreate(namespace_separator=" ")
+    parser, is_last = _parser(builder), False
+    while not is_last:
+        chunk = file.read(_CHUNK_BYTES)
+        is_last = not chunk
+        _parse(parser, chunk, is_last)
+        yield
+
+
+def _parser(builder: _Builder, encoding: str | None = None) -> expat.XMLParserType:
+    parser = expat.ParserCreate(encoding, namespace_separator=" ")
     parser.buffer_text = True
     parser.StartElementHandler, parser.EndElementHandler = builder.start, builder.end
     parser.CharacterDataHandler = builder.text
     parser.EntityDeclHandler = _refuse_entity
-    is_last = False
-    while not is_last:
-        chunk = file.read(_CHUNK_BYTES)
-        is_last = not chunk
-        try:
-            parser.Parse(chunk, is_last)
-        except expat.ExpatError as error:
-            raise XmlProblem(f"line {error.lineno}: {expat.ErrorString(error.code)}") from error
-        except XmlProblem as error:
-            raise XmlProblem(f"line {parser.CurrentLineNumber}: {error}") from error
-        except (ValueError, LookupError) as error:  # an encoding that expat does not know
-            raise XmlProblem(f"line {parser.CurrentLineNumber}: {error}") from error
-        yield
+    return parser
+
+
+def _parse(parser: expat.XMLParserType, chunk: bytes, is_last: bool) -> None:
+    try:
+        parser.Parse(chunk, is_last)
+    except expat.ExpatError as error:
+        raise XmlProblem(f"line {error.lineno}: {expat.ErrorString(error.code)}") from error
+    except (ValueError, LookupError) as error:  # an XmlProblem of a handler, or an encoding that expat does not know
+        raise XmlProblem(f"line {parser.CurrentLineNumber}: {error}") from error
 
 
 def _refuse_entity(name: str, *_: object) -> None:

@@ -16,11 +16,22 @@ import numpy as np
 from ocr.datasets.formats.annotated import AnnotatedImage, AnnotatedWord, FormatProblem
 from ocr.datasets.formats.image_files import annotated_image, image_of_stem
 from ocr.datasets.formats.image_folder import ImageFolder
+from ocr.datasets.formats.interface import NO_FIT, AnnotationFormat, Confidence, Fit
+from ocr.datasets.formats.look import Look
 from ocr.datasets.formats.matlab import MatProblem, MatValue, read_mat
 
 _VARIABLES = ("polygt", "gt")
 _COLUMNS = 6
 _IGNORE_TEXTS = ("#", "###")
+
+
+def examine_totaltext_mat(look: Look) -> Fit:
+    """Judges by the names of the files."""
+    names = look.names_with(".mat")
+    if not names:
+        return NO_FIT
+    is_named = any(name.lower().startswith(("poly_gt_", "gt_")) for name in names)
+    return Fit(Confidence.CERTAIN if is_named else Confidence.LIKELY, "MAT-files" + " gt_<image>.mat" * is_named)
 
 
 def read_totaltext_mat(path: Path, images: ImageFolder) -> Iterator[AnnotatedImage]:
@@ -39,6 +50,11 @@ def read_totaltext_mat(path: Path, images: ImageFolder) -> Iterator[AnnotatedIma
     for file in paths:
         filename, problems = image_of_stem(images, file.stem.removeprefix("poly_").removeprefix("gt_"))
         yield annotated_image(filename, file.name, [*problems, *_words_in(file)])
+
+
+TOTALTEXT_MAT = AnnotationFormat(
+    "totaltext_mat", "Total-Text MAT-files", "folder", examine_totaltext_mat, read_totaltext_mat
+)
 
 
 def _words_in(file: Path) -> list[AnnotatedWord | FormatProblem]:

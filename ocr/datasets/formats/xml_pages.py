@@ -13,7 +13,9 @@ import numpy.typing as npt
 from ocr.datasets.formats.annotated import AnnotatedImage, AnnotatedWord, FormatProblem
 from ocr.datasets.formats.image_files import annotated_image, image_of_stem
 from ocr.datasets.formats.image_folder import ImageFolder
-from ocr.datasets.formats.safe_xml import XmlProblem, elements, root_name
+from ocr.datasets.formats.interface import NO_FIT, Confidence, Fit
+from ocr.datasets.formats.look import Look
+from ocr.datasets.formats.safe_xml import XmlProblem, elements, root_name, root_of_beginning
 
 IGNORE_TEXT = "###"
 
@@ -37,6 +39,13 @@ class XmlPages(NamedTuple):
     """Returns the name of the image that the outermost element states; empty without one."""
     read: Callable[[Element, ImageFolder, str], PageContent]
     """Returns the content of the outermost element, which belongs to the image of this name. There may be no such image."""
+
+    def examine(self, look: Look) -> Fit:
+        """Judges by the outermost element of the XML file, or of some files of the folder."""
+        files = look.files(".xml") if look.is_folder else [look]
+        if any(root_of_beginning(file.head) == self.root for file in files):
+            return Fit(Confidence.CERTAIN, f"XML of <{self.root}>")
+        return NO_FIT
 
     def images(self, path: Path, images: ImageFolder) -> Iterator[AnnotatedImage]:
         """Yields the images of the XML files at `path`, a folder or one file, sorted by the names of these files.
@@ -66,7 +75,7 @@ class XmlPages(NamedTuple):
         """Returns the outermost element with all its content, or the reason why there is none."""
         expected = f"a whole {self.title} file, which begins with <{self.root}>"
         try:
-            name = root_name(path).name
+            name = root_name(path)
             if name != self.root:
                 return None, [FormatProblem(None, f"the XML element <{name}>", expected)]
             (root,) = elements(path, (self.root,))

@@ -5,6 +5,7 @@ import pytest
 
 from ocr.datasets.formats.annotated import AnnotatedImage
 from ocr.datasets.formats.cvat import read_cvat
+from ocr.datasets.formats.image_folder import ImageFolder
 from ocr.errors import InputError
 
 # In the words of CVAT's documentation, with its meta section shortened.
@@ -27,7 +28,7 @@ DOCUMENTED = """<?xml version="1.0" encoding="utf-8"?>
 def read(tmp_path: Path, content: str) -> list[AnnotatedImage]:
     path = tmp_path / "annotations.xml"
     path.write_text(content, encoding="utf-8")
-    return list(read_cvat(path))
+    return list(read_cvat(path, ImageFolder(tmp_path, (".jpg",))))
 
 
 def read_shapes(tmp_path: Path, *shapes: str) -> AnnotatedImage:
@@ -113,4 +114,6 @@ def test_an_image_without_name_or_with_a_wrong_size_is_named(tmp_path: Path) -> 
 def test_images_come_one_after_the_other(tmp_path: Path) -> None:
     path = tmp_path / "annotations.xml"
     path.write_text("<annotations>" + '<image name="a.jpg"/>' * 9000 + "<damage", encoding="utf-8")
-    assert next(read_cvat(path)).filename == "a.jpg"  # the damage at the end is not met yet
+    assert (
+        next(read_cvat(path, ImageFolder(tmp_path, (".jpg",)))).filename == "a.jpg"
+    )  # the damage at the end is not met yet

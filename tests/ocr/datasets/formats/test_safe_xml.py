@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from ocr.datasets.formats.safe_xml import XmlProblem, elements, root_name
+from ocr.datasets.formats.safe_xml import XmlProblem, elements, root_name, root_of_beginning
 
 BOMB = """<?xml version="1.0"?><!DOCTYPE a [<!ENTITY x "ha"><!ENTITY y "&x;&x;&x;&x;&x;&x;&x;&x;">
 <!ENTITY z "&y;&y;&y;&y;&y;&y;&y;&y;">]><annotations><image name="&z;"/></annotations>"""
@@ -34,7 +34,7 @@ def test_elements_come_with_their_content_and_without_namespaces(tmp_path: Path)
     first, second = elements(path, ("b",))
     assert (first.attrib, first.text, [child.tag for child in first]) == ({"c": "1"}, "x", ["d", "b"])
     assert ([child.tail for child in first], second.text) == (["y", "z"], "<")
-    assert root_name(path) == ("a", "urn:x")
+    assert root_name(path) == "a"
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "iso-8859-1"])
@@ -60,3 +60,17 @@ def test_encodings(tmp_path: Path, encoding: str) -> None:
 def test_damaged_files_are_one_problem_with_its_line(tmp_path: Path, content: str | bytes, found: str) -> None:
     with pytest.raises(XmlProblem, match=found):
         list(elements(write(tmp_path, content), ("b",)))
+
+
+@pytest.mark.parametrize(
+    ("text", "root"),
+    [
+        ('<?xml version="1.0" encoding="utf-16"?><!-- x --><p:a xmlns:p="u"><b', "a"),
+        (BOMB, None),
+        ("<a", None),
+        ("", None),
+        ('{"a": 1}', None),
+    ],
+)
+def test_the_beginning_of_a_text_tells_its_outermost_element(text: str, root: str | None) -> None:
+    assert root_of_beginning(text) == root
