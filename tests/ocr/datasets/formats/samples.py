@@ -277,4 +277,4 @@ WRITERS: dict[str, tuple[str, Callable[[Path], Path]]] = {
     "label_studio": ("label_studio", _one_file(label_studio)),
     "label_studio_min": ("label_studio", _one_file(label_studio_min)),
 }
-"""By the name of a form: the name of its format, and the function that writes the annotations to a folder and returns their path."""
+"""By the name of a form: its format, and the function that writes the annotations to a folder and returns their path."""
