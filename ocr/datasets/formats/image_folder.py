@@ -6,8 +6,10 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from ocr.datasets.image_header import ImageProblem, read_header
-from ocr.datasets.orientation import upright_size
+import numpy as np
+
+from ocr.datasets.image_header import ImageHeader, ImageProblem, read_header
+from ocr.datasets.orientation import stored_from_original, upright_size
 
 
 @dataclass(frozen=True)
@@ -33,18 +35,41 @@ class ImageFolder:
                 return candidate
         return name
 
+    def called(self, name: str) -> tuple[str, ...]:
+        """Returns the names of the folder's images with this name, the extension included: one or none."""
+        return (name,) if name.lower().endswith(self.extensions) and self._has(name) else ()
+
     def with_stem(self, stem: str) -> tuple[str, ...]:
         """Returns the names of the folder's images with this name before the extension, sorted; usually one."""
         return self._by_stem.get(stem, ())
 
     def size_of(self, filename: str) -> tuple[int, int] | None:
         """Returns the size (H, W) of an image in the frame of the annotations, or None if the file's header does not give it."""
-        try:
-            with (self.path / filename).open("rb") as file:
-                header = read_header(file)
-        except (ImageProblem, OSError, ValueError):  # ValueError: a name with a zero character
+        header = self._header_of(filename)
+        if header is None:
             return None
         return header.stored_size if self.frame == "stored" else upright_size(header.orientation, header.stored_size)
+
+    def pixels_from_upright_shares(self, filename: str) -> np.ndarray | None:
+        """Returns the matrix (2, 3) from parts of the upright image's width and height to pixels in the frame of the annotations.
+
+        None: the file's header does not give its size.
+        """
+        header = self._header_of(filename)
+        if header is None:
+            return None
+        height, width = upright_size(header.orientation, header.stored_size)
+        pixels = np.array([[width, 0, 0], [0, height, 0], [0, 0, 1]], np.float64)
+        if self.frame == "stored":
+            pixels = stored_from_original(header.orientation, header.stored_size) @ pixels
+        return pixels[:2]
+
+    def _header_of(self, filename: str) -> ImageHeader | None:
+        try:
+            with (self.path / filename).open("rb") as file:
+                return read_header(file)
+        except (ImageProblem, OSError, ValueError):  # ValueError: a name with a zero character
+            return None
 
     def _has(self, name: str) -> bool:
         try:
