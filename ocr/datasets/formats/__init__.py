@@ -9,7 +9,17 @@ image_folder  ImageFolder: finds the image that an annotation names, and its siz
 text          encodings of text files
 read          the list of formats; chooses the reader by name or by looking
 upstage       the native JSON, read and written
-icdar         a folder of ICDAR text files
+text_lines, text_folder, rectangles
+              what the next formats share: one text file for each image
+icdar         ICDAR 2013 and 2015, MLT, SROIE, MhLiao/DB
+totaltext, ctw1500, yolo
+paddleocr     one text file with a line for each image
+safe_xml      reads XML element by element, without entities
+cvat          CVAT for images: one XML file
+xml_pages     what the next three share: one XML file for each image
+page_xml, alto, ctw1500_xml
+matlab        reads MAT-files
+totaltext_mat Total-Text's MAT-files
 
 How to add a format:
 

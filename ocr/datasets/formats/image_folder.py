@@ -1,13 +1,13 @@
 """The folder of a split's images, as the readers of annotations see it."""
 
-from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from ocr.datasets.folder_listing import AmbiguousName, FolderListing
 from ocr.datasets.image_header import ImageHeader, ImageProblem, read_header
 from ocr.datasets.orientation import stored_from_original, upright_size
 
@@ -26,22 +26,36 @@ class ImageFolder:
         """Returns the file name, relative to the folder, of the image that annotations call `name`.
 
         Annotations often name a path of another machine, or one that starts above this folder. The longest end of the path that is
-        a file of this folder is meant. A name without a file comes back unchanged, for the audit to report.
+        a file of this folder is meant, first as written, then in another Unicode form, case or slash. A name that fits no file, or
+        several, comes back for the audit to report.
         """
-        parts = PurePosixPath(name).parts
-        for start in range(len(parts)):
-            candidate = "/".join(parts[start:])
-            if not candidate.startswith("/") and ".." not in parts[start:] and self._has(candidate):
-                return candidate
+        parts = name.replace("\\", "/").split("/")
+        ends = [name] + ["/".join(parts[start:]) for start in range(1, len(parts))]
+        for end in ends:
+            if end in self.listing:
+                return end
+        for end in ends:
+            try:
+                found = self.listing.find(end) if end else None
+            except AmbiguousName:
+                return end
+            if found is not None:
+                return found.name
         return name
 
     def called(self, name: str) -> tuple[str, ...]:
-        """Returns the names of the folder's images with this name, the extension included: one or none."""
-        return (name,) if name.lower().endswith(self.extensions) and self._has(name) else ()
+        """Returns the names of the images that may be meant by a name with its extension: usually one or none."""
+        if not name.lower().endswith(self.extensions):
+            return ()
+        try:
+            found = self.listing.find(name)
+        except AmbiguousName as error:
+            return error.candidates
+        return () if found is None else (found.name,)
 
     def with_stem(self, stem: str) -> tuple[str, ...]:
-        """Returns the names of the folder's images with this name before the extension, sorted; usually one."""
-        return self._by_stem.get(stem, ())
+        """Returns the names of the images that may be meant by a name without its extension, sorted; usually one."""
+        return tuple(self.listing.with_stem(stem, self.extensions))
 
     def size_of(self, filename: str) -> tuple[int, int] | None:
         """Returns the size (H, W) of an image in the frame of the annotations, or None if the file's header does not give it."""
@@ -71,16 +85,9 @@ class ImageFolder:
         except (ImageProblem, OSError, ValueError):  # ValueError: a name with a zero character
             return None
 
-    def _has(self, name: str) -> bool:
-        try:
-            return (self.path / name).is_file()
-        except (OSError, ValueError):  # a name that no file system can store
-            return False
-
     @cached_property
-    def _by_stem(self) -> dict[str, tuple[str, ...]]:
-        names: dict[str, tuple[str, ...]] = defaultdict(tuple)
-        for path in sorted(self.path.iterdir()) if self.path.is_dir() else []:
-            if path.suffix.lower() in self.extensions:
-                names[path.stem] += (path.name,)
-        return dict(names)
+    def listing(self) -> FolderListing:
+        """All files of the folder."""
+        if not self.path.is_dir():
+            raise FileNotFoundError(f"{self.path}: there is no such image folder")
+        return FolderListing(self.path)

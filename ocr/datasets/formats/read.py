@@ -4,14 +4,19 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
+from ocr.datasets.formats.alto import ALTO
 from ocr.datasets.formats.annotated import AnnotatedImage
 from ocr.datasets.formats.ctw1500 import CTW1500
+from ocr.datasets.formats.ctw1500_xml import CTW1500_XML
+from ocr.datasets.formats.cvat import CVAT
 from ocr.datasets.formats.icdar import CXCYWH, DB, ICDAR, MLT, SROIE, XYWH
 from ocr.datasets.formats.image_folder import ImageFolder
 from ocr.datasets.formats.interface import AnnotationFormat, Confidence, Fit
 from ocr.datasets.formats.look import Look, look_at
 from ocr.datasets.formats.paddleocr import PADDLEOCR
-from ocr.datasets.formats.total_text import TOTAL_TEXT
+from ocr.datasets.formats.page_xml import PAGE_XML
+from ocr.datasets.formats.totaltext import TOTALTEXT
+from ocr.datasets.formats.totaltext_mat import TOTALTEXT_MAT
 from ocr.datasets.formats.upstage import UPSTAGE
 from ocr.datasets.formats.yolo import YOLO
 from ocr.errors import InputError
@@ -24,10 +29,15 @@ FORMATS: tuple[AnnotationFormat, ...] = (
     MLT,
     SROIE,
     DB,
-    TOTAL_TEXT,
+    TOTALTEXT,
+    TOTALTEXT_MAT,
     CTW1500,
+    CTW1500_XML,
     PADDLEOCR,
     YOLO,
+    CVAT,
+    PAGE_XML,
+    ALTO,
     XYWH,
     CXCYWH,
 )

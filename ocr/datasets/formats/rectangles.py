@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
 
+from ocr.datasets.formats.image_files import image_of_stem
 from ocr.datasets.formats.image_folder import ImageFolder
 from ocr.datasets.formats.text import read_text
-from ocr.datasets.formats.text_folder import images_of
+from ocr.datasets.formats.text_folder import PREFIXES
 from ocr.datasets.formats.text_lines import split_lines
 from ocr.errors import InputError
 
@@ -61,7 +62,7 @@ def refuse_other_rectangles(paths: Sequence[Path], images: ImageFolder) -> None:
     step = max(len(paths) // _NUM_FILES, 1)
     rectangles: list[tuple[str, list[float], tuple[int, int] | None]] = []
     for path in paths[::step][:_NUM_FILES]:
-        size = images.size_of(images_of(path.stem, images)[0])
+        size = images.size_of(image_of_stem(images, path.stem, PREFIXES)[0])
         for line in split_lines(read_text(path)):
             if line.num_leading >= 4:
                 rectangles.append((f"{path.name}:{line.number}: {','.join(line.fields[:4])}", line.numbers[:4], size))

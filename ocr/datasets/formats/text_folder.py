@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from ocr.datasets.formats.annotated import FormatProblem
+from ocr.datasets.formats.image_files import image_of_stem
 from ocr.datasets.formats.image_folder import ImageFolder
 from ocr.datasets.formats.text import read_text
 from ocr.datasets.formats.text_lines import Line, split_lines
@@ -59,25 +60,11 @@ def with_images(paths: Sequence[Path], images: ImageFolder) -> Iterator[tuple[Pa
     """
     text_file_of: dict[str, str] = {}
     for path in paths:
-        filenames = images_of(path.stem, images)
-        filename, problems = filenames[0], []
+        filename, problems = image_of_stem(images, path.stem, PREFIXES)
         if filename in text_file_of:
             both = shown(f"{text_file_of[filename]} and {path.name}")
             raise InputError(
                 f"{path.parent}: {both} belong to the same image; expected one text file, remove the other"
             )
         text_file_of[filename] = path.name
-        if len(filenames) > 1:
-            problems.append(FormatProblem(None, f"images {' and '.join(filenames)}", "one image of that name"))
         yield path, filename, problems
-
-
-def images_of(stem: str, images: ImageFolder) -> tuple[str, ...]:
-    """Returns the names of the images that a text file may belong to; if there is none, the one that is missing."""
-    names = [stem[len(prefix) :] for prefix in PREFIXES if stem.lower().startswith(prefix)]
-    for name in names:
-        found = images.called(name) or images.with_stem(name)
-        if found:
-            return found
-    missing = names[-1]
-    return (missing if missing.lower().endswith(images.extensions) else missing + images.extensions[0],)

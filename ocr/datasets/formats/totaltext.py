@@ -30,7 +30,7 @@ _FIELD = re.compile(
 _QUOTED = re.compile(r"u?(?:'([^']*)'|\"([^\"]*)\")")
 
 
-def examine_total_text(look: Look) -> Fit:
+def examine_totaltext(look: Look) -> Fit:
     """Judges by text files whose first line begins with `x: [[`."""
     files = [file for file in look.files(".txt") if file.first_lines]
     if files and all(re.match(r"\ufeff?\s*x\s*:\s*\[\[", file.first_lines[0]) for file in files):
@@ -38,7 +38,7 @@ def examine_total_text(look: Look) -> Fit:
     return NO_FIT
 
 
-def read_total_text(annotation_dir: Path, images: ImageFolder) -> Iterator[AnnotatedImage]:
+def read_totaltext(annotation_dir: Path, images: ImageFolder) -> Iterator[AnnotatedImage]:
     """Yields the images that have a text file, sorted by its name.
 
     Raises:
@@ -56,7 +56,7 @@ def read_total_text(annotation_dir: Path, images: ImageFolder) -> Iterator[Annot
         yield AnnotatedImage(filename, path.name, tuple(words), problems=tuple(problems), keys_are_lines=True)
 
 
-TOTAL_TEXT = AnnotationFormat("total_text", "Total-Text text files", "folder", examine_total_text, read_total_text)
+TOTALTEXT = AnnotationFormat("totaltext", "Total-Text text files", "folder", examine_totaltext, read_totaltext)
 
 
 def _records(content: str) -> Iterator[tuple[int, str]]:
