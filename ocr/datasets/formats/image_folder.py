@@ -21,6 +21,8 @@ class ImageFolder:
     """Image extensions, lower case, with their dot."""
     frame: Literal["stored", "upright"] = "stored"
     """Frame of the annotations' coordinates."""
+    annotation_set: str | None = None
+    """Set that is meant where a file of annotations lists several, such as val; None: the file must hold one."""
 
     def locate(self, name: str) -> str:
         """Returns the file name, relative to the folder, of the image that annotations call `name`.
@@ -29,6 +31,11 @@ class ImageFolder:
         a file of this folder is meant, first as written, then in another Unicode form, case or slash. A name that fits no file, or
         several, comes back for the audit to report.
         """
+        found = self.find(name)
+        return name if found is None else found
+
+    def find(self, name: str) -> str | None:
+        """Returns the longest end of a path that is a file of this folder, or fits several; None: no end is one."""
         parts = name.replace("\\", "/").split("/")
         ends = [name] + ["/".join(parts[start:]) for start in range(1, len(parts))]
         for end in ends:
@@ -41,7 +48,7 @@ class ImageFolder:
                 return end
             if found is not None:
                 return found.name
-        return name
+        return None
 
     def called(self, name: str) -> tuple[str, ...]:
         """Returns the names of the images that may be meant by a name with its extension: usually one or none."""

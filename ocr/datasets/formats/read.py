@@ -6,13 +6,19 @@ from pathlib import Path
 
 from ocr.datasets.formats.alto import ALTO
 from ocr.datasets.formats.annotated import AnnotatedImage
+from ocr.datasets.formats.coco import COCO
+from ocr.datasets.formats.coco_text import COCO_TEXT
 from ocr.datasets.formats.ctw1500 import CTW1500
 from ocr.datasets.formats.ctw1500_xml import CTW1500_XML
 from ocr.datasets.formats.cvat import CVAT
+from ocr.datasets.formats.doctr import DOCTR
 from ocr.datasets.formats.icdar import CXCYWH, DB, ICDAR, MLT, SROIE, XYWH
 from ocr.datasets.formats.image_folder import ImageFolder
 from ocr.datasets.formats.interface import AnnotationFormat, Confidence, Fit
+from ocr.datasets.formats.label_studio import LABEL_STUDIO
+from ocr.datasets.formats.labelme import LABELME
 from ocr.datasets.formats.look import Look, look_at
+from ocr.datasets.formats.mmocr import MMOCR
 from ocr.datasets.formats.paddleocr import PADDLEOCR
 from ocr.datasets.formats.page_xml import PAGE_XML
 from ocr.datasets.formats.totaltext import TOTALTEXT
@@ -35,6 +41,12 @@ FORMATS: tuple[AnnotationFormat, ...] = (
     CTW1500_XML,
     PADDLEOCR,
     YOLO,
+    MMOCR,
+    DOCTR,
+    COCO,
+    COCO_TEXT,
+    LABELME,
+    LABEL_STUDIO,
     CVAT,
     PAGE_XML,
     ALTO,
