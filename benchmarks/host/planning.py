@@ -66,5 +66,7 @@ def _parts(workload: Workload, num_images: int, num_batches: int, batch_size: in
         "plan": lambda: [plan.batch(step) for step in steps],
         "polygons": lambda: [planner.input_polygons(manifest, batch) for batch in batches],
         "outlines": lambda: [measure_outlines(polygons, (side, side), targets) for polygons in polygons_input],
-        "packing": lambda: [pack_polygons(*text, side // targets.map_stride) for text in zip(polygons_input, outlines)],
+        "packing": lambda: [
+            pack_polygons(*text, side // targets.map_stride) for text in zip(polygons_input, outlines, strict=True)
+        ],
     }

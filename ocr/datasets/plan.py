@@ -120,7 +120,7 @@ class SamplePlanner:
             return samples
         polygons_input = self.input_polygons(manifest, samples)
         outlines = measured(polygons_input, (self.input_size, self.input_size), targets, device)
-        return PlannedText(**samples.arrays(), polygons_input=polygons_input, outlines=outlines)
+        return PlannedText(**vars(samples), polygons_input=polygons_input, outlines=outlines)
 
     def _draw(self, manifest: Manifest, indices: npt.NDArray[np.int64], epoch: int) -> Draws:
         """Returns the random numbers of the images."""

@@ -1,7 +1,7 @@
 """Packs the polygons of a batch into the one array that the Triton kernel reads.
 
-This happens on the host, in the thread that plans batches ahead: the thread that launches kernels only uploads the array. Its 32-bit
-words, for B images with P polygons and V vertices:
+The thread that plans batches ahead does this; the thread that launches kernels only uploads the array. Its 32-bit words, for B
+images with P polygons and V vertices:
 
 - (B, num_bands, 2) int32: for each band of map rows of an image the range of the polygons that can meet it;
 - (P, 7) int32: first row, last row, first column, last column of a polygon's window, first vertex, last vertex, whether it is text;
@@ -26,9 +26,7 @@ BAND_ROWS = 16
 BOX_COLUMNS = 7
 
 
-def pack_polygons(
-    polygons_input: PolygonBatch, outlines: Outlines, num_rows: int, band_rows: int = BAND_ROWS
-) -> Int32:
+def pack_polygons(polygons_input: PolygonBatch, outlines: Outlines, num_rows: int, band_rows: int = BAND_ROWS) -> Int32:
     """Returns the words that the kernel reads, (n,) int32.
 
     Args:

@@ -14,7 +14,7 @@ import torch
 from ocr.polygons import PolygonBatch
 from ocr.targets.agreement import compare_maps, random_polygons
 from ocr.targets.config import TargetConfig
-from ocr.targets.maps import make_targets
+from ocr.targets.maps import make_targets, measured
 from ocr.targets.numba_maps import make_targets_numba
 from ocr.targets.outline import measure_outlines
 from ocr.targets.packing import BAND_ROWS, pack_polygons
@@ -98,9 +98,7 @@ def test_many_polygons_in_one_image(interpreted: InterpretedKernel) -> None:
     assert agreement.thresh_map_error <= 1e-4
 
 
-def test_pytorch_only_allocates_however_many_polygons(
-    interpreted: InterpretedKernel, batch: PolygonBatch
-) -> None:
+def test_pytorch_only_allocates_however_many_polygons(interpreted: InterpretedKernel, batch: PolygonBatch) -> None:
     few, many = (
         interpreted.operations(polygons_input, SIZE, TargetConfig()) for polygons_input in (batch.select([0]), batch)
     )
@@ -160,9 +158,12 @@ def test_gpu_maps_equal_cpu_maps_without_a_sync(batch: PolygonBatch, stride: int
 
 
 @pytest.mark.gpu
-def test_gpu_maps_are_bit_equal_in_every_run(batch: PolygonBatch) -> None:
+def test_gpu_maps_are_bit_equal_in_every_run_and_from_polygons_packed_ahead(batch: PolygonBatch) -> None:
     one, other = (make_targets(batch, SIZE, TargetConfig(), "cuda") for _ in range(2))
     assert_equal(one, other)
+    ahead = measured(batch, SIZE, TargetConfig(), "cuda")
+    assert ahead.packed is not None
+    assert_equal(one, make_targets(batch, SIZE, TargetConfig(), "cuda", ahead))
 
 
 @pytest.mark.gpu
