@@ -85,6 +85,11 @@ def read_annotations(path: Path, images: ImageFolder, annotation_format: str = A
     else:
         chosen = format_named(annotation_format)
         _refuse_other_format(look, chosen)
+    if images.annotation_set is not None and not chosen.has_sets:
+        raise InputError(
+            f"annotation_set={images.annotation_set}: a file of {chosen.title} holds one set; remove the setting, "
+            "and give each split its own annotation_path"
+        )
     return chosen.read(path, images)
 
 
