@@ -225,7 +225,7 @@ def _findings_on(
     if inspection.problem is not None:
         problem = inspection.problem
         findings.append((problem.kind, None, problem.found, problem.expected))
-    for kind, found, expected in filter(None, (file.note, inspection.note)):
+    for kind, found, expected in filter(None, (file.note, *inspection.notes)):
         findings.append((kind, None, found, expected))
     if inspection.header is not None:
         findings += check_annotation(image, inspection.header, frame)
@@ -240,8 +240,11 @@ def _report(
 ) -> AuditReport:
     statistics: dict[str, Counter[str]] = defaultdict(Counter)
     for image in usable:
-        for name in ("format", "coding", "color", "sampling", "bits", "orientation"):
+        for name in ("format", "coding", "color", "sampling", "bits", "orientation", "profile", "gamma"):
             statistics[name][str(getattr(image.header, name))] += 1
+    for name in ("profile", "gamma"):
+        if set(statistics[name]) == {"-"}:  # rare, so that most reports need no line for it
+            del statistics[name]
     return AuditReport(
         num_listed=num_listed,
         num_images=len(usable),
