@@ -50,7 +50,7 @@ def load_manifest(
     image_dir = Path(config.image_path)
     annotations = None
     if config.annotation_path is not None:
-        images = ImageFolder(image_dir, config.image_extensions, config.annotation_frame)
+        images = ImageFolder(image_dir, config.image_extensions, config.annotation_frame, config.annotation_set)
         annotations = list(read_annotations(Path(config.annotation_path), images, config.annotation_format))
     return build_manifest(
         image_dir,

@@ -10,6 +10,19 @@ text          encodings of text files
 read          the list of formats; chooses the reader by name or by looking
 upstage       the native JSON, read and written
 icdar         a folder of ICDAR text files
+json_text     reads a JSON file of any length value by value
+json_values   what JSON formats share: numbers, polygons, rectangles, don't-care labels
+linked_words  words of formats that link images and annotations by ids
+mmocr, doctr  one JSON file, image by image
+coco, coco_text
+labelme       one JSON file for each image
+label_studio  JSON and JSON-MIN exports
+safe_xml      reads XML element by element, without entities
+cvat          CVAT for images: one XML file
+xml_pages     what the next three share: one XML file for each image
+page_xml, alto, ctw1500_xml
+matlab        reads MAT-files
+totaltext_mat Total-Text's MAT-files
 
 How to add a format:
 

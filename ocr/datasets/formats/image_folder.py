@@ -19,6 +19,8 @@ class ImageFolder:
     """Image extensions, lower case, with their dot."""
     frame: Literal["stored", "upright"] = "stored"
     """Frame of the annotations' coordinates."""
+    annotation_set: str | None = None
+    """Set that is meant where a file of annotations lists several, such as val; None: the file must hold one."""
 
     def locate(self, name: str) -> str:
         """Returns the file name, relative to the folder, of the image that annotations call `name`.
@@ -26,12 +28,17 @@ class ImageFolder:
         Annotations often name a path of another machine, or one that starts above this folder. The longest end of the path that is
         a file of this folder is meant. A name without a file comes back unchanged, for the audit to report.
         """
+        found = self.find(name)
+        return name if found is None else found
+
+    def find(self, name: str) -> str | None:
+        """Returns the longest end of a path that is a file of this folder; None: no end is one."""
         parts = PurePosixPath(name).parts
         for start in range(len(parts)):
             candidate = "/".join(parts[start:])
             if not candidate.startswith("/") and ".." not in parts[start:] and self._has(candidate):
                 return candidate
-        return name
+        return None
 
     def with_stem(self, stem: str) -> tuple[str, ...]:
         """Returns the names of the folder's images with this name before the extension, sorted; usually one."""

@@ -4,17 +4,42 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
+from ocr.datasets.formats.alto import ALTO
 from ocr.datasets.formats.annotated import AnnotatedImage
+from ocr.datasets.formats.coco import COCO
+from ocr.datasets.formats.coco_text import COCO_TEXT
+from ocr.datasets.formats.ctw1500_xml import CTW1500_XML
+from ocr.datasets.formats.cvat import CVAT
+from ocr.datasets.formats.doctr import DOCTR
 from ocr.datasets.formats.icdar import ICDAR
 from ocr.datasets.formats.image_folder import ImageFolder
 from ocr.datasets.formats.interface import AnnotationFormat, Confidence, Fit
+from ocr.datasets.formats.label_studio import LABEL_STUDIO
+from ocr.datasets.formats.labelme import LABELME
 from ocr.datasets.formats.look import Look, look_at
+from ocr.datasets.formats.mmocr import MMOCR
+from ocr.datasets.formats.page_xml import PAGE_XML
+from ocr.datasets.formats.totaltext_mat import TOTALTEXT_MAT
 from ocr.datasets.formats.upstage import UPSTAGE
 from ocr.errors import InputError
 
 log = logging.getLogger(__name__)
 
-FORMATS: tuple[AnnotationFormat, ...] = (UPSTAGE, ICDAR)
+FORMATS: tuple[AnnotationFormat, ...] = (
+    UPSTAGE,
+    ICDAR,
+    MMOCR,
+    DOCTR,
+    COCO,
+    COCO_TEXT,
+    LABELME,
+    LABEL_STUDIO,
+    CVAT,
+    PAGE_XML,
+    ALTO,
+    CTW1500_XML,
+    TOTALTEXT_MAT,
+)
 """All formats that are read."""
 AUTO = "auto"
 """The format's name that stands for a look at the annotations."""

@@ -42,3 +42,30 @@ def test_a_file_that_no_reader_knows_is_described(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("hello")
     with pytest.raises(InputError, match=r"a\.json: found a file that begins with 'hello', which no reader knows"):
         find_format(look_at(tmp_path / "a.json"))
+
+
+XML = {
+    "cvat": ("annotations.xml", "<annotations><version>1.1</version></annotations>"),
+    "page_xml": ("page/a.xml", '<PcGts xmlns="http://schema.primaresearch.org/PAGE/gts/pagecontent/2019-07-15"/>'),
+    "alto": (
+        "alto/a.xml",
+        '<?xml version="1.0" encoding="UTF-8"?><alto xmlns="http://www.loc.gov/standards/alto/ns-v4#"/>',
+    ),
+    "ctw1500_xml": ("gt/0001.xml", '<Annotations><image file="0001.jpg"/></Annotations>'),
+    "totaltext_mat": ("gt/poly_gt_img1.mat", "MATLAB 5.0 MAT-file"),
+}
+
+
+@pytest.mark.parametrize("name", XML)
+def test_xml_and_mat_files_are_found_by_looking(tmp_path: Path, name: str) -> None:
+    file, content = XML[name]
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text(content)
+    found, _ = find_format(look_at((tmp_path / file).parent if "/" in file else tmp_path / file))
+    assert found.name == name
+
+
+def test_page_xml_given_as_alto_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.xml").write_text("<PcGts/>")
+    with pytest.raises(InputError, match=r"not ALTO: this looks like PAGE-XML \(XML of <PcGts>\), which data=page_xml"):
+        read_annotations(tmp_path, ImageFolder(tmp_path, (".jpg",)), "alto")
