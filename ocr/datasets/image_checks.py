@@ -25,11 +25,11 @@ _FORMAT_OF_EXTENSION = {
     **dict.fromkeys((".bmp", ".dib"), "BMP"),
     **{".png": "PNG", ".webp": "WebP", ".gif": "GIF"},
 }
-IMAGE_EXTENSIONS = tuple(_FORMAT_OF_EXTENSION)
-"""Extensions of all formats that are read."""
-_CONVERTED_EXTENSIONS = tuple(
+CONVERTED_EXTENSIONS = tuple(
     extension for extension, name in _FORMAT_OF_EXTENSION.items() if name not in ("JPEG", "PNG")
 )
+"""Extensions of formats that are only read through a converted copy. Annotations may name such files whatever `image_extensions`
+says."""
 _SRGB_GAMMA = "0.4545"  # as `ImageHeader.gamma` writes it
 Note = tuple[str, str, str]
 """(kind, found, expected) of an oddity that does no harm."""
@@ -101,7 +101,7 @@ def inspect_image(path: Path, extensions: Sequence[str], max_megapixels: float, 
     """
     try:
         suffix = path.suffix.lower()
-        if suffix not in extensions and suffix not in _CONVERTED_EXTENSIONS:
+        if suffix not in extensions and suffix not in CONVERTED_EXTENSIONS:
             raise ImageProblem("unsupported", f"the extension {path.suffix!r}", f"one of {', '.join(extensions)}")
         if not path.is_file():
             raise ImageProblem("missing", _found_instead(path), f"the file {path}")

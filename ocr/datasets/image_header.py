@@ -290,6 +290,8 @@ def color_of_mode(mode: str) -> str:
 
 
 def _read_with_pillow(reader: type[ImageFile], stream: BinaryIO) -> ImageHeader:
+    if reader is WebPImageFile:
+        _check_length(stream)
     image = open_with_pillow(stream)
     try:
         return _header_from_pillow(image, _FORMATS[reader])
@@ -299,6 +301,15 @@ def _read_with_pillow(reader: type[ImageFile], stream: BinaryIO) -> ImageHeader:
         raise ImageProblem(
             "damaged", f"a header that Pillow calls {str(error)!r}", f"a whole {_FORMATS[reader]}"
         ) from error
+
+
+def _check_length(stream: BinaryIO) -> None:
+    """Raises ImageProblem if a WebP is shorter than its header says: Pillow reads what is there without an error."""
+    length = 8 + int.from_bytes(stream.read(8)[4:], "little")
+    found = stream.seek(0, os.SEEK_END)
+    stream.seek(0)
+    if found < length:
+        raise ImageProblem("truncated", f"a WebP of {found} bytes", f"the {length} that its header states")
 
 
 def _header_from_pillow(image: ImageFile, name: Literal["TIFF", "BMP", "WebP", "GIF"]) -> ImageHeader:

@@ -50,12 +50,7 @@ def decode_levels(data: bytes, header: ImageHeader) -> DecodedLevels:
     try:
         if header.format == "PNG" and header.bits == 16:
             return _decode_deep_png(data, header)
-        image = _opened(data, header)
-        image.load()
-        if header.format == "PNG" and image.mode == "L" and header.bits < 8 and "transparency" in image.info:
-            # Pillow scales the levels to 8 bits, but not the transparent one.
-            image.info["transparency"] = image.info["transparency"] * 255 // (2**header.bits - 1)
-        decoded = levels_of(image, header.bits)
+        decoded = levels_of(_opened(data, header), header.bits)
     except ImageProblem:
         raise
     except Exception as error:  # on broken files Pillow raises SyntaxError, OSError, struct.error, ...
@@ -77,30 +72,44 @@ def levels_of(image: Image.Image, bits: int = 8) -> DecodedLevels:
         ImageProblem: the range of its samples is not known (modes I and F).
         OSError, SyntaxError, ValueError: the image is read from a file that is damaged.
     """
-    color = color_of_mode(image.mode)
+    color, key = color_of_mode(image.mode), _clear_level(image)
     if image.mode.startswith("I;16"):
         is_inverted = isinstance(image, TiffImageFile) and image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
         samples = np.asarray(image).astype(np.uint16)
         levels, bits = _scaled(samples, bits if 8 < bits < 16 else None)
-        key = image.info.get("transparency")
-        alpha = _opaque_but(samples == key) if isinstance(key, int) else None
-        return DecodedLevels(_on_white(255 - levels if is_inverted else levels, alpha), bits)
+        return DecodedLevels(_on_white(255 - levels if is_inverted else levels, _alpha_of_key(samples, key)), bits)
     if image.mode == "LAB":
         return DecodedLevels(np.asarray(_rgb_of_lab(image)), 8)
     is_gray = color.startswith("gray")
-    if not _has_alpha(image, color):
-        return DecodedLevels(np.asarray(image.convert("L" if is_gray else "RGB")), 8)
-    *colors, alpha_band = image.convert("LA" if is_gray else "RGBA").split()
-    alpha = np.asarray(alpha_band)
-    if isinstance(image, BmpImageFile) and not alpha.any():
-        alpha = None  # many programs leave the fourth byte of a BMP at 0
-    bands = [np.asarray(band) for band in colors]
-    return DecodedLevels(_on_white(bands[0] if is_gray else np.dstack(bands), alpha), 8)
+    if color.endswith("with alpha") or image.mode == "P":
+        *colors, alpha_band = image.convert("LA" if is_gray else "RGBA").split()
+        bands, alpha = [np.asarray(band) for band in colors], np.asarray(alpha_band)
+        is_unused = isinstance(image, BmpImageFile) and not alpha.any()  # many programs leave the fourth byte at 0
+        return DecodedLevels(_on_white(bands[0] if is_gray else np.dstack(bands), None if is_unused else alpha), 8)
+    levels = np.asarray(image.convert("L" if is_gray else "RGB"))
+    return DecodedLevels(_on_white(levels, _alpha_of_key(levels, key)), 8)
 
 
-def _has_alpha(image: Image.Image, color: str) -> bool:
-    has_clear_palette = image.mode == "P" and image.palette is not None and image.palette.mode == "RGBA"
-    return color.endswith("with alpha") or "transparency" in image.info or has_clear_palette
+def _clear_level(image: Image.Image) -> int | tuple[int, ...] | None:
+    """Returns the transparent gray level or colour of an image without a palette, in the range of its mode.
+
+    Pillow scales pixels of 2, 4 and 3 x 16 bits to 8 bits when it decodes them, but not this level.
+    """
+    key = image.info.get("transparency")
+    if image.mode == "P" or not isinstance(key, int | tuple):
+        return None
+    raw_mode = str(image.tile[0][3]) if isinstance(image, PngImageFile) and image.tile else ""
+    if isinstance(key, tuple):
+        return tuple(level >> 8 for level in key) if raw_mode == "RGB;16B" else key
+    return key * {"L;2": 85, "L;4": 17}.get(raw_mode, 1)
+
+
+def _alpha_of_key(levels: ImageArray | Samples, key: int | tuple[int, ...] | None) -> ImageArray | None:
+    """Returns (H, W), 0 where the levels, (H, W) or (H, W, 3), equal the transparent one, 255 elsewhere."""
+    if key is None or np.ndim(key) != levels.ndim - 2:
+        return None
+    is_clear = levels == np.array(key)
+    return np.where(is_clear if levels.ndim == 2 else is_clear.all(axis=2), 0, 255).astype(np.uint8)
 
 
 def _opened(data: bytes, header: ImageHeader) -> ImageFile:
@@ -119,9 +128,7 @@ def _decode_deep_png(data: bytes, header: ImageHeader) -> DecodedLevels:
             alpha = _scaled(np.ascontiguousarray(samples[..., 3]), 16)[0]
         samples = np.ascontiguousarray(samples[..., 0] if header.color.startswith("gray") else samples[..., 2::-1])
     if alpha is None and header.color.endswith("with alpha"):
-        key = PngImageFile(io.BytesIO(data)).info["transparency"]
-        is_clear = samples == np.array(key, np.uint16)
-        alpha = _opaque_but(is_clear if samples.ndim == 2 else is_clear.all(axis=2))
+        alpha = _alpha_of_key(samples, PngImageFile(io.BytesIO(data)).info["transparency"])
     levels, bits = _scaled(samples)
     return DecodedLevels(_on_white(levels, alpha), bits)
 
@@ -143,10 +150,6 @@ def _levels_by_sample(bits: int) -> ImageArray:
     """Returns (65536,) uint8, the rounded level of each sample of `bits` bits."""
     top = 2**bits - 1
     return ((np.arange(2**16).clip(max=top) * 255 + top // 2) // top).astype(np.uint8)
-
-
-def _opaque_but(is_clear: npt.NDArray[np.bool_]) -> ImageArray:
-    return np.where(is_clear, 0, 255).astype(np.uint8)
 
 
 def _on_white(levels: ImageArray, alpha: ImageArray | None) -> ImageArray:
