@@ -111,7 +111,7 @@ def test_prepared_images_have_the_levels_of_their_sources(canonical: bool, folde
         assert_as_expected(read_image(images / name, max_megapixels=1).original, case)
     again = prepare_data(config, tmp_path / "run")["val"]
     assert again.images is not None
-    assert again.images.actions == {"kept": len(CASES)}
+    assert again.images.counts == {"kept": len(CASES)}
 
 
 @pytest.mark.parametrize("name", REFUSED)
