@@ -49,7 +49,7 @@ def chosen_splits(config: PrepareConfig) -> list[str]:
     if config.splits is not None:
         return list(dict.fromkeys(config.splits))
     configured = [name for name in SPLITS if config.datasets.has_split(name)]
-    names = [name for name in configured if Path(config.datasets.split(name).image_path).is_dir()]
+    names = [name for name in configured if _exists(config.datasets.split(name))]
     if not names:
         raise InputError(
             "there is no split to prepare: found none of the folders "
@@ -57,6 +57,10 @@ def chosen_splits(config: PrepareConfig) -> list[str]:
             "dataset_base_path=FOLDER"
         )
     return names
+
+
+def _exists(config: DatasetConfig) -> bool:
+    return any(Path(one.image_path).is_dir() for one in config.each_set().values())
 
 
 def audited_jobs(
@@ -76,6 +80,10 @@ def audited_jobs(
     """
     jobs, problems = [], []
     for name, source in sources.items():
+        if source.sets:
+            raise InputError(
+                f"datasets.{name}_dataset.config: found {len(source.sets)} data sets; prepare one at a time, each in its own folder"
+            )
         if source.annotation_path is None:
             raise InputError(f"datasets.{name}_dataset.config.annotation_path is not set; annotations are needed")
         if config.on_bad_sample is not None:
