@@ -118,9 +118,16 @@ class RankWatch:
     Args:
         members: all ranks of the run.
         connections: by rank; to all others on rank 0, to rank 0 on the others.
+        heard: messages of rank 0 that have come already.
     """
 
-    def __init__(self, own: Member, members: Sequence[Member], connections: Mapping[int, Connection]) -> None:
+    def __init__(
+        self,
+        own: Member,
+        members: Sequence[Member],
+        connections: Mapping[int, Connection],
+        heard: Sequence[dict[str, Any]] = (),
+    ) -> None:
         self.own = own
         self.members = members
         self._connections = connections
@@ -134,6 +141,8 @@ class RankWatch:
         """Ranks that have reached the end of the run."""
         self._is_finished = False
         _open_connections.update(connections.values())
+        for message in heard:
+            self._hear(0, **message)
         threading.Thread(target=self._watch, name="rank-watch", daemon=True).start()
 
     def claim(self, code: int) -> None:
@@ -280,14 +289,14 @@ def _join(store: Store, own: Member, deadline: float, check: Callable[[], None])
     connection = _connected(addresses, port)
     connection.write({"token": token, "member": asdict(own)})
     connection.socket.settimeout(0.5)
-    members: list[Any] | None = []
-    while not members:
+    messages: list[Any] | None = []
+    while not messages:
         _check_time(deadline + _PROBE, check)  # rank 0 says which ranks are missing
-        members = connection.receive()
-        if members is None:
+        messages = connection.receive()
+        if messages is None:
             raise InputError("rank 0 has ended before all ranks had come; its log says why")
     connection.socket.settimeout(None)
-    return RankWatch(own, [Member(**values) for values in members[0]], {0: connection})
+    return RankWatch(own, [Member(**values) for values in messages[0]], {0: connection}, messages[1:])
 
 
 def _check_time(deadline: float, check: Callable[[], None]) -> None:
