@@ -24,6 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dali_pipelines.config import Section
 from ocr.config import (
+    NOT_SET,
     AnyConfig,
     EvaluateConfig,
     PredictConfig,
@@ -32,13 +33,17 @@ from ocr.config import (
     flat_keys,
     validate_config,
 )
+from ocr.datasets.schemas import DatasetConfig
 from ocr.errors import CacheError, DivergedError, InputError, OutOfMemory, SignalExit, StorageError, WorkerError
 from ocr.file_names import shown, shown_lines
 from ocr.memory.out_of_memory import ExplainOutOfMemory
 from ocr.placement import placement
+from ocr.set_overrides import with_sets
 
 log = logging.getLogger(__name__)
 
+CONFIG_DIR = Path(__file__).resolve().parents[1] / "configs"
+"""Folder of the configuration files of this checkout."""
 FULL_ERROR = "HYDRA_FULL_ERROR"
 """Environment variable with which Hydra, and this module, show the whole traceback of an error."""
 _FULL_ERROR_AT_START = os.environ.get(FULL_ERROR)
@@ -94,6 +99,7 @@ def prepare_hydra(*schemas: tuple[str, type[Section]]) -> None:
     for name, schema in (*shared, *schemas):
         store.store(name=name, node=schema.model_construct().model_dump(mode="json"))
     OmegaConf.register_new_resolver("first_existing", _first_existing, replace=True)
+    OmegaConf.register_new_resolver("found", _found, replace=True)
     for message in NOT_FOR_USERS:
         warnings.filterwarnings("ignore", message=message)
     for name in CHATTY_LOGGERS:
@@ -118,6 +124,7 @@ def run_command(main: Callable[[], object]) -> None:
         if not placement().is_first:
             sys.argv[1:] = without_files(sys.argv[1:])
         try:
+            sys.argv[1:] = with_sets(sys.argv[1:], CONFIG_DIR)
             main()
         except SignalExit as stop:
             # The libraries take about six seconds to unload, and docker stop kills after ten.
@@ -234,8 +241,9 @@ def compose_config(config_class: type[AnyConfig], name: str, overrides: Sequence
         SystemExit: a value is wrong; the message names it.
     """
     prepare_hydra()
-    with initialize_config_dir(str(Path(__file__).resolve().parents[1] / "configs"), version_base="1.3"):
-        return validate_config(config_class, compose(name, overrides=list(overrides)))
+    overrides = with_sets(overrides, CONFIG_DIR)
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        return validate_config(config_class, compose(name, overrides=overrides))
 
 
 @contextmanager
@@ -274,6 +282,8 @@ def _composition_problem(error: Exception) -> str:
     first, *more = str(error).splitlines()
     if more and more[0].startswith("To append to your config use"):
         return f"{first.rstrip('.')}: no such key; the option --cfg job lists all keys"
+    if "Cannot merge DictConfig with ListConfig" in str(error):
+        return f"{first}: a list in the place of a section; in a file, several data sets are a list under config.sets"
     return "\n".join(str(part).expandtabs(4) for part in (error, error.__cause__) if part is not None)
 
 
@@ -289,3 +299,16 @@ def _described(error: OSError) -> str:
 def _first_existing(*paths: str) -> str:
     """Returns the first path that exists, or the last one if none does."""
     return next((path for path in paths[:-1] if Path(path).exists()), paths[-1])
+
+
+def _found(folder: str, split: str, key: str) -> str | None:
+    """Returns image_path, annotation_path or annotation_format of a split of the data set in a folder (data=auto).
+
+    A split that was not found has no images, no annotations and the format auto.
+    """
+    from ocr.datasets.layout import find_splits  # loads the readers, which --help must not
+
+    found = find_splits(folder, DatasetConfig.model_fields["image_extensions"].default).get(split)
+    if found is None:
+        return {"image_path": NOT_SET, "annotation_path": None, "annotation_format": "auto"}[key]
+    return str(getattr(found, key))

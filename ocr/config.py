@@ -17,8 +17,17 @@ import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from pydantic import ByteSize, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
+from pydantic import (
+    BeforeValidator,
+    ByteSize,
+    ConfigDict,
+    Field,
+    ValidationError,
+    create_model,
+    field_validator,
+    model_validator,
+)
 
 from dali_pipelines.config import PipelineConfig, Section
 from ocr.datasets.schemas import CacheConfig, DatasetConfig
@@ -38,10 +47,15 @@ Device = Literal["auto", "cpu", "gpu"]
 LoaderName = Literal["dali", "torch", "webdataset"]
 
 
+def _as_sets(config: Any) -> Any:
+    """Returns a list of data sets as the section whose `sets` they are, and anything else unchanged."""
+    return {"image_path": NOT_SET, "sets": config} if isinstance(config, list | tuple) else config
+
+
 class DatasetEntry(Section):
     """A split for training or prediction."""
 
-    config: DatasetConfig = DatasetConfig(image_path=NOT_SET)
+    config: Annotated[DatasetConfig, BeforeValidator(_as_sets)] = DatasetConfig(image_path=NOT_SET)
 
 
 class EvaluatedCacheConfig(CacheConfig):
@@ -62,7 +76,7 @@ class EvaluatedDatasetConfig(DatasetConfig):
 class EvaluatedDatasetEntry(Section):
     """A split for validation or test."""
 
-    config: EvaluatedDatasetConfig = EvaluatedDatasetConfig(image_path=NOT_SET)
+    config: Annotated[EvaluatedDatasetConfig, BeforeValidator(_as_sets)] = EvaluatedDatasetConfig(image_path=NOT_SET)
 
 
 class DatasetsConfig(Section):
@@ -74,9 +88,9 @@ class DatasetsConfig(Section):
     predict_dataset: DatasetEntry = DatasetEntry()
 
     def has_split(self, name: str) -> bool:
-        """Returns whether the image_path of train, val, test or predict is set."""
+        """Returns whether the image_path of train, val, test or predict is set, or its sets are."""
         config: DatasetConfig = getattr(self, f"{name}_dataset").config
-        return config.image_path != NOT_SET
+        return config.image_path != NOT_SET or bool(config.sets)
 
     def split(self, name: str) -> DatasetConfig:
         """Returns the configuration of train, val, test or predict.
@@ -91,7 +105,15 @@ class DatasetsConfig(Section):
                 f"datasets.{name}_dataset.config.image_path is not set; give {folder}a data set, for example "
                 "data=upstage dataset_base_path=FOLDER, or the path itself"
             )
-        return config
+        return config.without_list_of_one()
+
+    @model_validator(mode="after")
+    def _predicts_one_folder(self) -> "DatasetsConfig":
+        if self.predict_dataset.config.sets:
+            raise ValueError(
+                "predict_dataset.config.sets: predict.py finds text in one folder of images; give images=FOLDER"
+            )
+        return self
 
 
 class OptimizerConfig(Section):
@@ -365,6 +387,9 @@ def validate_config(config_class: type[AnyConfig], hydra_config: DictConfig) -> 
     """
     try:
         values = OmegaConf.to_container(hydra_config, resolve=True)
+    except InterpolationResolutionError as error:  # the message of a resolver, such as that of data=auto
+        message = str(error).partition("\n")[0].partition("raised while resolving interpolation: ")
+        raise SystemExit(f"The configuration is wrong: {shown_lines(message[2] or message[0])}") from None
     except OmegaConfBaseException as error:
         raise SystemExit(f"The configuration is wrong: {shown_lines(str(error))}") from None
     try:

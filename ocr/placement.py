@@ -11,12 +11,15 @@ The processes that a training starts itself get torchrun's variables. Importing 
 import os
 import re
 import socket
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from ocr.errors import InputError
 
+PROGRAM = tuple(sys.orig_argv[1 : len(sys.orig_argv) - len(sys.argv) + 1])
+"""What this process runs: the part of its command between Python and the program's own arguments."""
 _FIRST_PORT, _NUM_PORTS = 15_000, 16_000
 """Ports below those that Linux gives to outgoing connections."""
 

@@ -13,11 +13,11 @@ from dali_pipelines.rendering import ImageArray, render
 from dali_pipelines.scaled import render_file
 from dali_pipelines.source import PlannedBatch, PlannedSample
 from dali_pipelines.turbojpeg import Encoded, decode_upright
-from ocr.datasets.audit import load_manifest
 from ocr.datasets.kept_images import ImageCache
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.plan import PlannedText, SamplePlanner
 from ocr.datasets.schemas import DatasetConfig, ImageData
+from ocr.datasets.sets import load_split, maps_names
 from ocr.targets.config import TargetConfig
 from ocr.targets.maps import make_targets
 from ocr.targets.offline import OfflineMaps
@@ -46,15 +46,13 @@ class ValidatedOCRDataset(Dataset[dict[str, Any]]):
         self.planner = transform
         self.targets = targets or TargetConfig()
         self.manifest = (
-            manifest
-            if manifest is not None
-            else load_manifest(config, max_megapixels=transform.config.max_megapixels)[0]
+            manifest if manifest is not None else load_split(config, max_megapixels=transform.config.max_megapixels)[0]
         )
         self.offline_maps: OfflineMaps | None = None
         """Target maps from files, with `config.load_maps`."""
         if config.load_maps:
             keep = config.cache_config.cache_maps
-            self.offline_maps = OfflineMaps(config.maps_dir, self.manifest.filenames, self.targets, keep)
+            self.offline_maps = OfflineMaps(config.maps_dir, maps_names(config, self.manifest), self.targets, keep)
         self.epoch = 0
         self.kept_images: ImageCache | None = None
         """Images in memory, used in place of their files. Set this before worker processes start: they inherit it."""
@@ -103,15 +101,20 @@ class ValidatedOCRDataset(Dataset[dict[str, Any]]):
 
     def make_targets(self, samples: PlannedBatch, device: torch.device | str = "cpu") -> TargetMaps:
         """Returns the target maps of a batch on the device, from `offline_maps` where it has them."""
-        text, size = self.with_text(samples), (self.planner.input_size, self.planner.input_size)
+        text, size = self.with_text(samples, device), (self.planner.input_size, self.planner.input_size)
         if self.offline_maps is None:
             return make_targets(text.polygons_input, size, self.targets, device, text.outlines)
         indices = samples.indices.tolist()
         return self.offline_maps.targets(indices, text.polygons_input, size, device, text.outlines)
 
-    def with_text(self, samples: PlannedBatch) -> PlannedText:
-        """Returns the samples with their measured polygons; those planned with them are returned as they are."""
-        return self.planner.with_text(self.manifest, samples, self.targets)
+    def with_text(self, samples: PlannedBatch, device: torch.device | str = "cpu") -> PlannedText:
+        """Returns the samples with their polygons, measured for `make_targets` on the device.
+
+        Samples that were planned with them are returned as they are.
+        """
+        # Maps from files are seldom drawn, and then only for the images whose file is missing.
+        drawn_on = "cpu" if self.offline_maps is not None else device
+        return self.planner.with_text(self.manifest, samples, self.targets, drawn_on)
 
     def planned(self, indices: Sequence[int]) -> PlannedBatch:
         """Returns the plan of these images in the current epoch."""

@@ -11,11 +11,13 @@ sample gets the same augmentation whatever the batch size, the number of ranks, 
 augmentation does.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from dali_pipelines.config import PipelineConfig
 from dali_pipelines.source import PlannedBatch
@@ -29,19 +31,17 @@ from ocr.datasets.compiled_plan import (
     num_draws,
     plan_samples,
 )
+from ocr.datasets.epoch_order import epoch_order
 from ocr.datasets.manifest import Manifest
-from ocr.datasets.philox import random_doubles
+from ocr.datasets.philox import AUGMENTATION_STREAM, random_doubles
 from ocr.polygons import PolygonBatch
 from ocr.targets.config import TargetConfig
-from ocr.targets.outline import Outlines, measure_outlines
+from ocr.targets.maps import measured
+from ocr.targets.outline import Outlines
 
-ORDER_STREAM, AUGMENTATION_STREAM = 0, 1
 IDENTITY_COLOUR = np.eye(3, 4, dtype=np.float32)
-
-
-def generator(seed: int, epoch: int, sample_id: int, stream: int) -> np.random.Generator:
-    """Returns the generator of random numbers for one purpose (`stream`), sample and epoch."""
-    return np.random.Generator(np.random.Philox(key=[seed, epoch], counter=[0, 0, sample_id, stream]))
+PASS_SHIFT = 40
+"""Lowest bit, in the key of a sample's random numbers, of the number of the pass over its data set."""
 
 
 @dataclass(frozen=True)
@@ -73,13 +73,19 @@ class SamplePlanner:
         return self.training
 
     def plan_batch(
-        self, manifest: Manifest, indices: npt.ArrayLike, epoch: int, is_padding: npt.NDArray[np.bool_] | None = None
+        self,
+        manifest: Manifest,
+        indices: npt.ArrayLike,
+        epoch: int,
+        is_padding: npt.NDArray[np.bool_] | None = None,
+        passes: npt.ArrayLike = 0,
     ) -> PlannedBatch:
         """Returns the plan of the images at these B positions of the manifest.
 
         Args:
             epoch: keys the random numbers.
             is_padding: (B,) marks repeated samples that fill up a rank; None: no sample is one.
+            passes: (B,) or one number: keys the random numbers of images that an epoch has more than once.
         """
         indices = np.asarray(indices, np.int64)
         if not self.training:
@@ -98,7 +104,8 @@ class SamplePlanner:
             augmentation.flip_probability,
             augmentation.crop_candidates,
         )
-        plan_samples(indices, _images(manifest), self._draw(manifest, indices, epoch), settings, planned)
+        draws = self._draw(manifest, indices, epoch, np.asarray(passes, np.int64))
+        plan_samples(indices, _images(manifest), draws, settings, planned)
         return PlannedBatch(indices, _flags(is_padding, num_samples), np.zeros(num_samples, np.bool_), *planned)
 
     def input_polygons(self, manifest: Manifest, samples: PlannedBatch) -> PolygonBatch:
@@ -109,20 +116,24 @@ class SamplePlanner:
             *move_polygons(samples.indices, images, ignore, samples.input_from_original, min_visible, self.input_size)
         )
 
-    def with_text(self, manifest: Manifest, samples: PlannedBatch, targets: TargetConfig) -> PlannedText:
-        """Returns the samples with their polygons, measured for the target maps of `targets`."""
+    def with_text(
+        self, manifest: Manifest, samples: PlannedBatch, targets: TargetConfig, device: torch.device | str = "cpu"
+    ) -> PlannedText:
+        """Returns the samples with their polygons, measured for target maps on the device; see `ocr.targets.maps.measured`."""
         if isinstance(samples, PlannedText):
             return samples
         polygons_input = self.input_polygons(manifest, samples)
-        outlines = measure_outlines(polygons_input, (self.input_size, self.input_size), targets)
+        outlines = measured(polygons_input, (self.input_size, self.input_size), targets, device)
         return PlannedText(**vars(samples), polygons_input=polygons_input, outlines=outlines)
 
-    def _draw(self, manifest: Manifest, indices: npt.NDArray[np.int64], epoch: int) -> Draws:
+    def _draw(
+        self, manifest: Manifest, indices: npt.NDArray[np.int64], epoch: int, passes: npt.NDArray[np.int64]
+    ) -> Draws:
         """Returns the random numbers of the images."""
         augmentation = self.config.augmentation
         doubles = random_doubles(
             (self.seed, epoch),
-            manifest.sample_ids[indices],
+            manifest.sample_ids[indices] + (passes << PASS_SHIFT),
             AUGMENTATION_STREAM,
             num_draws(augmentation.crop_candidates),
         )
@@ -187,7 +198,8 @@ class EpochPlan:
     Args:
         num_epochs: epochs of the run; each but the last is followed by the next one. 0: nothing is known to follow.
         num_done: samples of the epoch, over all ranks, that an interrupted run has trained; the plan holds the others.
-        targets: settings of the target maps; the batches are then `PlannedText`. None: without polygons.
+        add_text: adds polygons to a planned batch, which then is a `PlannedText`. Plans are equal only if this is the same
+            function. None: batches without polygons.
     """
 
     def __init__(
@@ -201,7 +213,7 @@ class EpochPlan:
         num_ranks: int = 1,
         num_epochs: int = 0,
         num_done: int = 0,
-        targets: TargetConfig | None = None,
+        add_text: Callable[[PlannedBatch], PlannedText] | None = None,
     ) -> None:
         self.epoch = epoch
         self.batch_size = batch_size
@@ -209,7 +221,7 @@ class EpochPlan:
         self._planner = planner
         self._rank, self._num_ranks, self._num_done = rank, num_ranks, num_done
         self._num_epochs = num_epochs
-        self._targets = targets
+        self._add_text = add_text
         num_left = len(manifest) - num_done
         self._num_samples = -(-num_left // num_ranks)
         num_padding = self._num_samples * num_ranks - num_left
@@ -224,7 +236,7 @@ class EpochPlan:
         if not isinstance(other, EpochPlan):
             return NotImplemented
         is_same_data = self._manifest is other._manifest and self._planner is other._planner
-        return is_same_data and self._numbers == other._numbers and self._targets == other._targets
+        return is_same_data and self._numbers == other._numbers and self._add_text is other._add_text
 
     @property
     def following(self) -> "EpochPlan | None":
@@ -239,7 +251,7 @@ class EpochPlan:
             rank=self._rank,
             num_ranks=self._num_ranks,
             num_epochs=self._num_epochs,
-            targets=self._targets,
+            add_text=self._add_text,
         )
 
     @property
@@ -249,23 +261,23 @@ class EpochPlan:
     def batch(self, step: int) -> PlannedBatch:
         """Returns the samples of batch `step`; the last batch may be smaller."""
         first = step * self.batch_size
-        indices = self._indices[first : first + self.batch_size]
+        indices, passes = (numbers[first : first + self.batch_size] for numbers in self._samples)
         is_padding = np.arange(first, first + len(indices)) >= self._num_real
-        samples = self._planner.plan_batch(self._manifest, indices, self.epoch, is_padding)
-        return samples if self._targets is None else self._planner.with_text(self._manifest, samples, self._targets)
+        samples = self._planner.plan_batch(self._manifest, indices, self.epoch, is_padding, passes)
+        return samples if self._add_text is None else self._add_text(samples)
 
     @cached_property
-    def _indices(self) -> npt.NDArray[np.int64]:
-        """Positions in the manifest, in the order of this rank."""
-        order = self._epoch_order()
+    def _samples(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Positions in the manifest, in the order of this rank, and the passes over their data sets."""
+        if self._planner.training:
+            indices, passes = epoch_order(self._manifest, self._planner.seed, self.epoch)
+        else:
+            indices = np.arange(len(self._manifest), dtype=np.int64)
+            passes = np.zeros_like(indices)
+        return self._share(indices), self._share(passes)
+
+    def _share(self, order: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Returns this rank's share of the numbers of all samples, padded."""
         left = order[self._num_done :]
         num_padding = self._num_samples * self._num_ranks - len(left)
         return np.concatenate([left, np.resize(order, num_padding)])[self._rank :: self._num_ranks]
-
-    def _epoch_order(self) -> npt.NDArray[np.int64]:
-        if not self._planner.training:
-            return np.arange(len(self._manifest), dtype=np.int64)
-        # One key per listed sample, skipped ones included: skipping a sample does not change the order of the others.
-        rng = generator(self._planner.seed, self.epoch, 0, ORDER_STREAM)
-        keys = rng.random(self._manifest.num_listed)[self._manifest.sample_ids]
-        return np.argsort(keys, kind="stable").astype(np.int64)

@@ -16,7 +16,7 @@ from hydra.types import RunMode
 from torch.distributed import PrefixStore, TCPStore
 
 from ocr.errors import InputError, WorkerError
-from ocr.placement import Placement
+from ocr.placement import PROGRAM, Placement
 from ocr.training.rank_watch import Member, RankWatch, meet
 
 log = logging.getLogger(__name__)
@@ -133,11 +133,9 @@ def _opened(host: str, port: int, world_size: int) -> TCPStore:
 
 def _own_command() -> list[str]:
     """Returns the command of this process. In a multirun it is that of the job under way."""
-    command = [sys.executable, *sys.orig_argv[1:]]
     if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
-        program = command[: len(command) - len(sys.argv) + 1]
-        return [*program, *HydraConfig.get().overrides.task]
-    return command
+        return [sys.executable, *PROGRAM, *HydraConfig.get().overrides.task]
+    return [sys.executable, *sys.orig_argv[1:]]
 
 
 def address_towards(host: str) -> str:
