@@ -18,7 +18,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
-from pydantic import ByteSize, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    ByteSize,
+    ConfigDict,
+    Field,
+    ValidationError,
+    create_model,
+    field_validator,
+    model_validator,
+)
 
 from dali_pipelines.config import PipelineConfig, Section
 from ocr.datasets.schemas import CacheConfig, DatasetConfig
@@ -38,10 +47,15 @@ Device = Literal["auto", "cpu", "gpu"]
 LoaderName = Literal["dali", "torch", "webdataset"]
 
 
+def _as_sets(config: Any) -> Any:
+    """Returns a list of data sets as the section whose `sets` they are, and anything else unchanged."""
+    return {"image_path": NOT_SET, "sets": config} if isinstance(config, list | tuple) else config
+
+
 class DatasetEntry(Section):
     """A split for training or prediction."""
 
-    config: DatasetConfig = DatasetConfig(image_path=NOT_SET)
+    config: Annotated[DatasetConfig, BeforeValidator(_as_sets)] = DatasetConfig(image_path=NOT_SET)
 
 
 class EvaluatedCacheConfig(CacheConfig):
@@ -62,7 +76,7 @@ class EvaluatedDatasetConfig(DatasetConfig):
 class EvaluatedDatasetEntry(Section):
     """A split for validation or test."""
 
-    config: EvaluatedDatasetConfig = EvaluatedDatasetConfig(image_path=NOT_SET)
+    config: Annotated[EvaluatedDatasetConfig, BeforeValidator(_as_sets)] = EvaluatedDatasetConfig(image_path=NOT_SET)
 
 
 class DatasetsConfig(Section):
@@ -74,9 +88,9 @@ class DatasetsConfig(Section):
     predict_dataset: DatasetEntry = DatasetEntry()
 
     def has_split(self, name: str) -> bool:
-        """Returns whether the image_path of train, val, test or predict is set."""
+        """Returns whether the image_path of train, val, test or predict is set, or its sets are."""
         config: DatasetConfig = getattr(self, f"{name}_dataset").config
-        return config.image_path != NOT_SET
+        return config.image_path != NOT_SET or bool(config.sets)
 
     def split(self, name: str) -> DatasetConfig:
         """Returns the configuration of train, val, test or predict.
@@ -91,7 +105,15 @@ class DatasetsConfig(Section):
                 f"datasets.{name}_dataset.config.image_path is not set; give {folder}a data set, for example "
                 "data=upstage dataset_base_path=FOLDER, or the path itself"
             )
-        return config
+        return config.without_list_of_one()
+
+    @model_validator(mode="after")
+    def _predicts_one_folder(self) -> "DatasetsConfig":
+        if self.predict_dataset.config.sets:
+            raise ValueError(
+                "predict_dataset.config.sets: predict.py finds text in one folder of images; give images=FOLDER"
+            )
+        return self
 
 
 class OptimizerConfig(Section):
@@ -154,9 +176,14 @@ class TrainerConfig(Section):
     validation: small networks, small batches. The graph keeps its memory between validations. No effect in training, or without
     a GPU."""
     devices: int | Annotated[str, Field(pattern=r"^(auto|\d+(,\d+)*,?)$")] = "auto"
-    """Number of devices, or the numbers of GPUs as "0,2"; auto: all GPUs, or one CPU process; -1: all."""
+    """Number of devices of each node, or the numbers of GPUs as "0,2"; auto: all GPUs, or one CPU process; -1: all GPUs. Under
+    torchrun and srun, which start the processes, auto and 1 take one device per process."""
+    num_nodes: int = Field(default=1, ge=1)
+    """Number of machines. torchrun and srun know it: there 1 takes all of their nodes."""
     strategy: str = "auto"
-    """How several devices share the work, by Lightning's name; ddp is the usual choice."""
+    """How several devices share the work, by Lightning's name; auto: ddp with several processes."""
+    requeue: bool = True
+    """After SIGUSR1, put a SLURM job that was started with resume=auto into the queue again."""
     log_every_n_steps: int = Field(default=10, ge=1)
     """Training steps from one logged loss to the next."""
     max_time: str | None = None

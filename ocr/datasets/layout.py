@@ -16,7 +16,7 @@ from pathlib import Path
 from ocr.datasets.formats.image_folder import ImageFolder
 from ocr.datasets.formats.interface import AnnotationFormat, Confidence, Fit
 from ocr.datasets.formats.look import Look, look_at
-from ocr.datasets.formats.read import all_formats, fitting_formats
+from ocr.datasets.formats.read import advice_on, fitting_formats
 from ocr.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -64,6 +64,7 @@ class FoundSplit:
     image_path: str
     annotation_path: str
     annotation_format: str
+    annotation_frame: str
 
 
 @lru_cache
@@ -89,7 +90,7 @@ def find_splits(root: str, extensions: tuple[str, ...]) -> dict[str, FoundSplit]
     if not annotations:
         raise InputError(
             f"{root}: found {len(image_dirs)} folders of images, and no annotations that a reader knows in {len(looks)} folders; "
-            f"expected one of {all_formats()}"
+            f"{advice_on(looks[0])}"
         )
     splits = {}
     for split in ("train", "val", "test"):
@@ -172,7 +173,7 @@ def _found_split(
     of_split = [folder for folder in image_dirs if split_of(folder, root) == split]
     image_dir = _image_dir(annotations, of_split or image_dirs, root, extensions)
     log.info("data=auto: %s: %s; images %s", split, annotations, image_dir)
-    return FoundSplit(str(image_dir), str(annotations.path), annotations.format.name)
+    return FoundSplit(str(image_dir), str(annotations.path), annotations.format.name, annotations.format.frame)
 
 
 def _image_dir(

@@ -46,6 +46,10 @@ class AnnotationFormat:
     """Judges how well a path fits, from a look at its beginning."""
     read: Callable[[Path, ImageFolder], Iterator[AnnotatedImage]]
     """Yields the images that the annotations at a path list."""
+    frame: Literal["stored", "upright"] = "stored"
+    """Frame of the coordinates that the format's own tools write: upright where they show images after EXIF rotation."""
+    has_sets: bool = False
+    """Whether one file may list several sets, of which annotation_set chooses one."""
 
     def fit(self, look: Look) -> Fit:
         """Returns how well what a look shows fits this format."""
