@@ -265,11 +265,13 @@ def _collect_pairs(
                 if not _is_inside(characters[character], polygon, detected.boxes[detection]):
                     continue
                 if pair_of_detection[detection] < first_pair:
-                    pairs = _with_room(pairs, num_pairs)
+                    if num_pairs == len(pairs):
+                        pairs = np.concatenate((pairs, pairs))
                     pairs[num_pairs] = target, detection, 0
                     pair_of_detection[detection] = num_pairs
                     num_pairs += 1
-                hits = _with_room(hits, num_hits)
+                if num_hits == len(hits):
+                    hits = np.concatenate((hits, hits))
                 hits[num_hits] = character, pair_of_detection[detection]
                 pairs[pair_of_detection[detection], 2] += 1
                 num_hits += 1
@@ -278,18 +280,13 @@ def _collect_pairs(
             continue
         for detection in by_top[near_targets[target, 0] : near_targets[target, 1]]:
             if pair_of_detection[detection] < first_pair and _touch(target_boxes[target], detected.boxes[detection]):
-                pairs = _with_room(pairs, num_pairs)
+                if num_pairs == len(pairs):
+                    pairs = np.concatenate((pairs, pairs))
                 pairs[num_pairs] = target, detection, 0
                 pair_of_detection[detection] = num_pairs
                 num_pairs += 1
     pairs, hits = pairs[:num_pairs], hits[:num_hits]
     return pairs[:, 0].copy(), pairs[:, 1].copy(), pairs[:, 2].copy(), hits[:, 0].copy(), hits[:, 1].copy()
-
-
-@compiled
-def _with_room(rows: Ints, number: int) -> Ints:
-    """Returns the rows, twice as long if all of them are taken."""
-    return np.concatenate((rows, rows)) if number == len(rows) else rows
 
 
 @compiled
@@ -380,11 +377,12 @@ def _match(
     is_counted = _not_in_dont_care(pairs, parts, ignore, num_detected, least_part)
     num_belonging, num_splitting = np.zeros(len(ignore), np.int64), np.zeros(len(ignore), np.int64)
     num_held, joint_part = np.zeros(num_detected, np.int64), np.zeros(num_detected)
-    holds = pairs.held > 0
-    belongs = holds & (parts >= least_part)
-    can_match = ~ignore[pairs.targets] & is_counted[pairs.detections]
+    holds, belongs, can_match = np.zeros(number, np.bool_), np.zeros(number, np.bool_), np.zeros(number, np.bool_)
     for pair in range(number):
         target, detection = pairs.targets[pair], pairs.detections[pair]
+        holds[pair] = pairs.held[pair] > 0
+        belongs[pair] = holds[pair] and parts[pair] >= least_part
+        can_match[pair] = not ignore[target] and is_counted[detection]
         num_belonging[target] += belongs[pair]
         if can_match[pair]:
             num_splitting[target] += belongs[pair]
@@ -401,12 +399,14 @@ def _match(
         is_matched[pair] = can_match[pair] and (is_alone or is_split or is_merged)
         matches_of_target[target] += is_matched[pair]
         matches_of_detection[detection] += is_matched[pair]
-    was_found = np.zeros(num_characters, np.bool_)
-    is_matched_hit = is_matched[pairs.pair_of_hit]
-    was_found[pairs.character_of_hit[is_matched_hit]] = True
+    was_found, num_matched = np.zeros(num_characters, np.bool_), 0
+    for hit in range(len(pairs.pair_of_hit)):
+        if is_matched[pairs.pair_of_hit[hit]]:
+            was_found[pairs.character_of_hit[hit]] = True
+            num_matched += 1
     splits = np.sum(np.maximum(matches_of_target - 1, 0))
     merges = np.sum(np.maximum(matches_of_detection - 1, 0))
-    return is_counted, matches_of_detection == 0, np.sum(is_matched_hit), was_found, splits, merges
+    return is_counted, matches_of_detection == 0, num_matched, was_found, splits, merges
 
 
 @compiled
