@@ -12,7 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.faults.runs import OVERRIDES, assert_same_end, assert_whole, last_step, timed_whole_run
+from tests.faults.process import OVERRIDES
+from tests.faults.runs import assert_same_end, assert_whole, last_step, timed_whole_run
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "train.py"
 TWO_RANKS = ("trainer.devices=2", "trainer.strategy=ddp")
