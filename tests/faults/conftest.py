@@ -17,16 +17,19 @@ PROCESS = Path(__file__).with_name("process.py")
 
 @pytest.fixture(scope="session")
 def start(drawn: Path) -> Callable[..., ForkServerProcess]:
-    """Starts a run in a folder, which its settings may call FOLDER, and returns its process."""
+    """Starts a run in a folder, which its settings may call FOLDER, and returns its process.
+
+    Its notes lie beside the folder, unless another place is given.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["ocr.training.fit", "ocr.preparation.prepare", "ocr.command_line"])
 
     def start_run(
-        folder: Path, *overrides: str, kind: str = "train", strike: Strike | None = None
+        folder: Path, *overrides: str, kind: str = "train", strike: Strike | None = None, notes: Path | None = None
     ) -> ForkServerProcess:
         given = (f"dataset_base_path={drawn}", *(override.replace("FOLDER", str(folder)) for override in overrides))
-        arguments = (str(PROCESS), {"ARGUMENTS": (folder, kind, given, strike and astuple(strike))}, "__main__")
-        process = context.Process(target=runpy.run_path, args=arguments)
+        arguments = (folder, notes or folder, kind, given, strike and astuple(strike))
+        process = context.Process(target=runpy.run_path, args=(str(PROCESS), {"ARGUMENTS": arguments}, "__main__"))
         process.start()
         return process
 

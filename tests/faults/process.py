@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -69,20 +70,31 @@ class Strike:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def run(folder: Path, kind: str, overrides: tuple[str, ...], strike: tuple[Any, ...] | None) -> None:
-    """Trains or prepares data as the scripts do. Beside the folder, .log gets the log and .events the events of its files.
+def run(folder: Path, notes: Path, kind: str, overrides: tuple[str, ...], strike: tuple[Any, ...] | None) -> None:
+    """Trains or prepares data as the scripts do.
 
     Args:
+        notes: path without its suffix: .log gets the log, .events the events of the files, .end what the script prints if it fails.
         strike: the fields of a `Strike`.
     """
-    logging.basicConfig(filename=folder.with_suffix(".log"), level=logging.INFO, force=True)
-    watch_files(folder, folder.with_suffix(".events"), Strike(*strike) if strike is not None else None)
-    with plain_errors():
-        if kind == "prepare":
-            given = [*PREPARE_OVERRIDES, f"output={folder}/out", *overrides]
-            prepare_data(compose_config(PrepareConfig, "prepare_data", given), folder / "run")
-        else:
-            train(compose_config(TrainConfig, "train", [*OVERRIDES, *overrides]), folder)
+    logging.basicConfig(filename=notes.with_suffix(".log"), level=logging.INFO, force=True)
+    end = os.open(notes.with_suffix(".end"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    watch_files(folder, notes.with_suffix(".events"), Strike(*strike) if strike is not None else None)
+    try:
+        with plain_errors():
+            _run(folder, kind, overrides)
+    except BaseException as error:
+        lines = str(error) if isinstance(error, SystemExit) else traceback.format_exc()
+        os.write(end, lines.encode())
+        raise
+
+
+def _run(folder: Path, kind: str, overrides: tuple[str, ...]) -> None:
+    if kind == "prepare":
+        given = [*PREPARE_OVERRIDES, f"output={folder}/out", *overrides]
+        prepare_data(compose_config(PrepareConfig, "prepare_data", given), folder / "run")
+    else:
+        train(compose_config(TrainConfig, "train", [*OVERRIDES, *overrides]), folder)
 
 
 def watch_files(folder: Path, events: Path, strike: Strike | None) -> None:
