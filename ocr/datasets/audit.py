@@ -1,8 +1,8 @@
 """Turns raw annotations and a folder of images into a checked manifest and a report of everything that is wrong.
 
 Each image file is opened once. Its header gives size, orientation and coding; then its pixels are decoded strictly, because
-nothing else reveals damage in a scan. Each polygon is checked in the frame of the annotations. A file whose name breaks the rule
-of `ocr.file_names` is never opened.
+nothing else reveals damage in a scan. Each polygon is checked in the frame of the annotations. A name may differ from that of its
+file in Unicode form, case or slashes; one that breaks the rule of `ocr.file_names` is never opened.
 """
 
 import logging
@@ -20,7 +20,9 @@ from rich.progress import track
 
 from ocr.datasets.annotation_checks import Frame, WordFinding, check_annotation
 from ocr.datasets.audit_report import AuditReport, Finding, findings_text, raise_if_unfit
+from ocr.datasets.folder_listing import AmbiguousName, FolderListing, escaped
 from ocr.datasets.formats.annotated import AnnotatedImage, AnnotatedWord
+from ocr.datasets.formats.image_folder import ImageFolder
 from ocr.datasets.formats.read import read_annotations
 from ocr.datasets.image_checks import InspectedImage, inspect_image
 from ocr.datasets.image_header import ImageHeader, ImageProblem
@@ -48,7 +50,8 @@ def load_manifest(
     image_dir = Path(config.image_path)
     annotations = None
     if config.annotation_path is not None:
-        annotations = read_annotations(Path(config.annotation_path), image_dir, config.image_extensions)
+        images = ImageFolder(image_dir, config.image_extensions, config.annotation_frame, config.annotation_set)
+        annotations = list(read_annotations(Path(config.annotation_path), images, config.annotation_format))
     return build_manifest(
         image_dir,
         annotations,
@@ -94,15 +97,16 @@ def build_manifest(
     image_dir = Path(image_dir).resolve()
     if not image_dir.is_dir():
         raise FileNotFoundError(f"{image_dir}: there is no such image folder")
-    in_folder = _images_in(image_dir, extensions)
+    listing = FolderListing(image_dir)
+    in_folder = listing.images(extensions)
     if annotations is None:
         annotations = [AnnotatedImage(filename, "") for filename in in_folder]
         if not annotations:
             raise FileNotFoundError(f"{image_dir}: no image with extension {', '.join(extensions)} in this folder")
-    filenames = [image.filename for image in annotations]
-    inspected = _inspect_all(image_dir, filenames, extensions, max_megapixels, check_pixels, num_threads)
-    findings, usable = _judge(annotations, image_dir, inspected, annotation_frame)
-    num_not_annotated = len(set(in_folder) - set(filenames))
+    located = _locate_all(listing, [image.filename for image in annotations])
+    inspected = _inspect_all(image_dir, located, extensions, max_megapixels, check_pixels, num_threads)
+    findings, usable = _judge(annotations, image_dir, located, inspected, annotation_frame)
+    num_not_annotated = len(set(in_folder) - {file.name for file in located})
     report = _report(len(annotations), usable, num_not_annotated, findings)
     if report_path is not None:
         report.write(report_path)
@@ -125,29 +129,55 @@ class _UsableImage:
     num_skipped_words: int
 
 
-def _images_in(folder: Path, extensions: Sequence[str]) -> list[str]:
-    """Returns the names of all images relative to the folder, with /, sorted."""
-    paths = (Path(root, name) for root, _, names in os.walk(folder) for name in names)
-    return sorted(path.relative_to(folder).as_posix() for path in paths if path.suffix.lower() in extensions)
+@dataclass(frozen=True)
+class _LocatedFile:
+    """The file that a listed name means."""
+
+    name: str
+    """Name on the disk, relative to the image folder; the listed one if there is no such file."""
+    problem: ImageProblem | None = None
+    note: tuple[str, str, str] | None = None
+    """(kind, found, expected) if the names differ."""
+
+
+def _locate_all(listing: FolderListing, filenames: Sequence[str]) -> list[_LocatedFile]:
+    located = {filename: _locate(listing, filename) for filename in dict.fromkeys(filenames)}
+    return [located[filename] for filename in filenames]
+
+
+def _locate(listing: FolderListing, filename: str) -> _LocatedFile:
+    try:
+        found = listing.find(filename)
+    except AmbiguousName as error:
+        both = " and ".join(map(escaped, error.candidates))
+        return _LocatedFile(filename, ImageProblem("ambiguous_name", f"two files that fit this name: {both}", "one"))
+    problem = name_problem(filename if found is None else found.name)
+    if problem is not None:
+        return _LocatedFile(filename, ImageProblem("bad_name", *problem))
+    if found is None or not found.differs_in:
+        return _LocatedFile(filename)
+    differences = " and ".join(found.differs_in)
+    on_disk = escaped(found.name) if "Unicode form" in found.differs_in else found.name
+    note = ("other_spelling", f"the file {on_disk}", f"the same {differences} as in the annotations")
+    return _LocatedFile(found.name, note=note)
 
 
 def _inspect_all(
     image_dir: Path,
-    filenames: Sequence[str],
+    located: Sequence[_LocatedFile],
     extensions: Sequence[str],
     max_megapixels: float,
     check_pixels: bool,
     num_threads: int | None,
 ) -> list[InspectedImage]:
-    """Returns one result per file name; an image that is listed twice is opened once."""
+    """Returns one result per file; an image that is listed twice is opened once."""
 
-    def inspect(filename: str) -> InspectedImage:
-        problem = name_problem(filename)
-        if problem is not None:
-            return InspectedImage(problem=ImageProblem("bad_name", *problem))
-        return inspect_image(image_dir / filename, extensions, max_megapixels, check_pixels)
+    def inspect(file: _LocatedFile) -> InspectedImage:
+        if file.problem is not None:
+            return InspectedImage(problem=file.problem)
+        return inspect_image(image_dir / file.name, extensions, max_megapixels, check_pixels)
 
-    distinct = list(dict.fromkeys(filenames))
+    distinct = list({file.name: file for file in located}.values())
     with ThreadPoolExecutor(num_threads or min(os.cpu_count() or 1, 8)) as pool:
         results = pool.map(inspect, distinct)
         shown = track(
@@ -157,38 +187,45 @@ def _inspect_all(
             console=Console(stderr=True),
             disable=len(distinct) < SHOW_PROGRESS_FROM,
         )
-        inspected = dict(zip(distinct, shown, strict=True))
-    return [inspected[filename] for filename in filenames]
+        inspected = dict(zip((file.name for file in distinct), shown, strict=True))
+    return [inspected[file.name] for file in located]
 
 
 def _judge(
-    annotations: Sequence[AnnotatedImage], image_dir: Path, inspected: Sequence[InspectedImage], frame: Frame
+    annotations: Sequence[AnnotatedImage],
+    image_dir: Path,
+    located: Sequence[_LocatedFile],
+    inspected: Sequence[InspectedImage],
+    frame: Frame,
 ) -> tuple[list[Finding], list[_UsableImage]]:
     """Returns all findings, and the images that are usable: readable, and without a finding on the image as a whole."""
-    times_listed = Counter(image.filename for image in annotations)
+    times_listed = Counter(file.name for file in located)
     findings: list[Finding] = []
     usable: list[_UsableImage] = []
-    for index, (image, inspection) in enumerate(zip(annotations, inspected, strict=True)):
-        on_image = _findings_on(image, inspection, times_listed[image.filename], frame)
+    for index, (image, file, inspection) in enumerate(zip(annotations, located, inspected, strict=True)):
+        on_image = _findings_on(image, file, inspection, times_listed[file.name], frame)
         findings += on_image
         bad = [finding for finding in on_image if finding.severity != "note"]
         if inspection.header is not None and all(finding.word is not None for finding in bad):
             bad_keys = {finding.word for finding in bad}
             words = [word for word in image.words if word.key not in bad_keys]
-            path = str(image_dir / image.filename)
-            usable.append(_UsableImage(index, path, image.filename, inspection.header, words, len(bad_keys)))
+            path = str(image_dir / file.name)
+            is_portable = name_problem(image.filename) is None and "\\" not in image.filename
+            filename = image.filename if is_portable else file.name  # prepare_data writes files of these names
+            usable.append(_UsableImage(index, path, filename, inspection.header, words, len(bad_keys)))
     return findings, usable
 
 
-def _findings_on(image: AnnotatedImage, inspection: InspectedImage, times_listed: int, frame: Frame) -> list[Finding]:
+def _findings_on(
+    image: AnnotatedImage, file: _LocatedFile, inspection: InspectedImage, times_listed: int, frame: Frame
+) -> list[Finding]:
     findings: list[WordFinding] = []
     if times_listed > 1:
         findings.append(("listed_twice", None, f"{times_listed} entries for this image", "one"))
     if inspection.problem is not None:
         problem = inspection.problem
         findings.append((problem.kind, None, problem.found, problem.expected))
-    if inspection.note is not None:
-        kind, found, expected = inspection.note
+    for kind, found, expected in filter(None, (file.note, inspection.note)):
         findings.append((kind, None, found, expected))
     if inspection.header is not None:
         findings += check_annotation(image, inspection.header, frame)

@@ -8,13 +8,16 @@
 
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ocr.datasets.formats.annotated import AnnotatedImage, AnnotatedWord, FormatProblem
+from ocr.datasets.formats.image_folder import ImageFolder
+from ocr.datasets.formats.interface import NO_FIT, AnnotationFormat, Confidence, Fit
+from ocr.datasets.formats.look import Look
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.orientation import stored_from_original
 from ocr.errors import InputError
@@ -44,6 +47,25 @@ def read_upstage(annotation_path: Path) -> list[AnnotatedImage]:
             f"{annotation_path}: found the key {_shown(next(iter(document.repeated)))} twice; expected once; remove one"
         )
     return [_read_image(filename, entry, annotation_path.name) for filename, entry in images.members()]
+
+
+def examine_upstage(look: Look) -> Fit:
+    """Judges by an object "images" whose members have "words"."""
+    images = look.json.get("images") if isinstance(look.json, dict) else None
+    if not isinstance(images, dict):
+        return NO_FIT
+    entries = [entry for entry in images.values() if isinstance(entry, dict)]
+    if any("words" in entry for entry in entries):
+        return Fit(Confidence.CERTAIN, 'an object "images" by file name, with "words"')
+    return Fit(Confidence.LIKELY, 'an object "images" by file name')
+
+
+def _read(path: Path, images: ImageFolder) -> Iterator[AnnotatedImage]:
+    del images  # the file names its images
+    yield from read_upstage(path)
+
+
+UPSTAGE = AnnotationFormat("upstage", "Upstage JSON", "file", examine_upstage, _read)
 
 
 def upstage_document(manifest: Manifest, indices: Sequence[int] | np.ndarray, *, canonical: bool) -> dict[str, Any]:
