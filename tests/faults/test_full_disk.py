@@ -103,6 +103,8 @@ def _fill_and_go_on(start, disk: Path, kind: str, strike: Strike, tally: Tally) 
         message = notes.with_suffix(".end").read_text()
         assert "No space left" in message or "are free" in message, message
         assert "Traceback" not in message
+        assert str(disk) in message, message
+        print(f"{kind} {strike.pattern}: {message}")
     process = start(folder, *_overrides(kind), kind=kind, notes=notes)
     process.join()
     assert process.exitcode == 0, notes.with_suffix(".log").read_text()
