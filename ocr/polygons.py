@@ -49,6 +49,16 @@ class PolygonBatch:
             ignore=np.asarray(flags, np.bool_),
         )
 
+    @classmethod
+    def concatenate(cls, batches: Sequence["PolygonBatch"]) -> "PolygonBatch":
+        """Returns the images of all batches, one after the other."""
+        return cls(
+            vertices=np.concatenate([batch.vertices for batch in batches]),
+            vertex_starts=_starts(np.concatenate([np.diff(batch.vertex_starts) for batch in batches])),
+            polygon_starts=_starts(np.concatenate([np.diff(batch.polygon_starts) for batch in batches])),
+            ignore=np.concatenate([batch.ignore for batch in batches]),
+        )
+
     def __len__(self) -> int:
         """Returns the number of images."""
         return len(self.polygon_starts) - 1

@@ -297,4 +297,6 @@ def examine_label_studio(look: Look) -> Fit:
     return NO_FIT
 
 
-LABEL_STUDIO = AnnotationFormat("label_studio", "Label Studio", "file", examine_label_studio, read_label_studio)
+LABEL_STUDIO = AnnotationFormat(
+    "label_studio", "Label Studio", "file", examine_label_studio, read_label_studio, frame="upright"
+)

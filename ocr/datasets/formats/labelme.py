@@ -149,4 +149,4 @@ def _examine_file(look: Look) -> Fit:
     return NO_FIT
 
 
-LABELME = AnnotationFormat("labelme", "labelme", "either", examine_labelme, read_labelme)
+LABELME = AnnotationFormat("labelme", "labelme", "either", examine_labelme, read_labelme, frame="upright")
