@@ -14,6 +14,8 @@ Importing this file takes half a second: it loads neither torch nor DALI.
 """
 
 import re
+from collections.abc import Collection
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
@@ -396,8 +398,9 @@ def validate_config(config_class: type[AnyConfig], hydra_config: DictConfig) -> 
     try:
         return config_class.model_validate(values)
     except ValidationError as error:
-        lines = [f"  {line}" for line in described_problems(error)]
-        raise SystemExit(shown_lines("The configuration is wrong:\n" + "\n".join(lines))) from None
+        lines = described_problems(error, keys_of(config_class))
+        found = f" {lines[0]}" if len(lines) == 1 else "".join(f"\n  {line}" for line in lines)
+        raise SystemExit(shown_lines(f"The configuration is wrong:{found}")) from None
 
 
 def flat_keys(values: Any, prefix: str = "") -> dict[str, Any]:
@@ -407,10 +410,30 @@ def flat_keys(values: Any, prefix: str = "") -> dict[str, Any]:
     return {key: value for name in values for key, value in flat_keys(values[name], f"{prefix}{name}.").items()}
 
 
-def described_problems(error: ValidationError) -> list[str]:
-    """Returns one line for each wrong value: its key, what is wrong with it, and what was found."""
-    return [
-        f"{'.'.join(map(str, item['loc'])) or 'configuration'}: {item['msg'].removeprefix('Value error, ')}"
-        + ("" if isinstance(item["input"], dict) or item["type"] == "missing" else f" (found {item['input']!r})")
-        for item in error.errors()
-    ]
+def keys_of(config_class: type[Section]) -> list[str]:
+    """Returns all keys of a schema, written with dots."""
+    return list(flat_keys(config_class.model_construct().model_dump(mode="json")))
+
+
+def no_such_key(key: str, keys: Collection[str]) -> str:
+    """Returns what to say about an unknown key: the nearest one among `keys`, and where all are listed."""
+    nearest = get_close_matches(key, keys, 1, 0.8) or [known for known in keys if known.endswith(f".{key}")]
+    return f"no such key; {f'the nearest is {nearest[0]}; ' if nearest else ''}the option --cfg job lists all keys"
+
+
+def described_problems(error: ValidationError, keys: Collection[str] = ()) -> list[str]:
+    """Returns one line for each wrong value: its key, what is wrong with it, and what was found.
+
+    Args:
+        keys: all keys of the schema, to name the nearest to an unknown one.
+    """
+    lines = []
+    for item in error.errors():
+        key = ".".join(map(str, item["loc"]))
+        if item["type"] == "extra_forbidden":
+            lines.append(f"{key}: {no_such_key(key, keys)}")
+            continue
+        is_shown = not isinstance(item["input"], dict) and item["type"] != "missing"
+        found = f" (found {item['input']!r})" if is_shown else ""
+        lines.append(f"{key or 'configuration'}: {item['msg'].removeprefix('Value error, ')}{found}")
+    return lines
