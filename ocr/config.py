@@ -306,7 +306,10 @@ else:
 
 
 class InferenceConfig(DataSection):
-    """Keys of both evaluate.py and predict.py. null: the value the checkpoint was trained with."""
+    """Keys of both evaluate.py and predict.py. null: the value the checkpoint was trained with, unless a key says otherwise.
+
+    A checkpoint describes its network, preprocessing and data set. Caches, threads, workers and the like have their defaults.
+    """
 
     checkpoint: str = NOT_SET
     """A .ckpt file of a run, with its network and preprocessing."""
@@ -315,7 +318,7 @@ class InferenceConfig(DataSection):
     loader: LoaderName | None = None
     """Loader, as in training."""
     batch_size: int | None = Field(default=None, ge=1)
-    """Images per forward pass; null: dataloader.eval_batch_size of the training, where 0 suits it to this device."""
+    """Images per forward pass; null: as many as suit this device (dataloader.eval_batch_size=0)."""
     precision: Literal["auto", "32-true", "16-mixed", "bf16-mixed"] | None = None
     """Precision of the forward pass, as in trainer.precision."""
     image_size: int | None = Field(default=None, ge=32, multiple_of=32)

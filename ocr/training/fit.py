@@ -73,7 +73,7 @@ def train(
             settings = (config if start is None else start.config).trainer
             ranks = Ranks(place, settings, resolve_device(config.device).type)
             with ranks:
-                return _train_together(ranks, lambda: start or begin(), run_dir, files, signals, callbacks)
+                return _train_together(ranks, config, lambda: start or begin(), run_dir, files, signals, callbacks)
         except RunStopped as stop:  # before the ranks had met
             kill_children()
             if is_first_rank():
@@ -88,6 +88,7 @@ def train(
 
 def _train_together(
     ranks: Ranks,
+    config: TrainConfig,
     begin: Callable[[], Resumption],
     run_dir: Path,
     files: CheckpointFiles,

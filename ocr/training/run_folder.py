@@ -97,7 +97,9 @@ def set_checkpoints_aside(run_dir: Path) -> None:
     for name in CHECKPOINTS:
         if (folder / name).is_file():
             (folder / name).replace(folder / f"earlier_{name}")
-            log.info("%s is from an earlier run. This one starts anew, so it is now called earlier_%s", folder / name, name)
+            log.info(
+                "%s is from an earlier run. This one starts anew, so it is now called earlier_%s", folder / name, name
+            )
 
 
 def _described(owner: bytes) -> str:
