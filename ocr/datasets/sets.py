@@ -62,6 +62,9 @@ def concatenate_manifests(manifests: Mapping[str, Manifest], weights: Sequence[f
         orientations=np.concatenate([part.orientations for part in parts]),
         polygons=PolygonBatch.concatenate([part.polygons for part in parts]),
         num_listed=sum(part.num_listed for part in parts),
+        is_converted=np.concatenate(
+            [np.zeros(len(part), np.bool_) if part.is_converted is None else part.is_converted for part in parts]
+        ),
         sets=tuple(
             ManifestSet(name, len(part), part.num_listed, prefix, weight)
             for (name, part), prefix, weight in zip(manifests.items(), prefixes, weights, strict=True)
