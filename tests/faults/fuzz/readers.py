@@ -43,6 +43,29 @@ from tests.ocr.datasets.formats.samples import WRITERS, write_images
 EXTENSIONS = (".jpg", ".jpeg", ".png")
 JSON_FORMS = tuple(form for form in WRITERS if form != "upstage")
 SIZE = (32, 32)
+TEXT_SAMPLES: dict[str, tuple[bytes, ...]] = {
+    "icdar": (
+        b"10,10,60,10,60,30,10,30,total\n10,40,60,40,60,60,10,60,###\n10,70,60,70,60,90,10,90,1,234.00\n",
+        b'38, 43, 120, 65, "Tiredness"\n275, 294, 300, 310, "kills"\n',
+        b"10,10,60,10,70,20,60,30,10,30,5,20,curved\n1,2,30,2,30,40,text\n",
+        b"10,10,60,10,60,30,10,30,Latin,total\n10,40,60,40,60,60,10,60,None,###\n",
+    ),
+    "xywh": (b"10,10,60,20,total\n10,40,60,10,###\n",),
+    "totaltext": (
+        b"x: [[10 60 60 10]], y: [[10 10 30 30]], ornt: [u'h'], transcriptions: [u'total']\n"
+        b"x: [[10 60 60\n 10]], y: [[40 40 60 60]], ornt: [u'#'], transcriptions: [u'#']\n",
+    ),
+    "ctw1500": (
+        b"40,40,160,70,0,6,20,3,40,1,60,0,80,1,100,3,120,6,120,30,100,27,80,25,60,24,40,25,20,27,0,30\n",
+        b"10,10,60,10,60,30,10,30,####total\n10,40,60,40,60,60,10,60,#######\n",
+    ),
+    "yolo": (b"0 0.1 0.1 0.6 0.1 0.6 0.3\n1 0.5 0.5 0.2 0.1\n",),
+    "paddleocr": (
+        b'a/b.jpg\t[{"transcription": "total", "points": [[10, 10], [60, 10], [60, 30.5]]}, '
+        b'{"transcription": "###", "points": [[10, 40], [60, 40], [60, 60]], "difficult": true}]\n',
+    ),
+}
+"""Valid files of the text formats."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +90,7 @@ def build_readers(drawn: Path, folder: Path) -> list[Reader]:
     """
     return [
         _upstage(drawn, folder / "upstage"),
-        _icdar(drawn, folder / "icdar"),
+        *(_text_format(form, drawn, folder / form) for form in TEXT_SAMPLES),
         *(_json_format(form, folder / form) for form in JSON_FORMS),
         _index(drawn, folder / "index"),
         _checkpoint(folder / "checkpoint"),
@@ -109,21 +132,21 @@ def _upstage(drawn: Path, folder: Path) -> Reader:
     return Reader("upstage", mutated_json, (sample, small), read, (InputError,))
 
 
-def _icdar(drawn: Path, folder: Path) -> Reader:
+def _text_format(form: str, drawn: Path, folder: Path) -> Reader:
+    """Returns the reader of a folder of text files: the broken one, and another that shows the layout."""
     (folder / "gt").mkdir(parents=True)
-    names = sorted(path.stem for path in (drawn / "images" / "train").iterdir())
-    (folder / "gt" / f"gt_{names[1]}.txt").write_text("10,10,60,10,60,30,10,30,text\n" * 3)
+    images = drawn / "images" / "train"
+    names = sorted(path.stem for path in images.iterdir())
+    if form != "paddleocr":
+        (folder / "gt" / f"gt_{names[1]}.txt").write_bytes(TEXT_SAMPLES[form][0])
+    path = folder / "gt" if form != "paddleocr" else folder / "gt" / "Label.txt"
+    samples = tuple(sample.replace(b"b.jpg", f"{names[0]}.jpg".encode()) for sample in TEXT_SAMPLES[form])
 
     def read(content: bytes) -> None:
-        (folder / "gt" / f"gt_{names[0]}.txt").write_bytes(content)
-        _read_annotations(folder / "gt", drawn / "images" / "train", folder / "report.json")
+        (path / f"gt_{names[0]}.txt" if path.is_dir() else path).write_bytes(content)
+        _read_annotations(path, images, folder / "report.json", form)
 
-    samples = (
-        b"10,10,60,10,60,30,10,30,total\n10,40,60,40,60,60,10,60,###\n10,70,60,70,60,90,10,90,1,234.00\n",
-        b'38, 43, 120, 65, "Tiredness"\n275, 294, 300, 310, "kills"\n',
-        b"10,10,60,10,70,20,60,30,10,30,5,20,curved\n1,2,30,2,30,40,text\n",
-    )
-    return Reader("icdar", mutated_bytes, samples, read, (InputError,))
+    return Reader(form, mutated_bytes, samples, read, (InputError,))
 
 
 def _json_format(form: str, folder: Path) -> Reader:
