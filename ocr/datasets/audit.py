@@ -64,8 +64,32 @@ def load_manifest(
         max_megapixels=max_megapixels,
         report_path=report_path,
     )
-    folder = default_folder() if config.converted_path is None else Path(config.converted_path).resolve()
-    return with_converted_images(manifest, folder), report
+    return with_converted_images(manifest, _converted_folder(config)), report
+
+
+def load_named_images(
+    config: DatasetConfig, names: Sequence[str], *, max_megapixels: float
+) -> tuple[Manifest, AuditReport]:
+    """Returns what `load_manifest` returns, for some files of `config.image_path`, without annotations. Other files are not listed.
+
+    Args:
+        names: names relative to the folder, with /; any extension.
+    """
+    folder = Path(config.image_path).resolve()
+    manifest, report = build_manifest(
+        folder,
+        [AnnotatedImage(name, "") for name in names],
+        extensions=sorted({Path(name).suffix.lower() for name in names}),
+        on_bad_sample=config.on_bad_sample,
+        check_pixels=config.check_pixels,
+        max_megapixels=max_megapixels,
+        listing=FolderListing(folder, names),
+    )
+    return with_converted_images(manifest, _converted_folder(config)), report
+
+
+def _converted_folder(config: DatasetConfig) -> Path:
+    return default_folder() if config.converted_path is None else Path(config.converted_path).resolve()
 
 
 def build_manifest(
@@ -79,6 +103,7 @@ def build_manifest(
     max_megapixels: float = 100.0,
     num_threads: int | None = None,
     report_path: Path | None = None,
+    listing: FolderListing | None = None,
 ) -> tuple[Manifest, AuditReport]:
     """Returns the usable images of a split with their polygons upright, and the report of everything that is wrong.
 
@@ -94,6 +119,7 @@ def build_manifest(
         max_megapixels: images whose header states more are refused.
         num_threads: decoding threads; None: one per core, at most 8.
         report_path: JSON file for all findings, written even if an error is raised.
+        listing: files of the folder; None: it is listed.
 
     Raises:
         FileNotFoundError: there is no such folder, or it holds no image.
@@ -102,7 +128,7 @@ def build_manifest(
     image_dir = Path(image_dir).resolve()
     if not image_dir.is_dir():
         raise FileNotFoundError(f"{image_dir}: there is no such image folder")
-    listing = FolderListing(image_dir)
+    listing = FolderListing(image_dir) if listing is None else listing
     in_folder = listing.images(extensions)
     if annotations is None:
         if in_folder:
