@@ -176,9 +176,14 @@ class TrainerConfig(Section):
     validation: small networks, small batches. The graph keeps its memory between validations. No effect in training, or without
     a GPU."""
     devices: int | Annotated[str, Field(pattern=r"^(auto|\d+(,\d+)*,?)$")] = "auto"
-    """Number of devices, or the numbers of GPUs as "0,2"; auto: all GPUs, or one CPU process; -1: all."""
+    """Number of devices of each node, or the numbers of GPUs as "0,2"; auto: all GPUs, or one CPU process; -1: all GPUs. Under
+    torchrun and srun, which start the processes, auto and 1 take one device per process."""
+    num_nodes: int = Field(default=1, ge=1)
+    """Number of machines. torchrun and srun know it: there 1 takes all of their nodes."""
     strategy: str = "auto"
-    """How several devices share the work, by Lightning's name; ddp is the usual choice."""
+    """How several devices share the work, by Lightning's name; auto: ddp with several processes."""
+    requeue: bool = True
+    """After SIGUSR1, put a SLURM job that was started with resume=auto into the queue again."""
     log_every_n_steps: int = Field(default=10, ge=1)
     """Training steps from one logged loss to the next."""
     max_time: str | None = None
@@ -332,8 +337,9 @@ class EvaluateConfig(InferenceConfig):
 class PredictConfig(InferenceConfig):
     """Configuration of scripts/predict.py."""
 
-    images: str = NOT_SET
-    """Folder of images; not set: datasets.predict_dataset.config.image_path."""
+    images: str | Annotated[tuple[str, ...], Field(min_length=1)] = NOT_SET
+    """A folder, an image file, a pattern such as scans/*.jpg, a text file (.txt, .lst, .list) with one path a line, or a list of
+    these: images=[a.jpg,b.tif]; not set: datasets.predict_dataset.config.image_path."""
     output: str = NOT_SET
     """Folder for predictions.json and the pictures; not set: the run's folder."""
     draw: bool = True

@@ -20,11 +20,12 @@ from rich.progress import track
 
 from ocr.datasets.annotation_checks import Frame, WordFinding, check_annotation
 from ocr.datasets.audit_report import AuditReport, Finding, findings_text, raise_if_unfit
+from ocr.datasets.converted import default_folder, with_converted_images
 from ocr.datasets.folder_listing import AmbiguousName, FolderListing, escaped
 from ocr.datasets.formats.annotated import AnnotatedImage, AnnotatedWord
 from ocr.datasets.formats.image_folder import ImageFolder
 from ocr.datasets.formats.read import read_annotations
-from ocr.datasets.image_checks import InspectedImage, inspect_image
+from ocr.datasets.image_checks import CONVERTED_EXTENSIONS, InspectedImage, inspect_image
 from ocr.datasets.image_header import ImageHeader, ImageProblem
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.orientation import original_from_stored
@@ -46,13 +47,14 @@ def load_manifest(
     Raises:
         FileNotFoundError, ValueError: the image folder or the annotations are missing or unreadable as a whole.
         BadDataError: bad input must not be skipped according to `config.on_bad_sample`, or no image is left.
+        StorageError: the converted copy of an image cannot be written.
     """
     image_dir = Path(config.image_path)
     annotations = None
     if config.annotation_path is not None:
         images = ImageFolder(image_dir, config.image_extensions, config.annotation_frame, config.annotation_set)
         annotations = list(read_annotations(Path(config.annotation_path), images, config.annotation_format))
-    return build_manifest(
+    manifest, report = build_manifest(
         image_dir,
         annotations,
         extensions=config.image_extensions,
@@ -62,6 +64,32 @@ def load_manifest(
         max_megapixels=max_megapixels,
         report_path=report_path,
     )
+    return with_converted_images(manifest, _converted_folder(config)), report
+
+
+def load_named_images(
+    config: DatasetConfig, names: Sequence[str], *, max_megapixels: float
+) -> tuple[Manifest, AuditReport]:
+    """Returns what `load_manifest` returns, for some files of `config.image_path`, without annotations. Other files are not listed.
+
+    Args:
+        names: names relative to the folder, with /; any extension.
+    """
+    folder = Path(config.image_path).resolve()
+    manifest, report = build_manifest(
+        folder,
+        [AnnotatedImage(name, "") for name in names],
+        extensions=sorted({Path(name).suffix.lower() for name in names}),
+        on_bad_sample=config.on_bad_sample,
+        check_pixels=config.check_pixels,
+        max_megapixels=max_megapixels,
+        listing=FolderListing(folder, names),
+    )
+    return with_converted_images(manifest, _converted_folder(config)), report
+
+
+def _converted_folder(config: DatasetConfig) -> Path:
+    return default_folder() if config.converted_path is None else Path(config.converted_path).resolve()
 
 
 def build_manifest(
@@ -75,13 +103,15 @@ def build_manifest(
     max_megapixels: float = 100.0,
     num_threads: int | None = None,
     report_path: Path | None = None,
+    listing: FolderListing | None = None,
 ) -> tuple[Manifest, AuditReport]:
     """Returns the usable images of a split with their polygons upright, and the report of everything that is wrong.
 
     Args:
         image_dir: folder that the file names are relative to.
         annotations: annotations as read; None: all images of the folder and its subfolders, sorted by name, without polygons.
-        extensions: image extensions, lower case, with their dot.
+        extensions: image extensions, lower case, with their dot. A folder without such files is searched for TIFF, BMP, WebP and
+            GIF instead.
         annotation_frame: frame of the annotations' coordinates: stored, or upright (EXIF applied).
         on_bad_sample: error: every finding except a note is an error. skip: bad words are left out, and so are images that are
             unreadable or whose annotation is bad as a whole. None: error for annotations, skip for unreadable images.
@@ -89,6 +119,7 @@ def build_manifest(
         max_megapixels: images whose header states more are refused.
         num_threads: decoding threads; None: one per core, at most 8.
         report_path: JSON file for all findings, written even if an error is raised.
+        listing: files of the folder; None: it is listed.
 
     Raises:
         FileNotFoundError: there is no such folder, or it holds no image.
@@ -97,10 +128,12 @@ def build_manifest(
     image_dir = Path(image_dir).resolve()
     if not image_dir.is_dir():
         raise FileNotFoundError(f"{image_dir}: there is no such image folder")
-    listing = FolderListing(image_dir)
+    listing = FolderListing(image_dir) if listing is None else listing
     in_folder = listing.images(extensions)
     if annotations is None:
-        annotations = [AnnotatedImage(filename, "") for filename in in_folder]
+        if in_folder:
+            _warn_of_other_images(listing, extensions)
+        annotations = [AnnotatedImage(filename, "") for filename in in_folder or listing.images(CONVERTED_EXTENSIONS)]
         if not annotations:
             raise FileNotFoundError(f"{image_dir}: no image with extension {', '.join(extensions)} in this folder")
     located = _locate_all(listing, [image.filename for image in annotations])
@@ -115,6 +148,18 @@ def build_manifest(
     if skipped:
         logger.warning("%s: left out because of bad input:\n%s", image_dir, findings_text(skipped))
     return _manifest(usable, len(annotations), annotation_frame), report
+
+
+def _warn_of_other_images(listing: FolderListing, extensions: Sequence[str]) -> None:
+    others = [name for name in listing.images(CONVERTED_EXTENSIONS) if Path(name).suffix.lower() not in extensions]
+    if others:
+        endings = ",".join(sorted({Path(name).suffix.lower() for name in others}))
+        logger.warning(
+            "%s: skipped %d images ending in %s; add these endings to image_extensions to read them",
+            listing.folder,
+            len(others),
+            endings,
+        )
 
 
 @dataclass(frozen=True)
@@ -225,7 +270,7 @@ def _findings_on(
     if inspection.problem is not None:
         problem = inspection.problem
         findings.append((problem.kind, None, problem.found, problem.expected))
-    for kind, found, expected in filter(None, (file.note, inspection.note)):
+    for kind, found, expected in filter(None, (file.note, *inspection.notes)):
         findings.append((kind, None, found, expected))
     if inspection.header is not None:
         findings += check_annotation(image, inspection.header, frame)
@@ -240,8 +285,11 @@ def _report(
 ) -> AuditReport:
     statistics: dict[str, Counter[str]] = defaultdict(Counter)
     for image in usable:
-        for name in ("format", "coding", "color", "sampling", "bits", "orientation"):
+        for name in ("format", "coding", "color", "sampling", "bits", "orientation", "profile", "gamma"):
             statistics[name][str(getattr(image.header, name))] += 1
+    for name in ("profile", "gamma"):
+        if set(statistics[name]) == {"-"}:  # rare, so that most reports need no line for it
+            del statistics[name]
     return AuditReport(
         num_listed=num_listed,
         num_images=len(usable),
@@ -272,4 +320,5 @@ def _manifest(usable: Sequence[_UsableImage], num_listed: int, frame: Frame) -> 
         orientations=np.array([header.orientation for header in headers], np.uint8),
         polygons=polygons,
         num_listed=num_listed,
+        is_converted=np.array([header.needs_conversion for header in headers], np.bool_),
     )

@@ -48,6 +48,8 @@ class Manifest:
     """Polygons in the original (upright) frame."""
     num_listed: int
     """Number of images before any was skipped."""
+    is_converted: npt.NDArray[np.bool_] | None = None
+    """(N,): images that are read through a converted copy (`ocr.datasets.converted`); None: none is."""
     source: ImageSource | None = None
     """Source of the encoded images; None: the files at `image_paths`."""
     sets: tuple[ManifestSet, ...] = ()

@@ -90,7 +90,11 @@ class DatasetConfig(Section):
     """Folder of the split's tar shards from scripts/prepare_data.py, or s3://BUCKET/PREFIX. loader=webdataset reads them instead of
     images and annotations."""
     image_extensions: tuple[str, ...] = (".jpg", ".jpeg", ".png")
-    """Extensions of the files that are images, in upper or lower case."""
+    """Extensions of the files that are images, in upper or lower case. Files that annotations name may also end in .tif, .tiff,
+    .bmp, .webp or .gif, and a folder that holds only such files is read too. The content of a file decides how it is read."""
+    converted_path: str | None = None
+    """Folder of the 8-bit PNGs that TIFF, BMP, WebP, GIF, CMYK, 16-bit and transparent images are read through; each is written
+    once. null: dali-dbnet/converted in $XDG_CACHE_HOME or ~/.cache."""
     preload_maps: bool = False
     """Read all offline target maps into RAM before the run (with load_maps)."""
     load_maps: bool = False
@@ -216,7 +220,7 @@ class DatasetConfig(Section):
         scripts/prepare_data.py writes them, and the path is outside ROOT.
         """
         defaults = type(self).model_fields
-        keys = ("image_extensions", "annotation_frame", "check_pixels")
+        keys = ("image_extensions", "converted_path", "annotation_frame", "check_pixels")
         idle = [key for key in keys if getattr(self, key) != defaults[key].default]
         if self.on_bad_sample == "skip":  # with error, an image that cannot be decoded ends the run
             idle.append("on_bad_sample")

@@ -1,8 +1,11 @@
 """One split to prepare: its audited annotations and the places its files go to."""
 
 import logging
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
 
 from ocr.config import PrepareConfig
 from ocr.datasets.audit import load_manifest
@@ -11,6 +14,7 @@ from ocr.datasets.formats.writers import LAYOUTS
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.schemas import DatasetConfig
 from ocr.errors import InputError
+from ocr.file_names import shown
 from ocr.preparation.output import paths_of
 
 log = logging.getLogger(__name__)
@@ -119,6 +123,8 @@ def _job(
         image_dir = output / ("images_val_canonical" if name == "val" and config.canonical else f"images/{name}")
         annotation_path = output / "jsons" / f"{name}.json"
         images = DatasetConfig(image_path=str(image_dir))
+    if image_dir is not None:
+        manifest = _with_names_of_copies(manifest)
     wants_maps = config.maps and name in SPLITS_WITH_MAPS and config.to == "upstage"
     return SplitJob(
         name=name,
@@ -130,3 +136,23 @@ def _job(
         maps_dir=images.maps_dir.resolve() if wants_maps else None,
         shards_dir=output / "shards" / name,
     )
+
+
+def _with_names_of_copies(manifest: Manifest) -> Manifest:
+    """Returns the manifest with names for the prepared images: a converted image is a PNG, so that a.tif becomes a.tif.png.
+
+    Raises:
+        InputError: another image has this name already.
+    """
+    due = [] if manifest.is_converted is None else np.flatnonzero(manifest.is_converted).tolist()
+    names = list(manifest.filenames)
+    for index in due:
+        if not names[index].lower().endswith(".png"):
+            names[index] += ".png"
+    if len(set(names)) < len(names):
+        repeated = next(name for name, count in Counter(names).items() if count > 1)
+        raise InputError(
+            f"{shown(repeated)}: found two images that would be written to this name, since TIFF, BMP, WebP, GIF and CMYK images "
+            "are written as PNG; rename one of them"
+        )
+    return replace(manifest, filenames=tuple(names)) if due else manifest
