@@ -6,6 +6,7 @@ from typing import overload
 import numpy as np
 import numpy.typing as npt
 
+from dali_pipelines.compiled import compiled
 from ocr.polygons import gather_ranges, starts_of
 
 # Half of a surrogate pair can be part of a file name; it stands for a byte that is not UTF-8.
@@ -67,7 +68,47 @@ class Names(Sequence[str]):
         """Returns the same strings behind another prefix."""
         return Names(self.content, self.starts, prefix)
 
+    @property
+    def codes(self) -> npt.NDArray[np.uint64]:
+        """(N,): a hash of each string. Equal strings have equal codes, and others almost never."""
+        return _codes(self.content, self.starts)
+
+    def equal(self, rows: npt.NDArray[np.int64], other: "Names", other_rows: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Returns whether the strings at `rows` equal those at `other_rows` of others, without the prefixes."""
+        return _equal(self.content, self.starts, rows, other.content, other.starts, other_rows)
+
     def select(self, indices: npt.ArrayLike) -> "Names":
         """Returns the strings at these positions, in this order."""
         chosen, starts = gather_ranges(self.starts, np.asarray(indices, np.int64))
         return Names(self.content[chosen], starts, self.prefix)
+
+
+@compiled
+def _codes(content: npt.NDArray[np.uint8], starts: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
+    codes = np.empty(len(starts) - 1, np.uint64)
+    for i in range(len(codes)):
+        code = np.uint64(14695981039346656037)  # FNV-1a
+        for place in range(starts[i], starts[i + 1]):
+            code = (code ^ np.uint64(content[place])) * np.uint64(1099511628211)
+        codes[i] = code ^ (code >> np.uint64(29))
+    return codes
+
+
+@compiled
+def _equal(
+    content: npt.NDArray[np.uint8],
+    starts: npt.NDArray[np.int64],
+    rows: npt.NDArray[np.int64],
+    other_content: npt.NDArray[np.uint8],
+    other_starts: npt.NDArray[np.int64],
+    other_rows: npt.NDArray[np.int64],
+) -> npt.NDArray[np.bool_]:
+    equal = np.empty(len(rows), np.bool_)
+    for i in range(len(rows)):
+        first, other = starts[rows[i]], other_starts[other_rows[i]]
+        length = starts[rows[i] + 1] - first
+        equal[i] = length == other_starts[other_rows[i] + 1] - other
+        for place in range(length if equal[i] else 0):
+            if content[first + place] != other_content[other + place]:
+                equal[i] = False
+    return equal
