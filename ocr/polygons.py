@@ -49,6 +49,16 @@ class PolygonBatch:
             ignore=np.asarray(flags, np.bool_),
         )
 
+    @classmethod
+    def joined(cls, parts: Sequence["PolygonBatch"]) -> "PolygonBatch":
+        """Returns the images of one or more batches, one after the other."""
+        return cls(
+            vertices=np.concatenate([part.vertices for part in parts]),
+            vertex_starts=starts_of(np.concatenate([np.diff(part.vertex_starts) for part in parts])),
+            polygon_starts=starts_of(np.concatenate([np.diff(part.polygon_starts) for part in parts])),
+            ignore=np.concatenate([part.ignore for part in parts]),
+        )
+
     def __len__(self) -> int:
         """Returns the number of images."""
         return len(self.polygon_starts) - 1

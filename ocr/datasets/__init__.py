@@ -6,6 +6,7 @@ schemas            configuration of a split and of its caches
 formats/           annotation files -> `AnnotatedImage`
 audit              annotations and images -> checked `Manifest`, and a report of everything that is wrong
   image_header     size, EXIF orientation and coding of a JPEG or PNG
+  folder_listing   the files of a folder, and the file that a name means
   image_checks     strict checks of one image file
   annotation_checks  checks of the polygons of one image
   audit_report     the findings, their severity, the report

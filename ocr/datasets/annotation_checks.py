@@ -9,7 +9,6 @@ import shapely
 
 from ocr.datasets.compiled_checks import distinct_vertices, fit_images, surely_sound_words
 from ocr.datasets.formats.annotated import AnnotatedChunk, AnnotatedImage, AnnotatedWord
-from ocr.datasets.image_header import ImageHeader
 from ocr.datasets.orientation import upright_size
 
 Frame = Literal["stored", "upright"]
@@ -28,12 +27,17 @@ WordFinding = tuple[str, str | None, str, str]
 
 
 def doubtful_images(
-    chunk: AnnotatedChunk, stored_sizes: npt.NDArray[np.int64], orientations: npt.NDArray[np.uint8], frame: Frame
+    chunk: AnnotatedChunk,
+    rings: tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]],
+    stored_sizes: npt.NDArray[np.int64],
+    orientations: npt.NDArray[np.uint8],
+    frame: Frame,
 ) -> npt.NDArray[np.bool_]:
     """Returns (N,) flags of the images that `check_annotation` may find something on; it finds nothing on the others.
 
     Args:
         chunk: annotations of N images.
+        rings: `distinct_rings` of the chunk.
         stored_sizes: (N, 2) (H, W) of the files.
         orientations: (N,) EXIF orientations; 0: the file is not readable, and its image not doubtful.
         frame: frame of the coordinates.
@@ -47,9 +51,9 @@ def doubtful_images(
     if has_other_frame.any():
         fits = fit_images(chunk.points, chunk.point_starts, chunk.word_starts, sizes, _FRAME_SLACK)
         doubtful |= has_other_frame & ~fits
-    rings, ring_starts = distinct_rings(chunk)
+    points, starts = rings
     doubtful |= ~surely_sound_words(
-        rings, rings.view(np.int64), ring_starts, chunk.word_starts, sizes, _MAX_COORDINATE, _OVERHANG
+        points, points.view(np.int64), starts, chunk.word_starts, sizes, _MAX_COORDINATE, _OVERHANG
     )
     return doubtful & (orientations > 0)
 
@@ -61,11 +65,15 @@ def distinct_rings(chunk: AnnotatedChunk) -> tuple[npt.NDArray[np.float64], npt.
     return chunk.points[differs], num_before[chunk.point_starts]
 
 
-def check_annotation(image: AnnotatedImage, header: ImageHeader, frame: Frame) -> list[WordFinding]:
-    """Returns everything wrong with the annotation of one readable image. Its coordinates are in `frame`."""
+def check_annotation(
+    image: AnnotatedImage, stored: tuple[int, int], orientation: int, frame: Frame
+) -> list[WordFinding]:
+    """Returns everything wrong with the annotation of one readable image, whose file has a stored size (H, W) and an orientation.
+
+    Its coordinates are in `frame`.
+    """
     findings: list[WordFinding] = [("malformed", part.word, part.found, part.expected) for part in image.problems]
-    stored = header.stored_size
-    upright = upright_size(header.orientation, stored)
+    upright = upright_size(orientation, stored)
     size, other = (stored, upright) if frame == "stored" else (upright, stored)
     frame_finding = _check_frame(image, size, other, frame)
     if frame_finding is not None:

@@ -37,6 +37,7 @@ _RULES = {
     "ambiguous_orientation": _Rule("image", "save it again with one EXIF orientation, or without"),
     # Findings on the annotation of a whole image or of a word.
     "bad_name": _Rule("annotation", "rename the file, or correct its name in the annotations"),
+    "ambiguous_name": _Rule("annotation", "write the name of the file that is meant exactly as on the disk"),
     "malformed": _Rule("annotation", "correct the annotation"),
     "listed_twice": _Rule("annotation", "keep one entry"),
     "wrong_size": _Rule("annotation", "restore the image that was annotated, or correct points and size"),
@@ -50,11 +51,15 @@ _RULES = {
     "outside": _Rule("annotation", "correct or remove the word"),
     "duplicate": _Rule("annotation", "remove one of them"),
     # Notes, which are never errors.
+    "other_spelling": _Rule("note", "nothing to do; this file is read"),
     "partly_outside": _Rule("note", "nothing to do; the part outside is cut off"),
     "decoder_warning": _Rule("note", "nothing to do; the pixels are whole"),
     "scan_not_checked": _Rule("note", "look at it once, or save it again as 4:2:0"),
 }
 
+
+KINDS = frozenset(_RULES)
+"""All kinds of findings."""
 
 _LABELS = {"sampling": "chroma sampling", "bits": "bits per channel", "orientation": "EXIF orientation", "-": "none"}
 """Words in the summary for names and values of the statistics."""

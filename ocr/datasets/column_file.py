@@ -6,6 +6,7 @@ A file is written whole or not at all. Its checksums tell a damaged one.
 """
 
 import json
+import math
 import mmap
 import os
 import struct
@@ -45,6 +46,19 @@ class ColumnFile:
     columns: dict[str, Array]
     """Arrays by name. Changes stay in this process."""
 
+    def column(self, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
+        """Returns an array of this type and shape, in which -1 is any length.
+
+        Raises:
+            ColumnFileError: there is none.
+        """
+        array = self.columns.get(name)
+        if array is None or array.dtype != dtype or array.ndim != len(shape):
+            raise ColumnFileError(f"no array {name} of the type {dtype}")
+        if any(length not in (-1, found) for length, found in zip(shape, array.shape, strict=True)):
+            raise ColumnFileError(f"the array {name} with the shape {array.shape}")
+        return array
+
 
 def write_columns(path: Path, values: Mapping[str, Any], columns: Mapping[str, Sequence[Array]]) -> None:
     """Writes arrays and JSON values to a file.
@@ -74,8 +88,12 @@ def write_columns(path: Path, values: Mapping[str, Any], columns: Mapping[str, S
         file.write(footer + _END.pack(len(footer), zlib.crc32(footer), _MAGIC))
 
 
-def map_columns(path: Path) -> ColumnFile:
+def map_columns(path: Path, *, check: bool = True) -> ColumnFile:
     """Returns the mapped content of a file.
+
+    Args:
+        path: file to map.
+        check: compute the checksums, which reads the whole file.
 
     Raises:
         OSError: the file cannot be read.
@@ -89,7 +107,7 @@ def map_columns(path: Path) -> ColumnFile:
         content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     try:
         footer, end = _footer(content)
-        columns = {name: _column(content, end, *rest) for name, *rest in footer["columns"]}
+        columns = {name: _column(content, end, check, *rest) for name, *rest in footer["columns"]}
         return ColumnFile(path, status, footer["values"], columns)
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ColumnFileError(f"an unknown layout: {error}") from error
@@ -121,16 +139,20 @@ def _footer(content: mmap.mmap) -> tuple[dict[str, Any], int]:
     return json.loads(footer), start
 
 
-def _column(content: mmap.mmap, end: int, described: Any, shape: list[int], start: int, checksum: int) -> Array:
-    dtype = np.dtype([tuple([*field[:2], *map(tuple, field[2:])]) for field in described])
-    if dtype.names == ("",) or described[0][0] == "":
-        dtype = np.dtype(described[0][1])
-    count = int(np.prod(shape, dtype=np.int64))
-    if dtype.hasobject or min(shape) < 0 or start < 0 or start + count * dtype.itemsize > end:
+def _column(
+    content: mmap.mmap, end: int, check: bool, fields: list[Any], shape: list[int], start: int, checksum: int
+) -> Array:
+    # As `dtype.descr` after a way through JSON: [["", "<f4"]], or [["size", "<i4", [2]], ...].
+    is_plain = len(fields) == 1 and not fields[0][0]
+    dtype = np.dtype(fields[0][1] if is_plain else [(field[0], field[1], *map(tuple, field[2:])) for field in fields])
+    count = math.prod(shape)
+    stop = start + count * dtype.itemsize
+    if dtype.hasobject or min(shape) < 0 or start < 0 or stop > end:
         raise ColumnFileError("a column outside the file")
     found = 0
-    for first in range(start, start + count * dtype.itemsize, _PIECE):
-        found = zlib.crc32(memoryview(content)[first : min(first + _PIECE, start + count * dtype.itemsize)], found)
-    if found != checksum:
+    with memoryview(content) as view:
+        for first in range(start, stop if check else start, _PIECE):
+            found = zlib.crc32(view[first : min(first + _PIECE, stop)], found)
+    if check and found != checksum:
         raise ColumnFileError("damaged content")
     return np.frombuffer(content, dtype, count, start).reshape(shape)

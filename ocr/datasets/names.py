@@ -35,6 +35,13 @@ class Names(Sequence[str]):
         content = np.frombuffer(b"".join(encoded), np.uint8)
         return cls(content, starts_of([len(part) for part in encoded]), prefix)
 
+    @classmethod
+    def joined(cls, parts: Sequence["Names"]) -> "Names":
+        """Returns the strings of all parts, without their prefixes."""
+        contents = [np.zeros(0, np.uint8), *(part.content for part in parts)]
+        counts = [np.zeros(0, np.int64), *(np.diff(part.starts) for part in parts)]
+        return cls(np.concatenate(contents), starts_of(np.concatenate(counts)))
+
     def __len__(self) -> int:
         return len(self.starts) - 1
 
@@ -73,7 +80,9 @@ class Names(Sequence[str]):
         """(N,): a hash of each string. Equal strings have equal codes, and others almost never."""
         return _codes(self.content, self.starts)
 
-    def equal(self, rows: npt.NDArray[np.int64], other: "Names", other_rows: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    def equal(
+        self, rows: npt.NDArray[np.int64], other: "Names", other_rows: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.bool_]:
         """Returns whether the strings at `rows` equal those at `other_rows` of others, without the prefixes."""
         return _equal(self.content, self.starts, rows, other.content, other.starts, other_rows)
 

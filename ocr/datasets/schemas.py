@@ -56,7 +56,9 @@ class DatasetConfig(Section):
     image_path: str
     """Folder of images."""
     annotation_path: str | None = None
-    """A .json file (Upstage) or a folder of gt_<image>.txt files (ICDAR); null: images without annotations."""
+    """File or folder of annotations; null: images without annotations."""
+    annotation_format: str = "auto"
+    """Format of the annotations: upstage, icdar, ..., as in data=NAME; auto: look at them."""
     shards: str | None = None
     """Folder of the split's tar shards from scripts/prepare_data.py, or s3://BUCKET/PREFIX. loader=webdataset reads them instead of
     images and annotations."""
@@ -78,6 +80,9 @@ class DatasetConfig(Section):
     """Frame of the coordinates: the file as stored, or the image after its EXIF rotation (a canonical set)."""
     on_bad_sample: Literal["error", "skip"] | None = None
     """error: bad input stops the run. skip: it is left out and reported. null: error for annotations, skip for image files."""
+    audit_memo: str = "auto"
+    """Where the result of the audit is kept, so that the next start only looks whether something has changed: a folder; off; auto:
+    .dbnet_audit beside the image folder, or ~/.cache/dali-dbnet without annotations or where that folder cannot be written."""
     check_pixels: bool = True
     """Decode every image once before the run, to find damage that headers do not show."""
     max_unreadable_batch: float = Field(default=1.0, gt=0, le=1)

@@ -42,7 +42,7 @@ from ocr.training.interruption import (
     wait_for_ranks,
 )
 from ocr.training.module import DBNetModule
-from ocr.training.ranks import is_first_rank
+from ocr.training.ranks import first_of_node_first, is_first_rank
 from ocr.training.resume import Resumption, resumption
 from ocr.training.run_folder import RunLock
 from ocr.training.trainer import build_trainer
@@ -135,15 +135,19 @@ def _precision_of_run(start: Resumption, device: torch.device) -> str:
 def _build_splits(
     config: TrainConfig, precision: str, run_dir: Path
 ) -> tuple[ValidatedOCRDataset, ValidatedOCRDataset]:
-    """Returns the audited data sets of training and validation."""
-    draw_if_synthetic(config)
+    """Returns the audited data sets of training and validation. On each node one rank audits before the others."""
     config = config.model_copy(update={"pipeline": resolve_pipeline(config.pipeline, precision)})
-    train_set, val_set = (
-        build_dataset(
-            config.datasets.split(name), config, training=name == "train", report_path=run_dir / f"audit_{name}.json"
+    with first_of_node_first():
+        draw_if_synthetic(config)
+        train_set, val_set = (
+            build_dataset(
+                config.datasets.split(name),
+                config,
+                training=name == "train",
+                report_path=run_dir / f"audit_{name}.json" if is_first_rank() else None,
+            )
+            for name in ("train", "val")
         )
-        for name in ("train", "val")
-    )
     return train_set, val_set
 
 

@@ -10,8 +10,7 @@ two ways is reported, not guessed. A text in double quotes is never ambiguous.
 """
 
 import re
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 from typing import Literal, NamedTuple
@@ -19,6 +18,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from ocr.datasets.formats.annotated import AnnotatedImage, AnnotatedWord, FormatProblem
+from ocr.datasets.formats.image_folder import ImageFolder
+from ocr.datasets.formats.interface import NO_FIT, AnnotationFormat, Confidence, Fit
+from ocr.datasets.formats.look import Look
 from ocr.errors import InputError
 from ocr.file_names import shown
 
@@ -32,13 +34,23 @@ IGNORE_TEXTS = ("###", "*")
 _NUMBER = re.compile(r"\s*[+-]?((\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?|nan|inf(inity)?)\s*", re.IGNORECASE | re.ASCII)
 
 
-def read_icdar(annotation_dir: Path, image_dir: Path, extensions: Sequence[str]) -> list[AnnotatedImage]:
-    """Returns the images that have a text file, sorted by its name; a file without lines is an image without text.
+def examine_icdar(look: Look) -> Fit:
+    """Judges by text files whose lines begin with numbers."""
+    lines = [line for file in look.files(".txt") for line in file.first_lines]
+    if not look.names_with(".txt"):
+        return NO_FIT
+    num_words = sum(_split(0, line).num_leading >= 4 for line in lines)
+    if num_words < len(lines) / 2:
+        return NO_FIT
+    return Fit(Confidence.LIKELY, "text files whose lines begin with coordinates")
+
+
+def read_icdar(annotation_dir: Path, images: ImageFolder) -> Iterator[AnnotatedImage]:
+    """Yields the images that have a text file, sorted by its name; a file without lines is an image without text.
 
     Args:
         annotation_dir: folder of the .txt files.
-        image_dir: folder searched for the image of each text file: same stem, any of the extensions.
-        extensions: image extensions, lower case, with their dot.
+        images: folder searched for the image of each text file: same stem, any of the extensions.
 
     Raises:
         FileNotFoundError: the folder is missing or holds no .txt file.
@@ -47,22 +59,23 @@ def read_icdar(annotation_dir: Path, image_dir: Path, extensions: Sequence[str])
     paths = sorted(annotation_dir.glob("*.txt")) if annotation_dir.is_dir() else []
     if not paths:
         raise FileNotFoundError(f"{annotation_dir}: found no .txt file; expected a folder of gt_<image>.txt files")
-    filenames = _filenames_by_stem(image_dir, extensions)
     lines = {path: _read_lines(path) for path in paths}
     layout = _layout_of([line.num_leading for file_lines in lines.values() for line in file_lines])
 
     text_file_of: dict[str, Path] = {}
-    images = []
     for path in paths:
-        stem = path.stem if path.stem in filenames else path.stem.removeprefix("gt_")
+        stem = path.stem if images.with_stem(path.stem) else path.stem.removeprefix("gt_")
         if stem in text_file_of:
             both = shown(f"{text_file_of[stem].name} and {path.name}")
             raise InputError(
                 f"{annotation_dir}: {both} belong to the same image; expected one text file, remove the other"
             )
         text_file_of[stem] = path
-        images.append(_read_image(path.name, filenames.get(stem, [stem + extensions[0]]), lines[path], layout))
-    return images
+        filenames = images.with_stem(stem) or (stem + images.extensions[0],)
+        yield _read_image(path.name, filenames, lines[path], layout)
+
+
+ICDAR = AnnotationFormat("icdar", "ICDAR text files", "folder", examine_icdar, read_icdar)
 
 
 class _Line(NamedTuple):
@@ -70,14 +83,6 @@ class _Line(NamedTuple):
     fields: list[str]
     num_leading: int
     """Number of leading fields that are numbers: coordinates, and perhaps the beginning of the text."""
-
-
-def _filenames_by_stem(image_dir: Path, extensions: Sequence[str]) -> dict[str, list[str]]:
-    filenames = defaultdict(list)
-    for path in sorted(image_dir.iterdir()) if image_dir.is_dir() else []:
-        if path.suffix.lower() in extensions:
-            filenames[path.stem].append(path.name)
-    return filenames
 
 
 def _read_lines(path: Path) -> list[_Line]:
@@ -102,7 +107,7 @@ def _layout_of(counts: list[int]) -> Layout:
     return "quad" if typical < 10 else "polygon"
 
 
-def _read_image(source: str, filenames: list[str], lines: list[_Line], layout: Layout) -> AnnotatedImage:
+def _read_image(source: str, filenames: tuple[str, ...], lines: list[_Line], layout: Layout) -> AnnotatedImage:
     problems = []
     if len(filenames) > 1:
         problems.append(FormatProblem(None, f"images {' and '.join(filenames)}", "one image of that name"))

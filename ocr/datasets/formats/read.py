@@ -1,24 +1,116 @@
-"""Chooses the reader of annotations."""
+"""Chooses the reader of annotations: by its name, or by looking at them."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable
 from pathlib import Path
 
+from ocr.datasets.formats.alto import ALTO
 from ocr.datasets.formats.annotated import AnnotatedImage
-from ocr.datasets.formats.icdar import read_icdar
-from ocr.datasets.formats.upstage import read_upstage
+from ocr.datasets.formats.ctw1500_xml import CTW1500_XML
+from ocr.datasets.formats.cvat import CVAT
+from ocr.datasets.formats.icdar import ICDAR
+from ocr.datasets.formats.image_folder import ImageFolder
+from ocr.datasets.formats.interface import AnnotationFormat, Confidence, Fit
+from ocr.datasets.formats.look import Look, look_at
+from ocr.datasets.formats.page_xml import PAGE_XML
+from ocr.datasets.formats.totaltext_mat import TOTALTEXT_MAT
+from ocr.datasets.formats.upstage import UPSTAGE
+from ocr.errors import InputError
+
+log = logging.getLogger(__name__)
+
+FORMATS: tuple[AnnotationFormat, ...] = (UPSTAGE, ICDAR, CVAT, PAGE_XML, ALTO, CTW1500_XML, TOTALTEXT_MAT)
+"""All formats that are read."""
+AUTO = "auto"
+"""The format's name that stands for a look at the annotations."""
 
 
-def read_annotations(path: Path, image_dir: Path, extensions: Sequence[str]) -> list[AnnotatedImage]:
-    """Returns the annotations at `path`: a folder of ICDAR text files, or an Upstage JSON file.
+def read_annotations(path: Path, images: ImageFolder, annotation_format: str = AUTO) -> Iterable[AnnotatedImage]:
+    """Returns the annotations at `path`, one image after the other. The format is checked at once, the content when it is read.
 
     Args:
         path: file or folder of the annotations.
-        image_dir: folder of the images, for formats whose files do not name theirs.
-        extensions: image extensions, lower case, with their dot.
+        images: folder of the images, for formats whose files do not name theirs.
+        annotation_format: name of a format; auto: look at the annotations.
 
     Raises:
         FileNotFoundError: there is no annotation at this path.
-        InputError: the annotations as a whole cannot be read.
+        InputError: the annotations as a whole cannot be read, or they are in another format.
         OSError: a file of them cannot be opened.
     """
-    return read_icdar(path, image_dir, extensions) if path.is_dir() else read_upstage(path)
+    look = look_at(path)
+    if annotation_format == AUTO:
+        chosen, fit = find_format(look)
+        log.info("%s: %s (%s: %s)", path, chosen.title, fit.confidence.name.lower(), fit.reason)
+    else:
+        chosen = format_named(annotation_format)
+        _refuse_other_format(look, chosen)
+    return chosen.read(path, images)
+
+
+def format_named(name: str) -> AnnotationFormat:
+    """Returns the format with this name.
+
+    Raises:
+        InputError: there is none.
+    """
+    for candidate in FORMATS:
+        if candidate.name == name:
+            return candidate
+    names = ", ".join(candidate.name for candidate in FORMATS)
+    raise InputError(f"annotation_format={name}: there is no such format; expected {AUTO} or one of {names}")
+
+
+def find_format(look: Look) -> tuple[AnnotationFormat, Fit]:
+    """Returns the format that fits best, and how well.
+
+    Raises:
+        InputError: none fits, or two fit equally well.
+    """
+    fits = fitting_formats(look)
+    if not fits:
+        raise InputError(f"{look.path}: {described(look)}, which no reader knows; the formats: {all_formats()}")
+    best = [(found, fit) for found, fit in fits if fit.confidence == fits[0][1].confidence]
+    if len(best) > 1:
+        named = " and ".join(f"{found.title} ({fit.reason})" for found, fit in best)
+        choices = " or ".join(f"annotation_format={found.name}" for found, _ in best)
+        raise InputError(f"{look.path}: fits {named} equally well; say {choices}")
+    return best[0]
+
+
+def fitting_formats(look: Look) -> list[tuple[AnnotationFormat, Fit]]:
+    """Returns the formats that fit at all, the best first."""
+    fits = [(candidate, candidate.fit(look)) for candidate in FORMATS]
+    fits = [(candidate, fit) for candidate, fit in fits if fit.confidence > Confidence.NONE]
+    return sorted(fits, key=lambda pair: -pair[1].confidence)
+
+
+def all_formats() -> str:
+    """Returns the titles of all formats with their names, for an error message."""
+    return ", ".join(f"{candidate.title} (data={candidate.name})" for candidate in FORMATS)
+
+
+def described(look: Look) -> str:
+    """Returns what a look shows, for an error message."""
+    if not look.is_folder:
+        return f"found a file that begins with {look.head[:40]!r}" if look.head else "found an empty file"
+    if not look.names:
+        return "found a folder without files"
+    suffixes = sorted({Path(name).suffix for name in look.names})
+    return f"found a folder of {len(look.names)} files ending in {', '.join(suffixes[:6])}"
+
+
+def _refuse_other_format(look: Look, chosen: AnnotationFormat) -> None:
+    """Raises InputError if the annotations are not in this format and a reader for them is known.
+
+    If no reader knows them, the chosen one reads on: its own message says best what is wrong.
+    """
+    if chosen.fit(look).confidence > Confidence.NONE:
+        return
+    others = fitting_formats(look)
+    if others:
+        other, fit = others[0]
+        raise InputError(
+            f"{look.path}: not {chosen.title}: this looks like {other.title} ({fit.reason}), which data={other.name} or "
+            f"annotation_format={other.name} reads"
+        )

@@ -26,6 +26,9 @@ from ocr.datasets.formats.annotated import (
     FormatProblem,
     chunks_of,
 )
+from ocr.datasets.formats.image_folder import ImageFolder
+from ocr.datasets.formats.interface import NO_FIT, AnnotationFormat, Confidence, Fit
+from ocr.datasets.formats.look import Look
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.orientation import stored_from_original
 from ocr.errors import InputError
@@ -306,6 +309,25 @@ def _read_whole(path: Path) -> list[AnnotatedImage]:
             f"{path}: found the key {_shown(next(iter(document.repeated)))} twice; expected once; remove one"
         )
     return [_read_image(filename, entry, path.name) for filename, entry in images.members()]
+
+
+def examine_upstage(look: Look) -> Fit:
+    """Judges by an object "images" whose members have "words"."""
+    images = look.json.get("images") if isinstance(look.json, dict) else None
+    if not isinstance(images, dict):
+        return NO_FIT
+    entries = [entry for entry in images.values() if isinstance(entry, dict)]
+    if any("words" in entry for entry in entries):
+        return Fit(Confidence.CERTAIN, 'an object "images" by file name, with "words"')
+    return Fit(Confidence.LIKELY, 'an object "images" by file name')
+
+
+def _read(path: Path, images: ImageFolder) -> UpstageAnnotations:
+    del images  # the file names its images
+    return read_upstage(path)
+
+
+UPSTAGE = AnnotationFormat("upstage", "Upstage JSON", "file", examine_upstage, _read)
 
 
 def upstage_document(manifest: Manifest, indices: Sequence[int] | np.ndarray, *, canonical: bool) -> dict[str, Any]:

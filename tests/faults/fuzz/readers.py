@@ -24,6 +24,7 @@ from ocr.cache.files import EntryError, EntryFiles
 from ocr.checkpoint import CONFIG_KEY, MODEL_PREFIX, load_checkpoint
 from ocr.config import PrepareConfig, TrainConfig, validate_config
 from ocr.datasets.audit import build_manifest
+from ocr.datasets.formats.image_folder import ImageFolder
 from ocr.datasets.formats.read import read_annotations
 from ocr.datasets.image_checks import inspect_image
 from ocr.datasets.manifest import Manifest
@@ -84,7 +85,7 @@ def _check_manifest(manifest: Manifest) -> None:
 
 
 def _read_annotations(path: Path, images: Path, report_path: Path) -> None:
-    annotations = read_annotations(path, images, EXTENSIONS)
+    annotations = list(read_annotations(path, ImageFolder(images, EXTENSIONS)))
     manifest, report = build_manifest(
         images, annotations, extensions=EXTENSIONS, on_bad_sample="skip", check_pixels=False, report_path=report_path
     )

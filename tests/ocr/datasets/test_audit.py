@@ -1,6 +1,7 @@
 """The audit of a whole split: what is an error, what is left out, and what the report says."""
 
 import json
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,9 @@ def test_error_makes_an_unreadable_image_an_error_too(picture: Path) -> None:
         checked(picture, images, on_bad_sample="error")
 
 
-@pytest.mark.parametrize("name", ["../out.jpg", "{folder}/out.jpg", "sub/../../out.jpg", "./in.jpg", "\x1b[2Jin\n.jpg"])
+@pytest.mark.parametrize(
+    "name", ["../out.jpg", "{folder}/out.jpg", "sub/../../out.jpg", "sub/../in.jpg", "\x1b[2Jin\n.jpg"]
+)
 def test_an_image_whose_name_is_not_sound_is_an_error_though_the_file_is_there(name: str, tmp_path: Path) -> None:
     images = tmp_path / "images"
     images.mkdir()
@@ -141,3 +144,39 @@ def test_the_summary_names_counts_and_shares(picture: Path) -> None:
     assert "2 of 3 images usable, 1 words, 0 of them don't-care" in summary
     assert "coding: baseline 50.0%, progressive 50.0%" in summary
     assert "missing: 1" in summary
+
+
+@pytest.mark.parametrize(
+    ("on_disk", "listed", "in_manifest"),
+    [
+        (unicodedata.normalize("NFD", "영수증.jpg"), "영수증.jpg", "영수증.jpg"),
+        ("영수증.jpg", unicodedata.normalize("NFD", "영수증.jpg"), unicodedata.normalize("NFD", "영수증.jpg")),
+        ("IMG.JPG", "img.jpg", "img.jpg"),
+        ("sub/a.jpg", "./sub/a.jpg", "sub/a.jpg"),
+        ("sub/a.jpg", "sub\\a.jpg", "sub/a.jpg"),
+    ],
+)
+def test_a_name_that_is_spelled_otherwise_finds_its_file(
+    on_disk: str, listed: str, in_manifest: str, tmp_path: Path
+) -> None:
+    (tmp_path / on_disk).parent.mkdir(exist_ok=True)
+    (tmp_path / on_disk).write_bytes(encoded())
+    manifest, report = checked(tmp_path, [annotated(listed, SQUARE)])
+    assert manifest.image_paths == (str(tmp_path / on_disk),)
+    assert manifest.filenames == (in_manifest,)
+    (finding,) = report.findings
+    assert (finding.kind, finding.severity) == ("other_spelling", "note")
+    assert report.num_not_annotated == 0
+
+
+def test_a_name_that_fits_two_files_is_an_error_that_names_both(tmp_path: Path) -> None:
+    for name in ("a.jpg", "A.jpg"):
+        (tmp_path / name).write_bytes(encoded())
+    with pytest.raises(BadDataError, match=r"ambiguous_name: found two files that fit this name: A\.jpg and a\.jpg"):
+        checked(tmp_path, [annotated("a.JPG", SQUARE)])
+
+
+def test_two_spellings_of_one_file_are_two_entries_for_it(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(encoded())
+    with pytest.raises(BadDataError, match=r"listed_twice: found 2 entries"):
+        checked(tmp_path, [annotated("a.jpg", SQUARE), annotated("A.jpg", SQUARE)])

@@ -6,6 +6,7 @@ import pytest
 
 from ocr.datasets.formats.annotated import AnnotatedImage
 from ocr.datasets.formats.icdar import read_icdar
+from ocr.datasets.formats.image_folder import ImageFolder
 from ocr.datasets.formats.upstage import read_upstage
 
 EXTENSIONS = (".jpg", ".png")
@@ -17,7 +18,7 @@ def read(tmp_path: Path, **contents: str) -> list[AnnotatedImage]:
     """Reads text files given as stem=content."""
     for stem, content in contents.items():
         (tmp_path / f"{stem}.txt").write_bytes(content.encode())
-    return read_icdar(tmp_path, tmp_path, EXTENSIONS)
+    return list(read_icdar(tmp_path, ImageFolder(tmp_path, EXTENSIONS)))
 
 
 def test_quads_with_byte_order_mark_crlf_commas_and_dont_care_words(tmp_path: Path) -> None:
@@ -96,9 +97,9 @@ def test_two_text_files_of_one_image_are_refused(tmp_path: Path) -> None:
 
 def test_a_folder_without_text_files_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"found no \.txt file; expected a folder of gt_<image>\.txt files"):
-        read_icdar(tmp_path, tmp_path, EXTENSIONS)
+        read(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"missing: found no \.txt file"):
-        read_icdar(tmp_path / "missing", tmp_path, EXTENSIONS)
+        list(read_icdar(tmp_path / "missing", ImageFolder(tmp_path, EXTENSIONS)))
 
 
 @pytest.mark.parametrize("name", ["sroie", "icdar15"])
@@ -116,7 +117,7 @@ def test_real_annotations_survive_a_round_trip_through_icdar_text(
         (tmp_path / f"gt_{Path(filename).stem}.txt").write_text("\r\n".join(lines), encoding="utf-8-sig", newline="")
     expected = sorted(read_upstage(path), key=lambda image: image.filename)
     assert len(expected) == len(ignored) > 0
-    images = read_icdar(tmp_path, path.parent, EXTENSIONS)
+    images = list(read_icdar(tmp_path, ImageFolder(path.parent, EXTENSIONS)))
     assert [image.filename for image in images] == [image.filename for image in expected]
     for image, original in zip(images, expected, strict=True):
         assert image.problems == ()

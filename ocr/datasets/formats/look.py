@@ -1,0 +1,107 @@
+"""A look at an annotation path: enough to recognise its format, without reading all of it."""
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ocr.datasets.formats.text import decode_text
+
+HEAD_BYTES = 2**16
+"""Number of bytes read at the beginning of a file."""
+MAX_NAMES = 2000
+"""Number of names read of a folder."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a look at an annotation path shows."""
+
+    path: Path
+    is_folder: bool
+    names: tuple[str, ...] = ()
+    """Names of a folder's first files, at most `MAX_NAMES`, sorted; without hidden files and sub-folders."""
+    head: str = ""
+    """Beginning of a file as text, at most `HEAD_BYTES` bytes, without a byte-order mark."""
+    is_whole: bool = True
+    """Whether `head` is the whole file, or `names` all files of the folder."""
+
+    @cached_property
+    def json(self) -> Any:
+        """The JSON value of a file; of a longer file, what its beginning shows, with all brackets closed. None: not JSON."""
+        return parse_beginning(self.head)
+
+    @cached_property
+    def first_lines(self) -> list[str]:
+        """The lines of `head` that are not blank and that it holds whole."""
+        lines = self.head.split("\n")
+        return [line for line in (lines if self.is_whole else lines[:-1]) if line.strip()]
+
+    def files(self, suffix: str, count: int = 5) -> list["Look"]:
+        """Returns a look at some files of a folder, spread over its names. Their suffix may be in upper or lower case."""
+        names = self.names_with(suffix)
+        step = max(len(names) // count, 1)
+        return [look_at(self.path / name) for name in names[::step][:count]]
+
+    def names_with(self, suffix: str) -> list[str]:
+        """Returns the names of a folder's files that end in a suffix, in upper or lower case."""
+        return [name for name in self.names if name.lower().endswith(suffix)]
+
+
+def look_at(path: Path) -> Look:
+    """Returns a look at a file or folder.
+
+    Raises:
+        FileNotFoundError: there is neither at this path.
+        OSError: it cannot be read.
+    """
+    if path.is_dir():
+        names = []
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if not entry.name.startswith(".") and not entry.is_dir():
+                    names.append(entry.name)
+                    if len(names) > MAX_NAMES:
+                        break
+        return Look(path, True, names=tuple(sorted(names[:MAX_NAMES])), is_whole=len(names) <= MAX_NAMES)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such annotation file or folder")
+    with path.open("rb") as file:
+        head = file.read(HEAD_BYTES + 1)
+    return Look(path, False, head=decode_text(head[:HEAD_BYTES]), is_whole=len(head) <= HEAD_BYTES)
+
+
+# Strings are matched whole, so that brackets and commas inside them do not count. The last alternative is a string cut short.
+_JSON_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{},]|"', re.DOTALL)
+
+
+def parse_beginning(text: str) -> Any:
+    """Returns the JSON value of a text that may be cut short: members that are not whole are left out. None: not JSON."""
+    if not text.lstrip().startswith(("{", "[")):
+        return None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        pass
+    closers: list[str] = []
+    end, closing = 0, ""
+    for token in _JSON_TOKEN.finditer(text):
+        mark = token.group()
+        if mark in "{[":
+            closers.append("}" if mark == "{" else "]")
+            end, closing = token.end(), "".join(reversed(closers))
+        elif mark in "}]":
+            if not closers or closers.pop() != mark:
+                return None
+            end, closing = token.end(), "".join(reversed(closers))
+        elif mark == ",":
+            end, closing = token.start(), "".join(reversed(closers))
+        elif mark == '"':
+            break
+    try:
+        return json.loads(text[:end] + closing)
+    except (ValueError, RecursionError):
+        return None
