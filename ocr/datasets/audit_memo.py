@@ -376,9 +376,7 @@ def _are_plain(
         is_plain, is_between = 0 < end - first < 250, True
         for place in range(first, end):
             byte = content[place]
-            is_letter = (
-                65 <= byte <= 90 or 97 <= byte <= 122 or 48 <= byte <= 57 or byte == 95 or byte == 45
-            )
+            is_letter = 65 <= byte <= 90 or 97 <= byte <= 122 or 48 <= byte <= 57 or byte == 95 or byte == 45
             is_plain = is_plain and (is_letter or ((byte == 46 or byte == 47) and not is_between))
             is_between = not is_letter
         plain[i] = is_plain and not is_between

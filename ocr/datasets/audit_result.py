@@ -110,7 +110,7 @@ class AuditResult:
             polygons = [PolygonBatch.joined(polygons).select(np.flatnonzero(is_single))]
             sample_ids, filenames = sample_ids[is_single], filenames.select(np.flatnonzero(is_single))
         rows, paths = files.rows[sample_ids], files.names.select(sample_ids)
-        columns = {
+        columns: dict[str, list[Array]] = {
             "filename_bytes": [filenames.content],
             "filename_starts": [filenames.starts],
             "path_bytes": [paths.content],

@@ -77,7 +77,7 @@ def write_columns(path: Path, values: Mapping[str, Any], columns: Mapping[str, S
             file.write(bytes(-file.tell() % _ALIGNMENT))
             start, checksum = file.tell(), 0
             for part in parts:
-                content = memoryview(np.ascontiguousarray(part).reshape(-1).view(np.uint8))
+                content = np.ascontiguousarray(part).reshape(-1).view(np.uint8).data
                 for first in range(0, len(content), _PIECE):
                     piece = content[first : first + _PIECE]
                     checksum = zlib.crc32(piece, checksum)

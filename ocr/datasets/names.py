@@ -55,7 +55,8 @@ class Names(Sequence[str]):
         if not -len(self) <= index < len(self):
             raise IndexError(f"position {index} of {len(self)} names")
         index = int(index) % len(self)
-        return self.prefix + str(self.content[self.starts[index] : self.starts[index + 1]], _ENCODING, _ERRORS)
+        encoded = self.content[self.starts[index] : self.starts[index + 1]].tobytes()
+        return self.prefix + encoded.decode(_ENCODING, _ERRORS)
 
     def __iter__(self) -> Iterator[str]:
         return (self[index] for index in range(len(self)))

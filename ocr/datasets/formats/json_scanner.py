@@ -161,7 +161,7 @@ def _number(text: Bytes, position: int) -> tuple[int, float]:
         if digits > 0 or text[position] != _ZERO:
             num_digits += 1
         if num_digits <= 18:
-            digits = digits * 10 + (np.int64(text[position]) - _ZERO)
+            digits = digits * 10 + np.int64(text[position]) - _ZERO
         position += 1
     if has_leading_zero and position - before > 1:
         return -1, 0.0
@@ -174,7 +174,7 @@ def _number(text: Bytes, position: int) -> tuple[int, float]:
             if digits > 0 or text[position] != _ZERO:
                 num_digits += 1
             if num_digits <= 18:
-                digits = digits * 10 + (np.int64(text[position]) - _ZERO)
+                digits = digits * 10 + np.int64(text[position]) - _ZERO
                 exponent -= 1
             position += 1
         if position == before:
@@ -188,7 +188,8 @@ def _number(text: Bytes, position: int) -> tuple[int, float]:
             position += 1
         before, power = position, 0
         while _ZERO <= _at(text, position) <= _NINE:
-            power = min(power * 10 + (np.int64(text[position]) - _ZERO), 100_000)
+            if power < 100_000:
+                power = power * 10 + int(text[position]) - _ZERO
             position += 1
         if position == before:
             return -1, 0.0
