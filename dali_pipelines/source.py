@@ -76,6 +76,7 @@ class PlannedBatch:
     @property
     def num_real(self) -> int:
         """Number of samples that are no padding."""
+        # Not `any`, which takes NumPy twice as long.
         return len(self) - int(np.count_nonzero(self.is_padding))
 
     def select(self, rows: npt.ArrayLike | slice) -> "PlannedBatch":

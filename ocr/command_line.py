@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dali_pipelines.config import Section
 from ocr.config import (
+    NOT_SET,
     AnyConfig,
     EvaluateConfig,
     PredictConfig,
@@ -30,6 +31,7 @@ from ocr.config import (
     flat_keys,
     validate_config,
 )
+from ocr.datasets.schemas import DatasetConfig
 from ocr.errors import CacheError, DivergedError, InputError, OutOfMemory, SignalExit, StorageError, WorkerError
 from ocr.file_names import shown, shown_lines
 from ocr.memory.out_of_memory import ExplainOutOfMemory
@@ -86,6 +88,7 @@ def prepare_hydra(*schemas: tuple[str, type[Section]]) -> None:
     for name, schema in (*shared, *schemas):
         store.store(name=name, node=schema.model_construct().model_dump(mode="json"))
     OmegaConf.register_new_resolver("first_existing", _first_existing, replace=True)
+    OmegaConf.register_new_resolver("found", _found, replace=True)
     for message in NOT_FOR_USERS:
         warnings.filterwarnings("ignore", message=message)
     for name in CHATTY_LOGGERS:
@@ -230,3 +233,16 @@ def _described(error: OSError) -> str:
 def _first_existing(*paths: str) -> str:
     """Returns the first path that exists, or the last one if none does."""
     return next((path for path in paths[:-1] if Path(path).exists()), paths[-1])
+
+
+def _found(folder: str, split: str, key: str) -> str | None:
+    """Returns image_path, annotation_path or annotation_format of a split of the data set in a folder (data=auto).
+
+    A split that was not found has no images, no annotations and the format auto.
+    """
+    from ocr.datasets.layout import find_splits  # loads the readers, which --help must not
+
+    found = find_splits(folder, DatasetConfig.model_fields["image_extensions"].default).get(split)
+    if found is None:
+        return {"image_path": NOT_SET, "annotation_path": None, "annotation_format": "auto"}[key]
+    return str(getattr(found, key))

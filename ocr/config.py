@@ -17,7 +17,7 @@ import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 from pydantic import ByteSize, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
 
 from dali_pipelines.config import PipelineConfig, Section
@@ -360,6 +360,9 @@ def validate_config(config_class: type[AnyConfig], hydra_config: DictConfig) -> 
     """
     try:
         values = OmegaConf.to_container(hydra_config, resolve=True)
+    except InterpolationResolutionError as error:  # the message of a resolver, such as that of data=auto
+        message = str(error).partition("\n")[0].partition("raised while resolving interpolation: ")
+        raise SystemExit(f"The configuration is wrong: {shown_lines(message[2] or message[0])}") from None
     except OmegaConfBaseException as error:
         raise SystemExit(f"The configuration is wrong: {shown_lines(str(error))}") from None
     try:

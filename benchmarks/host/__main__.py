@@ -4,10 +4,10 @@
     uv run python -m benchmarks.host --receipts FOLDER --scenes FOLDER --json FILE --markdown FILE
     uv run python -m benchmarks.host --only validation
 
-planning: plan, polygons and outlines. launching: the thread that launches kernels, in the training loader. step: Lightning and
-hooks. validation: post-processing and metric. Receipts are in FOLDER/images/train and FOLDER/jsons/train.json, scenes in
-FOLDER/images/val and FOLDER/jsons/val.json; without a folder, both are drawn. No GPU is used. The exit status is 1 if a limit is
-missed.
+planning: a batch's plan, polygons, outlines and packing. launching: the thread that launches kernels, in the training loader.
+step: Lightning and hooks. validation: post-processing and metric. Receipts are in FOLDER/images/train and FOLDER/jsons/train.json,
+scenes in FOLDER/images/val and FOLDER/jsons/val.json; without a folder, both are drawn. No GPU is used. The exit status is 1 if a
+limit is missed.
 """
 
 import argparse

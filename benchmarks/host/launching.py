@@ -4,7 +4,8 @@ The real `BatchLoader` runs, with three things replaced so that it takes the way
 share of it:
 
 - DALI's graph: its sources are the real ones, but it hands out what they feed, without reading or decoding a file;
-- the target maps: made by the Triton path, on the CPU, up to the launch of the kernel;
+- the target maps: made by the Triton path, on the CPU, up to the launch of the kernel. The planning thread packs the polygons, and
+  this thread copies them to the buffer that a GPU would be sent;
 - the CPU's rendering threads, whose work a GPU does in the graph: left out.
 
 Not included, since they need a GPU: the launch itself, pinned memory, and the copy of a batch out of DALI.
@@ -24,7 +25,6 @@ import torch
 from nvidia.dali import fn, pipeline_def
 from nvidia.dali.pipeline import Pipeline
 
-import ocr.targets.numba_maps
 from benchmarks.host.timing import Timing, sampled_gil, share_held, summed
 from benchmarks.host.workloads import Workload, resized
 from dali_pipelines import graphs, loader, steps
@@ -36,10 +36,8 @@ from ocr.datasets.plan import SamplePlanner
 from ocr.datasets.schemas import DatasetConfig
 from ocr.loaders.engines import Engine
 from ocr.loaders.loader import BatchLoader
-from ocr.polygons import PolygonBatch
-from ocr.targets import triton_maps
+from ocr.targets import maps, triton_maps
 from ocr.targets.config import TargetConfig
-from ocr.targets.target_maps import TargetMaps
 
 LIMIT_US = 15.0
 """Largest CPU time in the launching thread, microseconds a sample, without DALI's own."""
@@ -203,19 +201,14 @@ def _launching_only(clock: _Clock) -> Iterator[None]:
         (graphs, "cpu_pipeline", lambda **settings: _FeedOnly(clock, **settings)),
         (loader, "SampleArrays", lambda *args, **settings: SampleArrays(*args, **(settings | {"inputs": "planned"}))),
         (loader, "RenderingThreads", _NoRendering),
-        (ocr.targets.numba_maps, "make_targets_numba", clock.timed("targets", _prepare_launch)),
+        (maps, "is_drawn_by_triton", lambda device: True),
+        (triton_maps, "make_targets_triton", clock.timed("targets", triton_maps.make_targets_triton)),
         (triton_maps, "draw_tile", _NoKernel()),
     )
     with ExitStack() as stack:
         for owner, name, replacement in replaced:
             stack.enter_context(mock.patch.object(owner, name, replacement))
         yield
-
-
-def _prepare_launch(
-    polygons_input: PolygonBatch, size: tuple[int, int], config: TargetConfig, **more: Any
-) -> TargetMaps:
-    return triton_maps.make_targets_triton(polygons_input, size, config, "cpu", **more)
 
 
 class _NoKernel:

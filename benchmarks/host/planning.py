@@ -9,6 +9,7 @@ from dali_pipelines.config import PipelineConfig
 from ocr.datasets.plan import EpochPlan, SamplePlanner
 from ocr.targets.config import TargetConfig
 from ocr.targets.outline import measure_outlines
+from ocr.targets.packing import pack_polygons
 
 NUM_BATCHES = 10
 """Batches of a timed round."""
@@ -30,7 +31,7 @@ class PlanningTimes:
 
 
 def time_planning(workload: Workload, sizes: Sequence[int], batch_size: int, repeats: int) -> list[PlanningTimes]:
-    """Returns the CPU time of plan, polygons in the input frame, and their outlines, for training batches.
+    """Returns the CPU time of plan, polygons in the input frame, their outlines and their packing, for training batches.
 
     Args:
         sizes: numbers of images; they take turns.
@@ -56,12 +57,16 @@ def _parts(workload: Workload, num_images: int, num_batches: int, batch_size: in
     pipeline, targets = PipelineConfig(), TargetConfig()
     planner = SamplePlanner(pipeline, training=True, seed=0)
     plan = EpochPlan(manifest, planner, epoch=0, batch_size=batch_size)
-    size = (planner.input_size, planner.input_size)
+    side = planner.input_size
     steps = range(num_batches)
     batches = [plan.batch(step) for step in steps]
     polygons_input = [planner.input_polygons(manifest, batch) for batch in batches]
+    outlines = [measure_outlines(polygons, (side, side), targets) for polygons in polygons_input]
     return {
         "plan": lambda: [plan.batch(step) for step in steps],
         "polygons": lambda: [planner.input_polygons(manifest, batch) for batch in batches],
-        "outlines": lambda: [measure_outlines(polygons, size, targets) for polygons in polygons_input],
+        "outlines": lambda: [measure_outlines(polygons, (side, side), targets) for polygons in polygons_input],
+        "packing": lambda: [
+            pack_polygons(*text, side // targets.map_stride) for text in zip(polygons_input, outlines, strict=True)
+        ],
     }

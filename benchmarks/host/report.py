@@ -170,7 +170,10 @@ def _planning_table(results: HostResults) -> Table:
         for times in results.planning
     ]
     columns = ("split", "images", *(column for name in names for column in (name, "GIL")), "sum")
-    return Table("Planning: microseconds a sample", columns, rows)
+    notes = [
+        "packing: of the polygons, for the Triton kernel; it counts in the limits of plan, polygons and outlines too"
+    ]
+    return Table("Planning: microseconds a sample", columns, rows, notes)
 
 
 def _launching_table(results: HostResults) -> Table:

@@ -18,7 +18,7 @@ from ocr.synthetic.config import SyntheticConfig
 from ocr.synthetic.data_set import draw_data_set
 
 PLANNING_LIMITS_US = {"receipts": 60.0, "receipts, tripled": 110.0, "scenes": 40.0}
-"""Largest CPU time of plan, polygons and outlines together, microseconds a sample; for about 57, 171 and 15 polygons an image."""
+"""Largest CPU time of all parts of planning together, microseconds a sample; for about 57, 171 and 15 polygons an image."""
 MAX_MEGAPIXELS = 100.0
 MOST_POLYGONS = 60_000_000
 """Polygons of a manifest, which then takes 2.5 GB: a million receipts, but not with three times the text."""

@@ -55,8 +55,8 @@ def load_manifest(
             manifest, report = kept
         else:
             annotations: Iterable[AnnotatedImage] | None = None
+            images = ImageFolder(image_dir, config.image_extensions, config.annotation_frame, config.annotation_set)
             if config.annotation_path is not None:
-                images = ImageFolder(image_dir, config.image_extensions, config.annotation_frame)
                 annotations = read_annotations(Path(config.annotation_path), images, config.annotation_format)
             manifest, report = memo.store(
                 _audit(
@@ -66,6 +66,7 @@ def load_manifest(
                     annotation_frame=config.annotation_frame,
                     check_pixels=config.check_pixels,
                     max_megapixels=max_megapixels,
+                    images=images,
                     memo=memo,
                 )
             )
@@ -137,12 +138,13 @@ def _audit(
     check_pixels: bool,
     max_megapixels: float,
     num_threads: int | None = None,
+    images: ImageFolder | None = None,
     memo: AuditMemo | None = None,
 ) -> Audited:
     image_dir = Path(image_dir).resolve()
     if not image_dir.is_dir():
         raise FileNotFoundError(f"{image_dir}: there is no such image folder")
-    listing = FolderListing(image_dir)
+    listing = FolderListing(image_dir) if images is None else images.listing
     folders = folder_states(image_dir, listing.folders)
     in_folder = listing.images(extensions)
     if annotations is None:

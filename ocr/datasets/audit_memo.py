@@ -71,11 +71,8 @@ class MemoKey:
                 "max_megapixels": max_megapixels,
                 "check_pixels": config.check_pixels,
             },
-            judgement={
-                "annotation_path": config.annotation_path,  # as written: messages name it
-                "annotation_format": config.annotation_format,
-                "annotation_frame": config.annotation_frame,
-            },
+            # annotation_path, _format, _frame, ...; paths as written, since messages name them
+            judgement={key: value for key, value in config.model_dump().items() if key.startswith("annotation")},
         )
 
     @property

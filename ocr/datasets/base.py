@@ -103,15 +103,20 @@ class ValidatedOCRDataset(Dataset[dict[str, Any]]):
 
     def make_targets(self, samples: PlannedBatch, device: torch.device | str = "cpu") -> TargetMaps:
         """Returns the target maps of a batch on the device, from `offline_maps` where it has them."""
-        text, size = self.with_text(samples), (self.planner.input_size, self.planner.input_size)
+        text, size = self.with_text(samples, device), (self.planner.input_size, self.planner.input_size)
         if self.offline_maps is None:
             return make_targets(text.polygons_input, size, self.targets, device, text.outlines)
         indices = samples.indices.tolist()
         return self.offline_maps.targets(indices, text.polygons_input, size, device, text.outlines)
 
-    def with_text(self, samples: PlannedBatch) -> PlannedText:
-        """Returns the samples with their measured polygons; those planned with them are returned as they are."""
-        return self.planner.with_text(self.manifest, samples, self.targets)
+    def with_text(self, samples: PlannedBatch, device: torch.device | str = "cpu") -> PlannedText:
+        """Returns the samples with their polygons, measured for `make_targets` on the device.
+
+        Samples that were planned with them are returned as they are.
+        """
+        # Maps from files are seldom drawn, and then only for the images whose file is missing.
+        drawn_on = "cpu" if self.offline_maps is not None else device
+        return self.planner.with_text(self.manifest, samples, self.targets, drawn_on)
 
     def planned(self, indices: Sequence[int]) -> PlannedBatch:
         """Returns the plan of these images in the current epoch."""

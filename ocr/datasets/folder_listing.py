@@ -61,6 +61,10 @@ class FolderListing:
         """Returns the names that end with one of the extensions, which are in lower case with their dot."""
         return [name for name in self.names if os.path.splitext(name)[1].lower() in extensions]
 
+    def __contains__(self, name: str) -> bool:
+        """Returns whether a file has this name exactly."""
+        return name in self._all
+
     def find(self, name: str) -> FoundFile | None:
         """Returns the file that a name means, or None if no file fits.
 

@@ -11,11 +11,13 @@ sample gets the same augmentation whatever the batch size, the number of ranks, 
 augmentation does.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from dali_pipelines.config import PipelineConfig
 from dali_pipelines.source import PlannedBatch
@@ -33,7 +35,8 @@ from ocr.datasets.manifest import Manifest
 from ocr.datasets.philox import random_doubles
 from ocr.polygons import PolygonBatch
 from ocr.targets.config import TargetConfig
-from ocr.targets.outline import Outlines, measure_outlines
+from ocr.targets.maps import measured
+from ocr.targets.outline import Outlines
 
 ORDER_STREAM, AUGMENTATION_STREAM = 0, 1
 IDENTITY_COLOUR = np.eye(3, 4, dtype=np.float32)
@@ -109,12 +112,14 @@ class SamplePlanner:
             *move_polygons(samples.indices, images, ignore, samples.input_from_original, min_visible, self.input_size)
         )
 
-    def with_text(self, manifest: Manifest, samples: PlannedBatch, targets: TargetConfig) -> PlannedText:
-        """Returns the samples with their polygons, measured for the target maps of `targets`."""
+    def with_text(
+        self, manifest: Manifest, samples: PlannedBatch, targets: TargetConfig, device: torch.device | str = "cpu"
+    ) -> PlannedText:
+        """Returns the samples with their polygons, measured for target maps on the device; see `ocr.targets.maps.measured`."""
         if isinstance(samples, PlannedText):
             return samples
         polygons_input = self.input_polygons(manifest, samples)
-        outlines = measure_outlines(polygons_input, (self.input_size, self.input_size), targets)
+        outlines = measured(polygons_input, (self.input_size, self.input_size), targets, device)
         return PlannedText(**vars(samples), polygons_input=polygons_input, outlines=outlines)
 
     def _draw(self, manifest: Manifest, indices: npt.NDArray[np.int64], epoch: int) -> Draws:
@@ -187,7 +192,8 @@ class EpochPlan:
     Args:
         num_epochs: epochs of the run; each but the last is followed by the next one. 0: nothing is known to follow.
         num_done: samples of the epoch, over all ranks, that an interrupted run has trained; the plan holds the others.
-        targets: settings of the target maps; the batches are then `PlannedText`. None: without polygons.
+        add_text: adds polygons to a planned batch, which then is a `PlannedText`. Plans are equal only if this is the same
+            function. None: batches without polygons.
     """
 
     def __init__(
@@ -201,7 +207,7 @@ class EpochPlan:
         num_ranks: int = 1,
         num_epochs: int = 0,
         num_done: int = 0,
-        targets: TargetConfig | None = None,
+        add_text: Callable[[PlannedBatch], PlannedText] | None = None,
     ) -> None:
         self.epoch = epoch
         self.batch_size = batch_size
@@ -209,7 +215,7 @@ class EpochPlan:
         self._planner = planner
         self._rank, self._num_ranks, self._num_done = rank, num_ranks, num_done
         self._num_epochs = num_epochs
-        self._targets = targets
+        self._add_text = add_text
         num_left = len(manifest) - num_done
         self._num_samples = -(-num_left // num_ranks)
         num_padding = self._num_samples * num_ranks - num_left
@@ -224,7 +230,7 @@ class EpochPlan:
         if not isinstance(other, EpochPlan):
             return NotImplemented
         is_same_data = self._manifest is other._manifest and self._planner is other._planner
-        return is_same_data and self._numbers == other._numbers and self._targets == other._targets
+        return is_same_data and self._numbers == other._numbers and self._add_text is other._add_text
 
     @property
     def following(self) -> "EpochPlan | None":
@@ -239,7 +245,7 @@ class EpochPlan:
             rank=self._rank,
             num_ranks=self._num_ranks,
             num_epochs=self._num_epochs,
-            targets=self._targets,
+            add_text=self._add_text,
         )
 
     @property
@@ -252,7 +258,7 @@ class EpochPlan:
         indices = self._indices[first : first + self.batch_size]
         is_padding = np.arange(first, first + len(indices)) >= self._num_real
         samples = self._planner.plan_batch(self._manifest, indices, self.epoch, is_padding)
-        return samples if self._targets is None else self._planner.with_text(self._manifest, samples, self._targets)
+        return samples if self._add_text is None else self._add_text(samples)
 
     @cached_property
     def _indices(self) -> npt.NDArray[np.int64]:

@@ -59,6 +59,8 @@ class DatasetConfig(Section):
     """File or folder of annotations; null: images without annotations."""
     annotation_format: str = "auto"
     """Format of the annotations: upstage, icdar, ..., as in data=NAME; auto: look at them."""
+    annotation_set: str | None = None
+    """Set to read where one file lists several, as COCO-Text does: train, val or test; null: the file holds one."""
     shards: str | None = None
     """Folder of the split's tar shards from scripts/prepare_data.py, or s3://BUCKET/PREFIX. loader=webdataset reads them instead of
     images and annotations."""

@@ -30,7 +30,7 @@ class Batch:
 
     def with_padding_blanked(self) -> "Batch":
         """Returns the batch with empty target masks for padded samples, which therefore count in no loss."""
-        if self.targets is None or not self.samples.is_padding.any():
+        if self.targets is None or self.samples.num_real == len(self.samples):
             return self
         return replace(self, targets=self.targets.blanked(torch.from_numpy(self.samples.is_padding)))
 

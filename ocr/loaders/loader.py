@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from rich.progress import track
@@ -66,7 +67,7 @@ class BatchLoader:
         self.statistics = CacheStatistics(dataset.config.cache_config.log_statistics_every_n, self._cache_sizes)
         with_targets = dataset.planner.training if with_targets is None else with_targets
         # A cached split needs polygons only for the entries that are missing, and finds them then.
-        self._targets = dataset.targets if with_targets and tiers is None else None
+        self._add_text = partial(dataset.with_text, device=engine.device) if with_targets and tiers is None else None
         self._fresh = FreshBatches(
             dataset,
             engine,
@@ -90,7 +91,7 @@ class BatchLoader:
             num_ranks=self._num_ranks,
             num_epochs=self.num_epochs,
             num_done=num_done,
-            targets=self._targets,
+            add_text=self._add_text,
         )
 
     def __len__(self) -> int:

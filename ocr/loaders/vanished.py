@@ -73,7 +73,7 @@ class ReadGuard:
                 continue
             if batch is None:  # the image loader was released
                 return
-            yield self._settled(batch, plan, step) if batch.samples.has_failed.any() else batch
+            yield self._settled(batch, plan, step) if np.count_nonzero(batch.samples.has_failed) else batch
             step += 1
 
     def _settled(self, batch: ImageBatch, plan: PlannedBatches, step: int) -> ImageBatch:

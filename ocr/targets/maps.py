@@ -3,12 +3,14 @@
 import functools
 import logging
 import subprocess
+from dataclasses import replace
 
 import torch
 
 from ocr.polygons import PolygonBatch
 from ocr.targets.config import TargetConfig
 from ocr.targets.outline import Outlines, measure_outlines
+from ocr.targets.packing import pack_polygons
 from ocr.targets.target_maps import TargetMaps
 
 log = logging.getLogger(__name__)
@@ -41,19 +43,35 @@ def make_targets(
         size: (H, W) of the input.
         device: a CUDA device selects the Triton kernel, which the host does not wait for. For any other device, and on a
             machine where Triton finds no C compiler, the compiled CPU path draws the maps.
-        outlines: measures of the polygons for this size and config; None: they are measured now.
+        outlines: result of `measured` for this size, config and device; None: the polygons are measured now.
     """
-    if outlines is None:
-        outlines = measure_outlines(polygons_input, size, config)
     # Imported here, so that a GPU does not load the compiler of the CPU path, and no other device needs Triton.
     device = torch.device(device)
-    if device.type == "cuda" and can_use_triton(device):
+    if is_drawn_by_triton(device):
         from ocr.targets.triton_maps import make_targets_triton
 
         return make_targets_triton(polygons_input, size, config, device, outlines=outlines)
     from ocr.targets.numba_maps import make_targets_numba
 
     return make_targets_numba(polygons_input, size, config, outlines=outlines).to(device)
+
+
+def measured(
+    polygons_input: PolygonBatch, size: tuple[int, int], config: TargetConfig, device: torch.device | str = "cpu"
+) -> Outlines:
+    """Returns the measures of polygons whose maps will be drawn on the device; for the Triton kernel they are packed too.
+
+    A thread that plans ahead does this, so that the thread that launches kernels need not.
+    """
+    outlines = measure_outlines(polygons_input, size, config)
+    if not is_drawn_by_triton(torch.device(device)):
+        return outlines
+    return replace(outlines, packed=pack_polygons(polygons_input, outlines, size[0] // config.map_stride))
+
+
+def is_drawn_by_triton(device: torch.device) -> bool:
+    """Returns whether the Triton kernel draws the maps of this device."""
+    return device.type == "cuda" and can_use_triton(device)
 
 
 @functools.cache

@@ -30,6 +30,8 @@ class Outlines:
     """(P,) shrink distance D and width of the threshold band, in input pixels; 0 unless TEXT."""
     windows: npt.NDArray[np.int64]
     """(P, 4) rows first:last and columns first:last of the map pixels that the polygon can change; empty if it is outside."""
+    packed: npt.NDArray[np.int32] | None = None
+    """The polygons and these measures as the kernel of a GPU reads them (`packing.pack_polygons`); None: not packed."""
 
 
 def measure_outlines(polygons_input: PolygonBatch, size: tuple[int, int], config: TargetConfig) -> Outlines:

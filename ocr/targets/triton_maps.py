@@ -4,33 +4,27 @@ A program of the kernel draws one tile of one image. It goes through the polygon
 edges, keeps what it finds in registers, and writes the four maps once. No two programs write the same pixel, so the maps of a batch
 are the same in every run.
 
-The host sends one buffer: for each band of tiles the range of polygons to go through, then the polygons and the vertices.
+The host sends one array, which `packing` makes: for each band of tiles the range of polygons to go through, then the polygons and
+the vertices.
 
 TRITON_INTERPRET=1, set before Triton is imported, runs the kernel on the CPU, slowly: the tests do that.
 """
 
-from typing import NamedTuple
-
-import numpy as np
-import numpy.typing as npt
 import torch
 import triton
 import triton.language as tl
 
-from dali_pipelines.compiled import compiled
 from ocr.polygons import PolygonBatch
+from ocr.targets import packing
 from ocr.targets.config import TargetConfig
-from ocr.targets.outline import NOTHING, SHORTEST_EDGE, TEXT, Outlines, measure_outlines
+from ocr.targets.outline import SHORTEST_EDGE, Outlines, measure_outlines
+from ocr.targets.packing import Int32, pack_polygons
 from ocr.targets.target_maps import TargetMaps
 
-Int32 = npt.NDArray[np.int32]
-Int64 = npt.NDArray[np.int64]
-
-TILE = (16, 64)
+TILE = (packing.BAND_ROWS, 64)
 """Rows and columns of map pixels that one program draws; wide, because lines of text are. Powers of two."""
 LAUNCH_OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}
-BOX_COLUMNS = tl.constexpr(7)
-"""Columns of the boxes: first row, last row, first column, last column, first vertex, last vertex, whether it is text."""
+BOX_COLUMNS = tl.constexpr(packing.BOX_COLUMNS)
 SHORTEST_SQUARED = tl.constexpr(SHORTEST_EDGE**2)
 
 
@@ -47,21 +41,25 @@ def make_targets_triton(
     Args:
         device: a CUDA device; "cpu" only in Triton's interpreter.
         tile: rows and columns that one program draws, powers of two.
-        outlines: measures of the polygons; None: they are measured now.
+        outlines: measures of the polygons; None: they are measured now. Polygons that are not packed are packed now.
     """
     device = torch.device(device)
     num_images, stride = len(polygons_input), config.map_stride
     num_rows, num_cols = size[0] // stride, size[1] // stride
     maps = torch.empty((4, num_images, num_rows, num_cols), dtype=torch.float32, device=device)
-    grid = (triton.cdiv(num_cols, tile[1]), triton.cdiv(num_rows, tile[0]), num_images)
     if maps.numel() == 0:
-        return TargetMaps(*maps)
+        return TargetMaps(*maps.unbind())
     if outlines is None:
         outlines = measure_outlines(polygons_input, size, config)
-    packed = pack_polygons(polygons_input, outlines, num_bands=grid[1], band_rows=tile[0], device=device)
+    words = outlines.packed
+    if words is None or tile[0] != packing.BAND_ROWS:
+        words = pack_polygons(polygons_input, outlines, num_rows, band_rows=tile[0])
+    # Not triton.cdiv, which takes several microseconds on the host.
+    grid = (-(-num_cols // tile[1]), -(-num_rows // tile[0]), num_images)
     with torch.cuda.device_of(maps):
         draw_tile[grid](
-            *packed,
+            _upload(words, device),
+            polygons_input.num_polygons,
             maps,
             num_rows,
             num_cols,
@@ -72,130 +70,21 @@ def make_targets_triton(
             TILE_COLS=tile[1],
             **LAUNCH_OPTIONS,
         )
-    return TargetMaps(*maps)
+    return TargetMaps(*maps.unbind())
 
 
-class PackedPolygons(NamedTuple):
-    """The input of the kernel for B images with P polygons and V vertices: views of one buffer.
-
-    The first Q polygons of `boxes` and `distances` are those that have a window, sorted by image and first row.
-    """
-
-    ranges: torch.Tensor
-    """(2 * B * num_bands,) int32, for each band of an image the range of the polygons that can meet it."""
-    boxes: torch.Tensor
-    """(7 * P,) int32; see `BOX_COLUMNS`."""
-    distances: torch.Tensor
-    """(P,) float32, shrink distances D in input pixels."""
-    vertices: torch.Tensor
-    """(2 * V,) float32, input frame."""
+def _upload(words: Int32, device: torch.device) -> torch.Tensor:
+    """Returns the array on the device, copied there from pinned memory, so that the host does not wait."""
+    pinned = torch.empty(len(words), dtype=torch.int32, pin_memory=device.type == "cuda")
+    pinned.numpy()[:] = words
+    return pinned.to(device, non_blocking=True)
 
 
-def pack_polygons(
-    polygons_input: PolygonBatch,
-    outlines: Outlines,
-    num_bands: int,
-    band_rows: int,
-    device: torch.device | str = "cpu",
-) -> PackedPolygons:
-    """Returns what the kernel reads, on the device. It is copied at once, to a GPU from pinned memory, so that nothing waits.
-
-    Args:
-        num_bands: rows of tiles of an image.
-        band_rows: map rows of a tile.
-    """
-    device = torch.device(device)
-    num_images, num_polygons = len(polygons_input), polygons_input.num_polygons
-    ranges_end = 2 * num_images * num_bands
-    boxes_end = ranges_end + BOX_COLUMNS.value * num_polygons
-    distances_end = boxes_end + num_polygons
-    buffer = torch.empty(
-        distances_end + polygons_input.vertices.size, dtype=torch.int32, pin_memory=device.type == "cuda"
-    )
-    words = buffer.numpy()
-    words[distances_end:] = polygons_input.vertices.reshape(-1).view(np.int32)
-    _pack(
-        polygons_input.vertex_starts,
-        polygons_input.polygon_starts,
-        outlines.role,
-        outlines.distance,
-        outlines.windows,
-        band_rows,
-        words[:ranges_end].reshape(num_images, num_bands, 2),
-        words[ranges_end:boxes_end].reshape(num_polygons, BOX_COLUMNS.value),
-        words[boxes_end:distances_end].view(np.float32),
-    )
-    sent = buffer.to(device, non_blocking=True)
-    return PackedPolygons(
-        sent[:ranges_end],
-        sent[ranges_end:boxes_end],
-        sent[boxes_end:distances_end].view(torch.float32),
-        sent[distances_end:].view(torch.float32),
-    )
-
-
-@compiled
-def _pack(
-    vertex_starts: Int64,
-    polygon_starts: Int64,
-    role: npt.NDArray[np.uint8],
-    distance: npt.NDArray[np.float64],
-    windows: Int64,
-    band_rows: int,
-    ranges: Int32,
-    boxes: Int32,
-    distances: npt.NDArray[np.float32],
-) -> None:
-    """Fills the last three arrays: (B, num_bands, 2), (P, 7) and (P,)."""
-    num_images, num_bands = ranges.shape[:2]
-    place_of_row = np.empty(num_bands * band_rows + 1, np.int64)
-    first = 0
-    for image in range(num_images):
-        polygons = range(polygon_starts[image], polygon_starts[image + 1])
-        # A counting sort by first row.
-        place_of_row[:] = 0
-        for p in polygons:
-            if _is_seen(role[p], windows[p]):
-                place_of_row[windows[p, 0] + 1] += 1
-        place_of_row[0] = first
-        for row in range(1, len(place_of_row)):
-            place_of_row[row] += place_of_row[row - 1]
-        last = place_of_row[-1]
-        for p in polygons:
-            if _is_seen(role[p], windows[p]):
-                place = place_of_row[windows[p, 0]]
-                place_of_row[windows[p, 0]] += 1
-                boxes[place, :4] = windows[p]
-                boxes[place, 4], boxes[place, 5] = vertex_starts[p], vertex_starts[p + 1]
-                boxes[place, 6] = role[p] == TEXT
-                distances[place] = distance[p]
-        # A range leaves out the first polygons if they all end above the band, and those that start below it.
-        ended = started = first
-        for band in range(num_bands):
-            while started < last and boxes[started, 0] < (band + 1) * band_rows:
-                started += 1
-            while ended < started and boxes[ended, 1] <= band * band_rows:
-                ended += 1
-            ranges[image, band, 0], ranges[image, band, 1] = ended, started
-        first = last
-
-
-@compiled
-def _is_seen(role: int, window: Int64) -> bool:
-    """Returns whether a polygon can change a pixel."""
-    return role != NOTHING and window[0] < window[1] and window[2] < window[3]
-
-
-# The sections of the buffer start at any word, and sizes seldom change: specialising on either would only compile more kernels.
-@triton.jit(
-    do_not_specialize=["num_rows", "num_cols"],
-    do_not_specialize_on_alignment=["ranges", "boxes", "distances", "vertices"],
-)
+# Sizes seldom change, and numbers of polygons always: specialising on either would only compile more kernels.
+@triton.jit(do_not_specialize=["num_polygons", "num_rows", "num_cols"])
 def draw_tile(  # type: ignore[no-untyped-def]
-    ranges,  # (B * bands, 2) int32
-    boxes,  # (Q, 7) int32
-    distances,  # (Q,) float32
-    vertices,  # (V, 2) float32
+    words,  # (n,) int32; see `packing`
+    num_polygons,
     maps,  # (4, B, num_rows, num_cols) float32, written whole
     num_rows,
     num_cols,
@@ -212,11 +101,15 @@ def draw_tile(  # type: ignore[no-untyped-def]
     col = tile_col + tl.arange(0, TILE_COLS)[None, :]
     x, y = (col + 0.5) * STRIDE, (row + 0.5) * STRIDE
 
+    boxes = words + 2 * tl.num_programs(2) * tl.num_programs(1)
+    distances = (boxes + BOX_COLUMNS * num_polygons).to(tl.pointer_type(tl.float32), bitcast=True)
+    vertices = distances + num_polygons
+
     is_core = tl.zeros((TILE_ROWS, TILE_COLS), tl.int1)
     is_masked_out = tl.zeros((TILE_ROWS, TILE_COLS), tl.int1)
     # 1 on the border, falling to 0 at distance D; 0 further inside, -1 elsewhere. The maximum over all polygons.
     strength = tl.full((TILE_ROWS, TILE_COLS), -1.0, tl.float32)
-    range_of_band = ranges + 2 * (image * tl.num_programs(1) + band)
+    range_of_band = words + 2 * (image * tl.num_programs(1) + band)
     for polygon in range(tl.load(range_of_band), tl.load(range_of_band + 1)):
         box = boxes + polygon * BOX_COLUMNS
         meets_rows = (tl.load(box) < tile_row + TILE_ROWS) & (tl.load(box + 1) > tile_row)

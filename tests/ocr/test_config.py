@@ -78,7 +78,7 @@ def test_whole_numbers_and_fractions_of_batches_are_told_apart():
     assert isinstance(load("trainer.limit_val_batches=1.0").trainer.limit_val_batches, float)
 
 
-@pytest.mark.parametrize("data", sorted(path.stem for path in (CONFIGS / "data").glob("*.yaml")))
+@pytest.mark.parametrize("data", sorted({path.stem for path in (CONFIGS / "data").glob("*.yaml")} - {"auto"}))
 def test_each_data_set_composes(data):
     config = load(f"data={data}", "dataset_base_path=/somewhere")
     for split in ("train", "val", "test"):

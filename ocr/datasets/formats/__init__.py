@@ -9,7 +9,18 @@ image_folder  ImageFolder: finds the image that an annotation names, and its siz
 text          encodings of text files
 read          the list of formats; chooses the reader by name or by looking
 upstage       the native JSON, read and written
-icdar         a folder of ICDAR text files
+text_lines, text_folder, rectangles
+              what the next formats share: one text file for each image
+icdar         ICDAR 2013 and 2015, MLT, SROIE, MhLiao/DB
+totaltext, ctw1500, yolo
+paddleocr     one text file with a line for each image
+json_text     reads a JSON file of any length value by value
+json_values   what JSON formats share: numbers, polygons, rectangles, don't-care labels
+linked_words  words of formats that link images and annotations by ids
+mmocr, doctr  one JSON file, image by image
+coco, coco_text
+labelme       one JSON file for each image
+label_studio  JSON and JSON-MIN exports
 safe_xml      reads XML element by element, without entities
 cvat          CVAT for images: one XML file
 xml_pages     what the next three share: one XML file for each image

@@ -1,19 +1,24 @@
-"""Reads ICDAR text files: one `gt_<image>.txt` or `<image>.txt` per image, one word per line, coordinates first, then the text.
+"""Reads ICDAR text files: one per image, one word per line, coordinates first, then the text.
 
-    quad       x1,y1,x2,y2,x3,y3,x4,y4,text     ICDAR 2015, SROIE
-    rectangle  x1,y1,x2,y2,text                 ICDAR 2013; blanks instead of commas are read too
-    polygon    x1,y1,...,xn,yn[,text]           curved text; n differs from line to line
+    quad       x1,y1,x2,y2,x3,y3,x4,y4,text           ICDAR 2015, SROIE, MhLiao/DB
+    script     x1,y1,x2,y2,x3,y3,x4,y4,script,text    ICDAR 2017 and 2019 MLT
+    rectangle  x1,y1,x2,y2,text                       ICDAR 2013; blanks instead of commas are read too
+    polygon    x1,y1,...,xn,yn[,text]                 MhLiao/DB, curved text; n differs from line to line
 
-The text `###` or `*` marks a don't-care region. A text may hold numbers and commas itself (`1,234.00`), so that one line does
-not show where its text begins. The layout is therefore taken from all lines of the folder, and a line that can still be read in
-two ways is reported, not guessed. A text in double quotes is never ambiguous.
+The text `###` or `*` marks a don't-care region. Tabs and semicolons separate fields as commas do. A text may hold numbers and
+commas itself (`1,234.00`), so that one line does not show where its text begins. The layout is therefore taken from the lines of
+up to 1000 files of the folder, and a line that can still be read in two ways is reported, not guessed. A text in double quotes is
+never ambiguous.
+
+Sources: the task pages of the Robust Reading Competition, rrc.cvc.uab.es, challenges 2 (2013), 4 (2015), 8 and 15 (MLT) and
+13 (SROIE); `data/image_dataset.py` of MhLiao/DB, which takes the last field as the text.
 """
 
-import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 
@@ -21,134 +26,183 @@ from ocr.datasets.formats.annotated import AnnotatedImage, AnnotatedWord, Format
 from ocr.datasets.formats.image_folder import ImageFolder
 from ocr.datasets.formats.interface import NO_FIT, AnnotationFormat, Confidence, Fit
 from ocr.datasets.formats.look import Look
-from ocr.errors import InputError
-from ocr.file_names import shown
+from ocr.datasets.formats.rectangles import Corners, refuse_other_rectangles
+from ocr.datasets.formats.text import read_text
+from ocr.datasets.formats.text_folder import sampled_lines, text_files, with_images
+from ocr.datasets.formats.text_lines import Line, is_mark, split_lines
 
-Layout = Literal["rectangle", "quad", "polygon"]
+Shape = Literal["rectangle", "quad", "polygon"]
 
-IGNORE_TEXTS = ("###", "*")
-
-# NaN and infinity count as numbers, so that the audit can name them.
-# ASCII: float() refuses some of the blanks that \s matches otherwise. No two neighbouring parts match the same characters, or else
-# a line of a million digits would take minutes.
-_NUMBER = re.compile(r"\s*[+-]?((\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?|nan|inf(inity)?)\s*", re.IGNORECASE | re.ASCII)
-
-
-def examine_icdar(look: Look) -> Fit:
-    """Judges by text files whose lines begin with numbers."""
-    lines = [line for file in look.files(".txt") for line in file.first_lines]
-    if not look.names_with(".txt"):
-        return NO_FIT
-    num_words = sum(_split(0, line).num_leading >= 4 for line in lines)
-    if num_words < len(lines) / 2:
-        return NO_FIT
-    return Fit(Confidence.LIKELY, "text files whose lines begin with coordinates")
+_SCRIPTS = {"arabic", "latin", "chinese", "japanese", "korean", "bangla", "hindi", "symbols", "mixed", "none"}
+"""Scripts of ICDAR MLT, in lower case."""
+_MIN_LINES = 20
+"""Number of lines from which a column of few distinct values counts as a script, whatever its values."""
+_IMAGE_ENDINGS = (".jpg.txt", ".jpeg.txt", ".png.txt")
 
 
-def read_icdar(annotation_dir: Path, images: ImageFolder) -> Iterator[AnnotatedImage]:
+@dataclass(frozen=True)
+class Layout:
+    """What all lines of a folder have in common."""
+
+    shape: Shape
+    has_script: bool = False
+    """Whether a script or language stands before the text."""
+    has_score: bool = False
+    """Whether a number from 0 to 1 stands before the text: a score, or the difficulty of RCTW-17."""
+
+    @property
+    def num_coordinates(self) -> int | None:
+        """Number of coordinates in a line; None: any even number."""
+        return {"rectangle": 4, "quad": 8, "polygon": None}[self.shape]
+
+
+def layout_of(lines: Iterable[Line]) -> Layout:
+    """Returns the layout of most lines. A text that starts with a number adds to the count, so 9 is still a quad."""
+    counts: list[int] = []
+    first_texts: set[str] = set()
+    num_with_two_texts = num_with_score = 0
+    for line in lines:
+        counts.append(line.num_leading)
+        texts = line.fields[line.num_leading :]
+        if len(texts) > 1:
+            num_with_two_texts += 1
+            if len(first_texts) < _MIN_LINES:
+                first_texts.add(texts[0].strip().lower())
+        num_with_score += (
+            line.num_leading in (5, 9) and bool(texts) and 0 <= float(line.fields[line.num_leading - 1]) <= 1
+        )
+    typical = median(counts) if counts else 8
+    shape: Shape = "rectangle" if typical < 8 else "quad" if typical < 10 else "polygon"
+    is_script = bool(first_texts) and all(text in _SCRIPTS for text in first_texts)
+    is_few = len(first_texts) < _MIN_LINES <= len(counts) and len(first_texts) <= len(counts) / 10
+    return Layout(
+        shape,
+        has_script=num_with_two_texts >= 0.9 * len(counts)
+        and (is_script or (is_few and all(map(str.isalpha, first_texts)))),
+        has_score=bool(counts) and num_with_score == len(counts) and typical in (5, 9),
+    )
+
+
+def read_icdar(annotation_dir: Path, images: ImageFolder, corners: Corners | None = None) -> Iterator[AnnotatedImage]:
     """Yields the images that have a text file, sorted by its name; a file without lines is an image without text.
 
     Args:
         annotation_dir: folder of the .txt files.
-        images: folder searched for the image of each text file: same stem, any of the extensions.
+        images: folder searched for the image of each text file.
+        corners: meaning of the four numbers of a rectangle; None: left, top, right, bottom, refused if they are something else.
 
     Raises:
         FileNotFoundError: the folder is missing or holds no .txt file.
-        InputError: two text files belong to the same image.
+        InputError: two text files belong to the same image, or rectangles are not given by two corners.
     """
-    paths = sorted(annotation_dir.glob("*.txt")) if annotation_dir.is_dir() else []
-    if not paths:
-        raise FileNotFoundError(f"{annotation_dir}: found no .txt file; expected a folder of gt_<image>.txt files")
-    lines = {path: _read_lines(path) for path in paths}
-    layout = _layout_of([line.num_leading for file_lines in lines.values() for line in file_lines])
-
-    text_file_of: dict[str, Path] = {}
-    for path in paths:
-        stem = path.stem if images.with_stem(path.stem) else path.stem.removeprefix("gt_")
-        if stem in text_file_of:
-            both = shown(f"{text_file_of[stem].name} and {path.name}")
-            raise InputError(
-                f"{annotation_dir}: {both} belong to the same image; expected one text file, remove the other"
-            )
-        text_file_of[stem] = path
-        filenames = images.with_stem(stem) or (stem + images.extensions[0],)
-        yield _read_image(path.name, filenames, lines[path], layout)
+    paths = text_files(annotation_dir)
+    layout = layout_of(sampled_lines(paths))
+    if layout.shape == "rectangle" and corners is None:
+        refuse_other_rectangles(paths, images)
+    for path, filename, problems in with_images(paths, images):
+        words = []
+        for line in split_lines(read_text(path)):
+            word = _read_word(line, layout, corners or Corners.LEFT_TOP_RIGHT_BOTTOM)
+            if isinstance(word, FormatProblem):
+                problems.append(word)
+            else:
+                words.append(word)
+        yield AnnotatedImage(filename, path.name, tuple(words), problems=tuple(problems), keys_are_lines=True)
 
 
-ICDAR = AnnotationFormat("icdar", "ICDAR text files", "folder", examine_icdar, read_icdar)
-
-
-class _Line(NamedTuple):
-    number: int
-    fields: list[str]
-    num_leading: int
-    """Number of leading fields that are numbers: coordinates, and perhaps the beginning of the text."""
-
-
-def _read_lines(path: Path) -> list[_Line]:
-    # Only digits matter, so another encoding of the text does no harm. Not splitlines(), which also splits at U+2028.
-    content = path.read_text(encoding="utf-8-sig", errors="replace")
-    return [_split(number, line) for number, line in enumerate(content.split("\n"), 1) if line.strip()]
-
-
-def _split(number: int, line: str) -> _Line:
-    fields = line.split(",")
-    if not _NUMBER.fullmatch(fields[0]):
-        fields = line.split()
-    is_number = [_NUMBER.fullmatch(field) is not None for field in fields]
-    return _Line(number, fields, [*is_number, False].index(False))
-
-
-def _layout_of(counts: list[int]) -> Layout:
-    """Returns the layout of most lines. A text that starts with a number adds to the count, so 9 is still a quad."""
-    typical = median(counts) if counts else 8
-    if typical < 8:
-        return "rectangle"
-    return "quad" if typical < 10 else "polygon"
-
-
-def _read_image(source: str, filenames: tuple[str, ...], lines: list[_Line], layout: Layout) -> AnnotatedImage:
-    problems = []
-    if len(filenames) > 1:
-        problems.append(FormatProblem(None, f"images {' and '.join(filenames)}", "one image of that name"))
-    words = []
-    for line in lines:
-        word = _read_word(line, layout)
-        if isinstance(word, FormatProblem):
-            problems.append(word)
-        else:
-            words.append(word)
-    return AnnotatedImage(filenames[0], source, tuple(words), problems=tuple(problems), keys_are_lines=True)
-
-
-def _read_word(line: _Line, layout: Layout) -> AnnotatedWord | FormatProblem:
+def _read_word(line: Line, layout: Layout, corners: Corners) -> AnnotatedWord | FormatProblem:
     count = _num_coordinates(line, layout)
     if isinstance(count, FormatProblem):
         return count
-    points = np.array([float(field) for field in line.fields[:count]]).reshape(-1, 2)
-    if layout == "rectangle":
-        (left, top), (right, bottom) = points
-        points = np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
-    text = ",".join(line.fields[count:]).strip().strip('"')
-    return AnnotatedWord(str(line.number), points, ignore=text in IGNORE_TEXTS)
+    numbers = [float(field) for field in line.fields[:count]]
+    if layout.shape == "rectangle":
+        left, top, right, bottom = corners.box(numbers)
+        if right < left or bottom < top:
+            found = f"{','.join(line.fields[:4])}: right, bottom = {right:g}, {bottom:g}"
+            return FormatProblem(str(line.number), found, "left, top, right, bottom, with the left and top edge first")
+        numbers = [left, top, right, top, right, bottom, left, bottom]
+    return AnnotatedWord(str(line.number), np.array(numbers).reshape(-1, 2), ignore=_is_ignored(line, count, layout))
 
 
-def _num_coordinates(line: _Line, layout: Layout) -> int | FormatProblem:
+def _is_ignored(line: Line, count: int, layout: Layout) -> bool:
+    """Returns whether the text of a line, or what follows the script or score before the text, is a don't-care mark."""
+    if is_mark(line.text_from(count)):
+        return True
+    texts = line.fields[count:]
+    has_column = len(texts) > 1 and (layout.has_script or layout.has_score or texts[0].strip().lower() in _SCRIPTS)
+    return has_column and is_mark(line.text_from(count + 1))
+
+
+def _num_coordinates(line: Line, layout: Layout) -> int | FormatProblem:
     num_text_fields = len(line.fields) - line.num_leading
-    if layout == "polygon":
+    count = layout.num_coordinates
+    if count is None:
         if line.num_leading >= 6:
             return line.num_leading - line.num_leading % 2  # an odd number at the end is a text like 1999
         return _problem(line, "at least 6 (a polygon)")
-    count = 4 if layout == "rectangle" else 8
     if line.num_leading < count:
-        return _problem(line, f"{count} (a {layout})")
+        return _problem(line, f"{count} (a {layout.shape})")
     # One extra number is the beginning of the text; two at the end of the line are a text like 1,234.00.
-    extra = line.num_leading - count
+    extra = line.num_leading - count - layout.has_score
     if extra <= 1 or (extra == 2 and num_text_fields == 0):
         return count
     return _problem(line, f"{count}, as in most lines; a text that begins with numbers needs double quotes")
 
 
-def _problem(line: _Line, expected: str) -> FormatProblem:
+def _problem(line: Line, expected: str) -> FormatProblem:
     found = f"{line.num_leading} numbers at the start of {','.join(line.fields)[:60]!r}"
     return FormatProblem(str(line.number), found, expected)
+
+
+Dialect = Literal["icdar", "mlt", "sroie", "db"]
+
+
+def _dialect_of(look: Look) -> tuple[Dialect, Fit] | None:
+    """Returns the dialect that a folder is in; the reader of all is the same. None: other files, or no coordinates."""
+    names = look.names_with(".txt")
+    files = look.files(".txt")
+    lines = [line for file in files for line in split_lines("\n".join(file.first_lines))]
+    if not names or sum(line.num_leading >= 4 for line in lines) <= len(lines) / 2 < len(lines):
+        return None
+    if not lines:
+        return "icdar", Fit(Confidence.POSSIBLE, "text files without lines")
+    layout = layout_of(lines)
+    if all(name.lower().endswith(_IMAGE_ENDINGS) for name in names):
+        return "db", Fit(Confidence.LIKELY, f"a {layout.shape} in each line, in files named like {names[0]}")
+    if layout.has_script:
+        return "mlt", Fit(Confidence.CERTAIN, "coordinates, a script and a text in each line")
+    if layout.shape == "quad" and not any(name.lower().startswith("gt_") for name in names):
+        return "sroie", Fit(Confidence.LIKELY, "quads in files named like their images")
+    return "icdar", Fit(Confidence.LIKELY, f"a {layout.shape} in each line")
+
+
+def _examiner(dialect: Dialect) -> Callable[[Look], Fit]:
+    def examine(look: Look) -> Fit:
+        found = _dialect_of(look)
+        return found[1] if found is not None and found[0] == dialect else NO_FIT
+
+    return examine
+
+
+def _rectangle_examiner(look: Look) -> Fit:
+    lines: Sequence[Line] = [line for file in look.files(".txt") for line in split_lines("\n".join(file.first_lines))]
+    is_rectangle = bool(lines) and layout_of(lines).shape == "rectangle"
+    return Fit(Confidence.POSSIBLE, "four numbers in each line") if is_rectangle else NO_FIT
+
+
+def _read_xywh(annotation_dir: Path, images: ImageFolder) -> Iterator[AnnotatedImage]:
+    return read_icdar(annotation_dir, images, Corners.LEFT_TOP_WIDTH_HEIGHT)
+
+
+def _read_cxcywh(annotation_dir: Path, images: ImageFolder) -> Iterator[AnnotatedImage]:
+    return read_icdar(annotation_dir, images, Corners.CENTRE_WIDTH_HEIGHT)
+
+
+ICDAR = AnnotationFormat("icdar", "ICDAR 2013/2015 text files", "folder", _examiner("icdar"), read_icdar)
+MLT = AnnotationFormat("mlt", "ICDAR MLT text files", "folder", _examiner("mlt"), read_icdar)
+SROIE = AnnotationFormat("sroie", "SROIE text files", "folder", _examiner("sroie"), read_icdar)
+DB = AnnotationFormat("db", "MhLiao/DB text files", "folder", _examiner("db"), read_icdar)
+XYWH = AnnotationFormat("xywh", "text files of x,y,width,height", "folder", _rectangle_examiner, _read_xywh)
+CXCYWH = AnnotationFormat(
+    "cxcywh", "text files of centre x,centre y,width,height", "folder", _rectangle_examiner, _read_cxcywh
+)

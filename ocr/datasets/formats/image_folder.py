@@ -1,13 +1,15 @@
 """The folder of a split's images, as the readers of annotations see it."""
 
-from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal
 
-from ocr.datasets.image_header import ImageProblem, read_header
-from ocr.datasets.orientation import upright_size
+import numpy as np
+
+from ocr.datasets.folder_listing import AmbiguousName, FolderListing
+from ocr.datasets.image_header import ImageHeader, ImageProblem, read_header
+from ocr.datasets.orientation import stored_from_original, upright_size
 
 
 @dataclass(frozen=True)
@@ -19,43 +21,80 @@ class ImageFolder:
     """Image extensions, lower case, with their dot."""
     frame: Literal["stored", "upright"] = "stored"
     """Frame of the annotations' coordinates."""
+    annotation_set: str | None = None
+    """Set that is meant where a file of annotations lists several, such as val; None: the file must hold one."""
 
     def locate(self, name: str) -> str:
         """Returns the file name, relative to the folder, of the image that annotations call `name`.
 
         Annotations often name a path of another machine, or one that starts above this folder. The longest end of the path that is
-        a file of this folder is meant. A name without a file comes back unchanged, for the audit to report.
+        a file of this folder is meant, first as written, then in another Unicode form, case or slash. A name that fits no file, or
+        several, comes back for the audit to report.
         """
-        parts = PurePosixPath(name).parts
-        for start in range(len(parts)):
-            candidate = "/".join(parts[start:])
-            if not candidate.startswith("/") and ".." not in parts[start:] and self._has(candidate):
-                return candidate
-        return name
+        found = self.find(name)
+        return name if found is None else found
+
+    def find(self, name: str) -> str | None:
+        """Returns the longest end of a path that is a file of this folder, or fits several; None: no end is one."""
+        parts = name.replace("\\", "/").split("/")
+        ends = [name] + ["/".join(parts[start:]) for start in range(1, len(parts))]
+        for end in ends:
+            if end in self.listing:
+                return end
+        for end in ends:
+            try:
+                found = self.listing.find(end) if end else None
+            except AmbiguousName:
+                return end
+            if found is not None:
+                return found.name
+        return None
+
+    def called(self, name: str) -> tuple[str, ...]:
+        """Returns the names of the images that may be meant by a name with its extension: usually one or none."""
+        if not name.lower().endswith(self.extensions):
+            return ()
+        try:
+            found = self.listing.find(name)
+        except AmbiguousName as error:
+            return error.candidates
+        return () if found is None else (found.name,)
 
     def with_stem(self, stem: str) -> tuple[str, ...]:
-        """Returns the names of the folder's images with this name before the extension, sorted; usually one."""
-        return self._by_stem.get(stem, ())
+        """Returns the names of the images that may be meant by a name without its extension, sorted; usually one."""
+        return tuple(self.listing.with_stem(stem, self.extensions))
 
     def size_of(self, filename: str) -> tuple[int, int] | None:
         """Returns the size (H, W) of an image in the frame of the annotations, or None if the file's header does not give it."""
-        try:
-            with (self.path / filename).open("rb") as file:
-                header = read_header(file)
-        except (ImageProblem, OSError, ValueError):  # ValueError: a name with a zero character
+        header = self._header_of(filename)
+        if header is None:
             return None
         return header.stored_size if self.frame == "stored" else upright_size(header.orientation, header.stored_size)
 
-    def _has(self, name: str) -> bool:
+    def pixels_from_upright_shares(self, filename: str) -> np.ndarray | None:
+        """Returns the matrix (2, 3) from parts of the upright image's width and height to pixels in the frame of the annotations.
+
+        None: the file's header does not give its size.
+        """
+        header = self._header_of(filename)
+        if header is None:
+            return None
+        height, width = upright_size(header.orientation, header.stored_size)
+        pixels = np.array([[width, 0, 0], [0, height, 0], [0, 0, 1]], np.float64)
+        if self.frame == "stored":
+            pixels = stored_from_original(header.orientation, header.stored_size) @ pixels
+        return pixels[:2]
+
+    def _header_of(self, filename: str) -> ImageHeader | None:
         try:
-            return (self.path / name).is_file()
-        except (OSError, ValueError):  # a name that no file system can store
-            return False
+            with (self.path / filename).open("rb") as file:
+                return read_header(file)
+        except (ImageProblem, OSError, ValueError):  # ValueError: a name with a zero character
+            return None
 
     @cached_property
-    def _by_stem(self) -> dict[str, tuple[str, ...]]:
-        names: dict[str, tuple[str, ...]] = defaultdict(tuple)
-        for path in sorted(self.path.iterdir()) if self.path.is_dir() else []:
-            if path.suffix.lower() in self.extensions:
-                names[path.stem] += (path.name,)
-        return dict(names)
+    def listing(self) -> FolderListing:
+        """All files of the folder."""
+        if not self.path.is_dir():
+            raise FileNotFoundError(f"{self.path}: there is no such image folder")
+        return FolderListing(self.path)

@@ -6,20 +6,53 @@ from pathlib import Path
 
 from ocr.datasets.formats.alto import ALTO
 from ocr.datasets.formats.annotated import AnnotatedImage
+from ocr.datasets.formats.coco import COCO
+from ocr.datasets.formats.coco_text import COCO_TEXT
+from ocr.datasets.formats.ctw1500 import CTW1500
 from ocr.datasets.formats.ctw1500_xml import CTW1500_XML
 from ocr.datasets.formats.cvat import CVAT
-from ocr.datasets.formats.icdar import ICDAR
+from ocr.datasets.formats.doctr import DOCTR
+from ocr.datasets.formats.icdar import CXCYWH, DB, ICDAR, MLT, SROIE, XYWH
 from ocr.datasets.formats.image_folder import ImageFolder
 from ocr.datasets.formats.interface import AnnotationFormat, Confidence, Fit
+from ocr.datasets.formats.label_studio import LABEL_STUDIO
+from ocr.datasets.formats.labelme import LABELME
 from ocr.datasets.formats.look import Look, look_at
+from ocr.datasets.formats.mmocr import MMOCR
+from ocr.datasets.formats.paddleocr import PADDLEOCR
 from ocr.datasets.formats.page_xml import PAGE_XML
+from ocr.datasets.formats.totaltext import TOTALTEXT
 from ocr.datasets.formats.totaltext_mat import TOTALTEXT_MAT
 from ocr.datasets.formats.upstage import UPSTAGE
+from ocr.datasets.formats.yolo import YOLO
 from ocr.errors import InputError
 
 log = logging.getLogger(__name__)
 
-FORMATS: tuple[AnnotationFormat, ...] = (UPSTAGE, ICDAR, CVAT, PAGE_XML, ALTO, CTW1500_XML, TOTALTEXT_MAT)
+FORMATS: tuple[AnnotationFormat, ...] = (
+    UPSTAGE,
+    ICDAR,
+    MLT,
+    SROIE,
+    DB,
+    TOTALTEXT,
+    TOTALTEXT_MAT,
+    CTW1500,
+    CTW1500_XML,
+    PADDLEOCR,
+    YOLO,
+    MMOCR,
+    DOCTR,
+    COCO,
+    COCO_TEXT,
+    LABELME,
+    LABEL_STUDIO,
+    CVAT,
+    PAGE_XML,
+    ALTO,
+    XYWH,
+    CXCYWH,
+)
 """All formats that are read."""
 AUTO = "auto"
 """The format's name that stands for a look at the annotations."""
@@ -101,15 +134,16 @@ def described(look: Look) -> str:
 
 
 def _refuse_other_format(look: Look, chosen: AnnotationFormat) -> None:
-    """Raises InputError if the annotations are not in this format and a reader for them is known.
+    """Raises InputError if another reader fits better: at least likely where the chosen one does not fit, or else certain.
 
-    If no reader knows them, the chosen one reads on: its own message says best what is wrong.
+    If no reader fits, the chosen one reads on: its own message says best what is wrong.
     """
-    if chosen.fit(look).confidence > Confidence.NONE:
+    own = chosen.fit(look).confidence
+    others = [(found, fit) for found, fit in fitting_formats(look) if found.read is not chosen.read]
+    if not others:
         return
-    others = fitting_formats(look)
-    if others:
-        other, fit = others[0]
+    other, fit = others[0]
+    if fit.confidence >= (Confidence.CERTAIN if own > Confidence.NONE else Confidence.LIKELY) and fit.confidence > own:
         raise InputError(
             f"{look.path}: not {chosen.title}: this looks like {other.title} ({fit.reason}), which data={other.name} or "
             f"annotation_format={other.name} reads"

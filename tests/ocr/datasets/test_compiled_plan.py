@@ -1,5 +1,6 @@
 """The compiled plan gives what `reference_plan` gives, for real and drawn data sets and for odd shapes."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -109,7 +110,9 @@ def test_no_images_give_an_empty_batch():
 
 def test_measured_polygons_ride_along_and_are_found_again_for_chosen_rows():
     planner, targets = SamplePlanner(PipelineConfig(), training=True, seed=4), TargetConfig(map_stride=2)
-    plan = EpochPlan(odd_images(), planner, epoch=3, batch_size=4, targets=targets)
+    plan = EpochPlan(
+        odd_images(), planner, epoch=3, batch_size=4, add_text=partial(planner.with_text, odd_images(), targets=targets)
+    )
     samples = plan.batch(0)
     assert isinstance(samples, PlannedText)
     assert planner.with_text(odd_images(), samples, targets) is samples

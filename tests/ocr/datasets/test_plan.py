@@ -1,3 +1,5 @@
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -86,7 +88,9 @@ def test_plans_of_other_arguments_are_not_equal(other):
     assert plan == EpochPlan(manifest, planner, **settings)
     assert plan != EpochPlan(manifest, planner, **(settings | other))
     assert plan != EpochPlan(make_manifest(), planner, **settings)
-    assert plan != EpochPlan(manifest, planner, targets=TargetConfig(), **settings)
+    assert plan != EpochPlan(
+        manifest, planner, add_text=partial(planner.with_text, manifest, targets=TargetConfig()), **settings
+    )
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 16])

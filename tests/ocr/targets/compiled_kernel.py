@@ -13,10 +13,8 @@ from triton.compiler import ASTSource
 from ocr.targets.triton_maps import LAUNCH_OPTIONS, TILE, draw_tile
 
 TYPES = {
-    "ranges": "*i32",
-    "boxes": "*i32",
-    "distances": "*fp32",
-    "vertices": "*fp32",
+    "words": "*i32",
+    "num_polygons": "i32",
     "maps": "*fp32",
     "num_rows": "i32",
     "num_cols": "i32",
@@ -32,7 +30,7 @@ CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
 
 def needs_on(architecture: int) -> dict[str, int]:
     """Returns registers of a thread, bytes that it spills, and bytes of shared memory of a program."""
-    source = ASTSource(draw_tile, TYPES, CONSTANTS, {(4,): [["tt.divisibility", 16]]})
+    source = ASTSource(draw_tile, TYPES, CONSTANTS, {(place,): [["tt.divisibility", 16]] for place in (0, 2)})
     kernel = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=LAUNCH_OPTIONS)
     assert f".target sm_{architecture}" in kernel.asm["ptx"]
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:

@@ -11,7 +11,7 @@ from triton.runtime.build import compile_module_from_src
 from ocr.polygons import PolygonBatch
 from ocr.targets import triton_maps
 from ocr.targets.config import TargetConfig
-from ocr.targets.maps import can_use_triton, is_compiler_missing, make_targets
+from ocr.targets.maps import can_use_triton, is_compiler_missing, make_targets, measured
 from ocr.targets.target_maps import TargetMaps
 
 GPU = torch.device("cuda", 0)
@@ -56,6 +56,16 @@ def test_the_cpu_draws_the_maps_and_the_log_says_why(build, no_cached_answer, mo
     (warning,) = caplog.messages
     assert "needs a C compiler" in warning
     assert "install gcc, or set CC" in warning
+
+
+def test_polygons_are_packed_ahead_only_if_the_kernel_draws_them(build, no_cached_answer, monkeypatch):
+    size, config = (64, 64), TargetConfig()
+    monkeypatch.setattr(triton_maps, "make_targets_triton", lambda *arguments: None)  # this machine has no GPU
+    assert measured(POLYGONS, size, config, GPU).packed is not None
+    assert measured(POLYGONS, size, config, "cpu").packed is None
+    can_use_triton.cache_clear()
+    monkeypatch.setattr(triton_maps, "make_targets_triton", build)
+    assert measured(POLYGONS, size, config, GPU).packed is None
 
 
 def test_other_errors_are_raised(no_cached_answer, monkeypatch):

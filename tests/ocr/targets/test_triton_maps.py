@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +14,17 @@ import torch
 from ocr.polygons import PolygonBatch
 from ocr.targets.agreement import compare_maps, random_polygons
 from ocr.targets.config import TargetConfig
-from ocr.targets.maps import make_targets
+from ocr.targets.maps import make_targets, measured
 from ocr.targets.numba_maps import make_targets_numba
 from ocr.targets.outline import measure_outlines
+from ocr.targets.packing import BAND_ROWS, pack_polygons
 from ocr.targets.reference import make_targets_reference
 from ocr.targets.target_maps import TargetMaps
 from tests.ocr.targets.interpreted import InterpretedKernel
 
 SIZE = (96, 144)
 BOX = np.array([[10, 10], [40, 10], [40, 25], [10, 25]])
+TILE = (BAND_ROWS, 64)
 COMPILE = Path(__file__).with_name("compiled_kernel.py")
 
 strides = pytest.mark.parametrize("stride", [1, 2, 4])
@@ -96,30 +98,26 @@ def test_many_polygons_in_one_image(interpreted: InterpretedKernel) -> None:
     assert agreement.thresh_map_error <= 1e-4
 
 
-def test_pytorch_only_allocates_and_slices_however_many_polygons(
-    interpreted: InterpretedKernel, batch: PolygonBatch
-) -> None:
+def test_pytorch_only_allocates_however_many_polygons(interpreted: InterpretedKernel, batch: PolygonBatch) -> None:
     few, many = (
         interpreted.operations(polygons_input, SIZE, TargetConfig()) for polygons_input in (batch.select([0]), batch)
     )
-    ours = {"empty", "slice", "view", "unbind"}
+    ours = {"empty", "unbind"}
     assert set(many) <= ours | {"detach", "new_empty", "set_", "copy_"}, "the latter are the interpreter's"
     assert few == many
 
 
-def test_tiles_go_through_the_polygons_near_them_only() -> None:
-    pytest.importorskip("triton", reason="Triton is not installed: PyTorch is a build without CUDA")
-    from ocr.targets.triton_maps import pack_polygons
-
-    # D = 0.84 * 450 / 90 = 4.2: the polygons reach from row 6 to 29 and from row 66 to 89; the third is outside.
-    polygons_input = PolygonBatch.from_lists([[], [BOX + np.array([0, 60]), BOX, BOX + 500]])
-    outlines = measure_outlines(polygons_input, SIZE, TargetConfig())
-    packed = pack_polygons(polygons_input, outlines, num_bands=6, band_rows=16)
-    ranges = packed.ranges.view(2, 6, 2)
-    assert (ranges[..., 1] - ranges[..., 0]).tolist() == [[0] * 6, [1, 1, 0, 0, 1, 1]]
-    assert packed.boxes.view(3, 7)[:2].tolist() == [[6, 29, 6, 44, 4, 8, 1], [66, 89, 6, 44, 0, 4, 1]]
-    assert packed.distances[:2].tolist() == pytest.approx([4.2, 4.2])
-    assert np.array_equal(packed.vertices.view(-1, 2), polygons_input.vertices)
+@pytest.mark.parametrize("tile", [TILE, (32, 32)])
+@pytest.mark.parametrize("num_images", [1, 4, 16])
+def test_polygons_packed_ahead_give_the_same_maps(
+    interpreted: InterpretedKernel, num_images: int, tile: tuple[int, int]
+) -> None:
+    rng, size = np.random.default_rng(num_images), (48, 96)
+    polygons_input = random_polygons(rng, num_images, polygons_per_image=3, size=size)
+    outlines = measure_outlines(polygons_input, size, TargetConfig())
+    packed = replace(outlines, packed=pack_polygons(polygons_input, outlines, num_rows=48))
+    maps = interpreted(polygons_input, size, TargetConfig(), tile=tile, outlines=packed)
+    assert_equal(maps, interpreted(polygons_input, size, TargetConfig(), tile=tile))
 
 
 @pytest.fixture(scope="module")
@@ -160,9 +158,12 @@ def test_gpu_maps_equal_cpu_maps_without_a_sync(batch: PolygonBatch, stride: int
 
 
 @pytest.mark.gpu
-def test_gpu_maps_are_bit_equal_in_every_run(batch: PolygonBatch) -> None:
+def test_gpu_maps_are_bit_equal_in_every_run_and_from_polygons_packed_ahead(batch: PolygonBatch) -> None:
     one, other = (make_targets(batch, SIZE, TargetConfig(), "cuda") for _ in range(2))
     assert_equal(one, other)
+    ahead = measured(batch, SIZE, TargetConfig(), "cuda")
+    assert ahead.packed is not None
+    assert_equal(one, make_targets(batch, SIZE, TargetConfig(), "cuda", ahead))
 
 
 @pytest.mark.gpu

@@ -96,7 +96,7 @@ def test_two_text_files_of_one_image_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_text_files_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"found no \.txt file; expected a folder of gt_<image>\.txt files"):
+    with pytest.raises(FileNotFoundError, match=r"found no \.txt file; expected a folder with one text file per image"):
         read(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"missing: found no \.txt file"):
         list(read_icdar(tmp_path / "missing", ImageFolder(tmp_path, EXTENSIONS)))

@@ -1,0 +1,70 @@
+"""A folder with one text file per image: which files there are, and which image each belongs to.
+
+gt_img_1.txt      img_1.jpg    ICDAR 2013, 2015, MLT
+img_1.txt         img_1.jpg    SROIE, CTW1500, YOLO
+img_1.jpg.txt     img_1.jpg    MhLiao/DB
+poly_gt_img1.txt  img1.jpg     Total-Text
+"""
+
+import os
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+
+from ocr.datasets.formats.annotated import FormatProblem
+from ocr.datasets.formats.image_files import image_of_stem
+from ocr.datasets.formats.image_folder import ImageFolder
+from ocr.datasets.formats.text import read_text
+from ocr.datasets.formats.text_lines import Line, split_lines
+from ocr.errors import InputError
+from ocr.file_names import shown
+
+PREFIXES = ("", "gt_", "poly_gt_")
+"""Beginnings of a text file's name that are not part of the image's name."""
+_NUM_SAMPLED = 1000
+"""Number of files that show the layout of all."""
+
+
+def text_files(folder: Path, without: Collection[str] = ()) -> list[Path]:
+    """Returns the .txt files of a folder, sorted; the extension may be in upper case.
+
+    Args:
+        folder: searched without its sub-folders.
+        without: names in lower case of files that hold something else.
+
+    Raises:
+        FileNotFoundError: the folder is missing or holds no .txt file.
+    """
+    names = os.listdir(folder) if folder.is_dir() else []
+    paths = [
+        folder / name
+        for name in names
+        if name.lower().endswith(".txt") and name.lower() not in without and not name.startswith(".")
+    ]
+    if not paths:
+        raise FileNotFoundError(f"{folder}: found no .txt file; expected a folder with one text file per image")
+    return sorted(paths)
+
+
+def sampled_lines(paths: Sequence[Path]) -> Iterator[Line]:
+    """Yields the lines of at most 1000 files, spread evenly over all."""
+    step = max(-(-len(paths) // _NUM_SAMPLED), 1)
+    for path in paths[::step]:
+        yield from split_lines(read_text(path))
+
+
+def with_images(paths: Sequence[Path], images: ImageFolder) -> Iterator[tuple[Path, str, list[FormatProblem]]]:
+    """Yields each text file with the file name of its image, and a problem if two images fit.
+
+    Raises:
+        InputError: two text files belong to the same image.
+    """
+    text_file_of: dict[str, str] = {}
+    for path in paths:
+        filename, problems = image_of_stem(images, path.stem, PREFIXES)
+        if filename in text_file_of:
+            both = shown(f"{text_file_of[filename]} and {path.name}")
+            raise InputError(
+                f"{path.parent}: {both} belong to the same image; expected one text file, remove the other"
+            )
+        text_file_of[filename] = path.name
+        yield path, filename, problems

@@ -1,0 +1,48 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ocr.datasets.audit import load_manifest
+from ocr.datasets.formats.image_folder import ImageFolder
+from ocr.datasets.formats.interface import Confidence
+from ocr.datasets.formats.look import look_at
+from ocr.datasets.formats.read import FORMATS, read_annotations
+from ocr.datasets.schemas import DatasetConfig
+from tests.ocr.datasets.formats.samples import WORDS, WRITERS, write_images
+
+
+@pytest.mark.parametrize("form", WRITERS)
+def test_every_format_gives_the_polygons_of_the_upstage_form(form: str, tmp_path: Path) -> None:
+    images = ImageFolder(write_images(tmp_path), (".jpg",))
+    name, write = WRITERS[form]
+    found = {image.filename: image for image in read_annotations(write(tmp_path), images, name)}
+    assert list(found) == list(WORDS) if form != "labelme" else sorted(found) == sorted(WORDS)
+    for filename, words in WORDS.items():
+        image = found[filename]
+        assert image.problems == ()
+        # docTR and JSON-MIN keep words by class or shape, not in one order.
+        read = sorted((word.points.tolist(), word.ignore) for word in image.words)
+        assert len(read) == len(words)
+        for (points, ignore), (expected, expected_ignore) in zip(read, sorted(words), strict=True):
+            np.testing.assert_allclose(points, expected, rtol=0, atol=1e-12)
+            assert ignore == expected_ignore
+
+
+@pytest.mark.parametrize("form", WRITERS)
+def test_every_format_passes_the_audit_and_is_found_by_looking(form: str, tmp_path: Path) -> None:
+    images = write_images(tmp_path)
+    path = WRITERS[form][1](tmp_path)
+    manifest, report = load_manifest(DatasetConfig(image_path=str(images), annotation_path=str(path)), max_megapixels=1)
+    assert report.findings == ()
+    assert sorted(manifest.filenames) == sorted(WORDS)
+    assert (report.num_words, report.num_ignored) == (4, 1)
+
+
+@pytest.mark.parametrize("form", WRITERS)
+def test_every_format_is_certain_of_its_own_files_and_of_no_other(form: str, tmp_path: Path) -> None:
+    name, write = WRITERS[form]
+    look = look_at(write(tmp_path))
+    confidences = {candidate.name: candidate.fit(look).confidence for candidate in FORMATS}
+    assert confidences.pop(name) == Confidence.CERTAIN
+    assert set(confidences.values()) == {Confidence.NONE}
