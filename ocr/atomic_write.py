@@ -54,18 +54,21 @@ def explained_write(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def atomic_file(path: Path, mtime_ns: int | None = None, *, durable: bool = False) -> Iterator[BinaryIO]:
+def atomic_file(
+    path: Path, mtime_ns: int | None = None, *, durable: bool = False, shared: bool = False
+) -> Iterator[BinaryIO]:
     """Yields a file with a temporary name beside `path`, renamed at the end and removed after an error. Creates the folder.
 
     The temporary name is always the same, so the next run overwrites what a killed run left. Only one process at a time may write
-    a file.
+    a file, unless it is `shared`.
 
     Args:
         mtime_ns: modification time of the file in nanoseconds; None: now.
         durable: wait until the disk has the content before the renaming, and the new name after it.
+        shared: several processes may write the file at once, all with the same content; the temporary name holds the process id.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part" if shared else f".{path.name}.part")
     try:
         with temporary.open("wb") as file:
             yield file

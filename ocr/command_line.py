@@ -35,7 +35,10 @@ from ocr.datasets.schemas import DatasetConfig
 from ocr.errors import CacheError, DivergedError, InputError, OutOfMemory, SignalExit, StorageError, WorkerError
 from ocr.file_names import shown, shown_lines
 from ocr.memory.out_of_memory import ExplainOutOfMemory
+from ocr.set_overrides import with_sets
 
+CONFIG_DIR = Path(__file__).resolve().parents[1] / "configs"
+"""Folder of the configuration files of this checkout."""
 FULL_ERROR = "HYDRA_FULL_ERROR"
 """Environment variable with which Hydra, and this module, show the whole traceback of an error."""
 _FULL_ERROR_AT_START = os.environ.get(FULL_ERROR)
@@ -111,6 +114,7 @@ def run_command(main: Callable[[], object]) -> None:
     os.environ[FULL_ERROR] = "1"  # Hydra hands errors on instead of printing them
     with plain_errors():
         try:
+            sys.argv[1:] = with_sets(sys.argv[1:], CONFIG_DIR)
             main()
         except SignalExit as stop:
             # The libraries take about six seconds to unload, and docker stop kills after ten.
@@ -178,8 +182,9 @@ def compose_config(config_class: type[AnyConfig], name: str, overrides: Sequence
         SystemExit: a value is wrong; the message names it.
     """
     prepare_hydra()
-    with initialize_config_dir(str(Path(__file__).resolve().parents[1] / "configs"), version_base="1.3"):
-        return validate_config(config_class, compose(name, overrides=list(overrides)))
+    overrides = with_sets(overrides, CONFIG_DIR)
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        return validate_config(config_class, compose(name, overrides=overrides))
 
 
 @contextmanager
@@ -218,6 +223,8 @@ def _composition_problem(error: Exception) -> str:
     first, *more = str(error).splitlines()
     if more and more[0].startswith("To append to your config use"):
         return f"{first.rstrip('.')}: no such key; the option --cfg job lists all keys"
+    if "Cannot merge DictConfig with ListConfig" in str(error):
+        return f"{first}: a list in the place of a section; in a file, several data sets are a list under config.sets"
     return "\n".join(str(part).expandtabs(4) for part in (error, error.__cause__) if part is not None)
 
 

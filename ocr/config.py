@@ -18,7 +18,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
-from pydantic import ByteSize, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    ByteSize,
+    ConfigDict,
+    Field,
+    ValidationError,
+    create_model,
+    field_validator,
+    model_validator,
+)
 
 from dali_pipelines.config import PipelineConfig, Section
 from ocr.datasets.schemas import CacheConfig, DatasetConfig
@@ -38,10 +47,15 @@ Device = Literal["auto", "cpu", "gpu"]
 LoaderName = Literal["dali", "torch", "webdataset"]
 
 
+def _as_sets(config: Any) -> Any:
+    """Returns a list of data sets as the section whose `sets` they are, and anything else unchanged."""
+    return {"image_path": NOT_SET, "sets": config} if isinstance(config, list | tuple) else config
+
+
 class DatasetEntry(Section):
     """A split for training or prediction."""
 
-    config: DatasetConfig = DatasetConfig(image_path=NOT_SET)
+    config: Annotated[DatasetConfig, BeforeValidator(_as_sets)] = DatasetConfig(image_path=NOT_SET)
 
 
 class EvaluatedCacheConfig(CacheConfig):
@@ -62,7 +76,7 @@ class EvaluatedDatasetConfig(DatasetConfig):
 class EvaluatedDatasetEntry(Section):
     """A split for validation or test."""
 
-    config: EvaluatedDatasetConfig = EvaluatedDatasetConfig(image_path=NOT_SET)
+    config: Annotated[EvaluatedDatasetConfig, BeforeValidator(_as_sets)] = EvaluatedDatasetConfig(image_path=NOT_SET)
 
 
 class DatasetsConfig(Section):
@@ -74,9 +88,9 @@ class DatasetsConfig(Section):
     predict_dataset: DatasetEntry = DatasetEntry()
 
     def has_split(self, name: str) -> bool:
-        """Returns whether the image_path of train, val, test or predict is set."""
+        """Returns whether the image_path of train, val, test or predict is set, or its sets are."""
         config: DatasetConfig = getattr(self, f"{name}_dataset").config
-        return config.image_path != NOT_SET
+        return config.image_path != NOT_SET or bool(config.sets)
 
     def split(self, name: str) -> DatasetConfig:
         """Returns the configuration of train, val, test or predict.
@@ -91,7 +105,15 @@ class DatasetsConfig(Section):
                 f"datasets.{name}_dataset.config.image_path is not set; give {folder}a data set, for example "
                 "data=upstage dataset_base_path=FOLDER, or the path itself"
             )
-        return config
+        return config.without_list_of_one()
+
+    @model_validator(mode="after")
+    def _predicts_one_folder(self) -> "DatasetsConfig":
+        if self.predict_dataset.config.sets:
+            raise ValueError(
+                "predict_dataset.config.sets: predict.py finds text in one folder of images; give images=FOLDER"
+            )
+        return self
 
 
 class OptimizerConfig(Section):

@@ -26,7 +26,7 @@ from ocr.training.callbacks.memory import FollowForOutOfMemory
 from ocr.training.callbacks.pictures import DetectionPictures
 from ocr.training.datamodule import DBNetDataModule
 from ocr.training.module import DBNetModule
-from ocr.training.scores import STRICT_IOU
+from ocr.training.scores import STRICT_IOU, scores_of_sets
 
 log = logging.getLogger(__name__)
 
@@ -46,12 +46,19 @@ def evaluate(config: EvaluateConfig, run_dir: Path) -> dict[str, Any]:
     scores, failed_files = _run_once("validate", settings, dataset, module, pictures)
     iou = "iou_" if settings.metric == "cleval" else ""  # val/hmean is CLEval's then
     metrics: dict[str, Any] = {name: scores[f"val/{iou}{name}"] for name in ("hmean", "precision", "recall")}
+    of_sets = scores_of_sets(scores, f"val/{iou}")
+    first = 0
+    for part in dataset.manifest.sets:
+        found = sum(first <= index < first + part.num_images for index in module.evaluation.detections_original)
+        of_sets[part.name] |= {"images": found}
+        first += part.num_images
     metrics |= {
         f"hmean_iou{STRICT_IOU}": scores[f"val/hmean_iou{STRICT_IOU}"],
         "images": len(module.evaluation.detections_original),
         "cleval": {name: scores[f"val/cleval_{name}"] for name in ("hmean", "precision", "recall")},
         "failed_files": failed_files,
     }
+    metrics |= {"sets": of_sets} if of_sets else {}
     write_durably(run_dir / "metrics.json", json.dumps(metrics, indent=1).encode())
     write_predictions(run_dir / "predictions.json", dataset.manifest, module.evaluation.detections_original)
     log.info(
@@ -61,6 +68,8 @@ def evaluate(config: EvaluateConfig, run_dir: Path) -> dict[str, Any]:
         metrics["cleval"]["hmean"],
         metrics["images"],
     )
+    for name, own in of_sets.items():
+        log.info("%s: hmean %.4f, precision %.4f, recall %.4f; %d images", name, *own.values())
     log.info("everything is in %s", run_dir)
     return metrics
 
@@ -113,13 +122,14 @@ def _evaluated_split(
         )
     draw_if_synthetic(source)
     split_config = source.datasets.split(config.split)
-    if source is not config and settings.loader != "webdataset" and not Path(split_config.image_path).is_dir():
+    missing = [one.image_path for one in split_config.each_set().values() if not Path(one.image_path).is_dir()]
+    if source is not config and settings.loader != "webdataset" and missing:
         raise InputError(
-            f"{split_config.image_path}: no such folder; the checkpoint was trained with the data set in "
+            f"{missing[0]}: no such folder; the checkpoint was trained with the data set in "
             f"{settings.dataset_base_path}; give one, for example data=upstage dataset_base_path=FOLDER, or data=synthetic, which "
             "draws it"
         )
-    if split_config.annotation_path is None and settings.loader != "webdataset":
+    if settings.loader != "webdataset" and any(one.annotation_path is None for one in split_config.each_set().values()):
         raise InputError(
             f"datasets.{config.split}_dataset.config.annotation_path is not set; nothing to evaluate against"
         )

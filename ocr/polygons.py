@@ -50,13 +50,13 @@ class PolygonBatch:
         )
 
     @classmethod
-    def joined(cls, parts: Sequence["PolygonBatch"]) -> "PolygonBatch":
-        """Returns the images of one or more batches, one after the other."""
+    def concatenate(cls, batches: Sequence["PolygonBatch"]) -> "PolygonBatch":
+        """Returns the images of all batches, one after the other."""
         return cls(
-            vertices=np.concatenate([part.vertices for part in parts]),
-            vertex_starts=starts_of(np.concatenate([np.diff(part.vertex_starts) for part in parts])),
-            polygon_starts=starts_of(np.concatenate([np.diff(part.polygon_starts) for part in parts])),
-            ignore=np.concatenate([part.ignore for part in parts]),
+            vertices=np.concatenate([batch.vertices for batch in batches]),
+            vertex_starts=starts_of(np.concatenate([np.diff(batch.vertex_starts) for batch in batches])),
+            polygon_starts=starts_of(np.concatenate([np.diff(batch.polygon_starts) for batch in batches])),
+            ignore=np.concatenate([batch.ignore for batch in batches]),
         )
 
     def __len__(self) -> int:

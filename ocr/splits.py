@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 
 from ocr.config import DataSection, TrainConfig
-from ocr.datasets.audit import load_manifest
 from ocr.datasets.audit_report import AuditReport
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.plan import SamplePlanner
 from ocr.datasets.schemas import DatasetConfig
+from ocr.datasets.sets import load_split
 from ocr.datasets.shards.images import load_shards
 from ocr.datasets.shards.index import INDEX_NAME
 from ocr.errors import InputError
@@ -44,7 +44,7 @@ def build_dataset(
     if pipeline.scaled_decode and split.keeps_pixels:
         log.info(
             "%s: pipeline.scaled_decode is ignored: this split keeps decoded images, and they are whole",
-            split.image_path,
+            split.places,
         )
         pipeline = pipeline.model_copy(update={"scaled_decode": False})
     planner = SamplePlanner(pipeline, training=training, seed=config.seed)
@@ -52,19 +52,26 @@ def build_dataset(
     _warn_of_ignored_settings(split, config, training)
     if config.loader == "webdataset":
         manifest, report = _load_shards(split, config, report_path)
+        reports = {"": report}
     else:
-        manifest, report = load_manifest(split, max_megapixels=config.pipeline.max_megapixels, report_path=report_path)
-    log.info("%s", report.summary())
+        manifest, reports = load_split(split, max_megapixels=config.pipeline.max_megapixels, report_path=report_path)
+    for name, report in reports.items():
+        log.info("%s%s", f"data set {name}: " if name else "", report.summary())
     if not len(manifest):
         if config.loader == "webdataset":
             raise InputError(
                 f"{split.shards}: these shards hold no image; write them again with scripts/prepare_data.py shards=true"
             )
-        raise InputError(f"{split.image_path}: no usable image; expected files ending in {split.image_extensions}")
+        raise InputError(f"{split.places}: no usable image; expected files ending in {split.image_extensions}")
     return ValidatedOCRDataset(split, planner, config.targets, manifest)
 
 
 def _load_shards(split: DatasetConfig, config: TrainConfig, report_path: Path | None) -> tuple[Manifest, AuditReport]:
+    if split.sets:
+        raise InputError(
+            f"loader=webdataset reads the shards of one data set, but this split has {len(split.sets)} "
+            f"({', '.join(split.set_names)}); choose loader=dali or torch"
+        )
     if split.shards is None:
         raise InputError(
             f"loader=webdataset reads tar shards, but `shards` beside image_path={split.image_path} is not set; write them with "
@@ -101,7 +108,7 @@ def _refuse_caches_of_random_samples(split: DatasetConfig, planner: SamplePlanne
     wrong = [f"{key}=true" for key, is_set in caches.items() if is_set]
     if wrong:
         raise InputError(
-            f"{split.image_path}: {', '.join(wrong)}, but this pipeline crops, turns and colours each image at random, so a result "
+            f"{split.places}: {', '.join(wrong)}, but this pipeline crops, turns and colours each image at random, so a result "
             "of one epoch is wrong in the next; set it to false (cache_config.cache_decoded_images=true caches training images "
             "before their random steps)"
         )
@@ -110,7 +117,7 @@ def _refuse_caches_of_random_samples(split: DatasetConfig, planner: SamplePlanne
 def _warn_of_ignored_settings(split: DatasetConfig, config: TrainConfig, training: bool) -> None:
     ignored = split.settings_without_effect()
     if ignored:
-        log.warning("%s: these settings are ignored: %s", split.image_path, ", ".join(ignored))
+        log.warning("%s: these settings are ignored: %s", split.places, ", ".join(ignored))
     reads_shards = config.loader == "webdataset"
     if training and not reads_shards and config.dataloader.shard_reader != "dali":  # once per run
         log.warning(

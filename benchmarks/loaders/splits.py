@@ -25,6 +25,10 @@ def load_split(config: TrainConfig, split: str, run_dir: Path) -> tuple[Manifest
         InputError: the images are not files of this machine, or none is usable.
     """
     dataset = config.datasets.split(split)
+    if dataset.sets:
+        raise InputError(
+            f"datasets.{split}_dataset.config: found {len(dataset.sets)} data sets; only one can be measured"
+        )
     if "://" in dataset.image_path:
         raise InputError(
             f"datasets.{split}_dataset.config.image_path={dataset.image_path}: only local files can be measured; give a local "

@@ -53,6 +53,7 @@ MAKES_ENTRIES = (
     "ocr.targets.maps",
     "ocr.targets.numba_maps",
     "ocr.targets.outline",
+    "ocr.targets.packing",
     "ocr.targets.target_maps",
     "ocr.targets.triton_maps",
     # layout in memory and on disk

@@ -5,9 +5,11 @@ Files in reading order:
 schemas            configuration of a split and of its caches
 formats/           annotation files -> `AnnotatedImage`
 audit              annotations and images -> checked `Manifest`, and a report of everything that is wrong
-  image_header     size, EXIF orientation and coding of a JPEG or PNG
+  image_header     format, size, EXIF orientation and coding of an image file
   folder_listing   the files of a folder, and the file that a name means
   image_checks     strict checks of one image file
+  image_levels     8-bit levels of an image of any mode
+  converted        copies of the images that decoders do not read alike
   annotation_checks  checks of the polygons of one image
   audit_report     the findings, their severity, the report
 orientation        EXIF orientation, matrices between the stored and the upright image

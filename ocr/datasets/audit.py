@@ -21,10 +21,12 @@ from ocr.datasets.audit_memo import AuditMemo, MemoKey, folder_states
 from ocr.datasets.audit_progress import AuditProgress
 from ocr.datasets.audit_report import AuditReport, findings_text, raise_if_unfit
 from ocr.datasets.audit_result import Audited, AuditResult
+from ocr.datasets.converted import default_folder, with_converted_images
 from ocr.datasets.folder_listing import FolderListing
 from ocr.datasets.formats.annotated import AnnotatedChunk, AnnotatedImage, chunks_of
 from ocr.datasets.formats.image_folder import ImageFolder
 from ocr.datasets.formats.read import read_annotations
+from ocr.datasets.image_checks import CONVERTED_EXTENSIONS
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.names import Names
 from ocr.datasets.schemas import DatasetConfig
@@ -46,32 +48,33 @@ def load_manifest(
     Raises:
         FileNotFoundError, ValueError: the image folder or the annotations are missing or unreadable as a whole.
         BadDataError: bad input must not be skipped according to `config.on_bad_sample`, or no image is left.
+        StorageError: the converted copy of an image cannot be written.
     """
     image_dir = Path(config.image_path)
     key = MemoKey.of(config, max_megapixels)
     with AuditMemo.opened(key, config.audit_memo) as memo:
         kept = memo.load()
         if kept is not None:
-            manifest, report = kept
+            manifest, report, warnings = kept
         else:
             annotations: Iterable[AnnotatedImage] | None = None
             images = ImageFolder(image_dir, config.image_extensions, config.annotation_frame, config.annotation_set)
             if config.annotation_path is not None:
                 annotations = read_annotations(Path(config.annotation_path), images, config.annotation_format)
-            manifest, report = memo.store(
-                _audit(
-                    image_dir,
-                    annotations,
-                    extensions=config.image_extensions,
-                    annotation_frame=config.annotation_frame,
-                    check_pixels=config.check_pixels,
-                    max_megapixels=max_megapixels,
-                    images=images,
-                    memo=memo,
-                )
+            audited = _audit(
+                image_dir,
+                annotations,
+                extensions=config.image_extensions,
+                annotation_frame=config.annotation_frame,
+                check_pixels=config.check_pixels,
+                max_megapixels=max_megapixels,
+                images=images,
+                memo=memo,
             )
-    _conclude(report, image_dir.resolve(), config.on_bad_sample, report_path)
-    return manifest, report
+            manifest, report, warnings = memo.store(audited), audited.report, audited.warnings
+    _conclude(report, warnings, image_dir.resolve(), config.on_bad_sample, report_path)
+    folder = default_folder() if config.converted_path is None else Path(config.converted_path).resolve()
+    return with_converted_images(manifest, folder), report
 
 
 def build_manifest(
@@ -91,7 +94,8 @@ def build_manifest(
     Args:
         image_dir: folder that the file names are relative to.
         annotations: annotations as read; None: all images of the folder and its subfolders, sorted by name, without polygons.
-        extensions: image extensions, lower case, with their dot.
+        extensions: image extensions, lower case, with their dot. A folder without such files is searched for TIFF, BMP, WebP and
+            GIF instead.
         annotation_frame: frame of the annotations' coordinates: stored, or upright (EXIF applied).
         on_bad_sample: error: every finding except a note is an error. skip: bad words are left out, and so are images that are
             unreadable or whose annotation is bad as a whole. None: error for annotations, skip for unreadable images.
@@ -113,14 +117,20 @@ def build_manifest(
         max_megapixels=max_megapixels,
         num_threads=num_threads,
     )
-    _conclude(audited.report, Path(image_dir).resolve(), on_bad_sample, report_path)
+    _conclude(audited.report, audited.warnings, Path(image_dir).resolve(), on_bad_sample, report_path)
     return audited.manifest(), audited.report
 
 
 def _conclude(
-    report: AuditReport, image_dir: Path, on_bad_sample: Literal["error", "skip"] | None, report_path: Path | None
+    report: AuditReport,
+    warnings: Sequence[str],
+    image_dir: Path,
+    on_bad_sample: Literal["error", "skip"] | None,
+    report_path: Path | None,
 ) -> None:
-    """Writes the report, raises BadDataError if it must not be skipped, and logs what is left out."""
+    """Writes the report, raises BadDataError if bad input must not be skipped, and logs what is left out."""
+    for warning in warnings:
+        logger.warning("%s", warning)
     if report_path is not None:
         report.write(report_path)
     raise_if_unfit(report, image_dir, on_bad_sample, report_path)
@@ -147,10 +157,13 @@ def _audit(
     listing = FolderListing(image_dir) if images is None else images.listing
     folders = folder_states(image_dir, listing.folders)
     in_folder = listing.images(extensions)
+    warnings: list[str] = []
     if annotations is None:
-        if not in_folder:
+        if in_folder:
+            warnings = _warnings_of_other_images(listing, extensions)
+        annotations = [AnnotatedImage(filename, "") for filename in in_folder or listing.images(CONVERTED_EXTENSIONS)]
+        if not annotations:
             raise FileNotFoundError(f"{image_dir}: no image with extension {', '.join(extensions)} in this folder")
-        annotations = [AnnotatedImage(filename, "") for filename in in_folder]
     inspector = FileInspector(
         image_dir,
         extensions,
@@ -174,7 +187,17 @@ def _audit(
                 _finish(before, inspector, result, save, progress)
         finally:
             inspector.close()
-    return result.finished(image_dir, Names.of(in_folder), folders)
+    return result.finished(image_dir, Names.of(in_folder), folders, warnings)
+
+
+def _warnings_of_other_images(listing: FolderListing, extensions: Sequence[str]) -> list[str]:
+    others = [name for name in listing.images(CONVERTED_EXTENSIONS) if Path(name).suffix.lower() not in extensions]
+    if not others:
+        return []
+    endings = ",".join(sorted({Path(name).suffix.lower() for name in others}))
+    return [
+        f"{listing.folder}: skipped {len(others)} images ending in {endings}; add these endings to image_extensions to read them"
+    ]
 
 
 class _Chunk(NamedTuple):

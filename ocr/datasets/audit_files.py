@@ -19,7 +19,6 @@ import numpy.typing as npt
 from dali_pipelines.signature import Signature, signature_of
 from ocr.datasets.folder_listing import AmbiguousName, FolderListing, escaped
 from ocr.datasets.image_checks import InspectedImage, inspect_image
-from ocr.datasets.image_header import ImageProblem
 from ocr.datasets.names import Names
 from ocr.file_names import name_problem
 
@@ -93,8 +92,8 @@ class InspectedFiles:
     """(N,) of type `ROW`."""
     headers: Sequence[dict[str, Any]]
     """Properties of headers other than the size, such as {"format": "JPEG", "coding": "baseline", ...}."""
-    remarks: Mapping[int, Remark] = field(default_factory=dict)
-    """The problem of a file that is not usable, or a note, by position."""
+    remarks: Mapping[int, Sequence[Remark]] = field(default_factory=dict)
+    """The problem of a file that is not usable, or the notes, by position."""
 
     def __len__(self) -> int:
         """Returns the number of files."""
@@ -190,7 +189,7 @@ class FileInspector:
     def finish(self, started: InspectionInProgress) -> tuple[InspectedFiles, int]:
         """Waits for an inspection. Returns what was seen, and the number of files that were opened."""
         rows = np.zeros(len(started.names), ROW)
-        remarks: dict[int, Remark] = {}
+        remarks: dict[int, Sequence[Remark]] = {}
         num_opened = 0
         seen = (result for batch in started.batches for result in batch.result())
         for position, (file, (signature, image)) in enumerate(zip(started.located, seen, strict=True)):
@@ -198,12 +197,13 @@ class FileInspector:
             if image is not None:
                 num_opened += 1
                 self._fill(rows[position], image)
-                remark = image.problem or image.note
-                if remark is not None:
-                    remarks[position] = _remark(remark)
+                if image.problem is not None:
+                    remarks[position] = [Remark(image.problem.kind, image.problem.found, image.problem.expected)]
+                elif image.notes:
+                    remarks[position] = [Remark(*note) for note in image.notes]
             elif file.problem is not None:
                 rows[position]["header"] = -1
-                remarks[position] = file.problem
+                remarks[position] = [file.problem]
             else:
                 known = int(started.known_positions[position])
                 rows[position] = self._known.rows[known]
@@ -237,6 +237,7 @@ class FileInspector:
             return
         row["stored_size"], row["orientation"] = header.stored_size, header.orientation
         properties = {name: value for name, value in asdict(header).items() if name != "stored_size"}
+        properties["needs_conversion"] = header.needs_conversion
         key = json.dumps(properties)
         if key not in self._header_positions:
             self._header_positions[key] = len(self._headers)
@@ -248,9 +249,3 @@ def settled(signature: Signature) -> Signature:
     """Returns the signature of a file that was just read, or TOO_RECENT if a change right after it could not be told."""
     is_recent = time.time_ns() - max(signature[2:]) < _TICK_NS
     return TOO_RECENT if is_recent and signature != MISSING else signature
-
-
-def _remark(remark: ImageProblem | tuple[str, str, str]) -> Remark:
-    if isinstance(remark, ImageProblem):
-        return Remark(remark.kind, remark.found, remark.expected)
-    return Remark(*remark)

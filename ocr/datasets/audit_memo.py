@@ -125,15 +125,15 @@ class AuditMemo:
         with _lock(folder / f"{key.file_name}.lock", key.image_dir):
             yield cls(key, folder / key.file_name)
 
-    def load(self) -> tuple[Manifest, AuditReport] | None:
-        """Returns manifest and report if nothing has changed since they were kept, otherwise None."""
+    def load(self) -> tuple[Manifest, AuditReport, list[str]] | None:
+        """Returns manifest, report and warnings if nothing has changed since they were kept, otherwise None."""
         if self._path is None or not self._path.is_file():
             return None
         try:
             mapped = map_columns(self._path)
             files = _files_in(mapped)
             _check_manifest(mapped, len(files))
-            kept = _manifest_in(mapped), _report_in(mapped)
+            kept = _manifest_in(mapped), _report_in(mapped), list(mapped.values["warnings"])
             is_current = self._is_current(mapped, files)
         except (OSError, ColumnFileError, ValueError, TypeError, KeyError, AttributeError) as error:
             log.warning("%s: this memo is damaged or not ours, so the audit is made again: %r", self._path, error)
@@ -163,10 +163,10 @@ class AuditMemo:
         with suppress(OSError):  # the audit itself goes on
             write_columns(path, _file_values(files), _file_columns(files))
 
-    def store(self, audited: Audited) -> tuple[Manifest, AuditReport]:
-        """Keeps a finished audit, and returns its manifest, mapped if it could be kept, and its report."""
+    def store(self, audited: Audited) -> Manifest:
+        """Keeps a finished audit. Returns its manifest, mapped if it could be kept."""
         if self._path is None:
-            return audited.manifest(), audited.report
+            return audited.manifest()
         report = vars(audited.report) | {"findings": [astuple(finding) for finding in audited.report.findings]}
         values = {
             **_file_values(audited.files),
@@ -174,17 +174,18 @@ class AuditMemo:
             "annotations": self._annotations,
             "folders": audited.folders,
             "report": report,
+            "warnings": list(audited.warnings),
         }
         try:
             write_columns(self._path, values, {**_file_columns(audited.files), **audited.columns})
             mapped = map_columns(self._path)
         except (OSError, ColumnFileError) as error:
             log.warning("%s: the audit cannot be kept for the next start: %s", self._path, error)
-            return audited.manifest(), audited.report
+            return audited.manifest()
         for path in self._parts():
             path.unlink(missing_ok=True)
         log.info("%s: the audit is kept in %s", self._key.image_dir, self._path)
-        return _manifest_in(mapped), audited.report
+        return _manifest_in(mapped)
 
     def _parts(self) -> list[Path]:
         return [] if self._path is None else list(self._path.parent.glob(f"{self._path.name}.part*"))
@@ -307,10 +308,9 @@ def _files_in(mapped: ColumnFile) -> InspectedFiles:
         and (rows["orientation"] <= 8).all()
         and (rows["stored_size"][is_usable] > 0).all()
     )
-    remarks = {position: Remark(*remark) for position, remark in mapped.values["remarks"]}
-    if not is_sound or not all(
-        0 <= position < len(names) and remark.kind in KINDS for position, remark in remarks.items()
-    ):
+    remarks = {position: tuple(Remark(*remark) for remark in remarks) for position, remarks in mapped.values["remarks"]}
+    kinds = {remark.kind for at_position in remarks.values() for remark in at_position}
+    if not is_sound or not kinds <= KINDS or not all(0 <= position < len(names) for position in remarks):
         raise ColumnFileError("files with properties that no file has")
     _check_sound(names, np.flatnonzero(rows["signature"][:, 0] != NOT_OPENED[0]))
     return InspectedFiles(names, rows, headers, remarks)
@@ -321,7 +321,11 @@ def _check_manifest(mapped: ColumnFile, num_listed: int) -> None:
     paths, filenames = _names(mapped, "path_bytes", "path_starts"), _names(mapped, "filename_bytes", "filename_starts")
     num_images = len(paths)
     for name, (shape, dtype) in COLUMNS.items():
-        per_image = (num_images, *shape[1:]) if name in ("sample_ids", "stored_sizes", "orientations") else shape
+        per_image = (
+            (num_images, *shape[1:])
+            if name in ("sample_ids", "stored_sizes", "orientations", "is_converted")
+            else shape
+        )
         mapped.column(name, np.dtype(dtype), per_image)
     columns = mapped.columns
     _check_starts(columns["vertex_starts"], len(columns["vertices"]))

@@ -29,7 +29,6 @@ _RULES = {
     "unreadable": _Rule("image", "check the file's permissions and the disk"),
     "empty": _Rule("image", "copy the file again"),
     "not_an_image": _Rule("image", "save it as JPEG or PNG"),
-    "wrong_extension": _Rule("image", "rename the file to match its content, in the annotations too"),
     "unsupported": _Rule("image", "save it again as an ordinary 8-bit JPEG or PNG"),
     "bad_dimensions": _Rule("image", "save it again at a sensible size"),
     "truncated": _Rule("image", "copy or scan it again"),
@@ -51,6 +50,9 @@ _RULES = {
     "outside": _Rule("annotation", "correct or remove the word"),
     "duplicate": _Rule("annotation", "remove one of them"),
     # Notes, which are never errors.
+    "wrong_extension": _Rule("note", "nothing to do; files are read by their content"),
+    "low_range": _Rule("note", "look at it once; if it should be dark, save it again with 8 bits"),
+    "gamma": _Rule("note", "nothing to do if it looks right; gamma is not applied"),
     "other_spelling": _Rule("note", "nothing to do; this file is read"),
     "partly_outside": _Rule("note", "nothing to do; the part outside is cut off"),
     "decoder_warning": _Rule("note", "nothing to do; the pixels are whole"),
@@ -61,7 +63,14 @@ _RULES = {
 KINDS = frozenset(_RULES)
 """All kinds of findings."""
 
-_LABELS = {"sampling": "chroma sampling", "bits": "bits per channel", "orientation": "EXIF orientation", "-": "none"}
+_LABELS = {
+    "sampling": "chroma sampling",
+    "bits": "bits per channel",
+    "orientation": "EXIF orientation",
+    "profile": "colour profile (not applied)",
+    "gamma": "gamma (not applied)",
+    "-": "none",
+}
 """Words in the summary for names and values of the statistics."""
 
 

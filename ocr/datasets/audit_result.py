@@ -19,7 +19,9 @@ from ocr.datasets.orientation import originals_from_stored
 from ocr.file_names import name_problem
 from ocr.polygons import PolygonBatch, starts_of
 
-_STATISTICS = ("format", "coding", "color", "sampling", "bits", "orientation")
+_STATISTICS = ("format", "coding", "color", "sampling", "bits", "orientation", "profile", "gamma")
+_RARE_STATISTICS = ("profile", "gamma")
+"""Left out if no image has them, so that most reports need no line for them."""
 
 Array = npt.NDArray[Any]
 
@@ -37,6 +39,7 @@ class Audited:
     columns: dict[str, list[Array]]
     """Arrays of the manifest, `ocr.datasets.manifest.COLUMNS`, in parts."""
     report: AuditReport
+    warnings: list[str]
 
     def manifest(self) -> Manifest:
         """Returns the manifest, in memory."""
@@ -91,13 +94,16 @@ class AuditResult:
         self._sources.append(Names.of(chunk.sources))
         self._num_listed += len(chunk)
 
-    def finished(self, image_dir: Path, in_folder: Names, folders: dict[str, list[int]]) -> Audited:
+    def finished(
+        self, image_dir: Path, in_folder: Names, folders: dict[str, list[int]], warnings: Sequence[str]
+    ) -> Audited:
         """Returns the whole result.
 
         Args:
             image_dir: resolved folder of the images.
             in_folder: names of all images in it.
             folders: signatures of the folder and its sub-folders when they were listed.
+            warnings: lines for the log.
         """
         files = joined(self._files)
         times_listed = _times_listed(files.names)
@@ -107,8 +113,9 @@ class AuditResult:
         polygons = self._polygons
         if times_listed:
             is_single = ~np.isin(sample_ids, list(times_listed))
-            polygons = [PolygonBatch.joined(polygons).select(np.flatnonzero(is_single))]
+            polygons = [PolygonBatch.concatenate(polygons).select(np.flatnonzero(is_single))]
             sample_ids, filenames = sample_ids[is_single], filenames.select(np.flatnonzero(is_single))
+        needs_conversion = np.array([header["needs_conversion"] for header in files.headers] + [False], np.bool_)
         rows, paths = files.rows[sample_ids], files.names.select(sample_ids)
         columns: dict[str, list[Array]] = {
             "filename_bytes": [filenames.content],
@@ -118,6 +125,7 @@ class AuditResult:
             "sample_ids": [sample_ids],
             "stored_sizes": [np.ascontiguousarray(rows["stored_size"])],
             "orientations": [np.ascontiguousarray(rows["orientation"])],
+            "is_converted": [needs_conversion[rows["header"]]],
             "vertices": [np.zeros((0, 2), np.float32), *(part.vertices for part in polygons)],
             "vertex_starts": [starts_of(_counts([part.vertex_starts for part in polygons]))],
             "polygon_starts": [starts_of(_counts([part.polygon_starts for part in polygons]))],
@@ -133,7 +141,7 @@ class AuditResult:
             findings=tuple(finding for _, findings in sorted(self._findings.items()) for finding in findings),
             statistics=_statistics(rows["header"], files.headers),
         )
-        return Audited(image_dir, folders, files, columns, report)
+        return Audited(image_dir, folders, files, columns, report, warnings)
 
     def _note_repeated(self, times_listed: dict[int, int]) -> None:
         """Puts a finding before the others of each image that is listed more than once."""
@@ -148,10 +156,11 @@ def _findings_on(
     image: AnnotatedImage, file: LocatedFile, files: InspectedFiles, index: int, frame: Frame
 ) -> list[Finding]:
     """Returns all findings on one image, but for repeated entries."""
-    remark, row = files.remarks.get(index), files.rows[index]
+    remarks, row = files.remarks.get(index, ()), files.rows[index]
     is_readable = row["header"] >= 0
-    remarks = [file.note, remark] if is_readable else [remark, file.note]
-    findings: list[WordFinding] = [(kind, None, found, expected) for kind, found, expected in filter(None, remarks)]
+    spelling = [] if file.note is None else [file.note]
+    in_order = [*spelling, *remarks] if is_readable else [*remarks, *spelling]
+    findings: list[WordFinding] = [(kind, None, found, expected) for kind, found, expected in in_order]
     if is_readable:
         height, width = row["stored_size"].tolist()
         findings += check_annotation(image, (height, width), int(row["orientation"]), frame)
@@ -219,4 +228,8 @@ def _statistics(header_positions: Array, headers: Sequence[dict[str, Any]]) -> d
         header = headers[positions[place]]
         for name in _STATISTICS:
             statistics[name][str(header[name])] += int(counts[place])
-    return {name: dict(counter.most_common()) for name, counter in statistics.items()}
+    return {
+        name: dict(counter.most_common())
+        for name, counter in statistics.items()
+        if name not in _RARE_STATISTICS or set(counter) != {"-"}
+    }

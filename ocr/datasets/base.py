@@ -13,11 +13,11 @@ from dali_pipelines.rendering import ImageArray, render
 from dali_pipelines.scaled import render_file
 from dali_pipelines.source import PlannedBatch, PlannedSample
 from dali_pipelines.turbojpeg import Encoded, decode_upright
-from ocr.datasets.audit import load_manifest
 from ocr.datasets.kept_images import ImageCache
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.plan import PlannedText, SamplePlanner
 from ocr.datasets.schemas import DatasetConfig, ImageData
+from ocr.datasets.sets import load_split, maps_names
 from ocr.targets.config import TargetConfig
 from ocr.targets.maps import make_targets
 from ocr.targets.offline import OfflineMaps
@@ -46,15 +46,13 @@ class ValidatedOCRDataset(Dataset[dict[str, Any]]):
         self.planner = transform
         self.targets = targets or TargetConfig()
         self.manifest = (
-            manifest
-            if manifest is not None
-            else load_manifest(config, max_megapixels=transform.config.max_megapixels)[0]
+            manifest if manifest is not None else load_split(config, max_megapixels=transform.config.max_megapixels)[0]
         )
         self.offline_maps: OfflineMaps | None = None
         """Target maps from files, with `config.load_maps`."""
         if config.load_maps:
             keep = config.cache_config.cache_maps
-            self.offline_maps = OfflineMaps(config.maps_dir, self.manifest.filenames, self.targets, keep)
+            self.offline_maps = OfflineMaps(config.maps_dir, maps_names(config, self.manifest), self.targets, keep)
         self.epoch = 0
         self.kept_images: ImageCache | None = None
         """Images in memory, used in place of their files. Set this before worker processes start: they inherit it."""

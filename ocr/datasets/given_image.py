@@ -12,10 +12,11 @@ from dali_pipelines.rendering import ImageArray
 from dali_pipelines.turbojpeg import decode_upright, turned_upright
 from ocr.datasets.image_checks import check_pixels, check_size
 from ocr.datasets.image_header import ImageProblem, read_header
+from ocr.datasets.image_levels import decode_levels, levels_of
 from ocr.errors import InputError
 
 GivenImage = str | os.PathLike[str] | bytes | Image.Image | ImageArray
-"""Path of a JPEG or PNG, content of one, Pillow image of any mode, or (H, W, 3) RGB uint8."""
+"""Path of an image file, content of one, Pillow image of any mode, or (H, W, 3) RGB uint8."""
 
 _ORIENTATION_TAG = 0x0112
 
@@ -58,9 +59,9 @@ def read_image(given: GivenImage, max_megapixels: float, name: str = "image") ->
 
 def _file_content(path: Path, name: str) -> bytes:
     if path.is_dir():
-        raise InputError(f"{name}: found a folder; expected a JPEG or PNG file")
+        raise InputError(f"{name}: found a folder; expected an image file")
     if not path.is_file():
-        raise FileNotFoundError(f"{name}: found no such file; expected a JPEG or PNG file")
+        raise FileNotFoundError(f"{name}: found no such file; expected an image file")
     return path.read_bytes()
 
 
@@ -68,18 +69,31 @@ def _decoded(encoded: bytes, max_megapixels: float) -> ReadImage:
     header = read_header(io.BytesIO(encoded))
     check_size(header.stored_size, max_megapixels)
     check_pixels(header, encoded)  # decoders return damaged files half grey, without an error
+    if header.needs_conversion:
+        stored = decode_levels(encoded, header).levels
+        return ReadImage(_upright_rgb(stored, header.orientation), header.orientation, header.stored_size)
     return ReadImage(decode_upright(encoded, header.orientation), header.orientation, header.stored_size)
 
 
 def _converted(image: Image.Image, max_megapixels: float) -> ReadImage:
     check_size((image.height, image.width), max_megapixels)
-    tag = image.getexif().get(_ORIENTATION_TAG, 1)
-    orientation = tag if tag in range(1, 9) else 1
     try:
-        stored = np.asarray(image.convert("RGB"))
-    except OSError as error:  # Pillow decodes a file when its pixels are first used
+        stored = levels_of(image).levels
+    except ImageProblem:
+        raise
+    except Exception as error:  # on broken files Pillow raises SyntaxError, OSError, struct.error, ...
         raise ImageProblem("damaged", f"a Pillow image that cannot be decoded: {error}", "a whole image") from error
-    return ReadImage(np.ascontiguousarray(turned_upright(stored, orientation)), orientation, stored.shape[:2])
+    tag = image.getexif().get(
+        _ORIENTATION_TAG, 1
+    )  # now: of a TIFF, Pillow turns the pixels upright and removes the orientation
+    orientation = tag if tag in range(1, 9) else 1
+    return ReadImage(_upright_rgb(stored, orientation), orientation, stored.shape[:2])
+
+
+def _upright_rgb(stored: ImageArray, orientation: int) -> ImageArray:
+    """Returns the upright image, (H, W, 3), of gray or RGB levels in the stored frame."""
+    rgb = stored if stored.ndim == 3 else np.repeat(stored[..., None], 3, axis=2)
+    return np.ascontiguousarray(turned_upright(rgb, orientation))
 
 
 def _checked(image: object, max_megapixels: float) -> ReadImage:

@@ -1,9 +1,10 @@
-"""Checks that all decoders used here read an image file alike: its header, then its pixels, decoded strictly."""
+"""Checks one image file: its header, then its pixels, decoded strictly."""
 
 import io
+import os
 import threading
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,28 +13,40 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from ocr.datasets.image_header import ImageHeader, ImageProblem, read_header
+from ocr.datasets.image_levels import decode_levels
 
 _LARGE_PIXELS = 25e6
 _LARGE_IMAGES = threading.BoundedSemaphore(2)
 """Number of large images that the threads of an audit decode at once, at up to 4 bytes a pixel."""
 
-_FORMAT_OF_EXTENSION = {".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG", ".png": "PNG"}
+_FORMAT_OF_EXTENSION = {
+    **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), "JPEG"),
+    **dict.fromkeys((".tif", ".tiff"), "TIFF"),
+    **dict.fromkeys((".bmp", ".dib"), "BMP"),
+    **{".png": "PNG", ".webp": "WebP", ".gif": "GIF"},
+}
+CONVERTED_EXTENSIONS = tuple(
+    extension for extension, name in _FORMAT_OF_EXTENSION.items() if name not in ("JPEG", "PNG")
+)
+"""Extensions of formats that are only read through a converted copy. Annotations may name such files whatever `image_extensions`
+says."""
+_SRGB_GAMMA = "0.4545"  # as `ImageHeader.gamma` writes it
+Note = tuple[str, str, str]
+"""(kind, found, expected) of an oddity that does no harm."""
 # libjpeg's warnings about oddities of the header that leave the pixels whole. All others mean damage.
 _HARMLESS_WARNINGS = ("unknown JFIF revision", "Unknown Adobe color", "Invalid SOS parameters", "bad ICC marker")
 
 
-def check_pixels(header: ImageHeader, data: bytes) -> tuple[str, str, str] | None:
+def check_pixels(header: ImageHeader, data: bytes) -> Note | None:
     """Decodes a whole file and discards the pixels. A JPEG takes about 1 ms per megapixel, without the GIL.
-
-    Returns:
-        (kind, found, expected) of a note, or None.
 
     Raises:
         ImageProblem: the file is cut short or damaged.
     """
     if header.format == "PNG":
         _check_png(data)
-        return None
+    if header.format != "JPEG":
+        return _check_levels(header, data) if header.needs_conversion else None
     try:
         # Strict decoding raises where libjpeg only warns; Pillow and OpenCV read a damaged scan silently. Decoding to 1/8 size
         # still reads all entropy-coded data, in a third of the time (0.93 against 3.06 ms per receipt, same verdicts).
@@ -49,7 +62,14 @@ def check_pixels(header: ImageHeader, data: bytes) -> tuple[str, str, str] | Non
     return None
 
 
-def _check_odd_sampling(header: ImageHeader, data: bytes) -> tuple[str, str, str]:
+def _check_levels(header: ImageHeader, data: bytes) -> Note | None:
+    bits = decode_levels(data, header).bits
+    if header.bits == 16 and bits < header.bits:
+        return "low_range", f"16-bit samples below {2**bits}, read as {bits}-bit samples", "samples up to 65535"
+    return None
+
+
+def _check_odd_sampling(header: ImageHeader, data: bytes) -> Note:
     try:
         JpegImageFile(io.BytesIO(data)).load()
     except Exception as error:  # on broken files Pillow raises SyntaxError, OSError, struct.error, ...
@@ -71,37 +91,57 @@ class InspectedImage:
 
     header: ImageHeader | None = None
     problem: ImageProblem | None = None
-    note: tuple[str, str, str] | None = None
-    """(kind, found, expected) of an oddity that does no harm."""
+    notes: tuple[Note, ...] = ()
 
 
 def inspect_image(path: Path, extensions: Sequence[str], max_megapixels: float, with_pixels: bool) -> InspectedImage:
-    """Returns the header of one image file, or its problem. `with_pixels` decodes the file; otherwise only its header is read."""
+    """Returns the header of one image file, or its problem. `with_pixels` decodes the file; otherwise only its header is read.
+
+    The content decides how a file is read. Its extension must be one of `extensions`, or that of TIFF, BMP, WebP or GIF.
+    """
     try:
-        if path.suffix.lower() not in extensions:
+        suffix = path.suffix.lower()
+        if suffix not in extensions and suffix not in CONVERTED_EXTENSIONS:
             raise ImageProblem("unsupported", f"the extension {path.suffix!r}", f"one of {', '.join(extensions)}")
         if not path.is_file():
-            raise ImageProblem("missing", "a folder" if path.is_dir() else "nothing there", f"the file {path}")
+            raise ImageProblem("missing", _found_instead(path), f"the file {path}")
         with path.open("rb") as stream:
             header = read_header(stream)
-            _check_header(header, path, max_megapixels)
-            if not with_pixels:
-                return InspectedImage(header)
-            stream.seek(0)
-            is_large = header.stored_size[0] * header.stored_size[1] > _LARGE_PIXELS
-            with _LARGE_IMAGES if is_large else nullcontext():
-                return InspectedImage(header, note=check_pixels(header, stream.read()))
+            check_size(header.stored_size, max_megapixels)
+            notes = _notes_on_header(header, path)
+            if with_pixels:
+                stream.seek(0)
+                with decoding_slot(header):
+                    notes.append(check_pixels(header, stream.read()))
+            return InspectedImage(header, notes=tuple(note for note in notes if note is not None))
     except OSError as error:
         return InspectedImage(problem=ImageProblem("unreadable", error.strerror or str(error), "a readable file"))
     except ImageProblem as problem:
         return InspectedImage(problem=problem)
 
 
-def _check_header(header: ImageHeader, path: Path, max_megapixels: float) -> None:
+def _found_instead(path: Path) -> str:
+    if path.is_symlink() and not path.exists():
+        return f"a symbolic link to {os.readlink(path)}, which does not exist"
+    return "a folder" if path.is_dir() else "nothing there"
+
+
+def _notes_on_header(header: ImageHeader, path: Path) -> list[Note | None]:
+    notes: list[Note | None] = []
     named = _FORMAT_OF_EXTENSION.get(path.suffix.lower(), header.format)
     if named != header.format:
-        raise ImageProblem("wrong_extension", f"{header.format} content", f"{named} content, as {path.suffix} says")
-    check_size(header.stored_size, max_megapixels)
+        notes.append(("wrong_extension", f"{header.format} content", f"{named} content, as {path.suffix} says"))
+    if header.gamma not in ("-", _SRGB_GAMMA):
+        notes.append(("gamma", f"gamma {header.gamma}", f"{_SRGB_GAMMA}, that of sRGB"))
+    return notes
+
+
+@contextmanager
+def decoding_slot(header: ImageHeader) -> Iterator[None]:
+    """Lets the `with` block decode an image, but only two large ones at once."""
+    is_large = header.stored_size[0] * header.stored_size[1] > _LARGE_PIXELS
+    with _LARGE_IMAGES if is_large else nullcontext():
+        yield
 
 
 def check_size(stored_size: tuple[int, int], max_megapixels: float) -> None:

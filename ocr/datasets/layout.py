@@ -64,6 +64,7 @@ class FoundSplit:
     image_path: str
     annotation_path: str
     annotation_format: str
+    annotation_frame: str
 
 
 @lru_cache
@@ -172,7 +173,7 @@ def _found_split(
     of_split = [folder for folder in image_dirs if split_of(folder, root) == split]
     image_dir = _image_dir(annotations, of_split or image_dirs, root, extensions)
     log.info("data=auto: %s: %s; images %s", split, annotations, image_dir)
-    return FoundSplit(str(image_dir), str(annotations.path), annotations.format.name)
+    return FoundSplit(str(image_dir), str(annotations.path), annotations.format.name, annotations.format.frame)
 
 
 def _image_dir(

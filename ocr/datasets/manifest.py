@@ -22,12 +22,31 @@ COLUMNS = {
     "sample_ids": ((-1,), np.int64),
     "stored_sizes": ((-1, 2), np.int32),
     "orientations": ((-1,), np.uint8),
+    "is_converted": ((-1,), np.bool_),
     "vertices": ((-1, 2), np.float32),
     "vertex_starts": ((-1,), np.int64),
     "polygon_starts": ((-1,), np.int64),
     "ignore": ((-1,), np.bool_),
 }
 """Shape and type of the arrays that make up a manifest of loose files. -1 is any length."""
+
+SET_SHIFT = 32
+"""Lowest bit of the number of an image's data set in its sample id."""
+
+
+@dataclass(frozen=True)
+class ManifestSet:
+    """One of several data sets in a manifest: the images that follow those of the set before."""
+
+    name: str
+    num_images: int
+    """Number of usable images."""
+    num_listed: int
+    """Number of images before any was skipped."""
+    prefix: str = ""
+    """Beginning of this set's names in `Manifest.filenames` that the annotations do not have."""
+    weight: float | None = None
+    """Share of an epoch's training samples, relative to the other sets; None: every image once."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +58,8 @@ class Manifest:
     filenames: Sequence[str]
     """Names as in the annotations, or relative to the image folder: the keys of predictions.json."""
     sample_ids: npt.NDArray[np.int64]
-    """(N,): position among all listed images. It keys the random numbers, so that a skipped image changes no other."""
+    """(N,): position among all listed images. It keys the random numbers, so that a skipped image changes no other. In several data
+    sets, `SET_SHIFT` bits hold the position in the image's own set, and the bits above the number of that set."""
     stored_sizes: npt.NDArray[np.int32]
     """(N, 2): (H, W) of the files as stored."""
     orientations: npt.NDArray[np.uint8]
@@ -48,8 +68,12 @@ class Manifest:
     """Polygons in the original (upright) frame."""
     num_listed: int
     """Number of images before any was skipped."""
+    is_converted: npt.NDArray[np.bool_] | None = None
+    """(N,): images that are read through a converted copy (`ocr.datasets.converted`); None: none is."""
     source: ImageSource | None = None
     """Source of the encoded images; None: the files at `image_paths`."""
+    sets: tuple[ManifestSet, ...] = ()
+    """The data sets that the images come from, in order; empty: one data set."""
     reopen: Callable[[], Callable[[], "Manifest"] | None] | None = field(
         default=None, init=False, repr=False, compare=False
     )
@@ -70,6 +94,7 @@ class Manifest:
                 columns["vertices"], columns["vertex_starts"], columns["polygon_starts"], columns["ignore"]
             ),
             num_listed=num_listed,
+            is_converted=columns["is_converted"],
         )
 
     def __reduce__(self) -> tuple[Any, ...]:

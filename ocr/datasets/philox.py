@@ -9,12 +9,19 @@ import numpy.typing as npt
 
 from dali_pipelines.compiled import compiled
 
+ORDER_STREAM, AUGMENTATION_STREAM, SELECTION_STREAM = 0, 1, 2
+"""Purposes of random numbers."""
 _NUM_ROUNDS = 10
 _MULTIPLIER_0, _MULTIPLIER_2 = np.uint64(0xD2E7470EE14C6C93), np.uint64(0xCA5A826395121157)
 _KEY_STEP_0, _KEY_STEP_1 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBB67AE8584CAA73B)
 _HALF, _LOW_HALF = np.uint64(32), np.uint64(0xFFFFFFFF)
 _UNUSED_BITS = np.uint64(11)
 _ZERO, _ONE = np.uint64(0), np.uint64(1)
+
+
+def generator(seed: int, epoch: int, sample_id: int, stream: int) -> np.random.Generator:
+    """Returns the generator of random numbers for one purpose (`stream`), sample and epoch."""
+    return np.random.Generator(np.random.Philox(key=[seed, epoch], counter=[0, 0, sample_id, stream]))
 
 
 def random_doubles(

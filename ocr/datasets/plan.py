@@ -31,20 +31,17 @@ from ocr.datasets.compiled_plan import (
     num_draws,
     plan_samples,
 )
+from ocr.datasets.epoch_order import epoch_order
 from ocr.datasets.manifest import Manifest
-from ocr.datasets.philox import random_doubles
+from ocr.datasets.philox import AUGMENTATION_STREAM, random_doubles
 from ocr.polygons import PolygonBatch
 from ocr.targets.config import TargetConfig
 from ocr.targets.maps import measured
 from ocr.targets.outline import Outlines
 
-ORDER_STREAM, AUGMENTATION_STREAM = 0, 1
 IDENTITY_COLOUR = np.eye(3, 4, dtype=np.float32)
-
-
-def generator(seed: int, epoch: int, sample_id: int, stream: int) -> np.random.Generator:
-    """Returns the generator of random numbers for one purpose (`stream`), sample and epoch."""
-    return np.random.Generator(np.random.Philox(key=[seed, epoch], counter=[0, 0, sample_id, stream]))
+PASS_SHIFT = 40
+"""Lowest bit, in the key of a sample's random numbers, of the number of the pass over its data set."""
 
 
 @dataclass(frozen=True)
@@ -76,13 +73,19 @@ class SamplePlanner:
         return self.training
 
     def plan_batch(
-        self, manifest: Manifest, indices: npt.ArrayLike, epoch: int, is_padding: npt.NDArray[np.bool_] | None = None
+        self,
+        manifest: Manifest,
+        indices: npt.ArrayLike,
+        epoch: int,
+        is_padding: npt.NDArray[np.bool_] | None = None,
+        passes: npt.ArrayLike = 0,
     ) -> PlannedBatch:
         """Returns the plan of the images at these B positions of the manifest.
 
         Args:
             epoch: keys the random numbers.
             is_padding: (B,) marks repeated samples that fill up a rank; None: no sample is one.
+            passes: (B,) or one number: keys the random numbers of images that an epoch has more than once.
         """
         indices = np.asarray(indices, np.int64)
         if not self.training:
@@ -101,7 +104,8 @@ class SamplePlanner:
             augmentation.flip_probability,
             augmentation.crop_candidates,
         )
-        plan_samples(indices, _images(manifest), self._draw(manifest, indices, epoch), settings, planned)
+        draws = self._draw(manifest, indices, epoch, np.asarray(passes, np.int64))
+        plan_samples(indices, _images(manifest), draws, settings, planned)
         return PlannedBatch(indices, _flags(is_padding, num_samples), np.zeros(num_samples, np.bool_), *planned)
 
     def input_polygons(self, manifest: Manifest, samples: PlannedBatch) -> PolygonBatch:
@@ -122,12 +126,14 @@ class SamplePlanner:
         outlines = measured(polygons_input, (self.input_size, self.input_size), targets, device)
         return PlannedText(**vars(samples), polygons_input=polygons_input, outlines=outlines)
 
-    def _draw(self, manifest: Manifest, indices: npt.NDArray[np.int64], epoch: int) -> Draws:
+    def _draw(
+        self, manifest: Manifest, indices: npt.NDArray[np.int64], epoch: int, passes: npt.NDArray[np.int64]
+    ) -> Draws:
         """Returns the random numbers of the images."""
         augmentation = self.config.augmentation
         doubles = random_doubles(
             (self.seed, epoch),
-            manifest.sample_ids[indices],
+            manifest.sample_ids[indices] + (passes << PASS_SHIFT),
             AUGMENTATION_STREAM,
             num_draws(augmentation.crop_candidates),
         )
@@ -255,23 +261,23 @@ class EpochPlan:
     def batch(self, step: int) -> PlannedBatch:
         """Returns the samples of batch `step`; the last batch may be smaller."""
         first = step * self.batch_size
-        indices = self._indices[first : first + self.batch_size]
+        indices, passes = (numbers[first : first + self.batch_size] for numbers in self._samples)
         is_padding = np.arange(first, first + len(indices)) >= self._num_real
-        samples = self._planner.plan_batch(self._manifest, indices, self.epoch, is_padding)
+        samples = self._planner.plan_batch(self._manifest, indices, self.epoch, is_padding, passes)
         return samples if self._add_text is None else self._add_text(samples)
 
     @cached_property
-    def _indices(self) -> npt.NDArray[np.int64]:
-        """Positions in the manifest, in the order of this rank."""
-        order = self._epoch_order()
+    def _samples(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Positions in the manifest, in the order of this rank, and the passes over their data sets."""
+        if self._planner.training:
+            indices, passes = epoch_order(self._manifest, self._planner.seed, self.epoch)
+        else:
+            indices = np.arange(len(self._manifest), dtype=np.int64)
+            passes = np.zeros_like(indices)
+        return self._share(indices), self._share(passes)
+
+    def _share(self, order: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Returns this rank's share of the numbers of all samples, padded."""
         left = order[self._num_done :]
         num_padding = self._num_samples * self._num_ranks - len(left)
         return np.concatenate([left, np.resize(order, num_padding)])[self._rank :: self._num_ranks]
-
-    def _epoch_order(self) -> npt.NDArray[np.int64]:
-        if not self._planner.training:
-            return np.arange(len(self._manifest), dtype=np.int64)
-        # One key per listed sample, skipped ones included: skipping a sample does not change the order of the others.
-        rng = generator(self._planner.seed, self.epoch, 0, ORDER_STREAM)
-        keys = rng.random(self._manifest.num_listed)[self._manifest.sample_ids]
-        return np.argsort(keys, kind="stable").astype(np.int64)

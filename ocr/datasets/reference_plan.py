@@ -9,16 +9,20 @@ from dali_pipelines.geometry import Matrix
 from dali_pipelines.source import PlannedSample
 from ocr.datasets.compiled_plan import LUMA, REGION_MARGIN
 from ocr.datasets.manifest import Manifest
-from ocr.datasets.plan import AUGMENTATION_STREAM, IDENTITY_COLOUR, SamplePlanner, generator
+from ocr.datasets.philox import AUGMENTATION_STREAM, generator
+from ocr.datasets.plan import IDENTITY_COLOUR, PASS_SHIFT, SamplePlanner
 from ocr.polygons import FloatArray, PolygonBatch
 
 
-def plan_sample(planner: SamplePlanner, manifest: Manifest, index: int, epoch: int) -> PlannedSample:
+def plan_sample(
+    planner: SamplePlanner, manifest: Manifest, index: int, epoch: int, number_of_pass: int = 0
+) -> PlannedSample:
     """Returns the plan of one image, as `planner.plan_batch` makes it for many."""
     height, width = (int(side) for side in manifest.original_sizes[index])
     if not planner.training:
         return _letterbox(index, (height, width), planner.config.image_size)
-    rng = generator(planner.seed, epoch, int(manifest.sample_ids[index]), AUGMENTATION_STREAM)
+    sample_id = int(manifest.sample_ids[index]) + (number_of_pass << PASS_SHIFT)
+    rng = generator(planner.seed, epoch, sample_id, AUGMENTATION_STREAM)
     return _augment(index, (height, width), manifest.polygons.select([index]), planner.config, rng)
 
 

@@ -1,6 +1,7 @@
 """Configuration of a data set and its caches, and the type of a decoded image."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -50,11 +51,35 @@ class ImageLoadingConfig(Section):
     """Call libjpeg-turbo directly for grey and colour JPEGs; other files, or all with false, go through Pillow. Same pixels."""
 
 
+class SetConfig(Section):
+    """One of several data sets that make up a split. All other settings are those of the split."""
+
+    name: str | None = Field(default=None, pattern=r"^[\w.-]+$")
+    """Name in scores, reports and messages; null: the first folder in which the image paths of the sets differ."""
+    weight: float | None = Field(default=None, gt=0)
+    """Share of an epoch's training samples, relative to the weights of the other sets; null in all sets: every image once an epoch.
+    Evaluation uses every image once in any case."""
+    image_path: str
+    """Folder of images."""
+    annotation_path: str | None = None
+    """File or folder of annotations."""
+    annotation_format: str = "auto"
+    """Format of the annotations: upstage, icdar, ..., as in data=NAME; auto: look at them."""
+    annotation_set: str | None = None
+    """Set to read where one file lists several: train, val or test; null: the file holds one."""
+    annotation_frame: Literal["stored", "upright"] | None = None
+    """Frame of the coordinates; null: that of the split."""
+    maps_path: str | None = None
+    """Folder of the .npz files; null: image_path with _maps appended."""
+
+
 class DatasetConfig(Section):
-    """One split: a folder of images and their annotations."""
+    """One split: a folder of images and their annotations, or several data sets together."""
 
     image_path: str
     """Folder of images."""
+    sets: tuple[SetConfig, ...] = ()
+    """Several data sets, which replace image_path and the keys of the annotations. `config` given as a list means this key."""
     annotation_path: str | None = None
     """File or folder of annotations; null: images without annotations."""
     annotation_format: str = "auto"
@@ -65,7 +90,11 @@ class DatasetConfig(Section):
     """Folder of the split's tar shards from scripts/prepare_data.py, or s3://BUCKET/PREFIX. loader=webdataset reads them instead of
     images and annotations."""
     image_extensions: tuple[str, ...] = (".jpg", ".jpeg", ".png")
-    """Extensions of the files that are images, in upper or lower case."""
+    """Extensions of the files that are images, in upper or lower case. Files that annotations name may also end in .tif, .tiff,
+    .bmp, .webp or .gif, and a folder that holds only such files is read too. The content of a file decides how it is read."""
+    converted_path: str | None = None
+    """Folder of the 8-bit PNGs that TIFF, BMP, WebP, GIF, CMYK, 16-bit and transparent images are read through; each is written
+    once. null: dali-dbnet/converted in $XDG_CACHE_HOME or ~/.cache."""
     preload_maps: bool = False
     """Read all offline target maps into RAM before the run (with load_maps)."""
     load_maps: bool = False
@@ -112,6 +141,50 @@ class DatasetConfig(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _sets_have_names_and_weights(self) -> "DatasetConfig":
+        names = self.set_names
+        repeated = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+        if repeated:
+            raise ValueError(
+                f"sets: the name {repeated[0]} comes {names.count(repeated[0])} times; give each set its own name"
+            )
+        unweighted = [name for name, one in zip(names, self.sets, strict=True) if one.weight is None]
+        if unweighted and len(unweighted) < len(names):
+            raise ValueError(f"sets: {', '.join(unweighted)} without weight; give a weight to each set, or to none")
+        return self
+
+    @property
+    def set_names(self) -> list[str]:
+        """Names of `sets`."""
+        paths = [Path(os.path.abspath(one.image_path)).parts for one in self.sets]
+        differing = next((parts for parts in zip(*paths, strict=False) if len(set(parts)) > 1), ())
+        folders = [re.sub(r"[^\w.-]", "_", part) for part in differing]
+        if len(set(folders)) < len(self.sets):
+            folders = [f"set{number}" for number in range(1, len(self.sets) + 1)]
+        return [one.name or folder for one, folder in zip(self.sets, folders, strict=True)]
+
+    def each_set(self) -> dict[str, "DatasetConfig"]:
+        """Returns the configuration of each data set by its name. Without `sets` it is the split's own, under an empty name."""
+        if not self.sets:
+            return {"": self}
+        return {name: self._of_set(one) for name, one in zip(self.set_names, self.sets, strict=True)}
+
+    def without_list_of_one(self) -> "DatasetConfig":
+        """Returns the same configuration, with the keys of a single set in their usual places."""
+        return self._of_set(self.sets[0]) if len(self.sets) == 1 else self
+
+    def _of_set(self, one: SetConfig) -> "DatasetConfig":
+        values = {key: value for key, value in one if key not in ("name", "weight")}
+        if one.annotation_frame is None:
+            del values["annotation_frame"]
+        return self.model_copy(update=values | {"sets": ()})
+
+    @property
+    def places(self) -> str:
+        """The folder or folders of images, for messages."""
+        return ", ".join(one.image_path for one in self.sets) or self.image_path
+
     @property
     def keeps_pixels(self) -> bool:
         """Whether decoded images stay in memory, preloaded or from epoch 0."""
@@ -150,7 +223,7 @@ class DatasetConfig(Section):
         scripts/prepare_data.py writes them, and the path is outside ROOT.
         """
         defaults = type(self).model_fields
-        keys = ("image_extensions", "annotation_frame", "check_pixels")
+        keys = ("image_extensions", "converted_path", "annotation_frame", "check_pixels")
         idle = [key for key in keys if getattr(self, key) != defaults[key].default]
         if self.on_bad_sample == "skip":  # with error, an image that cannot be decoded ends the run
             idle.append("on_bad_sample")

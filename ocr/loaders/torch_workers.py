@@ -140,7 +140,7 @@ class TorchLoader:
         if "DataLoader timed out" in text:
             return (
                 f"no batch from the {self._num_workers} workers within {self._timeout:g} s: a worker hangs, often because its "
-                f"file system does not answer; check that {self.dataset.config.image_path} can be read, try "
+                f"file system does not answer; check that {self.dataset.config.places} can be read, try "
                 "dataloader.num_workers=0, or raise dataloader.worker_timeout"
             )
         # The connection to a dead worker breaks with an OSError or EOFError. PyTorch puts "Caught" before a worker's own error.

@@ -64,8 +64,8 @@ def write_image(source: Path, destination: Path, orientation: int) -> Outcome:
 def turn_upright(encoded: bytes, orientation: int) -> tuple[bytes, Action]:
     """Returns the upright image as a file of the same format without EXIF, and whether it was turned or encoded again.
 
-    A PNG keeps its RGB or grey levels exactly; a JPEG is encoded again with its own chroma sampling. Colour profiles and
-    transparency, which no loader here reads, are dropped.
+    A PNG keeps its RGB or grey levels exactly; a JPEG is encoded again with its own chroma sampling. Colour profiles, which no
+    loader here applies, are dropped. Images of other modes and formats come here as their converted copies.
 
     Raises:
         ValueError, OSError, ImageProblem: the bytes are no image, or a damaged one.

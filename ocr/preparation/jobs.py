@@ -1,8 +1,11 @@
 """One split to prepare: its audited annotations and the places its files go to."""
 
 import logging
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
 
 from ocr.config import PrepareConfig
 from ocr.datasets.audit import load_manifest
@@ -10,6 +13,7 @@ from ocr.datasets.audit_report import AuditReport, BadDataError
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.schemas import DatasetConfig
 from ocr.errors import InputError
+from ocr.file_names import shown
 from ocr.preparation.output import paths_of
 
 log = logging.getLogger(__name__)
@@ -45,7 +49,7 @@ def chosen_splits(config: PrepareConfig) -> list[str]:
     if config.splits is not None:
         return list(dict.fromkeys(config.splits))
     configured = [name for name in SPLITS if config.datasets.has_split(name)]
-    names = [name for name in configured if Path(config.datasets.split(name).image_path).is_dir()]
+    names = [name for name in configured if _exists(config.datasets.split(name))]
     if not names:
         raise InputError(
             "there is no split to prepare: found none of the folders "
@@ -53,6 +57,10 @@ def chosen_splits(config: PrepareConfig) -> list[str]:
             "dataset_base_path=FOLDER"
         )
     return names
+
+
+def _exists(config: DatasetConfig) -> bool:
+    return any(Path(one.image_path).is_dir() for one in config.each_set().values())
 
 
 def audited_jobs(
@@ -72,6 +80,10 @@ def audited_jobs(
     """
     jobs, problems = [], []
     for name, source in sources.items():
+        if source.sets:
+            raise InputError(
+                f"datasets.{name}_dataset.config: found {len(source.sets)} data sets; prepare one at a time, each in its own folder"
+            )
         if source.annotation_path is None:
             raise InputError(f"datasets.{name}_dataset.config.annotation_path is not set; annotations are needed")
         if config.on_bad_sample is not None:
@@ -105,6 +117,7 @@ def _job(
         image_dir = output / ("images_val_canonical" if name == "val" and config.canonical else f"images/{name}")
         annotation_path = output / "jsons" / f"{name}.json"
         images = DatasetConfig(image_path=str(image_dir))
+        manifest = _with_names_of_copies(manifest)
     wants_maps = config.maps and name in SPLITS_WITH_MAPS
     return SplitJob(
         name=name,
@@ -116,3 +129,23 @@ def _job(
         maps_dir=images.maps_dir.resolve() if wants_maps else None,
         shards_dir=output / "shards" / name,
     )
+
+
+def _with_names_of_copies(manifest: Manifest) -> Manifest:
+    """Returns the manifest with names for the prepared images: a converted image is a PNG, so that a.tif becomes a.tif.png.
+
+    Raises:
+        InputError: another image has this name already.
+    """
+    due = [] if manifest.is_converted is None else np.flatnonzero(manifest.is_converted).tolist()
+    names = list(manifest.filenames)
+    for index in due:
+        if not names[index].lower().endswith(".png"):
+            names[index] += ".png"
+    if len(set(names)) < len(names):
+        repeated = next(name for name, count in Counter(names).items() if count > 1)
+        raise InputError(
+            f"{shown(repeated)}: found two images that would be written to this name, since TIFF, BMP, WebP, GIF and CMYK images "
+            "are written as PNG; rename one of them"
+        )
+    return replace(manifest, filenames=tuple(names)) if due else manifest

@@ -193,7 +193,7 @@ class OfflineMaps:
 
     Args:
         directory: folder of the files; it need not exist.
-        filenames: names of the images, as in the manifest.
+        filenames: names of the images, as in the manifest; an absolute one lies outside the folder.
         config: settings of the wanted maps.
         keep: keep files in RAM after they have been read.
     """

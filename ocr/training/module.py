@@ -37,8 +37,8 @@ class DBNetModule(lightning.LightningModule):
         self.model = model
         self.config = config
         self.loss = DBLoss(config.loss)
-        self.scores = ValidationScores(config.metric, with_cleval)
-        self.evaluator = Evaluator(model, config, manifest, with_cleval=self.scores.cleval is not None)
+        self.scores = ValidationScores(config.metric, with_cleval, manifest.sets)
+        self.evaluator = Evaluator(model, config, manifest, with_cleval=self.scores.has_cleval)
         prepare_network(self.model, config.trainer)
 
     def __setattr__(self, name: str, value: Any) -> None:

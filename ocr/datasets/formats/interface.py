@@ -46,6 +46,8 @@ class AnnotationFormat:
     """Judges how well a path fits, from a look at its beginning."""
     read: Callable[[Path, ImageFolder], Iterable[AnnotatedImage]]
     """Yields the images that the annotations at a path list."""
+    frame: Literal["stored", "upright"] = "stored"
+    """Frame of the coordinates that the format's own tools write: upright where they show images after EXIF rotation."""
 
     def fit(self, look: Look) -> Fit:
         """Returns how well what a look shows fits this format."""

@@ -95,8 +95,8 @@ class JsonText:
                 raise self._error(str(error), self._at) from error
             except RecursionError as error:
                 raise self._error("brackets nested too deep to read", self._at) from error
-            # A number at the very end of what was read may have more digits.
-            if end == len(self._text) and self._read_on():
+            # A number at the end of what was read may go on: `-0` with `.5`, `1` with `e-3`.
+            if type(value) in (int, float) and end > len(self._text) - 3 and self._read_on():
                 continue
             self._at = end
             return value
@@ -176,10 +176,12 @@ class JsonText:
             more = self._file.read(max(CHUNK, len(rest)))
         except UnicodeError as error:
             raise BrokenJson(self.path, str(error)) from error
+        if not more:
+            self._is_at_end = True
+            return False
         self._dropped += self._at
         self._text, self._at = rest + more, 0
-        self._is_at_end = not more
-        return bool(more)
+        return True
 
     def _error(self, found: str, position: int) -> BrokenJson:
         start = max(position - 20, 0)

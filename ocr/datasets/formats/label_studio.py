@@ -157,7 +157,7 @@ class _Task:
         height, width = self._checked_size(stated)
         if is_polygon:
             return nested_polygon(value["points"], "points") * (width / 100, height / 100)
-        left, top, across, down = (as_number(value[name], name) for name in ("x", "y", "width", "height"))
+        left, top, across, down = (as_number(value.get(name), name) for name in ("x", "y", "width", "height"))
         degrees = as_number(value.get("rotation") or 0, "rotation")
         return rectangle(left / 100 * width, top / 100 * height, across / 100 * width, down / 100 * height, degrees)
 
@@ -297,4 +297,6 @@ def examine_label_studio(look: Look) -> Fit:
     return NO_FIT
 
 
-LABEL_STUDIO = AnnotationFormat("label_studio", "Label Studio", "file", examine_label_studio, read_label_studio)
+LABEL_STUDIO = AnnotationFormat(
+    "label_studio", "Label Studio", "file", examine_label_studio, read_label_studio, frame="upright"
+)

@@ -103,10 +103,9 @@ def _image_beside(path: Path, images: ImageFolder) -> str:
 
 def _image_of(path: Path, members: dict[str, Any], images: ImageFolder) -> str:
     written = as_name(members.get("imagePath"), "imagePath")
-    for name in (written, written.replace("\\", "/")):
-        found = images.find(name)
-        if found is not None:
-            return found
+    found = images.find(written)
+    if found is not None:
+        return found
     same = images.with_stem(path.stem)
     return same[0] if same else written
 
@@ -150,4 +149,4 @@ def _examine_file(look: Look) -> Fit:
     return NO_FIT
 
 
-LABELME = AnnotationFormat("labelme", "labelme", "either", examine_labelme, read_labelme)
+LABELME = AnnotationFormat("labelme", "labelme", "either", examine_labelme, read_labelme, frame="upright")

@@ -75,6 +75,13 @@ def read_annotations(path: Path, images: ImageFolder, annotation_format: str = A
     if annotation_format == AUTO:
         chosen, fit = find_format(look)
         log.info("%s: %s (%s: %s)", path, chosen.title, fit.confidence.name.lower(), fit.reason)
+        if (chosen.frame, images.frame) == ("upright", "stored"):
+            log.warning(
+                "%s: %s shows images upright; if some have an EXIF rotation, set annotation_frame=upright, as data=%s does",
+                path,
+                chosen.title,
+                chosen.name,
+            )
     else:
         chosen = format_named(annotation_format)
         _refuse_other_format(look, chosen)

@@ -18,7 +18,7 @@ from ocr.environment import git_commit, package_versions
 from ocr.loaders.loader import BatchLoader
 from ocr.training.callbacks.caches import CacheReport
 from ocr.training.callbacks.verdict import VerdictLog
-from ocr.training.scores import STRICT_IOU
+from ocr.training.scores import STRICT_IOU, scores_of_sets
 from ocr.training.trainer_parts import dbnet_module, gather_from_ranks, train_loader, val_loaders
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,8 @@ class RunSummary(Callback):
         self._verdicts = VerdictLog()
 
     def state_dict(self) -> dict[str, Any]:
-        restored = {key: self.summary[key] for key in ("hmean", "precision", "recall", "best_epoch", "epochs")}
+        keys = ("hmean", "precision", "recall", "best_epoch", "epochs", "sets")
+        restored = {key: self.summary[key] for key in keys if key in self.summary}
         return {"summary": restored, "epoch": self._epoch}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -88,8 +89,10 @@ class RunSummary(Callback):
         scores = {name: float(trainer.callback_metrics[f"val/{name}"]) for name in ("hmean", "precision", "recall")}
         strict = f"hmean_iou{STRICT_IOU}"
         self._epoch |= scores | {strict: float(trainer.callback_metrics[f"val/{strict}"])}
+        of_sets = scores_of_sets(trainer.callback_metrics)
+        self._epoch |= {"sets": of_sets} if of_sets else {}
         if self.summary["hmean"] is None or scores["hmean"] > self.summary["hmean"]:
-            self.summary |= scores | {"best_epoch": trainer.current_epoch}
+            self.summary |= scores | {"best_epoch": trainer.current_epoch} | ({"sets": of_sets} if of_sets else {})
         self._add_failures(trainer, loaders)
         figures = self._caches.figures(trainer, "val", loaders)
         self._epoch |= {f"cache_{name}": count for name, count in figures.items()}
@@ -143,4 +146,6 @@ def epoch_line(epoch: dict[str, Any], max_epochs: int | None) -> str:
             f" | val hmean {epoch['hmean']:.4f} (precision {epoch['precision']:.4f}, recall {epoch['recall']:.4f}) "
             f"in {epoch['val_seconds']:.1f} s"
         )
+    if "sets" in epoch:
+        line += "; hmean of " + ", ".join(f"{name} {scores['hmean']:.4f}" for name, scores in epoch["sets"].items())
     return line

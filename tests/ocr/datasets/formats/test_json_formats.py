@@ -8,6 +8,7 @@ from ocr.datasets.formats.image_folder import ImageFolder
 from ocr.datasets.formats.interface import Confidence
 from ocr.datasets.formats.look import look_at
 from ocr.datasets.formats.read import FORMATS, read_annotations
+from ocr.datasets.layout import find_splits
 from ocr.datasets.schemas import DatasetConfig
 from tests.ocr.datasets.formats.samples import WORDS, WRITERS, write_images
 
@@ -46,3 +47,15 @@ def test_every_format_is_certain_of_its_own_files_and_of_no_other(form: str, tmp
     confidences = {candidate.name: candidate.fit(look).confidence for candidate in FORMATS}
     assert confidences.pop(name) == Confidence.CERTAIN
     assert set(confidences.values()) == {Confidence.NONE}
+
+
+@pytest.mark.parametrize("form", WRITERS)
+def test_frame_of_tools_that_show_images_upright_is_found_too(
+    form: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    frame = "upright" if form.startswith("label") else "stored"
+    images = ImageFolder(write_images(tmp_path), (".jpg",))
+    path = WRITERS[form][1](tmp_path)
+    assert find_splits(str(tmp_path), (".jpg",))["train"].annotation_frame == frame
+    read_annotations(path, images)
+    assert ("shows images upright; if some have an EXIF rotation" in caplog.text) == (frame == "upright")

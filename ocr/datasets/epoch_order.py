@@ -1,0 +1,72 @@
+"""The samples of a training epoch in random order; with weights, some images more than once and others not at all.
+
+Each data set draws for itself, so that its samples do not depend on the other sets. Its random numbers come from
+`generator(seed, epoch, number of the set, ...)`: one for each listed image and each pass over the set, for the order; and one for
+each listed image that selects those of the last, incomplete pass.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from ocr.datasets.manifest import SET_SHIFT, Manifest, ManifestSet
+from ocr.datasets.philox import ORDER_STREAM, SELECTION_STREAM, generator
+
+Indices = npt.NDArray[np.int64]
+
+
+def epoch_order(manifest: Manifest, seed: int, epoch: int) -> tuple[Indices, Indices]:
+    """Returns the samples of a training epoch in order. There are as many as the manifest has images.
+
+    Returns:
+        positions in the manifest, and for each the number of samples of the same image that the epoch has besides, counted from 0
+        in no order.
+    """
+    sets = manifest.sets or (ManifestSet("", len(manifest), manifest.num_listed),)
+    first = 0
+    indices, passes, keys = [], [], []
+    for number, (part, count) in enumerate(zip(sets, sample_counts(sets), strict=True)):
+        places = manifest.sample_ids[first : first + part.num_images] - (number << SET_SHIFT)
+        own_indices, own_passes = _samples(part, places, count, seed, epoch, number)
+        rng = generator(seed, epoch, number, ORDER_STREAM)
+        # One key per listed image, skipped ones included: skipping an image does not change the order of the others.
+        own_keys = rng.random((int(own_passes.max(initial=0)) + 1, part.num_listed))
+        keys.append(own_keys[own_passes, places[own_indices]])
+        indices.append(first + own_indices)
+        passes.append(own_passes)
+        first += part.num_images
+    order = np.argsort(np.concatenate(keys), kind="stable")
+    return np.concatenate(indices)[order], np.concatenate(passes)[order]
+
+
+def sample_counts(sets: tuple[ManifestSet, ...]) -> list[int]:
+    """Returns the number of samples of each set in an epoch. Their sum is the number of images."""
+    if sets[0].weight is None:
+        return [part.num_images for part in sets]
+    weights = np.array([part.weight for part in sets], np.float64)
+    exact = weights / weights.sum() * sum(part.num_images for part in sets)
+    counts = np.floor(exact).astype(np.int64)
+    num_missing = round(float(exact.sum())) - int(counts.sum())
+    counts[np.argsort(counts - exact, kind="stable")[:num_missing]] += 1  # those with the largest remainders
+    return counts.tolist()
+
+
+def _samples(
+    part: ManifestSet, places: Indices, count: int, seed: int, epoch: int, number: int
+) -> tuple[Indices, Indices]:
+    """Returns `count` samples of a set: whole passes over its images and a random part of one more.
+
+    Args:
+        places: position of each image among the listed ones.
+
+    Returns:
+        positions in the set, and the pass that each sample belongs to.
+    """
+    num_passes, num_more = divmod(count, part.num_images)
+    indices = np.tile(np.arange(part.num_images, dtype=np.int64), num_passes)
+    passes = np.repeat(np.arange(num_passes, dtype=np.int64), part.num_images)
+    if num_more:
+        keys = generator(seed, epoch, number, SELECTION_STREAM).random(part.num_listed)[places]
+        chosen = np.sort(np.argsort(keys, kind="stable")[:num_more])
+        indices = np.concatenate([indices, chosen])
+        passes = np.concatenate([passes, np.full(num_more, num_passes)])
+    return indices, passes
