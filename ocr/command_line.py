@@ -5,6 +5,7 @@ import errno
 import logging
 import os
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -35,7 +37,10 @@ from ocr.datasets.schemas import DatasetConfig
 from ocr.errors import CacheError, DivergedError, InputError, OutOfMemory, SignalExit, StorageError, WorkerError
 from ocr.file_names import shown, shown_lines
 from ocr.memory.out_of_memory import ExplainOutOfMemory
+from ocr.placement import placement
 from ocr.set_overrides import with_sets
+
+log = logging.getLogger(__name__)
 
 CONFIG_DIR = Path(__file__).resolve().parents[1] / "configs"
 """Folder of the configuration files of this checkout."""
@@ -62,6 +67,7 @@ NOT_FOR_USERS = (
     "It is recommended to use `self.log",  # scores are summed over ranks already; the loss shown is that of rank 0
     "The dirpath has changed from",  # on a resume; BestCheckpoint handles it
     "Checkpoint directory",  # a run that resumes in its own folder; checkpoints there are replaced only by whole ones
+    "The `srun` command is available",  # a run in a SLURM job may well be one process
     "predict returned None",  # on purpose: detections leave the module through its workers
 )
 """Warnings from libraries that a user can do nothing about."""
@@ -73,6 +79,8 @@ CHATTY_LOGGERS = (
     "botocore",
 )
 """Loggers whose information lines are not for users."""
+_PATIENCE = 10.0
+"""Seconds that the first rank has to say what is wrong with the command line, before the others end."""
 
 
 def prepare_hydra(*schemas: tuple[str, type[Section]]) -> None:
@@ -113,6 +121,8 @@ def run_command(main: Callable[[], object]) -> None:
     """
     os.environ[FULL_ERROR] = "1"  # Hydra hands errors on instead of printing them
     with plain_errors():
+        if not placement().is_first:
+            sys.argv[1:] = without_files(sys.argv[1:])
         try:
             sys.argv[1:] = with_sets(sys.argv[1:], CONFIG_DIR)
             main()
@@ -122,10 +132,13 @@ def run_command(main: Callable[[], object]) -> None:
             sys.stdout.flush()
             os._exit(int(stop.code or 0))
         except (HydraException, OmegaConfBaseException) as error:
+            _leave_to_first_rank()
             _end(error, _composition_problem(error))
         except (yaml.YAMLError, UnicodeDecodeError) as error:
+            _leave_to_first_rank()
             _end(error, f"a configuration file is not readable YAML: {error}; correct it")
         except RecursionError as error:
+            _leave_to_first_rank()
             _end(error, "a configuration file has brackets nested too deep to read; correct it")
 
 
@@ -153,8 +166,54 @@ def checked_job(config_class: type[AnyConfig], hydra_config: DictConfig) -> Iter
     if _FULL_ERROR_AT_START is not None:
         os.environ[FULL_ERROR] = _FULL_ERROR_AT_START
     with plain_errors():
-        config = validate_config(config_class, hydra_config)
+        try:
+            config = validate_config(config_class, hydra_config)
+            _refuse_multirun_of_ranks()
+        except (SystemExit, InputError):
+            _leave_to_first_rank()
+            raise
+        if config_class is not TrainConfig:
+            _go_on_alone()
         yield Job(config, Path(HydraConfig.get().runtime.output_dir))
+
+
+def without_files(arguments: Sequence[str]) -> list[str]:
+    """Returns the command line with which Hydra writes no file and creates no folder: that of all ranks but the first."""
+    own = ("hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=stdout")
+    keys = [override.partition("=")[0] for override in own]
+    return [*(given for given in arguments if given.lstrip("+~").partition("=")[0] not in keys), *own]
+
+
+def _refuse_multirun_of_ranks() -> None:
+    """Raises InputError if this job belongs to a multirun, and torchrun or srun started several processes for it."""
+    place = placement()
+    if place.world_size > 1 and HydraConfig.get().mode == RunMode.MULTIRUN:
+        raise InputError(
+            f"{place.starter} started {place.world_size} processes, but a multirun needs one; start each run by itself, or use "
+            "trainer.devices=N without torchrun and srun"
+        )
+
+
+def _go_on_alone() -> None:
+    """Ends this process if it is one of several, and not the first, of a command that runs in one."""
+    place = placement()
+    if not place.is_first:
+        raise SystemExit(0)
+    if place.world_size > 1:
+        name = HydraConfig.get().job.config_name
+        log.warning(
+            "scripts/%s.py runs in one process: only the first of the %d from %s works",
+            name,
+            place.world_size,
+            place.starter,
+        )
+
+
+def _leave_to_first_rank() -> None:
+    """Ends this process without a word, unless it is the first rank. All ranks find the same fault in their command line."""
+    if not placement().is_first:
+        time.sleep(_PATIENCE)  # torchrun ends the others as soon as one ends
+        os._exit(1)
 
 
 def given_keys(hydra_config: DictConfig) -> frozenset[str]:

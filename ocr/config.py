@@ -176,9 +176,14 @@ class TrainerConfig(Section):
     validation: small networks, small batches. The graph keeps its memory between validations. No effect in training, or without
     a GPU."""
     devices: int | Annotated[str, Field(pattern=r"^(auto|\d+(,\d+)*,?)$")] = "auto"
-    """Number of devices, or the numbers of GPUs as "0,2"; auto: all GPUs, or one CPU process; -1: all."""
+    """Number of devices of each node, or the numbers of GPUs as "0,2"; auto: all GPUs, or one CPU process; -1: all GPUs. Under
+    torchrun and srun, which start the processes, auto and 1 take one device per process."""
+    num_nodes: int = Field(default=1, ge=1)
+    """Number of machines. torchrun and srun know it: there 1 takes all of their nodes."""
     strategy: str = "auto"
-    """How several devices share the work, by Lightning's name; ddp is the usual choice."""
+    """How several devices share the work, by Lightning's name; auto: ddp with several processes."""
+    requeue: bool = True
+    """After SIGUSR1, put a SLURM job that was started with resume=auto into the queue again."""
     log_every_n_steps: int = Field(default=10, ge=1)
     """Training steps from one logged loss to the next."""
     max_time: str | None = None

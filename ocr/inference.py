@@ -19,12 +19,15 @@ from ocr.device import resolve_device
 from ocr.errors import InputError
 from ocr.memory.out_of_memory import ExplainOutOfMemory
 from ocr.memory.remedies import inference_remedies
+from ocr.placement import Placement
 from ocr.predictions import draw_picture, save_picture, write_predictions
 from ocr.restore import restore
 from ocr.splits import build_dataset, draw_if_synthetic
 from ocr.training.callbacks.memory import FollowForOutOfMemory
 from ocr.training.callbacks.pictures import DetectionPictures
 from ocr.training.datamodule import DBNetDataModule
+from ocr.training.devices import RunEnvironment
+from ocr.training.interruption import leave_checkpoints_alone
 from ocr.training.module import DBNetModule
 from ocr.training.scores import STRICT_IOU, scores_of_sets
 
@@ -192,9 +195,10 @@ def _run_once(
 def _build_trainer(settings: TrainConfig, callbacks: list[Callback]) -> lightning.Trainer:
     device = resolve_device(settings.device)
     interactive = sys.stderr.isatty()
-    return lightning.Trainer(
+    trainer = lightning.Trainer(
         accelerator="gpu" if device.type == "cuda" else "cpu",
         devices=1,
+        plugins=[RunEnvironment(Placement())],  # one process, whatever torchrun and srun say
         precision=settings.trainer.precision,  # type: ignore[arg-type]
         logger=False,
         callbacks=[*callbacks, RichProgressBar()] if interactive else callbacks,
@@ -202,3 +206,5 @@ def _build_trainer(settings: TrainConfig, callbacks: list[Callback]) -> lightnin
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
+    leave_checkpoints_alone(trainer)
+    return trainer

@@ -19,6 +19,8 @@ _MIN_AREA = 1e-3
 """Smallest area of a polygon's convex hull, in square pixels; anything smaller is a line or a point."""
 _OVERHANG = 1.0
 """Pixels that a polygon may extend beyond the image without a note; tools that count pixels from 1 exceed every edge by one."""
+_MAX_SHARE = 1.05
+"""Largest coordinate of an image whose coordinates are parts of its size; polygons may stand out a little."""
 _FRAME_SLACK = 0.01
 """Share of the longer side that a polygon may extend beyond the image and still belong to this frame."""
 
@@ -75,10 +77,19 @@ def check_annotation(
     findings: list[WordFinding] = [("malformed", part.word, part.found, part.expected) for part in image.problems]
     upright = upright_size(orientation, stored)
     size, other = (stored, upright) if frame == "stored" else (upright, stored)
+    if _are_shares(image.words):
+        found = f"coordinates from 0 to 1 in all {len(image.words)} words: parts of the width and height"
+        return [*findings, ("normalised", None, found, f"pixels of {size[1]} x {size[0]}")]
     frame_finding = _check_frame(image, size, other, frame)
     if frame_finding is not None:
         return [*findings, frame_finding]
     return findings + _check_words(image.words, size)
+
+
+def _are_shares(words: Sequence[AnnotatedWord]) -> bool:
+    """Returns whether the coordinates of an image lie between 0 and 1, and are not just the corners of one pixel."""
+    points = np.concatenate([np.zeros((0, 2)), *(word.points for word in words)])
+    return bool((np.abs(points) <= _MAX_SHARE).all() and (points % 1 != 0).any())  # NaN compares false
 
 
 def _check_frame(

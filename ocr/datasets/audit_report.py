@@ -39,6 +39,9 @@ _RULES = {
     "ambiguous_name": _Rule("annotation", "write the name of the file that is meant exactly as on the disk"),
     "malformed": _Rule("annotation", "correct the annotation"),
     "listed_twice": _Rule("annotation", "keep one entry"),
+    "normalised": _Rule(
+        "annotation", "multiply x by the width and y by the height; data=yolo reads YOLO label files as they are"
+    ),
     "wrong_size": _Rule("annotation", "restore the image that was annotated, or correct points and size"),
     "other_frame": _Rule(
         "annotation", "if this affects the whole set, set annotation_frame; otherwise correct the points"

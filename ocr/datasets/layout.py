@@ -16,7 +16,7 @@ from pathlib import Path
 from ocr.datasets.formats.image_folder import ImageFolder
 from ocr.datasets.formats.interface import AnnotationFormat, Confidence, Fit
 from ocr.datasets.formats.look import Look, look_at
-from ocr.datasets.formats.read import all_formats, fitting_formats
+from ocr.datasets.formats.read import advice_on, fitting_formats
 from ocr.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ def find_splits(root: str, extensions: tuple[str, ...]) -> dict[str, FoundSplit]
     if not annotations:
         raise InputError(
             f"{root}: found {len(image_dirs)} folders of images, and no annotations that a reader knows in {len(looks)} folders; "
-            f"expected one of {all_formats()}"
+            f"{advice_on(looks[0])}"
         )
     splits = {}
     for split in ("train", "val", "test"):

@@ -16,6 +16,7 @@ from ocr.memory.network import NetworkMemory, StepMemory
 from ocr.memory.plan import MemoryPlan
 from ocr.memory.planner import PlannedMemory, RunData, plan_memory, preload_images
 from ocr.memory.remedies import remedy_text, training_remedies
+from ocr.training.ranks import num_ranks_of_node
 from ocr.training.resume import data_fingerprint
 from ocr.training.trainer_parts import cache_bytes_by_tier, dbnet_module
 from ocr.training.trial_step import measure_network
@@ -80,7 +81,7 @@ class DBNetDataModule(lightning.LightningDataModule):
             self.config = resolve_loading(self.config, self.val.planner.config.image_size, device)
         # Memory of an earlier run in this process would count as taken, and then be freed by the trial step.
         memory.release_unused(device)
-        plan = self.memory = MemoryPlan.of_free_memory(device, trainer.world_size)
+        plan = self.memory = MemoryPlan.of_free_memory(device, num_ranks_of_node())
         data = self._data()
         network, steps = self._measure_network(data.batch_sizes()) if stage == "fit" else (None, None)
         self._planned = plan_memory(plan, data, network, steps)

@@ -6,7 +6,7 @@ import logging
 import signal
 import time
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from ocr.errors import SignalExit, StorageError
 from ocr.memory.out_of_memory import ExplainOutOfMemory
 from ocr.memory.remedies import Remedy, command_with, training_remedies
 from ocr.models.dbnet import build_dbnet
+from ocr.placement import placement
 from ocr.predictions import write_predictions
 from ocr.splits import build_dataset, draw_if_synthetic
 from ocr.training.callbacks.checkpoints import LastCheckpoint
@@ -32,17 +33,11 @@ from ocr.training.callbacks.memory import FollowForOutOfMemory, MemoryWatch
 from ocr.training.callbacks.pictures import DetectionPictures
 from ocr.training.callbacks.summary import RunSummary
 from ocr.training.checkpoint_files import CheckpointFiles, check_room, checkpoint_bytes
+from ocr.training.children import kill_children
 from ocr.training.datamodule import DBNetDataModule
-from ocr.training.interruption import (
-    RunStopped,
-    StopSignals,
-    exit_code,
-    kill_children,
-    requeue_slurm_job,
-    wait_for_ranks,
-)
+from ocr.training.interruption import RunStopped, StopSignals, requeue_slurm_job
 from ocr.training.module import DBNetModule
-from ocr.training.ranks import first_of_node_first, is_first_rank
+from ocr.training.ranks import Ranks, first_of_node_first, is_first_rank
 from ocr.training.resume import Resumption, resumption
 from ocr.training.run_folder import RunLock
 from ocr.training.trainer import build_trainer
@@ -69,23 +64,64 @@ def train(
         StorageError: a file cannot be written, or there is no room for checkpoints.
         SignalExit: SIGTERM (code 143) or Ctrl-C (130) ended the run. last.ckpt continues it.
     """
-    path, files, start = run_dir / "checkpoints" / "last.ckpt", CheckpointFiles(), None
-    with RunLock(run_dir), StopSignals() as signals:
+    place, files, ranks = placement(), CheckpointFiles(), None
+    begin = partial(resumption, config, given, run_dir)
+    with StopSignals() as signals:
         try:
-            start = resumption(config, given, run_dir)
+            # torchrun and srun decide how many ranks there are; elsewhere the checkpoint's settings do, where none are given.
+            start = begin() if place.starter == "itself" and place.is_first else None
+            settings = (config if start is None else start.config).trainer
+            ranks = Ranks(place, settings, resolve_device(config.device).type)
+            with ranks:
+                return _train_together(ranks, lambda: start or begin(), run_dir, files, signals, callbacks)
+        except RunStopped as stop:  # before the ranks had met
+            kill_children()
+            if is_first_rank():
+                _log_stop(stop, run_dir / "checkpoints" / "last.ckpt", None)
+            code = 128 + stop.signum
+        except SignalExit as end:
+            code = int(end.code or 0)
+        if code == 128 + signal.SIGUSR1 and config.trainer.requeue and (ranks is None or ranks.speaks):
+            requeue_slurm_job(config.resume)
+        raise SignalExit(code)
+
+
+def _train_together(
+    ranks: Ranks,
+    begin: Callable[[], Resumption],
+    run_dir: Path,
+    files: CheckpointFiles,
+    signals: StopSignals,
+    callbacks: Sequence[Callback],
+) -> dict[str, Any]:
+    """Trains with all ranks, in the run folder of the first one. A signal ends them together."""
+    run_dir = ranks.from_first(lambda: run_dir.absolute())
+    path, start = run_dir / "checkpoints" / "last.ckpt", None
+    with RunLock(run_dir):
+        try:
+            start = ranks.from_first(begin)
             if start.finished is not None:
                 return start.finished
             last = LastCheckpoint(path, start.config.trainer, files, signals)
             with ExplainOutOfMemory(partial(_remedies, start.config, files, path)) as explain:
-                return _train(start, run_dir, files, last, [FollowForOutOfMemory(explain), *callbacks])
+                return _train(ranks, start, run_dir, files, last, [FollowForOutOfMemory(explain), *callbacks])
         except RunStopped as stop:
+            if not stop.is_saved:
+                ranks.claim(128 + stop.signum)
+                kill_children()
             files.finish()  # an error of the last write must come before the line that names the file
-            _log_stop(stop, path, None if start is None else start.config.resume)
-            raise SignalExit(exit_code(stop)) from None
+            if is_first_rank() or not stop.is_saved:
+                _log_stop(stop, path, None if start is None else start.config.resume)
+            raise SignalExit(128 + stop.signum) from None
 
 
 def _train(
-    start: Resumption, run_dir: Path, files: CheckpointFiles, last: LastCheckpoint, callbacks: Sequence[Callback]
+    ranks: Ranks,
+    start: Resumption,
+    run_dir: Path,
+    files: CheckpointFiles,
+    last: LastCheckpoint,
+    callbacks: Sequence[Callback],
 ) -> dict[str, Any]:
     config = start.config
     log.info("writing to %s", run_dir)
@@ -97,16 +133,18 @@ def _train(
     train_set, val_set = _build_splits(config, precision, run_dir)
     start.check_data({"train": train_set.manifest, "val": val_set.manifest})
     module = DBNetModule(build_dbnet(config.model, config.targets.map_stride), config, val_set.manifest)
-    averaged = config.trainer.ema_decay is not None
-    check_room(run_dir / "checkpoints", checkpoint_bytes(module.model, config.optimizer.name, averaged=averaged))
+    if is_first_rank():
+        averaged = config.trainer.ema_decay is not None
+        check_room(run_dir / "checkpoints", checkpoint_bytes(module.model, config.optimizer.name, averaged=averaged))
     data = DBNetDataModule(
         train_set, val_set, config.dataloader, loader=config.engine, val_targets=config.trainer.val_loss
     )
     summary = RunSummary(config, run_dir, device_name(device))
     pictures = DetectionPictures(run_dir, config.logger.num_pictures, summary.summary)
     run_callbacks = [MemoryWatch(summary.summary), summary, pictures, *callbacks, last]
-    trainer = build_trainer(config, device, precision, run_dir, files, run_callbacks, start.first_step)
+    trainer = build_trainer(config, ranks, precision, run_dir, files, run_callbacks, start.first_step)
     _log_network(module, precision, device_name(device))
+    ranks.start_training()
     _fit(trainer, module, data, summary)
     if trainer.is_global_zero:
         write_predictions(run_dir / "predictions.json", val_set.manifest, module.evaluation.detections_original)
@@ -119,8 +157,8 @@ def _train(
 
 def _start_run(config: TrainConfig, run_dir: Path) -> None:
     """Writes config.yaml and sets the seed."""
-    run_dir.mkdir(parents=True, exist_ok=True)
     if is_first_rank():
+        run_dir.mkdir(parents=True, exist_ok=True)
         write_durably(run_dir / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).encode())
     lightning.seed_everything(config.seed, verbose=False)
 
@@ -157,10 +195,6 @@ def _fit(trainer: lightning.Trainer, module: DBNetModule, data: DBNetDataModule,
     warnings.filterwarnings("ignore", message="`ModelCheckpoint\\(monitor='val/hmean'\\)` could not find")
     try:
         trainer.fit(module, datamodule=data, ckpt_path=module.config.resume, weights_only=True)
-    except RunStopped as stop:
-        if stop.is_saved:
-            wait_for_ranks(trainer)
-        raise
     except Exception:
         summary.write()
         raise
@@ -209,10 +243,6 @@ def _log_stop(stop: RunStopped, checkpoint: Path, resumed_from: str | None) -> N
     Args:
         resumed_from: the checkpoint that the run began with; it still holds when the run has not written one.
     """
-    if not stop.is_saved:
-        kill_children()
-    if not is_first_rank():
-        return
     name = signal.Signals(stop.signum).name
     if stop.is_saved or checkpoint.is_file():
         _log_state(name, checkpoint)
@@ -220,8 +250,6 @@ def _log_stop(stop: RunStopped, checkpoint: Path, resumed_from: str | None) -> N
         _log_state(name, Path(resumed_from))
     else:
         log.warning("%s ended the run before its first checkpoint; there is nothing to resume from", name)
-    if stop.signum == signal.SIGUSR1 and stop.is_saved:
-        requeue_slurm_job()
 
 
 def _log_state(ended_by: str, checkpoint: Path) -> None:

@@ -15,10 +15,11 @@ from types import FrameType, TracebackType
 from typing import Any
 
 import lightning
-import psutil
 import torch
 import torch.distributed
+from lightning.pytorch.trainer.connectors.checkpoint_connector import _CheckpointConnector
 
+from ocr.training.children import kill_children
 from ocr.training.ranks import is_first_rank
 
 log = logging.getLogger(__name__)
@@ -129,33 +130,6 @@ def end_at_once(signum: int) -> None:
     os._exit(128 + signum)
 
 
-def kill_children() -> None:
-    """Ends the processes that this program started."""
-    for process in psutil.Process().children(recursive=True):
-        try:
-            process.kill()
-        except psutil.NoSuchProcess:
-            continue
-
-
-def wait_for_ranks(trainer: lightning.Trainer, seconds: float = 60.0) -> None:
-    """Waits for the ranks that this process started, which have stopped at the same step. One that does not end is killed."""
-    for process in getattr(trainer.strategy.launcher, "procs", ()):
-        try:
-            process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            process.kill()
-
-
-def exit_code(stop: RunStopped) -> int:
-    """Returns the exit code that shells expect of a program ended by this signal: 143 for SIGTERM, 130 for SIGINT.
-
-    A rank that Lightning started ends with 0: for any other code Lightning kills rank 0.
-    """
-    is_started_by_lightning = not is_first_rank() and not {"TORCHELASTIC_RUN_ID", "SLURM_PROCID"} & os.environ.keys()
-    return 0 if stop.is_saved and is_started_by_lightning else 128 + stop.signum
-
-
 class Agreement:
     """The largest of the numbers that the ranks announce, known to all of them one announcement later.
 
@@ -198,13 +172,37 @@ def leave_signals_alone(trainer: lightning.Trainer) -> None:
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = nothing  # type: ignore[method-assign]
 
 
-def requeue_slurm_job() -> None:
-    """Puts the SLURM job of this process into the queue again; elsewhere does nothing."""
+class _GivenCheckpoints(_CheckpointConnector):
+    """Reads the checkpoint that is given, and no other. In a SLURM job Lightning prefers any hpc_ckpt_*.ckpt of its folder."""
+
+    _hpc_resume_path = None
+
+
+def leave_checkpoints_alone(trainer: lightning.Trainer) -> None:
+    """Keeps Lightning from resuming from a file that nobody has named."""
+    trainer._checkpoint_connector.__class__ = _GivenCheckpoints
+
+
+def requeue_slurm_job(resume: str | None) -> None:
+    """Puts the SLURM job of this process into the queue again, if it would continue this run; elsewhere does nothing.
+
+    Args:
+        resume: the key `resume` as the user gave it.
+    """
     job = os.environ.get("SLURM_JOB_ID")
     if job is None:
+        return
+    if resume != "auto":
+        log.warning(
+            "SLURM job %s is not put into the queue again: without resume=auto and a fixed folder (hydra.run.dir=FOLDER) it would "
+            "begin a new run",
+            job,
+        )
         return
     try:
         subprocess.run(["scontrol", "requeue", job], check=True, capture_output=True, text=True)
         log.info("SLURM job %s is in the queue again; resume=auto continues this run", job)
-    except (OSError, subprocess.CalledProcessError) as error:
+    except subprocess.CalledProcessError as error:
+        log.warning("scontrol requeue %s failed: %s", job, error.stderr.strip() or error)
+    except OSError as error:
         log.warning("scontrol requeue %s failed: %s", job, error)

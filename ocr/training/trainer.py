@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import lightning
-import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -21,9 +20,10 @@ from ocr.training.callbacks.losses import LossLog
 from ocr.training.callbacks.moving_average import MovingAverage
 from ocr.training.callbacks.progress_bar import ProgressBar
 from ocr.training.checkpoint_files import CheckpointFiles
-from ocr.training.interruption import leave_signals_alone
+from ocr.training.interruption import leave_checkpoints_alone, leave_signals_alone
 from ocr.training.lean_profiler import LeanProfiler
 from ocr.training.metrics_file import MetricsFile
+from ocr.training.ranks import Ranks
 from ocr.training.tensorboard import ScalarEvents
 
 PASSED_ON = (
@@ -37,14 +37,13 @@ PASSED_ON = (
     "log_every_n_steps",
     "max_epochs",
     "num_sanity_val_steps",
-    "strategy",
 )
 """Keys of the section `trainer` that Lightning's Trainer takes as they are."""
 
 
 def build_trainer(
     config: TrainConfig,
-    device: torch.device,
+    ranks: Ranks,
     precision: str,
     run_dir: Path,
     files: CheckpointFiles,
@@ -54,6 +53,7 @@ def build_trainer(
     """Returns the trainer of a run, with `callbacks` among those that every run has.
 
     Args:
+        ranks: of this run; they have met.
         files: writes the checkpoints.
         first_step: step at which a run continues in its own folder; 0: a run in a new folder.
 
@@ -65,7 +65,6 @@ def build_trainer(
     interactive = sys.stderr.isatty()
     finite_losses = FiniteLosses(run_dir / "checkpoints")
     losses = LossLog(settings.log_every_n_steps, finite_losses.check)
-    devices = settings.devices if device.type == "cuda" or settings.devices != "auto" else 1
     run_callbacks = [
         build_best_checkpoint(run_dir / "checkpoints"),
         ValidateLastEpoch(),
@@ -80,13 +79,12 @@ def build_trainer(
     with _refusals_in_words(settings):
         trainer = lightning.Trainer(
             **{name: getattr(settings, name) for name in PASSED_ON},
-            accelerator="gpu" if device.type == "cuda" else "cpu",
-            devices=devices,
+            **ranks.lightning_arguments(),
             precision=precision,  # type: ignore[arg-type]
             deterministic="warn" if settings.deterministic else None,
             use_distributed_sampler=False,  # the epoch plan shards
             default_root_dir=run_dir,
-            plugins=[files],
+            plugins=[files, ranks.environment()],
             profiler=LeanProfiler(),
             callbacks=run_callbacks,
             logger=loggers,
@@ -94,6 +92,7 @@ def build_trainer(
             enable_model_summary=False,
         )
     leave_signals_alone(trainer)
+    leave_checkpoints_alone(trainer)
     return trainer
 
 

@@ -2,7 +2,6 @@ import logging
 from pathlib import Path
 
 import pytest
-import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 
@@ -11,7 +10,9 @@ from ocr.config import TrainConfig
 from ocr.datasets.audit import load_manifest
 from ocr.datasets.schemas import DatasetConfig
 from ocr.errors import InputError, StorageError
+from ocr.placement import Placement
 from ocr.training.checkpoint_files import CheckpointFiles
+from ocr.training.ranks import Ranks
 from ocr.training.trainer import build_trainer
 
 
@@ -60,11 +61,11 @@ def test_cut_annotations_end_a_script_with_one_line(drawn, tmp_path):
         load_manifest(config, max_megapixels=100)
 
 
-@pytest.mark.parametrize("settings", [{"strategy": "none"}, {"devices": "0,1"}])
-def test_a_setting_that_lightning_refuses_is_named_with_its_value(settings, tmp_path):
-    config = TrainConfig.model_validate({"trainer": settings})
-    with pytest.raises(SystemExit, match=f"trainer.{next(iter(settings))}=.*Lightning refuses"), plain_errors():
-        build_trainer(config, torch.device("cpu"), "32-true", tmp_path, CheckpointFiles(), [])
+def test_a_setting_that_lightning_refuses_is_named_with_its_value(tmp_path):
+    config = TrainConfig.model_validate({"trainer": {"strategy": "none"}})
+    ranks = Ranks(Placement(), config.trainer, "cpu")
+    with pytest.raises(SystemExit, match=r"trainer\.strategy=none.*Lightning refuses"), plain_errors(), ranks:
+        build_trainer(config, ranks, "32-true", tmp_path, CheckpointFiles(), [])
 
 
 @pytest.mark.parametrize(

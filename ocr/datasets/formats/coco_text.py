@@ -190,10 +190,12 @@ def examine_coco_text(look: Look) -> Fit:
     """Judges a file by its top-level keys: objects `imgs` and `anns` are the mark of these formats."""
     document = look.json
     if isinstance(document, dict):
-        for key in ("imgs", "anns"):
+        for key in ("imgs", "anns", "imgToAnns"):
             if isinstance(document.get(key), dict):
                 return Fit(Confidence.CERTAIN, f'an object "{key}" by id')
     return NO_FIT
 
 
-COCO_TEXT = AnnotationFormat("coco_text", "COCO-Text or TextOCR", "file", examine_coco_text, read_coco_text)
+COCO_TEXT = AnnotationFormat(
+    "coco_text", "COCO-Text or TextOCR", "file", examine_coco_text, read_coco_text, has_sets=True
+)

@@ -14,6 +14,7 @@ Sources: the task pages of the Robust Reading Competition, rrc.cvc.uab.es, chall
 13 (SROIE); `data/image_dataset.py` of MhLiao/DB, which takes the last field as the text.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +38,7 @@ _SCRIPTS = {"arabic", "latin", "chinese", "japanese", "korean", "bangla", "hindi
 """Scripts of ICDAR MLT, in lower case."""
 _MIN_LINES = 20
 """Number of lines from which a column of few distinct values counts as a script, whatever its values."""
-_IMAGE_ENDINGS = (".jpg.txt", ".jpeg.txt", ".png.txt")
+_IMAGE_AND_TEXT = re.compile(r".+\.(jpe?g|png|bmp|tiff?|webp|gif)\.txt", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,7 @@ def _dialect_of(look: Look) -> tuple[Dialect, Fit] | None:
     if not lines:
         return "icdar", Fit(Confidence.POSSIBLE, "text files without lines")
     layout = layout_of(lines)
-    if all(name.lower().endswith(_IMAGE_ENDINGS) for name in names):
+    if all(map(_IMAGE_AND_TEXT.fullmatch, names)):
         return "db", Fit(Confidence.LIKELY, f"a {layout.shape} in each line, in files named like {names[0]}")
     if layout.has_script:
         return "mlt", Fit(Confidence.CERTAIN, "coordinates, a script and a text in each line")

@@ -48,6 +48,8 @@ class AnnotationFormat:
     """Yields the images that the annotations at a path list."""
     frame: Literal["stored", "upright"] = "stored"
     """Frame of the coordinates that the format's own tools write: upright where they show images after EXIF rotation."""
+    has_sets: bool = False
+    """Whether one file may list several sets, of which annotation_set chooses one."""
 
     def fit(self, look: Look) -> Fit:
         """Returns how well what a look shows fits this format."""

@@ -9,6 +9,7 @@ PPOCRLabel writes `difficult`.
 """
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ _EXPECTED = "an image path, a tab and a JSON list"
 def examine_paddleocr(look: Look) -> Fit:
     """Judges by a first line of an image path, a tab and a JSON list."""
     name, tab, value = look.head.lstrip().partition("\n")[0].partition("\t")
-    if tab and value.lstrip().startswith("[") and not name.lstrip().startswith(("{", "<")):
+    if tab and re.match(r"\s*\[\s*[{\]]", value) and not name.startswith(("{", "<")):
         return Fit(Confidence.CERTAIN, _EXPECTED + " in each line")
     return NO_FIT
 

@@ -54,6 +54,15 @@ FORMATS: tuple[AnnotationFormat, ...] = (
     CXCYWH,
 )
 """All formats that are read."""
+_OTHER_FILES = {
+    "PK\x03\x04": "a ZIP archive; unpack it",
+    "\x1f": "a compressed archive; unpack it",
+    "\ufffdPNG": "a PNG image",
+    "\ufffd\ufffd\ufffd": "a JPEG image or another binary file",
+}
+"""Beginnings, as text, of files that are no annotations."""
+_NUM_TRIED = 20
+"""Number of files of a folder that are looked at for advice."""
 AUTO = "auto"
 """The format's name that stands for a look at the annotations."""
 
@@ -85,6 +94,11 @@ def read_annotations(path: Path, images: ImageFolder, annotation_format: str = A
     else:
         chosen = format_named(annotation_format)
         _refuse_other_format(look, chosen)
+    if images.annotation_set is not None and not chosen.has_sets:
+        raise InputError(
+            f"annotation_set={images.annotation_set}: a file of {chosen.title} holds one set; remove the setting, "
+            "and give each split its own annotation_path"
+        )
     return chosen.read(path, images)
 
 
@@ -109,7 +123,7 @@ def find_format(look: Look) -> tuple[AnnotationFormat, Fit]:
     """
     fits = fitting_formats(look)
     if not fits:
-        raise InputError(f"{look.path}: {described(look)}, which no reader knows; the formats: {all_formats()}")
+        raise InputError(f"{look.path}: {described(look)}, which no reader knows; {advice_on(look)}")
     best = [(found, fit) for found, fit in fits if fit.confidence == fits[0][1].confidence]
     if len(best) > 1:
         named = " and ".join(f"{found.title} ({fit.reason})" for found, fit in best)
@@ -125,33 +139,48 @@ def fitting_formats(look: Look) -> list[tuple[AnnotationFormat, Fit]]:
     return sorted(fits, key=lambda pair: -pair[1].confidence)
 
 
-def all_formats() -> str:
-    """Returns the titles of all formats with their names, for an error message."""
-    return ", ".join(f"{candidate.title} (data={candidate.name})" for candidate in FORMATS)
-
-
 def described(look: Look) -> str:
     """Returns what a look shows, for an error message."""
+    if look.is_folder:
+        suffixes = sorted({Path(name).suffix for name in look.names})
+        count = f"{len(look.names)}{'' if look.is_whole else ' or more'}"
+        return f"found a folder of {count} files ({', '.join(suffixes[:6]) or 'none'})"
+    for start, kind in _OTHER_FILES.items():
+        if look.head.startswith(start):
+            return f"found {kind}"
+    if look.head.lstrip().startswith(("{", "[")) and look.json is None:
+        return f"found text that begins like JSON and is not JSON ({look.head[:40]!r})"
+    return f"found a file that begins with {look.head[:40]!r}" if look.head else "found an empty file"
+
+
+def advice_on(look: Look) -> str:
+    """Returns what to give instead of a path that no reader knows: its folder, a file in it, or a path in one of the formats."""
     if not look.is_folder:
-        return f"found a file that begins with {look.head[:40]!r}" if look.head else "found an empty file"
-    if not look.names:
-        return "found a folder without files"
-    suffixes = sorted({Path(name).suffix for name in look.names})
-    return f"found a folder of {len(look.names)} files ending in {', '.join(suffixes[:6])}"
+        near = [(look.path.parent, fit) for fit in fitting_formats(look_at(look.path.parent))]
+    else:
+        names = [name for name in look.names if name.lower().endswith((".json", ".txt", ".xml"))][:_NUM_TRIED]
+        near = [(look.path / name, fit) for name in names for fit in fitting_formats(look_at(look.path / name))]
+    for path, (found, fit) in near:
+        if fit.confidence >= Confidence.LIKELY:
+            return f"give {path}, which looks like {found.title} (annotation_format={found.name})"
+    return f"annotation_format is one of {', '.join(candidate.name for candidate in FORMATS)}"
 
 
 def _refuse_other_format(look: Look, chosen: AnnotationFormat) -> None:
     """Raises InputError if another reader fits better: at least likely where the chosen one does not fit, or else certain.
 
-    If no reader fits, the chosen one reads on: its own message says best what is wrong.
+    If no reader fits a path of the right kind, the chosen one reads on: its own message says best what is wrong.
     """
     own = chosen.fit(look).confidence
+    enough = Confidence.CERTAIN if own > Confidence.NONE else Confidence.LIKELY
     others = [(found, fit) for found, fit in fitting_formats(look) if found.read is not chosen.read]
-    if not others:
-        return
-    other, fit = others[0]
-    if fit.confidence >= (Confidence.CERTAIN if own > Confidence.NONE else Confidence.LIKELY) and fit.confidence > own:
+    if others and others[0][1].confidence >= max(enough, own + 1):
+        other, fit = others[0]
         raise InputError(
             f"{look.path}: not {chosen.title}: this looks like {other.title} ({fit.reason}), which data={other.name} or "
             f"annotation_format={other.name} reads"
+        )
+    if chosen.place != "either" and look.is_folder != (chosen.place == "folder"):
+        raise InputError(
+            f"{look.path}: {described(look)}; expected a {chosen.place} for {chosen.title}; {advice_on(look)}"
         )

@@ -26,6 +26,7 @@ class Corners(Enum):
     LEFT_TOP_WIDTH_HEIGHT = "x,y,width,height"
     CENTRE_WIDTH_HEIGHT = "centre x,centre y,width,height"
     RIGHT_BOTTOM_LEFT_TOP = "right,bottom,left,top"
+    TOP_LEFT_BOTTOM_RIGHT = "top,left,bottom,right"
 
     def box(self, numbers: Sequence[float]) -> tuple[float, float, float, float]:
         """Returns (left, top, right, bottom)."""
@@ -36,6 +37,8 @@ class Corners(Enum):
             return a - c / 2, b - d / 2, a + c / 2, b + d / 2
         if self is Corners.RIGHT_BOTTOM_LEFT_TOP:
             return c, d, a, b
+        if self is Corners.TOP_LEFT_BOTTOM_RIGHT:
+            return b, a, d, c
         return a, b, c, d
 
     def fits(self, numbers: Sequence[float], size: tuple[int, int] | None) -> bool:
@@ -49,6 +52,8 @@ class Corners(Enum):
         return left >= -_SLACK and top >= -_SLACK and right <= width + _SLACK and bottom <= height + _SLACK
 
 
+_Rectangle = tuple[str, list[float], tuple[int, int] | None]
+"""Place and text, the four numbers, and the image's size (H, W) if it is known."""
 FORMAT_OF = {Corners.LEFT_TOP_WIDTH_HEIGHT: "xywh", Corners.CENTRE_WIDTH_HEIGHT: "cxcywh"}
 """The annotation_format that reads rectangles in this form."""
 
@@ -56,27 +61,38 @@ FORMAT_OF = {Corners.LEFT_TOP_WIDTH_HEIGHT: "xywh", Corners.CENTRE_WIDTH_HEIGHT:
 def refuse_other_rectangles(paths: Sequence[Path], images: ImageFolder) -> None:
     """Raises InputError if the rectangles of text files are not given as left, top, right, bottom.
 
-    Width and height taken for a corner give rectangles whose right edge lies left of their left edge. The form that gives
-    rectangles inside the images is named.
+    Width and height taken for a corner give rectangles whose right edge lies left of their left edge, and swapped axes give
+    rectangles outside the image. The form that gives rectangles inside the images is named.
     """
     step = max(len(paths) // _NUM_FILES, 1)
-    rectangles: list[tuple[str, list[float], tuple[int, int] | None]] = []
+    rectangles: list[_Rectangle] = []
     for path in paths[::step][:_NUM_FILES]:
         size = images.size_of(image_of_stem(images, path.stem, PREFIXES)[0])
         for line in split_lines(read_text(path)):
             if line.num_leading >= 4:
                 rectangles.append((f"{path.name}:{line.number}: {','.join(line.fields[:4])}", line.numbers[:4], size))
-    wrong = [row for row in rectangles if not Corners.LEFT_TOP_RIGHT_BOTTOM.fits(row[1], None)]
-    if not wrong or len(wrong) < _MIN_SHARE * len(rectangles):
+    inverted = [row for row in rectangles if not Corners.LEFT_TOP_RIGHT_BOTTOM.fits(row[1], None)]
+    outside = [row for row in rectangles if not Corners.LEFT_TOP_RIGHT_BOTTOM.fits(row[1], row[2])]
+    shares = {form: _share_that_fits(form, rectangles) for form in Corners}
+    fitting = [form for form, share in shares.items() if share == max(shares.values()) > 1 - _MIN_SHARE]
+    least = max(_MIN_SHARE * len(rectangles), 1)
+    if len(inverted) >= least:
+        wrong, found = inverted, "with right < left or bottom < top"
+    elif len(outside) >= least and fitting:
+        wrong, found = outside, "outside their image"
+    else:
         return
-    fitting = [form for form in Corners if all(form.fits(numbers, size) for _, numbers, size in rectangles)]
-    readable = [f"{form.value} (annotation_format={FORMAT_OF[form]})" for form in fitting if form in FORMAT_OF]
-    if Corners.RIGHT_BOTTOM_LEFT_TOP in fitting:
-        readable.append(f"{Corners.RIGHT_BOTTOM_LEFT_TOP.value} (swap the corners)")
-    meaning = (
-        f"these numbers fit {' or '.join(readable)}" if readable else "no other order of these numbers fits either"
-    )
+    forms = " or ".join(f"{form.value} ({_advice(form)})" for form in fitting)
+    meaning = f"these numbers fit {forms}" if forms else "no other order of these numbers fits either"
     raise InputError(
-        f"{paths[0].parent}: found {len(wrong)} of {len(rectangles)} rectangles with right < left or bottom < top "
-        f"({wrong[0][0]}); expected left,top,right,bottom; {meaning}"
+        f"{paths[0].parent}: found {len(wrong)} of {len(rectangles)} rectangles {found} ({wrong[0][0]}); expected "
+        f"left,top,right,bottom; {meaning}"
     )
+
+
+def _share_that_fits(form: Corners, rectangles: Sequence[_Rectangle]) -> float:
+    return sum(form.fits(numbers, size) for _, numbers, size in rectangles) / max(len(rectangles), 1)
+
+
+def _advice(form: Corners) -> str:
+    return f"annotation_format={FORMAT_OF[form]}" if form in FORMAT_OF else "write them as left,top,right,bottom"

@@ -29,6 +29,7 @@ from ocr.datasets.formats.annotated import (
 from ocr.datasets.formats.image_folder import ImageFolder
 from ocr.datasets.formats.interface import NO_FIT, AnnotationFormat, Confidence, Fit
 from ocr.datasets.formats.look import Look
+from ocr.datasets.formats.text import encoding_of
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.orientation import stored_from_original
 from ocr.errors import InputError
@@ -315,7 +316,9 @@ def examine_upstage(look: Look) -> Fit:
     """Judges by an object "images" whose members have "words"."""
     images = look.json.get("images") if isinstance(look.json, dict) else None
     if not isinstance(images, dict):
-        return NO_FIT
+        # "images" may stand behind a long member.
+        is_open = isinstance(look.json, dict) and images is None and not look.is_whole
+        return Fit(Confidence.POSSIBLE, "a long JSON object") if is_open else NO_FIT
     entries = [entry for entry in images.values() if isinstance(entry, dict)]
     if any("words" in entry for entry in entries):
         return Fit(Confidence.CERTAIN, 'an object "images" by file name, with "words"')
@@ -397,7 +400,8 @@ def _load(path: Path) -> Any:
         raise FileNotFoundError(f"{path}: there is no such annotation file")
     expected = "expected a whole JSON file in UTF-8; write or copy it again"
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_object_of)
+        content = path.read_bytes()
+        return json.loads(content.decode(encoding_of(content)), object_pairs_hook=_object_of)
     except ValueError as error:  # JSONDecodeError, UnicodeDecodeError, and integers of thousands of digits
         raise InputError(f"{path}: not a JSON file in UTF-8: {error}; {expected}") from error
     except RecursionError as error:

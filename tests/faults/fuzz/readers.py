@@ -38,8 +38,10 @@ from ocr.targets.config import TargetConfig
 from ocr.targets.maps import make_targets
 from ocr.targets.offline import UnfitMaps, check_maps, maps_key, write_maps
 from tests.faults.fuzz.mutations import Mutation, mutated_archive, mutated_bytes, mutated_json
+from tests.ocr.datasets.formats.samples import WRITERS, write_images
 
 EXTENSIONS = (".jpg", ".jpeg", ".png")
+JSON_FORMS = tuple(form for form in WRITERS if form != "upstage")
 SIZE = (32, 32)
 
 
@@ -66,6 +68,7 @@ def build_readers(drawn: Path, folder: Path) -> list[Reader]:
     return [
         _upstage(drawn, folder / "upstage"),
         _icdar(drawn, folder / "icdar"),
+        *(_json_format(form, folder / form) for form in JSON_FORMS),
         _index(drawn, folder / "index"),
         _checkpoint(folder / "checkpoint"),
         _entry(folder / "entry"),
@@ -84,8 +87,8 @@ def _check_manifest(manifest: Manifest) -> None:
     assert (manifest.sample_ids >= 0).all()
 
 
-def _read_annotations(path: Path, images: Path, report_path: Path) -> None:
-    annotations = list(read_annotations(path, ImageFolder(images, EXTENSIONS)))
+def _read_annotations(path: Path, images: Path, report_path: Path, annotation_format: str = "auto") -> None:
+    annotations = list(read_annotations(path, ImageFolder(images, EXTENSIONS), annotation_format))
     manifest, report = build_manifest(
         images, annotations, extensions=EXTENSIONS, on_bad_sample="skip", check_pixels=False, report_path=report_path
     )
@@ -121,6 +124,21 @@ def _icdar(drawn: Path, folder: Path) -> Reader:
         b"10,10,60,10,70,20,60,30,10,30,5,20,curved\n1,2,30,2,30,40,text\n",
     )
     return Reader("icdar", mutated_bytes, samples, read, (InputError,))
+
+
+def _json_format(form: str, folder: Path) -> Reader:
+    folder.mkdir(parents=True)
+    images = write_images(folder)
+    name, write = WRITERS[form]
+    path = write(folder)
+    file = min(path.iterdir()) if path.is_dir() else path
+    sample = file.read_bytes()
+
+    def read(content: bytes) -> None:
+        file.write_bytes(content)
+        _read_annotations(path, images, folder / "report.json", name)
+
+    return Reader(form, mutated_json, (sample,), read, (InputError,))
 
 
 def _index(drawn: Path, folder: Path) -> Reader:

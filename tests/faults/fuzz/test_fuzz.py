@@ -6,9 +6,9 @@ import zlib
 import pytest
 
 from tests.faults.fuzz.fuzzing import fuzz, fuzz_for, report
-from tests.faults.fuzz.readers import build_readers
+from tests.faults.fuzz.readers import JSON_FORMS, build_readers
 
-NAMES = ("upstage", "icdar", "shard index", "checkpoint", "cache entry", "maps", "config", "image")
+NAMES = ("upstage", "icdar", *JSON_FORMS, "shard index", "checkpoint", "cache entry", "maps", "config", "image")
 NUM_INPUTS = 25
 
 

@@ -110,7 +110,7 @@ def test_a_file_that_is_no_checkpoint_is_refused_in_one_line(tiny_run, checkpoin
     with pytest.raises(InputError, match=r"^resume=.*bad\.ckpt: [^\n]+$") as refused:
         train(tiny_run(f"resume={path}"), tmp_path / "run")
     assert "weights_only" not in str(refused.value)
-    assert not list((tmp_path / "run").iterdir())
+    assert not (tmp_path / "run").exists()
 
 
 def test_auto_takes_the_newest_whole_checkpoint_of_the_folder(tiny_run, finished, tmp_path):

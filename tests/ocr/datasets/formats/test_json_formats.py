@@ -10,6 +10,7 @@ from ocr.datasets.formats.look import look_at
 from ocr.datasets.formats.read import FORMATS, read_annotations
 from ocr.datasets.layout import find_splits
 from ocr.datasets.schemas import DatasetConfig
+from ocr.errors import InputError
 from tests.ocr.datasets.formats.samples import WORDS, WRITERS, write_images
 
 
@@ -47,6 +48,24 @@ def test_every_format_is_certain_of_its_own_files_and_of_no_other(form: str, tmp
     confidences = {candidate.name: candidate.fit(look).confidence for candidate in FORMATS}
     assert confidences.pop(name) == Confidence.CERTAIN
     assert set(confidences.values()) == {Confidence.NONE}
+
+
+@pytest.mark.parametrize("form", WRITERS)
+def test_every_other_reader_names_the_one_that_reads_the_file(form: str, tmp_path: Path) -> None:
+    name, write = WRITERS[form]
+    path, images = write(tmp_path), ImageFolder(tmp_path, (".jpg",))
+    for other in FORMATS:
+        if other.name != name:
+            with pytest.raises(
+                InputError, match=rf"not .*: this looks like .*, which data={name} or annotation_format="
+            ):
+                read_annotations(path, images, other.name)
+
+
+def test_a_set_is_refused_where_a_file_holds_one(tmp_path: Path) -> None:
+    path, images = WRITERS["coco"][1](tmp_path), ImageFolder(tmp_path, (".jpg",), annotation_set="val")
+    with pytest.raises(InputError, match="annotation_set=val: a file of COCO segmentation holds one set; remove"):
+        read_annotations(path, images)
 
 
 @pytest.mark.parametrize("form", WRITERS)
