@@ -72,7 +72,7 @@ def check_annotation(
 ) -> list[WordFinding]:
     """Returns everything wrong with the annotation of one readable image, whose file has a stored size (H, W) and an orientation.
 
-    Its coordinates are in `frame`.
+    Its coordinates are in `frame`. `doubtful_images` must call every image doubtful that this finds something on.
     """
     findings: list[WordFinding] = [("malformed", part.word, part.found, part.expected) for part in image.problems]
     upright = upright_size(orientation, stored)

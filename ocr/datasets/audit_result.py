@@ -95,7 +95,7 @@ class AuditResult:
         self._num_listed += len(chunk)
 
     def finished(
-        self, image_dir: Path, in_folder: Names, folders: dict[str, list[int]], warnings: Sequence[str]
+        self, image_dir: Path, in_folder: Names, folders: dict[str, list[int]], warnings: list[str]
     ) -> Audited:
         """Returns the whole result.
 

@@ -18,8 +18,9 @@ _ROUNDING = 1e-12
 """Bound of the relative rounding error of a cross product of differences; the true one is below 1e-15."""
 _MAX_VERTICES = 400
 """Polygons with more are doubtful: each pair of edges is compared."""
-_CLEAR_AREA = 1.0
-"""Square pixels, far above the smallest area that passes the checks."""
+_CLEAR_AREA = 5.0
+"""Square pixels, far above the smallest area that passes the checks, and more than that of any polygon whose coordinates are parts
+of the image's size."""
 _CLEARLY_INSIDE = 0.5
 """Distance in pixels from the image's edge of a vertex that is inside in spite of all rounding."""
 
