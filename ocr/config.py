@@ -337,8 +337,9 @@ class EvaluateConfig(InferenceConfig):
 class PredictConfig(InferenceConfig):
     """Configuration of scripts/predict.py."""
 
-    images: str = NOT_SET
-    """Folder of images; not set: datasets.predict_dataset.config.image_path."""
+    images: str | Annotated[tuple[str, ...], Field(min_length=1)] = NOT_SET
+    """A folder, an image file, a pattern such as scans/*.jpg, a text file (.txt, .lst, .list) with one path a line, or a list of
+    these: images=[a.jpg,b.tif]; not set: datasets.predict_dataset.config.image_path."""
     output: str = NOT_SET
     """Folder for predictions.json and the pictures; not set: the run's folder."""
     draw: bool = True

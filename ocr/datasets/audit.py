@@ -68,13 +68,37 @@ def load_manifest(
                 annotation_frame=config.annotation_frame,
                 check_pixels=config.check_pixels,
                 max_megapixels=max_megapixels,
-                images=images,
+                listing=images.listing if image_dir.is_dir() else None,
                 memo=memo,
             )
             manifest, report, warnings = memo.store(audited), audited.report, audited.warnings
     _conclude(report, warnings, image_dir.resolve(), config.on_bad_sample, report_path)
-    folder = default_folder() if config.converted_path is None else Path(config.converted_path).resolve()
-    return with_converted_images(manifest, folder), report
+    return with_converted_images(manifest, _converted_folder(config)), report
+
+
+def load_named_images(
+    config: DatasetConfig, names: Sequence[str], *, max_megapixels: float
+) -> tuple[Manifest, AuditReport]:
+    """Returns what `load_manifest` returns, for some files of `config.image_path`, without annotations. Other files are not listed.
+
+    Args:
+        names: names relative to the folder, with /; any extension.
+    """
+    folder = Path(config.image_path).resolve()
+    manifest, report = build_manifest(
+        folder,
+        [AnnotatedImage(name, "") for name in names],
+        extensions=sorted({Path(name).suffix.lower() for name in names}),
+        on_bad_sample=config.on_bad_sample,
+        check_pixels=config.check_pixels,
+        max_megapixels=max_megapixels,
+        listing=FolderListing(folder, names),
+    )
+    return with_converted_images(manifest, _converted_folder(config)), report
+
+
+def _converted_folder(config: DatasetConfig) -> Path:
+    return default_folder() if config.converted_path is None else Path(config.converted_path).resolve()
 
 
 def build_manifest(
@@ -88,6 +112,7 @@ def build_manifest(
     max_megapixels: float = 100.0,
     num_threads: int | None = None,
     report_path: Path | None = None,
+    listing: FolderListing | None = None,
 ) -> tuple[Manifest, AuditReport]:
     """Returns the usable images of a split with their polygons upright, and the report of everything that is wrong.
 
@@ -103,11 +128,13 @@ def build_manifest(
         max_megapixels: images whose header states more are refused.
         num_threads: decoding threads; None: one per core, at most 8.
         report_path: JSON file for all findings, written even if an error is raised.
+        listing: files of the folder; None: it is listed.
 
     Raises:
         FileNotFoundError: there is no such folder, or it holds no image.
         BadDataError: something is wrong that must not be skipped (all of it is listed), or no image is left.
     """
+<<<<<<< HEAD
     audited = _audit(
         image_dir,
         annotations,
@@ -116,6 +143,7 @@ def build_manifest(
         check_pixels=check_pixels,
         max_megapixels=max_megapixels,
         num_threads=num_threads,
+        listing=listing,
     )
     _conclude(audited.report, audited.warnings, Path(image_dir).resolve(), on_bad_sample, report_path)
     return audited.manifest(), audited.report
@@ -131,6 +159,24 @@ def _conclude(
     """Writes the report, raises BadDataError if bad input must not be skipped, and logs what is left out."""
     for warning in warnings:
         logger.warning("%s", warning)
+=======
+    image_dir = Path(image_dir).resolve()
+    if not image_dir.is_dir():
+        raise FileNotFoundError(f"{image_dir}: there is no such image folder")
+    listing = FolderListing(image_dir) if listing is None else listing
+    in_folder = listing.images(extensions)
+    if annotations is None:
+        if in_folder:
+            _warn_of_other_images(listing, extensions)
+        annotations = [AnnotatedImage(filename, "") for filename in in_folder or listing.images(CONVERTED_EXTENSIONS)]
+        if not annotations:
+            raise FileNotFoundError(f"{image_dir}: no image with extension {', '.join(extensions)} in this folder")
+    located = _locate_all(listing, [image.filename for image in annotations])
+    inspected = _inspect_all(image_dir, located, extensions, max_megapixels, check_pixels, num_threads)
+    findings, usable = _judge(annotations, image_dir, located, inspected, annotation_frame)
+    num_not_annotated = len(set(in_folder) - {file.name for file in located})
+    report = _report(len(annotations), usable, num_not_annotated, findings)
+>>>>>>> main
     if report_path is not None:
         report.write(report_path)
     raise_if_unfit(report, image_dir, on_bad_sample, report_path)
@@ -148,13 +194,13 @@ def _audit(
     check_pixels: bool,
     max_megapixels: float,
     num_threads: int | None = None,
-    images: ImageFolder | None = None,
+    listing: FolderListing | None = None,
     memo: AuditMemo | None = None,
 ) -> Audited:
     image_dir = Path(image_dir).resolve()
     if not image_dir.is_dir():
         raise FileNotFoundError(f"{image_dir}: there is no such image folder")
-    listing = FolderListing(image_dir) if images is None else images.listing
+    listing = FolderListing(image_dir) if listing is None else listing
     folders = folder_states(image_dir, listing.folders)
     in_folder = listing.images(extensions)
     warnings: list[str] = []

@@ -44,14 +44,21 @@ class FolderListing:
 
     Symbolic links to folders are followed. Each folder is read once, under its own path if that lies inside `folder`, so that a
     link that leads back ends there. Links and folders that are left out are logged.
+
+    Args:
+        names: names of the files of interest, relative to the folder; then nothing is read. None: all files.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, names: Sequence[str] | None = None) -> None:
         self.folder = folder
+        self._has_second_paths = False
+        if names is not None:
+            self.names, self.folders = sorted(names), []
+            return
         walk = _Walk(folder)
-        self.names: list[str] = sorted(walk.files())
+        self.names = sorted(walk.files())
         """Names of all files, relative to the folder, with /, sorted."""
-        self.folders: list[str] = sorted(walk.read)
+        self.folders = sorted(walk.read)
         """Names of the folders that were read: "" for `folder` itself, and `sub/`."""
         self._has_second_paths = bool(walk.repeated)
         _warn(folder, walk.repeated, "symbolic links to folders that are read already")
@@ -113,6 +120,24 @@ class FolderListing:
     @cached_property
     def _by_folded_stem(self) -> dict[str, list[str]]:
         return _grouped([os.path.splitext(name)[0] for name in self.names], self.names)
+
+
+def existing_path(path: str) -> str | None:
+    """Returns the path itself if it exists, else the one path that differs from it in Unicode form or case only; None without one.
+
+    Raises:
+        AmbiguousName: two files or folders fit equally.
+    """
+    if os.path.lexists(path):
+        return path
+    folder, name = os.path.split(path)
+    if not name or folder == path:
+        return None
+    existing = existing_path(folder) if folder else ""
+    if existing is None or not os.path.isdir(existing or "."):
+        return None
+    found = FolderListing(Path(existing), os.listdir(existing or ".")).find(name)
+    return None if found is None else os.path.join(existing, found.name)
 
 
 def escaped(name: str) -> str:
