@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 
 from ocr.datasets.annotation_checks import Frame
 from ocr.datasets.audit_files import FileInspector, InspectedFiles, InspectionInProgress, joined, locate
-from ocr.datasets.audit_memo import AuditMemo, MemoKey, folder_states
+from ocr.datasets.audit_memo import AuditMemo, MemoKey
 from ocr.datasets.audit_progress import AuditProgress
 from ocr.datasets.audit_report import AuditReport, findings_text, raise_if_unfit
 from ocr.datasets.audit_result import Audited, AuditResult
@@ -134,7 +134,6 @@ def build_manifest(
         FileNotFoundError: there is no such folder, or it holds no image.
         BadDataError: something is wrong that must not be skipped (all of it is listed), or no image is left.
     """
-<<<<<<< HEAD
     audited = _audit(
         image_dir,
         annotations,
@@ -159,24 +158,6 @@ def _conclude(
     """Writes the report, raises BadDataError if bad input must not be skipped, and logs what is left out."""
     for warning in warnings:
         logger.warning("%s", warning)
-=======
-    image_dir = Path(image_dir).resolve()
-    if not image_dir.is_dir():
-        raise FileNotFoundError(f"{image_dir}: there is no such image folder")
-    listing = FolderListing(image_dir) if listing is None else listing
-    in_folder = listing.images(extensions)
-    if annotations is None:
-        if in_folder:
-            _warn_of_other_images(listing, extensions)
-        annotations = [AnnotatedImage(filename, "") for filename in in_folder or listing.images(CONVERTED_EXTENSIONS)]
-        if not annotations:
-            raise FileNotFoundError(f"{image_dir}: no image with extension {', '.join(extensions)} in this folder")
-    located = _locate_all(listing, [image.filename for image in annotations])
-    inspected = _inspect_all(image_dir, located, extensions, max_megapixels, check_pixels, num_threads)
-    findings, usable = _judge(annotations, image_dir, located, inspected, annotation_frame)
-    num_not_annotated = len(set(in_folder) - {file.name for file in located})
-    report = _report(len(annotations), usable, num_not_annotated, findings)
->>>>>>> main
     if report_path is not None:
         report.write(report_path)
     raise_if_unfit(report, image_dir, on_bad_sample, report_path)
@@ -201,7 +182,6 @@ def _audit(
     if not image_dir.is_dir():
         raise FileNotFoundError(f"{image_dir}: there is no such image folder")
     listing = FolderListing(image_dir) if listing is None else listing
-    folders = folder_states(image_dir, listing.folders)
     in_folder = listing.images(extensions)
     warnings: list[str] = []
     if annotations is None:
@@ -233,7 +213,7 @@ def _audit(
                 _finish(before, inspector, result, save, progress)
         finally:
             inspector.close()
-    return result.finished(image_dir, Names.of(in_folder), folders, warnings)
+    return result.finished(image_dir, Names.of(in_folder), listing.folders, warnings)
 
 
 def _warnings_of_other_images(listing: FolderListing, extensions: Sequence[str]) -> list[str]:

@@ -5,7 +5,6 @@ A file whose inode, size and times are those of an earlier audit is not opened a
 
 import json
 import os
-import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -17,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dali_pipelines.signature import Signature, signature_of
+from ocr.datasets.file_states import MISSING, settled
 from ocr.datasets.folder_listing import AmbiguousName, FolderListing, escaped
 from ocr.datasets.image_checks import InspectedImage, inspect_image
 from ocr.datasets.names import Names
@@ -24,18 +24,15 @@ from ocr.file_names import name_problem
 
 ROW = np.dtype(
     [
-        ("signature", np.int64, 4),  # inode, size, mtime and ctime; or one of those below
+        ("signature", np.int64, 4),  # inode, size, mtime and ctime, or a stand-in
         ("stored_size", np.int32, 2),  # (H, W)
         ("header", np.int32),  # position in `headers`; -1: not usable
         ("orientation", np.uint8),  # EXIF 1..8; 0: the file is not usable
     ]
 )
 """One inspected file."""
-MISSING, NOT_OPENED, TOO_RECENT = (-1, -1, -1, -1), (-2, -2, -2, -2), (-3, -3, -3, -3)
-"""Signatures of a file that is not there, of one with a bad name, and of one that changed while it was inspected: its next change
-might leave all numbers as they are."""
-_TICK_NS = 20_000_000
-"""Longest time between two ticks of the clock that file systems take their times from."""
+NOT_OPENED: Signature = (-2, -2, -2, -2)
+"""Stands for the signature of a file with a bad name."""
 _BATCH = 32
 """Number of files that a thread takes at once."""
 
@@ -243,9 +240,3 @@ class FileInspector:
             self._header_positions[key] = len(self._headers)
             self._headers.append(properties)
         row["header"] = self._header_positions[key]
-
-
-def settled(signature: Signature) -> Signature:
-    """Returns the signature of a file that was just read, or TOO_RECENT if a change right after it could not be told."""
-    is_recent = time.time_ns() - max(signature[2:]) < _TICK_NS
-    return TOO_RECENT if is_recent and signature != MISSING else signature

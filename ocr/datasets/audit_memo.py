@@ -13,7 +13,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass
@@ -27,10 +27,11 @@ import numpy.typing as npt
 
 from dali_pipelines.compiled import compiled
 from dali_pipelines.signature import signature_of
-from ocr.datasets.audit_files import MISSING, NOT_OPENED, ROW, TOO_RECENT, InspectedFiles, Remark, joined, settled
+from ocr.datasets.audit_files import NOT_OPENED, ROW, InspectedFiles, Remark, joined
 from ocr.datasets.audit_report import KINDS, AuditReport, Finding
 from ocr.datasets.audit_result import Audited
 from ocr.datasets.column_file import ColumnFile, ColumnFileError, identity_of, map_columns, write_columns
+from ocr.datasets.file_states import MISSING, state_of
 from ocr.datasets.manifest import COLUMNS, Manifest
 from ocr.datasets.names import Names
 from ocr.datasets.schemas import DatasetConfig
@@ -172,7 +173,8 @@ class AuditMemo:
             **_file_values(audited.files),
             "image_dir": str(audited.image_dir),
             "annotations": self._annotations,
-            "folders": audited.folders,
+            # Folders of memos change with each audit.
+            "folders": {name: state for name, state in audited.folders.items() if f"/{MEMO_FOLDER}/" not in f"/{name}"},
             "report": report,
             "warnings": list(audited.warnings),
         }
@@ -194,7 +196,7 @@ class AuditMemo:
         image_dir = self._key.image_dir
         if mapped.values["annotations"] != self._annotations or mapped.values["image_dir"] != str(image_dir):
             return False
-        if folder_states(image_dir, mapped.values["folders"]) != mapped.values["folders"]:
+        if any(state != state_of(image_dir / name) for name, state in mapped.values["folders"].items()):
             return False
         num_changed = _count_changed(image_dir, files)
         if num_changed:
@@ -246,26 +248,15 @@ def _lock(path: Path, image_dir: Path) -> Iterator[None]:
 def _annotation_state(path: Path | None) -> list[Any]:
     """Returns numbers that change with the annotations: the signature of a file, or a digest over those below a folder."""
     if path is None or not path.is_dir():
-        return [] if path is None else signature_state(path)
+        return [] if path is None else state_of(path)
     digest, num_files = hashlib.sha256(), 0
     for folder, folders, names in os.walk(path):
         folders.sort()
         for name in sorted(names):
-            state = signature_state(Path(folder, name))
+            state = state_of(Path(folder, name))
             digest.update(json.dumps([os.path.relpath(folder, path), name, state]).encode())
             num_files += 1
     return [num_files, digest.hexdigest()]
-
-
-def folder_states(image_dir: Path, folders: Iterable[str]) -> dict[str, list[int]]:
-    """Returns the signature of each folder below `image_dir`, but for folders of memos, which change with each audit."""
-    return {name: signature_state(image_dir / name) for name in folders if f"/{MEMO_FOLDER}/" not in f"/{name}"}
-
-
-def signature_state(path: Path) -> list[int]:
-    """Returns the signature of a file or folder. It equals no other if the file has only just changed."""
-    signature = settled(signature_of(str(path)) or MISSING)
-    return [*signature, *os.urandom(8)] if signature == TOO_RECENT else list(signature)
 
 
 def _count_changed(image_dir: Path, files: InspectedFiles) -> int:
