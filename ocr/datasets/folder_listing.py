@@ -52,12 +52,8 @@ class FolderListing:
 
     def __init__(self, folder: Path, names: Sequence[str] | None = None) -> None:
         self.folder = folder
-        self._has_second_paths = False
-        if names is not None:
-            self.names, self.folders = sorted(names), {}
-            return
         walk = _Walk(folder)
-        self.names = sorted(walk.files())
+        self.names = sorted(walk.files() if names is None else names)
         """Names of all files, relative to the folder, with /, sorted."""
         self.folders: dict[str, list[int]] = walk.read
         """State of each folder before it was read: "" for `folder` itself, and `sub/`."""
