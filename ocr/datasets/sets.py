@@ -9,6 +9,7 @@ import numpy.typing as npt
 from ocr.datasets.audit import load_manifest
 from ocr.datasets.audit_report import AuditReport
 from ocr.datasets.manifest import SET_SHIFT, Manifest, ManifestSet
+from ocr.datasets.names import Names
 from ocr.datasets.schemas import DatasetConfig
 from ocr.errors import InputError
 from ocr.polygons import PolygonBatch
@@ -56,8 +57,8 @@ def concatenate_manifests(manifests: Mapping[str, Manifest], weights: Sequence[f
         prefixes = [f"{name}/" for name in manifests]
         names = [prefix + filename for prefix, part in zip(prefixes, parts, strict=True) for filename in part.filenames]
     return Manifest(
-        image_paths=tuple(path for part in parts for path in part.image_paths),
-        filenames=tuple(names),
+        image_paths=Names.of(path for part in parts for path in part.image_paths),
+        filenames=Names.of(names),
         sample_ids=np.concatenate([part.sample_ids + (place << SET_SHIFT) for place, part in enumerate(parts)]),
         stored_sizes=np.concatenate([part.stored_sizes for part in parts]),
         orientations=np.concatenate([part.orientations for part in parts]),
