@@ -308,13 +308,10 @@ def _first_existing(*paths: str) -> str:
 
 
 def _found(folder: str, split: str, key: str) -> str | None:
-    """Returns image_path, annotation_path or annotation_format of a split of the data set in a folder (data=auto).
-
-    A split that was not found has no images, no annotations and the format auto.
-    """
+    """Returns the value of a key of a split of the data set in a folder (data=auto); of a split that is not there, its default."""
     from ocr.datasets.layout import find_splits  # loads the readers, which --help must not
 
     found = find_splits(folder, DatasetConfig.model_fields["image_extensions"].default).get(split)
     if found is None:
-        return {"image_path": NOT_SET, "annotation_path": None, "annotation_format": "auto"}[key]
+        return NOT_SET if key == "image_path" else DatasetConfig.model_fields[key].default
     return str(getattr(found, key))
