@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
+from ocr.datasets.file_states import state_of
 from ocr.file_names import shown
 
 log = logging.getLogger(__name__)
@@ -51,13 +52,11 @@ class FolderListing:
 
     def __init__(self, folder: Path, names: Sequence[str] | None = None) -> None:
         self.folder = folder
-        self._has_second_paths = False
-        if names is not None:
-            self.names = sorted(names)
-            return
         walk = _Walk(folder)
-        self.names = sorted(walk.files())
+        self.names = sorted(walk.files() if names is None else names)
         """Names of all files, relative to the folder, with /, sorted."""
+        self.folders: dict[str, list[int]] = walk.read
+        """State of each folder before it was read: "" for `folder` itself, and `sub/`."""
         self._has_second_paths = bool(walk.repeated)
         _warn(folder, walk.repeated, "symbolic links to folders that are read already")
         _warn(folder, walk.unreadable, "folders that cannot be read")
@@ -187,6 +186,7 @@ class _Walk:
         self._seen: set[tuple[int, int]] = set()
         self._folders = [""]
         self._links: list[str] = []
+        self.read: dict[str, list[int]] = {}
         self.repeated: list[str] = []
         """Links to a folder that has been read, perhaps one that they lie in."""
         self.unreadable: list[str] = []
@@ -211,6 +211,7 @@ class _Walk:
             self.repeated.append(prefix)
             return
         self._seen.add((status.st_dev, status.st_ino))
+        self.read[prefix] = state_of(self._folder / prefix)
         with os.scandir(self._folder / prefix) as entries:
             for entry in entries:
                 name = f"{prefix}{entry.name}"

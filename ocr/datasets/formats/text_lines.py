@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from ocr.datasets.formats.dont_care import IGNORE_TEXTS
 
+ENOUGH = 0.8
+"""Share of the lines in the form of a format from which a look is certain; the others are malformed."""
 MARK_PADDING = " \t\r\",;'"
 """Characters around the text of a don't-care region that do not belong to it."""
 
