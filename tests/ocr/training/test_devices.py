@@ -28,7 +28,7 @@ def test_settings_that_leave_the_number_to_torchrun_or_agree_are_accepted(device
     ("devices", "nodes", "named"), [(3, 1, "devices=3"), ("0,1,2", 1, "devices=0,1,2"), (2, 3, "num_nodes=3")]
 )
 def test_settings_that_contradict_torchrun_are_refused_in_one_line(devices, nodes, named):
-    with pytest.raises(InputError, match=rf"^found trainer\.{named}, but torchrun [^\n]+$"):
+    with pytest.raises(InputError, match=rf"^found trainer\.{named}, but (torchrun|with torchrun) [^\n]+$"):
         check_settings(TrainerConfig(devices=devices, num_nodes=nodes), ELASTIC, local_world_size=2, num_nodes=2)
 
 
