@@ -1,12 +1,15 @@
 """Makes items in a thread before they are needed, so that the thread that launches GPU work only takes them."""
 
 import atexit
+import logging
 import os
 import threading
 import weakref
 from collections import deque
 from collections.abc import Iterator
 from typing import Any, Generic, TypeVar
+
+log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 
@@ -80,9 +83,16 @@ class _Producer(Generic[Item]):
             self._changed.notify_all()
 
     def join(self) -> None:
-        """Waits for the thread to end."""
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(PATIENCE)
+        """Waits for the thread to end, but not for ever: a file system that its item needs may not answer."""
+        if self._thread is None or self._thread is threading.current_thread():
+            return
+        self._thread.join(PATIENCE)
+        if self._thread.is_alive():
+            log.warning(
+                "the thread that prepares batches ahead still works on one after %g s; going on without it. It ends after that "
+                "batch. If this is seen again, check that the data's file system answers",
+                PATIENCE,
+            )
 
     def _run(self) -> None:
         try:

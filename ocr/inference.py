@@ -14,6 +14,8 @@ from rich.progress import track
 from ocr.atomic_write import write_durably
 from ocr.config import NOT_SET, DataSection, DatasetsConfig, EvaluateConfig, PredictConfig, TrainConfig
 from ocr.datasets.base import ValidatedOCRDataset
+from ocr.datasets.image_checks import IMAGE_EXTENSIONS
+from ocr.datasets.image_list import find_images
 from ocr.datasets.schemas import DatasetConfig
 from ocr.device import resolve_device
 from ocr.errors import InputError
@@ -78,19 +80,17 @@ def evaluate(config: EvaluateConfig, run_dir: Path) -> dict[str, Any]:
 
 
 def predict(config: PredictConfig, run_dir: Path) -> Path:
-    """Finds text in a folder of images. Returns the folder it writes predictions.json and the pictures to.
+    """Finds text in images. Returns the folder it writes predictions.json and the pictures to.
 
     Raises:
-        InputError: the output lies among the images, or loader=webdataset.
+        InputError: there is no such image, the output lies among the images, or loader=webdataset.
         OutOfMemory: RAM or GPU memory ran out; the message names a smaller batch size.
     """
-    images, output = _folders(config, run_dir)
+    split_config, names, output = _images_and_output(config, run_dir)
     log.info("writing to %s", output)
     settings, model = restore(config)
     settings = _with_loose_files(settings)
-    template = config.datasets.predict_dataset.config
-    split_config = template.model_copy(update={"image_path": images, "annotation_path": None})
-    dataset = build_dataset(_for_one_pass(split_config), settings, training=False)
+    dataset = build_dataset(_for_one_pass(split_config), settings, training=False, names=names)
     module = DBNetModule(model, settings, dataset.manifest)
     _run_once("predict", settings, dataset, module)
     detections = module.evaluation.detections_original
@@ -140,17 +140,31 @@ def _evaluated_split(
     return settings, build_dataset(_for_one_pass(split_config), settings, training=False, report_path=report_path)
 
 
-def _folders(config: PredictConfig, run_dir: Path) -> tuple[str, Path]:
-    """Returns the folder of images and the folder to write to."""
-    images = config.datasets.split("predict").image_path if config.images == NOT_SET else config.images
+def _images_and_output(config: PredictConfig, run_dir: Path) -> tuple[DatasetConfig, list[str] | None, Path]:
+    """Returns the data set to predict, its files (None: all images of its folder), and the folder to write to.
+
+    Prediction reads the images of all formats in a folder, unless image_extensions is set.
+    """
     if config.loader == "webdataset":
-        raise InputError("predict.py finds text in a folder of images; use loader=dali or torch")
+        raise InputError("predict.py finds text in image files; use loader=dali or torch")
+    template = config.datasets.predict_dataset.config
+    if template.image_extensions == DatasetConfig.model_fields["image_extensions"].default:
+        template = template.model_copy(update={"image_extensions": IMAGE_EXTENSIONS})
+    given = config.datasets.split("predict").image_path if config.images == NOT_SET else config.images
+    given = (given,) if isinstance(given, str) else given
     output = run_dir if config.output == NOT_SET else Path(config.output)
-    if output.resolve().is_relative_to(Path(images).resolve()):
-        raise InputError(
-            f"output={output} lies in the folder of images, {images}; the next run would read its own pictures"
-        )
-    return images, output
+    for entry in given:
+        if output.resolve().is_relative_to(Path(entry).resolve()):
+            raise InputError(
+                f"output={output} lies in the folder of images, {entry}; the next run would read its own pictures"
+            )
+    folder, names = Path(given[0]), None
+    if len(given) > 1 or not folder.is_dir():
+        folder, names = find_images(given, template.image_extensions)
+    own = next((name for name in names or () if (folder / name).is_relative_to(output.resolve() / "pictures")), None)
+    if own is not None:
+        raise InputError(f"output={output} holds {own}, one of the images to read; choose another output")
+    return template.model_copy(update={"image_path": str(folder), "annotation_path": None}), names, output
 
 
 def _for_one_pass(config: DatasetConfig) -> DatasetConfig:

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from ocr.atomic_write import write_durably
+from ocr.datasets.image_checks import IMAGE_EXTENSIONS
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.orientation import original_from_stored
 from ocr.file_names import path_inside
@@ -17,9 +18,6 @@ from ocr.polygons import FloatArray
 from ocr.postprocess.boxes import Detections, moved_detections
 
 FOUND_COLOUR, TRUTH_COLOUR, IGNORED_COLOUR = (0, 160, 60), (30, 90, 255), (150, 150, 150)
-
-_IMAGE_EXTENSIONS = (".png", ".jpe", ".jfif")
-"""Common extensions of images whose pictures get .jpg appended."""
 
 
 def write_predictions(path: Path, manifest: Manifest, detections_original: Mapping[int, Detections]) -> None:
@@ -99,7 +97,7 @@ def save_picture(picture: Image.Image, directory: Path, filename: str, extension
     """
     is_jpeg = filename.lower().endswith((".jpg", ".jpeg"))
     before = re.sub(r"(\.jpg)+$", "", filename.lower())  # the picture of an image of this name may have the name
-    others = [extension for extension in (*_IMAGE_EXTENSIONS, *extensions) if extension not in (".jpg", ".jpeg")]
+    others = [extension for extension in (*IMAGE_EXTENSIONS, *extensions) if extension not in (".jpg", ".jpeg")]
     is_taken = before != filename.lower() and before.endswith(tuple(others))
     target = path_inside(directory, filename if is_jpeg and not is_taken else f"{filename}.jpg")
     target.parent.mkdir(parents=True, exist_ok=True)

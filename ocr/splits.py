@@ -1,6 +1,7 @@
 """Builds the checked data set of a split from the configuration of a run."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,12 @@ def draw_if_synthetic(config: DataSection) -> None:
 
 
 def build_dataset(
-    split: DatasetConfig, config: TrainConfig, *, training: bool, report_path: Path | None = None
+    split: DatasetConfig,
+    config: TrainConfig,
+    *,
+    training: bool,
+    report_path: Path | None = None,
+    names: Sequence[str] | None = None,
 ) -> ValidatedOCRDataset:
     """Returns the audited data set of one split: loose files or, with loader=webdataset, shards.
 
@@ -36,6 +42,7 @@ def build_dataset(
         config: configuration of the run, for its loader, pipeline, targets and seed.
         training: augment at random; otherwise letterbox.
         report_path: JSON file for the findings of the audit.
+        names: files of the split's folder to read without annotations; None: the whole split.
 
     Raises:
         InputError: the split cannot be used, or its settings contradict the run.

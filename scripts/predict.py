@@ -1,4 +1,4 @@
-"""Finds text in a folder of images: uv run scripts/predict.py checkpoint=FILE images=DIR output=DIR"""
+"""Finds text in images: uv run scripts/predict.py checkpoint=FILE images=PATH output=DIR"""
 
 import hydra
 from omegaconf import DictConfig

@@ -9,8 +9,8 @@ from benchmarks.environment import environment_lines
 from benchmarks.host.launching import LIMIT_US, LaunchingTimes
 from benchmarks.host.planning import PlanningTimes
 from benchmarks.host.step import LIMIT_MS, StepTimes
-from benchmarks.host.timing import Timing
-from benchmarks.host.validation import NUM_CORES, WANTED_IMAGES_PER_SECOND, ValidationTimes
+from benchmarks.host.timing import NUM_CORES, Timing
+from benchmarks.host.validation import WANTED_IMAGES_PER_SECOND, ValidationTimes
 from benchmarks.host.workloads import PLANNING_LIMITS_US
 from benchmarks.report import Report, Table
 

@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import cv2
 import numpy as np
 import torch
 
-from benchmarks.host.timing import time_in_turns
+from benchmarks.host.timing import NUM_CORES, HostTime, time_in_turns
 from benchmarks.report import Table
 from dali_pipelines.config import PipelineConfig
 from dali_pipelines.geometry import letterbox_size, resized_from_region
@@ -28,17 +28,6 @@ from ocr.targets.maps import make_targets
 
 TARGETS = TargetConfig(shrink_ratio=0.6, min_side=4)
 SIZES = (640, 1600)
-NUM_CORES = 16
-"""Cores of the machine that the arithmetic assumes."""
-
-
-class HostTime(NamedTuple):
-    """Time per image on one thread."""
-
-    cpu_ms: float
-    """Processor time."""
-    held_ms: float
-    """Part of it under the GIL, as `benchmarks.host.timing` samples it; 0 if no sample found the GIL held."""
 
 
 @dataclass(frozen=True)
@@ -106,9 +95,8 @@ class Row:
         return HostTime(*map(sum, zip(*parts, strict=True)))
 
     def images_per_second(self, with_cleval: bool) -> float:
-        """Returns the highest rate on `NUM_CORES` cores: they share the processor time, but one thread holds the GIL."""
-        cpu_ms, held_ms = self.total(with_cleval)
-        return 1e3 / max(cpu_ms / NUM_CORES, held_ms)
+        """Returns the highest rate of `HostTime`."""
+        return self.total(with_cleval).images_per_second()
 
 
 def time_host(folders: Sequence[Path], num_images: int, repeats: int, sizes: Sequence[int] = SIZES) -> dict[str, Any]:
@@ -161,10 +149,7 @@ def _time_pages(data: str, size: int, output: Any, pages: list[Page], repeats: i
             count_characters(detected, page.characters)
 
     timings = time_in_turns({"polygons": polygons, "icdar": icdar, "cleval": cleval}, len(pages), repeats)
-    times = {
-        part: HostTime(timing.median / 1e3, timing.median / 1e3 * (timing.gil_share or 0.0))
-        for part, timing in timings.items()
-    }
+    times = {part: timing.host_time for part, timing in timings.items()}
     return Row(data, size, output, mean(map(len, found)), **times)
 
 

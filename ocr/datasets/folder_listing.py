@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
+from ocr.datasets.file_states import state_of
 from ocr.file_names import shown
 
 log = logging.getLogger(__name__)
@@ -44,13 +45,18 @@ class FolderListing:
 
     Symbolic links to folders are followed. Each folder is read once, under its own path if that lies inside `folder`, so that a
     link that leads back ends there. Links and folders that are left out are logged.
+
+    Args:
+        names: names of the files of interest, relative to the folder; then nothing is read. None: all files.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, names: Sequence[str] | None = None) -> None:
         self.folder = folder
         walk = _Walk(folder)
-        self.names: list[str] = sorted(walk.files())
+        self.names = sorted(walk.files() if names is None else names)
         """Names of all files, relative to the folder, with /, sorted."""
+        self.folders: dict[str, list[int]] = walk.read
+        """State of each folder before it was read: "" for `folder` itself, and `sub/`."""
         self._has_second_paths = bool(walk.repeated)
         _warn(folder, walk.repeated, "symbolic links to folders that are read already")
         _warn(folder, walk.unreadable, "folders that cannot be read")
@@ -113,6 +119,24 @@ class FolderListing:
         return _grouped([os.path.splitext(name)[0] for name in self.names], self.names)
 
 
+def existing_path(path: str) -> str | None:
+    """Returns the path itself if it exists, else the one path that differs from it in Unicode form or case only; None without one.
+
+    Raises:
+        AmbiguousName: two files or folders fit equally.
+    """
+    if os.path.lexists(path):
+        return path
+    folder, name = os.path.split(path)
+    if not name or folder == path:
+        return None
+    existing = existing_path(folder) if folder else ""
+    if existing is None or not os.path.isdir(existing or "."):
+        return None
+    found = FolderListing(Path(existing), os.listdir(existing or ".")).find(name)
+    return None if found is None else os.path.join(existing, found.name)
+
+
 def escaped(name: str) -> str:
     """Returns a name in which two names that look alike differ: other characters than ASCII are written as \\uNNNN."""
     return name.encode("ascii", "backslashreplace").decode()
@@ -162,6 +186,7 @@ class _Walk:
         self._seen: set[tuple[int, int]] = set()
         self._folders = [""]
         self._links: list[str] = []
+        self.read: dict[str, list[int]] = {}
         self.repeated: list[str] = []
         """Links to a folder that has been read, perhaps one that they lie in."""
         self.unreadable: list[str] = []
@@ -186,6 +211,7 @@ class _Walk:
             self.repeated.append(prefix)
             return
         self._seen.add((status.st_dev, status.st_ino))
+        self.read[prefix] = state_of(self._folder / prefix)
         with os.scandir(self._folder / prefix) as entries:
             for entry in entries:
                 name = f"{prefix}{entry.name}"

@@ -25,6 +25,8 @@ _FORMAT_OF_EXTENSION = {
     **dict.fromkeys((".bmp", ".dib"), "BMP"),
     **{".png": "PNG", ".webp": "WebP", ".gif": "GIF"},
 }
+IMAGE_EXTENSIONS = tuple(_FORMAT_OF_EXTENSION)
+"""Extensions of all formats that are read."""
 CONVERTED_EXTENSIONS = tuple(
     extension for extension, name in _FORMAT_OF_EXTENSION.items() if name not in ("JPEG", "PNG")
 )

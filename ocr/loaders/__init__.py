@@ -10,7 +10,7 @@ config         the section `dataloader` of the configuration
 batch          the batch that a step gets
 loader         BatchLoader, which Lightning iterates: sized, restartable, resumable, timed; fresh or cached
 fresh          executes a plan through an image loader and makes the target maps
-vanished       ends a run whose images can no longer be read
+read_guard     ends a run whose images can no longer be read
 engines        chooses the image loader: DALI on files, DALI on shards, or PyTorch workers
 shards         DALI on shards, whose images are fetched ahead
 torch_workers  PyTorch workers

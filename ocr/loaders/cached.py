@@ -66,9 +66,11 @@ class CachedBatches:
         self._ahead: Future[StoredBatch] | None = None
         """The batch that is being read ahead."""
         self._is_maker_released = False
+        self._iteration: object | None = None
+        """Stands for the iteration that may go on; None: none may."""
 
     def batches(self, plan: PlannedBatches) -> Iterator[Batch]:
-        """Yields the batches of an epoch.
+        """Yields the batches of an epoch, until `close` or the next call.
 
         Args:
             plan: its epoch chooses the entries to verify; its samples are those of every epoch.
@@ -76,6 +78,7 @@ class CachedBatches:
         Raises:
             CacheError: an entry chosen for verification differs from the sample made now.
         """
+        self._iteration = iteration = object()
         self._wait_for_last_epoch()
         self._refresh_keys()
         self._verify_some(plan.epoch)
@@ -87,6 +90,8 @@ class CachedBatches:
             self._count(stored)
             tensors = self._complete(stored, next(made) if entries else None)
             yield self._batch(stored.entries, tensors, memory)
+            if self._iteration is not iteration:
+                return
 
     def finish_epoch(self) -> None:
         """Waits for pending writes, and frees everything that served only to make entries that are now in memory."""
@@ -101,7 +106,8 @@ class CachedBatches:
             self._is_maker_released = True
 
     def close(self) -> None:
-        """Ends the threads that read and write entries."""
+        """Ends the iteration and the threads that read and write entries."""
+        self._iteration = None
         self._reader.shutdown()
         self.store.close()
 

@@ -15,7 +15,7 @@ from ocr.datasets.shards.images import ShardImages
 from ocr.loaders.batch import Batch
 from ocr.loaders.engines import Engine, ImageLoader, image_loader
 from ocr.loaders.maker import ChosenBatches
-from ocr.loaders.vanished import ReadGuard
+from ocr.loaders.read_guard import ReadGuard
 from ocr.targets.target_maps import TargetMaps
 
 

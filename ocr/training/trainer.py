@@ -62,20 +62,6 @@ def build_trainer(
     """
     settings = config.trainer
     loggers = build_loggers(config.logger, run_dir, config.exp_name, first_step)
-    interactive = sys.stderr.isatty()
-    finite_losses = FiniteLosses(run_dir / "checkpoints")
-    losses = LossLog(settings.log_every_n_steps, finite_losses.check)
-    run_callbacks = [
-        build_best_checkpoint(run_dir / "checkpoints"),
-        ValidateLastEpoch(),
-        LastPredictions(run_dir / "predictions.json"),
-        losses,  # before the callbacks that read its means at the end of an epoch
-        finite_losses,
-        *callbacks,
-        *([LearningRates(settings.log_every_n_steps)] if loggers else []),
-        *([MovingAverage(settings.ema_decay)] if settings.ema_decay is not None else []),
-        *([ProgressBar(losses)] if interactive else []),
-    ]
     with _refusals_in_words(settings):
         trainer = lightning.Trainer(
             **{name: getattr(settings, name) for name in PASSED_ON},
@@ -86,14 +72,33 @@ def build_trainer(
             default_root_dir=run_dir,
             plugins=[files, ranks.environment()],
             profiler=LeanProfiler(),
-            callbacks=run_callbacks,
+            callbacks=_run_callbacks(settings, run_dir, callbacks, has_loggers=bool(loggers)),
             logger=loggers,
-            enable_progress_bar=interactive,
+            enable_progress_bar=sys.stderr.isatty(),
             enable_model_summary=False,
         )
     leave_signals_alone(trainer)
     leave_checkpoints_alone(trainer)
     return trainer
+
+
+def _run_callbacks(
+    settings: TrainerConfig, run_dir: Path, callbacks: Sequence[Callback], *, has_loggers: bool
+) -> list[Callback]:
+    """Returns the callbacks of every run, with `callbacks` among them. Their order is that of their calls."""
+    finite_losses = FiniteLosses(run_dir / "checkpoints")
+    losses = LossLog(settings.log_every_n_steps, finite_losses.check)
+    return [
+        build_best_checkpoint(run_dir / "checkpoints"),
+        ValidateLastEpoch(),
+        LastPredictions(run_dir / "predictions.json"),
+        losses,  # before the callbacks that read its means at the end of an epoch
+        finite_losses,
+        *callbacks,
+        *([LearningRates(settings.log_every_n_steps)] if has_loggers else []),
+        *([MovingAverage(settings.ema_decay)] if settings.ema_decay is not None else []),
+        *([ProgressBar(losses)] if sys.stderr.isatty() else []),
+    ]
 
 
 @contextmanager

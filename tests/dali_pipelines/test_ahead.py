@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+import dali_pipelines.ahead
 from dali_pipelines.ahead import Ahead
 
 
@@ -114,6 +115,7 @@ def test_an_abandoned_iteration_ends_its_thread():
 
 def test_the_interpreter_exits_in_the_middle_of_an_iteration():
     program = """
+import dali_pipelines.ahead
 from dali_pipelines.ahead import Ahead
 import itertools
 ahead = Ahead(itertools.count(), depth=2)
@@ -145,3 +147,22 @@ def test_a_process_forked_meanwhile_drops_the_iteration_and_exits():
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 7
     ahead.close()
+
+
+def test_closing_says_that_it_no_longer_waits_for_a_slow_item(monkeypatch, caplog):
+    monkeypatch.setattr(dali_pipelines.ahead, "PATIENCE", 0.05)
+    may_go_on = threading.Event()
+
+    def items() -> Iterator[int]:
+        yield 0
+        may_go_on.wait(20)
+
+    ahead = Ahead(items(), depth=1)
+    next(ahead)
+    ahead.close()
+    (warning,) = caplog.messages
+    assert "still works on one after 0.05 s" in warning
+    may_go_on.set()
+    wait_until(lambda: not threads())
+    ahead.close()
+    assert len(caplog.messages) == 1

@@ -138,6 +138,7 @@ def test_predictions_equal_those_of_the_8_bit_opaque_copies(tmp_path: Path, untr
     (pages / "plain.png").write_bytes(png(8, 0, GRAY))
     (pages / "deep.png").write_bytes(png(16, 0, GRAY.astype(int) * 257))
     (pages / "clear.png").write_bytes(png(8, 4, np.dstack([np.where(GRAY < 255, GRAY, 0), 255 + 0 * GRAY])))
+    Image.fromarray(GRAY).save(pages / "scan.tif")
     words = {}
     for loader in ("dali", "torch"):
         config = PredictConfig.model_validate(
@@ -150,7 +151,7 @@ def test_predictions_equal_those_of_the_8_bit_opaque_copies(tmp_path: Path, untr
             }
         )
         images = json.loads((predict(config, tmp_path / "run") / "predictions.json").read_text())["images"]
-        assert set(images) == {"plain.png", "deep.png", "clear.png"}
+        assert set(images) == {"plain.png", "deep.png", "clear.png", "scan.tif"}
         words |= {(loader, name): image["words"] for name, image in images.items()}
     assert len({json.dumps(found) for found in words.values()}) == 1
 

@@ -27,6 +27,7 @@ xml_pages     what the next three share: one XML file for each image
 page_xml, alto, ctw1500_xml
 matlab        reads MAT-files
 totaltext_mat Total-Text's MAT-files
+writers       writes PaddleOCR, MMOCR, docTR and COCO
 
 How to add a format:
 

@@ -102,23 +102,16 @@ class JsonText:
             return value
 
     def skip(self) -> None:
-        """Passes over the next value. A string may be of any length: it is not kept."""
-        if self.next_mark() != '"':
+        """Passes over the next value, which may be of any length: a list or object is passed part by part, a string is not kept."""
+        mark = self.next_mark()
+        if mark == '"':
+            self._at += 1
+            self._pass_string()
+        elif mark in ("[", "{"):
+            for _ in self.elements() if mark == "[" else self.members():
+                self.value()
+        else:
             self.value()
-            return
-        self._at += 1
-        while True:
-            quote = self._text.find('"', self._at)
-            backslash = self._text.find("\\", self._at, quote if quote >= 0 else len(self._text))
-            if 0 <= backslash < len(self._text) - 1:
-                self._at = backslash + 2
-            elif quote >= 0 and backslash < 0:
-                self._at = quote + 1
-                return
-            else:
-                self._at = backslash if backslash >= 0 else len(self._text)
-                if not self._read_on():
-                    raise self._error("a string without an end", self._at)
 
     def members(self) -> Iterator[str]:
         """Enters the next value, an object. Yields each key; the caller reads, enters or skips its value before going on."""
@@ -152,6 +145,21 @@ class JsonText:
         """Checks that nothing follows the last value."""
         if self.next_mark():
             raise self._error("text after the end of the JSON value", self._at)
+
+    def _pass_string(self) -> None:
+        """Passes the rest of a string, whose opening quote is passed."""
+        while True:
+            quote = self._text.find('"', self._at)
+            backslash = self._text.find("\\", self._at, quote if quote >= 0 else len(self._text))
+            if 0 <= backslash < len(self._text) - 1:
+                self._at = backslash + 2
+            elif quote >= 0 and backslash < 0:
+                self._at = quote + 1
+                return
+            else:
+                self._at = backslash if backslash >= 0 else len(self._text)
+                if not self._read_on():
+                    raise self._error("a string without an end", self._at)
 
     def _passes_last(self, closer: str) -> bool:
         """Passes a comma or the closing bracket; returns whether it was the bracket."""

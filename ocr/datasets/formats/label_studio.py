@@ -15,9 +15,9 @@ transcription `###` or `*`, marks a don't-care region; every other label is text
 refused by name, and so is an image that was turned in the labelling window. A task that was skipped or has no annotation is not
 yielded; predictions are not read. Of several annotations, the one marked as ground truth is read.
 
-Sources: https://labelstud.io/guide/export (task, JSON-MIN), https://labelstud.io/tags/rectanglelabels and
-https://docs.humansignal.com/includes/image_units.html (units), HumanSignal/label-studio#5274 (corner of rotation),
-https://labelstud.io/templates/optical_character_recognition (regions of the OCR template).
+Sources: https://labelstud.io/guide/export (task, JSON-MIN), https://labelstud.io/guide/storage (addresses of files),
+https://labelstud.io/tags/rectanglelabels and https://docs.humansignal.com/includes/image_units.html (units),
+HumanSignal/label-studio#5274 (corner of rotation), https://labelstud.io/templates/optical_character_recognition (regions).
 """
 
 import re

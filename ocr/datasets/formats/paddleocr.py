@@ -55,7 +55,12 @@ def read_paddleocr(annotation_path: Path, images: ImageFolder) -> Iterator[Annot
             if not tab and not is_any:
                 raise InputError(f"{annotation_path}:{number}: found {line[:60].strip()!r}; expected {_EXPECTED}")
             is_any = True
-            yield _read_image(images.locate(name), f"{annotation_path.name}:{number}", value)
+            source = f"{annotation_path.name}:{number}"
+            if tab:
+                yield _read_image(images.locate(name), source, value)
+            else:
+                name = name.partition("[")[0].strip() or name
+                yield AnnotatedImage(images.locate(name), source, problems=(FormatProblem(None, "no tab", _EXPECTED),))
     if not is_any:
         raise InputError(f"{annotation_path}: found no line; expected {_EXPECTED} in each line")
 

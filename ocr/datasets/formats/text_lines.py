@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 IGNORE_TEXTS = ("###", "*")
 """Texts that mark a don't-care region."""
+ENOUGH = 0.8
+"""Share of the lines in the form of a format from which a look is certain; the others are malformed."""
 MARK_PADDING = " \t\r\",;'"
 """Characters around such a text that do not belong to it."""
 

@@ -16,35 +16,43 @@ class ReadAhead:
     def __init__(self, read: Callable[[int], bytes], num_threads: int) -> None:
         self._read, self._num_threads = read, num_threads
         self._pool: ThreadPoolExecutor | None = None
-        self._process = 0
+        self._process = os.getpid()
         self._pending: dict[int, Future[bytes]] = {}
 
     def fetch(self, indices: Iterable[int]) -> None:
         """Starts to read these images in the threads."""
-        if self._pool is None or self._process != os.getpid():  # a forked process has inherited no thread
-            self._pool, self._process = ThreadPoolExecutor(self._num_threads, "shard-reader"), os.getpid()
-            self._pending = {}
+        self._drop_inherited()
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self._num_threads, "shard-reader")
         for index in indices:
             if index not in self._pending:
                 self._pending[index] = self._pool.submit(self._read, index)
 
     def get(self, index: int) -> bytes:
         """Returns the content, read now if it was not fetched. Raises the error of the read, if any."""
+        self._drop_inherited()
         future = self._pending.pop(index, None)
         return self._read(index) if future is None else future.result()
 
     def forget(self) -> None:
         """Drops fetched content that was not taken by `get`."""
+        self._drop_inherited()
         for future in self._pending.values():
             future.cancel()
         self._pending = {}
 
     def stop(self) -> None:
         """Ends the threads without waiting: each finishes only its current read."""
+        self._drop_inherited()
         self._pending = {}
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
             self._pool = None
+
+    def _drop_inherited(self) -> None:
+        """Drops the threads and reads of another process: after a fork they never finish, and their locks may stay held."""
+        if self._process != os.getpid():
+            self._pool, self._pending, self._process = None, {}, os.getpid()
 
 
 class ReadAheadPlan:

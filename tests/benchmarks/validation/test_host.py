@@ -1,7 +1,8 @@
 import pytest
 
 from benchmarks.host import timing
-from benchmarks.validation.host import HostTime, Row, host_table, time_host
+from benchmarks.host.timing import HostTime
+from benchmarks.validation.host import Row, host_table, time_host
 
 
 def test_each_data_set_size_and_output_has_a_row(drawn, monkeypatch):

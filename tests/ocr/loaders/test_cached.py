@@ -53,6 +53,22 @@ def test_every_tier_serves_the_batches_of_the_uncached_loader(drawn, tmp_path, s
     cached.close()
 
 
+@pytest.mark.parametrize("settings", [{}, {"budget_entries": 0}, DISK], ids=["ram", "nothing", "disk"])
+def test_an_iteration_ends_with_its_loader_and_with_a_later_iteration(drawn, tmp_path, settings):
+    cached = cached_loader(drawn, **in_folder(settings, tmp_path))
+    expected = images_of(run_epoch(cached))
+    abandoned, closed = iter(cached), iter(cached)
+    next(abandoned)
+    next(closed)
+    assert list(abandoned) == []
+    closed.close()
+    assert torch.equal(images_of(run_epoch(cached)), expected)
+    batches = iter(cached)
+    next(batches)
+    cached.close()
+    assert list(batches) == []
+
+
 def test_from_the_second_epoch_a_batch_is_a_view_of_resident_memory(drawn):
     cached = cached_loader(drawn)
     run_epoch(cached)

@@ -1,5 +1,7 @@
 """Images are read before they are needed, each once."""
 
+import os
+import signal
 import threading
 
 import pytest
@@ -73,4 +75,29 @@ def test_stopping_neither_waits_for_reads_nor_starts_any():
     ahead.fetch([3])  # new threads
     assert ahead.get(3) == b""
     assert begun in ([0, 3], [3])
+    ahead.stop()
+
+
+def test_a_forked_process_reads_anew_and_stops_without_the_threads_it_lacks():
+    may_go_on = threading.Event()
+    parent = os.getpid()
+
+    def read(index: int) -> bytes:
+        if os.getpid() == parent:
+            may_go_on.wait(20)
+        return bytes([index])
+
+    ahead = ReadAhead(read, num_threads=1)
+    ahead.fetch([1, 2])
+    child = os.fork()
+    if child == 0:
+        signal.alarm(10)  # ends the child if it waits for a thread of its parent
+        content = ahead.get(1), ahead.get(2)
+        ahead.forget()
+        ahead.stop()
+        os._exit(7 if content == (b"\1", b"\2") else 1)
+    _, status = os.waitpid(child, 0)
+    may_go_on.set()
+    assert os.waitstatus_to_exitcode(status) == 7
+    assert ahead.get(2) == b"\2"
     ahead.stop()

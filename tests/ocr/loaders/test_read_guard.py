@@ -118,10 +118,10 @@ def test_an_iteration_ends_when_its_loader_is_closed(name, copied):
 def test_a_folder_that_comes_back_costs_no_image(name, copied, caplog):
     expected = list(make_loader(copied, name))
     loader = make_loader(copied, name, unreadable_wait_seconds=30)
-    with caplog.at_level(logging.WARNING, logger="ocr.loaders.vanished"):
+    with caplog.at_level(logging.WARNING, logger="ocr.loaders.read_guard"):
         found = run_with_folder_away(loader, folder_of(copied, name), back_after=0.2)
     assert_same(found, expected)
-    said = [record.message for record in caplog.records if record.name == "ocr.loaders.vanished"]
+    said = [record.message for record in caplog.records if record.name == "ocr.loaders.read_guard"]
     assert len(said) == 2
     assert "is missing; waiting up to 30 s for it to come back" in said[0]
     assert "is back; continuing" in said[1]

@@ -1,0 +1,93 @@
+"""Finds the images that a command names: one file, several, a folder, a pattern with wildcards, or a text file that lists them."""
+
+import glob
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ocr.datasets.folder_listing import AmbiguousName, FolderListing, existing_path
+from ocr.datasets.image_checks import IMAGE_EXTENSIONS
+from ocr.errors import InputError
+from ocr.file_names import shown
+
+LIST_EXTENSIONS = (".txt", ".lst", ".list")
+"""Extensions of text files that list images, one path a line."""
+
+
+class ImageList(NamedTuple):
+    """Images below a common folder."""
+
+    folder: Path
+    """Absolute."""
+    names: list[str]
+    """Names relative to the folder, with /, each once, in the order in which they were given."""
+
+
+def find_images(given: Sequence[str], extensions: Sequence[str] = IMAGE_EXTENSIONS) -> ImageList:
+    """Returns the images that `given` names.
+
+    Args:
+        given: one or more of: an image file; a folder, whose sub-folders count too; a pattern with *, ?, [] or **; a text file
+            ending in .txt, .lst or .list that holds one path a line, relative to its folder or else to the working directory.
+            A path that exists is never taken as a pattern, nor one that exists in another Unicode form or case.
+        extensions: extensions of the files that count as images in a folder or behind a pattern, lower case, with their dot. A
+            file that is named itself may have any.
+
+    Raises:
+        InputError: an entry names nothing, or a folder, pattern or list holds no image.
+    """
+    try:
+        paths = [path for entry in given for path in _images_of(entry, extensions)]
+    except AmbiguousName as error:
+        raise InputError(f"{error}; write the name of the file that is meant exactly as on the disk") from error
+    folder = os.path.commonpath({os.path.dirname(path) for path in paths})
+    names = dict.fromkeys(os.path.relpath(path, folder).replace(os.sep, "/") for path in paths)
+    return ImageList(Path(folder), list(names))
+
+
+def _images_of(entry: str, extensions: Sequence[str]) -> list[str]:
+    """Returns absolute paths, at least one."""
+    entry = existing_path(entry) or entry
+    if os.path.isdir(entry):
+        found = _images_in(entry, extensions)
+    elif os.path.isfile(entry):
+        found = _listed_in(Path(entry)) if entry.lower().endswith(LIST_EXTENSIONS) else [entry]
+    elif glob.has_magic(entry):
+        found = list(_matching(entry, extensions))
+    else:
+        raise InputError(
+            f"{shown(entry)}: found no such file or folder; expected an image, a folder, a pattern such as 'scans/*.jpg', or a "
+            "text file of paths; check the path"
+        )
+    if not found:
+        raise InputError(f"{shown(entry)}: found no image; expected files ending in {', '.join(extensions)}")
+    return [os.path.abspath(path) for path in found]
+
+
+def _images_in(folder: str, extensions: Sequence[str]) -> list[str]:
+    return [os.path.join(folder, name) for name in FolderListing(Path(folder)).images(extensions)]
+
+
+def _matching(pattern: str, extensions: Sequence[str]) -> Iterator[str]:
+    for path in sorted(glob.iglob(pattern, recursive=True)):
+        if os.path.isdir(path):
+            if not pattern.endswith("**"):  # whose files match too
+                yield from _images_in(path, extensions)
+        elif path.lower().endswith(tuple(extensions)):
+            yield path
+
+
+def _listed_in(path: Path) -> list[str]:
+    """Returns the paths in a text file: UTF-8, with or without a byte order mark, with line ends of any system."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: found bytes that are not UTF-8: {error}; expected one path a line") from error
+    lines: Iterable[str] = (line.strip() for line in text.split("\n"))
+    return [_beside(path.parent, line) for line in lines if line]
+
+
+def _beside(folder: Path, line: str) -> str:
+    beside = os.path.join(folder, line)
+    return existing_path(beside) or existing_path(line) or beside
