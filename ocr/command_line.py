@@ -185,7 +185,12 @@ def checked_job(config_class: type[AnyConfig], hydra_config: DictConfig) -> Iter
 
 def without_files(arguments: Sequence[str]) -> list[str]:
     """Returns the command line with which Hydra writes no file and creates no folder: that of all ranks but the first."""
-    own = ("hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=stdout")
+    own = (
+        "hydra.run.dir=.",
+        "hydra.output_subdir=null",
+        "hydra/job_logging=stdout",
+        "hydra.job_logging.root.level=WARNING",
+    )
     keys = [override.partition("=")[0] for override in own]
     return [*(given for given in arguments if given.lstrip("+~").partition("=")[0] not in keys), *own]
 
