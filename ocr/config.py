@@ -358,6 +358,8 @@ class PrepareConfig(DataSection):
 
     output: str = NOT_SET
     """Folder of the prepared data set: a new one, or that of an earlier run. With canonical=false it may be dataset_base_path."""
+    to: Literal["upstage", "paddleocr", "mmocr", "doctr", "coco"] = "upstage"
+    """Format and layout of the written data set. Only upstage has target maps and shards."""
     splits: tuple[Literal["train", "val", "test"], ...] | None = Field(default=None, min_length=1)
     """Splits to prepare; null: all that exist."""
     canonical: bool = True
@@ -379,6 +381,12 @@ class PrepareConfig(DataSection):
     def _output_is_given(self) -> "PrepareConfig":
         if self.output == NOT_SET:
             raise ValueError("output=FOLDER is needed, for example output=data/prepared")
+        return self
+
+    @model_validator(mode="after")
+    def _shards_are_of_our_format(self) -> "PrepareConfig":
+        if self.to != "upstage" and self.shards:
+            raise ValueError(f"shards=true: to={self.to} writes files only; leave shards or to out")
         return self
 
 

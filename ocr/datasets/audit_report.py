@@ -64,6 +64,9 @@ _RULES = {
 }
 
 
+KINDS = frozenset(_RULES)
+"""All kinds of findings."""
+
 _LABELS = {
     "sampling": "chroma sampling",
     "bits": "bits per channel",

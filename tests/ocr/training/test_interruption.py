@@ -158,3 +158,44 @@ def test_the_rest_of_an_epoch_is_trained_once_in_batches_of_another_size(tiny_ru
     others = ["dataloader.batch_size=4", "resume_anyway=true"]
     train(tiny_run(*others, f"resume={tmp_path}/stopped/checkpoints/last.ckpt"), tmp_path / "resumed", [Watch()])
     assert sorted(seen[10:]) == list(range(10))
+
+
+@pytest.fixture
+def requeued(tmp_path, monkeypatch) -> Path:
+    """Puts this process into a SLURM job. Returns the file in which a `scontrol` of our own notes its arguments."""
+    notes, program = tmp_path / "requeued", tmp_path / "bin/scontrol"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\necho "$@" >> {notes}\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("SLURM_JOB_ID", "71")
+    monkeypatch.setenv("SLURM_NTASKS", "1")
+    monkeypatch.chdir(tmp_path)
+    return notes
+
+
+def test_sigusr1_puts_a_slurm_job_into_the_queue_again_where_it_continues(tiny_run, whole, requeued, tmp_path):
+    config = tiny_run("resume=auto")
+    with pytest.raises(SystemExit) as stopped:
+        train(config, tmp_path / "run", [Signal(signal.SIGUSR1, "within the epoch")])
+    assert stopped.value.code == 128 + signal.SIGUSR1
+    assert requeued.read_text() == "requeue 71\n"
+    assert {path.name for path in tmp_path.iterdir()} == {"bin", "requeued", "run"}
+    train(config, tmp_path / "run")
+    assert_same_end(tmp_path / "run", whole[()])
+
+
+@pytest.mark.parametrize("overrides", [("resume=null",), ("resume=auto", "trainer.requeue=false")])
+def test_a_job_that_would_not_continue_or_may_not_is_not_requeued(tiny_run, requeued, tmp_path, overrides):
+    with pytest.raises(SystemExit) as stopped:
+        train(tiny_run(*overrides), tmp_path / "run", [Signal(signal.SIGUSR1, "within the epoch")])
+    assert stopped.value.code == 128 + signal.SIGUSR1
+    assert not requeued.exists()
+
+
+def test_a_checkpoint_that_lightning_left_for_slurm_is_not_read(tiny_run, whole, requeued, tmp_path):
+    for folder in (tmp_path, tmp_path / "run"):
+        folder.mkdir(exist_ok=True)
+        (folder / "hpc_ckpt_1.ckpt").write_text("no checkpoint")
+    train(tiny_run(), tmp_path / "run")
+    assert_same_end(tmp_path / "run", whole[()])
