@@ -4,6 +4,7 @@ with errors as plain messages."""
 import errno
 import logging
 import os
+import re
 import sys
 import time
 import warnings
@@ -31,12 +32,15 @@ from ocr.config import (
     PrepareConfig,
     TrainConfig,
     flat_keys,
+    keys_of,
+    no_such_key,
     validate_config,
 )
 from ocr.datasets.schemas import DatasetConfig
 from ocr.errors import CacheError, DivergedError, InputError, OutOfMemory, SignalExit, StorageError, WorkerError
 from ocr.file_names import shown, shown_lines
 from ocr.memory.out_of_memory import ExplainOutOfMemory
+from ocr.path_overrides import with_literal_paths
 from ocr.placement import placement
 from ocr.set_overrides import with_sets
 
@@ -59,6 +63,9 @@ _ADVICE = {
     errno.ENAMETOOLONG: "choose a shorter name",
 }
 """Advice for the commonest errors of the operating system."""
+
+_COMMANDS = (TrainConfig, EvaluateConfig, PredictConfig, PrepareConfig)
+"""Schemas whose keys may be meant by an unknown one."""
 
 NOT_FOR_USERS = (
     "Experiment logs directory",  # the run's folder exists already: it holds config.yaml
@@ -83,6 +90,10 @@ _PATIENCE = 10.0
 """Seconds that the first rank has to say what is wrong with the command line, before the others end."""
 
 
+_sections: set[type[Section]] = set()
+"""The configurations of all commands, once `prepare_hydra` has run."""
+
+
 def prepare_hydra(*schemas: tuple[str, type[Section]]) -> None:
     """Gives Hydra every key with its default from the pydantic schemas, and silences warnings that are not for users.
 
@@ -96,6 +107,7 @@ def prepare_hydra(*schemas: tuple[str, type[Section]]) -> None:
         ("predict_schema", PredictConfig),
         ("prepare_schema", PrepareConfig),
     ]
+    _sections.update((TrainConfig, *(schema for _, schema in (*shared, *schemas))))
     for name, schema in (*shared, *schemas):
         store.store(name=name, node=schema.model_construct().model_dump(mode="json"))
     OmegaConf.register_new_resolver("first_existing", _first_existing, replace=True)
@@ -124,7 +136,7 @@ def run_command(main: Callable[[], object]) -> None:
         if not placement().is_first:
             sys.argv[1:] = without_files(sys.argv[1:])
         try:
-            sys.argv[1:] = with_sets(sys.argv[1:], CONFIG_DIR)
+            sys.argv[1:] = with_sets(with_literal_paths(sys.argv[1:], _sections), CONFIG_DIR)
             main()
         except SignalExit as stop:
             # The libraries take about six seconds to unload, and docker stop kills after ten.
@@ -179,7 +191,12 @@ def checked_job(config_class: type[AnyConfig], hydra_config: DictConfig) -> Iter
 
 def without_files(arguments: Sequence[str]) -> list[str]:
     """Returns the command line with which Hydra writes no file and creates no folder: that of all ranks but the first."""
-    own = ("hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=stdout")
+    own = (
+        "hydra.run.dir=.",
+        "hydra.output_subdir=null",
+        "hydra/job_logging=stdout",
+        "hydra.job_logging.root.level=WARNING",
+    )
     keys = [override.partition("=")[0] for override in own]
     return [*(given for given in arguments if given.lstrip("+~").partition("=")[0] not in keys), *own]
 
@@ -281,7 +298,9 @@ def _composition_problem(error: Exception) -> str:
     """
     first, *more = str(error).splitlines()
     if more and more[0].startswith("To append to your config use"):
-        return f"{first.rstrip('.')}: no such key; the option --cfg job lists all keys"
+        key = re.search("'([^']+)'", first)
+        keys = [name for schema in _COMMANDS for name in keys_of(schema)]
+        return f"{first.rstrip('.')}: {no_such_key(key[1] if key else '', keys)}"
     if "Cannot merge DictConfig with ListConfig" in str(error):
         return f"{first}: a list in the place of a section; in a file, several data sets are a list under config.sets"
     return "\n".join(str(part).expandtabs(4) for part in (error, error.__cause__) if part is not None)
@@ -302,13 +321,10 @@ def _first_existing(*paths: str) -> str:
 
 
 def _found(folder: str, split: str, key: str) -> str | None:
-    """Returns image_path, annotation_path or annotation_format of a split of the data set in a folder (data=auto).
-
-    A split that was not found has no images, no annotations and the format auto.
-    """
+    """Returns the value of a key of a split of the data set in a folder (data=auto); of a split that is not there, its default."""
     from ocr.datasets.layout import find_splits  # loads the readers, which --help must not
 
     found = find_splits(folder, DatasetConfig.model_fields["image_extensions"].default).get(split)
     if found is None:
-        return {"image_path": NOT_SET, "annotation_path": None, "annotation_format": "auto"}[key]
+        return NOT_SET if key == "image_path" else DatasetConfig.model_fields[key].default
     return str(getattr(found, key))

@@ -44,8 +44,8 @@ class PolygonBatch:
             raise ValueError(f"ignore has {len(flags)} flags for {len(flat)} polygons; one per polygon is needed")
         return cls(
             vertices=np.concatenate(flat) if flat else np.zeros((0, 2), np.float32),
-            vertex_starts=_starts([len(polygon) for polygon in flat]),
-            polygon_starts=_starts([len(image) for image in polygons]),
+            vertex_starts=starts_of([len(polygon) for polygon in flat]),
+            polygon_starts=starts_of([len(image) for image in polygons]),
             ignore=np.asarray(flags, np.bool_),
         )
 
@@ -54,8 +54,8 @@ class PolygonBatch:
         """Returns the images of all batches, one after the other."""
         return cls(
             vertices=np.concatenate([batch.vertices for batch in batches]),
-            vertex_starts=_starts(np.concatenate([np.diff(batch.vertex_starts) for batch in batches])),
-            polygon_starts=_starts(np.concatenate([np.diff(batch.polygon_starts) for batch in batches])),
+            vertex_starts=starts_of(np.concatenate([np.diff(batch.vertex_starts) for batch in batches])),
+            polygon_starts=starts_of(np.concatenate([np.diff(batch.polygon_starts) for batch in batches])),
             ignore=np.concatenate([batch.ignore for batch in batches]),
         )
 
@@ -91,8 +91,8 @@ class PolygonBatch:
     def select(self, images: npt.ArrayLike) -> "PolygonBatch":
         """Returns the batch of these images, in this order; an image may occur more than once."""
         images = np.asarray(images, np.int64)
-        polygons, polygon_starts = _gather_ranges(self.polygon_starts, images)
-        vertices, vertex_starts = _gather_ranges(self.vertex_starts, polygons)
+        polygons, polygon_starts = gather_ranges(self.polygon_starts, images)
+        vertices, vertex_starts = gather_ranges(self.vertex_starts, polygons)
         return PolygonBatch(self.vertices[vertices], vertex_starts, polygon_starts, self.ignore[polygons])
 
     def transformed(self, matrices: npt.ArrayLike) -> "PolygonBatch":
@@ -110,15 +110,16 @@ class PolygonBatch:
         return PolygonBatch(self.vertices, self.vertex_starts, self.polygon_starts, ignore)
 
 
-def _starts(counts: Sequence[int] | npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def starts_of(counts: Sequence[int] | npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Returns (N + 1,) int64: the first element of each of N ranges that follow each other, and the end of the last."""
     return np.concatenate([[0], np.cumsum(np.asarray(counts, np.int64))]).astype(np.int64)
 
 
-def _gather_ranges(
+def gather_ranges(
     starts: npt.NDArray[np.int64], chosen: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Returns the indices of all elements of the chosen ranges, concatenated, and the starts of the new ranges."""
     counts = starts[chosen + 1] - starts[chosen]
-    new_starts = _starts(counts)
+    new_starts = starts_of(counts)
     indices = np.arange(new_starts[-1]) + np.repeat(starts[chosen] - new_starts[:-1], counts)
     return indices, new_starts

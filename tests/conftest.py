@@ -1,5 +1,6 @@
 """Fixtures shared by all tests: a drawn data set, and real ones where this machine has them."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -73,6 +74,12 @@ def untrained_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("untrained") / "best.ckpt"
     torch.save(checkpoint, path)
     return path
+
+
+def pytest_configure() -> None:
+    # A shell's background jobs ignore Ctrl-C, and so would the programs that the tests start and stop.
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

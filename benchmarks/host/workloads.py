@@ -77,8 +77,8 @@ def resized(manifest: Manifest, num_images: int) -> Manifest:
     """Returns a manifest of this many images, the given ones over and over."""
     times = -(-num_images // len(manifest))
     return Manifest(
-        image_paths=(manifest.image_paths * times)[:num_images],
-        filenames=(manifest.filenames * times)[:num_images],
+        image_paths=(tuple(manifest.image_paths) * times)[:num_images],
+        filenames=(tuple(manifest.filenames) * times)[:num_images],
         sample_ids=np.arange(num_images, dtype=np.int64),
         stored_sizes=np.tile(manifest.stored_sizes, (times, 1))[:num_images],
         orientations=np.tile(manifest.orientations, times)[:num_images],

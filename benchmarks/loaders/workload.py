@@ -76,7 +76,7 @@ class Workload:
         manifest, pipeline = dataset.manifest, dataset.planner.config
         samples = dataset.planned(range(len(manifest)))
         return RivalFiles(
-            paths=manifest.image_paths,
+            paths=tuple(manifest.image_paths),
             orientations=tuple(int(orientation) for orientation in manifest.orientations),
             original_sizes=tuple((int(height), int(width)) for height, width in manifest.original_sizes),
             resized_sizes=tuple(sample.resized_size for sample in samples),

@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 
-from ocr.datasets.formats.annotated import AnnotatedImage, AnnotatedWord
-from ocr.datasets.image_header import ImageHeader
+from ocr.datasets.compiled_checks import distinct_vertices, fit_images, surely_sound_words
+from ocr.datasets.formats.annotated import AnnotatedChunk, AnnotatedImage, AnnotatedWord
 from ocr.datasets.orientation import upright_size
 
 Frame = Literal["stored", "upright"]
@@ -28,11 +28,54 @@ WordFinding = tuple[str, str | None, str, str]
 """(kind, key of the word or None for the image as a whole, found, expected)."""
 
 
-def check_annotation(image: AnnotatedImage, header: ImageHeader, frame: Frame) -> list[WordFinding]:
-    """Returns everything wrong with the annotation of one readable image. Its coordinates are in `frame`."""
+def doubtful_images(
+    chunk: AnnotatedChunk,
+    rings: tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]],
+    stored_sizes: npt.NDArray[np.int64],
+    orientations: npt.NDArray[np.uint8],
+    frame: Frame,
+) -> npt.NDArray[np.bool_]:
+    """Returns (N,) flags of the images that `check_annotation` may find something on; it finds nothing on the others.
+
+    Args:
+        chunk: annotations of N images.
+        rings: `distinct_rings` of the chunk.
+        stored_sizes: (N, 2) (H, W) of the files.
+        orientations: (N,) EXIF orientations; 0: the file is not readable, and its image not doubtful.
+        frame: frame of the coordinates.
+    """
+    is_turned = orientations[:, None] >= 5
+    upright_sizes = np.where(is_turned, stored_sizes[:, ::-1], stored_sizes)
+    sizes = stored_sizes if frame == "stored" else upright_sizes
+    doubtful = (chunk.is_declared & (chunk.declared_sizes != sizes)).any(axis=1)
+    doubtful[list(chunk.problems)] = True
+    has_other_frame = (stored_sizes != upright_sizes).any(axis=1)
+    if has_other_frame.any():
+        fits = fit_images(chunk.points, chunk.point_starts, chunk.word_starts, sizes, _FRAME_SLACK)
+        doubtful |= has_other_frame & ~fits
+    points, starts = rings
+    doubtful |= ~surely_sound_words(
+        points, points.view(np.int64), starts, chunk.word_starts, sizes, _MAX_COORDINATE, _OVERHANG
+    )
+    return doubtful & (orientations > 0)
+
+
+def distinct_rings(chunk: AnnotatedChunk) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """Returns (V, 2) distinct points of all words, and (W + 1,) the first of each word."""
+    differs = distinct_vertices(chunk.points, chunk.point_starts)
+    num_before = np.concatenate([[0], np.cumsum(differs)])
+    return chunk.points[differs], num_before[chunk.point_starts]
+
+
+def check_annotation(
+    image: AnnotatedImage, stored: tuple[int, int], orientation: int, frame: Frame
+) -> list[WordFinding]:
+    """Returns everything wrong with the annotation of one readable image, whose file has a stored size (H, W) and an orientation.
+
+    Its coordinates are in `frame`. `doubtful_images` must call every image doubtful that this finds something on.
+    """
     findings: list[WordFinding] = [("malformed", part.word, part.found, part.expected) for part in image.problems]
-    stored = header.stored_size
-    upright = upright_size(header.orientation, stored)
+    upright = upright_size(orientation, stored)
     size, other = (stored, upright) if frame == "stored" else (upright, stored)
     if _are_shares(image.words):
         found = f"coordinates from 0 to 1 in all {len(image.words)} words: parts of the width and height"

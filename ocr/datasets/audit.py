@@ -3,40 +3,38 @@
 Each image file is opened once. Its header gives size, orientation and coding; then its pixels are decoded strictly, because
 nothing else reveals damage in a scan. Each polygon is checked in the frame of the annotations. A name may differ from that of its
 file in Unicode form, case or slashes; one that breaks the rule of `ocr.file_names` is never opened.
+
+Annotations pass through in chunks, and arrays are all that stays of them. `ocr.datasets.audit_memo` keeps the result for the next
+start.
 """
 
 import logging
-import os
-from collections import Counter, defaultdict
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
-import numpy as np
-from rich.console import Console
-from rich.progress import track
-
-from ocr.datasets.annotation_checks import Frame, WordFinding, check_annotation
-from ocr.datasets.audit_report import AuditReport, Finding, findings_text, raise_if_unfit
+from ocr.datasets.annotation_checks import Frame
+from ocr.datasets.audit_files import FileInspector, InspectedFiles, InspectionInProgress, joined, locate
+from ocr.datasets.audit_memo import AuditMemo, MemoKey
+from ocr.datasets.audit_progress import AuditProgress
+from ocr.datasets.audit_report import AuditReport, findings_text, raise_if_unfit
+from ocr.datasets.audit_result import Audited, AuditResult
 from ocr.datasets.converted import default_folder, with_converted_images
-from ocr.datasets.folder_listing import AmbiguousName, FolderListing, escaped
-from ocr.datasets.formats.annotated import AnnotatedImage, AnnotatedWord
+from ocr.datasets.folder_listing import FolderListing
+from ocr.datasets.formats.annotated import AnnotatedChunk, AnnotatedImage, chunks_of
 from ocr.datasets.formats.image_folder import ImageFolder
 from ocr.datasets.formats.read import read_annotations
-from ocr.datasets.image_checks import CONVERTED_EXTENSIONS, InspectedImage, inspect_image
-from ocr.datasets.image_header import ImageHeader, ImageProblem
+from ocr.datasets.image_checks import CONVERTED_EXTENSIONS
 from ocr.datasets.manifest import Manifest
-from ocr.datasets.orientation import original_from_stored
+from ocr.datasets.names import Names
 from ocr.datasets.schemas import DatasetConfig
-from ocr.file_names import name_problem
-from ocr.polygons import PolygonBatch
 
 logger = logging.getLogger(__name__)
 
-SHOW_PROGRESS_FROM = 500
-"""Smallest number of images that get a progress bar; they take about a second."""
+_SECONDS_BETWEEN_PARTS = 10.0
+"""Work that an interrupted audit loses at most."""
 
 
 def load_manifest(
@@ -44,26 +42,37 @@ def load_manifest(
 ) -> tuple[Manifest, AuditReport]:
     """Returns the checked manifest of a split and the report of its audit.
 
+    The audit is taken from its memo if nothing has changed since, and otherwise made and kept (`config.audit_memo`). Of two
+    processes that ask at once, the second waits and takes the first one's.
+
     Raises:
         FileNotFoundError, ValueError: the image folder or the annotations are missing or unreadable as a whole.
         BadDataError: bad input must not be skipped according to `config.on_bad_sample`, or no image is left.
         StorageError: the converted copy of an image cannot be written.
     """
     image_dir = Path(config.image_path)
-    annotations = None
-    if config.annotation_path is not None:
-        images = ImageFolder(image_dir, config.image_extensions, config.annotation_frame, config.annotation_set)
-        annotations = list(read_annotations(Path(config.annotation_path), images, config.annotation_format))
-    manifest, report = build_manifest(
-        image_dir,
-        annotations,
-        extensions=config.image_extensions,
-        annotation_frame=config.annotation_frame,
-        on_bad_sample=config.on_bad_sample,
-        check_pixels=config.check_pixels,
-        max_megapixels=max_megapixels,
-        report_path=report_path,
-    )
+    key = MemoKey.of(config, max_megapixels)
+    with AuditMemo.opened(key, config.audit_memo) as memo:
+        kept = memo.load()
+        if kept is not None:
+            manifest, report, warnings = kept
+        else:
+            annotations: Iterable[AnnotatedImage] | None = None
+            images = ImageFolder(image_dir, config.image_extensions, config.annotation_frame, config.annotation_set)
+            if config.annotation_path is not None:
+                annotations = read_annotations(Path(config.annotation_path), images, config.annotation_format)
+            audited = _audit(
+                image_dir,
+                annotations,
+                extensions=config.image_extensions,
+                annotation_frame=config.annotation_frame,
+                check_pixels=config.check_pixels,
+                max_megapixels=max_megapixels,
+                listing=images.listing if image_dir.is_dir() else None,
+                memo=memo,
+            )
+            manifest, report, warnings = memo.store(audited), audited.report, audited.warnings
+    _conclude(report, warnings, image_dir.resolve(), config.on_bad_sample, report_path)
     return with_converted_images(manifest, _converted_folder(config)), report
 
 
@@ -94,7 +103,7 @@ def _converted_folder(config: DatasetConfig) -> Path:
 
 def build_manifest(
     image_dir: Path,
-    annotations: Sequence[AnnotatedImage] | None,
+    annotations: Iterable[AnnotatedImage] | None,
     *,
     extensions: Sequence[str],
     annotation_frame: Frame = "stored",
@@ -125,200 +134,137 @@ def build_manifest(
         FileNotFoundError: there is no such folder, or it holds no image.
         BadDataError: something is wrong that must not be skipped (all of it is listed), or no image is left.
     """
-    image_dir = Path(image_dir).resolve()
-    if not image_dir.is_dir():
-        raise FileNotFoundError(f"{image_dir}: there is no such image folder")
-    listing = FolderListing(image_dir) if listing is None else listing
-    in_folder = listing.images(extensions)
-    if annotations is None:
-        if in_folder:
-            _warn_of_other_images(listing, extensions)
-        annotations = [AnnotatedImage(filename, "") for filename in in_folder or listing.images(CONVERTED_EXTENSIONS)]
-        if not annotations:
-            raise FileNotFoundError(f"{image_dir}: no image with extension {', '.join(extensions)} in this folder")
-    located = _locate_all(listing, [image.filename for image in annotations])
-    inspected = _inspect_all(image_dir, located, extensions, max_megapixels, check_pixels, num_threads)
-    findings, usable = _judge(annotations, image_dir, located, inspected, annotation_frame)
-    num_not_annotated = len(set(in_folder) - {file.name for file in located})
-    report = _report(len(annotations), usable, num_not_annotated, findings)
+    audited = _audit(
+        image_dir,
+        annotations,
+        extensions=extensions,
+        annotation_frame=annotation_frame,
+        check_pixels=check_pixels,
+        max_megapixels=max_megapixels,
+        num_threads=num_threads,
+        listing=listing,
+    )
+    _conclude(audited.report, audited.warnings, Path(image_dir).resolve(), on_bad_sample, report_path)
+    return audited.manifest(), audited.report
+
+
+def _conclude(
+    report: AuditReport,
+    warnings: Sequence[str],
+    image_dir: Path,
+    on_bad_sample: Literal["error", "skip"] | None,
+    report_path: Path | None,
+) -> None:
+    """Writes the report, raises BadDataError if bad input must not be skipped, and logs what is left out."""
+    for warning in warnings:
+        logger.warning("%s", warning)
     if report_path is not None:
         report.write(report_path)
     raise_if_unfit(report, image_dir, on_bad_sample, report_path)
     skipped = report.with_severity("annotation", "image")
     if skipped:
         logger.warning("%s: left out because of bad input:\n%s", image_dir, findings_text(skipped))
-    return _manifest(usable, len(annotations), annotation_frame), report
 
 
-def _warn_of_other_images(listing: FolderListing, extensions: Sequence[str]) -> None:
-    others = [name for name in listing.images(CONVERTED_EXTENSIONS) if Path(name).suffix.lower() not in extensions]
-    if others:
-        endings = ",".join(sorted({Path(name).suffix.lower() for name in others}))
-        logger.warning(
-            "%s: skipped %d images ending in %s; add these endings to image_extensions to read them",
-            listing.folder,
-            len(others),
-            endings,
-        )
-
-
-@dataclass(frozen=True)
-class _UsableImage:
-    index: int
-    """Position among the listed images."""
-    path: str
-    filename: str
-    header: ImageHeader
-    words: list[AnnotatedWord]
-    """Words without findings other than notes."""
-    num_skipped_words: int
-
-
-@dataclass(frozen=True)
-class _LocatedFile:
-    """The file that a listed name means."""
-
-    name: str
-    """Name on the disk, relative to the image folder; the listed one if there is no such file."""
-    problem: ImageProblem | None = None
-    note: tuple[str, str, str] | None = None
-    """(kind, found, expected) if the names differ."""
-
-
-def _locate_all(listing: FolderListing, filenames: Sequence[str]) -> list[_LocatedFile]:
-    located = {filename: _locate(listing, filename) for filename in dict.fromkeys(filenames)}
-    return [located[filename] for filename in filenames]
-
-
-def _locate(listing: FolderListing, filename: str) -> _LocatedFile:
-    try:
-        found = listing.find(filename)
-    except AmbiguousName as error:
-        both = " and ".join(map(escaped, error.candidates))
-        return _LocatedFile(filename, ImageProblem("ambiguous_name", f"two files that fit this name: {both}", "one"))
-    problem = name_problem(filename if found is None else found.name)
-    if problem is not None:
-        return _LocatedFile(filename, ImageProblem("bad_name", *problem))
-    if found is None or not found.differs_in:
-        return _LocatedFile(filename)
-    differences = " and ".join(found.differs_in)
-    on_disk = escaped(found.name) if "Unicode form" in found.differs_in else found.name
-    note = ("other_spelling", f"the file {on_disk}", f"the same {differences} as in the annotations")
-    return _LocatedFile(found.name, note=note)
-
-
-def _inspect_all(
+def _audit(
     image_dir: Path,
-    located: Sequence[_LocatedFile],
+    annotations: Iterable[AnnotatedImage] | None,
+    *,
     extensions: Sequence[str],
-    max_megapixels: float,
+    annotation_frame: Frame,
     check_pixels: bool,
-    num_threads: int | None,
-) -> list[InspectedImage]:
-    """Returns one result per file; an image that is listed twice is opened once."""
-
-    def inspect(file: _LocatedFile) -> InspectedImage:
-        if file.problem is not None:
-            return InspectedImage(problem=file.problem)
-        return inspect_image(image_dir / file.name, extensions, max_megapixels, check_pixels)
-
-    distinct = list({file.name: file for file in located}.values())
-    with ThreadPoolExecutor(num_threads or min(os.cpu_count() or 1, 8)) as pool:
-        results = pool.map(inspect, distinct)
-        shown = track(
-            results,
-            "Checking images",
-            total=len(distinct),
-            console=Console(stderr=True),
-            disable=len(distinct) < SHOW_PROGRESS_FROM,
-        )
-        inspected = dict(zip((file.name for file in distinct), shown, strict=True))
-    return [inspected[file.name] for file in located]
-
-
-def _judge(
-    annotations: Sequence[AnnotatedImage],
-    image_dir: Path,
-    located: Sequence[_LocatedFile],
-    inspected: Sequence[InspectedImage],
-    frame: Frame,
-) -> tuple[list[Finding], list[_UsableImage]]:
-    """Returns all findings, and the images that are usable: readable, and without a finding on the image as a whole."""
-    times_listed = Counter(file.name for file in located)
-    findings: list[Finding] = []
-    usable: list[_UsableImage] = []
-    for index, (image, file, inspection) in enumerate(zip(annotations, located, inspected, strict=True)):
-        on_image = _findings_on(image, file, inspection, times_listed[file.name], frame)
-        findings += on_image
-        bad = [finding for finding in on_image if finding.severity != "note"]
-        if inspection.header is not None and all(finding.word is not None for finding in bad):
-            bad_keys = {finding.word for finding in bad}
-            words = [word for word in image.words if word.key not in bad_keys]
-            path = str(image_dir / file.name)
-            is_portable = name_problem(image.filename) is None and "\\" not in image.filename
-            filename = image.filename if is_portable else file.name  # prepare_data writes files of these names
-            usable.append(_UsableImage(index, path, filename, inspection.header, words, len(bad_keys)))
-    return findings, usable
+    max_megapixels: float,
+    num_threads: int | None = None,
+    listing: FolderListing | None = None,
+    memo: AuditMemo | None = None,
+) -> Audited:
+    image_dir = Path(image_dir).resolve()
+    if not image_dir.is_dir():
+        raise FileNotFoundError(f"{image_dir}: there is no such image folder")
+    listing = FolderListing(image_dir) if listing is None else listing
+    in_folder = listing.images(extensions)
+    warnings: list[str] = []
+    if annotations is None:
+        if in_folder:
+            warnings = _warnings_of_other_images(listing, extensions)
+        annotations = [AnnotatedImage(filename, "") for filename in in_folder or listing.images(CONVERTED_EXTENSIONS)]
+        if not annotations:
+            raise FileNotFoundError(f"{image_dir}: no image with extension {', '.join(extensions)} in this folder")
+    inspector = FileInspector(
+        image_dir,
+        extensions,
+        max_megapixels=max_megapixels,
+        check_pixels=check_pixels,
+        num_threads=num_threads,
+        known=memo.known_files() if memo is not None else None,
+    )
+    result = AuditResult(annotation_frame)
+    with _saved_parts(memo) as save, AuditProgress() as progress:
+        try:
+            # While the threads inspect the images of one chunk, the next is read.
+            before: _Chunk | None = None
+            for annotated in chunks_of(annotations):
+                located = [locate(listing, filename) for filename in annotated.filenames]
+                chunk = _Chunk(annotated, inspector.start(located))
+                if before is not None:
+                    _finish(before, inspector, result, save, progress)
+                before = chunk
+            if before is not None:
+                _finish(before, inspector, result, save, progress)
+        finally:
+            inspector.close()
+    return result.finished(image_dir, Names.of(in_folder), listing.folders, warnings)
 
 
-def _findings_on(
-    image: AnnotatedImage, file: _LocatedFile, inspection: InspectedImage, times_listed: int, frame: Frame
-) -> list[Finding]:
-    findings: list[WordFinding] = []
-    if times_listed > 1:
-        findings.append(("listed_twice", None, f"{times_listed} entries for this image", "one"))
-    if inspection.problem is not None:
-        problem = inspection.problem
-        findings.append((problem.kind, None, problem.found, problem.expected))
-    for kind, found, expected in filter(None, (file.note, *inspection.notes)):
-        findings.append((kind, None, found, expected))
-    if inspection.header is not None:
-        findings += check_annotation(image, inspection.header, frame)
+def _warnings_of_other_images(listing: FolderListing, extensions: Sequence[str]) -> list[str]:
+    others = [name for name in listing.images(CONVERTED_EXTENSIONS) if Path(name).suffix.lower() not in extensions]
+    if not others:
+        return []
+    endings = ",".join(sorted({Path(name).suffix.lower() for name in others}))
     return [
-        Finding(kind, image.place(word) if image.source else image.filename, image.filename, word, found, expected)
-        for kind, word, found, expected in findings
+        f"{listing.folder}: skipped {len(others)} images ending in {endings}; add these endings to image_extensions to read them"
     ]
 
 
-def _report(
-    num_listed: int, usable: Sequence[_UsableImage], num_not_annotated: int, findings: Sequence[Finding]
-) -> AuditReport:
-    statistics: dict[str, Counter[str]] = defaultdict(Counter)
-    for image in usable:
-        for name in ("format", "coding", "color", "sampling", "bits", "orientation", "profile", "gamma"):
-            statistics[name][str(getattr(image.header, name))] += 1
-    for name in ("profile", "gamma"):
-        if set(statistics[name]) == {"-"}:  # rare, so that most reports need no line for it
-            del statistics[name]
-    return AuditReport(
-        num_listed=num_listed,
-        num_images=len(usable),
-        num_words=sum(len(image.words) for image in usable),
-        num_ignored=sum(word.ignore for image in usable for word in image.words),
-        num_skipped_words=sum(image.num_skipped_words for image in usable),
-        num_not_annotated=num_not_annotated,
-        findings=tuple(findings),
-        statistics={name: dict(counter.most_common()) for name, counter in statistics.items()},
-    )
+class _Chunk(NamedTuple):
+    annotated: AnnotatedChunk
+    inspection: InspectionInProgress
 
 
-def _manifest(usable: Sequence[_UsableImage], num_listed: int, frame: Frame) -> Manifest:
-    polygons = PolygonBatch.from_lists(
-        [[word.distinct_points for word in image.words] for image in usable],
-        [[word.ignore for word in image.words] for image in usable],
-    )
-    headers = [image.header for image in usable]
-    if frame == "stored":
-        polygons = polygons.transformed(
-            np.stack([original_from_stored(header.orientation, header.stored_size) for header in headers])
-        )
-    return Manifest(
-        image_paths=tuple(image.path for image in usable),
-        filenames=tuple(image.filename for image in usable),
-        sample_ids=np.array([image.index for image in usable], np.int64),
-        stored_sizes=np.array([header.stored_size for header in headers], np.int32).reshape(-1, 2),
-        orientations=np.array([header.orientation for header in headers], np.uint8),
-        polygons=polygons,
-        num_listed=num_listed,
-        is_converted=np.array([header.needs_conversion for header in headers], np.bool_),
-    )
+def _finish(
+    chunk: _Chunk,
+    inspector: FileInspector,
+    result: AuditResult,
+    save: Callable[[InspectedFiles, int], None],
+    progress: AuditProgress,
+) -> None:
+    files, num_opened = inspector.finish(chunk.inspection)
+    save(files, num_opened)
+    result.add(chunk.annotated, chunk.inspection.located, files)
+    progress.advance(len(files), chunk.annotated.share_read)
+
+
+@contextmanager
+def _saved_parts(memo: AuditMemo | None) -> Iterator[Callable[[InspectedFiles, int], None]]:
+    """Yields a function that takes inspected files; from time to time, and at an error, the memo gets those not saved yet."""
+    unsaved: list[InspectedFiles] = []
+    last = time.monotonic()
+
+    def flush() -> None:
+        nonlocal last
+        if memo is not None and unsaved:
+            memo.save_part(joined(unsaved))
+        unsaved.clear()
+        last = time.monotonic()
+
+    def save(files: InspectedFiles, num_opened: int) -> None:
+        if num_opened:
+            unsaved.append(files)
+        if time.monotonic() - last > _SECONDS_BETWEEN_PARTS:
+            flush()
+
+    try:
+        yield save
+    except BaseException:
+        flush()
+        raise

@@ -8,6 +8,7 @@ from typing import Literal
 
 from rich.text import Text
 
+from ocr.atomic_write import write_durably
 from ocr.errors import InputError
 from ocr.file_names import shown
 
@@ -62,6 +63,9 @@ _RULES = {
     "scan_not_checked": _Rule("note", "look at it once, or save it again as 4:2:0"),
 }
 
+
+KINDS = frozenset(_RULES)
+"""All kinds of findings."""
 
 _LABELS = {
     "sampling": "chroma sampling",
@@ -132,14 +136,18 @@ class AuditReport:
         return [finding for finding in self.findings if finding.severity in severities]
 
     def write(self, path: Path) -> None:
-        """Writes everything to a JSON file and creates its folder."""
+        """Writes everything to a JSON file, completely or not at all, and creates its folder.
+
+        Raises:
+            StorageError: the file cannot be written.
+        """
         document = asdict(self) | {"counts": self.counts}
         document["findings"] = [
             asdict(finding) | {"severity": finding.severity, "advice": finding.advice} for finding in self.findings
         ]
-        path.parent.mkdir(parents=True, exist_ok=True)
         # Half of a surrogate pair, which UTF-8 cannot hold, becomes \udNNN: the same in JSON.
-        path.write_text(json.dumps(document, indent=1, ensure_ascii=False), encoding="utf-8", errors="backslashreplace")
+        content = json.dumps(document, indent=1, ensure_ascii=False).encode(errors="backslashreplace")
+        write_durably(path, content)
 
     def summary(self) -> Text:
         """Returns a few lines for the terminal; their `.plain` suits a log."""

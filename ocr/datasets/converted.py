@@ -24,6 +24,7 @@ from ocr.datasets.image_checks import decoding_slot
 from ocr.datasets.image_header import ImageProblem, read_header
 from ocr.datasets.image_levels import decode_levels
 from ocr.datasets.manifest import Manifest
+from ocr.datasets.names import Names
 from ocr.errors import InputError, StorageError
 
 log = logging.getLogger(__name__)
@@ -74,10 +75,9 @@ def with_converted_images(manifest: Manifest, folder: Path) -> Manifest:
     if any(num_bytes):
         num_new = sum(size > 0 for size in num_bytes)
         log.info("converted %d images to 8-bit PNG in %s (%.1f MB)", num_new, folder, sum(num_bytes) / 1e6)
-    paths = list(manifest.image_paths)
-    for index, target in zip(due, targets, strict=True):
-        paths[index] = str(target)
-    return replace(manifest, image_paths=tuple(paths))
+    copies = dict(zip(due, map(str, targets), strict=True))
+    paths = Names.of(copies.get(index, path) for index, path in enumerate(manifest.image_paths))
+    return replace(manifest, image_paths=paths)
 
 
 def copy_path(folder: Path, source: Path) -> Path:

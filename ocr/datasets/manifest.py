@@ -1,14 +1,34 @@
 """The checked annotations of one split, as flat arrays that the plan, the pipeline and the metric index."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from dali_pipelines.source import StoredImage
 from ocr.datasets.image_source import ImageFiles, ImageSource
+from ocr.datasets.names import Names
 from ocr.polygons import PolygonBatch
+
+COLUMNS = {
+    "filename_bytes": ((-1,), np.uint8),
+    "filename_starts": ((-1,), np.int64),
+    "path_bytes": ((-1,), np.uint8),
+    "path_starts": ((-1,), np.int64),
+    "sample_ids": ((-1,), np.int64),
+    "stored_sizes": ((-1, 2), np.int32),
+    "orientations": ((-1,), np.uint8),
+    "is_converted": ((-1,), np.bool_),
+    "vertices": ((-1, 2), np.float32),
+    "vertex_starts": ((-1,), np.int64),
+    "polygon_starts": ((-1,), np.int64),
+    "ignore": ((-1,), np.bool_),
+}
+"""Shape and type of the arrays that make up a manifest of loose files. -1 is any length."""
 
 SET_SHIFT = 32
 """Lowest bit of the number of an image's data set in its sample id."""
@@ -33,9 +53,9 @@ class ManifestSet:
 class Manifest:
     """Checked annotations of the N usable images of one split, in the order of the annotation file."""
 
-    image_paths: tuple[str, ...]
+    image_paths: Sequence[str]
     """Absolute paths; for images in shards the name in messages, `train-000000.tar: a.jpg`."""
-    filenames: tuple[str, ...]
+    filenames: Sequence[str]
     """Names as in the annotations, or relative to the image folder: the keys of predictions.json."""
     sample_ids: npt.NDArray[np.int64]
     """(N,): position among all listed images. It keys the random numbers, so that a skipped image changes no other. In several data
@@ -54,6 +74,36 @@ class Manifest:
     """Source of the encoded images; None: the files at `image_paths`."""
     sets: tuple[ManifestSet, ...] = ()
     """The data sets that the images come from, in order; empty: one data set."""
+    reopen: Callable[[], Callable[[], "Manifest"] | None] | None = field(
+        default=None, init=False, repr=False, compare=False
+    )
+    """Returns a function that maps the same manifest from its file in another process, or None if that file is no longer there."""
+
+    @classmethod
+    def from_columns(cls, columns: Mapping[str, npt.NDArray[Any]], folder: Path, num_listed: int) -> "Manifest":
+        """Returns the manifest of the arrays `COLUMNS`, of images in a folder."""
+        names = Names(columns["filename_bytes"], columns["filename_starts"])
+        on_disk = Names(columns["path_bytes"], columns["path_starts"])
+        return cls(
+            image_paths=on_disk.with_prefix(f"{str(folder).rstrip('/')}/"),
+            filenames=names,
+            sample_ids=columns["sample_ids"],
+            stored_sizes=columns["stored_sizes"],
+            orientations=columns["orientations"],
+            polygons=PolygonBatch(
+                columns["vertices"], columns["vertex_starts"], columns["polygon_starts"], columns["ignore"]
+            ),
+            num_listed=num_listed,
+            is_converted=columns["is_converted"],
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles a manifest from a file as the file's path: a worker process maps the same pages."""
+        mapped = self.reopen() if self.reopen is not None else None
+        if mapped is not None:
+            return mapped, ()
+        fields = (getattr(self, name) for name in self.__match_args__)
+        return type(self), tuple(fields)
 
     def __len__(self) -> int:
         """Returns the number of usable images."""

@@ -5,6 +5,7 @@ continuous: pixel (i, j) covers [i, i+1) x [j, j+1), so a mirrored x is width - 
 """
 
 import struct
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,9 @@ _UPRIGHT_FROM_STORED_LINEAR = {
     7: ((0, -1), (-1, 0)),  # transposed along the other diagonal
     8: ((0, 1), (-1, 0)),  # needs a quarter turn counter-clockwise
 }
+
+_LINEAR_PARTS = np.array([np.zeros((2, 2)), *_UPRIGHT_FROM_STORED_LINEAR.values()])
+"""(9, 2, 2) by orientation; 0 is none."""
 
 _ORIENTATION_TAG = 0x0112
 _SHORT = 3
@@ -47,6 +51,18 @@ def original_from_stored(orientation: int, stored_size: tuple[int, int]) -> Matr
     # The far corner of the stored image lands at linear @ (W, H); negative coordinates are shifted back to 0.
     matrix[:2, 2] = np.maximum(-linear @ np.array([width, height], np.float64), 0)
     return matrix
+
+
+def originals_from_stored(
+    orientations: npt.NDArray[np.uint8], stored_sizes: npt.NDArray[np.integer[Any]]
+) -> npt.NDArray[np.float64]:
+    """Returns `original_from_stored` of many files, (N, 3, 3), from (N,) orientations 1..8 and (N, 2) sizes (H, W)."""
+    linear = _LINEAR_PARTS[orientations]
+    matrices = np.zeros((len(orientations), 3, 3))
+    matrices[:, :2, :2] = linear
+    matrices[:, :2, 2] = np.maximum(-(linear @ stored_sizes[:, ::-1, None].astype(np.float64))[..., 0], 0)
+    matrices[:, 2, 2] = 1
+    return matrices
 
 
 def stored_from_original(orientation: int, stored_size: tuple[int, int]) -> Matrix:

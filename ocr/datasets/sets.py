@@ -4,10 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from ocr.datasets.audit import load_manifest
 from ocr.datasets.audit_report import AuditReport
 from ocr.datasets.manifest import SET_SHIFT, Manifest, ManifestSet
+from ocr.datasets.names import Names
 from ocr.datasets.schemas import DatasetConfig
 from ocr.errors import InputError
 from ocr.polygons import PolygonBatch
@@ -55,18 +57,23 @@ def concatenate_manifests(manifests: Mapping[str, Manifest], weights: Sequence[f
         prefixes = [f"{name}/" for name in manifests]
         names = [prefix + filename for prefix, part in zip(prefixes, parts, strict=True) for filename in part.filenames]
     return Manifest(
-        image_paths=tuple(path for part in parts for path in part.image_paths),
-        filenames=tuple(names),
+        image_paths=Names.of(path for part in parts for path in part.image_paths),
+        filenames=Names.of(names),
         sample_ids=np.concatenate([part.sample_ids + (place << SET_SHIFT) for place, part in enumerate(parts)]),
         stored_sizes=np.concatenate([part.stored_sizes for part in parts]),
         orientations=np.concatenate([part.orientations for part in parts]),
         polygons=PolygonBatch.concatenate([part.polygons for part in parts]),
         num_listed=sum(part.num_listed for part in parts),
+        is_converted=np.concatenate([_converted(part) for part in parts]),
         sets=tuple(
             ManifestSet(name, len(part), part.num_listed, prefix, weight)
             for (name, part), prefix, weight in zip(manifests.items(), prefixes, weights, strict=True)
         ),
     )
+
+
+def _converted(manifest: Manifest) -> npt.NDArray[np.bool_]:
+    return np.zeros(len(manifest), np.bool_) if manifest.is_converted is None else manifest.is_converted
 
 
 def maps_names(config: DatasetConfig, manifest: Manifest) -> Sequence[str]:

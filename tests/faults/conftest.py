@@ -4,24 +4,32 @@ import multiprocessing
 import os
 import runpy
 from collections.abc import Callable
+from dataclasses import astuple
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import pytest
 
-RUNS = Path(__file__).with_name("runs.py")
+from tests.faults.process import Strike
+
+PROCESS = Path(__file__).with_name("process.py")
 
 
 @pytest.fixture(scope="session")
 def start(drawn: Path) -> Callable[..., ForkServerProcess]:
-    """Starts a run in a folder and returns its process."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["ocr.training.fit", "ocr.command_line"])
+    """Starts a run in a folder, which its settings may call FOLDER, and returns its process.
 
-    def start_run(folder: Path, *overrides: str) -> ForkServerProcess:
-        arguments = {"FOLDER": folder, "GIVEN": (f"dataset_base_path={drawn}", *overrides)}
-        # By its path: other packages on the machine may be called `tests` too.
-        process = context.Process(target=runpy.run_path, args=(str(RUNS), arguments, "__main__"))
+    Its notes lie beside the folder, unless another place is given.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["ocr.training.fit", "ocr.preparation.prepare", "ocr.command_line"])
+
+    def start_run(
+        folder: Path, *overrides: str, kind: str = "train", strike: Strike | None = None, notes: Path | None = None
+    ) -> ForkServerProcess:
+        given = (f"dataset_base_path={drawn}", *(override.replace("FOLDER", str(folder)) for override in overrides))
+        arguments = (folder, notes or folder, kind, given, strike and astuple(strike))
+        process = context.Process(target=runpy.run_path, args=(str(PROCESS), {"ARGUMENTS": arguments}, "__main__"))
         process.start()
         return process
 

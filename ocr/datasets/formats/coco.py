@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ocr.datasets.formats.annotated import AnnotatedImage
+from ocr.datasets.formats.dont_care import is_ignore_label
 from ocr.datasets.formats.image_folder import ImageFolder
 from ocr.datasets.formats.interface import NO_FIT, AnnotationFormat, Confidence, Fit
 from ocr.datasets.formats.json_text import JsonText
@@ -35,12 +36,12 @@ from ocr.datasets.formats.json_values import (
     as_object,
     brief,
     flat_polygon,
-    is_ignore_label,
     size_of,
 )
 from ocr.datasets.formats.linked_words import LinkedWords
 from ocr.datasets.formats.look import Look
 from ocr.errors import InputError
+from ocr.file_names import shown
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +109,7 @@ class _Parts:
         except Malformed as error:
             raise self._error(place, error) from error
         if image_id in self._images:
-            raise self._error(place, Malformed(f"the id {image_id} a second time", "each id once"))
+            raise self._error(place, Malformed(f"the id {brief(image_id)} a second time", "each id once"))
         name, size = f"images[{index}]", NO_SIZE
         try:
             name = as_name(entry.get("file_name"), "file_name")
@@ -187,7 +188,7 @@ class _Parts:
     def _apply_categories(self) -> None:
         read = []
         for category, words in self._words_of_category.items():
-            name = self._categories.get(category, category)
+            name = shown(self._categories.get(category, category))
             is_ignored = is_ignore_label(name)
             if is_ignored:
                 self._words.set_ignored(words)

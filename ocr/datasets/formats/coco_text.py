@@ -39,6 +39,7 @@ from ocr.datasets.formats.json_values import (
 from ocr.datasets.formats.linked_words import LinkedWords
 from ocr.datasets.formats.look import Look
 from ocr.errors import InputError
+from ocr.file_names import shown
 
 _OUTLINES = ("points", "mask", "polygon")
 """Members that hold a word's outline, one in each version."""
@@ -111,7 +112,7 @@ class _Parts:
             image_id = as_id(entry.get("image_id"), "image_id")
         except Malformed as error:
             raise InputError(
-                f"{self.path}: anns, word {key}: found {error.found}; expected {error.expected}"
+                f"{self.path}: anns, word {brief(key)}: found {error.found}; expected {error.expected}"
             ) from error
         self._num_words[image_id] += 1
         try:
@@ -147,7 +148,7 @@ class _Parts:
                 self._words.add_problem(image_id, Malformed(found, "the same words in both").problem())
 
     def _check_set(self, chosen: str | None) -> None:
-        sets = ", ".join(f"{name} ({count:,} images)" for name, count in self._sets.items())
+        sets = ", ".join(f"{shown(name)} ({count:,} images)" for name, count in self._sets.items())
         if chosen is None and len(self._sets) > 1:
             raise InputError(
                 f"{self.path}: found several sets: {sets}; expected one, or else training and validation would share images; "

@@ -1,6 +1,6 @@
 """One annotation format: its name, how to recognise it, and how to read it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -44,7 +44,7 @@ class AnnotationFormat:
     """Whether the annotation path is a file or a folder."""
     examine: Callable[[Look], Fit]
     """Judges how well a path fits, from a look at its beginning."""
-    read: Callable[[Path, ImageFolder], Iterator[AnnotatedImage]]
+    read: Callable[[Path, ImageFolder], Iterable[AnnotatedImage]]
     """Yields the images that the annotations at a path list."""
     frame: Literal["stored", "upright"] = "stored"
     """Frame of the coordinates that the format's own tools write: upright where they show images after EXIF rotation."""

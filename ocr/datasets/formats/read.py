@@ -1,7 +1,7 @@
 """Chooses the reader of annotations: by its name, or by looking at them."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from ocr.datasets.formats.alto import ALTO
@@ -67,7 +67,7 @@ AUTO = "auto"
 """The format's name that stands for a look at the annotations."""
 
 
-def read_annotations(path: Path, images: ImageFolder, annotation_format: str = AUTO) -> Iterator[AnnotatedImage]:
+def read_annotations(path: Path, images: ImageFolder, annotation_format: str = AUTO) -> Iterable[AnnotatedImage]:
     """Returns the annotations at `path`, one image after the other. The format is checked at once, the content when it is read.
 
     Args:

@@ -6,15 +6,26 @@
 `ignore` or `illegibility` true marks a don't-care region. Other keys are tolerated; `words` missing means no text.
 """
 
+import codecs
 import json
+import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, overload
 
 import numpy as np
+import numpy.typing as npt
 
-from ocr.datasets.formats.annotated import AnnotatedImage, AnnotatedWord, FormatProblem
+from ocr.datasets.formats import json_scanner
+from ocr.datasets.formats.annotated import (
+    CHUNK_IMAGES,
+    AnnotatedChunk,
+    AnnotatedImage,
+    AnnotatedWord,
+    FormatProblem,
+    chunks_of,
+)
 from ocr.datasets.formats.image_folder import ImageFolder
 from ocr.datasets.formats.interface import NO_FIT, AnnotationFormat, Confidence, Fit
 from ocr.datasets.formats.look import Look
@@ -26,28 +37,279 @@ from ocr.polygons import PolygonBatch
 
 IGNORE_KEYS = ("ignore", "illegibility")
 
+_WINDOW_BYTES = 4 << 20
+"""Part of the file that is read at once."""
 
-def read_upstage(annotation_path: Path) -> list[AnnotatedImage]:
+
+def read_upstage(annotation_path: Path) -> "UpstageAnnotations":
     """Returns the images that a JSON file lists, in its order; a file that is listed twice comes twice.
 
     Raises:
         FileNotFoundError: there is no such file.
-        InputError: the file is not JSON, or not an object with an "images" object.
+        InputError: the beginning or the end of the file is not that of this format.
         OSError: the file cannot be read.
     """
-    document = _load(annotation_path)
+    return UpstageAnnotations(annotation_path)
+
+
+class UpstageAnnotations:
+    """The images of an Upstage file. It is read in windows while they are taken, and never whole.
+
+    Taking them raises InputError where the file turns out to be no JSON, or not of this format.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: there is no such annotation file")
+        self._path = path
+        with path.open("rb") as file:
+            try:
+                _Window(file).find_images()
+                if not _ends_with_a_brace(file):  # a file cut short, before hours are spent on its images
+                    raise _UnusualError
+            except _UnusualError:
+                _read_whole(path)
+
+    def __iter__(self) -> Iterator[AnnotatedImage]:
+        for chunk in self.chunks():
+            for index in range(len(chunk)):
+                yield chunk.image(index)
+
+    def chunks(self) -> Iterator[AnnotatedChunk]:
+        """Yields the images as arrays."""
+        num_images = 0
+        try:
+            with self._path.open("rb") as file:
+                window = _Window(file)
+                window.find_images()
+                while not window.has_ended:
+                    chunk = _next_chunk(window, self._path.name)
+                    num_images += len(chunk)
+                    yield chunk
+                window.check_rest()
+        except _UnusualError:
+            # Python's parser raises the exact error, or reads what the scanner did not understand.
+            yield from chunks_of(_read_whole(self._path)[num_images:])
+
+
+class _UnusualError(Exception):
+    """The scanner met something that only Python's parser can read or name."""
+
+
+class _Window:
+    """The part of a JSON file that is in memory, and the place that is read next."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._num_bytes = max(1, os.fstat(file.fileno()).st_size)
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+        self._keys: set[str] = set()
+        self.content = b""
+        self.text = np.frombuffer(self.content, np.uint8)
+        """The content as an array."""
+        self.position = 0
+        self.has_ended = False
+        """Whether `position` is behind the object "images"."""
+        self._is_last = False
+        self.extend()
+
+    def extend(self) -> None:
+        """Drops the bytes before `position`, and reads at least as many as remain.
+
+        Raises:
+            _UnusualError: the file has ended, or is not UTF-8.
+        """
+        if self._is_last:
+            raise _UnusualError
+        kept = self.content[self.position :]
+        more = self._file.read(max(_WINDOW_BYTES, len(kept)))
+        self._is_last = not more
+        try:
+            self._decoder.decode(more, final=self._is_last)
+        except UnicodeDecodeError as error:
+            raise _UnusualError from error
+        self.content, self.position = kept + more, 0
+        self.text = np.frombuffer(self.content, np.uint8)
+
+    @property
+    def share_read(self) -> float:
+        """Share of the file before `position`, 0 to 1."""
+        return min(1.0, (self._file.tell() - len(self.content) + self.position) / self._num_bytes)
+
+    def find_images(self) -> None:
+        """Moves from the beginning of the file to the first member of "images"."""
+        if self.content.startswith(codecs.BOM_UTF8):
+            self.position = len(codecs.BOM_UTF8)
+        self.position = json_scanner.blanks_end(self.text, self.position)
+        if not self.content.startswith(b"{", self.position):
+            raise _UnusualError
+        self.position += 1
+        while not self._enter_images():
+            if self._pass_member():
+                raise _UnusualError
+
+    def check_rest(self) -> None:
+        """Reads from the end of "images" to the end of the file."""
+        while (after := json_scanner.member_end(self.text, self.position))[0] < 0:
+            self.extend()
+        self.position, is_last = after
+        while not is_last:
+            is_last = self._pass_member()
+        while not self._is_last:
+            if self.content[self.position :].strip(b" \t\r\n"):
+                raise _UnusualError
+            self.position = len(self.content)
+            self.extend()
+
+    def _enter_images(self) -> bool:
+        """Moves into the object "images" if it is the next member."""
+        while True:
+            key, value = self._key()
+            if value < len(self.content):
+                break
+            self.extend()
+        if key != "images" or key in self._keys or self.content[value : value + 1] != b"{":
+            return False
+        self._keys.add(key)
+        self.position = value + 1
+        first = json_scanner.blanks_end(self.text, self.position)
+        if self.content[first : first + 1] == b"}":
+            self.position, self.has_ended = first + 1, True
+        return True
+
+    def _pass_member(self) -> bool:
+        """Moves behind the next member of the document. Returns whether it is the last."""
+        while True:
+            key, value = self._key()
+            end = json_scanner.value_end(self.text, value)
+            after, is_last = json_scanner.member_end(self.text, end) if end >= 0 else (-1, False)
+            if after >= 0:
+                break
+            self.extend()
+        if key in self._keys:
+            raise _UnusualError
+        self._keys.add(key)
+        self.position = after
+        return is_last
+
+    def _key(self) -> tuple[str, int]:
+        """Returns the key at `position`, and the place of its value."""
+        while True:
+            first = json_scanner.blanks_end(self.text, self.position)
+            end, value = json_scanner.key_end(self.text, first)
+            if value >= 0:
+                return _string(self.content[first + 1 : end - 1]), value
+            self.extend()
+
+
+def _ends_with_a_brace(file: BinaryIO) -> bool:
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - 4096))
+    return file.read().rstrip(b" \t\r\n").endswith(b"}")
+
+
+def _string(content: bytes) -> str:
+    """Returns a JSON string given without its quotes."""
+    return json.loads(b'"' + content + b'"') if b"\\" in content else content.decode()
+
+
+class _Keys(Sequence[str]):
+    """Keys of words, made when they are looked up."""
+
+    def __init__(self, content: bytes, spans: npt.NDArray[np.int64], unusual: dict[int, str]) -> None:
+        self._content = content
+        self._spans = spans
+        self._unusual = unusual
+        """Keys that are not in `content`, by word."""
+
+    def __len__(self) -> int:
+        return len(self._spans)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self[word] for word in range(*index.indices(len(self)))]
+        key = self._unusual.get(index)
+        if key is None:
+            first, end = self._spans[index]
+            key = self._content[first:end].decode()
+        return key
+
+
+def _next_chunk(window: _Window, source: str) -> AnnotatedChunk:
+    """Returns the images that are whole in the window, at least one unless the object ends. Moves behind them."""
+    columns = json_scanner.columns_for(len(window.content), CHUNK_IMAGES)
+    unusual: dict[int, AnnotatedImage] = {}
+    unusual_keys: dict[int, str] = {}
+    while True:
+        how, window.position = json_scanner.scan_images(window.text, window.position, columns)
+        if how == json_scanner.ENDED:
+            window.has_ended = True
+            break
+        if how == json_scanner.FULL:
+            break
+        end = json_scanner.find_member_end(window.text, window.position)
+        if end >= 0:
+            image = _parsed_image(window.content[window.position : end], source)
+            index, first_word = (int(count) for count in columns.counts[:2])
+            unusual[index] = image
+            unusual_keys.update(enumerate((word.key for word in image.words), first_word))
+            json_scanner.append_image(columns, image)
+            window.position, window.has_ended = json_scanner.member_end(window.text, end)
+            if window.has_ended:
+                break
+        elif columns.counts[0]:
+            break
+        else:
+            window.extend()
+            columns = json_scanner.columns_for(len(window.content), CHUNK_IMAGES)
+    num_images, num_words, num_points = (int(count) for count in columns.counts)
+    names = [_string(window.content[first:end]) for first, end in columns.names[:num_images].tolist()]
+    for index, image in unusual.items():
+        names[index] = image.filename
+    return AnnotatedChunk(
+        filenames=names,
+        sources=[source] * num_images,
+        points=columns.points[:num_points],
+        point_starts=columns.point_starts[: num_words + 1],
+        word_starts=columns.word_starts[: num_images + 1],
+        ignore=columns.ignore[:num_words],
+        keys=_Keys(window.content, columns.keys[:num_words], unusual_keys),
+        declared_sizes=columns.declared_sizes[:num_images],
+        is_declared=columns.is_declared[:num_images],
+        problems={index: image.problems for index, image in unusual.items() if image.problems},
+        share_read=window.share_read,
+    )
+
+
+def _parsed_image(member: bytes, source: str) -> AnnotatedImage:
+    """Returns one image, from the bytes of its key and value."""
+    try:
+        document = json.loads(b"{" + member + b"}", object_pairs_hook=_object_of)
+    except (ValueError, RecursionError) as error:
+        raise _UnusualError from error
+    ((filename, entry),) = document.members()
+    return _read_image(filename, entry, source)
+
+
+def _read_whole(path: Path) -> list[AnnotatedImage]:
+    """Returns the images as Python's own parser reads them: slow, and the whole file in memory, but with the exact error."""
+    document = _load(path)
     images = document.get("images") if isinstance(document, _Object) else None
     if not isinstance(images, _Object):
         found = f"keys {_shown(list(document))}" if isinstance(document, _Object) else _shown(document)
         raise InputError(
-            f"{annotation_path}: found {found if images is None else f'images = {_shown(images)}'}; "
+            f"{path}: found {found if images is None else f'images = {_shown(images)}'}; "
             'expected {"images": {"<file>": {"words": {...}}}}'
         )
     if document.repeated:
         raise InputError(
-            f"{annotation_path}: found the key {_shown(next(iter(document.repeated)))} twice; expected once; remove one"
+            f"{path}: found the key {_shown(next(iter(document.repeated)))} twice; expected once; remove one"
         )
-    return [_read_image(filename, entry, annotation_path.name) for filename, entry in images.members()]
+    return [_read_image(filename, entry, path.name) for filename, entry in images.members()]
 
 
 def examine_upstage(look: Look) -> Fit:
@@ -63,9 +325,9 @@ def examine_upstage(look: Look) -> Fit:
     return Fit(Confidence.LIKELY, 'an object "images" by file name')
 
 
-def _read(path: Path, images: ImageFolder) -> Iterator[AnnotatedImage]:
+def _read(path: Path, images: ImageFolder) -> UpstageAnnotations:
     del images  # the file names its images
-    yield from read_upstage(path)
+    return read_upstage(path)
 
 
 UPSTAGE = AnnotationFormat("upstage", "Upstage JSON", "file", examine_upstage, _read)

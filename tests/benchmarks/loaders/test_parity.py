@@ -209,7 +209,7 @@ def test_images_are_spread_evenly_and_repeat_where_there_are_too_few(workload):
     np.testing.assert_array_equal(few.original_sizes, workload.train.original_sizes[[0, 3, 6]])
     assert len(few.polygons) == 3
     many = spread_evenly(workload.train, 10)
-    assert many.filenames == workload.train.filenames + workload.train.filenames[:3]
+    assert many.filenames == (*workload.train.filenames, *workload.train.filenames[:3])
     assert len(set(many.sample_ids.tolist())) == 10
 
 

@@ -4,6 +4,7 @@ import copy
 import io
 import json
 import random
+import re
 import zipfile
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +23,17 @@ _VALUES: list[Any] = [
     "\ud800", "\x00", "\x1b[2J\n", "\u2028\u202e", "../../x.jpg", "/etc/x.jpg", "./x.jpg", "a" * 5000, [], {}, [[]], [[1, 2]],
     [[1, 2], [3, 4], [5, 6]], [[float("nan"), 1], [2, 2], [3, 3]], [1e308, -1e308, 0], {"points": []},
 ]
+_NUMBERS = ["-1", "0", "1e999", "NaN", "inf", "9" * 400, "0x10", "1,5", "", "1e308", "-0", "\u0661", "1_0", " ", "5;6;7", "1 2,3 4"]
+_TEXTS = ["", "a", "../../x.jpg", "/etc/passwd", "&#27;[31m", "&#x2028;&#x202e;", "&a;", "&#0;", "c.jpg", "a" * 5000, "%s%n"]
+PROLOGS = [
+    '<!DOCTYPE r [<!ENTITY a0 "aaaaaaaaaa">'
+    + "".join(f'<!ENTITY {"a" if n == 29 else f"a{n + 1}"} "{f"&a{n};" * 10}">' for n in range(30)) + "]>",
+    '<!DOCTYPE r [<!ENTITY a "' + "a" * 100_000 + '">]>',
+    '<!DOCTYPE r [<!ENTITY a SYSTEM "file:///etc/passwd">]>',
+    '<!DOCTYPE r [<!ENTITY % p SYSTEM "file:///etc/passwd"> %p;]>',
+    '<!DOCTYPE r SYSTEM "file:///etc/passwd">',
+]
+"""Document types: entities inside entities, a long one, and ones that other files define."""
 # fmt: on
 
 
@@ -61,6 +73,43 @@ def mutated_json(content: bytes, rng: random.Random) -> bytes:
     if rng.random() < 0.1:  # a repeated key, which no Python object can hold
         text = text.replace("{", "{" + '"k": 1, ' * rng.choice((2, 2000)), rng.choice((1, 2, 3)))
     return text.encode("utf-8", "surrogatepass")[: 2**20 - 1]
+
+
+def mutated_xml(content: bytes, rng: random.Random) -> bytes:
+    """Returns the document with numbers, names or elements exchanged or repeated, or with a prolog that declares entities."""
+    if rng.random() < 0.4:
+        return mutated_bytes(content, rng)
+    text = content.decode("utf-8")
+    for _ in range(rng.choice((1, 1, 2, 5))):
+        action = rng.randrange(6)
+        if action == 0:
+            text = _replaced(r"-?\d+(\.\d+)?", rng.choice(_NUMBERS), text, rng)
+        elif action == 1:
+            text = _replaced(r'"[^"]*"', f'"{rng.choice(_TEXTS)}"', text, rng)
+        elif action == 2:
+            text = _replaced(r"(?<=<)\w+|(?<=</)\w+", rng.choice(("a", "Page", "image", "x:y")), text, rng)
+        elif action == 3:
+            element = rng.choice(re.findall(r"<\w[^>]*?/>", text) or [" "])
+            text = text.replace(element, element * rng.choice((0, 2, 300)), 1)
+        elif action == 4:
+            place, depth = (
+                rng.choice([match.end() for match in re.finditer(">", text)] or [0]),
+                rng.choice((1, 300, 20000)),
+            )
+            text = text[:place] + "<a>" * depth + "</a>" * depth + text[place:]
+        else:
+            text = re.sub(r"^(<\?xml[^>]*>)?", lambda match: match.group() + rng.choice(PROLOGS), text, count=1)
+            text = _replaced(r"(?<=>)[^<]*(?=<)", "&a;", text, rng)
+    return text.encode("utf-8", "surrogatepass")[: 2**20 - 1]
+
+
+def _replaced(pattern: str, value: str, text: str, rng: random.Random) -> str:
+    """Returns the text with one match of the pattern replaced."""
+    matches = list(re.finditer(pattern, text))
+    if not matches:
+        return text
+    match = rng.choice(matches)
+    return text[: match.start()] + value + text[match.end() :]
 
 
 def mutated_archive(content: bytes, rng: random.Random) -> bytes:

@@ -8,6 +8,7 @@ import io
 import json
 import random
 import shutil
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,8 @@ from ocr.checkpoint import CONFIG_KEY, MODEL_PREFIX, load_checkpoint
 from ocr.config import PrepareConfig, TrainConfig, validate_config
 from ocr.datasets.audit import build_manifest
 from ocr.datasets.formats.image_folder import ImageFolder
-from ocr.datasets.formats.read import read_annotations
+from ocr.datasets.formats.interface import AnnotationFormat
+from ocr.datasets.formats.read import AUTO, FORMATS, read_annotations
 from ocr.datasets.image_checks import inspect_image
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.shards.images import load_shards
@@ -37,11 +39,12 @@ from ocr.preparation.prepare import prepare_data
 from ocr.targets.config import TargetConfig
 from ocr.targets.maps import make_targets
 from ocr.targets.offline import UnfitMaps, check_maps, maps_key, write_maps
-from tests.faults.fuzz.mutations import Mutation, mutated_archive, mutated_bytes, mutated_json
-from tests.ocr.datasets.formats.samples import WRITERS, write_images
+from tests.faults.fuzz.mutations import Mutation, mutated_archive, mutated_bytes, mutated_json, mutated_xml
+from tests.ocr.datasets.formats.samples import write_images
 
+SEEDS = Path(__file__).with_name("seeds")
+"""Folders by the name of a format. A new format needs a folder with at least one valid file, and no code."""
 EXTENSIONS = (".jpg", ".jpeg", ".png")
-JSON_FORMS = tuple(form for form in WRITERS if form != "upstage")
 SIZE = (32, 32)
 
 
@@ -65,10 +68,11 @@ def build_readers(drawn: Path, folder: Path) -> list[Reader]:
         drawn: drawn data set, not written to.
         folder: empty folder to write to.
     """
+    images = write_images(folder)
     return [
-        _upstage(drawn, folder / "upstage"),
-        _icdar(drawn, folder / "icdar"),
-        *(_json_format(form, folder / form) for form in JSON_FORMS),
+        *(_annotations(one, seed, images, folder / one.name / seed.stem) for one in FORMATS for seed in seeds_of(one)),
+        _upstage(drawn, folder / "drawn"),
+        _icdar(drawn, folder / "drawn_icdar"),
         _index(drawn, folder / "index"),
         _checkpoint(folder / "checkpoint"),
         _entry(folder / "entry"),
@@ -87,7 +91,7 @@ def _check_manifest(manifest: Manifest) -> None:
     assert (manifest.sample_ids >= 0).all()
 
 
-def _read_annotations(path: Path, images: Path, report_path: Path, annotation_format: str = "auto") -> None:
+def _read_annotations(path: Path, images: Path, report_path: Path, annotation_format: str = AUTO) -> None:
     annotations = list(read_annotations(path, ImageFolder(images, EXTENSIONS), annotation_format))
     manifest, report = build_manifest(
         images, annotations, extensions=EXTENSIONS, on_bad_sample="skip", check_pixels=False, report_path=report_path
@@ -95,6 +99,27 @@ def _read_annotations(path: Path, images: Path, report_path: Path, annotation_fo
     _check_manifest(manifest)
     assert all(str(finding).isprintable() for finding in report.findings)
     json.loads(report_path.read_text())
+
+
+def seeds_of(annotation_format: AnnotationFormat) -> list[Path]:
+    """Returns the valid files of a format, for the images of tests/ocr/datasets/formats/samples.py."""
+    return sorted((SEEDS / annotation_format.name).iterdir())
+
+
+def _annotations(annotation_format: AnnotationFormat, seed: Path, images: Path, folder: Path) -> Reader:
+    """Returns the reader of one file of a format. The other files of its folder stay as they are."""
+    shutil.copytree(seed.parent, folder)
+    path = folder if annotation_format.place == "folder" else folder / seed.name
+
+    def read(content: bytes) -> None:
+        (folder / seed.name).write_bytes(content)
+        named = zlib.crc32(content) % 4 > 0  # the others are looked at
+        report = folder.with_suffix(".report")
+        _read_annotations(path, images, report, annotation_format.name if named else AUTO)
+
+    mutate = {".json": mutated_json, ".xml": mutated_xml}.get(seed.suffix, mutated_bytes)
+    name = f"{annotation_format.name} {seed.name}"
+    return Reader(name, mutate, (seed.read_bytes(),), read, (InputError,))
 
 
 def _upstage(drawn: Path, folder: Path) -> Reader:
@@ -106,7 +131,7 @@ def _upstage(drawn: Path, folder: Path) -> Reader:
 
     sample = (drawn / "jsons" / "train.json").read_bytes()
     small = json.dumps({"images": dict(list(json.loads(sample)["images"].items())[:2])}).encode()
-    return Reader("upstage", mutated_json, (sample, small), read, (InputError,))
+    return Reader("drawn upstage", mutated_json, (sample, small), read, (InputError,))
 
 
 def _icdar(drawn: Path, folder: Path) -> Reader:
@@ -123,22 +148,7 @@ def _icdar(drawn: Path, folder: Path) -> Reader:
         b'38, 43, 120, 65, "Tiredness"\n275, 294, 300, 310, "kills"\n',
         b"10,10,60,10,70,20,60,30,10,30,5,20,curved\n1,2,30,2,30,40,text\n",
     )
-    return Reader("icdar", mutated_bytes, samples, read, (InputError,))
-
-
-def _json_format(form: str, folder: Path) -> Reader:
-    folder.mkdir(parents=True)
-    images = write_images(folder)
-    name, write = WRITERS[form]
-    path = write(folder)
-    file = min(path.iterdir()) if path.is_dir() else path
-    sample = file.read_bytes()
-
-    def read(content: bytes) -> None:
-        file.write_bytes(content)
-        _read_annotations(path, images, folder / "report.json", name)
-
-    return Reader(form, mutated_json, (sample,), read, (InputError,))
+    return Reader("drawn icdar", mutated_bytes, samples, read, (InputError,))
 
 
 def _index(drawn: Path, folder: Path) -> Reader:

@@ -129,7 +129,7 @@ def test_a_missing_or_empty_image_folder_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("name", "split"), [(n, s) for n in ("sroie", "icdar15") for s in ("train", "val")])
 def test_the_real_data_sets_have_no_findings(name: str, split: str, request: pytest.FixtureRequest) -> None:
     folder = request.getfixturevalue(name)
-    annotations = read_upstage(folder / "jsons" / f"{split}.json")
+    annotations = list(read_upstage(folder / "jsons" / f"{split}.json"))
     manifest, report = checked(folder / "images" / split, annotations, on_bad_sample="error")
     assert report.findings == ()
     assert len(manifest) == manifest.num_listed == len(annotations)

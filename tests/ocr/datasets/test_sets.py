@@ -60,7 +60,7 @@ def test_two_sets_are_one_after_the_other(drawn, tmp_path):
         (next(iter(split_of(places(own), places(drawn, "val")).each_set())), 10, 10),
         (manifest.sets[1].name, 8, 8),
     ]
-    assert manifest.image_paths == first.image_paths + second.image_paths
+    assert manifest.image_paths == (*first.image_paths, *second.image_paths)
     assert manifest.sample_ids.tolist() == [*range(10), *(np.arange(8) + (1 << SET_SHIFT))]
     for index in range(18):
         part, own_index = (first, index) if index < 10 else (second, index - 10)

@@ -21,6 +21,7 @@ from PIL import Image
 from dali_pipelines.turbojpeg import decode_upright
 from ocr.config import PrepareConfig
 from ocr.datasets.audit import load_manifest
+from ocr.datasets.audit_memo import MEMO_FOLDER
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.plan import SamplePlanner
@@ -97,7 +98,7 @@ def files_of(folder: Path) -> dict[str, tuple[int, bytes]]:
     return {
         str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes())
         for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        if path.is_file() and MEMO_FOLDER not in path.parts
     }
 
 

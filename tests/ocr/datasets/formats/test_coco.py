@@ -113,7 +113,7 @@ def test_sizes_may_be_missing(tmp_path: Path) -> None:
         ({"images": {"a.jpg": {}}, "annotations": []}, "`[` is missing at character 11"),
         (document(WORD, images=[None]), "images[0]: found images[0] = null; expected an object"),
         (document(WORD, images=[{"file_name": "a.jpg"}]), "images[0]: found id = null; expected a number or text"),
-        (document(WORD, images=[IMAGE, IMAGE]), "images[1]: found the id 1 a second time; expected each id once"),
+        (document(WORD, images=[IMAGE, IMAGE]), 'images[1]: found the id "1" a second time; expected each id once'),
         (document("word"), 'annotations[0]: found annotations[0] = "word"; expected an object'),
         (document({"id": 7, "segmentation": [SQUARE]}), "annotations[0]: found image_id = null"),
         (

@@ -107,8 +107,9 @@ def test_links_and_words_that_differ_are_a_problem_of_the_image(tmp_path: Path) 
             document({**WORD, "image_id": 9}),
             'found words or links of image_id "9", which "imgs" does not list (1 such ids)',
         ),
-        (document({**WORD, "image_id": None}), "anns, word 7: found image_id = null"),
-        (document([1]), "anns, word 7: found the word = [1]; expected an object"),
+        (document({**WORD, "image_id": None}), 'anns, word "7": found image_id = null'),
+        (document({**WORD, "image_id": "\ud800\n"}), 'image_id "\\ud800\\n", which "imgs" does not list'),
+        (document([1]), 'anns, word "7": found the word = [1]; expected an object'),
     ],
 )
 def test_a_file_that_cannot_be_read_as_a_whole_is_refused_in_one_line(content: Any, found: str, tmp_path: Path) -> None:

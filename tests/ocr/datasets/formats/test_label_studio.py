@@ -112,8 +112,9 @@ def test_the_submitted_or_true_annotation_is_read(tmp_path: Path) -> None:
         task(annotations=[other, {**good, "ground_truth": True}]),
         task(annotations=[skipped]),
         task(annotations=[], predictions=[good]),
+        {"data": {"image": "a.jpg"}, "completions": [good]},
     )
-    assert [len(image.words) for image in images] == [1, 1]
+    assert [len(image.words) for image in images] == [1, 1, 1]
 
 
 def test_an_annotation_without_regions_is_an_image_without_text(tmp_path: Path) -> None:

@@ -38,11 +38,11 @@ def test_images_words_points_and_flags_are_read_in_order(tmp_path: Path) -> None
 
 
 def test_no_images_give_an_empty_list(tmp_path: Path) -> None:
-    assert read_upstage(written(tmp_path, {"images": {}})) == []
+    assert list(read_upstage(written(tmp_path, {"images": {}}))) == []
 
 
 def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
-    assert len(read_upstage(written(tmp_path, '\ufeff{"images": {"a.jpg": {}}}'))) == 1
+    assert len(list(read_upstage(written(tmp_path, '\ufeff{"images": {"a.jpg": {}}}')))) == 1
 
 
 def test_repeated_keys_are_reported(tmp_path: Path) -> None:
@@ -96,13 +96,13 @@ def test_odd_shapes_are_problems_of_their_word_or_image(
 )
 def test_a_file_of_another_form_is_refused_by_name(tmp_path: Path, document: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        read_upstage(written(tmp_path, document))
+        list(read_upstage(written(tmp_path, document)))
 
 
 def test_other_bytes_than_utf_8_are_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "train.json").write_bytes(b'{"images": {"\xff.jpg": {}}}')
     with pytest.raises(InputError, match=r"train\.json: not a JSON file in UTF-8: .*0xff in position 13"):
-        read_upstage(tmp_path / "train.json")
+        list(read_upstage(tmp_path / "train.json"))
 
 
 def test_a_key_repeated_many_times_is_counted_in_one_pass(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_the_real_receipts_are_read_whole(sroie: Path) -> None:
-    images = read_upstage(sroie / "jsons" / "train.json")
+    images = list(read_upstage(sroie / "jsons" / "train.json"))
     assert len(images) == 160
     assert sum(len(image.words) for image in images) == 9110
     assert not any(image.problems for image in images)
