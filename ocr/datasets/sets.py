@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from ocr.datasets.audit import load_manifest
 from ocr.datasets.audit_report import AuditReport
@@ -63,11 +64,16 @@ def concatenate_manifests(manifests: Mapping[str, Manifest], weights: Sequence[f
         orientations=np.concatenate([part.orientations for part in parts]),
         polygons=PolygonBatch.concatenate([part.polygons for part in parts]),
         num_listed=sum(part.num_listed for part in parts),
+        is_converted=np.concatenate([_converted(part) for part in parts]),
         sets=tuple(
             ManifestSet(name, len(part), part.num_listed, prefix, weight)
             for (name, part), prefix, weight in zip(manifests.items(), prefixes, weights, strict=True)
         ),
     )
+
+
+def _converted(manifest: Manifest) -> npt.NDArray[np.bool_]:
+    return np.zeros(len(manifest), np.bool_) if manifest.is_converted is None else manifest.is_converted
 
 
 def maps_names(config: DatasetConfig, manifest: Manifest) -> Sequence[str]:

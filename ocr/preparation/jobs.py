@@ -10,6 +10,7 @@ import numpy as np
 from ocr.config import PrepareConfig
 from ocr.datasets.audit import load_manifest
 from ocr.datasets.audit_report import AuditReport, BadDataError
+from ocr.datasets.formats.writers import LAYOUTS
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.schemas import DatasetConfig
 from ocr.errors import InputError
@@ -113,12 +114,18 @@ def _job(
 ) -> SplitJob:
     image_dir = annotation_path = None
     images = source  # the maps are written beside these images
-    if not is_in_place:
+    if config.to != "upstage":
+        layout = LAYOUTS[config.to]
+        image_dir, annotation_path = (
+            output / place.format(split=name) for place in (layout.images, layout.annotations)
+        )
+    elif not is_in_place:
         image_dir = output / ("images_val_canonical" if name == "val" and config.canonical else f"images/{name}")
         annotation_path = output / "jsons" / f"{name}.json"
         images = DatasetConfig(image_path=str(image_dir))
+    if image_dir is not None:
         manifest = _with_names_of_copies(manifest)
-    wants_maps = config.maps and name in SPLITS_WITH_MAPS
+    wants_maps = config.maps and name in SPLITS_WITH_MAPS and config.to == "upstage"
     return SplitJob(
         name=name,
         source=paths_of(source),

@@ -37,6 +37,8 @@ def check_output(config: PrepareConfig, sources: dict[str, DatasetConfig]) -> tu
     """
     output = Path(config.output).resolve()
     if config.dataset_base_path != NOT_SET and output == Path(config.dataset_base_path).resolve():
+        if config.to != "upstage":
+            raise InputError(f"output={config.output} is the data set itself; choose another folder for to={config.to}")
         if config.canonical or not (config.maps or config.shards):
             raise InputError(
                 f"output={config.output} is the data set itself, whose images and annotations are never changed; set "
@@ -67,6 +69,10 @@ def _check_marker(output: Path, config: PrepareConfig, sources: dict[str, dict[s
             raise InputError(
                 f"output={config.output} holds {name} as prepared from {earlier}, not from {source}; choose another folder"
             )
+    if marker.get("to", "upstage") != config.to:
+        raise InputError(
+            f"output={config.output} was prepared with to={marker.get('to', 'upstage')}; choose another folder or the same format"
+        )
     if marker["canonical"] != config.canonical:
         raise InputError(
             f"output={config.output} was prepared with canonical={str(marker['canonical']).lower()}; choose another folder "
@@ -100,6 +106,7 @@ def write_marker(
     earlier = _read_marker(output) or {"sources": {}, "splits": {}}
     document = {
         "sources": earlier["sources"] | sources,
+        "to": config.to,
         "canonical": config.canonical,
         "is_complete": reports is not None,
         "image_size": config.pipeline.image_size,

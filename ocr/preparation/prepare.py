@@ -10,6 +10,7 @@ import numpy as np
 from ocr.atomic_write import write_atomically
 from ocr.config import PrepareConfig
 from ocr.datasets.formats.upstage import upstage_document
+from ocr.datasets.formats.writers import LAYOUTS, WrittenImages, write_annotations
 from ocr.errors import InputError
 from ocr.file_names import path_inside
 from ocr.preparation.images import known_outcome, write_image
@@ -111,7 +112,11 @@ def _write_images(
 
 
 def _write_annotations(job: SplitJob, path: Path, usable: list[int], config: PrepareConfig) -> None:
-    """Writes the annotations of the usable images, unless the file already has this content."""
+    """Writes the annotations of the usable images; in our own format, only if the file has other content."""
+    if config.to != "upstage" and job.image_dir is not None:
+        images, root = WrittenImages(job.manifest, usable, config.canonical), Path(config.output).resolve()
+        write_annotations(path, images, LAYOUTS[config.to].writer, job.image_dir, root)
+        return
     content = json.dumps(
         upstage_document(job.manifest, usable, canonical=config.canonical), ensure_ascii=False
     ).encode()

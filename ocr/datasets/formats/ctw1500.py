@@ -20,7 +20,7 @@ from ocr.datasets.formats.interface import NO_FIT, AnnotationFormat, Confidence,
 from ocr.datasets.formats.look import Look
 from ocr.datasets.formats.text import read_text
 from ocr.datasets.formats.text_folder import text_files, with_images
-from ocr.datasets.formats.text_lines import Line, is_mark, split_lines
+from ocr.datasets.formats.text_lines import ENOUGH, Line, is_mark, split_lines
 
 NUM_WITH_OFFSETS = 32
 _TEXT_SIGN = "####"
@@ -31,11 +31,12 @@ _SLACK = 2.0
 def examine_ctw1500(look: Look) -> Fit:
     """Judges by 32 numbers that are a rectangle and offsets inside it, or by texts after `####`."""
     lines = [line for file in look.files(".txt") for line in split_lines("\n".join(file.first_lines))]
-    if lines and all(_has_offsets(line) for line in lines):
-        return Fit(Confidence.CERTAIN, "a rectangle and 14 offsets in each line")
-    if lines and all(line.num_leading >= 6 and _text_of(line).startswith(_TEXT_SIGN) for line in lines):
-        return Fit(Confidence.CERTAIN, "points and a text after #### in each line")
-    return NO_FIT
+    num_with_offsets = sum(map(_has_offsets, lines))
+    num_with_text = sum(line.num_leading >= 6 and _text_of(line).startswith(_TEXT_SIGN) for line in lines)
+    if not lines or num_with_offsets + num_with_text < ENOUGH * len(lines):
+        return NO_FIT
+    form = "a rectangle and 14 offsets" if num_with_offsets else "points and a text after ####"
+    return Fit(Confidence.CERTAIN, f"{form} in each line")
 
 
 def read_ctw1500(annotation_dir: Path, images: ImageFolder) -> Iterator[AnnotatedImage]:

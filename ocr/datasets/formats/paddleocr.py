@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 
 from ocr.datasets.formats.annotated import AnnotatedImage, AnnotatedWord, FormatProblem
+from ocr.datasets.formats.dont_care import IGNORE_TEXTS
 from ocr.datasets.formats.image_folder import ImageFolder
 from ocr.datasets.formats.interface import NO_FIT, AnnotationFormat, Confidence, Fit
 from ocr.datasets.formats.look import Look
 from ocr.datasets.formats.text import encoding_of
-from ocr.datasets.formats.text_lines import IGNORE_TEXTS
 from ocr.errors import InputError
 
 _EXPECTED = "an image path, a tab and a JSON list"
@@ -55,7 +55,12 @@ def read_paddleocr(annotation_path: Path, images: ImageFolder) -> Iterator[Annot
             if not tab and not is_any:
                 raise InputError(f"{annotation_path}:{number}: found {line[:60].strip()!r}; expected {_EXPECTED}")
             is_any = True
-            yield _read_image(images.locate(name), f"{annotation_path.name}:{number}", value)
+            source = f"{annotation_path.name}:{number}"
+            if tab:
+                yield _read_image(images.locate(name), source, value)
+            else:
+                name = name.partition("[")[0].strip() or name
+                yield AnnotatedImage(images.locate(name), source, problems=(FormatProblem(None, "no tab", _EXPECTED),))
     if not is_any:
         raise InputError(f"{annotation_path}: found no line; expected {_EXPECTED} in each line")
 

@@ -20,9 +20,10 @@ from ocr.datasets.formats.interface import NO_FIT, AnnotationFormat, Confidence,
 from ocr.datasets.formats.look import Look
 from ocr.datasets.formats.text import read_text
 from ocr.datasets.formats.text_folder import text_files, with_images
-from ocr.datasets.formats.text_lines import is_mark
+from ocr.datasets.formats.text_lines import ENOUGH, is_mark
 
 _IGNORE_TEXTS = ("", "#", "###", "*")
+_RECORD = re.compile(r"\s*x\s*:\s*\[\[")
 _START = re.compile(r"\s*x\s*:")
 _FIELD = re.compile(
     r"\b(x|y|ornt|transcriptions)\s*:\s*\[+(.*?)\]+\s*(?=,\s*(?:y|ornt|transcriptions)\s*:|$)", re.DOTALL
@@ -33,7 +34,7 @@ _QUOTED = re.compile(r"u?(?:'([^']*)'|\"([^\"]*)\")")
 def examine_totaltext(look: Look) -> Fit:
     """Judges by text files whose first line begins with `x: [[`."""
     files = [file for file in look.files(".txt") if file.first_lines]
-    if files and all(re.match(r"\ufeff?\s*x\s*:\s*\[\[", file.first_lines[0]) for file in files):
+    if files and sum(_RECORD.match(file.head) is not None for file in files) >= ENOUGH * len(files):
         return Fit(Confidence.CERTAIN, "text files of x: [[...]], y: [[...]]")
     return NO_FIT
 

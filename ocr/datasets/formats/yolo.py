@@ -21,7 +21,7 @@ from ocr.datasets.formats.look import Look
 from ocr.datasets.formats.rectangles import Corners
 from ocr.datasets.formats.text import read_text
 from ocr.datasets.formats.text_folder import text_files, with_images
-from ocr.datasets.formats.text_lines import Line, split_lines
+from ocr.datasets.formats.text_lines import ENOUGH, Line, split_lines
 
 _OTHER_FILES = ("classes.txt", "labels.txt", "obj.names.txt")
 """Text files beside the labels that list the classes."""
@@ -33,7 +33,7 @@ def examine_yolo(look: Look) -> Fit:
     """Judges by lines of an integer and of coordinates between 0 and 1."""
     files = [file for file in look.files(".txt", 8) if file.path.name.lower() not in _OTHER_FILES]
     lines = [line for file in files for line in split_lines("\n".join(file.first_lines))]
-    if not lines or not all(_is_region(line) for line in lines):
+    if not lines or sum(map(_is_region, lines)) < ENOUGH * len(lines):
         return NO_FIT
     return Fit(Confidence.CERTAIN, "a class and coordinates between 0 and 1 in each line")
 

@@ -86,6 +86,16 @@ def test_a_run_gets_the_paths_and_the_log_says_how_sure_the_look_is(
     assert len(load_manifest(config.datasets.split("val"), max_megapixels=100)[0]) == 8
 
 
+def test_a_folder_without_names_of_splits_is_training_data(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_images(tmp_path / "img")
+    write_texts(tmp_path / "gt")
+    config = compose_config(TrainConfig, "train", ["data=auto", f"dataset_base_path={tmp_path}"])
+    assert config.datasets.split("train").annotation_path == str(tmp_path / "gt")
+    assert not config.datasets.has_split("val")
+    assert config.datasets.val_dataset.config.annotation_frame == "stored"
+    assert "found no names of splits, so all of it is training data" in caplog.text
+
+
 def test_the_canonical_images_are_chosen_where_both_fit(tmp_path: Path) -> None:
     for folder in ("images/val", "images_val_canonical"):
         write_images(tmp_path / folder)
