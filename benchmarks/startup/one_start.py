@@ -55,7 +55,7 @@ def main() -> None:
     }
     if "audit_memo" in DatasetConfig.model_fields:
         settings["audit_memo"] = memo
-    config, pipeline = DatasetConfig(**settings), PipelineConfig()  # type: ignore[arg-type]
+    config, pipeline = DatasetConfig(**settings), PipelineConfig()
     manifest, report = load_manifest(config, max_megapixels=pipeline.max_megapixels)
     stages.end("audit")
     dataset = ValidatedOCRDataset(config, SamplePlanner(pipeline, training=True, seed=0), TargetConfig(), manifest)
