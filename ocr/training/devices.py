@@ -59,9 +59,7 @@ def check_settings(settings: TrainerConfig, place: Placement, local_world_size: 
             f"trainer.devices={given}, but {place.starter} started {local_world_size} processes on this node"
         )
     if settings.num_nodes not in (1, num_nodes):
-        contradictions.append(
-            f"trainer.num_nodes={settings.num_nodes}, but {place.starter} started processes on {num_nodes} nodes"
-        )
+        contradictions.append(f"trainer.num_nodes={settings.num_nodes}, but with {place.starter} it is {num_nodes}")
     if contradictions:
         raise InputError(
             f"found {'; '.join(contradictions)}; leave out trainer.devices and trainer.num_nodes, or make them agree"

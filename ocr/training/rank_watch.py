@@ -40,7 +40,7 @@ _PROBE = 5
 _KEY = "rank-watch"
 """Key of the store under which rank 0 says where it listens."""
 _HOW_TO_START = (
-    "torchrun starts them, on each node with the same --nnodes and --rdzv-endpoint, or srun before the command"
+    "torchrun starts them, on each node with the same --nnodes and --master-addr, or srun before the command"
 )
 
 
@@ -100,7 +100,10 @@ class Connection:
         if not data:
             return None
         *lines, self._received = (self._received + data).split(b"\n")
-        return [json.loads(line) for line in lines]
+        try:
+            return [json.loads(line) for line in lines]
+        except ValueError:  # a stranger
+            return None
 
     def close(self) -> None:
         self.socket.close()

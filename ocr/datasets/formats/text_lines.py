@@ -4,12 +4,12 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-IGNORE_TEXTS = ("###", "*")
-"""Texts that mark a don't-care region."""
+from ocr.datasets.formats.dont_care import IGNORE_TEXTS
+
 ENOUGH = 0.8
 """Share of the lines in the form of a format from which a look is certain; the others are malformed."""
 MARK_PADDING = " \t\r\",;'"
-"""Characters around such a text that do not belong to it."""
+"""Characters around the text of a don't-care region that do not belong to it."""
 
 # NaN and infinity count as numbers, so that the audit can name them.
 # ASCII: float() refuses some of the blanks that \s matches otherwise. No two neighbouring parts match the same characters, or else

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from ocr.training.fit import train
+from ocr.training.run_folder import newest_checkpoint
 
 AVERAGED = ("trainer.ema_decay=0.9", "trainer.accumulate_grad_batches=2")
 
@@ -85,6 +86,21 @@ def test_a_signal_before_the_first_step_ends_the_run_where_it_is(tiny_run, tmp_p
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
+def test_a_new_run_in_the_folder_of_an_earlier_one_does_not_take_its_checkpoint(tiny_run, whole, tmp_path, caplog):
+    class InSetup(lightning.Callback):
+        def setup(self, trainer, pl_module, stage):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    (tmp_path / "checkpoints").mkdir()
+    earlier = (whole[()] / "checkpoints/last.ckpt").read_bytes()
+    (tmp_path / "checkpoints/last.ckpt").write_bytes(earlier)
+    with pytest.raises(SystemExit):
+        train(tiny_run(), tmp_path, [InSetup()])
+    assert "nothing to resume from" in caplog.messages[-1]
+    assert (tmp_path / "checkpoints/earlier_last.ckpt").read_bytes() == earlier
+    assert newest_checkpoint(tmp_path) is None  # resume=auto does not continue the earlier run either
+
+
 def test_a_resumed_run_stopped_before_its_first_checkpoint_names_the_earlier_one(tiny_run, whole, tmp_path, caplog):
     class InSetup(lightning.Callback):
         def setup(self, trainer, pl_module, stage):
@@ -142,3 +158,44 @@ def test_the_rest_of_an_epoch_is_trained_once_in_batches_of_another_size(tiny_ru
     others = ["dataloader.batch_size=4", "resume_anyway=true"]
     train(tiny_run(*others, f"resume={tmp_path}/stopped/checkpoints/last.ckpt"), tmp_path / "resumed", [Watch()])
     assert sorted(seen[10:]) == list(range(10))
+
+
+@pytest.fixture
+def requeued(tmp_path, monkeypatch) -> Path:
+    """Puts this process into a SLURM job. Returns the file in which a `scontrol` of our own notes its arguments."""
+    notes, program = tmp_path / "requeued", tmp_path / "bin/scontrol"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\necho "$@" >> {notes}\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("SLURM_JOB_ID", "71")
+    monkeypatch.setenv("SLURM_NTASKS", "1")
+    monkeypatch.chdir(tmp_path)
+    return notes
+
+
+def test_sigusr1_puts_a_slurm_job_into_the_queue_again_where_it_continues(tiny_run, whole, requeued, tmp_path):
+    config = tiny_run("resume=auto")
+    with pytest.raises(SystemExit) as stopped:
+        train(config, tmp_path / "run", [Signal(signal.SIGUSR1, "within the epoch")])
+    assert stopped.value.code == 128 + signal.SIGUSR1
+    assert requeued.read_text() == "requeue 71\n"
+    assert {path.name for path in tmp_path.iterdir()} == {"bin", "requeued", "run"}
+    train(config, tmp_path / "run")
+    assert_same_end(tmp_path / "run", whole[()])
+
+
+@pytest.mark.parametrize("overrides", [("resume=null",), ("resume=auto", "trainer.requeue=false")])
+def test_a_job_that_would_not_continue_or_may_not_is_not_requeued(tiny_run, requeued, tmp_path, overrides):
+    with pytest.raises(SystemExit) as stopped:
+        train(tiny_run(*overrides), tmp_path / "run", [Signal(signal.SIGUSR1, "within the epoch")])
+    assert stopped.value.code == 128 + signal.SIGUSR1
+    assert not requeued.exists()
+
+
+def test_a_checkpoint_that_lightning_left_for_slurm_is_not_read(tiny_run, whole, requeued, tmp_path):
+    for folder in (tmp_path, tmp_path / "run"):
+        folder.mkdir(exist_ok=True)
+        (folder / "hpc_ckpt_1.ckpt").write_text("no checkpoint")
+    train(tiny_run(), tmp_path / "run")
+    assert_same_end(tmp_path / "run", whole[()])

@@ -1,0 +1,78 @@
+"""Two ranks of one run, started as srun starts them: with SLURM's variables, but without SLURM."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ocr.training.ranks import first_of_node_first, num_ranks_of_node
+
+GIVEN = (
+    "data=upstage",
+    "device=cpu",
+    "pipeline.image_size=96",
+    "pipeline.augmentation.crop_size=96",
+    "dataloader.batch_size=2",
+    "dataloader.num_workers=0",
+    "model.backbone.name=mobilenetv3_small_050",
+    "model.backbone.weights=null",
+    "model.fpn_channels=16",
+    "trainer.max_epochs=1",
+    "trainer.precision=32-true",
+    "logger.num_pictures=0",
+)
+SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "train.py"
+
+
+@pytest.fixture
+def slurm() -> dict[str, str]:
+    """The variables of a SLURM step of two tasks on two nodes, both of which are this machine."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    own = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "2", "SLURM_NODELIST": "127.0.0.[1-2]", "MASTER_PORT": str(port)}
+    return {name: value for name, value in os.environ.items() if not name.startswith("SLURM")} | own
+
+
+def run_tasks(slurm: dict[str, str], folder: Path, *overrides: str) -> tuple[list[int], list[str]]:
+    """Runs two tasks in a folder, and returns their exit codes and outputs."""
+    tasks = [
+        subprocess.Popen(
+            [sys.executable, str(SCRIPT), *GIVEN, *overrides],
+            env=slurm | {"SLURM_PROCID": str(rank), "SLURM_NODEID": str(rank), "SLURM_LOCALID": "0"},
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    outputs = [task.communicate(timeout=280)[0] for task in tasks]
+    return [task.returncode for task in tasks], outputs
+
+
+def test_tasks_of_srun_are_one_run_that_only_the_first_one_writes(slurm, drawn, tmp_path):
+    codes, outputs = run_tasks(slurm, tmp_path, f"dataset_base_path={drawn}", "exp_name=slurm", "trainer.devices=1")
+    assert codes == [0, 0], outputs
+    assert [path.name for path in tmp_path.iterdir()] == ["outputs"]
+    (folder,) = (tmp_path / "outputs/slurm").iterdir()
+    assert {"config.yaml", "train.log", "metrics.csv", "summary.json", ".hydra"} <= {
+        path.name for path in folder.iterdir()
+    }
+    assert not list(folder.glob("*.log.*")) + list(folder.glob("*rank*"))
+    assert outputs[1] == ""
+    assert "for each of 2 processes" not in outputs[0]  # each node has its RAM for itself
+
+
+def test_a_rank_that_fails_ends_the_others_and_its_error_is_shown_once(slurm, drawn, tmp_path):
+    codes, outputs = run_tasks(slurm, tmp_path, f"dataset_base_path={drawn}", "trainer.num_nodes=3")
+    assert codes == [1, 1]
+    assert outputs[0].count("InputError: found trainer.num_nodes=3, but with srun it is 2") == 1
+    assert outputs[1] == ""
+
+
+def test_a_process_alone_is_the_only_one_of_its_node():
+    with first_of_node_first():
+        assert num_ranks_of_node() == 1
