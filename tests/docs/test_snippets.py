@@ -62,7 +62,11 @@ def exists(name: str) -> bool:
     return True
 
 
-def test_documented_commands_have_only_keys_that_exist() -> None:
+def test_documented_commands_have_only_keys_that_exist(
+    drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "FOLDER").symlink_to(drawn)  # data=auto looks at it
+    monkeypatch.chdir(tmp_path)
     prepare_hydra(("compare_schema", CompareConfig), ("sweep_schema", SweepConfig))
     checked = 0
     for script, arguments in sorted(commands()):

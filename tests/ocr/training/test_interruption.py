@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from ocr.training.fit import train
+from ocr.training.run_folder import newest_checkpoint
 
 AVERAGED = ("trainer.ema_decay=0.9", "trainer.accumulate_grad_batches=2")
 
@@ -83,6 +84,21 @@ def test_a_signal_before_the_first_step_ends_the_run_where_it_is(tiny_run, tmp_p
     assert stopped.value.code == 143
     assert "nothing to resume from" in caplog.messages[-1]
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_new_run_in_the_folder_of_an_earlier_one_does_not_take_its_checkpoint(tiny_run, whole, tmp_path, caplog):
+    class InSetup(lightning.Callback):
+        def setup(self, trainer, pl_module, stage):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    (tmp_path / "checkpoints").mkdir()
+    earlier = (whole[()] / "checkpoints/last.ckpt").read_bytes()
+    (tmp_path / "checkpoints/last.ckpt").write_bytes(earlier)
+    with pytest.raises(SystemExit):
+        train(tiny_run(), tmp_path, [InSetup()])
+    assert "nothing to resume from" in caplog.messages[-1]
+    assert (tmp_path / "checkpoints/earlier_last.ckpt").read_bytes() == earlier
+    assert newest_checkpoint(tmp_path) is None  # resume=auto does not continue the earlier run either
 
 
 def test_a_resumed_run_stopped_before_its_first_checkpoint_names_the_earlier_one(tiny_run, whole, tmp_path, caplog):
