@@ -43,8 +43,8 @@ class AmbiguousName(LookupError):
 class FolderListing:
     """The files of a folder and its sub-folders, and look-ups by name.
 
-    Symbolic links to folders are followed. Each folder is read once, under its own path if that lies inside `folder`, so that a
-    link that leads back ends there. Links and folders that are left out are logged.
+    Symbolic links to folders are followed. Each folder is read once, under its own path if that lies inside `folder`, and a link
+    to a folder that it lies in is not followed. Links and folders that are left out are logged.
 
     Args:
         names: names of the files of interest, relative to the folder; then nothing is read. None: all files.
@@ -58,7 +58,7 @@ class FolderListing:
         self.folders: dict[str, list[int]] = walk.read
         """State of each folder before it was read: "" for `folder` itself, and `sub/`."""
         self._has_second_paths = bool(walk.repeated)
-        _warn(folder, walk.repeated, "symbolic links to folders that are read already")
+        _warn(folder, walk.repeated, "symbolic links to folders that are read already or lie around the link")
         _warn(folder, walk.unreadable, "folders that cannot be read")
 
     def images(self, extensions: Sequence[str]) -> list[str]:
@@ -183,12 +183,13 @@ class _Walk:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._seen: set[tuple[int, int]] = set()
+        # A link to a folder around this one would bring in everything else there, this folder again included.
+        self._seen = {_identity(around) for around in folder.resolve().parents}
         self._folders = [""]
         self._links: list[str] = []
         self.read: dict[str, list[int]] = {}
         self.repeated: list[str] = []
-        """Links to a folder that has been read, perhaps one that they lie in."""
+        """Links to a folder that has been read, or that they lie in."""
         self.unreadable: list[str] = []
 
     def files(self) -> Iterator[str]:
@@ -206,11 +207,11 @@ class _Walk:
                 self.unreadable.append(prefix)
 
     def _files_in(self, prefix: str) -> Iterator[str]:
-        status = os.stat(self._folder / prefix)
-        if (status.st_dev, status.st_ino) in self._seen:
+        identity = _identity(self._folder / prefix)
+        if identity in self._seen:
             self.repeated.append(prefix)
             return
-        self._seen.add((status.st_dev, status.st_ino))
+        self._seen.add(identity)
         self.read[prefix] = state_of(self._folder / prefix)
         with os.scandir(self._folder / prefix) as entries:
             for entry in entries:
@@ -219,6 +220,11 @@ class _Walk:
                     yield name
                 else:
                     (self._links if entry.is_symlink() else self._folders).append(f"{name}/")
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

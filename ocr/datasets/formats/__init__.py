@@ -14,8 +14,9 @@ text_lines, text_folder, rectangles
 icdar         ICDAR 2013 and 2015, MLT, SROIE, MhLiao/DB
 totaltext, ctw1500, yolo
 paddleocr     one text file with a line for each image
+dont_care     texts and labels of don't-care regions
 json_text     reads a JSON file of any length value by value
-json_values   what JSON formats share: numbers, polygons, rectangles, don't-care labels
+json_values   what JSON formats share: numbers, polygons, rectangles
 linked_words  words of formats that link images and annotations by ids
 mmocr, doctr  one JSON file, image by image
 coco, coco_text

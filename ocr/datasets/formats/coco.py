@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ocr.datasets.formats.annotated import AnnotatedImage
+from ocr.datasets.formats.dont_care import is_ignore_label
 from ocr.datasets.formats.image_folder import ImageFolder
 from ocr.datasets.formats.interface import NO_FIT, AnnotationFormat, Confidence, Fit
 from ocr.datasets.formats.json_text import JsonText
@@ -35,7 +36,6 @@ from ocr.datasets.formats.json_values import (
     as_object,
     brief,
     flat_polygon,
-    is_ignore_label,
     size_of,
 )
 from ocr.datasets.formats.linked_words import LinkedWords

@@ -12,7 +12,6 @@ corner; `rotation` turns a box clockwise about its centre, in degrees. CVAT know
 `occluded`, a label or a true attribute named ignore, illegible, dont_care and the like, and an attribute of the value ### or *.
 """
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree.ElementTree import Element
@@ -21,14 +20,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ocr.datasets.formats.annotated import AnnotatedImage, AnnotatedWord, FormatProblem
+from ocr.datasets.formats.dont_care import IGNORE_TEXTS, is_ignore_label
 from ocr.datasets.formats.image_folder import ImageFolder
 from ocr.datasets.formats.interface import NO_FIT, AnnotationFormat, Confidence, Fit
 from ocr.datasets.formats.look import Look
 from ocr.datasets.formats.safe_xml import XmlProblem, elements, root_name, root_of_beginning
 from ocr.errors import InputError
 
-_IGNORE_NAME = re.compile(r"(ignored?|illegib(le|ility)|unreadable|do?n'?t[_ -]?care)", re.IGNORECASE)
-_IGNORE_TEXTS = ("###", "*")
 _OTHER_SHAPES = ("polyline", "points", "ellipse", "cuboid", "skeleton", "mask")
 
 
@@ -122,12 +120,12 @@ def _box_points(box: Element) -> npt.NDArray[np.float64]:
 
 
 def _is_ignored(shape: Element) -> bool:
-    if shape.get("occluded", "0").lower() in ("1", "true") or _IGNORE_NAME.fullmatch(shape.get("label", "")):
+    if shape.get("occluded", "0").lower() in ("1", "true") or is_ignore_label(shape.get("label")):
         return True
     for attribute in shape.iter("attribute"):
         value = (attribute.text or "").strip()
-        if value in _IGNORE_TEXTS:
+        if value in IGNORE_TEXTS:
             return True
-        if value.lower() in ("true", "1", "yes") and _IGNORE_NAME.fullmatch(attribute.get("name", "")):
+        if value.lower() in ("true", "1", "yes") and is_ignore_label(attribute.get("name")):
             return True
     return False

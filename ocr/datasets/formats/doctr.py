@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from ocr.datasets.formats.annotated import AnnotatedImage, AnnotatedWord
+from ocr.datasets.formats.dont_care import is_ignore_label
 from ocr.datasets.formats.image_folder import ImageFolder
 from ocr.datasets.formats.interface import NO_FIT, AnnotationFormat, Confidence, Fit
 from ocr.datasets.formats.json_text import JsonText
-from ocr.datasets.formats.json_values import Malformed, as_list, as_object, brief, is_ignore_label, nested_polygon
+from ocr.datasets.formats.json_values import Malformed, as_list, as_object, brief, nested_polygon
 from ocr.datasets.formats.look import Look
 from ocr.errors import InputError
 

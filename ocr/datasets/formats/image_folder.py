@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from ocr.datasets.folder_listing import AmbiguousName, FolderListing
+from ocr.datasets.image_checks import CONVERTED_EXTENSIONS
 from ocr.datasets.image_header import ImageHeader, ImageProblem, read_header
 from ocr.datasets.orientation import stored_from_original, upright_size
 
@@ -52,7 +53,7 @@ class ImageFolder:
 
     def called(self, name: str) -> tuple[str, ...]:
         """Returns the names of the images that may be meant by a name with its extension: usually one or none."""
-        if not name.lower().endswith(self.extensions):
+        if not name.lower().endswith((*self.extensions, *CONVERTED_EXTENSIONS)):
             return ()
         try:
             found = self.listing.find(name)
@@ -61,8 +62,13 @@ class ImageFolder:
         return () if found is None else (found.name,)
 
     def with_stem(self, stem: str) -> tuple[str, ...]:
-        """Returns the names of the images that may be meant by a name without its extension, sorted; usually one."""
-        return tuple(self.listing.with_stem(stem, self.extensions))
+        """Returns the names of the images that may be meant by a name without its extension, sorted; usually one.
+
+        Only if no image of the configured extensions fits, TIFF, BMP, WebP and GIF files are looked up.
+        """
+        return tuple(
+            self.listing.with_stem(stem, self.extensions) or self.listing.with_stem(stem, CONVERTED_EXTENSIONS)
+        )
 
     def size_of(self, filename: str) -> tuple[int, int] | None:
         """Returns the size (H, W) of an image in the frame of the annotations, or None if the file's header does not give it."""

@@ -1,7 +1,6 @@
-"""Parts that JSON formats share: numbers, polygons, rectangles, names and labels, each checked before its use."""
+"""Parts that JSON formats share: numbers, polygons, rectangles and names, each checked before its use."""
 
 import json
-from collections.abc import Iterable
 from itertools import chain
 from math import cos, radians, sin
 from typing import Any
@@ -18,10 +17,7 @@ Size = tuple[float | None, float | None]
 """(H, W) as an annotation file states it; None where it does not."""
 NO_SIZE: Size = (None, None)
 
-IGNORE_LABELS = frozenset({"###", "*", "ignore", "ignored", "dontcare", "illegible", "unreadable"})
-"""Labels and classes that mark a don't-care region: lower case, without blanks, hyphens, underscores and apostrophes."""
 _NUMBERS = {int, float}
-_NO_LETTERS = str.maketrans("", "", " -_'\u2019")
 
 
 class Malformed(Exception):
@@ -208,13 +204,3 @@ def rectangle(left: float, top: float, width: float, height: float, degrees: flo
         down = height * np.array([-sin(turn), cos(turn)])
     corner = np.array([left, top])
     return np.stack([corner, corner + across, corner + across + down, corner + down])
-
-
-def is_ignore_label(label: Any) -> bool:
-    """Returns whether a label, class or category marks don't-care regions: `###`, `ignore`, `Don't care`, ..."""
-    return isinstance(label, str) and label.lower().translate(_NO_LETTERS) in IGNORE_LABELS
-
-
-def has_ignore_label(labels: Iterable[Any]) -> bool:
-    """Returns whether one of several labels marks a don't-care region."""
-    return any(is_ignore_label(label) for label in labels)

@@ -28,6 +28,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from ocr.datasets.formats.annotated import AnnotatedImage, AnnotatedWord
+from ocr.datasets.formats.dont_care import is_ignore_label
 from ocr.datasets.formats.image_folder import ImageFolder
 from ocr.datasets.formats.interface import NO_FIT, AnnotationFormat, Confidence, Fit
 from ocr.datasets.formats.json_text import JsonText
@@ -39,7 +40,6 @@ from ocr.datasets.formats.json_values import (
     as_number,
     as_object,
     brief,
-    has_ignore_label,
     nested_polygon,
     rectangle,
 )
@@ -141,7 +141,7 @@ class _Task:
             if region.problem is not None:
                 problems.append(region.problem.problem(key))
             elif region.points is not None:
-                words.append(AnnotatedWord(key, region.points, has_ignore_label(region.labels)))
+                words.append(AnnotatedWord(key, region.points, any(map(is_ignore_label, region.labels))))
         return AnnotatedImage(self.filename, source, tuple(words), self.size or (None, None), tuple(problems))
 
     def _points(self, value: dict[str, Any], stated: dict[str, Any]) -> Points | None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ocr.datasets.formats.annotated import AnnotatedImage, AnnotatedWord
+from ocr.datasets.formats.dont_care import is_ignore_label
 from ocr.datasets.formats.image_folder import ImageFolder
 from ocr.datasets.formats.interface import NO_FIT, AnnotationFormat, Confidence, Fit
 from ocr.datasets.formats.json_text import BrokenJson, JsonText
@@ -28,8 +29,6 @@ from ocr.datasets.formats.json_values import (
     as_name,
     as_object,
     brief,
-    has_ignore_label,
-    is_ignore_label,
     nested_polygon,
     rectangle,
     size_of,
@@ -113,10 +112,8 @@ def _image_of(path: Path, members: dict[str, Any], images: ImageFolder) -> str:
 def _read_shape(key: str, value: Any) -> AnnotatedWord:
     shape = as_object(value, "the shape")
     flags = as_object(shape.get("flags") or {}, "flags")
-    is_ignored = is_ignore_label(shape.get("label")) or has_ignore_label(
-        flag for flag, is_set in flags.items() if is_set
-    )
-    return AnnotatedWord(key, _outline(shape), is_ignored)
+    marks = [shape.get("label"), *(flag for flag, is_set in flags.items() if is_set)]
+    return AnnotatedWord(key, _outline(shape), any(map(is_ignore_label, marks)))
 
 
 def _outline(shape: dict[str, Any]) -> Points:

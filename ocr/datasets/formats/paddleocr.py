@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 
 from ocr.datasets.formats.annotated import AnnotatedImage, AnnotatedWord, FormatProblem
+from ocr.datasets.formats.dont_care import IGNORE_TEXTS
 from ocr.datasets.formats.image_folder import ImageFolder
 from ocr.datasets.formats.interface import NO_FIT, AnnotationFormat, Confidence, Fit
 from ocr.datasets.formats.look import Look
 from ocr.datasets.formats.text import encoding_of
-from ocr.datasets.formats.text_lines import IGNORE_TEXTS
 from ocr.errors import InputError
 
 _EXPECTED = "an image path, a tab and a JSON list"

@@ -10,7 +10,6 @@ from ocr.datasets.formats.json_values import (
     as_number,
     corners_rectangle,
     flat_polygon,
-    is_ignore_label,
     nested_polygon,
     rectangle,
     sides_rectangle,
@@ -116,15 +115,3 @@ def test_flags_are_booleans_or_bits(value: Any, expected: bool) -> None:
 def test_other_flags_are_malformed(value: Any) -> None:
     with pytest.raises(Malformed, match=r"found f = .*; expected true or false"):
         as_flag({"f": value}, "f")
-
-
-@pytest.mark.parametrize(
-    "label", ["###", "*", "ignore", "Ignore", "don't care", "don\u2019t-care", "DONT_CARE", "illegible"]
-)
-def test_labels_of_dont_care_regions(label: str) -> None:
-    assert is_ignore_label(label)
-
-
-@pytest.mark.parametrize("label", ["text", "", None, 1, "ignorance", "####", ["ignore"]])
-def test_other_labels_are_text(label: Any) -> None:
-    assert not is_ignore_label(label)
