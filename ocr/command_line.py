@@ -4,6 +4,7 @@ with errors as plain messages."""
 import errno
 import logging
 import os
+import re
 import sys
 import time
 import warnings
@@ -31,6 +32,8 @@ from ocr.config import (
     PrepareConfig,
     TrainConfig,
     flat_keys,
+    keys_of,
+    no_such_key,
     validate_config,
 )
 from ocr.datasets.schemas import DatasetConfig
@@ -60,6 +63,9 @@ _ADVICE = {
     errno.ENAMETOOLONG: "choose a shorter name",
 }
 """Advice for the commonest errors of the operating system."""
+
+_COMMANDS = (TrainConfig, EvaluateConfig, PredictConfig, PrepareConfig)
+"""Schemas whose keys may be meant by an unknown one."""
 
 NOT_FOR_USERS = (
     "Experiment logs directory",  # the run's folder exists already: it holds config.yaml
@@ -292,7 +298,9 @@ def _composition_problem(error: Exception) -> str:
     """
     first, *more = str(error).splitlines()
     if more and more[0].startswith("To append to your config use"):
-        return f"{first.rstrip('.')}: no such key; the option --cfg job lists all keys"
+        key = re.search("'([^']+)'", first)
+        keys = [name for schema in _COMMANDS for name in keys_of(schema)]
+        return f"{first.rstrip('.')}: {no_such_key(key[1] if key else '', keys)}"
     if "Cannot merge DictConfig with ListConfig" in str(error):
         return f"{first}: a list in the place of a section; in a file, several data sets are a list under config.sets"
     return "\n".join(str(part).expandtabs(4) for part in (error, error.__cause__) if part is not None)

@@ -14,6 +14,8 @@ Importing this file takes half a second: it loads neither torch nor DALI.
 """
 
 import re
+from collections.abc import Collection
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
@@ -304,7 +306,10 @@ else:
 
 
 class InferenceConfig(DataSection):
-    """Keys of both evaluate.py and predict.py. null: the value the checkpoint was trained with."""
+    """Keys of both evaluate.py and predict.py. null: the value the checkpoint was trained with, unless a key says otherwise.
+
+    A checkpoint describes its network, preprocessing and data set. Caches, threads, workers and the like have their defaults.
+    """
 
     checkpoint: str = NOT_SET
     """A .ckpt file of a run, with its network and preprocessing."""
@@ -313,7 +318,7 @@ class InferenceConfig(DataSection):
     loader: LoaderName | None = None
     """Loader, as in training."""
     batch_size: int | None = Field(default=None, ge=1)
-    """Images per forward pass; null: dataloader.eval_batch_size of the training, where 0 suits it to this device."""
+    """Images per forward pass; null: as many as suit this device (dataloader.eval_batch_size=0)."""
     precision: Literal["auto", "32-true", "16-mixed", "bf16-mixed"] | None = None
     """Precision of the forward pass, as in trainer.precision."""
     image_size: int | None = Field(default=None, ge=32, multiple_of=32)
@@ -396,16 +401,22 @@ def validate_config(config_class: type[AnyConfig], hydra_config: DictConfig) -> 
     """
     try:
         values = OmegaConf.to_container(hydra_config, resolve=True)
-    except InterpolationResolutionError as error:  # the message of a resolver, such as that of data=auto
-        message = str(error).partition("\n")[0].partition("raised while resolving interpolation: ")
-        raise SystemExit(f"The configuration is wrong: {shown_lines(message[2] or message[0])}") from None
+    except InterpolationResolutionError as error:
+        raise SystemExit(f"The configuration is wrong: {shown_lines(resolver_message(error))}") from None
     except OmegaConfBaseException as error:
         raise SystemExit(f"The configuration is wrong: {shown_lines(str(error))}") from None
     try:
         return config_class.model_validate(values)
     except ValidationError as error:
-        lines = [f"  {line}" for line in described_problems(error)]
-        raise SystemExit(shown_lines("The configuration is wrong:\n" + "\n".join(lines))) from None
+        lines = described_problems(error, keys_of(config_class))
+        found = f" {lines[0]}" if len(lines) == 1 else "".join(f"\n  {line}" for line in lines)
+        raise SystemExit(shown_lines(f"The configuration is wrong:{found}")) from None
+
+
+def resolver_message(error: InterpolationResolutionError) -> str:
+    """Returns the message of a resolver's own error, such as that of data=auto, in one line."""
+    message = str(error).partition("\n")[0].partition("raised while resolving interpolation: ")
+    return message[2] or message[0]
 
 
 def flat_keys(values: Any, prefix: str = "") -> dict[str, Any]:
@@ -415,10 +426,30 @@ def flat_keys(values: Any, prefix: str = "") -> dict[str, Any]:
     return {key: value for name in values for key, value in flat_keys(values[name], f"{prefix}{name}.").items()}
 
 
-def described_problems(error: ValidationError) -> list[str]:
-    """Returns one line for each wrong value: its key, what is wrong with it, and what was found."""
-    return [
-        f"{'.'.join(map(str, item['loc'])) or 'configuration'}: {item['msg'].removeprefix('Value error, ')}"
-        + ("" if isinstance(item["input"], dict) or item["type"] == "missing" else f" (found {item['input']!r})")
-        for item in error.errors()
-    ]
+def keys_of(config_class: type[Section]) -> list[str]:
+    """Returns all keys of a schema, written with dots."""
+    return list(flat_keys(config_class.model_construct().model_dump(mode="json")))
+
+
+def no_such_key(key: str, keys: Collection[str]) -> str:
+    """Returns what to say about an unknown key: the nearest one among `keys`, and where all are listed."""
+    nearest = get_close_matches(key, keys, 1, 0.8) or [known for known in keys if known.endswith(f".{key}")]
+    return f"no such key; {f'the nearest is {nearest[0]}; ' if nearest else ''}the option --cfg job lists all keys"
+
+
+def described_problems(error: ValidationError, keys: Collection[str] = ()) -> list[str]:
+    """Returns one line for each wrong value: its key, what is wrong with it, and what was found.
+
+    Args:
+        keys: all keys of the schema, to name the nearest to an unknown one.
+    """
+    lines = []
+    for item in error.errors():
+        key = ".".join(map(str, item["loc"]))
+        if item["type"] == "extra_forbidden":
+            lines.append(f"{key}: {no_such_key(key, keys)}")
+            continue
+        is_shown = not isinstance(item["input"], dict) and item["type"] != "missing"
+        found = f" (found {item['input']!r})" if is_shown else ""
+        lines.append(f"{key or 'configuration'}: {item['msg'].removeprefix('Value error, ')}{found}")
+    return lines

@@ -4,46 +4,73 @@ from typing import Any
 
 from ocr.checkpoint import load_checkpoint
 from ocr.config import DatasetsConfig, InferenceConfig, TrainConfig
+from ocr.datasets.schemas import DatasetConfig
 from ocr.device import resolve_device, resolve_loading, resolve_pipeline, resolve_precision
 from ocr.models.dbnet import DBNet
+
+_SECTIONS = ("model", "targets", "metric", "loader", "dataset_base_path")
+_PIPELINE = (
+    *("image_size", "mean", "std", "jpeg_fancy_upsampling", "scaled_decode", "output_dtype", "output_layout"),
+    "max_megapixels",
+)
+_TRAINER = ("precision", "channels_last")
+_POSTPROCESS = (
+    *("bin_thresh", "box_thresh", "max_candidates", "min_side", "output", "unclip_ratio", "polygon_tolerance"),
+)
+_DATASET = (
+    *("image_path", "sets", "annotation_path", "annotation_format", "annotation_set", "annotation_frame", "shards"),
+    *("image_extensions", "on_bad_sample", "check_pixels"),
+)
+_CACHE = ("cache_transformed_tensors", "dtype")
+"""How inputs are rounded, which must be as in the run's validation."""
 
 
 def restore(config: InferenceConfig) -> tuple[TrainConfig, DBNet]:
     """Returns the checkpoint's configuration with the overrides of `config`, and its network on the CPU.
 
-    A checkpoint may come from a stranger. Its configuration describes the network, its preprocessing and the data set to read, but
-    never where to write. So no data set is drawn for it, and its cache folders are left out.
+    A checkpoint may come from a stranger. Its configuration describes the network, its preprocessing and the data set to read. It
+    decides neither where to write nor how much of the machine to use, so all other settings have their defaults.
 
     Raises:
         FileNotFoundError: no such checkpoint.
         InputError: not a checkpoint of this trainer, or device=gpu without a GPU.
     """
-    settings, model = load_checkpoint(config.checkpoint)
+    saved, model = load_checkpoint(config.checkpoint)
+    default = TrainConfig()
     given = {name: value for name, value in config.postprocess if value is not None}
-    pipeline: dict[str, Any] = {} if config.image_size is None else {"image_size": config.image_size}
+    pipeline = _chosen(saved.pipeline, _PIPELINE) | (
+        {} if config.image_size is None else {"image_size": config.image_size}
+    )
     dataloader: dict[str, Any] = {} if config.batch_size is None else {"eval_batch_size": config.batch_size}
     device = resolve_device(config.device)
-    precision = resolve_precision(config.precision or settings.trainer.precision, device)
-    pipeline_config = resolve_pipeline(settings.pipeline.model_copy(update=pipeline), precision)
-    loading = settings.dataloader.model_copy(update=dataloader)
-    return settings.model_copy(
-        update={
-            "draw_synthetic": False,
-            "datasets": _without_cache_folders(settings.datasets),
+    precision = resolve_precision(config.precision or saved.trainer.precision, device)
+    pipeline_config = resolve_pipeline(default.pipeline.model_copy(update=pipeline), precision)
+    loading = default.dataloader.model_copy(update=dataloader)
+    trainer = _chosen(saved.trainer, _TRAINER) | {"precision": precision}
+    return default.model_copy(
+        update=_chosen(saved, _SECTIONS)
+        | {
+            "datasets": _described(saved.datasets),
             "device": config.device,
-            "loader": config.loader or settings.loader,
+            "loader": config.loader or saved.loader,
             "pipeline": pipeline_config,
             "dataloader": resolve_loading(loading, pipeline_config.image_size, device),
-            "trainer": settings.trainer.model_copy(update={"precision": precision}),
-            "postprocess": settings.postprocess.model_copy(update=given),
+            "trainer": default.trainer.model_copy(update=trainer),
+            "postprocess": default.postprocess.model_copy(update=_chosen(saved.postprocess, _POSTPROCESS) | given),
         }
     ), model
 
 
-def _without_cache_folders(datasets: DatasetsConfig) -> DatasetsConfig:
-    """Returns the splits with a cache in memory only."""
+def _chosen(section: Any, names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: getattr(section, name) for name in names}
+
+
+def _described(datasets: DatasetsConfig) -> DatasetsConfig:
+    """Returns the splits with what says which images and annotations they hold, and how inputs are rounded."""
     entries = {}
-    for name, entry in datasets:
-        cache = entry.config.cache_config.model_copy(update={"directory": None, "disk_budget": None})
-        entries[name] = entry.model_copy(update={"config": entry.config.model_copy(update={"cache_config": cache})})
+    for name, entry in DatasetsConfig():
+        saved: DatasetConfig = getattr(datasets, name).config
+        cache = entry.config.cache_config.model_copy(update=_chosen(saved.cache_config, _CACHE))
+        described = entry.config.model_copy(update=_chosen(saved, _DATASET) | {"cache_config": cache})
+        entries[name] = entry.model_copy(update={"config": described})
     return datasets.model_copy(update=entries)

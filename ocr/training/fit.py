@@ -22,6 +22,7 @@ from ocr.datasets.base import ValidatedOCRDataset
 from ocr.device import resolve_device, resolve_loading, resolve_pipeline, resolve_precision
 from ocr.environment import device_name
 from ocr.errors import SignalExit, StorageError
+from ocr.loaders.engines import check_dali
 from ocr.memory.out_of_memory import ExplainOutOfMemory
 from ocr.memory.remedies import Remedy, command_with, training_remedies
 from ocr.models.dbnet import build_dbnet
@@ -39,7 +40,7 @@ from ocr.training.interruption import RunStopped, StopSignals, requeue_slurm_job
 from ocr.training.module import DBNetModule
 from ocr.training.ranks import Ranks, first_of_node_first, is_first_rank
 from ocr.training.resume import Resumption, resumption
-from ocr.training.run_folder import RunLock
+from ocr.training.run_folder import RunLock, set_checkpoints_aside
 from ocr.training.trainer import build_trainer
 
 log = logging.getLogger(__name__)
@@ -73,11 +74,11 @@ def train(
             settings = (config if start is None else start.config).trainer
             ranks = Ranks(place, settings, resolve_device(config.device).type)
             with ranks:
-                return _train_together(ranks, lambda: start or begin(), run_dir, files, signals, callbacks)
+                return _train_together(ranks, config, lambda: start or begin(), run_dir, files, signals, callbacks)
         except RunStopped as stop:  # before the ranks had met
             kill_children()
             if is_first_rank():
-                _log_stop(stop, run_dir / "checkpoints" / "last.ckpt", None)
+                _log_stop(stop, run_dir / "checkpoints" / "last.ckpt", _earlier_checkpoint(config, run_dir))
             code = 128 + stop.signum
         except SignalExit as end:
             code = int(end.code or 0)
@@ -88,6 +89,7 @@ def train(
 
 def _train_together(
     ranks: Ranks,
+    config: TrainConfig,
     begin: Callable[[], Resumption],
     run_dir: Path,
     files: CheckpointFiles,
@@ -111,7 +113,7 @@ def _train_together(
                 kill_children()
             files.finish()  # an error of the last write must come before the line that names the file
             if is_first_rank() or not stop.is_saved:
-                _log_stop(stop, path, None if start is None else start.config.resume)
+                _log_stop(stop, path, _earlier_checkpoint(config, run_dir) if start is None else start.config.resume)
             raise SignalExit(128 + stop.signum) from None
 
 
@@ -124,6 +126,8 @@ def _train(
     callbacks: Sequence[Callback],
 ) -> dict[str, Any]:
     config = start.config
+    if config.engine == "dali":
+        check_dali(config.loader)  # before the data set is read
     log.info("writing to %s", run_dir)
     started = time.perf_counter()
     _start_run(config, run_dir)
@@ -156,9 +160,11 @@ def _train(
 
 
 def _start_run(config: TrainConfig, run_dir: Path) -> None:
-    """Writes config.yaml and sets the seed."""
+    """Writes config.yaml, sets aside the checkpoints of an earlier run unless this one continues it, and sets the seed."""
     if is_first_rank():
         run_dir.mkdir(parents=True, exist_ok=True)
+        if config.resume is None and not config.trainer.fast_dev_run:
+            set_checkpoints_aside(run_dir)
         write_durably(run_dir / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).encode())
     lightning.seed_everything(config.seed, verbose=False)
 
@@ -237,6 +243,12 @@ def _remedies(config: TrainConfig, files: CheckpointFiles, last_checkpoint: Path
     return training_remedies(config.model_copy(update={"dataloader": loading}), last_checkpoint, in_validation)
 
 
+def _earlier_checkpoint(config: TrainConfig, run_dir: Path) -> str | None:
+    """Returns the checkpoint that a run stopped before it could read one would have begun with."""
+    path = run_dir / "checkpoints" / "last.ckpt"
+    return (str(path) if path.is_file() else None) if config.resume == "auto" else config.resume
+
+
 def _log_stop(stop: RunStopped, checkpoint: Path, resumed_from: str | None) -> None:
     """Logs which signal ended the run and how to continue it; the last lines of the log.
 
@@ -244,7 +256,7 @@ def _log_stop(stop: RunStopped, checkpoint: Path, resumed_from: str | None) -> N
         resumed_from: the checkpoint that the run began with; it still holds when the run has not written one.
     """
     name = signal.Signals(stop.signum).name
-    if stop.is_saved or checkpoint.is_file():
+    if stop.is_saved:
         _log_state(name, checkpoint)
     elif resumed_from is not None:
         _log_state(name, Path(resumed_from))

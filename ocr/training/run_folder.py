@@ -88,6 +88,20 @@ def newest_checkpoint(run_dir: Path) -> Path | None:
     return None
 
 
+def set_checkpoints_aside(run_dir: Path) -> None:
+    """Renames the checkpoints of an earlier run in the folder of a new one, so that nothing takes them for the new run's.
+
+    last.ckpt becomes earlier_last.ckpt. A file of that name, from a still earlier run, is replaced.
+    """
+    folder = run_dir / "checkpoints"
+    for name in CHECKPOINTS:
+        if (folder / name).is_file():
+            (folder / name).replace(folder / f"earlier_{name}")
+            log.info(
+                "%s is from an earlier run. This one starts anew, so it is now called earlier_%s", folder / name, name
+            )
+
+
 def _described(owner: bytes) -> str:
     try:
         values = json.loads(owner)

@@ -120,6 +120,10 @@ def test_runs_of_two_ranks_end_together_and_continue_as_one_that_was_not_stopped
                         process.send_signal(signum)
                 output = process.communicate(timeout=300)[0]
                 returncode = process.returncode
+                if (
+                    returncode == -signum and "everything is in" in output
+                ):  # it had finished, and was unloading its libraries
+                    returncode = 0
                 assert returncode in (0, 128 + signum), output
                 assert not processes_of(process.pid)
                 assert_whole(folder)

@@ -261,10 +261,19 @@ def test_devices_are_a_number_or_a_list(devices):
             "trainer.max_time: expected DD:HH:MM:SS, such as 00:08:00:00 for eight hours (found '5h')",
         ),
         ("trainer.devices=0", "trainer.devices: at least 1, or -1 for all (found 0)"),
+        (
+            "+trainer.max_epoch=3",
+            "trainer.max_epoch: no such key; the nearest is trainer.max_epochs; the option --cfg job lists all keys",
+        ),
+        ("+unknown.key=1", "unknown: no such key; the option --cfg job lists all keys"),
+        (
+            "+max_epochs=3",
+            "max_epochs: no such key; the nearest is trainer.max_epochs; the option --cfg job lists all keys",
+        ),
     ],
 )
 def test_a_wrong_value_is_one_line_with_what_is_expected(override, line):
     with pytest.raises(SystemExit) as refused:
         load(override)
-    assert str(refused.value) == f"The configuration is wrong:\n  {line}"
+    assert str(refused.value) == f"The configuration is wrong: {line}"
     assert load("trainer.max_time=00:08:00:00").trainer.max_time == "00:08:00:00"

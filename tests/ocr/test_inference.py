@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from ocr.checkpoint import CONFIG_KEY
-from ocr.config import EvaluateConfig, PredictConfig
+from ocr.config import EvaluateConfig, PredictConfig, TrainConfig
 from ocr.errors import InputError
 from ocr.inference import evaluate, predict
+from ocr.restore import restore
 
 
 @pytest.mark.parametrize("output", ["", "images", "images/found"])
@@ -59,3 +60,33 @@ def test_a_checkpoint_cannot_make_evaluate_replace_a_drawn_data_set(tmp_path, dr
     assert metrics["images"] == 8
     assert sorted((path, path.stat().st_mtime_ns) for path in copy.rglob("*")) == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "run", "stranger.ckpt"]
+
+
+def test_a_checkpoint_decides_neither_how_much_of_the_machine_to_use_nor_where_to_write(
+    tmp_path, drawn, untrained_checkpoint
+):
+    cache = {"directory": str(tmp_path / "cache"), "ram_budget": 10**15, "dtype": "uint8", "verify": 9}
+    values = {"converted_path": str(tmp_path / "converted"), "unreadable_wait_seconds": 1e9, "cache_config": cache}
+    checkpoint = _checkpoint_with(
+        tmp_path,
+        untrained_checkpoint,
+        dataset_base_path=str(drawn),
+        datasets={"val_dataset": _split(drawn, **values)},
+        dataloader={"batch_size": 10**6, "eval_batch_size": 10**6, "num_workers": 10**4, "worker_timeout": 0},
+        trainer={"compile": True, "cuda_graphs": True, "devices": 64},
+        postprocess={"num_workers": 10**4, "max_pending": 10**9, "box_thresh": 0.25},
+        logger={"num_pictures": 10**6},
+        pipeline={"image_size": 320, "num_threads": 10**4, "prefetch_queue_depth": 10**4, "mean": [1, 2, 3]},
+    )
+    settings, _ = restore(EvaluateConfig(checkpoint=checkpoint, device="cpu"))
+    default, found = TrainConfig(), settings.datasets.val_dataset.config
+    assert settings.dataloader.eval_batch_size <= 4
+    assert settings.dataloader.num_workers == default.dataloader.num_workers
+    assert (settings.trainer.compile, settings.trainer.cuda_graphs, settings.trainer.devices) == (False, False, "auto")
+    assert settings.postprocess == default.postprocess.model_copy(update={"box_thresh": 0.25})
+    assert settings.logger == default.logger
+    assert (settings.pipeline.image_size, settings.pipeline.mean) == (320, (1, 2, 3))
+    assert (settings.pipeline.num_threads, settings.pipeline.prefetch_queue_depth) == (0, 2)
+    assert (found.image_path, found.converted_path) == (f"{drawn}/images/val", None)
+    assert found.unreadable_wait_seconds == 60
+    assert found.cache_config == default.datasets.val_dataset.config.cache_config.model_copy(update={"dtype": "uint8"})

@@ -56,7 +56,7 @@ class FiniteLosses(Callback):
             first = list(weights)[int(is_finite.int().argmin())]
             raise DivergedError(
                 f"after step {trainer.global_step}: {int((~is_finite).sum())} of {len(weights)} weights hold NaN or infinity, "
-                f"first {first}. {self._advice()}"
+                f"first {first}. {self._advice(trainer)}"
             )
 
     def _message(self, trainer: lightning.Trainer, batch: BatchLosses, losses: Tensor) -> str:
@@ -66,13 +66,17 @@ class FiniteLosses(Callback):
         more = f" and {len(batch.indices) - _NUM_SHOWN} more" if len(batch.indices) > _NUM_SHOWN else ""
         return (
             f"step {batch.num_steps} (epoch {batch.epoch + 1}): the loss is not finite: {values}; learning rate "
-            f"{float(batch.learning_rate):g}; images {', '.join(names)}{more}. {self._advice()}"
+            f"{float(batch.learning_rate):g}; images {', '.join(names)}{more}. {self._advice(trainer)}"
         )
 
-    def _advice(self) -> str:
+    def _advice(self, trainer: lightning.Trainer) -> str:
         good = [path for name in ("last.ckpt", "best.ckpt") if (path := self._checkpoints / name).is_file()]
         where = f"Last good checkpoint: {good[0]}" if good else "There is no checkpoint yet"
-        return (
-            "Look at the images and their annotations, and try a lower optimizer.lr, a smaller trainer.gradient_clip_val or "
-            f"trainer.precision=32-true. {where}"
-        )
+        clip = trainer.gradient_clip_val
+        remedies = ["a lower optimizer.lr", "gradients clipped by trainer.gradient_clip_val=5"]
+        if clip:
+            remedies[1] = f"a trainer.gradient_clip_val below {clip:g}"
+        if trainer.precision != "32-true":
+            remedies.append("trainer.precision=32-true")
+        tried = f"{', '.join(remedies[:-1])} or {remedies[-1]}"
+        return f"Look at the images and their annotations, and try {tried}. {where}"

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from ocr.training.fit import train
+from ocr.training.run_folder import newest_checkpoint
 
 AVERAGED = ("trainer.ema_decay=0.9", "trainer.accumulate_grad_batches=2")
 
@@ -85,6 +86,21 @@ def test_a_signal_before_the_first_step_ends_the_run_where_it_is(tiny_run, tmp_p
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
+def test_a_new_run_in_the_folder_of_an_earlier_one_does_not_take_its_checkpoint(tiny_run, whole, tmp_path, caplog):
+    class InSetup(lightning.Callback):
+        def setup(self, trainer, pl_module, stage):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    (tmp_path / "checkpoints").mkdir()
+    earlier = (whole[()] / "checkpoints/last.ckpt").read_bytes()
+    (tmp_path / "checkpoints/last.ckpt").write_bytes(earlier)
+    with pytest.raises(SystemExit):
+        train(tiny_run(), tmp_path, [InSetup()])
+    assert "nothing to resume from" in caplog.messages[-1]
+    assert (tmp_path / "checkpoints/earlier_last.ckpt").read_bytes() == earlier
+    assert newest_checkpoint(tmp_path) is None  # resume=auto does not continue the earlier run either
+
+
 def test_a_resumed_run_stopped_before_its_first_checkpoint_names_the_earlier_one(tiny_run, whole, tmp_path, caplog):
     class InSetup(lightning.Callback):
         def setup(self, trainer, pl_module, stage):
@@ -142,6 +158,20 @@ def test_the_rest_of_an_epoch_is_trained_once_in_batches_of_another_size(tiny_ru
     others = ["dataloader.batch_size=4", "resume_anyway=true"]
     train(tiny_run(*others, f"resume={tmp_path}/stopped/checkpoints/last.ckpt"), tmp_path / "resumed", [Watch()])
     assert sorted(seen[10:]) == list(range(10))
+
+
+def test_a_validation_resumed_with_fewer_steps_an_epoch_trains_none(tiny_run, tmp_path):
+    with pytest.raises(SystemExit):
+        train(tiny_run(), tmp_path / "stopped", [Signal(signal.SIGTERM, "in validation")])
+    checkpoint = tmp_path / "stopped/checkpoints/last.ckpt"
+    larger = ("dataloader.batch_size=4", "resume_anyway=true")  # as with more ranks, an epoch has fewer steps
+    train(tiny_run(f"resume={checkpoint}", *larger), tmp_path / "resumed")
+    first, second = (
+        torch.load(path / "checkpoints/last.ckpt", weights_only=True)
+        for path in (checkpoint.parents[1], tmp_path / "resumed")
+    )
+    assert second["global_step"] == first["global_step"]
+    assert all(torch.equal(tensor, second["state_dict"][key]) for key, tensor in first["state_dict"].items())
 
 
 @pytest.fixture

@@ -86,6 +86,7 @@ MARKED = {
     "script_of_a_polygon": rows(f"{QUAD},10,30,Latin,A", f"{QUAD},10,30,Latin,###"),
     "script_of_a_rectangle": rows("20,10,120,34,Latin,A", "20,10,120,34,Latin,###"),
     "languages_in_25_lines": rows(*[f"{QUAD},th,A"] * 24, f"{QUAD},th,###"),
+    "unknown_language_in_3_lines": rows(f"{QUAD},Thai,A", f"{QUAD},zh-Hans,B", f"{QUAD},Thai,###"),
     "score": rows(f'{QUAD},0,"A"', f'{QUAD},1,"###"'),
     "score_with_decimals": rows(f"{QUAD},0.98,A", f"{QUAD},0.5,###"),
     "comma_behind_the_mark": rows(f"{QUAD},A,", f"{QUAD},###,"),
@@ -137,6 +138,7 @@ READ_RIGHT = {
     "semicolons_and_decimal_commas": (rows("20,0;10,0;120,0;10,0;120,0;34,0;20,0;34,0;A"), "gt_img_1.txt"),
     "blanks": (rows(QUAD.replace(",", " ") + " A"), "gt_img_1.txt"),
     "byte_order_mark_in_the_middle": ("\ufeff" + rows(f"{QUAD},A", f"\ufeff{QUAD},B"), "gt_img_1.txt"),
+    "every_field_in_quotes": (rows('"' + QUAD.replace(",", '","') + '","A"'), "gt_img_1.txt"),
     "counter_clockwise": (rows("20,10,20,34,120,34,120,10,A"), "gt_img_1.txt"),
 }
 
@@ -148,6 +150,27 @@ def test_encodings_separators_and_names_are_read(name: str, tmp_path: Path) -> N
     for word in image.words:
         assert sorted(word.points.tolist()) == sorted(map(list, QUAD_POINTS))
         assert not word.ignore
+
+
+PADDLEOCR = '[{"transcription": "A", "points": [[20, 10], [120, 10], [120, 34], [20, 34]]}]'
+LABEL_FILES = {
+    "windows_line_ends": f"img_1.jpg\t{PADDLEOCR}\r\n\r\n".encode(),
+    "byte_order_mark": f"\ufeffimg_1.jpg\t{PADDLEOCR}\n".encode(),
+    "utf_16": f"img_1.jpg\t{PADDLEOCR}\n".encode("utf-16"),
+    "utf_16_without_a_mark": f"img_1.jpg\t{PADDLEOCR}\n".encode("utf-16-le"),
+    "path_of_another_machine": f"/data/train/img_1.jpg\t{PADDLEOCR}\n".encode(),
+    "windows_path": f"train\\img_1.jpg\t{PADDLEOCR}\n".encode(),
+    "other_case": f"train/IMG_1.JPG\t{PADDLEOCR}\n".encode(),
+}
+
+
+@pytest.mark.parametrize("name", LABEL_FILES)
+def test_label_files_of_paddleocr_are_read(name: str, tmp_path: Path) -> None:
+    images = write_images(tmp_path / "img", ["img_1.jpg"])
+    (tmp_path / "LABEL.TXT").write_bytes(LABEL_FILES[name])
+    (image,) = read(tmp_path / "LABEL.TXT", images)
+    assert (image.filename, image.problems) == ("img_1.jpg", ())
+    np.testing.assert_array_equal(image.words[0].points, QUAD_POINTS)
 
 
 def test_points_in_either_direction_cover_the_same_region(tmp_path: Path) -> None:
