@@ -17,7 +17,8 @@ import torch
 from ocr.command_line import compose_config
 from ocr.config import TrainConfig
 from ocr.training.fit import train
-from tests.faults.runs import OVERRIDES, assert_same_end
+from tests.faults.process import OVERRIDES
+from tests.faults.runs import assert_same_end
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "train.py"
 ADDRESSES = ("10.77.0.1", "10.77.0.2")
