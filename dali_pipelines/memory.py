@@ -2,21 +2,19 @@
 
 DALI keeps one pool of device memory and one of pinned host memory for all pipelines of a process. The pools grow on demand and
 shrink only in `release_unused`. PyTorch's allocator works the same way and does not see them.
+
+DALI is imported where its pools are touched: predictions and loader=torch work without it.
 """
 
 import logging
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from nvidia.dali.backend import (  # type: ignore[attr-defined]  # no types are published
-    PreallocateDeviceMemory,
-    PreallocatePinnedMemory,
-    ReleaseUnusedMemory,
-)
 
 from dali_pipelines.config import BATCHES_RENDERED_AHEAD, PipelineConfig
 
@@ -107,6 +105,11 @@ def preallocate(pools: Sequence[PoolBytes], device: torch.device) -> bool:
     """
     if device.type != "cuda" or not pools:
         return False
+    from nvidia.dali.backend import (  # type: ignore[attr-defined]  # no types are published
+        PreallocateDeviceMemory,
+        PreallocatePinnedMemory,
+    )
+
     try:
         PreallocateDeviceMemory(sum(pool.device for pool in pools), device.index or 0)
         PreallocatePinnedMemory(sum(pool.pinned for pool in pools))
@@ -124,6 +127,10 @@ def release_unused(device: torch.device) -> None:
 
     Meant for the pause between two phases of a run; the next phase allocates again.
     """
-    if device.type == "cuda":
+    if device.type != "cuda":
+        return
+    if "nvidia.dali" in sys.modules:  # there are no pools before it is imported
+        from nvidia.dali.backend import ReleaseUnusedMemory  # type: ignore[attr-defined]  # no types are published
+
         ReleaseUnusedMemory()
-        torch.cuda.empty_cache()
+    torch.cuda.empty_cache()

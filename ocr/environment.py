@@ -10,7 +10,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import cv2
-import nvidia.dali
 import torch
 
 PACKAGES = (
@@ -30,10 +29,19 @@ def package_versions(*more: str) -> dict[str, str | None]:
     """Returns the versions of Python, of the packages that results depend on, and of `more`; None for a package that is missing."""
     return {
         "python": platform.python_version(),
-        "nvidia-dali": nvidia.dali.__version__,  # its package is named after the CUDA version, OpenCV's after its build
+        "nvidia-dali": dali_version(),  # its package is named after the CUDA version, OpenCV's after its build
         "opencv": cv2.__version__,
         **{name: _version(name) for name in (*PACKAGES, *more)},
     }
+
+
+def dali_version() -> str | None:
+    """Returns the version of NVIDIA DALI; None where it cannot be imported."""
+    try:
+        import nvidia.dali
+    except ImportError:
+        return None
+    return str(nvidia.dali.__version__)
 
 
 def _version(package: str) -> str | None:

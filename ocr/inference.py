@@ -12,13 +12,14 @@ from lightning.pytorch.callbacks import Callback, RichProgressBar
 from rich.progress import track
 
 from ocr.atomic_write import write_durably
-from ocr.config import NOT_SET, DataSection, DatasetsConfig, EvaluateConfig, PredictConfig, TrainConfig
+from ocr.config import NOT_SET, DataSection, DatasetsConfig, EvaluateConfig, LoaderName, PredictConfig, TrainConfig
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.image_checks import IMAGE_EXTENSIONS
 from ocr.datasets.image_list import find_images
 from ocr.datasets.schemas import DatasetConfig
 from ocr.device import resolve_device
 from ocr.errors import InputError
+from ocr.loaders.engines import check_dali, has_dali
 from ocr.memory.out_of_memory import ExplainOutOfMemory
 from ocr.memory.remedies import inference_remedies
 from ocr.placement import Placement
@@ -40,11 +41,12 @@ def evaluate(config: EvaluateConfig, run_dir: Path) -> dict[str, Any]:
     """Returns the metrics of a checkpoint on one split; writes metrics.json, predictions.json and pictures/ below `run_dir`.
 
     Raises:
-        InputError: the split has no annotations.
+        InputError: the split has no annotations, or loader=dali without DALI.
         OutOfMemory: RAM or GPU memory ran out; the message names a smaller batch size.
     """
     log.info("writing to %s", run_dir)
     settings, model = restore(config)
+    settings = _with_loader_of_this_machine(settings, config.loader)
     settings, dataset = _evaluated_split(config, settings, run_dir)
     module = DBNetModule(model, settings, dataset.manifest, with_cleval=True)
     pictures = DetectionPictures(run_dir, settings.logger.num_pictures)
@@ -89,6 +91,7 @@ def predict(config: PredictConfig, run_dir: Path) -> Path:
     split_config, names, output = _images_and_output(config, run_dir)
     log.info("writing to %s", output)
     settings, model = restore(config)
+    settings = _with_loader_of_this_machine(settings, config.loader)
     settings = _with_loose_files(settings)
     dataset = build_dataset(_for_one_pass(split_config), settings, training=False, names=names)
     module = DBNetModule(model, settings, dataset.manifest)
@@ -174,6 +177,23 @@ def _for_one_pass(config: DatasetConfig) -> DatasetConfig:
     """
     cache = config.cache_config.model_copy(update={"device_budget": 0, "ram_budget": 0})
     return config.model_copy(update={"preload_images": False, "prenormalize_images": False, "cache_config": cache})
+
+
+def _with_loader_of_this_machine(settings: TrainConfig, given: LoaderName | None) -> TrainConfig:
+    """Returns the settings with PyTorch's loader in place of DALI's if DALI is missing and the user named no loader.
+
+    Raises:
+        InputError: the user named a loader that needs DALI.
+    """
+    if settings.engine != "dali" or has_dali():
+        return settings
+    if given is not None:
+        check_dali(given)
+    log.info("NVIDIA DALI is not installed: PyTorch workers read the images (loader=torch)")
+    if settings.loader == "dali":
+        return settings.model_copy(update={"loader": "torch"})
+    reader = settings.dataloader.model_copy(update={"shard_reader": "webdataset"})
+    return settings.model_copy(update={"dataloader": reader})
 
 
 def _with_loose_files(settings: TrainConfig) -> TrainConfig:

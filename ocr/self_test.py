@@ -16,7 +16,6 @@ from typing import get_args
 
 import numba
 import numpy as np
-import nvidia.dali
 import torch
 
 from dali_pipelines.config import PipelineConfig
@@ -25,7 +24,7 @@ from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.plan import SamplePlanner
 from ocr.datasets.schemas import DatasetConfig
 from ocr.device import resolve_device
-from ocr.environment import device_name
+from ocr.environment import dali_version, device_name
 from ocr.loaders.batch import Batch
 from ocr.loaders.engines import Engine
 from ocr.loaders.loader import BatchLoader
@@ -198,7 +197,7 @@ def run_checks(device_choice: Device, folder: Path) -> None:
     num_gpus = torch.cuda.device_count()
     _passed(
         "versions",
-        f"Python {platform.python_version()}, torch {torch.__version__}, DALI {nvidia.dali.__version__}, "
+        f"Python {platform.python_version()}, torch {torch.__version__}, DALI {dali_version()}, "
         f"CUDA {torch.version.cuda or 'none'}, GPUs: {num_gpus}",
     )
     check_gpu(device_choice, os.environ, num_gpus)

@@ -1,17 +1,22 @@
-"""Chooses what executes a plan: DALI on files, DALI on tar shards, or PyTorch worker processes."""
+"""Chooses what executes a plan: DALI on files, DALI on tar shards, or PyTorch worker processes.
+
+DALI is imported here, and only where it is chosen.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import torch
 
-from dali_pipelines.loader import DaliLoader
 from dali_pipelines.source import ImageBatch, PlannedBatches, SourceImages
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.shards.images import ShardImages
-from ocr.loaders.shards import FetchedImages, ShardLoader
+from ocr.errors import InputError
 from ocr.loaders.torch_workers import TorchLoader
+
+if TYPE_CHECKING:
+    from dali_pipelines.loader import DaliLoader
 
 
 class ImageLoader(Protocol):
@@ -38,6 +43,38 @@ class Engine:
     """Seconds to wait for a batch of a worker; 0: for ever."""
 
 
+def has_dali() -> bool:
+    """Returns whether NVIDIA DALI can be imported."""
+    return _why_dali_is_missing() is None
+
+
+def check_dali(loader: str) -> None:
+    """Passes if NVIDIA DALI can be imported.
+
+    Args:
+        loader: the value of `loader` that needs DALI: dali, or webdataset with shard_reader=dali.
+
+    Raises:
+        InputError: it cannot; the message says why, and what works without it.
+    """
+    reason = _why_dali_is_missing()
+    if reason is None:
+        return
+    instead = "loader=torch" if loader == "dali" else "dataloader.shard_reader=webdataset"
+    raise InputError(
+        f"loader={loader} needs NVIDIA DALI, and this Python cannot import it ({reason}); use {instead}, which makes the same "
+        "samples. DALI has packages for Linux on x86_64 and aarch64: pip install nvidia-dali-cuda120"
+    )
+
+
+def _why_dali_is_missing() -> str | None:
+    try:
+        import nvidia.dali  # noqa: F401  # only whether this works
+    except ImportError as error:
+        return str(error)
+    return None
+
+
 def image_loader(
     dataset: ValidatedOCRDataset, engine: Engine, *, batch_size: int, levels: bool, failures: dict[str, str]
 ) -> ImageLoader:
@@ -47,6 +84,9 @@ def image_loader(
         batch_size: largest batch of a plan.
         levels: images are uint8 levels, not normalised; evaluation only.
         failures: the loader adds the reason for each file that fails, by path.
+
+    Raises:
+        InputError: the engine is DALI, which is not installed.
     """
     if engine.name == "torch":  # reads shards too, through dataset.manifest.images
         return TorchLoader(
@@ -59,11 +99,14 @@ def image_loader(
             timeout=engine.worker_timeout,
         )
     manifest, kept = dataset.manifest, dataset.kept_images
+    check_dali("webdataset" if isinstance(manifest.images, ShardImages) else "dali")
     stored = (manifest.largest_stored, manifest.stored_sizes, manifest.orientations)
     images = manifest.images
     if not isinstance(images, ShardImages):
         files = SourceImages(manifest.image_paths, kept, *stored)
         return _dali_loader(files, dataset, engine, batch_size, levels, failures)
+    from ocr.loaders.shards import FetchedImages, ShardLoader
+
     fetched = FetchedImages(images, kept)
     in_memory = SourceImages(images.names, fetched, *stored)
     return ShardLoader(_dali_loader(in_memory, dataset, engine, batch_size, levels, failures), fetched)
@@ -76,7 +119,9 @@ def _dali_loader(
     batch_size: int,
     levels: bool,
     failures: dict[str, str],
-) -> DaliLoader:
+) -> "DaliLoader":
+    from dali_pipelines.loader import DaliLoader
+
     return DaliLoader(
         images,
         dataset.planner.config,

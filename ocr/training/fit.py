@@ -22,6 +22,7 @@ from ocr.datasets.base import ValidatedOCRDataset
 from ocr.device import resolve_device, resolve_loading, resolve_pipeline, resolve_precision
 from ocr.environment import device_name
 from ocr.errors import SignalExit, StorageError
+from ocr.loaders.engines import check_dali
 from ocr.memory.out_of_memory import ExplainOutOfMemory
 from ocr.memory.remedies import Remedy, command_with, training_remedies
 from ocr.models.dbnet import build_dbnet
@@ -126,6 +127,8 @@ def _train(
     callbacks: Sequence[Callback],
 ) -> dict[str, Any]:
     config = start.config
+    if config.engine == "dali":
+        check_dali(config.loader)  # before the data set is read
     log.info("writing to %s", run_dir)
     started = time.perf_counter()
     _start_run(config, run_dir)
