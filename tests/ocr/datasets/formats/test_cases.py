@@ -238,13 +238,30 @@ def shares(points: list[list[float]]) -> list[list[float]]:
     return [[x / SIZE[1], y / SIZE[0]] for x, y in points]
 
 
-def test_normalised_upstage_json_is_named(tmp_path: Path) -> None:
-    images = write_images(tmp_path / "img", ["a.jpg"])
-    words = {str(index): {"points": shares(QUAD_POINTS)} for index in range(5)}
-    (tmp_path / "a.json").write_text(json.dumps({"images": {"a.jpg": {"words": words}}}))
+@pytest.mark.parametrize(
+    "polygons",
+    [[shares(QUAD_POINTS)], [shares(QUAD_POINTS)] * 5, [[[0.02, 0.01], [0.99, 0.02], [1.0, 0.98], [0.0, 1.03]]]],
+)
+def test_normalised_upstage_json_is_named(polygons: list[list[list[float]]], tmp_path: Path) -> None:
+    images = write_images(tmp_path / "img", ["a.jpg", "b.jpg"])
+    words = {str(index): {"points": points} for index, points in enumerate(polygons)}
+    (tmp_path / "a.json").write_text(json.dumps({"images": {"a.jpg": {"words": words}, "b.jpg": {}}}))
     config = DatasetConfig(image_path=str(images.path), annotation_path=str(tmp_path / "a.json"))
-    with pytest.raises(BadDataError, match=r"normalised: found coordinates from 0 to 1 in all 5 words.* 320 x 240"):
+    expected = (
+        rf"1 finding\n.*a\.jpg.*normalised: found coordinates from 0 to 1 in all {len(polygons)} words.* 320 x 240"
+    )
+    with pytest.raises(BadDataError, match=expected):
         load_manifest(config, max_megapixels=100)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le"])
+def test_upstage_json_is_read_in_other_encodings(encoding: str, tmp_path: Path) -> None:
+    images = write_images(tmp_path / "img", ["상점.jpg"])
+    document = {"images": {"상점.jpg": {"words": {"1": {"points": QUAD_POINTS}}}}}
+    (tmp_path / "a.json").write_bytes(json.dumps(document, ensure_ascii=False).encode(encoding))
+    config = DatasetConfig(image_path=str(images.path), annotation_path=str(tmp_path / "a.json"))
+    manifest, _ = load_manifest(config, max_megapixels=100)
+    assert (manifest.filenames[0], manifest.polygons.num_polygons) == ("상점.jpg", 1)
 
 
 def test_normalised_quads_with_texts_are_named(tmp_path: Path) -> None:
