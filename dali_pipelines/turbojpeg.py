@@ -94,9 +94,9 @@ def suits_turbojpeg(encoded: Encoded) -> bool:
 
 
 def turned_upright(stored: ImageArray, orientation: int) -> ImageArray:
-    """Returns a view of the image, turned by its EXIF orientation 1 to 8."""
+    """Returns a view of the image, (H, W) or (H, W, 3), turned by its EXIF orientation 1 to 8."""
     if orientation >= 5:
-        stored = stored.transpose(1, 0, 2)
+        stored = stored.swapaxes(0, 1)
     flip_y, flip_x = mirrored_axes(orientation)
     return stored[:: -1 if flip_y else 1, :: -1 if flip_x else 1]
 

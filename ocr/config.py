@@ -401,9 +401,8 @@ def validate_config(config_class: type[AnyConfig], hydra_config: DictConfig) -> 
     """
     try:
         values = OmegaConf.to_container(hydra_config, resolve=True)
-    except InterpolationResolutionError as error:  # the message of a resolver, such as that of data=auto
-        message = str(error).partition("\n")[0].partition("raised while resolving interpolation: ")
-        raise SystemExit(f"The configuration is wrong: {shown_lines(message[2] or message[0])}") from None
+    except InterpolationResolutionError as error:
+        raise SystemExit(f"The configuration is wrong: {shown_lines(resolver_message(error))}") from None
     except OmegaConfBaseException as error:
         raise SystemExit(f"The configuration is wrong: {shown_lines(str(error))}") from None
     try:
@@ -412,6 +411,12 @@ def validate_config(config_class: type[AnyConfig], hydra_config: DictConfig) -> 
         lines = described_problems(error, keys_of(config_class))
         found = f" {lines[0]}" if len(lines) == 1 else "".join(f"\n  {line}" for line in lines)
         raise SystemExit(shown_lines(f"The configuration is wrong:{found}")) from None
+
+
+def resolver_message(error: InterpolationResolutionError) -> str:
+    """Returns the message of a resolver's own error, such as that of data=auto, in one line."""
+    message = str(error).partition("\n")[0].partition("raised while resolving interpolation: ")
+    return message[2] or message[0]
 
 
 def flat_keys(values: Any, prefix: str = "") -> dict[str, Any]:

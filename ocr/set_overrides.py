@@ -15,8 +15,9 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
+from omegaconf.errors import InterpolationResolutionError
 
-from ocr.config import NOT_SET
+from ocr.config import NOT_SET, resolver_message
 from ocr.datasets.schemas import SetConfig
 from ocr.errors import InputError
 
@@ -81,18 +82,25 @@ def _overrides(names: list[str], folders: list[str] | None, config_dir: Path) ->
     if len(names) == 1:
         return base
     with initialize_config_dir(str(config_dir), version_base="1.3"):
-        composed = [OmegaConf.to_container(compose("train", overrides), resolve=True) for overrides in chosen]
+        composed = [_composed(overrides) for overrides in chosen]
     overrides = list(base)
     for split in _SPLITS:
         sets = []
         for name, config in zip(names, composed, strict=True):
-            values: Any = config["datasets"][f"{split}_dataset"]["config"]  # type: ignore[call-overload, index]
+            values = config["datasets"][f"{split}_dataset"]["config"]
             if values["image_path"] != NOT_SET:
                 sets.append(
                     {"name": name if names.count(name) == 1 else None, "weight": None} | {k: values[k] for k in _KEYS}
                 )
         overrides += [f"datasets.{split}_dataset.config.sets=[{','.join(map(_written, sets))}]"] if sets else []
     return overrides
+
+
+def _composed(overrides: list[str]) -> Any:
+    try:
+        return OmegaConf.to_container(compose("train", overrides), resolve=True)
+    except InterpolationResolutionError as error:  # data=auto found no data set
+        raise InputError(f"{' '.join(overrides)}: {resolver_message(error)}") from error
 
 
 def _written(values: dict[str, Any]) -> str:

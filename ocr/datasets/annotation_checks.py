@@ -19,8 +19,8 @@ _MIN_AREA = 1e-3
 """Smallest area of a polygon's convex hull, in square pixels; anything smaller is a line or a point."""
 _OVERHANG = 1.0
 """Pixels that a polygon may extend beyond the image without a note; tools that count pixels from 1 exceed every edge by one."""
-_MAX_SHARE = 1.05
-"""Largest coordinate of an image whose coordinates are parts of its size; polygons may stand out a little."""
+_SHARE_SLACK = 0.05
+"""Part of the image's size by which coordinates from 0 to 1 may stand out."""
 _FRAME_SLACK = 0.01
 """Share of the longer side that a polygon may extend beyond the image and still belong to this frame."""
 
@@ -53,6 +53,9 @@ def doubtful_images(
     if has_other_frame.any():
         fits = fit_images(chunk.points, chunk.point_starts, chunk.word_starts, sizes, _FRAME_SLACK)
         doubtful |= has_other_frame & ~fits
+    has_words = chunk.word_starts[1:] > chunk.word_starts[:-1]
+    unit = np.ones_like(sizes)
+    doubtful |= has_words & fit_images(chunk.points, chunk.point_starts, chunk.word_starts, unit, _SHARE_SLACK)
     points, starts = rings
     doubtful |= ~surely_sound_words(
         points, points.view(np.int64), starts, chunk.word_starts, sizes, _MAX_COORDINATE, _OVERHANG
@@ -89,7 +92,8 @@ def check_annotation(
 def _are_shares(words: Sequence[AnnotatedWord]) -> bool:
     """Returns whether the coordinates of an image lie between 0 and 1, and are not just the corners of one pixel."""
     points = np.concatenate([np.zeros((0, 2)), *(word.points for word in words)])
-    return bool((np.abs(points) <= _MAX_SHARE).all() and (points % 1 != 0).any())  # NaN compares false
+    is_inside = (points >= -_SHARE_SLACK) & (points <= 1 + _SHARE_SLACK)  # NaN compares false
+    return bool(is_inside.all() and (points % 1 != 0).any())
 
 
 def _check_frame(

@@ -201,16 +201,15 @@ def _audit(
     result = AuditResult(annotation_frame)
     with _saved_parts(memo) as save, AuditProgress() as progress:
         try:
-            # While the threads inspect the images of one chunk, the next is read.
-            before: _Chunk | None = None
-            for annotated in chunks_of(annotations):
-                located = [locate(listing, filename) for filename in annotated.filenames]
-                chunk = _Chunk(annotated, inspector.start(located))
-                if before is not None:
-                    _finish(before, inspector, result, save, progress)
-                before = chunk
-            if before is not None:
-                _finish(before, inspector, result, save, progress)
+            chunks = (
+                _Chunk(annotated, inspector.start([locate(listing, name) for name in annotated.filenames]))
+                for annotated in chunks_of(annotations)
+            )
+            for chunk in _one_ahead(chunks):
+                files, num_opened = inspector.finish(chunk.inspection)
+                save(files, num_opened)
+                result.add(chunk.annotated, chunk.inspection.located, files)
+                progress.advance(len(files), chunk.annotated.share_read)
         finally:
             inspector.close()
     return result.finished(image_dir, Names.of(in_folder), listing.folders, warnings)
@@ -231,17 +230,23 @@ class _Chunk(NamedTuple):
     inspection: InspectionInProgress
 
 
-def _finish(
-    chunk: _Chunk,
-    inspector: FileInspector,
-    result: AuditResult,
-    save: Callable[[InspectedFiles, int], None],
-    progress: AuditProgress,
-) -> None:
-    files, num_opened = inspector.finish(chunk.inspection)
-    save(files, num_opened)
-    result.add(chunk.annotated, chunk.inspection.located, files)
-    progress.advance(len(files), chunk.annotated.share_read)
+def _one_ahead(chunks: Iterator[_Chunk]) -> Iterator[_Chunk]:
+    """Yields each chunk once the next has been read, so that threads inspect the images of one meanwhile.
+
+    If reading fails, the chunk before still comes: what was seen of its images counts once the annotations are mended.
+    """
+    before: _Chunk | None = None
+    try:
+        for chunk in chunks:
+            if before is not None:
+                yield before
+            before = chunk
+    except Exception:
+        if before is not None:
+            yield before
+        raise
+    if before is not None:
+        yield before
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -168,7 +168,7 @@ class FileInspector:
         self._check_pixels = check_pixels
         self._known = known or joined([])
         self._headers: list[dict[str, Any]] = list(self._known.headers)
-        self._header_positions = {json.dumps(header): i for i, header in enumerate(self._headers)}
+        self._header_positions: dict[tuple[Any, ...], int] = {}
         self._pool = ThreadPoolExecutor(num_threads or min(os.cpu_count() or 1, 8), "audit")
 
     def start(self, located: Sequence[LocatedFile]) -> InspectionInProgress:
@@ -233,10 +233,9 @@ class FileInspector:
             row["header"] = -1
             return
         row["stored_size"], row["orientation"] = header.stored_size, header.orientation
-        properties = {name: value for name, value in asdict(header).items() if name != "stored_size"}
-        properties["needs_conversion"] = header.needs_conversion
-        key = json.dumps(properties)
+        properties = {name: value for name, value in vars(header).items() if name != "stored_size"}
+        key = tuple(properties.values())
         if key not in self._header_positions:
             self._header_positions[key] = len(self._headers)
-            self._headers.append(properties)
+            self._headers.append(properties | {"needs_conversion": header.needs_conversion})
         row["header"] = self._header_positions[key]

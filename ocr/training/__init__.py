@@ -3,7 +3,8 @@
 Files in reading order:
 
 fit            one run, from its configuration to its files
-run_folder     one process at a time in a run's folder, and its newest checkpoint
+run_lock       one run at a time in a folder
+run_folder     the checkpoints in a run's folder
 resume         what a checkpoint says, and whether it is the same run
 interruption   signals, and what the ranks agree on
 trainer        Lightning's trainer with the callbacks and loggers of a run
@@ -23,7 +24,11 @@ metrics_file   metrics.csv
 tensorboard    TensorBoard's scalars
 trial_step     measures the network's memory
 callbacks/     what else a run does: summary, checkpoints, pictures, memory
-ranks          the rank of this process
+ranks          how the ranks of a run meet and end together, and which one is first
+meeting        starts the ranks that nothing else starts, and connects all of them
+rank_watch     ends all ranks when one fails or dies
+devices        processes and GPUs of a node, and what Lightning is told of them
+children       the processes that this program has started
 trainer_parts  the trainer's loaders and module, with their types; sums over ranks
 host_sync      finds operations that wait for the device; for tests
 """

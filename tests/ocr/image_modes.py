@@ -246,6 +246,8 @@ def _turned() -> Iterable[Case]:
         yield Case(f"turned_{orientation}.tif", saved(flat, "TIFF", tiffinfo={274: orientation}), turn(RGB))
         lzw = saved(flat, "TIFF", tiffinfo={274: orientation}, compression="tiff_lzw")
         yield Case(f"turned_{orientation}_lzw.tif", lzw, turn(RGB))
+        gray = saved(Image.fromarray(GRAY), "TIFF", tiffinfo={274: orientation})
+        yield Case(f"turned_{orientation}_gray.tif", gray, turn(GRAY))
         yield Case(f"turned_{orientation}.webp", saved(flat, "WEBP", lossless=True, exif=exif), turn(RGB))
 
 

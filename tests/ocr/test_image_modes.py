@@ -140,20 +140,20 @@ def test_predictions_equal_those_of_the_8_bit_opaque_copies(tmp_path: Path, untr
     (pages / "clear.png").write_bytes(png(8, 4, np.dstack([np.where(GRAY < 255, GRAY, 0), 255 + 0 * GRAY])))
     Image.fromarray(GRAY).save(pages / "scan.tif")
     words = {}
-    for loader in ("dali", "torch"):
+    for loader, images in (("dali", str(pages)), ("torch", [str(path) for path in pages.iterdir()])):
         config = PredictConfig.model_validate(
             {
                 "checkpoint": str(untrained_checkpoint),
-                "images": str(pages),
+                "images": images,
                 "output": str(tmp_path / loader),
                 "loader": loader,
                 "draw": False,
             }
         )
-        images = json.loads((predict(config, tmp_path / "run") / "predictions.json").read_text())["images"]
-        assert set(images) == {"plain.png", "deep.png", "clear.png", "scan.tif"}
-        words |= {(loader, name): image["words"] for name, image in images.items()}
-    assert len({json.dumps(found) for found in words.values()}) == 1
+        found = json.loads((predict(config, tmp_path / "run") / "predictions.json").read_text())["images"]
+        assert set(found) == {"plain.png", "deep.png", "clear.png", "scan.tif"}
+        words |= {(loader, name): image["words"] for name, image in found.items()}
+    assert len({json.dumps(one) for one in words.values()}) == 1
 
 
 def test_the_audit_says_what_it_found_of_bits_profiles_and_gamma(tmp_path: Path) -> None:

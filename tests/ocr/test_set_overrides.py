@@ -64,6 +64,10 @@ def test_config_takes_a_list():
         (["data=[upstage,icdar]", "dataset_base_path=a"], "found 1 folders for the 2 data sets"),
         (["data=[upstage,webdataset]"], "shards cannot be mixed"),
         (["data=[]"], "no data set"),
+        (
+            ["data=[auto,upstage]", "dataset_base_path=[nowhere,b]"],
+            "^data=auto dataset_base_path='nowhere': nowhere: there is no such",
+        ),
         (["data=[upstage,icdar]", "dataset_base_path=[a(b,c]"], "not a list that Hydra can read"),
     ],
 )

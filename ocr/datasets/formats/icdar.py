@@ -36,6 +36,7 @@ Shape = Literal["rectangle", "quad", "polygon"]
 
 _SCRIPTS = {"arabic", "latin", "chinese", "japanese", "korean", "bangla", "hindi", "symbols", "mixed", "none"}
 """Scripts of ICDAR MLT, in lower case."""
+_WORD = re.compile(r"[^\W\d_][\w-]{0,19}")
 _MIN_LINES = 20
 """Number of lines from which a column of few distinct values counts as a script, whatever its values."""
 _IMAGE_AND_TEXT = re.compile(r".+\.(jpe?g|png|bmp|tiff?|webp|gif)\.txt", re.IGNORECASE)
@@ -47,7 +48,9 @@ class Layout:
 
     shape: Shape
     has_script: bool = False
-    """Whether a script or language stands before the text."""
+    """Whether a script of ICDAR MLT, or one of few languages, stands before the text."""
+    has_word: bool = False
+    """Whether a word stands before the text and a comma, which may be a script or language."""
     has_score: bool = False
     """Whether a number from 0 to 1 stands before the text: a score, or the difficulty of RCTW-17."""
 
@@ -74,12 +77,13 @@ def layout_of(lines: Iterable[Line]) -> Layout:
         )
     typical = median(counts) if counts else 8
     shape: Shape = "rectangle" if typical < 8 else "quad" if typical < 10 else "polygon"
-    is_script = bool(first_texts) and all(text in _SCRIPTS for text in first_texts)
+    has_word = num_with_two_texts >= 0.9 * len(counts) > 0 and all(_WORD.fullmatch(text) for text in first_texts)
+    is_script = all(text in _SCRIPTS for text in first_texts)
     is_few = len(first_texts) < _MIN_LINES <= len(counts) and len(first_texts) <= len(counts) / 10
     return Layout(
         shape,
-        has_script=num_with_two_texts >= 0.9 * len(counts)
-        and (is_script or (is_few and all(map(str.isalpha, first_texts)))),
+        has_script=has_word and (is_script or is_few),
+        has_word=has_word,
         has_score=bool(counts) and num_with_score == len(counts) and typical in (5, 9),
     )
 
@@ -126,11 +130,11 @@ def _read_word(line: Line, layout: Layout, corners: Corners) -> AnnotatedWord | 
 
 
 def _is_ignored(line: Line, count: int, layout: Layout) -> bool:
-    """Returns whether the text of a line, or what follows the script or score before the text, is a don't-care mark."""
+    """Returns whether the text of a line, or what follows the script or score before it, is a don't-care mark."""
     if is_mark(line.text_from(count)):
         return True
     texts = line.fields[count:]
-    has_column = len(texts) > 1 and (layout.has_script or layout.has_score or texts[0].strip().lower() in _SCRIPTS)
+    has_column = len(texts) > 1 and (layout.has_word or layout.has_score or texts[0].strip().lower() in _SCRIPTS)
     return has_column and is_mark(line.text_from(count + 1))
 
 

@@ -72,6 +72,8 @@ class _Builder:
         self._wanted = wanted
         self._depth = 0
         self._open: list[Element] = []
+        self._text: list[str] = []
+        """Pieces of text since the last start or end of an element."""
         self._finished: list[Element] = []
 
     def start(self, full_name: str, attributes: dict[str, str]) -> None:
@@ -80,6 +82,7 @@ class _Builder:
         self._depth += 1
         if self._depth > _MAX_DEPTH:
             raise XmlProblem(f"more than {_MAX_DEPTH} elements inside each other")
+        self._end_text()
         if self._open or name in self._wanted:
             element = Element(name, {key.rpartition(" ")[2]: value for key, value in attributes.items()})
             if self._open:
@@ -88,19 +91,25 @@ class _Builder:
 
     def end(self, _: str) -> None:
         self._depth -= 1
+        self._end_text()
         if self._open:
             element = self._open.pop()
             if not self._open:
                 self._finished.append(element)
 
     def text(self, text: str) -> None:
-        if not self._open:
-            return
-        element = self._open[-1]
-        if len(element):
-            element[-1].tail = (element[-1].tail or "") + text
-        else:
-            element.text = (element.text or "") + text
+        if self._open:
+            self._text.append(text)
+
+    def _end_text(self) -> None:
+        """Gives the text since the last tag to the element that it belongs to."""
+        if self._text:
+            element, text = self._open[-1], "".join(self._text)
+            if len(element):
+                element[-1].tail = text
+            else:
+                element.text = text
+            self._text = []
 
     def take(self) -> list[Element]:
         """Returns the elements that have ended since the last call."""

@@ -64,6 +64,8 @@ def split_line(number: int, row: str) -> Line:
         num_leading = _num_leading(fields)
         if num_leading > best.num_leading:
             best = Line(number, row, fields, num_leading, separator)
+    if not best.num_leading and row.startswith(('"', "'")):  # as spreadsheets write fields
+        return split_line(number, row.replace(row[0], ""))
     return best
 
 
@@ -74,6 +76,7 @@ def is_mark(text: str, marks: Sequence[str] = IGNORE_TEXTS) -> bool:
 
 def _num_leading(fields: Sequence[str]) -> int:
     for index, field in enumerate(fields):
-        if _NUMBER.fullmatch(field) is None:
+        is_integer = field.isdecimal() and field.isascii()  # most are; much faster than the pattern
+        if not is_integer and _NUMBER.fullmatch(field) is None:
             return index
     return len(fields)

@@ -48,7 +48,7 @@ def read_totaltext_mat(path: Path, images: ImageFolder) -> Iterator[AnnotatedIma
     if not paths:
         raise FileNotFoundError(f"{path}: found no .mat file; expected a folder of poly_gt_<image>.mat files")
     for file in paths:
-        filename, problems = image_of_stem(images, file.stem.removeprefix("poly_").removeprefix("gt_"))
+        filename, problems = image_of_stem(images, file.stem, ("", "gt_", "poly_gt_"))
         yield annotated_image(filename, file.name, [*problems, *_words_in(file)])
 
 
@@ -82,8 +82,8 @@ def _read_word(row: Sequence[MatValue], key: str) -> AnnotatedWord | FormatProbl
     if not are_numbers or np.size(xs) != np.size(ys):
         return FormatProblem(key, f"{_shown(xs)} and {_shown(ys)}", "an array of xs and one of as many ys")
     points = np.stack([np.ravel(xs), np.ravel(ys)], axis=1).astype(np.float64)
-    ignore = (isinstance(text, str) and text.strip() in _IGNORE_TEXTS) or orientation == "#"
-    return AnnotatedWord(key, points, ignore=bool(ignore))
+    marks = [mark.strip() for mark in (text, orientation) if isinstance(mark, str)]  # an empty cell is an array
+    return AnnotatedWord(key, points, ignore=any(mark in _IGNORE_TEXTS for mark in marks))
 
 
 def _shown(value: MatValue) -> str:

@@ -28,6 +28,7 @@ from ocr.datasets.formats.annotated import (
 )
 from ocr.datasets.formats.image_folder import ImageFolder
 from ocr.datasets.formats.interface import NO_FIT, AnnotationFormat, Confidence, Fit
+from ocr.datasets.formats.json_values import brief
 from ocr.datasets.formats.look import Look
 from ocr.datasets.formats.text import encoding_of
 from ocr.datasets.manifest import Manifest
@@ -300,14 +301,14 @@ def _read_whole(path: Path) -> list[AnnotatedImage]:
     document = _load(path)
     images = document.get("images") if isinstance(document, _Object) else None
     if not isinstance(images, _Object):
-        found = f"keys {_shown(list(document))}" if isinstance(document, _Object) else _shown(document)
+        found = f"keys {brief(list(document))}" if isinstance(document, _Object) else brief(document)
         raise InputError(
-            f"{path}: found {found if images is None else f'images = {_shown(images)}'}; "
+            f"{path}: found {found if images is None else f'images = {brief(images)}'}; "
             'expected {"images": {"<file>": {"words": {...}}}}'
         )
     if document.repeated:
         raise InputError(
-            f"{path}: found the key {_shown(next(iter(document.repeated)))} twice; expected once; remove one"
+            f"{path}: found the key {brief(next(iter(document.repeated)))} twice; expected once; remove one"
         )
     return [_read_image(filename, entry, path.name) for filename, entry in images.members()]
 
@@ -419,20 +420,20 @@ def _object_of(pairs: list[tuple[str, Any]]) -> _Object:
 
 def _read_image(filename: str, entry: Any, source: str) -> AnnotatedImage:
     if not isinstance(entry, _Object):
-        return AnnotatedImage(filename, source, problems=(FormatProblem(None, _shown(entry), "an object"),))
-    problems = [FormatProblem(None, f"the key {_shown(key)} twice", "each key once") for key in entry.repeated]
+        return AnnotatedImage(filename, source, problems=(FormatProblem(None, brief(entry), "an object"),))
+    problems = [FormatProblem(None, f"the key {brief(key)} twice", "each key once") for key in entry.repeated]
     sizes = []
     for key in ("img_h", "img_w"):
         size = entry.get(key)
         if size is not None and not _is_number(size):
-            problems.append(FormatProblem(None, f"{key} = {_shown(size)}", "a number of pixels"))
+            problems.append(FormatProblem(None, f"{key} = {brief(size)}", "a number of pixels"))
             size = None
         sizes.append(size)
 
     words: list[AnnotatedWord] = []
     listed = entry.get("words")
     if listed is not None and not isinstance(listed, _Object):
-        problems.append(FormatProblem(None, f"words = {_shown(listed)}", "an object of words by key"))
+        problems.append(FormatProblem(None, f"words = {brief(listed)}", "an object of words by key"))
     elif listed is not None:
         problems += [FormatProblem(key, "the word's key twice", "each key once") for key in listed.repeated]
         for key, value in listed.members():
@@ -446,15 +447,15 @@ def _read_image(filename: str, entry: Any, source: str) -> AnnotatedImage:
 
 def _read_word(key: str, value: Any) -> AnnotatedWord | FormatProblem:
     if not isinstance(value, _Object):
-        return FormatProblem(key, _shown(value), "an object with points")
+        return FormatProblem(key, brief(value), "an object with points")
     if value.repeated:
-        return FormatProblem(key, f"the key {_shown(next(iter(value.repeated)))} twice", "each key once")
+        return FormatProblem(key, f"the key {brief(next(iter(value.repeated)))} twice", "each key once")
     for flag in IGNORE_KEYS:
         if not isinstance(value.get(flag), bool | None):
-            return FormatProblem(key, f"{flag} = {_shown(value[flag])}", "true or false")
+            return FormatProblem(key, f"{flag} = {brief(value[flag])}", "true or false")
     points = value.get("points")
     if not isinstance(points, list) or not all(_is_point(point) for point in points):
-        return FormatProblem(key, f"points = {_shown(points)}", "a list of [x, y] numbers")
+        return FormatProblem(key, f"points = {brief(points)}", "a list of [x, y] numbers")
     is_ignored = any(value.get(flag) is True for flag in IGNORE_KEYS)
     return AnnotatedWord(key, np.array(points, np.float64).reshape(-1, 2), is_ignored)
 
@@ -466,11 +467,3 @@ def _is_point(value: Any) -> bool:
 def _is_number(value: Any) -> bool:
     # Excludes bool, which is an integer in Python, and integers too long for a float.
     return type(value) is float or (type(value) is int and abs(value) < 2**63)
-
-
-def _shown(value: Any) -> str:
-    try:
-        text = json.dumps(value, ensure_ascii=False)
-    except RecursionError:
-        return "a deeply nested value"
-    return text if len(text) <= 60 else text[:57] + "..."

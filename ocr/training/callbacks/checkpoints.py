@@ -148,12 +148,18 @@ class LastCheckpoint(Checkpoint):
         state, data = checkpoint[DATA_MODULE]["train"], trainer.datamodule  # type: ignore[attr-defined]
         current = progress["current"]
         is_within_epoch = not progress["is_last_batch"] and current["completed"] == current["processed"] - 1
-        if not is_within_epoch or not isinstance(data, DBNetDataModule) or data.train is None:
+        epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]
+        waits_for_validation = progress["is_last_batch"] and epochs["processed"] < epochs["started"]
+        is_in_epoch = is_within_epoch or waits_for_validation
+        if not is_in_epoch or not isinstance(data, DBNetDataModule) or data.train is None:
             return
         num_done, num_steps = steps_of_resumed_epoch(
             len(data.train), state["samples"], data.config.batch_size, trainer.world_size
         )
         limited = _limited(num_steps, self._settings.limit_train_batches)
+        if waits_for_validation:
+            current.update(dict.fromkeys(current, limited))
+            return
         num_done = min(num_done, limited - 1)
         if num_done != current["ready"]:
             current.update(ready=num_done, started=num_done, processed=num_done, completed=num_done - 1)

@@ -86,6 +86,20 @@ def test_equal_file_names_get_the_name_of_their_set(drawn, tmp_path):
     assert list(maps_names(split_of(*sets), manifest)) == expected
 
 
+def test_maps_of_several_sets_are_read_from_the_folder_of_each(drawn, tmp_path, prepare):
+    sets = []
+    for name in ("a", "b"):
+        root = tmp_path / name
+        prepare(drawn, root, canonical=False, maps=True)
+        sets.append(places(root, "val", name=name))
+    dataset = ValidatedOCRDataset(
+        split_of(*sets, load_maps=True), SamplePlanner(PipelineConfig(), training=False, seed=0)
+    )
+    dataset.make_targets(dataset.planned([0, 9]))
+    assert dataset.offline_maps is not None
+    assert (dataset.offline_maps.hits, dataset.offline_maps.fallbacks) == (2, 0)
+
+
 def test_a_data_set_object_reads_several_sets(drawn, tmp_path):
     shutil.copytree(drawn, tmp_path / "own")
     planner = SamplePlanner(PipelineConfig(image_size=320), training=False, seed=0)

@@ -160,6 +160,20 @@ def test_the_rest_of_an_epoch_is_trained_once_in_batches_of_another_size(tiny_ru
     assert sorted(seen[10:]) == list(range(10))
 
 
+def test_a_validation_resumed_with_fewer_steps_an_epoch_trains_none(tiny_run, tmp_path):
+    with pytest.raises(SystemExit):
+        train(tiny_run(), tmp_path / "stopped", [Signal(signal.SIGTERM, "in validation")])
+    checkpoint = tmp_path / "stopped/checkpoints/last.ckpt"
+    larger = ("dataloader.batch_size=4", "resume_anyway=true")  # as with more ranks, an epoch has fewer steps
+    train(tiny_run(f"resume={checkpoint}", *larger), tmp_path / "resumed")
+    first, second = (
+        torch.load(path / "checkpoints/last.ckpt", weights_only=True)
+        for path in (checkpoint.parents[1], tmp_path / "resumed")
+    )
+    assert second["global_step"] == first["global_step"]
+    assert all(torch.equal(tensor, second["state_dict"][key]) for key, tensor in first["state_dict"].items())
+
+
 @pytest.fixture
 def requeued(tmp_path, monkeypatch) -> Path:
     """Puts this process into a SLURM job. Returns the file in which a `scontrol` of our own notes its arguments."""

@@ -86,6 +86,7 @@ MARKED = {
     "script_of_a_polygon": rows(f"{QUAD},10,30,Latin,A", f"{QUAD},10,30,Latin,###"),
     "script_of_a_rectangle": rows("20,10,120,34,Latin,A", "20,10,120,34,Latin,###"),
     "languages_in_25_lines": rows(*[f"{QUAD},th,A"] * 24, f"{QUAD},th,###"),
+    "unknown_language_in_3_lines": rows(f"{QUAD},Thai,A", f"{QUAD},zh-Hans,B", f"{QUAD},Thai,###"),
     "score": rows(f'{QUAD},0,"A"', f'{QUAD},1,"###"'),
     "score_with_decimals": rows(f"{QUAD},0.98,A", f"{QUAD},0.5,###"),
     "comma_behind_the_mark": rows(f"{QUAD},A,", f"{QUAD},###,"),
@@ -137,6 +138,7 @@ READ_RIGHT = {
     "semicolons_and_decimal_commas": (rows("20,0;10,0;120,0;10,0;120,0;34,0;20,0;34,0;A"), "gt_img_1.txt"),
     "blanks": (rows(QUAD.replace(",", " ") + " A"), "gt_img_1.txt"),
     "byte_order_mark_in_the_middle": ("\ufeff" + rows(f"{QUAD},A", f"\ufeff{QUAD},B"), "gt_img_1.txt"),
+    "every_field_in_quotes": (rows('"' + QUAD.replace(",", '","') + '","A"'), "gt_img_1.txt"),
     "counter_clockwise": (rows("20,10,20,34,120,34,120,10,A"), "gt_img_1.txt"),
 }
 
@@ -148,6 +150,27 @@ def test_encodings_separators_and_names_are_read(name: str, tmp_path: Path) -> N
     for word in image.words:
         assert sorted(word.points.tolist()) == sorted(map(list, QUAD_POINTS))
         assert not word.ignore
+
+
+PADDLEOCR = '[{"transcription": "A", "points": [[20, 10], [120, 10], [120, 34], [20, 34]]}]'
+LABEL_FILES = {
+    "windows_line_ends": f"img_1.jpg\t{PADDLEOCR}\r\n\r\n".encode(),
+    "byte_order_mark": f"\ufeffimg_1.jpg\t{PADDLEOCR}\n".encode(),
+    "utf_16": f"img_1.jpg\t{PADDLEOCR}\n".encode("utf-16"),
+    "utf_16_without_a_mark": f"img_1.jpg\t{PADDLEOCR}\n".encode("utf-16-le"),
+    "path_of_another_machine": f"/data/train/img_1.jpg\t{PADDLEOCR}\n".encode(),
+    "windows_path": f"train\\img_1.jpg\t{PADDLEOCR}\n".encode(),
+    "other_case": f"train/IMG_1.JPG\t{PADDLEOCR}\n".encode(),
+}
+
+
+@pytest.mark.parametrize("name", LABEL_FILES)
+def test_label_files_of_paddleocr_are_read(name: str, tmp_path: Path) -> None:
+    images = write_images(tmp_path / "img", ["img_1.jpg"])
+    (tmp_path / "LABEL.TXT").write_bytes(LABEL_FILES[name])
+    (image,) = read(tmp_path / "LABEL.TXT", images)
+    assert (image.filename, image.problems) == ("img_1.jpg", ())
+    np.testing.assert_array_equal(image.words[0].points, QUAD_POINTS)
 
 
 def test_points_in_either_direction_cover_the_same_region(tmp_path: Path) -> None:
@@ -215,13 +238,30 @@ def shares(points: list[list[float]]) -> list[list[float]]:
     return [[x / SIZE[1], y / SIZE[0]] for x, y in points]
 
 
-def test_normalised_upstage_json_is_named(tmp_path: Path) -> None:
-    images = write_images(tmp_path / "img", ["a.jpg"])
-    words = {str(index): {"points": shares(QUAD_POINTS)} for index in range(5)}
-    (tmp_path / "a.json").write_text(json.dumps({"images": {"a.jpg": {"words": words}}}))
+@pytest.mark.parametrize(
+    "polygons",
+    [[shares(QUAD_POINTS)], [shares(QUAD_POINTS)] * 5, [[[0.02, 0.01], [0.99, 0.02], [1.0, 0.98], [0.0, 1.03]]]],
+)
+def test_normalised_upstage_json_is_named(polygons: list[list[list[float]]], tmp_path: Path) -> None:
+    images = write_images(tmp_path / "img", ["a.jpg", "b.jpg"])
+    words = {str(index): {"points": points} for index, points in enumerate(polygons)}
+    (tmp_path / "a.json").write_text(json.dumps({"images": {"a.jpg": {"words": words}, "b.jpg": {}}}))
     config = DatasetConfig(image_path=str(images.path), annotation_path=str(tmp_path / "a.json"))
-    with pytest.raises(BadDataError, match=r"normalised: found coordinates from 0 to 1 in all 5 words.* 320 x 240"):
+    expected = (
+        rf"1 finding\n.*a\.jpg.*normalised: found coordinates from 0 to 1 in all {len(polygons)} words.* 320 x 240"
+    )
+    with pytest.raises(BadDataError, match=expected):
         load_manifest(config, max_megapixels=100)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le"])
+def test_upstage_json_is_read_in_other_encodings(encoding: str, tmp_path: Path) -> None:
+    images = write_images(tmp_path / "img", ["상점.jpg"])
+    document = {"images": {"상점.jpg": {"words": {"1": {"points": QUAD_POINTS}}}}}
+    (tmp_path / "a.json").write_bytes(json.dumps(document, ensure_ascii=False).encode(encoding))
+    config = DatasetConfig(image_path=str(images.path), annotation_path=str(tmp_path / "a.json"))
+    manifest, _ = load_manifest(config, max_megapixels=100)
+    assert (manifest.filenames[0], manifest.polygons.num_polygons) == ("상점.jpg", 1)
 
 
 def test_normalised_quads_with_texts_are_named(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def test_a_text_file_finds_its_image_by_stem_and_extension(tmp_path: Path) -> No
     for name in ("a.png", "gt_b.jpg", "c.gif", "d.JPG"):
         (tmp_path / name).touch()
     images = read(tmp_path, gt_a=QUAD, gt_b=QUAD, gt_c=QUAD, d=QUAD)
-    assert [image.filename for image in images] == ["d.JPG", "a.png", "gt_b.jpg", "c.jpg"]
+    assert [image.filename for image in images] == ["d.JPG", "a.png", "gt_b.jpg", "c.gif"]
 
 
 def test_two_images_of_one_stem_are_a_problem(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -128,3 +129,24 @@ def test_a_skipped_string_without_an_end_is_named(tmp_path: Path) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="there is no such annotation file"):
         JsonText(tmp_path / "a.json")
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_text, "CHUNK", 2**14)
+    peaks = []
+    for num_elements in (500, 5000):
+        path = tmp_path / f"{num_elements}.json"
+        path.write_text(
+            json.dumps({"list": [{"points": list(range(50))}] * num_elements, "skipped": "x" * num_elements})
+        )
+        tracemalloc.start()
+        with JsonText(path) as text:
+            for key in text.members():
+                if key == "list":
+                    for _ in text.elements():
+                        text.value()
+                else:
+                    text.skip()
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.5 * peaks[0]

@@ -37,6 +37,12 @@ def test_elements_come_with_their_content_and_without_namespaces(tmp_path: Path)
     assert root_name(path) == "a"
 
 
+def test_a_long_text_in_many_pieces_is_whole(tmp_path: Path) -> None:
+    path = write(tmp_path, "<a><b>" + "x&amp;" * 50_000 + "<!-- no -->y</b></a>")
+    (element,) = elements(path, ("b",))
+    assert element.text == "x&" * 50_000 + "y"
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "iso-8859-1"])
 def test_encodings(tmp_path: Path, encoding: str) -> None:
     declared = "" if encoding.startswith("utf-8") else f' encoding="{encoding}"'

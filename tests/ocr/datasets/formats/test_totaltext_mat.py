@@ -32,6 +32,11 @@ def test_words_and_both_marks_of_dont_care(tmp_path: Path, name: str, file: str)
         np.testing.assert_array_equal(word.points, [[1, 2], [40, 2], [300, 60], [41, 61]])
 
 
+def test_empty_cells_of_text_and_orientation_are_no_mark(tmp_path: Path) -> None:
+    image = read(tmp_path, [["x:", XS, "y:", YS, np.zeros((0, 0)), np.zeros((0, 0))]])
+    assert [word.ignore for word in image.words] == [False]
+
+
 def test_an_image_without_words(tmp_path: Path) -> None:
     image = read(tmp_path, [])
     assert (image.words, image.problems) == ((), ())
