@@ -178,7 +178,7 @@ def _help(config_name: str, overrides: list[str]) -> str:
         for group in config.hydra.runtime.choices
         if (CONFIG_DIR / group).is_dir()
     ]
-    keys = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+    keys = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     header = in_users_words(config.hydra.help.header.strip())
     parts = [
         header,
