@@ -302,7 +302,7 @@ def _composition_problem(error: Exception) -> str:
         keys = [name for schema in _COMMANDS for name in keys_of(schema)]
         return f"{first.rstrip('.')}: {no_such_key(key[1] if key else '', keys)}"
     if "Cannot merge DictConfig with ListConfig" in str(error):
-        return f"{first}: a list in the place of a section; in a file, several data sets are a list under config.sets"
+        return f"{first.rstrip(':')}: a list in the place of a section; in a file, several data sets are a list under config.sets"
     return "\n".join(str(part).expandtabs(4) for part in (error, error.__cause__) if part is not None)
 
 

@@ -146,8 +146,9 @@ def test_two_nodes_validate_as_one_process(nodes, drawn, tmp_path):
     given = (
         f"dataset_base_path={drawn}",
         "trainer.max_epochs=1",
-        "postprocess.bin_thresh=0.05",
-        "postprocess.box_thresh=0.05",
+        "postprocess.bin_thresh=0.53",  # an untrained map has many regions there
+        "postprocess.box_thresh=0.3",
+        "metric=cleval",
     )
     config = compose_config(TrainConfig, "train", [*OVERRIDES, *given])
     with pytest.raises(SystemExit):
@@ -159,7 +160,8 @@ def test_two_nodes_validate_as_one_process(nodes, drawn, tmp_path):
     folder = run_folder(tmp_path / "nodes")
     predictions = [(path / "predictions.json").read_bytes() for path in (tmp_path / "alone", folder)]
     assert predictions[0] == predictions[1]
-    assert sum(len(image["words"]) for image in json.loads(predictions[0])["images"].values()) > 8
+    assert sum(len(image["words"]) for image in json.loads(predictions[0])["images"].values()) > 100
+    assert alone["hmean"] > 0
     together = json.loads((folder / "summary.json").read_text())
     for name in ("hmean", "precision", "recall"):
         assert together[name] == alone[name]

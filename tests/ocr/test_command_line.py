@@ -5,7 +5,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 
-from ocr.command_line import SafeLogRecord, given_keys, plain_errors, prepare_hydra
+from ocr.command_line import SafeLogRecord, given_keys, plain_errors, prepare_hydra, without_files
 from ocr.config import TrainConfig
 from ocr.datasets.audit import load_manifest
 from ocr.datasets.schemas import DatasetConfig
@@ -93,3 +93,10 @@ def test_only_keys_named_or_set_by_a_chosen_file_are_given(overrides, are_given,
             HydraConfig.instance().cfg = None
     assert are_given <= keys
     assert not are_not & keys
+
+
+def test_ranks_after_the_first_write_no_file_whatever_the_command_line_says():
+    arguments = without_files(["seed=1", "hydra.run.dir=outputs/job_7", "+hydra.output_subdir=kept"])
+    assert arguments[0] == "seed=1"
+    assert {"hydra.run.dir=.", "hydra.output_subdir=null"} <= set(arguments)
+    assert not any("job_7" in argument or "kept" in argument for argument in arguments)

@@ -90,3 +90,11 @@ def test_a_checkpoint_decides_neither_how_much_of_the_machine_to_use_nor_where_t
     assert (found.image_path, found.converted_path) == (f"{drawn}/images/val", None)
     assert found.unreadable_wait_seconds == 60
     assert found.cache_config == default.datasets.val_dataset.config.cache_config.model_copy(update={"dtype": "uint8"})
+
+
+def test_evaluate_reads_no_checkpoint_that_lightning_left_for_slurm(tmp_path, drawn, untrained_checkpoint, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SLURM_NTASKS", "1")
+    (tmp_path / "hpc_ckpt_1.ckpt").write_text("no checkpoint")
+    checkpoint = _checkpoint_with(tmp_path, untrained_checkpoint, datasets={"val_dataset": _split(drawn)})
+    assert evaluate(EvaluateConfig(checkpoint=checkpoint, split="val"), tmp_path / "run")["images"] == 8

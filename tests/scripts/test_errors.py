@@ -32,3 +32,16 @@ def test_an_unknown_key_ends_a_script_with_one_line_that_does_not_advise_to_appe
     assert done.returncode == 1
     assert done.stderr.endswith("no such key; the nearest is trainer.max_epochs; the option --cfg job lists all keys\n")
     assert done.stderr.count("\n") == 1
+
+
+def test_only_the_first_of_several_processes_runs_a_command_that_needs_one(run_script, monkeypatch, tmp_path):
+    ranks = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+    for name, value in ranks.items():
+        monkeypatch.setenv(name, value)
+    second = run_script("evaluate.py", "checkpoint=best.ckpt", cwd=tmp_path)
+    assert (second.returncode, second.stdout, second.stderr) == (0, "", "")
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setenv("RANK", "0")
+    first = run_script("evaluate.py", "checkpoint=best.ckpt", cwd=tmp_path)
+    assert "only the first of the 2 from torchrun works" in first.stdout
+    assert "best.ckpt" in first.stderr

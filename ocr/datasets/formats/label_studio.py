@@ -248,7 +248,7 @@ def _filename(data: dict[str, Any], images: ImageFolder) -> str:
     """Returns the file that a task's data name."""
     texts = {key: text for key, text in data.items() if isinstance(text, str)}
     named = [texts[key] for key in _IMAGE_KEYS if key in texts]
-    others = [text for text in texts.values() if _paths_in(text)[-1].lower().endswith(images.extensions)]
+    others = [text for text in texts.values() if _paths_in(text)[0].lower().endswith(images.extensions)]
     if not named and not others:
         raise Malformed(f"data {brief(data)}", f"the name of an image under {' or '.join(_IMAGE_KEYS)}")
     return _located((named or others)[0], images)
@@ -263,7 +263,7 @@ def _located(address: str, images: ImageFolder) -> str:
         found = images.find(name)
         if found is not None:
             return found
-    return names[-1].rpartition("/")[2]
+    return _without_prefix(paths[0]).rpartition("/")[2]
 
 
 def _without_prefix(path: str) -> str:
@@ -272,13 +272,13 @@ def _without_prefix(path: str) -> str:
 
 
 def _paths_in(address: str) -> list[str]:
-    """Returns the paths that an address may mean: a file, /data/upload/..., /data/local-files/?d=..., https://, s3://."""
+    """Returns the paths that an address may mean, the likeliest first: a file, /data/upload/..., /data/local-files/?d=..., s3://."""
     try:
         parts = urlsplit(address)
     except ValueError:  # such as half an IPv6 address
         return [address]
     path = parts.query.removeprefix("d=") if parts.path.endswith("/local-files/") else parts.path
-    return [address, path, unquote(path)]
+    return [unquote(path), path, address]
 
 
 def examine_label_studio(look: Look) -> Fit:

@@ -86,6 +86,15 @@ def test_the_file_is_found_behind_every_kind_of_address(address: str, on_disk: s
     assert image.filename == on_disk or "receipts" not in address
 
 
+@pytest.mark.parametrize("address", ["/data/local-files/?d=receipts/a.jpg", "https://host/receipts/a.jpg?token=1"])
+def test_of_two_files_the_one_in_the_named_folder_is_meant(address: str, tmp_path: Path) -> None:
+    (tmp_path / "receipts").mkdir()
+    for name in ("a.jpg", "receipts/a.jpg"):
+        (tmp_path / name).touch()
+    (image,) = read(tmp_path, task(image=address))
+    assert image.filename == "receipts/a.jpg"
+
+
 def test_a_file_with_the_prefix_of_its_upload_comes_first(tmp_path: Path) -> None:
     for name in ("a.jpg", "1a2b3c4d-a.jpg"):
         (tmp_path / name).touch()
@@ -94,8 +103,13 @@ def test_a_file_with_the_prefix_of_its_upload_comes_first(tmp_path: Path) -> Non
 
 
 def test_an_image_that_is_not_there_is_named_without_the_address(tmp_path: Path) -> None:
-    (image,) = read(tmp_path, task(image="/data/upload/3/1a2b3c4d-a.jpg"))
-    assert image.filename == "a.jpg"
+    for address in (
+        "/data/upload/3/1a2b3c4d-a.jpg",
+        "https://host/set/a.jpg?token=1",
+        "/data/local-files/?d=set/a.jpg",
+    ):
+        (image,) = read(tmp_path, task(image=address))
+        assert image.filename == "a.jpg"
 
 
 def test_any_key_of_data_may_hold_the_image(tmp_path: Path) -> None:
