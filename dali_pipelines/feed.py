@@ -30,30 +30,44 @@ class FailedFiles:
     """Files that DALI could not process, by their index: batches leave them out until they may be sound again.
 
     A file on disk is tried again once its signature differs from that after the failure. A file without a signature, in a shard or
-    at `s3://`, is tried again in each pass over the data, since it may have been out of reach.
+    at `s3://`, is tried again in each pass over the data, since it may have been out of reach. A sound file that could only not be
+    read, as after an I/O error, is tried again in the next pass, and if it fails again after 2, 4, 8, ... further ones.
     """
 
     def __init__(self, images: SourceImages) -> None:
         self._images = images
         self._signatures: dict[int, Signature | None] = {}
+        self._pass = 0
+        self._retries: dict[int, tuple[int, int]] = {}
+        """For files that may be sound: the pass that tries them again, and the number of failures."""
         self._stand_in: PlannedBatch | None = None
 
-    def add(self, index: int) -> None:
-        """Leaves a file out from now on."""
+    def add(self, index: int, *, is_damaged: bool = True) -> None:
+        """Leaves a file out from now on.
+
+        Args:
+            is_damaged: what the file holds is at fault, so it stays out until the file changes.
+        """
         self._signatures[index] = signature_of(self._images.paths[index])
+        if not is_damaged:
+            num_failures = self._retries.get(index, (0, 0))[1] + 1
+            self._retries[index] = self._pass + 2 ** (num_failures - 1), num_failures
 
     def start_pass(self) -> None:
-        """Begins a pass over the data: files without a signature are tried again."""
+        """Begins a pass over the data: files that may be sound are tried again."""
+        self._pass += 1
         self._signatures = {
             index: signature
             for index, signature in self._signatures.items()
-            if signature is not None or self._is_local(index)
+            if (signature is not None or self._is_local(index)) and not self._is_due(index, self._pass)
         }
 
     def would_retry(self) -> bool:
         """Returns whether a file that is left out now would be tried again in a new pass. A thread may call `choose` meanwhile."""
         return any(
-            signature_of(self._images.paths[index]) != signature or (signature is None and not self._is_local(index))
+            signature_of(self._images.paths[index]) != signature
+            or (signature is None and not self._is_local(index))
+            or self._is_due(index, self._pass + 1)
             for index, signature in list(self._signatures.items())
         )
 
@@ -85,6 +99,10 @@ class FailedFiles:
             self._signatures.pop(index, None)
             return False
         return True
+
+    def _is_due(self, index: int, number: int) -> bool:
+        """Returns whether the pass of this number tries a file again that may be sound."""
+        return index in self._retries and self._retries[index][0] <= number
 
     def _is_local(self, index: int) -> bool:
         return os.path.isdir(os.path.dirname(self._images.paths[index]))

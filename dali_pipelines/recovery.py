@@ -8,6 +8,7 @@ the files at fault out; see `feed.FailedFiles`.
 import io
 import logging
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from PIL import Image
@@ -118,11 +119,29 @@ class BatchRecovery:
             return True
         return False
 
+    def _is_damaged(self, index: int, reason: str) -> bool:
+        """Returns whether what a file that failed holds is at fault, and not the reading of it."""
+        if index in self._arrays.read_errors:
+            return False
+        if IMAGE_REPLACED in reason:
+            return True
+        try:
+            content = self._arrays.content(index)
+            data = Path(self._arrays.images.paths[index]).read_bytes() if content is None else content.data
+        except OSError:
+            return False
+        try:
+            with Image.open(io.BytesIO(data)) as image:
+                image.load()
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+            return True
+        return False
+
     def _record(self, index: int, reason: str, error: RuntimeError) -> None:
         path = self._arrays.images.paths[index]
         if not self._skip_failures:
             raise SampleError(f"{path}: DALI failed to process this file: {reason}") from error
-        self._arrays.failed_files.add(index)
+        self._arrays.failed_files.add(index, is_damaged=self._is_damaged(index, reason))
         if path not in self._failures:
             log.error("%s: skipped: DALI failed to process this file: %s", path, reason)
         self._failures[path] = reason

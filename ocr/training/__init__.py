@@ -3,7 +3,8 @@
 Files in reading order:
 
 fit            one run, from its configuration to its files
-run_folder     one process at a time in a run's folder, and its newest checkpoint
+run_lock       one run at a time in a folder
+run_folder     the checkpoints in a run's folder
 resume         what a checkpoint says, and whether it is the same run
 interruption   signals, and what the ranks agree on
 trainer        Lightning's trainer with the callbacks and loggers of a run

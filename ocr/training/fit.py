@@ -40,7 +40,8 @@ from ocr.training.interruption import RunStopped, StopSignals, requeue_slurm_job
 from ocr.training.module import DBNetModule
 from ocr.training.ranks import Ranks, first_of_node_first, is_first_rank
 from ocr.training.resume import Resumption, resumption
-from ocr.training.run_folder import RunLock, set_checkpoints_aside
+from ocr.training.run_folder import set_checkpoints_aside
+from ocr.training.run_lock import RunLock
 from ocr.training.trainer import build_trainer
 
 log = logging.getLogger(__name__)
@@ -99,7 +100,7 @@ def _train_together(
     """Trains with all ranks, in the run folder of the first one. A signal ends them together."""
     run_dir = ranks.from_first(lambda: run_dir.absolute())
     path, start = run_dir / "checkpoints" / "last.ckpt", None
-    with RunLock(run_dir):
+    with RunLock(run_dir) if is_first_rank() else contextlib.nullcontext():
         try:
             start = ranks.from_first(begin)
             if start.finished is not None:

@@ -15,6 +15,7 @@ from ocr.checkpoint import PRECISION_KEY, read_checkpoint, saved_config
 from ocr.config import OptimizerConfig, TrainConfig, described_problems, flat_keys
 from ocr.datasets.manifest import Manifest
 from ocr.errors import InputError
+from ocr.training.optimizer import learning_rate_factor
 from ocr.training.ranks import is_first_rank
 from ocr.training.run_folder import newest_checkpoint
 
@@ -116,6 +117,7 @@ def resumption(config: TrainConfig, given: Collection[str] | None, run_dir: Path
     config = _with_saved(config.model_copy(update={"resume": str(path)}), saved, given)
     _refuse(config, _differences(config, saved), "leave these settings out")
     processed = loops["fit_loop"]["epoch_progress"]["current"]["processed"]
+    _log_schedule(config, saved, processed)
     in_own_folder = path.resolve().is_relative_to(run_dir.resolve())
     return Resumption(
         config,
@@ -123,6 +125,25 @@ def resumption(config: TrainConfig, given: Collection[str] | None, run_dir: Path
         data=checkpoint.get(DATA_MODULE, {}).get("data", {}),
         precision=checkpoint.get(PRECISION_KEY, {}),
         finished=_finished(config, path, processed, checkpoint["callbacks"]),
+    )
+
+
+def _log_schedule(config: TrainConfig, saved: TrainConfig, num_epochs: int) -> None:
+    """Logs that another number of epochs changes the learning rates of the epochs that are left, where a schedule decays them.
+
+    Args:
+        num_epochs: epochs trained so far.
+    """
+    own, earlier = config.trainer.max_epochs, saved.trainer.max_epochs
+    if own == earlier or own <= num_epochs or config.optimizer.schedule == "constant" or not is_first_rank():
+        return
+    now, planned = (
+        config.optimizer.lr * learning_rate_factor(num_epochs, epochs, config.optimizer) for epochs in (own, earlier)
+    )
+    log.warning(
+        "resume=%s: trainer.max_epochs=%d, but the run so far was one of %d epochs. The learning rate goes on as in a run of %d "
+        "epochs: %.3g at epoch %d, not %.3g",
+        *(config.resume, own, earlier, own, now, num_epochs + 1, planned),
     )
 
 
@@ -212,7 +233,9 @@ def _finished(config: TrainConfig, path: Path, num_epochs: int, callbacks: Mappi
 
 def data_fingerprint(manifest: Manifest) -> dict[str, Any]:
     """Returns the number of usable images of a split, and a digest of their names, sizes and annotations."""
-    digest = hashlib.sha256("\0".join(manifest.filenames).encode(errors="surrogatepass"))
+    digest = hashlib.sha256()
+    for place, name in enumerate(manifest.filenames):
+        digest.update(f"{chr(0) if place else ''}{name}".encode(errors="surrogatepass"))
     polygons = manifest.polygons
     for array in (
         manifest.sample_ids,

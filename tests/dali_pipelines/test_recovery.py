@@ -224,6 +224,19 @@ class AwayForAnEpoch(ImageCache):
         return super().encoded(index)
 
 
+def test_a_sound_file_that_could_not_be_read_is_tried_again_in_the_next_epoch_and_then_less_often(manifest):
+    whole, _ = run(make_loader(manifest), manifest)
+    kept = AwayForAnEpoch(manifest.image_paths, preload_files(manifest, PLENTY, range(len(manifest))))
+    loader = make_loader(manifest, kept)
+    failed = []
+    for epoch in range(4):
+        kept.is_away = epoch < 2
+        images, samples = run(loader, manifest)
+        failed.append(any(sample.has_failed for sample in samples))
+    assert failed == [True, True, True, False]  # the third epoch does not try it
+    assert torch.equal(images, whole)
+
+
 def test_a_file_whose_state_is_unknown_is_tried_again_in_each_epoch(manifest):
     kept = AwayForAnEpoch(manifest.image_paths, preload_files(manifest, PLENTY, range(len(manifest))))
     images = SourceImages([f"s3://bucket/{index}.jpg" for index in range(len(manifest))], kept)

@@ -10,6 +10,7 @@ import torch
 
 from ocr.errors import InputError
 from ocr.training.fit import train
+from ocr.training.optimizer import learning_rate_factor
 from ocr.training.resume import resumption
 
 
@@ -86,6 +87,18 @@ def test_resume_anyway_uses_the_learning_rate_that_is_given(tiny_run, checkpoint
     train(config, tmp_path)
     state = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)["optimizer_states"][0]
     assert [group["lr"] for group in state["param_groups"]] == [0.5, 0.5]
+
+
+def test_another_number_of_epochs_is_said_to_change_the_learning_rate(tiny_run, checkpoint, tmp_path, caplog):
+    config = tiny_run(f"resume={checkpoint}", "trainer.max_epochs=8")
+    resumption(config, None, tmp_path)
+    (message,) = caplog.messages
+    now = config.optimizer.lr * learning_rate_factor(2, 8, config.optimizer)
+    assert message.endswith(f"goes on as in a run of 8 epochs: {now:.3g} at epoch 3, not 0")
+    caplog.clear()
+    constant = ("trainer.max_epochs=8", "optimizer.schedule=constant", "resume_anyway=true")
+    resumption(tiny_run(f"resume={checkpoint}", *constant), None, tmp_path)
+    assert not any("goes on" in message for message in caplog.messages)
 
 
 def test_a_finished_run_says_so_and_changes_no_file(tiny_run, finished, checkpoint, caplog):
