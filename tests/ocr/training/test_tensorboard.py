@@ -24,10 +24,12 @@ def test_scalars_are_read_back_by_name_and_step(tmp_path):
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_full_disk_is_named_with_the_folder_of_the_events(tmp_path):
     logger = ScalarEvents(tmp_path, name="board", version="")
-    with (
-        largest_file(1000),
-        pytest.raises(StorageError, match=rf"^{tmp_path}/board/events: cannot be written: File too large"),
-    ):
-        for step in range(1000):
-            logger.log_metrics({"train/loss": 0.25}, step=step)
-        logger.finalize("success")
+    place = f"^{tmp_path}/board/events: cannot be written: File too large"
+    with largest_file(1000), pytest.raises(StorageError, match=place):
+        _log_much(logger)
+
+
+def _log_much(logger: ScalarEvents) -> None:
+    for step in range(1000):
+        logger.log_metrics({"train/loss": 0.25}, step=step)
+    logger.finalize("success")
