@@ -17,6 +17,7 @@ CANNOT_CHANGE_ENTRIES = {
     "ocr.cache.host_memory": "allocates memory, and does not read or write it",
     "ocr.cache.statistics": "only counts",
     "ocr.datasets.epoch_order": "orders the samples of training, which has no entries",
+    "ocr.datasets.items": "serves code that uses no loader, and has no entries on disk",
     "ocr.datasets.manifest": "sizes, orientations and polygons are in the key",
     "ocr.datasets.schemas": "settings are in the key by value",
     "ocr.datasets.sets": "sizes, orientations and polygons are in the key",
