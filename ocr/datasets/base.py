@@ -55,8 +55,12 @@ class ValidatedOCRDataset(Dataset[Any]):
         manifest: Manifest | None = None,
     ) -> None:
         self.config = config
-        is_planner = isinstance(transform, SamplePlanner)
-        self.planner = transform if is_planner else SamplePlanner(PipelineConfig(), training=False, seed=0)
+        self.planner: SamplePlanner
+        self._transform: Callable[[dict[str, Any]], Any] | None
+        if isinstance(transform, SamplePlanner):
+            self.planner, self._transform = transform, None
+        else:
+            self.planner, self._transform = SamplePlanner(PipelineConfig(), training=False, seed=0), transform
         refuse_caches_of_random_samples(config, self.planner)
         self.targets = targets or TargetConfig()
         self.manifest = (
@@ -72,7 +76,6 @@ class ValidatedOCRDataset(Dataset[Any]):
         self.epoch = 0
         self.kept_images: ImageCache | None = None
         """Images in memory, used in place of their files. Set this before worker processes start: they inherit it."""
-        self._transform = None if is_planner else transform
         self._items: ItemCache | None = None
         if self._transform is not None:
             self._fill_memory()
