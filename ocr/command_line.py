@@ -24,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dali_pipelines.config import Section
+from ocr.coloured_log import colour_the_terminal
 from ocr.config import (
     NOT_SET,
     AnyConfig,
@@ -186,6 +187,7 @@ def checked_job(config_class: type[AnyConfig], hydra_config: DictConfig) -> Iter
             raise
         if config_class is not TrainConfig:
             _go_on_alone()
+        colour_the_terminal()
         yield Job(config, Path(HydraConfig.get().runtime.output_dir))
 
 
