@@ -32,8 +32,9 @@ def colour_the_terminal() -> None:
     if os.environ.get("NO_COLOR"):
         return
     for handler in logging.getLogger().handlers:
-        is_terminal = isinstance(handler, logging.StreamHandler) and handler.stream in (sys.stdout, sys.stderr)
-        if is_terminal and handler.stream.isatty() and not isinstance(handler.formatter, ColouredFormatter):
+        if not isinstance(handler, logging.StreamHandler) or isinstance(handler.formatter, ColouredFormatter):
+            continue
+        if handler.stream in (sys.stdout, sys.stderr) and handler.stream.isatty():
             handler.setFormatter(ColouredFormatter(handler.formatter or logging.Formatter()))
 
 
