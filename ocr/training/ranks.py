@@ -101,7 +101,8 @@ class Ranks:
             if self._place.world_size > 1:
                 self._meet()
             _current = self
-            check_settings(self._settings, self._place, self.local_world_size, self.num_nodes)
+            if is_first_rank():  # the others have the same settings
+                check_settings(self._settings, self._place, self.local_world_size, self.num_nodes)
             if self._device == "cuda":
                 self._gpus = gpus_of_ranks(self._settings.devices, self.local_world_size)
             if self._watch is not None:
