@@ -296,7 +296,7 @@ def compose_config(config_class: type[AnyConfig], name: str, overrides: Sequence
         SystemExit: a value is wrong; the message names it.
     """
     prepare_hydra()
-    overrides = with_sets(overrides, CONFIG_DIR)
+    overrides = with_sets(with_literal_paths(overrides, _sections), CONFIG_DIR)
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         return validate_config(config_class, compose(name, overrides=overrides))
 
