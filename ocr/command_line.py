@@ -43,12 +43,14 @@ from ocr.file_names import shown, shown_lines
 from ocr.memory.out_of_memory import ExplainOutOfMemory
 from ocr.path_overrides import with_literal_paths
 from ocr.placement import placement
+from ocr.program import in_users_words
 from ocr.set_overrides import with_sets
 
 log = logging.getLogger(__name__)
 
-CONFIG_DIR = Path(__file__).resolve().parents[1] / "configs"
-"""Folder of the configuration files of this checkout."""
+_PLACES = (Path(__file__).resolve().parent / "_bundled", Path(__file__).resolve().parents[1])
+CONFIG_DIR = next(place for place in _PLACES if (place / "configs").is_dir()) / "configs"
+"""Folder of the configuration files: in a wheel below this package, in a checkout beside it."""
 FULL_ERROR = "HYDRA_FULL_ERROR"
 """Environment variable with which Hydra, and this module, show the whole traceback of an error."""
 _FULL_ERROR_AT_START = os.environ.get(FULL_ERROR)
@@ -124,11 +126,11 @@ class SafeLogRecord(logging.LogRecord):
     """A log record whose message cannot control a terminal, whatever file names and texts it quotes."""
 
     def getMessage(self) -> str:
-        return shown_lines(super().getMessage())
+        return in_users_words(shown_lines(super().getMessage()))
 
 
-def run_command(main: Callable[[], object]) -> None:
-    """Runs the function of a script that `hydra.main` decorates.
+def run_command(main: Callable[[], object], config_name: str) -> None:
+    """Runs the function of a command that `hydra.main` decorates.
 
     Errors before its job starts end with one line too: a configuration that Hydra cannot read, a run folder that cannot be created.
     """
@@ -138,7 +140,10 @@ def run_command(main: Callable[[], object]) -> None:
             sys.argv[1:] = without_files(sys.argv[1:])
         try:
             sys.argv[1:] = with_sets(with_literal_paths(sys.argv[1:], _sections), CONFIG_DIR)
-            main()
+            if _wants_help(sys.argv[1:]):
+                print(_help(config_name, [argument for argument in sys.argv[1:] if not argument.startswith("-")]))
+            else:
+                main()
         except SignalExit as stop:
             # The libraries take about six seconds to unload, and docker stop kills after ten.
             logging.shutdown()
@@ -153,6 +158,36 @@ def run_command(main: Callable[[], object]) -> None:
         except RecursionError as error:
             _leave_to_first_rank()
             _end(error, "a configuration file has brackets nested too deep to read; correct it")
+
+
+def _wants_help(arguments: Sequence[str]) -> bool:
+    """Returns whether to show the command's help; with another folder or file of configurations Hydra shows it."""
+    elsewhere = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn")
+    options = [argument.partition("=")[0] for argument in arguments if argument.startswith("-")]
+    return ("--help" in options or "-h" in options) and not any(option in elsewhere for option in options)
+
+
+def _help(config_name: str, overrides: list[str]) -> str:
+    """Returns the help of a command: its purpose, its choices of files, and its keys with their values.
+
+    Hydra's own lists the files of all commands, and takes five times as long.
+    """
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        config = compose(config_name, overrides=overrides, return_hydra_config=True)
+    choices = [
+        f"{group}={'|'.join(sorted(file.stem for file in (CONFIG_DIR / group).glob('*.yaml')))}"
+        for group in config.hydra.runtime.choices
+        if (CONFIG_DIR / group).is_dir()
+    ]
+    keys = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    header = in_users_words(config.hydra.help.header.strip())
+    parts = [
+        header,
+        "Files of settings:\n\n" + "\n".join(choices),
+        "Keys and their values (key=value, or section.key=value):\n\n" + OmegaConf.to_yaml(keys).strip(),
+        "--cfg job shows only the keys, --multirun runs several values of a key, --hydra-help lists Hydra's own options.",
+    ]
+    return "\n\n".join(parts)
 
 
 @dataclass(frozen=True)
@@ -188,7 +223,10 @@ def checked_job(config_class: type[AnyConfig], hydra_config: DictConfig) -> Iter
         if config_class is not TrainConfig:
             _go_on_alone()
         colour_the_terminal()
-        yield Job(config, Path(HydraConfig.get().runtime.output_dir))
+        output_dir = Path(HydraConfig.get().runtime.output_dir)
+        if placement().is_first:
+            log.info("starting: loading the libraries; the folder of this run is %s", output_dir)
+        yield Job(config, output_dir)
 
 
 def without_files(arguments: Sequence[str]) -> list[str]:
@@ -260,7 +298,7 @@ def compose_config(config_class: type[AnyConfig], name: str, overrides: Sequence
         SystemExit: a value is wrong; the message names it.
     """
     prepare_hydra()
-    overrides = with_sets(overrides, CONFIG_DIR)
+    overrides = with_sets(with_literal_paths(overrides, _sections), CONFIG_DIR)
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         return validate_config(config_class, compose(name, overrides=overrides))
 
@@ -290,7 +328,7 @@ def _end(error: Exception, message: str) -> NoReturn:
     """Ends the program with the message, or with the traceback if the user wants it."""
     if _FULL_ERROR_AT_START == "1":
         raise error
-    raise SystemExit(shown_lines(f"{type(error).__name__}: {message}")) from None
+    raise SystemExit(in_users_words(shown_lines(f"{type(error).__name__}: {message}"))) from None
 
 
 def _composition_problem(error: Exception) -> str:

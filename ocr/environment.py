@@ -5,6 +5,7 @@ import hashlib
 import os
 import platform
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -23,6 +24,19 @@ PACKAGES = (
     "timm",
     "torch",
 )
+
+
+def cache_folder() -> Path:
+    """Returns the user's folder for what can be made again: dali-dbnet in $XDG_CACHE_HOME or ~/.cache.
+
+    A user without a home folder, as in some containers, gets one among the temporary files.
+    """
+    given = os.environ.get("XDG_CACHE_HOME")
+    try:
+        parent = Path(given) if given else Path.home() / ".cache"
+    except RuntimeError:
+        parent = Path(tempfile.gettempdir(), f"cache-of-user-{os.getuid()}")
+    return parent.absolute() / "dali-dbnet"
 
 
 def package_versions(*more: str) -> dict[str, str | None]:

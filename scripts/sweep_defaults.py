@@ -22,4 +22,4 @@ def main(hydra_config: DictConfig) -> None:
 
 if __name__ == "__main__":
     sys.argv[1:] = as_overrides(sys.argv[1:], example="num_threads,compile")
-    run_command(main)
+    run_command(main, "sweep_defaults")

@@ -1,21 +1,6 @@
 """Trains a text detector: uv run scripts/train.py key=value ..."""
 
-import hydra
-from omegaconf import DictConfig
-
-from ocr.command_line import checked_job, given_keys, prepare_hydra, run_command
-from ocr.config import TrainConfig
-
-prepare_hydra()
-
-
-@hydra.main(config_path="../configs", config_name="train", version_base="1.3")
-def main(hydra_config: DictConfig) -> None:
-    with checked_job(TrainConfig, hydra_config) as job:
-        from ocr.training.fit import train
-
-        train(job.config, job.output_dir, given=given_keys(hydra_config) if job.config.resume is not None else None)
-
+from ocr.commands.train import run
 
 if __name__ == "__main__":
-    run_command(main)
+    run()

@@ -158,6 +158,7 @@ class _Comparison:
         If memory does not hold the networks of all rows at once, groups of rows take turns. Each group is measured together with
         the first row, which is the replayed batch unless `only` leaves it out.
         """
+        self._results.unfinished = level
         first, *others = self._rows
         opened = [first] if self._open(level, first) else []
         size = len(others)
@@ -175,6 +176,7 @@ class _Comparison:
         for row in opened:
             self._sessions[row.name].close()
         self._progress.update(task, completed=len(self._rows) * self._config.rounds)
+        self._results.unfinished = None
 
     def _open(self, level: Level, row: Row) -> bool:
         session, measurement = self._sessions[row.name], self._results.measurement(level, row.name)

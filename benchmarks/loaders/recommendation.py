@@ -21,9 +21,14 @@ PRESETS = ((10, "constrained"), (20, "balanced"), (math.inf, "max"))
 
 def recommended(results: Results) -> Row | None:
     """Returns the fastest loader at the measured level nearest to training, or, among loaders of the same speed, the one with the
-    least processor time on its own. A plain loader goes before one that keeps the data set in memory."""
+    least processor time on its own. A plain loader goes before one that keeps the data set in memory.
+
+    A level that Ctrl-C ended does not count: the loaders it had not reached yet could be faster.
+    """
     levels: tuple[Level, ...] = ("train-step", "input+targets", "input")
     for level in levels:
+        if level == results.unfinished:
+            continue
         rows = results.rows_at(level)
         found = [name for name in PLAINEST_FIRST if name in rows and _is_possible(results, name)]
         if not found:

@@ -155,6 +155,8 @@ class Results:
     memory: dict[str, int] = field(default_factory=dict)
     """Bytes that keeping the whole data set would take, and free bytes."""
     is_interrupted: bool = False
+    unfinished: Level | None = None
+    """Level at which rows are still being measured, or were when Ctrl-C came."""
     verdict: list[str] = field(default_factory=list)
 
     def measurement(self, level: Level, row: str) -> Measurement:

@@ -21,6 +21,7 @@ def verdict(results: Results) -> list[str]:
         return ["Nothing was measured that a verdict could be drawn from."]
     best = recommended(results)
     return [
+        *([f"Interrupted at {results.unfinished}, which therefore decides nothing."] if results.unfinished else []),
         *(_training(results, best) if best else []),
         *_rivals(results.rows_at("input")),
         *_workers(results),

@@ -14,6 +14,7 @@ import struct
 import threading
 import time
 import zlib
+from collections import deque
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -25,12 +26,14 @@ from ocr.errors import InputError
 log = logging.getLogger(__name__)
 
 Bytes = npt.NDArray[np.uint8]
+_Entry = tuple[float, int, Path]
+"""Last use, bytes and path of an entry."""
 
 MAGIC = b"DBNETTC1"
 HEADER = struct.Struct("<8s32sQI")
 """Magic with the version of the format, key, number of bytes that follow, their CRC-32."""
 WRITES_BETWEEN_SCANS = 16
-"""Writes between two scans of the folder, which other runs fill too."""
+"""Smallest number of writes between two listings of the folder, which other runs fill too."""
 SUFFIX = ".entry"
 TEMPORARY_SUFFIX = ".writing"
 
@@ -60,11 +63,15 @@ class EntryFiles:
         self._lock = threading.Lock()
         self._in_use: set[str] = set()
         self._started = time.time()
-        self._num_writes = 0
+        self._num_unlisted_writes = 0
+        """Number of writes since the folder was last listed."""
+        self._oldest: deque[_Entry] = deque()
+        """Entries found then that have not been looked at since, least recently used first."""
         self._stopped: str | None = None
         self._remove_abandoned()
-        self.num_bytes = sum(size for _, size, _ in self._entries())
+        self.num_bytes = 0
         """Bytes of all entries in the folder, as far as this process knows."""
+        self._list()
 
     def has(self, key: bytes) -> bool:
         """Returns whether there is a file with this key. Only reading it shows whether it is complete."""
@@ -139,9 +146,9 @@ class EntryFiles:
     def _path(self, key: bytes) -> Path:
         return self.directory / f"{key.hex()}{SUFFIX}"
 
-    def _entries(self) -> list[tuple[float, int, Path]]:
-        """Returns (last use, bytes, path) of each entry, least recently used first."""
-        found = []
+    def _list(self) -> None:
+        """Lists the entries: other runs write and delete too."""
+        found: list[_Entry] = []
         with os.scandir(self.directory) as entries:
             for entry in entries:
                 if entry.name.endswith(SUFFIX):
@@ -150,27 +157,35 @@ class EntryFiles:
                     except FileNotFoundError:
                         continue
                     found.append((status.st_mtime, status.st_size, Path(entry.path)))
-        return sorted(found)
+        self._oldest = deque(sorted(found))
+        self._num_listed = len(found)
+        self._num_unlisted_writes = 0
+        self.num_bytes = sum(size for _, size, _ in found)
 
     def _make_room(self, size: int) -> bool:
         with self._lock:
-            self._num_writes += 1
-            is_known = self._num_writes % WRITES_BETWEEN_SCANS != 0  # other runs write and delete too
-            if is_known and self.num_bytes + size <= self.budget:
-                return True
-            entries = self._entries()
-            self.num_bytes = sum(entry_size for _, entry_size, _ in entries)
-            for last_use, entry_size, path in entries:
-                if self.num_bytes + size <= self.budget:
-                    break
-                # An entry used since this run began belongs to a concurrent run, which marks its entries each epoch.
-                if path.name not in self._in_use and last_use < self._started:
-                    path.unlink(missing_ok=True)
-                    self.num_bytes -= entry_size
-            has_room = self.num_bytes + size <= self.budget
+            self._num_unlisted_writes += 1
+            # A listing costs as much as the folder has entries, so it may come only once in about as many writes.
+            if self._num_unlisted_writes >= max(WRITES_BETWEEN_SCANS, self._num_listed // 4):
+                self._list()
+            has_room = self._delete_oldest(size)
+            if not has_room and self._num_unlisted_writes:
+                self._list()
+                has_room = self._delete_oldest(size)
         if not has_room:
             self._stop(f"the budget of {self.budget:,} bytes is spent; the other entries are recomputed each epoch")
         return has_room
+
+    def _delete_oldest(self, size: int) -> bool:
+        """Deletes listed entries until there is room, and returns whether there is."""
+        while self.num_bytes + size > self.budget and self._oldest:
+            last_use, entry_size, path = self._oldest.popleft()
+            # An entry used since this run began belongs to a concurrent run, which marks its entries each epoch.
+            if path.name in self._in_use or last_use >= self._started or _last_use(path) != last_use:
+                continue
+            path.unlink(missing_ok=True)
+            self.num_bytes -= entry_size
+        return self.num_bytes + size <= self.budget
 
     def _stop(self, reason: str) -> None:
         with self._lock:
@@ -187,6 +202,13 @@ class EntryFiles:
                     path.unlink(missing_ok=True)
             except OSError:
                 continue
+
+
+def _last_use(path: Path) -> float | None:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return None
 
 
 def _checked_header(path: Path, header: bytes, key: bytes, size: int, file_size: int) -> int:

@@ -10,9 +10,16 @@ audit              annotations and images -> checked `Manifest`, and a report of
   image_checks     strict checks of one image file
   image_levels     8-bit levels of an image of any mode
   converted        copies of the images that decoders do not read alike
+  audit_files      inspects image files in threads, those not seen before
   annotation_checks  checks of the polygons of one image
+  compiled_checks  finds the images that surely have nothing wrong
+  audit_result     collects the manifest's arrays and the findings
   audit_report     the findings, their severity, the report
+  audit_memo       keeps the result, and maps it at the next start
 orientation        EXIF orientation, matrices between the stored and the upright image
+names              strings of a whole data set as one array
+column_file        arrays in one mapped file
+file_states        numbers that change with a file
 manifest           the checked annotations of a split, as flat arrays
 image_source       the encoded images of a split by position: loose files or shards
 plan               order, shards, padding and random numbers of an epoch; polygons in the input frame

@@ -35,6 +35,7 @@ from ocr.datasets.file_states import MISSING, state_of
 from ocr.datasets.manifest import COLUMNS, Manifest
 from ocr.datasets.names import Names
 from ocr.datasets.schemas import DatasetConfig
+from ocr.environment import cache_folder
 from ocr.errors import InputError
 from ocr.file_names import name_problem
 
@@ -211,7 +212,7 @@ def _folder_for(key: MemoKey, where: str) -> Path | None:
     if where != "auto":
         candidates = [Path(where)]
     else:
-        cache_dir = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "dali-dbnet", "audit")
+        cache_dir = cache_folder() / "audit"
         # A folder of pictures without annotations is somebody's album, not a data set: nothing is put beside it.
         is_data_set = key.annotation_path is not None and key.image_dir.is_dir()
         candidates = [key.image_dir.parent / MEMO_FOLDER] * is_data_set + [cache_dir]

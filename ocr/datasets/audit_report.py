@@ -153,7 +153,9 @@ class AuditReport:
         """Returns a few lines for the terminal; their `.plain` suits a log."""
         text = Text()
         text.append(f"{self.num_images} of {self.num_listed} images usable", "bold")
-        text.append(f", {self.num_words} words, {self.num_ignored} of them don't-care\n")
+        if self.num_words:
+            text.append(f", {self.num_words} words, {self.num_ignored} of them don't-care")
+        text.append("\n")
         for name, values in self.statistics.items():
             shares = [f"{_LABELS.get(value, value)} {count / self.num_images:.1%}" for value, count in values.items()]
             text.append(f"  {_LABELS.get(name, name)}: {', '.join(shares)}\n")

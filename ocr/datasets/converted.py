@@ -25,6 +25,7 @@ from ocr.datasets.image_header import ImageProblem, read_header
 from ocr.datasets.image_levels import decode_levels
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.names import Names
+from ocr.environment import cache_folder
 from ocr.errors import InputError, StorageError
 
 log = logging.getLogger(__name__)
@@ -42,8 +43,8 @@ _SHOW_PROGRESS_FROM = 50
 
 
 def default_folder() -> Path:
-    """Returns the folder of the copies in the user's cache folder: $XDG_CACHE_HOME, or ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dali-dbnet" / "converted"
+    """Returns the folder of the copies in the user's cache folder."""
+    return cache_folder() / "converted"
 
 
 def with_converted_images(manifest: Manifest, folder: Path) -> Manifest:

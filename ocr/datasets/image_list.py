@@ -2,7 +2,7 @@
 
 import glob
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,8 +29,8 @@ def find_images(given: Sequence[str], extensions: Sequence[str] = IMAGE_EXTENSIO
 
     Args:
         given: one or more of: an image file; a folder, whose sub-folders count too; a pattern with *, ?, [] or **; a text file
-            ending in .txt, .lst or .list that holds one path a line, relative to its folder or else to the working directory.
-            A path that exists is never taken as a pattern, nor one that exists in another Unicode form or case.
+            ending in .txt, .lst or .list that holds one path of an image or folder a line, relative to its own folder or else to
+            the working directory. A path that exists, perhaps in another Unicode form or case, is never taken as a pattern.
         extensions: extensions of the files that count as images in a folder or behind a pattern, lower case, with their dot. A
             file that is named itself may have any.
 
@@ -52,7 +52,7 @@ def _images_of(entry: str, extensions: Sequence[str]) -> list[str]:
     if os.path.isdir(entry):
         found = _images_in(entry, extensions)
     elif os.path.isfile(entry):
-        found = _listed_in(Path(entry)) if entry.lower().endswith(LIST_EXTENSIONS) else [entry]
+        found = _listed_in(Path(entry), extensions) if entry.lower().endswith(LIST_EXTENSIONS) else [entry]
     elif glob.has_magic(entry):
         found = list(_matching(entry, extensions))
     else:
@@ -78,14 +78,17 @@ def _matching(pattern: str, extensions: Sequence[str]) -> Iterator[str]:
             yield path
 
 
-def _listed_in(path: Path) -> list[str]:
-    """Returns the paths in a text file: UTF-8, with or without a byte order mark, with line ends of any system."""
+def _listed_in(path: Path, extensions: Sequence[str]) -> list[str]:
+    """Returns the images in a text file of paths: UTF-8, with or without a byte order mark, with line ends of any system."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: found bytes that are not UTF-8: {error}; expected one path a line") from error
-    lines: Iterable[str] = (line.strip() for line in text.split("\n"))
-    return [_beside(path.parent, line) for line in lines if line]
+    found = []
+    for line in filter(None, map(str.strip, text.split("\n"))):
+        listed = _beside(path.parent, line)
+        found += _images_in(listed, extensions) if os.path.isdir(listed) else [listed]
+    return found
 
 
 def _beside(folder: Path, line: str) -> str:

@@ -1,18 +1,17 @@
 """The command prepare_data: audits all splits, then prepares one after the other."""
 
-import json
 import logging
 import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from ocr.atomic_write import write_atomically
 from ocr.config import PrepareConfig
-from ocr.datasets.formats.upstage import upstage_document
 from ocr.datasets.formats.writers import LAYOUTS, WrittenImages, write_annotations
 from ocr.errors import InputError
 from ocr.file_names import path_inside
+from ocr.preparation.annotations import write_upstage
 from ocr.preparation.images import known_outcome, write_image
 from ocr.preparation.jobs import SplitJob, audited_jobs, chosen_splits
 from ocr.preparation.maps import write_split_maps
@@ -117,9 +116,10 @@ def _write_annotations(job: SplitJob, path: Path, usable: list[int], config: Pre
         images, root = WrittenImages(job.manifest, usable, config.canonical), Path(config.output).resolve()
         write_annotations(path, images, LAYOUTS[config.to].writer, job.image_dir, root)
         return
-    content = json.dumps(
-        upstage_document(job.manifest, usable, canonical=config.canonical), ensure_ascii=False
-    ).encode()
-    if not path.is_file() or path.read_bytes() != content:
-        withdraw_shards(job, config)
-        write_atomically(path, content)
+    write_upstage(
+        path,
+        job.manifest,
+        usable,
+        canonical=config.canonical,
+        before_change=partial(withdraw_shards, job, config),
+    )

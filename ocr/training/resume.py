@@ -233,7 +233,9 @@ def _finished(config: TrainConfig, path: Path, num_epochs: int, callbacks: Mappi
 
 def data_fingerprint(manifest: Manifest) -> dict[str, Any]:
     """Returns the number of usable images of a split, and a digest of their names, sizes and annotations."""
-    digest = hashlib.sha256("\0".join(manifest.filenames).encode(errors="surrogatepass"))
+    digest = hashlib.sha256()
+    for place, name in enumerate(manifest.filenames):
+        digest.update(f"{chr(0) if place else ''}{name}".encode(errors="surrogatepass"))
     polygons = manifest.polygons
     for array in (
         manifest.sample_ids,

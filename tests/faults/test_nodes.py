@@ -195,3 +195,46 @@ def test_a_killed_node_ends_the_other_within_a_minute(nodes, drawn, tmp_path):
     assert processes[0].returncode != 0
     assert seconds < 60
     assert logs(folder).count("rank 1 (process ") == 1
+
+
+def start_two_ranks(folder: Path, *overrides: str) -> subprocess.Popen[bytes]:
+    """Starts two ranks on this machine without torchrun: the first one starts the second."""
+    command = [
+        sys.executable,
+        str(SCRIPT),
+        *OVERRIDES,
+        *overrides,
+        "trainer.devices=2",
+        f"hydra.run.dir={folder / 'run'}",
+    ]
+    return start(command, folder / "node0.log", folder)
+
+
+def test_a_loss_that_is_not_finite_ends_two_ranks_with_one_message(drawn, tmp_path):
+    process = start_two_ranks(tmp_path, f"dataset_base_path={drawn}", "optimizer.lr=1e8")
+    second = None
+    while process.poll() is None:
+        second = next(iter(psutil.Process(process.pid).children()), second)
+        time.sleep(0.05)
+    assert process.returncode == 1
+    assert logs(tmp_path).count("DivergedError: ") == 1
+    assert "Traceback" not in logs(tmp_path)
+    assert second is not None
+    second.wait(10)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_killed_rank_ends_the_other_and_is_named(drawn, tmp_path, rank):
+    process = start_two_ranks(tmp_path, f"dataset_base_path={drawn}", "trainer.max_epochs=1000")
+    while not (tmp_path / "run/checkpoints/last.ckpt").is_file():
+        assert process.poll() is None, logs(tmp_path)
+        time.sleep(0.1)
+    ranks = [psutil.Process(process.pid), *psutil.Process(process.pid).children()]
+    ranks[rank].kill()
+    since = time.monotonic()
+    process.wait(60)
+    ranks[1].wait(60)
+    print(f"rank {rank} killed: both ended after {time.monotonic() - since:.1f} s")
+    assert process.returncode == (1 if rank else -signal.SIGKILL)
+    assert logs(tmp_path).count(f"rank {rank} (process ") == 1
+    assert "Traceback" not in logs(tmp_path)

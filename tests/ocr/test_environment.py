@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import ocr.environment
-from ocr.environment import device_name, digest_of_sources, git_commit
+from ocr.environment import cache_folder, device_name, digest_of_sources, git_commit
 
 CODE = '''"""Module."""
 def scaled(values, factor=2):
@@ -68,3 +68,14 @@ def test_code_and_file_names_change_the_digest(tmp_path):
     digests |= {digest_of(tmp_path, CODE.replace(old, new)) for old, new in changes}
     digests.add(digest_of(tmp_path, CODE.replace("[value", "['']; [value")))
     assert len(digests) == 3 + len(changes)
+
+
+def test_a_user_without_a_home_has_a_cache_folder(monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", "/caches")
+    assert cache_folder() == Path("/caches/dali-dbnet")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert cache_folder() == Path("/home/somebody/.cache/dali-dbnet")
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("os.getuid", lambda: 54321)  # a user id without an account
+    assert cache_folder().parts[-2:] == ("cache-of-user-54321", "dali-dbnet")

@@ -48,7 +48,7 @@ def read_totaltext_mat(path: Path, images: ImageFolder) -> Iterator[AnnotatedIma
     if not paths:
         raise FileNotFoundError(f"{path}: found no .mat file; expected a folder of poly_gt_<image>.mat files")
     for file in paths:
-        filename, problems = image_of_stem(images, file.stem.removeprefix("poly_").removeprefix("gt_"))
+        filename, problems = image_of_stem(images, file.stem, ("", "gt_", "poly_gt_"))
         yield annotated_image(filename, file.name, [*problems, *_words_in(file)])
 
 

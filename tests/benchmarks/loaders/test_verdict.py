@@ -107,6 +107,20 @@ def test_cheaper_of_two_equally_fast_loaders_is_recommended():
     assert recommended_name(results) == "torch"
 
 
+def test_a_level_that_was_interrupted_recommends_nothing():
+    levels: dict[Level, dict[str, Measurement]] = {
+        "input": {"torch": measured(100, 9), "dali_cpu": measured(200, 5)},
+        "train-step": {"torch": measured(10, 90)},
+    }
+    results = results_of(levels)
+    assert recommended_name(results) == "torch"  # all rows were measured, and one of them failed
+    results.unfinished = "train-step"
+    assert recommended_name(results) == "dali_cpu"
+    assert "Interrupted at train-step, which therefore decides nothing." in told(results)
+    results.unfinished, results.levels = "input", {"input": {"torch": measured(100, 9)}}
+    assert recommended_name(results) is None
+
+
 def test_rows_without_a_training_option_are_not_recommended():
     assert (
         recommended(results_of({"input": {"spdl_scaled": measured(900, 1), "dali_tensors": measured(9000, 1)}})) is None

@@ -241,3 +241,31 @@ def test_a_folder_removed_during_the_run_stops_writing_with_one_warning(tmp_path
         f"disk cache {tmp_path}/cache: writing stops: No such file or directory; entries that are not on disk are "
         "recomputed each epoch"
     ]
+
+
+def test_the_folder_is_listed_less_often_the_fuller_it_is(tmp_path):
+    listings: list[str] = []
+    is_counting = [True]  # an audit hook cannot be removed
+    sys.addaudithook(lambda event, _: listings.append(event) if event == "os.scandir" and is_counting[0] else None)
+    files = EntryFiles(tmp_path, PLENTY)
+    for number in range(1200):
+        assert files.write(key_of(number), parts_of(number, size=8))
+    assert len(listings) < 40  # one in 16 writes would be 75
+    is_counting[0] = False
+
+
+def test_an_entry_that_another_run_has_used_since_the_listing_is_kept(tmp_path):
+    earlier = EntryFiles(tmp_path, PLENTY)
+    for number in range(4):
+        earlier.write(key_of(number), parts_of(number))
+    sizes = [path.stat().st_size for path in tmp_path.iterdir()]
+    for number, path in enumerate(sorted(tmp_path.iterdir())):
+        os.utime(path, (1000 + number, 1000 + number))
+    oldest, second, third, _ = sorted(tmp_path.iterdir(), key=lambda path: path.stat().st_mtime)
+    files = EntryFiles(tmp_path, sum(sizes))
+    assert files.write(key_of(10), parts_of(10))
+    assert not oldest.exists()
+    os.utime(second)
+    assert files.write(key_of(11), parts_of(11))
+    assert second.exists()
+    assert not third.exists()

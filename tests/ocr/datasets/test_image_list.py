@@ -70,7 +70,7 @@ def test_an_existing_path_is_no_pattern(folder: Path) -> None:
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 def test_a_list_names_files_beside_it_or_in_the_working_directory(folder: Path, encoding: str, end: str) -> None:
-    lines = ["영수증.tif", "", "images/deep/c.PNG", str(folder / "b.jpg"), "  a=b (1), [c].jpg", "gone.jpg"]
+    lines = ["영수증.tif", "", "images/deep/c.PNG", str(folder / "b.jpg"), "  a=b (1), [c].jpg", "gone.jpg", "deep/er"]
     (folder / "list.txt").write_bytes(end.join(lines).encode(encoding))
     common, names = find_images([str(folder / "list.txt")])
     assert common == folder
@@ -80,6 +80,7 @@ def test_a_list_names_files_beside_it_or_in_the_working_directory(folder: Path, 
         "b.jpg",
         "a=b (1), [c].jpg",
         "gone.jpg",
+        "deep/er/d.webp",
     ]  # the audit reports what is gone
 
 

@@ -181,3 +181,12 @@ def test_two_images_of_one_stem_are_named(tmp_path: Path) -> None:
 def test_a_folder_without_xml_files_is_named(tmp_path: Path, reader: AnnotationFormat) -> None:
     with pytest.raises(FileNotFoundError, match=r"found no \.xml file"):
         list(reader.read(tmp_path, ImageFolder(tmp_path, (".jpg",))))
+
+
+@pytest.mark.parametrize(
+    ("file", "image"), [("0001.xml", "0001.jpg"), ("0001001.xml", "1001.jpg"), ("0002.xml", "0002.jpg")]
+)
+def test_the_test_files_of_ctw1500_have_three_zeros_in_front(tmp_path: Path, file: str, image: str) -> None:
+    for name in ("0001.jpg", "1001.jpg"):
+        Image.new("L", (400, 300)).save(tmp_path / name)
+    assert read(tmp_path, CTW1500_XML, "<Annotations><image/></Annotations>", file).filename == image

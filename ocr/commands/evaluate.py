@@ -1,0 +1,22 @@
+"""Evaluates a checkpoint: dali-dbnet evaluate checkpoint=FILE split=val"""
+
+import hydra
+from omegaconf import DictConfig
+
+from ocr.command_line import CONFIG_DIR, checked_job, prepare_hydra, run_command
+from ocr.config import EvaluateConfig
+
+prepare_hydra()
+
+
+@hydra.main(config_path=str(CONFIG_DIR), config_name="evaluate", version_base="1.3")
+def _main(hydra_config: DictConfig) -> None:
+    with checked_job(EvaluateConfig, hydra_config) as job:
+        from ocr.inference import evaluate
+
+        evaluate(job.config, job.output_dir)
+
+
+def run() -> None:
+    """Runs the command with the arguments of this process."""
+    run_command(_main, "evaluate")

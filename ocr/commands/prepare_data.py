@@ -1,0 +1,22 @@
+"""Checks a data set and writes it ready for training: dali-dbnet prepare data=... output=FOLDER"""
+
+import hydra
+from omegaconf import DictConfig
+
+from ocr.command_line import CONFIG_DIR, checked_job, prepare_hydra, run_command
+from ocr.config import PrepareConfig
+
+prepare_hydra()
+
+
+@hydra.main(config_path=str(CONFIG_DIR), config_name="prepare_data", version_base="1.3")
+def _main(hydra_config: DictConfig) -> None:
+    with checked_job(PrepareConfig, hydra_config) as job:
+        from ocr.preparation.prepare import prepare_data
+
+        prepare_data(job.config, job.output_dir)
+
+
+def run() -> None:
+    """Runs the command with the arguments of this process."""
+    run_command(_main, "prepare_data")

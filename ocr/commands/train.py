@@ -1,0 +1,22 @@
+"""Trains a text detector: dali-dbnet train key=value ..."""
+
+import hydra
+from omegaconf import DictConfig
+
+from ocr.command_line import CONFIG_DIR, checked_job, given_keys, prepare_hydra, run_command
+from ocr.config import TrainConfig
+
+prepare_hydra()
+
+
+@hydra.main(config_path=str(CONFIG_DIR), config_name="train", version_base="1.3")
+def _main(hydra_config: DictConfig) -> None:
+    with checked_job(TrainConfig, hydra_config) as job:
+        from ocr.training.fit import train
+
+        train(job.config, job.output_dir, given=given_keys(hydra_config) if job.config.resume is not None else None)
+
+
+def run() -> None:
+    """Runs the command with the arguments of this process."""
+    run_command(_main, "train")
