@@ -1,7 +1,7 @@
 """Configuration of the input pipeline: sizes, resampling, augmentation, threads."""
 
 import os
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -15,6 +15,14 @@ class Section(BaseModel):
     fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _paths_as_text(cls, values: Any) -> Any:
+        """Lets Python code give a `pathlib.Path` wherever a path is expected."""
+        if not isinstance(values, dict):
+            return values
+        return {key: os.fspath(value) if isinstance(value, os.PathLike) else value for key, value in values.items()}
 
 
 class AugmentationConfig(Section):

@@ -8,7 +8,7 @@ import numpy as np
 
 from ocr.config import DataSection, TrainConfig
 from ocr.datasets.audit_report import AuditReport
-from ocr.datasets.base import ValidatedOCRDataset
+from ocr.datasets.base import ValidatedOCRDataset, refuse_caches_of_random_samples
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.plan import SamplePlanner
 from ocr.datasets.schemas import DatasetConfig
@@ -55,7 +55,7 @@ def build_dataset(
         )
         pipeline = pipeline.model_copy(update={"scaled_decode": False})
     planner = SamplePlanner(pipeline, training=training, seed=config.seed)
-    _refuse_caches_of_random_samples(split, planner)
+    refuse_caches_of_random_samples(split, planner)
     _warn_of_ignored_settings(split, config, training)
     if config.loader == "webdataset":
         manifest, report = _load_shards(split, config, report_path)
@@ -100,24 +100,6 @@ def _refuse_huge_images(manifest: Manifest, max_megapixels: float) -> None:
         raise InputError(
             f"{manifest.image_paths[too_large[0]]}: found {width} x {height} pixels, and {len(too_large)} images of more than "
             f"{max_megapixels:g} megapixels; make them smaller and write the shards again, or raise pipeline.max_megapixels"
-        )
-
-
-def _refuse_caches_of_random_samples(split: DatasetConfig, planner: SamplePlanner) -> None:
-    """Raises InputError if finished tensors or maps of a random pipeline are to be cached."""
-    if not planner.is_random:
-        return
-    caches = {
-        "cache_config.cache_transformed_tensors": split.cache_config.cache_transformed_tensors,
-        "load_maps": split.load_maps,
-        "preload_maps": split.preload_maps,
-    }
-    wrong = [f"{key}=true" for key, is_set in caches.items() if is_set]
-    if wrong:
-        raise InputError(
-            f"{split.places}: {', '.join(wrong)}, but this pipeline crops, turns and colours each image at random, so a result "
-            "of one epoch is wrong in the next; set it to false (cache_config.cache_decoded_images=true caches training images "
-            "before their random steps)"
         )
 
 
