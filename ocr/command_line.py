@@ -24,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dali_pipelines.config import Section
+from ocr.coloured_log import colour_the_terminal
 from ocr.config import (
     NOT_SET,
     AnyConfig,
@@ -221,6 +222,7 @@ def checked_job(config_class: type[AnyConfig], hydra_config: DictConfig) -> Iter
             raise
         if config_class is not TrainConfig:
             _go_on_alone()
+        colour_the_terminal()
         _log_above_bars()
         output_dir = Path(HydraConfig.get().runtime.output_dir)
         if placement().is_first:

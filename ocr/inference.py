@@ -94,7 +94,7 @@ def predict(config: PredictConfig, run_dir: Path) -> Path:
     settings, model = restore(config)
     settings = _with_loader_of_this_machine(settings, config.loader)
     settings = _with_loose_files(settings)
-    dataset = build_dataset(_for_one_pass(split_config), settings, training=False, names=names)
+    dataset = build_dataset(_for_one_pass(split_config), settings, training=False, names=names, size_key="image_size")
     module = DBNetModule(model, settings, dataset.manifest)
     _run_once("predict", settings, dataset, module)
     detections = module.evaluation.detections_original
@@ -144,7 +144,10 @@ def _evaluated_split(
             f"datasets.{config.split}_dataset.config.annotation_path is not set; nothing to evaluate against"
         )
     report_path = run_dir / f"audit_{config.split}.json"
-    return settings, build_dataset(_for_one_pass(split_config), settings, training=False, report_path=report_path)
+    split_config = _for_one_pass(split_config)
+    return settings, build_dataset(
+        split_config, settings, training=False, report_path=report_path, size_key="image_size"
+    )
 
 
 def _refuse_missing_split(source: DataSection, wanted: str) -> None:
