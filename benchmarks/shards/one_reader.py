@@ -94,9 +94,10 @@ class _Reading:
 
 def _read(url: str, order: str, connections: int | None = None, block: int | None = None) -> dict[str, Any]:
     before, start = _resident(), time.perf_counter()
-    manifest = load_shards(url, **({} if connections is None else {"num_connections": connections}))[0]
+    storage: dict[str, Any] = {} if connections is None else {"num_connections": connections}
+    manifest = load_shards(url, **storage)[0]
     loaded = {"index_seconds": time.perf_counter() - start, "index_bytes": _resident() - before}
-    settings = {} if block is None else {"shuffle_block": block}
+    settings: dict[str, Any] = {} if block is None else {"shuffle_block": block}
     planner = SamplePlanner(PipelineConfig(image_size=64), training=order == "training", seed=0, **settings)
     images = cast(ShardImages, manifest.images)
     fetched = FetchedImages(images, None)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 
 @dataclass
@@ -28,7 +29,7 @@ class _Handler(BaseHTTPRequestHandler):
     wbufsize = 1 << 16  # header and content leave together
     disable_nagle_algorithm = True
 
-    def __init__(self, storage: Storage, lock: threading.Lock, *args) -> None:
+    def __init__(self, storage: Storage, lock: threading.Lock, *args: Any) -> None:
         self.storage, self.lock = storage, lock
         super().__init__(*args)
 
@@ -38,7 +39,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._answer(with_content=True)
 
-    def log_message(self, *args) -> None:
+    def log_message(self, *args: Any) -> None:
         """Says nothing."""
 
     def _answer(self, *, with_content: bool) -> None:
