@@ -105,6 +105,21 @@ def map_columns(path: Path, *, check: bool = True) -> ColumnFile:
             raise ColumnFileError("a file that is cut short")
         # Private: readers get writable arrays, for which all compiled functions exist already, but write to no file.
         content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    return _columns_in(content, path, status, check)
+
+
+def columns_in(content: bytes) -> ColumnFile:
+    """Returns the arrays of a file that was read from elsewhere, in memory of this process.
+
+    Raises:
+        ColumnFileError: it is no column file, or a damaged one.
+    """
+    if len(content) < _END.size:
+        raise ColumnFileError("a file that is cut short")
+    return _columns_in(bytearray(content), Path(), (0, 0, len(content)), True)  # writable, as a mapped file
+
+
+def _columns_in(content: mmap.mmap | bytearray, path: Path, status: tuple[int, int, int], check: bool) -> ColumnFile:
     try:
         footer, end = _footer(content)
         columns = {name: _column(content, end, check, *rest) for name, *rest in footer["columns"]}
@@ -127,7 +142,7 @@ def _status(descriptor: int) -> tuple[int, int, int]:
     return status.st_dev, status.st_ino, status.st_size
 
 
-def _footer(content: mmap.mmap) -> tuple[dict[str, Any], int]:
+def _footer(content: mmap.mmap | bytearray) -> tuple[dict[str, Any], int]:
     """Returns the footer and its position."""
     length, checksum, magic = _END.unpack(content[len(content) - _END.size :])
     start = len(content) - _END.size - length
@@ -140,7 +155,13 @@ def _footer(content: mmap.mmap) -> tuple[dict[str, Any], int]:
 
 
 def _column(
-    content: mmap.mmap, end: int, check: bool, fields: list[Any], shape: list[int], start: int, checksum: int
+    content: mmap.mmap | bytearray,
+    end: int,
+    check: bool,
+    fields: list[Any],
+    shape: list[int],
+    start: int,
+    checksum: int,
 ) -> Array:
     # As `dtype.descr` after a way through JSON: [["", "<f4"]], or [["size", "<i4", [2]], ...].
     is_plain = len(fields) == 1 and not fields[0][0]

@@ -7,7 +7,7 @@ from ocr.config import PrepareConfig
 from ocr.datasets.audit import load_manifest
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.schemas import DatasetConfig
-from ocr.datasets.shards.index import INDEX_NAME
+from ocr.datasets.shards.index import INDEX_NAME, OLD_INDEX_NAME
 from ocr.datasets.shards.writer import ShardWriter
 from ocr.preparation.jobs import SplitJob
 from ocr.preparation.outcomes import Outcome, in_threads
@@ -21,7 +21,8 @@ def withdraw_shards(job: SplitJob, config: PrepareConfig) -> None:
     index = job.shards_dir / INDEX_NAME
     if index.is_file() and not config.shards:
         log.warning("%s shards: outdated, so their index was removed; write them again with shards=true", job.name)
-    index.unlink(missing_ok=True)
+    for name in (INDEX_NAME, OLD_INDEX_NAME):
+        (job.shards_dir / name).unlink(missing_ok=True)
 
 
 def write_shards(job: SplitJob, config: PrepareConfig, num_workers: int) -> FilesReport:

@@ -88,7 +88,7 @@ def assert_whole_data(folder: Path) -> None:
         elif path.suffix == ".tar":
             with tarfile.open(path) as shard:
                 assert all(len(shard.extractfile(member).read()) == member.size for member in shard)
-    for index in folder.glob("out/shards/*/index.json"):  # an index is there only if all that it lists is
+    for index in folder.glob("out/shards/*/index.columns"):  # an index is there only if all that it lists is
         manifest, _ = load_shards(str(index.parent))
         assert all(manifest.images.read(number) for number in range(len(manifest)))
 

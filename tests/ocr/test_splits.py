@@ -44,7 +44,7 @@ def test_a_reader_of_shards_is_named_where_files_are_read(copied_receipts, caplo
 
 def test_annotations_that_are_newer_than_the_shards_are_named(drawn, tmp_path, prepare, caplog):
     root = shutil.copytree(drawn, tmp_path / "own")
-    annotations, index = root / "jsons/train.json", root / "shards/train/index.json"
+    annotations, index = root / "jsons/train.json", root / "shards/train/index.columns"
 
     def warnings() -> list[str]:
         caplog.clear()

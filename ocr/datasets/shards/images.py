@@ -6,19 +6,16 @@ import tarfile
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import Any, overload
 
 from dali_pipelines.signature import Signature
 from ocr.datasets.audit_report import AuditReport
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.schemas import ShardReader
-from ocr.datasets.shards.index import HEADER_SIZE, INDEX_NAME, ShardIndex, parse_index
+from ocr.datasets.shards.index import HEADER_SIZE, INDEX_NAME, ShardIndex
 from ocr.datasets.shards.read_ahead import ReadAhead
 from ocr.datasets.shards.storage import DEFAULT_CONNECTIONS, ShardFolder
 from ocr.errors import InputError, StorageError
-from ocr.polygons import PolygonBatch
 
 ImageFinder = Callable[[bytes, str], bytes]
 """Returns the image in one sample's piece of a tar file, given the piece and the sample's name; empty if there is none."""
@@ -27,27 +24,33 @@ _MAX_RANGE = 4 << 20
 """Bytes fetched in one request at most, if they are more than one image."""
 _MAX_WASTE = 0.25
 """Share of a range that may lie between the images that are needed."""
-_NUM_AHEAD_LOCAL, _NUM_AHEAD_REMOTE = 32, 512
-"""Number of images to fetch ahead."""
+NUM_FETCHED_AHEAD = 32
+"""Number of images fetched ahead from a folder, and at least that many from a remote storage."""
+_NUM_AHEAD_REMOTE = 512
+"""Number of images fetched ahead from a remote storage at most."""
 _MAX_AHEAD = 256 << 20
 """Bytes that images fetched ahead from a remote storage may take."""
 _END_OF_TAR = bytes(2 * HEADER_SIZE)
 
 
-class ImagePlace(NamedTuple):
-    """The part of an index entry that is needed to read an image. Leaves out the annotations, to save memory."""
+class _ImageNames(Sequence[str]):
+    """Names of the images in messages: `train-000000.tar: a.jpg`."""
 
-    filename: str
-    shard: str
-    offset: int
-    num_bytes: int
-    end: int
-    sha256: str
+    def __init__(self, index: ShardIndex) -> None:
+        self._index = index
 
-    @property
-    def name(self) -> str:
-        """Name in messages."""
-        return f"{self.shard}: {self.filename}"
+    def __len__(self) -> int:
+        return len(self._index)
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+    @overload
+    def __getitem__(self, place: slice) -> tuple[str, ...]: ...
+    def __getitem__(self, place: int | slice) -> str | tuple[str, ...]:
+        if isinstance(place, slice):
+            return tuple(self[number] for number in range(*place.indices(len(self))))
+        filename = self._index.filenames[place]
+        return f"{self._index.shards[self._index.shard_numbers[place]].name}: {filename}"
 
 
 class ShardImages:
@@ -56,7 +59,7 @@ class ShardImages:
     Everything a run has cached of an image therefore stays valid even if the shards change, so all signatures are the same.
 
     Args:
-        places: positions of the images in the shards, by position in the manifest.
+        index: positions of the images in the shards.
         storage: folder of the shards, already checked.
         find_image: takes the image out of the sample's piece of the tar file; None: only the image is read, at the position that
             the index states.
@@ -64,16 +67,11 @@ class ShardImages:
     `close` ends its threads.
     """
 
-    def __init__(
-        self, places: Sequence[ImagePlace], storage: ShardFolder, find_image: ImageFinder | None = None
-    ) -> None:
-        self._places, self._storage, self._find_image = places, storage, find_image
-        self._ahead = ReadAhead(self)
-
-    @property
-    def names(self) -> tuple[str, ...]:
+    def __init__(self, index: ShardIndex, storage: ShardFolder, find_image: ImageFinder | None = None) -> None:
+        self._index, self._storage, self._find_image = index, storage, find_image
+        self.names = _ImageNames(index)
         """Names of the images in messages: `train-000000.tar: a.jpg`."""
-        return tuple(place.name for place in self._places)
+        self._ahead = ReadAhead(self)
 
     @property
     def num_threads(self) -> int:
@@ -83,24 +81,24 @@ class ShardImages:
     def num_ahead(self) -> int:
         """Number of images to fetch ahead. Their bytes have a bound."""
         if self._storage.is_local:
-            return _NUM_AHEAD_LOCAL
-        mean = sum(place.num_bytes for place in self._places) / max(1, len(self._places))
-        return max(_NUM_AHEAD_LOCAL, min(_NUM_AHEAD_REMOTE, int(_MAX_AHEAD / max(mean, 1))))
+            return NUM_FETCHED_AHEAD
+        mean = float(self._index.num_bytes.sum()) / max(1, len(self._index))
+        return max(NUM_FETCHED_AHEAD, min(_NUM_AHEAD_REMOTE, int(_MAX_AHEAD / max(mean, 1))))
 
     def read(self, index: int) -> bytes:
         return self._ahead.get(index)
 
     def num_bytes(self, index: int) -> int:
-        return self._places[index].num_bytes
+        return int(self._index.num_bytes[index])
 
     def signature(self, index: int) -> Signature | None:
         return ()
 
     def local_file(self, index: int) -> str | None:
-        return self._storage.place(self._places[index].shard) if self._storage.is_local else None
+        return self._storage.place(self._shard(index)) if self._storage.is_local else None
 
     def digest(self, index: int) -> bytes | None:
-        return bytes.fromhex(self._places[index].sha256)
+        return self._index.sha256[index].tobytes()
 
     def expect(self, indices: Sequence[int]) -> None:
         self._ahead.fetch(indices)
@@ -120,9 +118,10 @@ class ShardImages:
         position = {index: place for place, index in enumerate(indices)}
         ranges: list[list[int]] = []
         first, needed = 0, 0
-        for index in sorted(indices, key=lambda index: (self._places[index].shard, self._places[index].offset)):
+        shards = self._index.shard_numbers
+        for index in sorted(indices, key=lambda index: (shards[index], self._index.offsets[index])):
             start, stop = self._span(index)
-            if ranges and self._places[ranges[-1][0]].shard == self._places[index].shard:
+            if ranges and shards[ranges[-1][0]] == shards[index]:
                 length = stop - first
                 if length <= _MAX_RANGE and length - needed - (stop - start) <= _MAX_WASTE * length:
                     ranges[-1].append(index)
@@ -135,28 +134,32 @@ class ShardImages:
     def read_range(self, indices: Sequence[int]) -> dict[int, bytes]:
         """Returns the content of images of one shard, in the order of their positions, which are read at once."""
         start, stop = self._span(indices[0])[0], self._span(indices[-1])[1]
-        with memoryview(self._storage.read(self._places[indices[0]].shard, start, stop - start)) as content:
+        with memoryview(self._storage.read(self._shard(indices[0]), start, stop - start)) as content:
             return {index: self._image_in(content, start, index) for index in indices}
 
     def _span(self, index: int) -> tuple[int, int]:
         """Returns the position of the bytes that are read for an image in its shard."""
-        place = self._places[index]
+        offset = int(self._index.offsets[index])
         if self._find_image is None:
-            return place.offset, place.offset + place.num_bytes
-        return place.offset - HEADER_SIZE, place.end
+            return offset, offset + int(self._index.num_bytes[index])
+        return offset - HEADER_SIZE, int(self._index.ends[index])
+
+    def _shard(self, index: int) -> str:
+        """Returns the file name of an image's shard."""
+        return self._index.shards[self._index.shard_numbers[index]].name
 
     def _image_in(self, content: memoryview, first: int, index: int) -> bytes:
         """Returns the checked image from bytes of its shard that begin at `first`."""
-        place = self._places[index]
         start, stop = self._span(index)
         segment = bytes(content[start - first : stop - first])
         if self._find_image is not None:
-            segment = self._find_image(segment, place.name)
+            segment = self._find_image(segment, self.names[index])
         # Takes 0.2 ms. Without this check, other images of the same sizes would be trained on with these annotations.
-        if hashlib.sha256(segment).hexdigest() != place.sha256:
+        if hashlib.sha256(segment).digest() != self._index.sha256[index].tobytes():
             raise StorageError(
-                f"{self._storage.place(place.shard)}: the bytes of {place.filename} do not match {INDEX_NAME}: the shard "
-                f"belongs to another set, was replaced, or is damaged; copy the shards again together with their {INDEX_NAME}, "
+                f"{self._storage.place(self._shard(index))}: the bytes of {self._index.filenames[index]} do not match "
+                f"{INDEX_NAME}: the shard belongs to another set, was replaced, or is damaged; copy the shards again together with "
+                f"their {INDEX_NAME}, "
                 "or write them again with scripts/prepare_data.py shards=true"
             )
         return segment
@@ -182,9 +185,9 @@ def load_shards(
     """
     find_image = webdataset_finder() if reader == "webdataset" else None
     storage = ShardFolder(url, num_connections)
-    index = parse_index(storage.read_all(INDEX_NAME), storage.place(INDEX_NAME))
+    index = storage.read_index()
     storage.check_shards(index.shards)
-    manifest = _manifest_of(index, ShardImages(_places_of(index), storage, find_image))
+    manifest = _manifest_of(index, ShardImages(index, storage, find_image))
     report = AuditReport(
         num_listed=len(manifest),
         num_images=len(manifest),
@@ -199,24 +202,14 @@ def load_shards(
     return manifest, report
 
 
-def _places_of(index: ShardIndex) -> list[ImagePlace]:
-    return [
-        ImagePlace(
-            image.filename, index.shards[image.shard].name, image.offset, image.num_bytes, image.end, image.sha256
-        )
-        for image in index.images
-    ]
-
-
 def _manifest_of(index: ShardIndex, images: ShardImages) -> Manifest:
-    entries = index.images
     return Manifest(
         image_paths=images.names,
-        filenames=tuple(image.filename for image in entries),
-        sample_ids=np.array([image.place for image in entries], np.int64),
-        stored_sizes=np.array([image.stored_size for image in entries], np.int32).reshape(-1, 2),
-        orientations=np.array([image.orientation for image in entries], np.uint8),
-        polygons=PolygonBatch.from_lists([image.polygons for image in entries], [image.ignore for image in entries]),
+        filenames=index.filenames,
+        sample_ids=index.sample_ids,
+        stored_sizes=index.stored_sizes,
+        orientations=index.orientations,
+        polygons=index.polygons,
         num_listed=index.num_listed,
         source=images,
     )

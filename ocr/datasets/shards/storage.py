@@ -9,7 +9,8 @@ from typing import Any
 
 import fsspec
 
-from ocr.datasets.shards.index import Shard
+from ocr.datasets.column_file import ColumnFileError, columns_in, map_columns
+from ocr.datasets.shards.index import INDEX_NAME, OLD_INDEX_NAME, Shard, ShardIndex, index_in, not_an_index
 from ocr.errors import InputError, StorageError
 
 DEFAULT_CONNECTIONS = 32
@@ -53,14 +54,31 @@ class ShardFolder:
         """Returns the path or URL of a file, for messages."""
         return f"{self._url}/{name}"
 
-    def read_all(self, name: str) -> bytes:
-        """Returns the content of a small file.
+    def read_index(self) -> ShardIndex:
+        """Returns the checked index. A local file is mapped: the processes of a machine share its pages.
 
         Raises:
             StorageError: the file is missing or cannot be read.
+            InputError: the content is not an index that this version reads.
         """
-        with self._errors_in_words(name):
-            return self._connected().cat_file(self.place(name))
+        place = self.place(INDEX_NAME)
+        try:
+            with self._errors_in_words(INDEX_NAME):
+                content = None if self.is_local else self._connected().cat_file(place)
+                mapped = map_columns(Path(place)) if content is None else columns_in(content)
+        except StorageError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                self._refuse_old_index()
+            raise
+        except ColumnFileError as error:
+            raise not_an_index(place, str(error)) from None
+        return index_in(mapped, place)
+
+    def _refuse_old_index(self) -> None:
+        """Raises InputError if there is an index of an older version."""
+        with self._errors_in_words(OLD_INDEX_NAME):
+            if self._connected().exists(self.place(OLD_INDEX_NAME)):
+                raise not_an_index(self.place(OLD_INDEX_NAME), f"an older version, and no {INDEX_NAME} beside it")
 
     def check_shards(self, shards: Sequence[Shard]) -> None:
         """Checks that all shards exist and have the size that the index states.
@@ -126,6 +144,8 @@ class ShardFolder:
         place = self.place(name)
         try:
             yield
+        except (ColumnFileError, InputError):
+            raise
         except FileNotFoundError as error:
             raise StorageError(
                 f"{place}: there is no such file{self._settings()}; {_ADVICE}, or use loader=dali for loose files"

@@ -8,10 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from ocr.atomic_write import atomic_file, write_atomically
-from ocr.datasets.formats.upstage import shortest_decimals, upstage_document
+from ocr.datasets.formats.upstage import upstage_document
 from ocr.datasets.manifest import Manifest
-from ocr.datasets.shards.index import HEADER_SIZE, INDEX_NAME, IndexedImage, Shard, ShardIndex
+from ocr.datasets.names import Names
+from ocr.datasets.shards.index import HEADER_SIZE, INDEX_NAME, OLD_INDEX_NAME, Shard, ShardIndex
 from ocr.errors import InputError
 
 _END = bytes(2 * HEADER_SIZE)
@@ -53,7 +56,7 @@ class ShardWriter:
         self._manifest, self._split = manifest, split
         self._shards = list(_placed(manifest, shard_size))
         self._extensions = [""] * len(manifest)
-        self._sha256 = [""] * len(manifest)
+        self._sha256 = [b""] * len(manifest)
 
     def __len__(self) -> int:
         """Returns the number of shards."""
@@ -74,7 +77,8 @@ class ShardWriter:
         path = self.folder / self.names[number]
         num_bytes = None
         if not self._is_there(path, number):
-            (self.folder / INDEX_NAME).unlink(missing_ok=True)
+            for name in (INDEX_NAME, OLD_INDEX_NAME):
+                (self.folder / name).unlink(missing_ok=True)
             with atomic_file(path) as file:
                 num_bytes = sum(file.write(part) for part in self._parts(number))
         _write_if_new(path.with_suffix(".idx"), self._dali_index(number))
@@ -91,7 +95,8 @@ class ShardWriter:
         for path in self.folder.iterdir():
             if pattern.fullmatch(path.name) and path.stem not in ours:
                 path.unlink()
-        write_atomically(self.folder / INDEX_NAME, self._index().model_dump_json().encode())
+        (self.folder / OLD_INDEX_NAME).unlink(missing_ok=True)
+        self._index().write(self.folder / INDEX_NAME)
 
     def _is_there(self, path: Path, number: int) -> bool:
         try:
@@ -107,7 +112,7 @@ class ShardWriter:
         samples = self._shards[number]
         for sample in samples:
             content = self._read(sample)
-            self._sha256[sample.index] = hashlib.sha256(content).hexdigest()
+            self._sha256[sample.index] = hashlib.sha256(content).digest()
             self._extensions[sample.index] = "png" if content.startswith(_PNG_START) else "jpg"
             image_name, json_name = self._member_names(sample)
             yield from _member(image_name, content)
@@ -141,30 +146,25 @@ class ShardWriter:
         return "".join(f"{line}\n" for line in lines).encode()
 
     def _index(self) -> ShardIndex:
-        manifest, polygons = self._manifest, self._manifest.polygons
+        manifest = self._manifest
+        samples = [sample for shard in self._shards for sample in shard]
+        counts = [len(shard) for shard in self._shards]
         return ShardIndex(
             num_listed=manifest.num_listed,
             shards=[
                 Shard(name=name, num_bytes=_shard_bytes(samples))
                 for name, samples in zip(self.names, self._shards, strict=True)
             ],
-            images=[
-                IndexedImage(
-                    filename=manifest.filenames[sample.index],
-                    place=int(manifest.sample_ids[sample.index]),
-                    shard=number,
-                    offset=sample.offset,
-                    num_bytes=sample.num_bytes,
-                    end=sample.end,
-                    sha256=self._sha256[sample.index],
-                    stored_size=tuple(manifest.stored_sizes[sample.index].tolist()),
-                    orientation=int(manifest.orientations[sample.index]),
-                    polygons=[shortest_decimals(points.ravel()) for points in polygons.polygons_of(sample.index)],
-                    ignore=polygons.ignore_of(sample.index).tolist(),
-                )
-                for number, samples in enumerate(self._shards)
-                for sample in samples
-            ],
+            filenames=Names.of(manifest.filenames),
+            sample_ids=manifest.sample_ids,
+            shard_numbers=np.repeat(np.arange(len(counts), dtype=np.int32), counts),
+            offsets=np.array([sample.offset for sample in samples], np.int64),
+            num_bytes=np.array([sample.num_bytes for sample in samples], np.int64),
+            ends=np.array([sample.end for sample in samples], np.int64),
+            sha256=np.frombuffer(b"".join(self._sha256), np.uint8).reshape(-1, 32),
+            stored_sizes=manifest.stored_sizes,
+            orientations=manifest.orientations,
+            polygons=manifest.polygons,
         )
 
 

@@ -26,6 +26,7 @@ from ocr.cache.files import EntryError, EntryFiles
 from ocr.checkpoint import CONFIG_KEY, MODEL_PREFIX, load_checkpoint
 from ocr.config import PrepareConfig, TrainConfig, validate_config
 from ocr.datasets.audit import build_manifest
+from ocr.datasets.column_file import map_columns
 from ocr.datasets.formats.image_folder import ImageFolder
 from ocr.datasets.formats.interface import AnnotationFormat
 from ocr.datasets.formats.read import AUTO, FORMATS, read_annotations
@@ -163,18 +164,18 @@ def _index(drawn: Path, folder: Path) -> Reader:
     config |= {"splits": ["train"], "datasets": {"train_dataset": {"config": values}}}
     prepare_data(PrepareConfig.model_validate(config), folder / "run")
     shards = folder / "out" / "shards" / "train"
-    sample = (shards / "index.json").read_bytes()
-    digests = {image["sha256"] for image in json.loads(sample)["images"]}
+    sample = (shards / "index.columns").read_bytes()
+    digests = {row.tobytes().hex() for row in map_columns(shards / "index.columns").columns["sha256"]}
 
     def read(content: bytes) -> None:
-        (shards / "index.json").write_bytes(content)
+        (shards / "index.columns").write_bytes(content)
         manifest, _ = load_shards(str(shards), report_path=folder / "report.json")
         assert all(name_problem(name) is None for name in manifest.filenames)
         assert np.isfinite(manifest.polygons.vertices).all()
         for index in range(min(len(manifest), 2)):
             assert hashlib.sha256(manifest.images.read(index)).hexdigest() in digests
 
-    return Reader("shard index", mutated_json, (sample,), read, (InputError, StorageError, OSError))
+    return Reader("shard index", mutated_bytes, (sample,), read, (InputError, StorageError, OSError))
 
 
 def _checkpoint(folder: Path) -> Reader:

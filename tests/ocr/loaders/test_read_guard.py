@@ -13,10 +13,10 @@ from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.plan import SamplePlanner
 from ocr.datasets.schemas import DatasetConfig
+from ocr.datasets.shards import images
 from ocr.datasets.shards.images import load_shards
 from ocr.datasets.shards.writer import ShardWriter
 from ocr.errors import StorageError
-from ocr.loaders import shards
 from ocr.loaders.batch import Batch
 from ocr.loaders.engines import Engine
 from ocr.loaders.loader import BatchLoader
@@ -30,7 +30,7 @@ BATCH_SIZES = {"dali": 3, "torch": 3, "shards": 1}
 
 @pytest.fixture(autouse=True)
 def short_read_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards, "NUM_FETCHED_AHEAD", 1)
+    monkeypatch.setattr(images, "NUM_FETCHED_AHEAD", 1)
 
 
 def images_folder(root: Path) -> Path:

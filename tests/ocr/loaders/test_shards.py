@@ -1,6 +1,5 @@
 """Batches from shards equal those of the loose files, for each plan, reader and storage; damage is named."""
 
-import json
 import logging
 import shutil
 import threading
@@ -15,6 +14,7 @@ from dali_pipelines.loader import DaliLoader
 from dali_pipelines.source import SampleError
 from ocr.datasets.audit import load_manifest
 from ocr.datasets.base import ValidatedOCRDataset
+from ocr.datasets.column_file import map_columns
 from ocr.datasets.kept_images import keep_images
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.plan import SamplePlanner
@@ -143,10 +143,10 @@ def overwrite(path: Path, start: int, content: bytes) -> None:
         file.write(content)
 
 
-def place_of(shards: Path, index: int) -> tuple[Path, dict]:
-    document = json.loads((shards / "index.json").read_text())
-    image = document["images"][index]
-    return shards / document["shards"][image["shard"]]["name"], image
+def place_of(shards: Path, index: int) -> tuple[Path, dict[str, int]]:
+    mapped = map_columns(shards / "index.columns")
+    image = {name: int(mapped.columns[name][index]) for name in ("offsets", "num_bytes")}
+    return shards / mapped.values["shards"][mapped.columns["shard_numbers"][index]]["name"], image
 
 
 @pytest.mark.parametrize("damage", ["zeros", "empty"])
@@ -183,7 +183,7 @@ def write_shards(manifest: Manifest, folder: Path) -> None:
     writer.finish()
 
 
-OTHER_BYTES = r"^/.*train-00000\d\.tar: the bytes of .* do not match index\.json: .*copy the shards again together"
+OTHER_BYTES = r"^/.*train-00000\d\.tar: the bytes of .* do not match index\.columns: .*copy the shards again together"
 
 
 @pytest.mark.parametrize("change", ["one byte", "tar header", "cut", "exchanged"])
@@ -193,14 +193,14 @@ def test_bytes_that_differ_from_the_index_end_the_run(reader, change, copied_rec
     tar, image = place_of(shards, 5)
     if change == "one byte":
         with tar.open("r+b") as file:
-            file.seek(image["offset"] + image["num_bytes"] - 2)
+            file.seek(image["offsets"] + image["num_bytes"] - 2)
             byte = file.read(1)[0]
-        overwrite(tar, image["offset"] + image["num_bytes"] - 2, bytes([byte ^ 1]))
+        overwrite(tar, image["offsets"] + image["num_bytes"] - 2, bytes([byte ^ 1]))
     elif change == "tar header":
-        overwrite(tar, image["offset"] - 512, b"\xff" * 512)
+        overwrite(tar, image["offsets"] - 512, b"\xff" * 512)
     elif change == "cut":
         with tar.open("r+b") as file:
-            file.truncate(image["offset"] + 1000)
+            file.truncate(image["offsets"] + 1000)
     else:
         other = place_of(shards, 0)[0]
         assert other != tar

@@ -1,6 +1,5 @@
 """Images in shards are returned only with the bytes that the index states."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from PIL import Image
 
 from ocr.cache.key import ImageDigests
 from ocr.datasets.audit import build_manifest, load_manifest
+from ocr.datasets.column_file import map_columns
 from ocr.datasets.image_source import ImageFiles
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.schemas import DatasetConfig
@@ -48,10 +48,10 @@ def test_an_index_of_other_shards_of_equal_size_is_refused_on_read(reader, tmp_p
     (images / "1.png").rename(images / "0.png")
     (images / "other.png").rename(images / "1.png")
     write_shards(manifest, tmp_path / "two")
-    shutil.copyfile(tmp_path / "one/index.json", tmp_path / "two/index.json")
+    shutil.copyfile(tmp_path / "one/index.columns", tmp_path / "two/index.columns")
     source = load_shards(str(tmp_path / "two"), reader)[0].images  # sizes agree
     for index in range(2):
-        with pytest.raises(StorageError, match=r"\.tar: the bytes of .* do not match index\.json"):
+        with pytest.raises(StorageError, match=r"\.tar: the bytes of .* do not match index\.columns"):
             source.read(index)
 
 
@@ -105,15 +105,15 @@ def test_images_of_a_folder_are_read_each_by_itself(receipts):
 def test_an_object_of_s3_with_other_bytes_than_its_index_says_is_refused(reader, copied_receipts, s3):
     """The object was replaced before the run by one of the same size."""
     shards = copied_receipts / "shards/train"
-    document = json.loads((shards / "index.json").read_text())
-    image = document["images"][3]
-    tar = shards / document["shards"][image["shard"]]["name"]
+    index = map_columns(shards / "index.columns")
+    tar = shards / index.values["shards"][index.columns["shard_numbers"][3]]["name"]
     content = bytearray(tar.read_bytes())
-    content[image["offset"] + 2000] ^= 255
+    content[index.columns["offsets"][3] + 2000] ^= 255
     tar.write_bytes(content)
     images = load_shards(f"s3://{copied_receipts.name}/shards/train", reader)[0].images
     with pytest.raises(
-        StorageError, match=rf"^s3://copied/shards/train/{tar.name}: the bytes of {image['filename']} do"
+        StorageError,
+        match=rf"^s3://copied/shards/train/{tar.name}: the bytes of {loose_manifest(copied_receipts).filenames[3]} do",
     ):
         images.read(3)
     assert images.read(0) == loose_manifest(copied_receipts).images.read(0)

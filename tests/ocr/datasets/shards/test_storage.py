@@ -30,7 +30,8 @@ def test_parent_and_forked_processes_read_from_s3_in_turn(copied_receipts, s3):
 def test_shards_that_differ_from_their_index_are_named_before_the_run(copied_receipts, tmp_path):
     shards = copied_receipts / "shards/train"
     with pytest.raises(
-        StorageError, match=r"none/index\.json: there is no such file; write the shards with .*shards=true.*loader=dali"
+        StorageError,
+        match=r"none/index\.columns: there is no such file; write the shards with .*shards=true.*loader=dali",
     ):
         load_shards(str(tmp_path / "none"))
     tar = shards / "train-000001.tar"
@@ -105,7 +106,7 @@ def test_errors_of_s3_say_what_to_do(copied_receipts, s3, aws):
     url, shards = s3_url(copied_receipts), copied_receipts / "shards/train"
     with pytest.raises(
         StorageError,
-        match=r"s3://nowhere/train/index\.json: there is no such file \[AWS_ENDPOINT_URL=http://127.*shards=true",
+        match=r"s3://nowhere/train/index\.columns: there is no such file \[AWS_ENDPOINT_URL=http://127.*shards=true",
     ):
         load_shards("s3://nowhere/train")
     with pytest.raises(InputError, match="no bucket; expected s3://BUCKET/PREFIX"):
@@ -114,7 +115,7 @@ def test_errors_of_s3_say_what_to_do(copied_receipts, s3, aws):
     for tar in shards.glob("*.tar"):
         content = tar.read_bytes()
         tar.write_bytes(content[:600] + bytes(100) + content[700:])
-    with pytest.raises(StorageError, match=r"s3://copied/.*\.tar: the bytes of .* do not match index\.json"):
+    with pytest.raises(StorageError, match=r"s3://copied/.*\.tar: the bytes of .* do not match index\.columns"):
         manifest.images.read(0)
     tar.write_bytes(tar.read_bytes()[:-512])
     with pytest.raises(
@@ -150,13 +151,14 @@ def test_errors_of_s3_say_what_to_do(copied_receipts, s3, aws):
 )
 def test_wrong_aws_settings_are_named(name, value, said, aws):
     aws.setenv(name, value)
-    with pytest.raises(StorageError, match=rf"^s3://bucket/train/index\.json: cannot be read: .*{said}.* \[AWS_"):
+    with pytest.raises(StorageError, match=rf"^s3://bucket/train/index\.columns: cannot be read: .*{said}.* \[AWS_"):
         load_shards("s3://bucket/train")
 
 
 def test_an_unreachable_endpoint_is_named(aws):
     aws.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(
-        StorageError, match=r"s3://bucket/train/index\.json: cannot be read: .*http://127\.0\.0\.1:9.*AWS_ENDPOINT_URL="
+        StorageError,
+        match=r"s3://bucket/train/index\.columns: cannot be read: .*http://127\.0\.0\.1:9.*AWS_ENDPOINT_URL=",
     ):
         load_shards("s3://bucket/train")

@@ -13,6 +13,7 @@ from PIL import Image
 
 from ocr.config import PrepareConfig
 from ocr.datasets.audit import build_manifest, load_manifest
+from ocr.datasets.column_file import map_columns
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.schemas import DatasetConfig
 from ocr.datasets.shards.images import load_shards
@@ -38,7 +39,7 @@ def assert_same_manifest(found: Manifest, expected: Manifest) -> None:
 
 def files_of(folder: Path) -> dict[str, tuple[int, bytes]]:
     """Returns modification time and content of each file, without the time of the index, which every run writes."""
-    times = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} | {"index.json": 0}
+    times = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} | {"index.columns": 0}
     return {path.name: (times[path.name], path.read_bytes()) for path in folder.iterdir()}
 
 
@@ -106,8 +107,9 @@ def test_a_shard_is_laid_out_as_worked_by_hand(tmp_path):
         f"v1.2 2\npng 512 {sizes[0]} 000000.png json 1536 {json_bytes} 000000.json\n"
         f"png 2560 {sizes[1]} 000001.png json 3584 {json_bytes} 000001.json\n"
     )
-    index = json.loads((tmp_path / "out/index.json").read_text())
-    assert [(image["offset"], image["end"]) for image in index["images"]] == [(512, 2048), (2560, 4096)]
+    columns = map_columns(tmp_path / "out/index.columns").columns
+    assert columns["offsets"].tolist() == [512, 2560]
+    assert columns["ends"].tolist() == [2048, 4096]
     members = members_of(tmp_path / "out/val-000000.tar")
     assert {(m.mtime, m.uid, m.gid, m.uname, m.gname) for m in members} == {(0, 0, 0, "", "")}
 
@@ -220,7 +222,7 @@ def test_outdated_shards_lose_their_index(drawn, tmp_path, prepare, caplog):
         root, out = shutil.copytree(drawn, tmp_path / change), tmp_path / f"{change}_out"
         prepare(root, out)
         prepare(root, out, shards=False)
-        assert (out / "shards/train/index.json").is_file()
+        assert (out / "shards/train/index.columns").is_file()
         if change == "annotations":
             document = json.loads((root / "jsons/train.json").read_text())
             next(entry for entry in document["images"].values() if entry["words"])["words"].popitem()
@@ -230,8 +232,8 @@ def test_outdated_shards_lose_their_index(drawn, tmp_path, prepare, caplog):
             image.write_bytes(image.read_bytes() + b"\0")
         caplog.clear()
         prepare(root, out, shards=False)
-        assert not (out / "shards/train/index.json").exists()
-        assert (out / "shards/val/index.json").exists()
+        assert not (out / "shards/train/index.columns").exists()
+        assert (out / "shards/val/index.columns").exists()
         assert "train shards: outdated" in caplog.text
         prepare(root, out)
         assert_same_manifest(load_shards(str(out / "shards/train"))[0], loose(out, "train"))
@@ -243,7 +245,7 @@ def test_while_shards_change_there_is_no_index(tmp_path):
     Image.fromarray(np.full((2, 3, 3), 9, np.uint8)).save(tmp_path / "images/0.png")
     writer = ShardWriter(manifest, tmp_path / "out", "val", 10**6)
     writer.write(0)
-    assert not (tmp_path / "out/index.json").exists()
+    assert not (tmp_path / "out/index.columns").exists()
     writer.finish()
     assert load_shards(str(tmp_path / "out"))[0].images.read(0) == (tmp_path / "images/0.png").read_bytes()
 
