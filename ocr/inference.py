@@ -167,7 +167,14 @@ class _Progress:
             log.warning("%s ended the run before it came to the images; %s starts it again", name, how)
         else:
             done, path = self.lines.num_done, self.lines.lines.path
-            log.warning("%s ended the run: %d of %d images are done, in %s; %s continues", name, done, self.lines.num_images, path, how)
+            log.warning(
+                "%s ended the run: %d of %d images are done, in %s; %s continues",
+                name,
+                done,
+                self.lines.num_images,
+                path,
+                how,
+            )
         raise SignalExit(128 + error.signum) from None
 
 
@@ -185,9 +192,7 @@ class _NumTexts:
             yield name, entry
 
 
-def _metrics(
-    settings: TrainConfig, manifest: Manifest, metric: ValidationScores, lines: ResultLines
-) -> dict[str, Any]:
+def _metrics(settings: TrainConfig, manifest: Manifest, metric: ValidationScores, lines: ResultLines) -> dict[str, Any]:
     """Returns the content of metrics.json."""
     counted = Counter[str]()
     stops = np.cumsum([part.num_images for part in manifest.sets])
@@ -230,7 +235,9 @@ def _header(
         "version": __version__,
         "device": resolve_device(settings.device).type,
         "image_loading": split.image_loading_config.model_dump(mode="json"),
-        "cache": split.cache_config.model_dump(mode="json", include={"dtype", "cache_transformed_tensors", "directory"}),
+        "cache": split.cache_config.model_dump(
+            mode="json", include={"dtype", "cache_transformed_tensors", "directory"}
+        ),
         **command,
     }
     text = json.dumps(described, sort_keys=True, default=str)

@@ -49,7 +49,9 @@ class ValidationScores(nn.Module):
         for result in results:
             of_sets[int(np.searchsorted(self._stops, result.sample_index, side="right"))].add(result)
         scores = self.whole.compute(_Sums.of(of_sets))
-        for name, metrics, own in zip(self._names, self._of_sets, of_sets, strict=False):  # one set has no name and no module
+        for name, metrics, own in zip(
+            self._names, self._of_sets, of_sets, strict=False
+        ):  # one set has no name and no module
             scores |= {f"{key}/{name}": value for key, value in metrics.compute(own).items()}
         return scores
 
@@ -75,7 +77,9 @@ class _Sums:
         self._add(result.matches, result.characters)
 
     def _add(self, matches: Sequence[MatchCounts], characters: CLEvalCounts | None) -> None:
-        self.matches = [MatchCounts(*map(sum, zip(*pair, strict=True))) for pair in zip(self.matches, matches, strict=True)]
+        self.matches = [
+            MatchCounts(*map(sum, zip(*pair, strict=True))) for pair in zip(self.matches, matches, strict=True)
+        ]
         if characters is not None:
             self.characters = CLEvalCounts(*map(sum, zip(self.characters, characters, strict=True)))
 

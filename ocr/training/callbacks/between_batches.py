@@ -27,7 +27,9 @@ class StopBetweenBatches(Callback):
     def __init__(self, signals: StopSignals) -> None:
         self._signals = signals
 
-    def on_predict_batch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *args: Any) -> None:
+    def on_predict_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *args: Any
+    ) -> None:
         if self._signals.received is not None:
             dbnet_module(pl_module).evaluator.finish()
             raise RunStopped(self._signals.received)
@@ -48,7 +50,9 @@ class ProgressLines(Callback):
     def on_predict_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self._started = self._logged = time.monotonic()
 
-    def on_predict_batch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *args: Any) -> None:
+    def on_predict_batch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *args: Any
+    ) -> None:
         now, num_done = time.monotonic(), self._lines.num_done
         if sys.stderr.isatty() or now - self._logged < SECONDS_BETWEEN_LINES or num_done == self._num_before:
             return

@@ -84,7 +84,6 @@ class DetectionPictures(Callback):
         return time.perf_counter() - started
 
 
-
 def draw_all(
     dataset: ValidatedOCRDataset,
     detections: Mapping[int, Detections],
