@@ -45,9 +45,10 @@ from ocr.prediction_lines import PredictionLines
 from ocr.predictions import draw_picture, save_picture, write_entries
 from ocr.restore import restore, what_results_depend_on
 from ocr.splits import build_dataset, draw_if_synthetic
-from ocr.training.callbacks.between_batches import ProgressLines, StopBetweenBatches
+from ocr.training.callbacks.between_batches import StopBetweenBatches
 from ocr.training.callbacks.memory import FollowForOutOfMemory
 from ocr.training.callbacks.pictures import draw_all
+from ocr.training.callbacks.progress_lines import ProgressLines
 from ocr.training.children import kill_children
 from ocr.training.datamodule import DBNetDataModule
 from ocr.training.devices import RunEnvironment
@@ -118,7 +119,9 @@ def predict(config: PredictConfig, run_dir: Path) -> Path:
         settings = _with_loader_of_this_machine(settings, config.loader)
         settings = _with_loose_files(settings)
         with RunLock(output, key):
-            dataset = build_dataset(_for_one_pass(split_config), settings, training=False, names=names)
+            dataset = build_dataset(
+                _for_one_pass(split_config), settings, training=False, names=names, size_key="image_size"
+            )
             header = _header(config, settings, dataset, drawn=config.draw)
             draw = partial(_draw, dataset, output / "pictures") if config.draw else None
             with PredictionLines(output, header, dataset.manifest.filenames) as file:
@@ -280,11 +283,14 @@ def _evaluated_split(
         if config.loader is None:
             settings = _with_loose_files(settings)
     elif config.dataset_base_path != NOT_SET or config.datasets != DatasetsConfig():
+        _refuse_missing_split(config, config.split)
         raise InputError(
             f"datasets.{config.split}_dataset.config.image_path is not set, but other keys of the data set are; add "
             "data=upstage (or another), or give none of them to evaluate on the data set the checkpoint was trained with"
         )
     draw_if_synthetic(source)
+    if settings.loader != "webdataset":
+        _refuse_missing_split(source, config.split)
     split_config = source.datasets.split(config.split)
     missing = [one.image_path for one in split_config.each_set().values() if not Path(one.image_path).is_dir()]
     if source is not config and settings.loader != "webdataset" and missing:
@@ -298,7 +304,27 @@ def _evaluated_split(
             f"datasets.{config.split}_dataset.config.annotation_path is not set; nothing to evaluate against"
         )
     report_path = run_dir / f"audit_{config.split}.json"
-    return settings, build_dataset(_for_one_pass(split_config), settings, training=False, report_path=report_path)
+    split_config = _for_one_pass(split_config)
+    return settings, build_dataset(
+        split_config, settings, training=False, report_path=report_path, size_key="image_size"
+    )
+
+
+def _refuse_missing_split(source: DataSection, wanted: str) -> None:
+    """Raises InputError if the data set lacks the split but has others, which the message names."""
+    there = [name for name in ("val", "test", "train") if _split_exists(source, name)]
+    if there and wanted not in there:
+        raise InputError(
+            f"split={wanted}: the data set in {source.dataset_base_path} has no such split; it has {', '.join(there)}: add "
+            f"split={there[0]}"
+        )
+
+
+def _split_exists(source: DataSection, name: str) -> bool:
+    """Returns whether the folders of images of a split exist."""
+    if not source.datasets.has_split(name):
+        return False
+    return all(Path(one.image_path).is_dir() for one in source.datasets.split(name).each_set().values())
 
 
 def _images_and_output(config: PredictConfig, run_dir: Path) -> tuple[DatasetConfig, list[str] | None, Path]:
@@ -364,8 +390,8 @@ def _run_once(
 ) -> None:
     """Runs the network over the images that have no line yet, and writes their lines.
 
-    Batches are those of a run without interruption, so the results are the same bit for bit. A batch is run again as a whole if some
-    of its images have no line.
+    Batches are those of a run without interruption, so the results are the same bit for bit. A batch is run again as a whole if
+    some of its images have no line.
 
     Raises:
         RunStopped: a signal came. The results until then are written.
@@ -374,6 +400,7 @@ def _run_once(
         log.info("all images are done; delete %s to run them again", lines.lines.path)
         return
     batch_size = settings.dataloader.eval_batch_size
+    first_batch = lines.num_done // batch_size
     remedies = inference_remedies(batch_size, settings.pipeline.image_size)
     # Target maps are made only so that the disk cache has the entries of a training run.
     val_targets = settings.trainer.val_loss and dataset.config.cache_config.directory is not None
@@ -383,21 +410,21 @@ def _run_once(
         settings.dataloader,
         loader=settings.engine,
         val_targets=val_targets,
-        num_evaluated=lines.num_done // batch_size * batch_size,
+        num_evaluated=first_batch * batch_size,
     )
     lines.failures = lambda: data.evaluation_failures
     with ExplainOutOfMemory(lambda in_validation: remedies) as explain:
-        callbacks = [FollowForOutOfMemory(explain), StopBetweenBatches(signals), ProgressLines(lines)]
-        trainer = _build_trainer(settings, callbacks)
+        trainer = _build_trainer(settings, [FollowForOutOfMemory(explain), StopBetweenBatches(signals)], first_batch)
         signals.defer()
         try:
             trainer.predict(module, datamodule=data, return_predictions=False)
+            lines.finish()
         finally:  # Lightning skips the teardown when a run ends with an error
             data.teardown("predict")
     signals.stop_deferring()
 
 
-def _build_trainer(settings: TrainConfig, callbacks: list[Callback]) -> lightning.Trainer:
+def _build_trainer(settings: TrainConfig, callbacks: list[Callback], first_batch: int) -> lightning.Trainer:
     device = resolve_device(settings.device)
     interactive = sys.stderr.isatty()
     trainer = lightning.Trainer(
@@ -406,7 +433,7 @@ def _build_trainer(settings: TrainConfig, callbacks: list[Callback]) -> lightnin
         plugins=[RunEnvironment(Placement())],  # one process, whatever torchrun and srun say
         precision=settings.trainer.precision,  # type: ignore[arg-type]
         logger=False,
-        callbacks=[*callbacks, RichProgressBar()] if interactive else callbacks,
+        callbacks=[*callbacks, RichProgressBar() if interactive else ProgressLines(first_batch=first_batch)],
         enable_progress_bar=interactive,
         enable_model_summary=False,
         use_distributed_sampler=False,

@@ -28,8 +28,8 @@ _FORMAT = 1
 class PredictionLines:
     """Context manager that holds predictions.jsonl of a folder open for further lines.
 
-    Whole lines of an interrupted prediction are kept if its header is the same. A cut line and all that follow it are dropped. A file
-    with another header is renamed to earlier_predictions.jsonl. The caller keeps other processes out of the folder.
+    Whole lines of an interrupted prediction are kept if its header is the same. A cut line and all that follow it are dropped. A
+    file with another header is renamed to earlier_predictions.jsonl. The caller keeps other processes out of the folder.
 
     Args:
         folder: where the file is; created if it is missing.
@@ -102,7 +102,7 @@ class PredictionLines:
                 yield json.loads(file.readline())
 
     def _find_whole_lines(self) -> int:
-        """Returns the bytes that the header and the whole lines take, and counts these lines; 0: the file has to be written anew."""
+        """Returns the bytes of the header and the whole lines, and counts these lines; 0: the file has to be written anew."""
         try:
             file = self.path.open("rb")
         except FileNotFoundError:

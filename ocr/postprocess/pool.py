@@ -6,11 +6,12 @@ would compete with those of the forward pass. OpenCV's own threads save no time 
 one worker); `dali_pipelines/rendering.py` turns them off.
 """
 
-import os
 import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from typing import Any, Generic, TypeVar
+
+from dali_pipelines.config import num_cores
 
 Result = TypeVar("Result")
 
@@ -68,7 +69,7 @@ class OrderedPool(Generic[Result]):
         self._unfinished.append(task)
 
     def take(self) -> list[Result]:
-        """Removes the finished results that no unfinished task precedes, and returns them in the order of submission. Waits for none.
+        """Removes and returns the results, in the order of submission, of the tasks before the first unfinished one.
 
         Raises:
             RuntimeError: the pool is closed.
@@ -142,4 +143,4 @@ def _run_now(function: Callable[..., Result], *args: Any, **kwargs: Any) -> Futu
 
 
 def _auto_workers() -> int:
-    return max(1, min(MAX_AUTO_WORKERS, len(os.sched_getaffinity(0)) - 1))
+    return max(1, min(MAX_AUTO_WORKERS, num_cores() - 1))

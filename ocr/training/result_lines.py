@@ -1,4 +1,4 @@
-"""The results of an evaluation or prediction as lines of predictions.jsonl: what one holds, and how scores and detections come back.
+"""The results of an evaluation or prediction as lines of predictions.jsonl, written and read back one by one.
 
 {"image": "a.jpg", "words": {...}}                                                  a prediction
 {"image": "a.jpg", "words": {...}, "matches": [[m, t, p], ...], "characters": [...]}    an evaluation; the counts of each metric
