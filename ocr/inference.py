@@ -17,7 +17,6 @@ import numpy as np
 from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.callbacks import Callback, RichProgressBar
 
-from ocr import __version__
 from ocr.atomic_write import explained_write, write_durably
 from ocr.config import (
     NOT_SET,
@@ -235,7 +234,6 @@ def _header(
         images.update(repr(state).encode())
     split = dataset.config
     described = what_results_depend_on(settings) | {
-        "version": __version__,
         "device": resolve_device(settings.device).type,
         "image_loading": split.image_loading_config.model_dump(mode="json"),
         "cache": split.cache_config.model_dump(

@@ -65,7 +65,7 @@ class ResultLines:
             return b""
         if self._draw is not None:
             self._draw(index, result.detections_original)
-        content = {"image": self._manifest.filenames[index]}
+        content: dict[str, Any] = {"image": self._manifest.filenames[index]}
         content |= entry_of(self._manifest, index, result.detections_original)
         if self.with_truth:
             content |= {"matches": result.matches, "characters": result.characters}

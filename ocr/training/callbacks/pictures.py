@@ -11,6 +11,7 @@ import lightning
 import numpy as np
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 
 from ocr.datasets.base import ValidatedOCRDataset
@@ -53,6 +54,8 @@ class DetectionPictures(Callback):
         if self._thread is None:
             self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pictures")
         self._drawing = self._thread.submit(self._draw_all, dataset, first, boards, trainer.global_step)
+        if trainer.state.fn != TrainerFn.FITTING:
+            self.close()
 
     def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self.close()
