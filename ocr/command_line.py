@@ -28,6 +28,7 @@ from ocr.config import (
     NOT_SET,
     AnyConfig,
     EvaluateConfig,
+    ExportConfig,
     PredictConfig,
     PrepareConfig,
     TrainConfig,
@@ -66,7 +67,7 @@ _ADVICE = {
 }
 """Advice for the commonest errors of the operating system."""
 
-_COMMANDS = (TrainConfig, EvaluateConfig, PredictConfig, PrepareConfig)
+_COMMANDS = (TrainConfig, EvaluateConfig, PredictConfig, ExportConfig, PrepareConfig)
 """Schemas whose keys may be meant by an unknown one."""
 
 NOT_FOR_USERS = (
@@ -107,6 +108,7 @@ def prepare_hydra(*schemas: tuple[str, type[Section]]) -> None:
     shared: list[tuple[str, type[Section]]] = [
         ("evaluate_schema", EvaluateConfig),
         ("predict_schema", PredictConfig),
+        ("export_schema", ExportConfig),
         ("prepare_schema", PrepareConfig),
     ]
     _sections.update((TrainConfig, *(schema for _, schema in (*shared, *schemas))))

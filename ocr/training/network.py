@@ -30,7 +30,8 @@ def prepare_network(model: DBNet, settings: TrainerConfig) -> None:
 def forward_maps(model: DBNet, images: Tensor, channels_last: bool) -> DBMaps:
     """Returns the maps of (B, 3, H, W) normalised images of any float type and memory format."""
     if not torch.is_autocast_enabled(images.device.type):
-        images = images.to(next(model.parameters()).dtype)  # cached inputs are float16
+        weight = next(model.parameters(), None)  # the network of an .onnx file has none
+        images = images if weight is None else images.to(weight.dtype)  # cached inputs are float16
     if channels_last:
         images = images.contiguous(memory_format=torch.channels_last)
     if len(images) == 1 and model.training:
