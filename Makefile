@@ -30,9 +30,9 @@ FUZZ_SECONDS ?= 3600
 fuzz: setup-all  ## feed broken files to every reader for FUZZ_SECONDS, one hour by default, and print the counts
 	$(UV) run --no-sync pytest -s tests/faults/fuzz --fuzz-seconds $(FUZZ_SECONDS)
 
-FAULT_ROUNDS ?= 50
+FAULT_ROUNDS ?= 30
 
-faults: setup-all  ## kill and stop runs FAULT_ROUNDS times a test, 50 by default, and compare how they end; an hour or more
+faults: setup-all  ## kill, stop and fill the disks of runs FAULT_ROUNDS times a test, 30 by default, and compare how they end; an hour or more
 	FAULT_ROUNDS=$(FAULT_ROUNDS) OMP_NUM_THREADS=1 $(UV) run --no-sync pytest -s -m slow tests/faults
 
 docs: $(UV)  ## build the documentation into site/; open site/index.html

@@ -24,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dali_pipelines.config import Section
+from ocr.coloured_log import colour_the_terminal
 from ocr.config import (
     NOT_SET,
     AnyConfig,
@@ -223,10 +224,31 @@ def checked_job(config_class: type[AnyConfig], hydra_config: DictConfig) -> Iter
             raise
         if config_class is not TrainConfig:
             _go_on_alone()
+        colour_the_terminal()
+        _log_above_bars()
         output_dir = Path(HydraConfig.get().runtime.output_dir)
         if placement().is_first:
             log.info("starting: loading the libraries; the folder of this run is %s", output_dir)
         yield Job(config, output_dir)
+
+
+class _CurrentStdout:
+    """Writes to what `sys.stdout` is at that moment: rich replaces it while a bar is shown, and prints lines above the bar."""
+
+    def write(self, text: str) -> int:
+        return sys.stdout.write(text)
+
+    def flush(self) -> None:
+        sys.stdout.flush()
+
+
+def _log_above_bars() -> None:
+    """Lets log lines on a terminal go through rich, so that none of them lands in the middle of a progress bar."""
+    if not (sys.stdout.isatty() and sys.stderr.isatty()):
+        return
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.StreamHandler) and handler.stream is sys.stdout:
+            handler.setStream(_CurrentStdout())
 
 
 def without_files(arguments: Sequence[str]) -> list[str]:
@@ -298,7 +320,7 @@ def compose_config(config_class: type[AnyConfig], name: str, overrides: Sequence
         SystemExit: a value is wrong; the message names it.
     """
     prepare_hydra()
-    overrides = with_sets(overrides, CONFIG_DIR)
+    overrides = with_sets(with_literal_paths(overrides, _sections), CONFIG_DIR)
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         return validate_config(config_class, compose(name, overrides=overrides))
 

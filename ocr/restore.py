@@ -83,11 +83,16 @@ def _chosen(section: Any, names: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _described(datasets: DatasetsConfig) -> DatasetsConfig:
-    """Returns the splits with what says which images and annotations they hold, and how inputs are rounded."""
+    """Returns the splits with what says which images and annotations they hold, and how inputs are rounded.
+
+    Nothing is written beside images in a place that a checkpoint names: the audit's memo goes to the user's cache.
+    """
     entries = {}
     for name, entry in DatasetsConfig():
         saved: DatasetConfig = getattr(datasets, name).config
         cache = entry.config.cache_config.model_copy(update=_chosen(saved.cache_config, _CACHE))
-        described = entry.config.model_copy(update=_chosen(saved, _DATASET) | {"cache_config": cache})
+        described = entry.config.model_copy(
+            update=_chosen(saved, _DATASET) | {"cache_config": cache, "audit_memo": "cache"}
+        )
         entries[name] = entry.model_copy(update={"config": described})
     return datasets.model_copy(update=entries)

@@ -13,6 +13,7 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationResolutionError
@@ -109,4 +110,4 @@ def _written(values: dict[str, Any]) -> str:
 
 
 def _quoted(text: str) -> str:
-    return "'" + re.sub(r"(\\*)'", r"\1\1\\'", text) + "'"
+    return QuotedString(text=text, quote=Quote.single).with_quotes()

@@ -8,7 +8,8 @@ import numpy as np
 
 from ocr.config import DataSection, TrainConfig
 from ocr.datasets.audit_report import AuditReport
-from ocr.datasets.base import ValidatedOCRDataset
+from ocr.datasets.base import ValidatedOCRDataset, refuse_caches_of_random_samples
+from ocr.datasets.data_checks import CheckSettings, advice_text, check_data, check_splits
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.plan import SamplePlanner
 from ocr.datasets.schemas import DatasetConfig
@@ -16,6 +17,7 @@ from ocr.datasets.sets import load_split
 from ocr.datasets.shards.images import load_shards
 from ocr.datasets.shards.index import INDEX_NAME
 from ocr.errors import InputError
+from ocr.placement import placement
 from ocr.synthetic.data_set import draw_data_set
 
 log = logging.getLogger(__name__)
@@ -34,6 +36,7 @@ def build_dataset(
     training: bool,
     report_path: Path | None = None,
     names: Sequence[str] | None = None,
+    size_key: str = "pipeline.image_size",
 ) -> ValidatedOCRDataset:
     """Returns the audited data set of one split: loose files or, with loader=webdataset, shards.
 
@@ -43,6 +46,7 @@ def build_dataset(
         training: augment at random; otherwise letterbox.
         report_path: JSON file for the findings of the audit.
         names: files of the split's folder to read without annotations; None: the whole split.
+        size_key: key of the command that sets the size of the input, for advice.
 
     Raises:
         InputError: the split cannot be used, or its settings contradict the run.
@@ -55,7 +59,7 @@ def build_dataset(
         )
         pipeline = pipeline.model_copy(update={"scaled_decode": False})
     planner = SamplePlanner(pipeline, training=training, seed=config.seed)
-    _refuse_caches_of_random_samples(split, planner)
+    refuse_caches_of_random_samples(split, planner)
     _warn_of_ignored_settings(split, config, training)
     if config.loader == "webdataset":
         manifest, report = _load_shards(split, config, report_path)
@@ -70,7 +74,44 @@ def build_dataset(
                 f"{split.shards}: these shards hold no image; write them again with scripts/prepare_data.py shards=true"
             )
         raise InputError(f"{split.places}: no usable image; expected files ending in {split.image_extensions}")
+    _say_checks(manifest, reports.get(""), split, config, training, size_key)
     return ValidatedOCRDataset(split, planner, config.targets, manifest)
+
+
+def _say_checks(
+    manifest: Manifest,
+    report: AuditReport | None,
+    split: DatasetConfig,
+    config: TrainConfig,
+    training: bool,
+    size_key: str,
+) -> None:
+    """Logs how the data suit the settings of the run, on its first rank."""
+    if not placement().is_first:
+        return
+    annotated = [one.annotation_path is not None for one in split.each_set().values()]
+    found = check_data(
+        manifest,
+        report,
+        CheckSettings(
+            config.pipeline,
+            config.targets.min_side,
+            config.postprocess.max_candidates,
+            training=training,
+            annotated=all(annotated) or config.loader == "webdataset",
+            size_key=size_key,
+        ),
+    )
+    log.info("%s:\n%s", split.places, found.table())
+    if found.warnings:
+        log.warning("%s: %s", split.places, found.advice())
+
+
+def say_shared(train: Manifest, val: Manifest) -> None:
+    """Logs what is wrong with training and validation split together, such as images that are in both."""
+    lines = check_splits(train, val)
+    if lines:
+        log.warning("%s", advice_text("training and validation together, what to do:", lines))
 
 
 def _load_shards(split: DatasetConfig, config: TrainConfig, report_path: Path | None) -> tuple[Manifest, AuditReport]:
@@ -100,24 +141,6 @@ def _refuse_huge_images(manifest: Manifest, max_megapixels: float) -> None:
         raise InputError(
             f"{manifest.image_paths[too_large[0]]}: found {width} x {height} pixels, and {len(too_large)} images of more than "
             f"{max_megapixels:g} megapixels; make them smaller and write the shards again, or raise pipeline.max_megapixels"
-        )
-
-
-def _refuse_caches_of_random_samples(split: DatasetConfig, planner: SamplePlanner) -> None:
-    """Raises InputError if finished tensors or maps of a random pipeline are to be cached."""
-    if not planner.is_random:
-        return
-    caches = {
-        "cache_config.cache_transformed_tensors": split.cache_config.cache_transformed_tensors,
-        "load_maps": split.load_maps,
-        "preload_maps": split.preload_maps,
-    }
-    wrong = [f"{key}=true" for key, is_set in caches.items() if is_set]
-    if wrong:
-        raise InputError(
-            f"{split.places}: {', '.join(wrong)}, but this pipeline crops, turns and colours each image at random, so a result "
-            "of one epoch is wrong in the next; set it to false (cache_config.cache_decoded_images=true caches training images "
-            "before their random steps)"
         )
 
 

@@ -118,7 +118,7 @@ class AuditMemo:
 
         Args:
             key: settings of the audit.
-            where: auto, off, or the folder of memos.
+            where: auto, cache, off, or the folder of memos.
         """
         folder = _folder_for(key, where)
         if folder is None:
@@ -209,20 +209,23 @@ def _folder_for(key: MemoKey, where: str) -> Path | None:
     """Returns an existing, writable folder for memos, or None."""
     if where == "off":
         return None
-    if where != "auto":
+    if where not in ("auto", "cache"):
         candidates = [Path(where)]
     else:
-        cache_dir = cache_folder() / "audit"
-        # A folder of pictures without annotations is somebody's album, not a data set: nothing is put beside it.
+        candidates = [cache_folder() / "audit"]
+        beside = key.image_dir.parent / MEMO_FOLDER
+        # A folder of pictures without annotations is somebody's album, not a data set: nothing is put beside it. A link may lead
+        # out of the data set.
         is_data_set = key.annotation_path is not None and key.image_dir.is_dir()
-        candidates = [key.image_dir.parent / MEMO_FOLDER] * is_data_set + [cache_dir]
+        if where == "auto" and is_data_set and not beside.is_symlink():
+            candidates.insert(0, beside)
     for folder in candidates:
         with suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
             if os.access(folder, os.W_OK | os.X_OK):
                 return folder
-    if where != "auto":
-        raise InputError(f"audit_memo={where}: cannot be written; choose another folder, auto or off")
+    if where not in ("auto", "cache"):
+        raise InputError(f"audit_memo={where}: cannot be written; choose another folder, auto, cache or off")
     return None
 
 

@@ -162,7 +162,9 @@ class AuditReport:
         if self.num_not_annotated:
             text.append(f"  {self.num_not_annotated} images in the folder are not in the annotations\n")
         for kind, count in sorted(self.counts.items()):
-            text.append(f"  {kind}: {count}\n", "dim" if _RULES[kind].severity == "note" else "yellow")
+            rule = _RULES[kind]
+            text.append(f"  {kind}: {count}", "dim" if rule.severity == "note" else "yellow")
+            text.append(f"; {rule.advice}\n", "dim")
         return text
 
 

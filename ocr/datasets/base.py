@@ -1,6 +1,6 @@
 """A plain PyTorch data set. `loader=torch` runs it in its workers, and tests compare DALI with it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -8,45 +8,65 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from dali_pipelines.config import PipelineConfig
 from dali_pipelines.normalize import ImageFinisher
 from dali_pipelines.rendering import ImageArray, render
 from dali_pipelines.scaled import render_file
 from dali_pipelines.source import PlannedBatch, PlannedSample
 from dali_pipelines.turbojpeg import Encoded, decode_upright
-from ocr.datasets.kept_images import ImageCache
+from ocr.datasets.items import Flags, ItemCache, Polygons
+from ocr.datasets.kept_images import ImageCache, keep_images
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.plan import PlannedText, SamplePlanner
 from ocr.datasets.schemas import DatasetConfig, ImageData
 from ocr.datasets.sets import load_split, maps_names
+from ocr.errors import InputError
+from ocr.machine import free_ram
 from ocr.targets.config import TargetConfig
 from ocr.targets.maps import make_targets
 from ocr.targets.offline import OfflineMaps
 from ocr.targets.target_maps import TargetMaps
 
 
-class ValidatedOCRDataset(Dataset[dict[str, Any]]):
+class ValidatedOCRDataset(Dataset[Any]):
     """Images and targets of one split, one sample at a time.
 
     Args:
         config: location and settings of the split.
-        transform: planner of the samples, kept as `planner`; this argument's name is part of the public contract.
-            `SamplePlanner(PipelineConfig(), training=False, seed=0)` letterboxes.
+        transform: planner of the samples, kept as `planner`, or any callable; this argument's name is part of the public contract.
+            `SamplePlanner(PipelineConfig(), training=False, seed=0)` letterboxes. With a callable, images are letterboxed to
+            PipelineConfig's size, and the callable gets each finished sample and returns what the data set returns.
         targets: settings of the target maps.
         manifest: checked annotations; None reads and checks them now.
+
+    With a planner, the run that uses the data set decides what stays in memory (ocr/memory). With a callable, the data set follows
+    `config` itself: images and maps are preloaded now, and finished samples are cached. They are cached before the callable, which
+    may therefore be random.
+
+    Raises:
+        InputError: finished tensors or maps are to be cached, but the planner is random.
     """
 
     def __init__(
         self,
         config: DatasetConfig,
-        transform: SamplePlanner,
+        transform: SamplePlanner | Callable[[dict[str, Any]], Any],
         targets: TargetConfig | None = None,
         manifest: Manifest | None = None,
     ) -> None:
         self.config = config
-        self.planner = transform
+        self.planner: SamplePlanner
+        self._transform: Callable[[dict[str, Any]], Any] | None
+        if isinstance(transform, SamplePlanner):
+            self.planner, self._transform = transform, None
+        else:
+            self.planner, self._transform = SamplePlanner(PipelineConfig(), training=False, seed=0), transform
+        refuse_caches_of_random_samples(config, self.planner)
         self.targets = targets or TargetConfig()
         self.manifest = (
-            manifest if manifest is not None else load_split(config, max_megapixels=transform.config.max_megapixels)[0]
+            manifest
+            if manifest is not None
+            else load_split(config, max_megapixels=self.planner.config.max_megapixels)[0]
         )
         self.offline_maps: OfflineMaps | None = None
         """Target maps from files, with `config.load_maps`."""
@@ -56,6 +76,9 @@ class ValidatedOCRDataset(Dataset[dict[str, Any]]):
         self.epoch = 0
         self.kept_images: ImageCache | None = None
         """Images in memory, used in place of their files. Set this before worker processes start: they inherit it."""
+        self._items: ItemCache | None = None
+        if self._transform is not None:
+            self._fill_memory()
 
     def __len__(self) -> int:
         return len(self.manifest)
@@ -64,7 +87,24 @@ class ValidatedOCRDataset(Dataset[dict[str, Any]]):
         """Sets the epoch that keys the random numbers."""
         self.epoch = epoch
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def _fill_memory(self) -> None:
+        """Preloads images and maps, and prepares the cache of finished samples, as the configuration says."""
+        cache = self.config.cache_config
+        budget = int(free_ram() // 2 if cache.ram_budget is None else cache.ram_budget)
+        cpu = torch.device("cpu")
+        self.kept_images = keep_images(self.config, self.manifest, device=cpu, ram_budget=budget, device_budget=0)
+        if self.offline_maps is not None and self.config.preload_maps:
+            self.offline_maps.preload()
+        if cache.cache_transformed_tensors:
+            taken = 0 if self.kept_images is None else self.kept_images.num_bytes
+            self._items = ItemCache(self.manifest.images, len(self), budget - taken)
+
+    def __getitem__(self, index: int) -> Any:
+        """Returns one sample, or what the callable `transform` makes of it."""
+        sample = self._sample(index) if self._items is None else self._items.get(index, self._sample)
+        return sample if self._transform is None else self._transform(sample)
+
+    def _sample(self, index: int) -> dict[str, Any]:
         """Returns one sample. Its keys are part of the public contract; prob_map, as in the .npz files, is the shrink map.
 
         Returns:
@@ -81,8 +121,8 @@ class ValidatedOCRDataset(Dataset[dict[str, Any]]):
         stored = manifest.stored_image(index)
         return {
             "image": self.finisher(torch.float32).finish([self.render(samples[0])])[0],
-            "polygons": polygons.polygons_of(0),
-            "ignore": polygons.ignore_of(0),
+            "polygons": Polygons(polygons.polygons_of(0)),
+            "ignore": polygons.ignore_of(0).view(Flags),
             "prob_map": maps.shrink_map[0],
             "prob_mask": maps.shrink_mask[0],
             "thresh_map": maps.thresh_map[0],
@@ -173,3 +213,21 @@ class ValidatedOCRDataset(Dataset[dict[str, Any]]):
         if kept is not None and kept.wants(index):
             kept.keep(index, torch.from_numpy(np.require(original, requirements="W")))
         return render(original, sample, config, training=training)
+
+
+def refuse_caches_of_random_samples(split: DatasetConfig, planner: SamplePlanner) -> None:
+    """Raises InputError if finished tensors or maps of a random pipeline are to be cached."""
+    if not planner.is_random:
+        return
+    caches = {
+        "cache_config.cache_transformed_tensors": split.cache_config.cache_transformed_tensors,
+        "load_maps": split.load_maps,
+        "preload_maps": split.preload_maps,
+    }
+    wrong = [f"{key}=true" for key, is_set in caches.items() if is_set]
+    if wrong:
+        raise InputError(
+            f"{split.places}: {', '.join(wrong)}, but this pipeline crops, turns and colours each image at random, so a result "
+            "of one epoch is wrong in the next; set it to false (cache_config.cache_decoded_images=true caches training images "
+            "before their random steps)"
+        )

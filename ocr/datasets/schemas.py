@@ -112,8 +112,9 @@ class DatasetConfig(Section):
     on_bad_sample: Literal["error", "skip"] | None = None
     """error: bad input stops the run. skip: it is left out and reported. null: error for annotations, skip for image files."""
     audit_memo: str = "auto"
-    """Where the result of the audit is kept, so that the next start only looks whether something has changed: a folder; off; auto:
-    .dbnet_audit beside the image folder, or ~/.cache/dali-dbnet without annotations or where that folder cannot be written."""
+    """Where the result of the audit is kept, so that the next start only looks whether something has changed: a folder; off; cache:
+    ~/.cache/dali-dbnet; auto: .dbnet_audit beside the image folder, or the cache without annotations or where that folder cannot
+    be written. Evaluation of a checkpoint's data set always takes the cache."""
     check_pixels: bool = True
     """Decode every image once before the run, to find damage that headers do not show."""
     max_unreadable_batch: float = Field(default=1.0, gt=0, le=1)

@@ -60,6 +60,22 @@ def measure_outlines(polygons_input: PolygonBatch, size: tuple[int, int], config
     return Outlines(role, distance, windows)
 
 
+def short_sides(polygons: PolygonBatch) -> npt.NDArray[np.float32]:
+    """Returns the shorter side of each polygon, (P,) in the polygons' pixels, as `TargetConfig.min_side` compares it."""
+    sides = np.empty(polygons.num_polygons, np.float32)
+    _short_side_of_each(polygons.vertices, polygons.vertex_starts, sides)
+    return sides
+
+
+@compiled
+def _short_side_of_each(
+    vertices: npt.NDArray[np.float32], vertex_starts: npt.NDArray[np.int64], sides: npt.NDArray[np.float32]
+) -> None:
+    for p in range(len(sides)):
+        area, perimeter = _area_and_perimeter(vertices[vertex_starts[p] : vertex_starts[p + 1]])
+        sides[p] = _short_side(area, perimeter)
+
+
 @compiled
 def _measure_each(
     vertices: npt.NDArray[np.float32],

@@ -28,7 +28,7 @@ from ocr.memory.remedies import Remedy, command_with, training_remedies
 from ocr.models.dbnet import build_dbnet
 from ocr.placement import placement
 from ocr.predictions import write_predictions
-from ocr.splits import build_dataset, draw_if_synthetic
+from ocr.splits import build_dataset, draw_if_synthetic, say_shared
 from ocr.training.callbacks.checkpoints import LastCheckpoint
 from ocr.training.callbacks.memory import FollowForOutOfMemory, MemoryWatch
 from ocr.training.callbacks.pictures import DetectionPictures
@@ -193,6 +193,8 @@ def _build_splits(
             )
             for name in ("train", "val")
         )
+    if is_first_rank():
+        say_shared(train_set.manifest, val_set.manifest)
     return train_set, val_set
 
 

@@ -16,7 +16,7 @@ import torch.distributed
 from lightning.pytorch.utilities import rank_zero_only
 
 from ocr.config import TrainerConfig
-from ocr.errors import SignalExit
+from ocr.errors import InputError, SignalExit
 from ocr.placement import Placement
 from ocr.training.devices import RunEnvironment, check_settings, gpus_of_ranks, num_devices
 from ocr.training.meeting import Meeting, choose_network
@@ -101,7 +101,12 @@ class Ranks:
             if self._place.world_size > 1:
                 self._meet()
             _current = self
-            check_settings(self._settings, self._place, self.local_world_size, self.num_nodes)
+            try:
+                check_settings(self._settings, self._place, self.local_world_size, self.num_nodes)
+            except InputError:
+                if not is_first_rank():
+                    time.sleep(60.0)  # the first rank finds the same, says so, and ends this process
+                raise
             if self._device == "cuda":
                 self._gpus = gpus_of_ranks(self._settings.devices, self.local_world_size)
             if self._watch is not None:

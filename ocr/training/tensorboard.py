@@ -1,16 +1,29 @@
 """TensorBoard's logger, with one event for all scalars of a step."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
 
+from ocr.atomic_write import explained_write
+
 
 class ScalarEvents(TensorBoardLogger):
-    """Writes all scalars of a call as one event. Lightning's own class passes an event for each to the writing thread."""
+    """Writes all scalars of a call as one event. Lightning's own class passes an event for each to the writing thread.
+
+    Raises:
+        StorageError: an event cannot be written.
+    """
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         values = [Summary.Value(tag=name, simple_value=float(value)) for name, value in metrics.items()]
-        self.experiment._get_file_writer().add_summary(Summary(value=values), step)
+        with explained_write(Path(self.log_dir) / "events"):  # also an error of an earlier event, which a thread wrote
+            self.experiment._get_file_writer().add_summary(Summary(value=values), step)
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        with explained_write(Path(self.log_dir) / "events"):
+            super().finalize(status)

@@ -82,8 +82,9 @@ def test_whole_numbers_and_fractions_of_batches_are_told_apart():
 def test_each_data_set_composes(data):
     config = load(f"data={data}", "dataset_base_path=/somewhere")
     for split in ("train", "val", "test"):
-        assert config.datasets.split(split).image_path.startswith("/somewhere/")
-        assert config.datasets.split(split).annotation_path.startswith("/somewhere/")
+        for one in config.datasets.split(split).each_set().values():
+            assert one.image_path.startswith("/somewhere/")
+            assert one.annotation_path.startswith("/somewhere/")
 
 
 @pytest.mark.parametrize("base", ["/somewhere", "some/where/", "s3://bucket/receipts"])

@@ -169,3 +169,32 @@ def test_the_audit_says_what_it_found_of_bits_profiles_and_gamma(tmp_path: Path)
         "gamma": "gamma 1.0000",
     }
     assert "colour profile (not applied)" in report.summary().plain
+
+
+@pytest.mark.parametrize("mode", ["PA", "La", "RGBa", "LA", "RGBA", "HSV", "YCbCr", "RGBX", "1", "P"])
+def test_a_pillow_image_of_a_mode_that_no_file_has_is_read_too(mode: str) -> None:
+    """Transparent on the left; the hidden colours of premultiplied modes are lost, all others are kept within rounding."""
+    clear = Image.fromarray(
+        np.dstack([RGB, np.where(np.arange(WIDTH) < 16, 0, 255) * np.ones_like(GRAY)]).astype(np.uint8)
+    )
+    source = clear if mode in ("PA", "La", "RGBa", "LA", "RGBA") else Image.fromarray(RGB)
+    if mode == "La":
+        source = source.convert("LA")
+    image = source.quantize(255).convert("PA") if mode == "PA" else source.convert(mode)
+    found = read_image(image, max_megapixels=1).original.astype(int)
+    assert found.shape == RGB.shape
+    if source is not clear and mode != "La":
+        expected = np.asarray(image.convert("RGB")).astype(int)
+        np.testing.assert_array_equal(found, expected)
+        return
+    assert (found[:, :16] == 255).all()
+    opaque = np.asarray(Image.fromarray(RGB).convert("L" if mode.upper() == "LA" else "RGB").convert("RGB")).astype(int)
+    assert np.abs(found - opaque)[:, 16:].mean() < (12 if mode == "PA" else 0.1)  # PA has a palette
+
+
+@pytest.mark.parametrize(
+    ("mode", "found"), [("F", "floating-point samples"), ("I", "32-bit or signed integer samples")]
+)
+def test_a_pillow_image_whose_range_nobody_knows_is_refused(mode: str, found: str) -> None:
+    with pytest.raises(InputError, match=f"image: found {found}; expected 8 or 16 unsigned bits"):
+        read_image(Image.fromarray(GRAY).convert(mode), max_megapixels=1)

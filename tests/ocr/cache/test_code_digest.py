@@ -17,6 +17,7 @@ CANNOT_CHANGE_ENTRIES = {
     "ocr.cache.host_memory": "allocates memory, and does not read or write it",
     "ocr.cache.statistics": "only counts",
     "ocr.datasets.epoch_order": "orders the samples of training, which has no entries",
+    "ocr.datasets.items": "serves code that uses no loader, and has no entries on disk",
     "ocr.datasets.manifest": "sizes, orientations and polygons are in the key",
     "ocr.datasets.schemas": "settings are in the key by value",
     "ocr.datasets.sets": "sizes, orientations and polygons are in the key",
@@ -26,6 +27,8 @@ CANNOT_CHANGE_ENTRIES = {
     "ocr.loaders.batch": "what happens to a batch after the cache",
     "ocr.loaders.maker": "a protocol",
     "ocr.loaders.read_guard": "decides whether a run ends; a batch that it makes again is made in the same way",
+    "ocr.machine": "measures memory",
+    "ocr.progress": "only shows how far a step is",
     "ocr.targets.config": "settings are in the key by value",
     "ocr.targets.offline": "serves what ocr.targets.maps would make, under a key of its own",
 }

@@ -222,7 +222,9 @@ def test_the_memo_lies_beside_annotated_images_only(
 
 def test_a_folder_that_cannot_hold_the_memo_is_named(config: DatasetConfig, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"audit_memo=.*file.*cannot be written; choose another folder, auto or off"):
+    with pytest.raises(
+        InputError, match=r"audit_memo=.*file.*cannot be written; choose another folder, auto, cache or off"
+    ):
         load(config.model_copy(update={"audit_memo": str(tmp_path / "file")}))
 
 

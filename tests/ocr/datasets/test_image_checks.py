@@ -3,6 +3,7 @@
 import json
 import logging
 import struct
+from concurrent.futures import ThreadPoolExecutor, TimeoutError
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,12 @@ import nvidia.dali.fn as fn
 import nvidia.dali.types as types
 import pytest
 from nvidia.dali import pipeline_def
+from PIL import Image
 
 from ocr.datasets.audit import load_manifest
 from ocr.datasets.formats.annotated import AnnotatedImage
+from ocr.datasets.image_checks import decoding_slot
+from ocr.datasets.image_header import ImageHeader, read_header
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.schemas import DatasetConfig
 from tests.ocr.datasets.audits import annotated, checked, encoded, only_finding
@@ -226,3 +230,20 @@ def test_without_pixel_check_only_headers_are_read(odd_jpegs: Path) -> None:
     manifest, report = checked(odd_jpegs, images, check_pixels=False)
     assert manifest.filenames == ("corrupt_scan.jpg", "truncated_half.jpg")
     assert report.counts == {"truncated": 1}
+
+
+def _decode(header: ImageHeader) -> None:
+    with decoding_slot(header):
+        pass
+
+
+def test_only_two_large_images_are_decoded_at_once(tmp_path: Path) -> None:
+    Image.new("L", (6000, 5000)).save(tmp_path / "large.png")
+    with (tmp_path / "large.png").open("rb") as stream:
+        header = read_header(stream)
+    with ThreadPoolExecutor(1) as pool, decoding_slot(header):
+        with decoding_slot(header):
+            third = pool.submit(_decode, header)
+            with pytest.raises(TimeoutError):
+                third.result(0.2)
+        third.result(60)

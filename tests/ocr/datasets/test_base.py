@@ -1,0 +1,83 @@
+"""The data set by itself, as code without this project's loaders uses it."""
+
+import logging
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from dali_pipelines.config import PipelineConfig
+from ocr.datasets.base import ValidatedOCRDataset
+from ocr.datasets.plan import SamplePlanner
+from ocr.datasets.schemas import CacheConfig, DatasetConfig
+from ocr.errors import InputError
+
+
+def config_of(folder: Path, **settings) -> DatasetConfig:
+    images, annotations = folder / "images" / "val", folder / "jsons" / "val.json"
+    return DatasetConfig(image_path=images, annotation_path=annotations, **settings)
+
+
+def test_any_callable_is_a_transform_and_images_are_preloaded(drawn: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    config = config_of(drawn, preload_images=True)
+    plain = ValidatedOCRDataset(config=config, transform=lambda x: x)
+    assert "Preloaded 8/8 images into RAM (100.0%)" in caplog.text
+    item = plain[0]
+    assert item["image"].shape == (3, 640, 640)
+    assert isinstance(item["polygons"], list)
+    names = ValidatedOCRDataset(config=config_of(drawn), transform=lambda x: x["filename"])
+    assert names[0] == item["filename"]
+    planned = ValidatedOCRDataset(config_of(drawn), SamplePlanner(PipelineConfig(), training=False, seed=0))
+    assert torch.equal(planned[0]["image"], item["image"])
+
+
+def test_cached_samples_are_served_before_the_callable(
+    drawn: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    data = Path(shutil.copytree(drawn, tmp_path / "data"))
+    seen = []
+
+    def transform(sample: dict) -> dict:
+        seen.append(sample["filename"])
+        sample["polygons"].clear()
+        return sample
+
+    config = config_of(data, cache_config=CacheConfig(cache_transformed_tensors=True))
+    dataset = ValidatedOCRDataset(config, transform)
+    assert "Tensor caching enabled - will cache 8 transformed samples after first access" in caplog.text
+    first = dataset[0]
+    path = Path(dataset.manifest.image_paths[0])
+    content = path.read_bytes()
+    height, width = dataset.manifest.stored_image(0).size
+    Image.new("RGB", (width, height)).save(path)
+    changed = dataset[0]["image"]
+    path.write_bytes(content)
+    again = dataset[0]
+    assert len(seen) == 3
+    assert torch.equal(first["image"], again["image"])
+    assert torch.equal(first["thresh_map"], again["thresh_map"])
+    assert first["image"].dtype == torch.float32
+    assert not torch.equal(first["image"], changed)
+
+
+def test_a_cache_of_random_samples_is_refused(drawn: Path) -> None:
+    planner = SamplePlanner(PipelineConfig(), training=True, seed=0)
+    config = config_of(drawn, cache_config=CacheConfig(cache_transformed_tensors=True))
+    with pytest.raises(InputError, match=r"cache_config\.cache_transformed_tensors=true, but this pipeline crops"):
+        ValidatedOCRDataset(config, planner)
+
+
+def test_the_default_collate_of_pytorch_batches_the_samples(drawn: Path) -> None:
+    dataset = ValidatedOCRDataset(config_of(drawn), transform=lambda x: x)
+    batch = next(iter(DataLoader(dataset, batch_size=4)))
+    assert batch["image"].shape == (4, 3, 640, 640)
+    assert batch["prob_map"].shape[0] == 4
+    counts = [len(dataset[index]["polygons"]) for index in range(4)]
+    assert [len(polygons) for polygons in batch["polygons"]] == counts
+    assert [len(flags) for flags in batch["ignore"]] == counts
+    assert len(set(counts)) > 1
