@@ -41,6 +41,9 @@ class InferenceGraph(nn.Module):
         uint8_input: take RGB levels, and normalise them inside.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, model: DBNet, config: TrainConfig, uint8_input: bool) -> None:
         super().__init__()
         self.model = model

@@ -17,7 +17,10 @@ _KEPT_IN_FLOAT32 = 2
 def to_float16(model: Any) -> Any:
     """Returns the onnx.ModelProto with weights and arithmetic in float16. Input and output keep their types."""
     float16 = import_extra("onnxruntime.transformers.float16", "precision=float16")
-    return float16.convert_float_to_float16(model, keep_io_types=True)
+    graphs = import_extra("onnxruntime.transformers.onnx_model", "precision=float16")
+    converted = graphs.OnnxModel(float16.convert_float_to_float16(model, keep_io_types=True))
+    converted.topological_sort()  # the converter appends the casts of the input at the end
+    return converted.model
 
 
 def to_int8(model: Any, inputs: Iterator[npt.NDArray[Any]], folder: Path) -> Any:
@@ -51,7 +54,7 @@ def to_int8(model: Any, inputs: Iterator[npt.NDArray[Any]], folder: Path) -> Any
 
 
 def _reader(quantization: Any, inputs: Iterator[npt.NDArray[Any]]) -> Any:
-    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]  # the base class is checked for
+    class Reader(quantization.CalibrationDataReader):
         """Gives the batches to onnxruntime one by one."""
 
         def get_next(self) -> dict[str, npt.NDArray[Any]] | None:

@@ -199,7 +199,7 @@ def test_repository_is_never_overwritten(checkpoint, repository):
 def test_a_failed_check_writes_nothing(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr("ocr.export.run.LARGEST_DIFFERENCE", 0.0)
     output = tmp_path / "model.onnx"
-    with pytest.raises(InputError, match="the maps differ from PyTorch's by .*; nothing is written"):
+    with pytest.raises(InputError, match=r"the maps differ from PyTorch's by .*; nothing is written"):
         export(ExportConfig(checkpoint=str(checkpoint), output=str(output), num_images=1))
     assert list(tmp_path.iterdir()) == []
 
