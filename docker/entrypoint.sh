@@ -10,6 +10,7 @@ case "${word}" in
     train | evaluate | predict) exec python "${scripts}/${word}.py" "$@" ;;
     compare) exec python "${scripts}/compare_loaders.py" "$@" ;;
     prepare) exec python "${scripts}/prepare_data.py" "$@" ;;
+    inspect) exec python "${scripts}/inspect_data.py" "$@" ;;
     self-test) exec python -m ocr.self_test "$@" ;;
     help | --help | -h)
         cat <<'END'

@@ -29,6 +29,7 @@ from ocr.config import (
     NOT_SET,
     AnyConfig,
     EvaluateConfig,
+    InspectConfig,
     PredictConfig,
     PrepareConfig,
     TrainConfig,
@@ -67,7 +68,7 @@ _ADVICE = {
 }
 """Advice for the commonest errors of the operating system."""
 
-_COMMANDS = (TrainConfig, EvaluateConfig, PredictConfig, PrepareConfig)
+_COMMANDS = (TrainConfig, EvaluateConfig, PredictConfig, PrepareConfig, InspectConfig)
 """Schemas whose keys may be meant by an unknown one."""
 
 NOT_FOR_USERS = (
@@ -109,6 +110,7 @@ def prepare_hydra(*schemas: tuple[str, type[Section]]) -> None:
         ("evaluate_schema", EvaluateConfig),
         ("predict_schema", PredictConfig),
         ("prepare_schema", PrepareConfig),
+        ("inspect_schema", InspectConfig),
     ]
     _sections.update((TrainConfig, *(schema for _, schema in (*shared, *schemas))))
     for name, schema in (*shared, *schemas):

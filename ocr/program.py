@@ -10,6 +10,7 @@ COMMAND_OF_SCRIPT = {
     "evaluate": "evaluate",
     "predict": "predict",
     "prepare_data": "prepare",
+    "inspect_data": "inspect",
     "compare_loaders": "compare",
 }
 """Command of the installed program for each script."""

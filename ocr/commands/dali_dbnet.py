@@ -14,6 +14,7 @@ COMMANDS = {
     "evaluate": ("ocr.commands.evaluate", "computes the metrics of a checkpoint on a split"),
     "predict": ("ocr.commands.predict", "finds text in images"),
     "prepare": ("ocr.commands.prepare_data", "checks a data set and writes it ready for training"),
+    "inspect": ("ocr.commands.inspect_data", "shows a data set as the network gets it, in one HTML file"),
     "compare": ("benchmarks.loaders.command", "measures the loaders on your data and this machine"),
 }
 """Module of each command, whose function `run` runs it, and what it does."""
