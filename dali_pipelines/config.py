@@ -120,6 +120,11 @@ class PipelineConfig(Section):
         return device_type == "cuda" if self.output_dtype == "auto" else self.output_dtype == "float16"
 
 
+def num_cores() -> int:
+    """Returns the number of cores that this process may use; all of them where the system does not say, as on macOS."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def default_num_threads() -> int:
     """Returns one less than the cores this process may use, between 1 and 4: the training step needs the rest."""
-    return max(1, min(4, len(os.sched_getaffinity(0)) - 1))
+    return max(1, min(4, num_cores() - 1))

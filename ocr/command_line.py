@@ -29,6 +29,7 @@ from ocr.config import (
     NOT_SET,
     AnyConfig,
     EvaluateConfig,
+    ExportConfig,
     InspectConfig,
     PredictConfig,
     PrepareConfig,
@@ -68,7 +69,7 @@ _ADVICE = {
 }
 """Advice for the commonest errors of the operating system."""
 
-_COMMANDS = (TrainConfig, EvaluateConfig, PredictConfig, PrepareConfig, InspectConfig)
+_COMMANDS = (TrainConfig, EvaluateConfig, PredictConfig, ExportConfig, PrepareConfig, InspectConfig)
 """Schemas whose keys may be meant by an unknown one."""
 
 NOT_FOR_USERS = (
@@ -109,6 +110,7 @@ def prepare_hydra(*schemas: tuple[str, type[Section]]) -> None:
     shared: list[tuple[str, type[Section]]] = [
         ("evaluate_schema", EvaluateConfig),
         ("predict_schema", PredictConfig),
+        ("export_schema", ExportConfig),
         ("prepare_schema", PrepareConfig),
         ("inspect_schema", InspectConfig),
     ]
@@ -225,10 +227,30 @@ def checked_job(config_class: type[AnyConfig], hydra_config: DictConfig) -> Iter
         if config_class is not TrainConfig:
             _go_on_alone()
         colour_the_terminal()
+        _log_above_bars()
         output_dir = Path(HydraConfig.get().runtime.output_dir)
         if placement().is_first:
             log.info("starting: loading the libraries; the folder of this run is %s", output_dir)
         yield Job(config, output_dir)
+
+
+class _CurrentStdout:
+    """Writes to what `sys.stdout` is at that moment: rich replaces it while a bar is shown, and prints lines above the bar."""
+
+    def write(self, text: str) -> int:
+        return sys.stdout.write(text)
+
+    def flush(self) -> None:
+        sys.stdout.flush()
+
+
+def _log_above_bars() -> None:
+    """Lets log lines on a terminal go through rich, so that none of them lands in the middle of a progress bar."""
+    if not (sys.stdout.isatty() and sys.stderr.isatty()):
+        return
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.StreamHandler) and handler.stream is sys.stdout:
+            handler.setStream(_CurrentStdout())
 
 
 def without_files(arguments: Sequence[str]) -> list[str]:

@@ -351,6 +351,44 @@ class PredictConfig(InferenceConfig):
     """Save each image with its detections drawn on it."""
 
 
+class ExportConfig(DataSection):
+    """Configuration of scripts/export.py."""
+
+    checkpoint: str = NOT_SET
+    """A .ckpt file of a run."""
+    output: str = NOT_SET
+    """File to write, .onnx or .pt2 by format; with format=triton a folder, the server's model repository."""
+    format: Literal["onnx", "torch_export", "triton"] = "onnx"
+    """onnx: for onnxruntime and others. torch_export: a program of torch.export. triton: an ONNX model in a repository for NVIDIA's
+    Triton inference server."""
+    precision: Literal["float32", "float16", "int8"] = "float32"
+    """Precision of weights and arithmetic. int8: activations too, with ranges measured on training pictures."""
+    uint8_input: bool = False
+    """Take (B, H, W, 3) RGB levels and normalise them inside; false: (B, 3, H, W) normalised float32."""
+    images: str = NOT_SET
+    """Folder of pictures for the check against PyTorch, without annotations; not set: the validation set of the command's or the
+    checkpoint's data set, and where that is missing drawn receipts."""
+    num_images: int = Field(default=64, ge=1)
+    """Largest number of pictures for the check, and for the calibration of int8."""
+    max_hmean_loss: float | None = Field(default=None, ge=0, le=1)
+    """Largest accepted loss of hmean against PyTorch; null: 0.001 for float32, 0.002 for float16, 0.01 for int8."""
+    image_size: int | None = Field(default=None, ge=32, multiple_of=32)
+    """Longest side of the input in pixels, for the check and in the metadata; null: as in training."""
+    postprocess: PostprocessOverrides = PostprocessOverrides()
+
+    @model_validator(mode="after")
+    def _is_possible(self) -> "ExportConfig":
+        if self.checkpoint == NOT_SET:
+            raise ValueError("checkpoint=FILE is needed, for example checkpoint=outputs/.../checkpoints/best.ckpt")
+        if self.output == NOT_SET:
+            raise ValueError("output=FILE is needed, for example output=model.onnx")
+        if self.format == "torch_export" and self.precision != "float32":
+            raise ValueError(
+                f"precision={self.precision}: format=torch_export has float32 only; use format=onnx or triton"
+            )
+        return self
+
+
 class PrepareConfig(DataSection):
     """Configuration of scripts/prepare_data.py. Sections that only training has are ignored, so that experiment=... works here."""
 

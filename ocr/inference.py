@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import lightning
 from lightning.pytorch.callbacks import Callback, RichProgressBar
-from rich.progress import track
 
 from ocr.atomic_write import write_durably
 from ocr.config import NOT_SET, DataSection, DatasetsConfig, EvaluateConfig, LoaderName, PredictConfig, TrainConfig
@@ -24,10 +23,12 @@ from ocr.memory.out_of_memory import ExplainOutOfMemory
 from ocr.memory.remedies import inference_remedies
 from ocr.placement import Placement
 from ocr.predictions import draw_picture, save_picture, write_predictions
+from ocr.progress import followed
 from ocr.restore import restore
 from ocr.splits import build_dataset, draw_if_synthetic
 from ocr.training.callbacks.memory import FollowForOutOfMemory
 from ocr.training.callbacks.pictures import DetectionPictures
+from ocr.training.callbacks.progress_lines import ProgressLines
 from ocr.training.datamodule import DBNetDataModule
 from ocr.training.devices import RunEnvironment
 from ocr.training.interruption import leave_checkpoints_alone
@@ -99,7 +100,7 @@ def predict(config: PredictConfig, run_dir: Path) -> Path:
     detections = module.evaluation.detections_original
     write_predictions(output / "predictions.json", dataset.manifest, detections)
     if config.draw:
-        for index in track(sorted(detections), "Drawing pictures", disable=not sys.stderr.isatty()):
+        for index in followed(sorted(detections), "Drawing pictures", len(detections)):
             picture = draw_picture(dataset.load_image(index).image_array, detections[index])
             extensions = dataset.config.image_extensions
             save_picture(picture, output / "pictures", dataset.manifest.filenames[index], extensions)
@@ -122,11 +123,14 @@ def _evaluated_split(
         if config.loader is None:
             settings = _with_loose_files(settings)
     elif config.dataset_base_path != NOT_SET or config.datasets != DatasetsConfig():
+        _refuse_missing_split(config, config.split)
         raise InputError(
             f"datasets.{config.split}_dataset.config.image_path is not set, but other keys of the data set are; add "
             "data=upstage (or another), or give none of them to evaluate on the data set the checkpoint was trained with"
         )
     draw_if_synthetic(source)
+    if settings.loader != "webdataset":
+        _refuse_missing_split(source, config.split)
     split_config = source.datasets.split(config.split)
     missing = [one.image_path for one in split_config.each_set().values() if not Path(one.image_path).is_dir()]
     if source is not config and settings.loader != "webdataset" and missing:
@@ -144,6 +148,23 @@ def _evaluated_split(
     return settings, build_dataset(
         split_config, settings, training=False, report_path=report_path, size_key="image_size"
     )
+
+
+def _refuse_missing_split(source: DataSection, wanted: str) -> None:
+    """Raises InputError if the data set lacks the split but has others, which the message names."""
+    there = [name for name in ("val", "test", "train") if _split_exists(source, name)]
+    if there and wanted not in there:
+        raise InputError(
+            f"split={wanted}: the data set in {source.dataset_base_path} has no such split; it has {', '.join(there)}: add "
+            f"split={there[0]}"
+        )
+
+
+def _split_exists(source: DataSection, name: str) -> bool:
+    """Returns whether the folders of images of a split exist."""
+    if not source.datasets.has_split(name):
+        return False
+    return all(Path(one.image_path).is_dir() for one in source.datasets.split(name).each_set().values())
 
 
 def _images_and_output(config: PredictConfig, run_dir: Path) -> tuple[DatasetConfig, list[str] | None, Path]:
@@ -238,7 +259,7 @@ def _build_trainer(settings: TrainConfig, callbacks: list[Callback]) -> lightnin
         plugins=[RunEnvironment(Placement())],  # one process, whatever torchrun and srun say
         precision=settings.trainer.precision,  # type: ignore[arg-type]
         logger=False,
-        callbacks=[*callbacks, RichProgressBar()] if interactive else callbacks,
+        callbacks=[*callbacks, RichProgressBar() if interactive else ProgressLines()],
         enable_progress_bar=interactive,
         enable_model_summary=False,
         use_distributed_sampler=False,

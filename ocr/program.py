@@ -9,6 +9,7 @@ COMMAND_OF_SCRIPT = {
     "train": "train",
     "evaluate": "evaluate",
     "predict": "predict",
+    "export": "export",
     "prepare_data": "prepare",
     "inspect_data": "inspect",
     "compare_loaders": "compare",

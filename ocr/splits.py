@@ -58,7 +58,9 @@ def build_dataset(
             split.places,
         )
         pipeline = pipeline.model_copy(update={"scaled_decode": False})
-    planner = SamplePlanner(pipeline, training=training, seed=config.seed)
+    planner = SamplePlanner(
+        pipeline, training=training, seed=config.seed, shuffle_block=config.dataloader.shuffle_block
+    )
     refuse_caches_of_random_samples(split, planner)
     _warn_of_ignored_settings(split, config, training)
     manifest, reports = audited_split(split, config, report_path)
@@ -134,7 +136,9 @@ def _load_shards(split: DatasetConfig, config: TrainConfig, report_path: Path | 
             "loader=dali for loose files"
         )
     _warn_of_newer_annotations(split.annotation_path, split.shards)
-    manifest, report = load_shards(split.shards, config.dataloader.shard_reader, report_path)
+    manifest, report = load_shards(
+        split.shards, config.dataloader.shard_reader, report_path, config.dataloader.shard_connections
+    )
     _refuse_huge_images(manifest, config.pipeline.max_megapixels)
     return manifest, report
 

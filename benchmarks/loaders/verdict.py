@@ -5,6 +5,7 @@ from typing import Any
 from benchmarks.loaders.recommendation import MIN_DIFFERENCE, is_noise, overrides_text, recommended
 from benchmarks.loaders.results import Measurement, Results
 from benchmarks.loaders.rows import ROWS, Row
+from ocr.program import in_users_words
 
 PLAIN = ("torch", "dali_cpu", "dali_gpu")
 """Our loaders that, like the rivals, keep nothing from one epoch to the next."""
@@ -28,7 +29,7 @@ def verdict(results: Results) -> list[str]:
         *(_disk(results, best) if best else []),
         *_validation(results.rows_at("val-epoch")),
         _hardware_decode(results.image_statistics),
-        *([f"Paste: uv run scripts/train.py {overrides_text(results, best)}"] if best else []),
+        *([in_users_words(f"Paste: uv run scripts/train.py {overrides_text(results, best)}")] if best else []),
     ]
 
 

@@ -19,6 +19,7 @@ from PIL.PngImagePlugin import PngInfo
 from rich.console import Console
 from rich.progress import track
 
+from dali_pipelines.config import num_cores
 from ocr.atomic_write import atomic_file
 from ocr.datasets.image_checks import decoding_slot
 from ocr.datasets.image_header import ImageProblem, read_header
@@ -62,7 +63,7 @@ def with_converted_images(manifest: Manifest, folder: Path) -> Manifest:
         return manifest
     sources = [Path(manifest.image_paths[index]) for index in due]
     targets = [copy_path(folder, source) for source in sources]
-    with ThreadPoolExecutor(min(len(os.sched_getaffinity(0)), 8)) as pool:
+    with ThreadPoolExecutor(min(num_cores(), 8)) as pool:
         written = pool.map(_convert, sources, targets)
         num_bytes = list(
             track(

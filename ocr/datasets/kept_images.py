@@ -6,21 +6,19 @@ decoding, so training can start from either. Loaders read the other images from 
 
 import logging
 import mmap
-import os
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from rich.console import Console
-from rich.progress import track
 
+from dali_pipelines.config import num_cores
 from dali_pipelines.signature import Signature
 from dali_pipelines.turbojpeg import decode_upright
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.schemas import DatasetConfig
+from ocr.progress import followed
 
 log = logging.getLogger(__name__)
 
@@ -283,15 +281,9 @@ def _for_each(load: Callable[[int], None], indices: Sequence[int], manifest: Man
         except (OSError, ValueError) as error:
             log.warning("%s: not preloaded: %s", manifest.image_paths[index], error)
 
-    num_threads = max(min(len(os.sched_getaffinity(0)), 8), manifest.images.num_threads)
+    num_threads = max(min(num_cores(), 8), manifest.images.num_threads)
     with ThreadPoolExecutor(num_threads) as pool:
-        for _ in track(
-            pool.map(attempt, indices),
-            "Preloading images",
-            total=len(indices),
-            console=Console(stderr=True),
-            disable=not sys.stderr.isatty(),
-        ):
+        for _ in followed(pool.map(attempt, indices), "Preloading images", len(indices)):
             pass
 
 

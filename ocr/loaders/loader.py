@@ -1,12 +1,10 @@
 """The loader that Lightning iterates: one split on one rank, its batches fresh or from the tensor cache."""
 
-import sys
 import time
 from collections.abc import Iterator
 from functools import partial
 
 import torch
-from rich.progress import track
 
 from ocr.cache.budget import TierPlan
 from ocr.cache.entry import entry_layout
@@ -20,6 +18,7 @@ from ocr.loaders.batch import Batch
 from ocr.loaders.cached import CachedBatches
 from ocr.loaders.engines import Engine
 from ocr.loaders.fresh import FreshBatches
+from ocr.progress import followed
 
 
 class BatchLoader:
@@ -162,7 +161,7 @@ class BatchLoader:
 
     def fill_cache(self) -> None:
         """Makes all entries of the tensor cache now, with a progress bar."""
-        for _ in track(self, f"Normalising {len(self.dataset)} images", disable=not sys.stderr.isatty()):
+        for _ in followed(self, "Normalising images, in batches", len(self)):
             pass
 
     def close(self) -> None:

@@ -112,6 +112,8 @@ class TorchLoader:
 
     def _check_shared_memory(self, batch_size: int) -> None:
         """Raises InputError if the batches that the workers prepare do not fit into what is free of shared memory."""
+        if not os.path.isdir(SHARED_MEMORY):  # macOS has no such limit
+            return
         num_batches = _PREFETCHED * self._num_workers + 1  # and the one that the main process works on
         needed = num_batches * batch_size * 3 * self.dataset.planner.input_size**2
         status = os.statvfs(SHARED_MEMORY)

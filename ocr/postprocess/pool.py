@@ -6,11 +6,12 @@ would compete with those of the forward pass. OpenCV's own threads save no time 
 one worker); `dali_pipelines/rendering.py` turns them off.
 """
 
-import os
 import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from typing import Any, Generic, TypeVar
+
+from dali_pipelines.config import num_cores
 
 Result = TypeVar("Result")
 
@@ -130,4 +131,4 @@ def _run_now(function: Callable[..., Result], *args: Any, **kwargs: Any) -> Futu
 
 
 def _auto_workers() -> int:
-    return max(1, min(MAX_AUTO_WORKERS, len(os.sched_getaffinity(0)) - 1))
+    return max(1, min(MAX_AUTO_WORKERS, num_cores() - 1))

@@ -1,13 +1,11 @@
 """The outcome of one file, and the thread pool that works through the files."""
 
-import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
-from rich.console import Console
-from rich.progress import track
+from ocr.progress import followed
 
 Action = Literal["copied", "turned", "encoded", "kept", "made", "failed"]
 
@@ -34,13 +32,6 @@ def in_threads(
     """
     pool = ThreadPoolExecutor(num_workers)
     try:
-        outcomes = track(
-            pool.map(work, indices),
-            description,
-            total=len(indices),
-            console=Console(stderr=True),
-            disable=not sys.stderr.isatty(),
-        )
-        return list(outcomes)
+        return list(followed(pool.map(work, indices), description, len(indices)))
     finally:
         pool.shutdown(cancel_futures=True)  # after Ctrl-C or on a full disk, start nothing new

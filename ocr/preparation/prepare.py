@@ -1,12 +1,12 @@
 """The command prepare_data: audits all splits, then prepares one after the other."""
 
 import logging
-import os
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from dali_pipelines.config import num_cores
 from ocr.config import PrepareConfig
 from ocr.datasets.formats.writers import LAYOUTS, WrittenImages, write_annotations
 from ocr.errors import InputError
@@ -60,7 +60,7 @@ def prepare_data(config: PrepareConfig, run_dir: Path) -> dict[str, SplitReport]
 
 def _prepare_split(job: SplitJob, config: PrepareConfig) -> SplitReport:
     manifest = job.manifest
-    num_workers = config.num_workers or len(os.sched_getaffinity(0))
+    num_workers = config.num_workers or num_cores()
     usable = [True] * len(manifest)
     images = maps = shards = None
     if job.image_dir is not None and job.annotation_path is not None:

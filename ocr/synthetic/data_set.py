@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.progress import track
 
 from dali_pipelines import geometry
 from ocr.datasets.orientation import stored_from_original, upright_size
 from ocr.environment import digest_of_sources
+from ocr.progress import followed
 from ocr.synthetic import jpeg
 from ocr.synthetic.config import SyntheticConfig
 from ocr.synthetic.scene import draw_photo
@@ -123,7 +123,7 @@ def _draw_all(config: SyntheticConfig, root: Path, num_workers: int) -> None:
     else:
         entries = draw_in_processes(config, root, len(todo), num_workers)
     images: dict[str, dict[str, Any]] = {split: {} for split in SPLITS}
-    progress = track(entries, description="Drawing synthetic images", total=len(todo))
+    progress = followed(entries, "Drawing synthetic images", len(todo))
     for (split, index), entry in zip(todo, progress, strict=True):
         images[split][file_name(split, index)] = entry
     (root / "jsons").mkdir()

@@ -17,7 +17,6 @@ import hashlib
 import io
 import logging
 import math
-import sys
 import threading
 import zipfile
 from collections import Counter
@@ -29,12 +28,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from rich.console import Console
-from rich.progress import track
 
 from ocr.atomic_write import write_atomically
 from ocr.environment import digest_of_sources
 from ocr.polygons import PolygonBatch
+from ocr.progress import followed
 from ocr.targets.config import TargetConfig
 from ocr.targets.maps import make_targets
 from ocr.targets.outline import Outlines
@@ -240,13 +238,7 @@ class OfflineMaps:
         Their keys are compared later, when the maps are used.
         """
         wanted = range(len(self._paths)) if indices is None else indices
-        shown = track(
-            wanted,
-            "Preloading maps",
-            console=Console(stderr=True),
-            disable=not sys.stderr.isatty(),
-        )
-        for index in shown:
+        for index in followed(wanted, "Preloading maps", len(wanted)):
             try:
                 stored = _read_file(self._paths[index])
             except UnfitMaps as unfit:

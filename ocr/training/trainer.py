@@ -19,6 +19,7 @@ from ocr.training.callbacks.learning_rates import LearningRates
 from ocr.training.callbacks.losses import LossLog
 from ocr.training.callbacks.moving_average import MovingAverage
 from ocr.training.callbacks.progress_bar import ProgressBar
+from ocr.training.callbacks.progress_lines import ProgressLines
 from ocr.training.checkpoint_files import CheckpointFiles
 from ocr.training.interruption import leave_checkpoints_alone, leave_signals_alone
 from ocr.training.lean_profiler import LeanProfiler
@@ -97,7 +98,7 @@ def _run_callbacks(
         *callbacks,
         *([LearningRates(settings.log_every_n_steps)] if has_loggers else []),
         *([MovingAverage(settings.ema_decay)] if settings.ema_decay is not None else []),
-        *([ProgressBar(losses)] if sys.stderr.isatty() else []),
+        ProgressBar(losses) if sys.stderr.isatty() else ProgressLines(),
     ]
 
 

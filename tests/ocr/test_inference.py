@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from ocr.checkpoint import CONFIG_KEY
+from ocr.command_line import compose_config
 from ocr.config import EvaluateConfig, PredictConfig, TrainConfig
 from ocr.errors import InputError
 from ocr.inference import evaluate, predict
@@ -98,3 +99,9 @@ def test_evaluate_reads_no_checkpoint_that_lightning_left_for_slurm(tmp_path, dr
     (tmp_path / "hpc_ckpt_1.ckpt").write_text("no checkpoint")
     checkpoint = _checkpoint_with(tmp_path, untrained_checkpoint, datasets={"val_dataset": _split(drawn)})
     assert evaluate(EvaluateConfig(checkpoint=checkpoint, split="val"), tmp_path / "run")["images"] == 8
+
+
+def test_evaluating_a_split_that_is_missing_names_those_there_are(tmp_path, drawn, untrained_checkpoint):
+    given = [f"checkpoint={untrained_checkpoint}", "data=upstage", f"dataset_base_path={drawn}"]
+    with pytest.raises(InputError, match=r"split=test: .* has no such split; it has val, train: add split=val"):
+        evaluate(compose_config(EvaluateConfig, "evaluate", given), tmp_path / "run")

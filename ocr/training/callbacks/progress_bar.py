@@ -32,6 +32,10 @@ class ProgressBar(RichProgressBar):
         super().on_train_epoch_start(trainer, pl_module)
         self._epoch_started = time.perf_counter()
 
+    def _get_train_description(self, current_epoch: int) -> str:
+        """Returns the epoch as the log counts it, from 1. Lightning counts from 0."""
+        return f"Epoch {current_epoch + 1}/{self.trainer.max_epochs}".ljust(len(self.validation_description))
+
     def get_metrics(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> dict[str, Any]:
         now = time.perf_counter()
         if now - self._shown_at < SECONDS_BETWEEN_READS:

@@ -28,6 +28,7 @@ CANNOT_CHANGE_ENTRIES = {
     "ocr.loaders.maker": "a protocol",
     "ocr.loaders.read_guard": "decides whether a run ends; a batch that it makes again is made in the same way",
     "ocr.machine": "measures memory",
+    "ocr.progress": "only shows how far a step is",
     "ocr.targets.config": "settings are in the key by value",
     "ocr.targets.offline": "serves what ocr.targets.maps would make, under a key of its own",
 }
