@@ -2,7 +2,7 @@
 # Installs what an image needs into the Python on PATH. Both Dockerfiles and `make image-proof` run it.
 #
 #   docker/install.sh dependencies   the requirements in pyproject.toml, with the extras that `compare` needs
-#   docker/install.sh project        this checkout, editable: the wheel has no scripts/, configs/ and benchmarks/
+#   docker/install.sh project        this checkout, editable: the wheel has no scripts/
 #
 # Environment:
 #   TORCH_BACKEND=cpu   install PyTorch's build without CUDA, from PyTorch's own index

@@ -14,13 +14,13 @@ import json
 import sys
 from pathlib import Path
 
-from rich.console import Console
-
-from benchmarks.targets import benchmark_targets, targets_document, targets_table
-
 
 def main() -> int:
     arguments = _parse_arguments()
+    from rich.console import Console  # --help needs none of this
+
+    from benchmarks.targets import benchmark_targets, targets_document, targets_table
+
     size = (arguments.size, arguments.size)
     num_images, num_random = (50, 1000) if arguments.check else (arguments.images, arguments.random)
     rows = benchmark_targets(arguments.annotations, num_images, num_random, size, arguments.rounds, arguments.check)

@@ -14,16 +14,16 @@ import argparse
 import json
 from pathlib import Path
 
-from rich.console import Console
-
-from benchmarks.environment import provenance
-from benchmarks.validation.cache_settings import cache_settings_table, compare_cache_settings
-from benchmarks.validation.host import host_table, time_host
-from benchmarks.validation.speed import speed_table, time_validation
-
 
 def main() -> None:
     arguments, overrides = _parse_arguments()
+    from rich.console import Console  # --help needs none of this
+
+    from benchmarks.environment import provenance
+    from benchmarks.validation.cache_settings import cache_settings_table, compare_cache_settings
+    from benchmarks.validation.host import host_table, time_host
+    from benchmarks.validation.speed import speed_table, time_validation
+
     if arguments.what == "speed":
         results = time_validation(overrides) | provenance()
         table = speed_table(results)

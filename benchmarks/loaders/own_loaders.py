@@ -16,7 +16,6 @@ from benchmarks.loaders.config import Level
 from benchmarks.loaders.processes import flush
 from benchmarks.loaders.row_loader import CannotRun, InputBatch
 from benchmarks.loaders.workload import Workload
-from dali_pipelines.decode import decode_pipeline
 from ocr.cache.budget import FreeMemory, plan_tiers
 from ocr.cache.entry import entry_layout
 from ocr.datasets.base import ValidatedOCRDataset
@@ -173,6 +172,8 @@ def _decoded_by_dali(dataset: ValidatedOCRDataset, device: torch.device, batch_s
     paths = [np.frombuffer(path.encode(), np.uint8) for path in dataset.manifest.image_paths]
     groups = iter([paths[start : start + batch_size] for start in range(0, len(paths), batch_size)])
     config = dataset.planner.config
+    from dali_pipelines.decode import decode_pipeline  # loads DALI, which the other rows do without
+
     pipeline = decode_pipeline(
         next_batch=lambda: (next(groups),),
         config=config,

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from nvidia.dali import backend as dali_backend
 
 from benchmarks.loaders.config import WITH_NETWORK, Level
 from benchmarks.loaders.messages import (
@@ -35,6 +34,7 @@ from benchmarks.loaders.processes import drop_from_page_cache, peak_memory, rese
 from benchmarks.loaders.row_loader import CannotRun, RowLoader
 from benchmarks.loaders.rows import ROWS, Row
 from benchmarks.loaders.workload import Workload
+from dali_pipelines.memory import release_unused
 from ocr.datasets.plan import EpochPlan
 
 MAX_OVERRUN = 4
@@ -189,8 +189,7 @@ class RowBench:
         self._loader = self._pass = None
         if self._workload.device.type == "cuda":
             gc.collect()
-            torch.cuda.empty_cache()
-            dali_backend.ReleaseUnusedMemory()  # type: ignore[attr-defined]  # its stub leaves it out
+            release_unused(self._workload.device)
 
     def _opened(self) -> tuple[RowLoader, Pass]:
         if self._loader is None or self._pass is None:

@@ -9,13 +9,19 @@ import numpy as np
 import numpy.typing as npt
 
 from ocr.datasets.manifest import SET_SHIFT, Manifest, ManifestSet
-from ocr.datasets.philox import ORDER_STREAM, SELECTION_STREAM, generator
+from ocr.datasets.philox import BLOCK_STREAM, ORDER_STREAM, SELECTION_STREAM, generator
 
 Indices = npt.NDArray[np.int64]
+NUM_MIXED = 32
+"""Number of blocks whose images are mixed, if images are shuffled in blocks."""
 
 
-def epoch_order(manifest: Manifest, seed: int, epoch: int) -> tuple[Indices, Indices]:
+def epoch_order(manifest: Manifest, seed: int, epoch: int, block: int = 1) -> tuple[Indices, Indices]:
     """Returns the samples of a training epoch in order. There are as many as the manifest has images.
+
+    Args:
+        seed, epoch: key the random numbers.
+        block: number of neighbouring images that are shuffled as one block; 1: each image by itself.
 
     Returns:
         positions in the manifest, and for each the number of samples of the same image that the epoch has besides, counted from 0
@@ -34,8 +40,25 @@ def epoch_order(manifest: Manifest, seed: int, epoch: int) -> tuple[Indices, Ind
         indices.append(first + own_indices)
         passes.append(own_passes)
         first += part.num_images
-    order = np.argsort(np.concatenate(keys), kind="stable")
+    if block > 1:
+        order = _order_of_blocks(sum(map(len, indices)), block, generator(seed, epoch, 0, BLOCK_STREAM))
+    else:
+        order = np.argsort(np.concatenate(keys), kind="stable")
     return np.concatenate(indices)[order], np.concatenate(passes)[order]
+
+
+def _order_of_blocks(num_samples: int, block: int, rng: np.random.Generator) -> Indices:
+    """Returns the order of samples whose blocks of neighbours are shuffled, and mixed `NUM_MIXED` at a time.
+
+        blocks abc def ghi jkl, 2 mixed        ghi abc | jkl def -> g a h b i c | j d k e l f
+
+    The samples of a block lie `NUM_MIXED` apart: each of 2, 4, ... 32 ranks gets whole blocks. The borders of the blocks move from
+    epoch to epoch.
+    """
+    places = np.arange(num_samples, dtype=np.int64) + rng.integers(block)
+    blocks, in_block = np.divmod(places, block)
+    shuffled = rng.permutation(int(blocks.max(initial=0)) + 1)[blocks]
+    return np.lexsort((shuffled % NUM_MIXED, in_block, shuffled // NUM_MIXED))
 
 
 def sample_counts(sets: tuple[ManifestSet, ...]) -> list[int]:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from dali_pipelines.compiled import compiled
 
-ORDER_STREAM, AUGMENTATION_STREAM, SELECTION_STREAM = 0, 1, 2
+ORDER_STREAM, AUGMENTATION_STREAM, SELECTION_STREAM, BLOCK_STREAM = 0, 1, 2, 3
 """Purposes of random numbers."""
 _NUM_ROUNDS = 10
 _MULTIPLIER_0, _MULTIPLIER_2 = np.uint64(0xD2E7470EE14C6C93), np.uint64(0xCA5A826395121157)

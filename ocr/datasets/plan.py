@@ -57,8 +57,16 @@ class PlannedText(PlannedBatch):
 class SamplePlanner:
     """Plans samples: letterbox for evaluation, the DB paper's augmentation for training."""
 
-    def __init__(self, config: PipelineConfig, *, training: bool, seed: int) -> None:
+    def __init__(self, config: PipelineConfig, *, training: bool, seed: int, shuffle_block: int = 1) -> None:
+        """Takes the settings.
+
+        Args:
+            training: augment at random.
+            seed: keys the random numbers.
+            shuffle_block: number of neighbouring training images that are shuffled as one block.
+        """
         self.config = config
+        self.shuffle_block = shuffle_block
         self.training = training
         self.seed = seed
 
@@ -270,7 +278,7 @@ class EpochPlan:
     def _samples(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Positions in the manifest, in the order of this rank, and the passes over their data sets."""
         if self._planner.training:
-            indices, passes = epoch_order(self._manifest, self._planner.seed, self.epoch)
+            indices, passes = epoch_order(self._manifest, self._planner.seed, self.epoch, self._planner.shuffle_block)
         else:
             indices = np.arange(len(self._manifest), dtype=np.int64)
             passes = np.zeros_like(indices)

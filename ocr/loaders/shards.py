@@ -11,9 +11,6 @@ from dali_pipelines.source import ImageBatch, KeptImages, PlannedBatches
 from ocr.datasets.shards.images import ShardImages
 from ocr.datasets.shards.read_ahead import ReadAhead, ReadAheadPlan
 
-NUM_FETCHED_AHEAD = 32
-"""Number of images fetched ahead of the batches that DALI's feed prepares, rounded down to whole batches; at least one batch."""
-
 
 class FetchedImages:
     """`KeptImages` in which every image is in memory, or is being fetched from its shard.
@@ -24,7 +21,9 @@ class FetchedImages:
     """
 
     def __init__(self, images: ShardImages, kept: KeptImages | None) -> None:
-        self._ahead = ReadAhead(images.read, images.num_threads)
+        self._ahead = ReadAhead(images)
+        self.num_ahead = images.num_ahead
+        """Number of images to fetch ahead."""
         self._kept = kept
         self.device = kept.device if kept is not None else torch.device("cpu")
 
@@ -74,11 +73,14 @@ class ShardLoader:
 
     def __init__(self, dali: DaliLoader, fetched: FetchedImages) -> None:
         self._dali, self._fetched = dali, fetched
-        self._num_ahead = max(1, NUM_FETCHED_AHEAD // dali.batch_size)
+        # Ahead of the batches that DALI's feed prepares.
+        self._num_ahead = max(1, fetched.num_ahead // dali.batch_size)
+        # While one half is used, the other is on its way.
+        self._num_together = max(1, self._num_ahead // 2)
 
     def batches(self, plan: PlannedBatches, first_step: int = 0) -> Iterator[ImageBatch]:
         """Yields the images of `plan` from `first_step` on."""
-        read_ahead = ReadAheadPlan(plan, self._fetched.fetch, self._num_ahead)
+        read_ahead = ReadAheadPlan(plan, self._fetched.fetch, self._num_ahead, self._num_together)
         if not self._dali.has_prepared(read_ahead, first_step):
             self._dali.stop()  # its thread fetches images for the last iteration
             self._fetched.forget()

@@ -3,13 +3,13 @@
 from dataclasses import dataclass, field
 
 import torch
+from torch import nn
 
 from ocr.config import TrainConfig
 from ocr.datasets.manifest import Manifest
 from ocr.device import resolve_loading
 from ocr.loaders.batch import Batch
 from ocr.models.db_head import DBMaps
-from ocr.models.dbnet import DBNet
 from ocr.postprocess.boxes import Detections, warn_of_cut_regions
 from ocr.postprocess.levels import to_levels
 from ocr.training.evaluation import ImageResult, OverlappedEvaluation
@@ -46,7 +46,7 @@ class Evaluator:
     Worker threads and CUDA graph are created in the first pass and kept until `close`.
 
     Args:
-        model: the network.
+        model: the network, a DBNet or that of an exported file.
         config: configuration of the run.
         manifest: manifest of the evaluated split; its polygons are the ground truth.
         with_cleval: count characters for CLEval too.
@@ -55,7 +55,7 @@ class Evaluator:
 
     def __init__(
         self,
-        model: DBNet,
+        model: nn.Module,
         config: TrainConfig,
         manifest: Manifest,
         *,

@@ -6,7 +6,7 @@ from typing import Any
 
 import lightning
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ocr.checkpoint import CONFIG_KEY, PRECISION_KEY
 from ocr.config import TrainConfig
@@ -14,7 +14,6 @@ from ocr.datasets.manifest import Manifest
 from ocr.loaders.batch import Batch
 from ocr.losses.db_loss import DBLoss
 from ocr.models.db_head import DBMaps
-from ocr.models.dbnet import DBNet
 from ocr.training.evaluator import EvaluationResult, Evaluator
 from ocr.training.network import forward_maps, prepare_network
 from ocr.training.optimizer import build_optimizer, build_schedule
@@ -27,7 +26,7 @@ class DBNetModule(lightning.LightningModule):
     """Trains a DBNet and evaluates it by ICDAR IoU, and optionally by CLEval.
 
     Args:
-        model: the network.
+        model: the network; that of an exported file only evaluates.
         config: configuration of the run; saved in each checkpoint.
         manifest: manifest of the evaluated split; its polygons are the ground truth.
         with_cleval: compute CLEval too; metric=cleval does so in any case.
@@ -37,7 +36,7 @@ class DBNetModule(lightning.LightningModule):
 
     def __init__(
         self,
-        model: DBNet,
+        model: nn.Module,
         config: TrainConfig,
         manifest: Manifest,
         with_cleval: bool = False,

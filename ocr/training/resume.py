@@ -31,6 +31,7 @@ SAME = (
     "optimizer",
     "postprocess",
     "dataloader.batch_size",
+    "dataloader.shuffle_block",
     "trainer.limit_train_batches",
     "trainer.limit_val_batches",
     "trainer.accumulate_grad_batches",

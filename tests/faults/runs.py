@@ -1,4 +1,4 @@
-"""What must be true of the files of runs that were killed, stopped or without room."""
+"""States what must be true of the files of runs that were killed, stopped or without room."""
 
 import csv
 import json
@@ -101,14 +101,14 @@ def finished_files(folder: Path) -> list[Path]:
 def assert_same_data(folder: Path, other: Path) -> None:
     """Two preparations have written the same files, with the same bytes. Only their marker names their folder.
 
-    Memos of audits are left out: their names hold the times of the files that they are about.
+    Left out is what holds the times of files: memos of audits, and notes of what annotations were made from.
     """
     assert_whole_data(folder)
     found, expected = (
         {
             str(path.relative_to(one / "out")): path.read_bytes()
             for path in (one / "out").rglob("*")
-            if path.is_file() and ".dbnet_audit" not in path.parts
+            if path.is_file() and ".dbnet_audit" not in path.parts and path.suffix != ".made"
         }
         for one in (folder, other)
     )

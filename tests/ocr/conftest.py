@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -95,6 +96,15 @@ class Endpoint:
     requests: list[str] = field(default_factory=list)
     num_cuts: int = 0
     """Answers to come that break off."""
+    num_short: int = 0
+    """Answers to come that are whole, but shorter than their range."""
+    num_errors: int = 0
+    """Answers to come that are server errors."""
+    delay: float = 0.0
+    """Seconds before each answer."""
+    at_once: int = 0
+    """Requests under way."""
+    most_at_once: int = 0
     refuses: bool = False
 
 
@@ -114,6 +124,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def answer(self, *, with_body: bool) -> None:
         self.endpoint.requests.append(f"{self.command} {self.path} {self.headers.get('Range', '')}".strip())
+        self.endpoint.at_once += 1
+        self.endpoint.most_at_once = max(self.endpoint.most_at_once, self.endpoint.at_once)
+        time.sleep(self.endpoint.delay)
+        self.endpoint.at_once -= 1
+        if self.endpoint.num_errors:
+            self.endpoint.num_errors -= 1
+            self.send(503, b"<Error><Code>InternalError</Code><Message>busy</Message></Error>", {}, with_body)
+            return
         if self.endpoint.refuses:
             self.send(403, b"<Error><Code>AccessDenied</Code></Error>", {}, with_body)
             return
@@ -131,6 +149,9 @@ class _Handler(BaseHTTPRequestHandler):
         if wanted:
             start, last = map(int, wanted.groups())
             content, status = content[start : last + 1], 206
+            if self.endpoint.num_short:
+                self.endpoint.num_short -= 1
+                content = content[:-100]
         self.send(status, content, {"ETag": etag}, with_body)
 
     def send(self, status: int, content: bytes, headers: dict[str, str], with_body: bool) -> None:

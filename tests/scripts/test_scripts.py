@@ -130,10 +130,13 @@ def test_a_wrong_value_ends_with_its_name_and_no_traceback(run_script, tmp_path)
 
 
 @pytest.mark.parametrize(
-    "script", ["train", "evaluate", "predict", "prepare_data", "compare_loaders", "sweep_defaults"]
+    "script", ["train", "evaluate", "predict", "export", "prepare_data", "compare_loaders", "sweep_defaults"]
 )
 def test_help_is_shown_without_loading_torch(script: str) -> None:
     command = [sys.executable, "-X", "importtime", str(SCRIPTS / f"{script}.py"), "--help"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert not imported & {"torch", "lightning", "nvidia.dali", "numba"}
+    groups = {line.partition("=")[0] for line in done.stdout.splitlines() if "|" in line and line[0].isalpha()}
+    assert ("experiment" in groups) == (script not in ("evaluate", "predict"))
+    assert "data" in groups

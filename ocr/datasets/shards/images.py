@@ -4,6 +4,7 @@ import hashlib
 import io
 import tarfile
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,13 +16,21 @@ from ocr.datasets.manifest import Manifest
 from ocr.datasets.schemas import ShardReader
 from ocr.datasets.shards.index import HEADER_SIZE, INDEX_NAME, ShardIndex, parse_index
 from ocr.datasets.shards.read_ahead import ReadAhead
-from ocr.datasets.shards.storage import ShardFolder
+from ocr.datasets.shards.storage import DEFAULT_CONNECTIONS, ShardFolder
 from ocr.errors import InputError, StorageError
 from ocr.polygons import PolygonBatch
 
 ImageFinder = Callable[[bytes, str], bytes]
 """Returns the image in one sample's piece of a tar file, given the piece and the sample's name; empty if there is none."""
 
+_MAX_RANGE = 4 << 20
+"""Bytes fetched in one request at most, if they are more than one image."""
+_MAX_WASTE = 0.25
+"""Share of a range that may lie between the images that are needed."""
+_NUM_AHEAD_LOCAL, _NUM_AHEAD_REMOTE = 32, 512
+"""Number of images to fetch ahead."""
+_MAX_AHEAD = 256 << 20
+"""Bytes that images fetched ahead from a remote storage may take."""
 _END_OF_TAR = bytes(2 * HEADER_SIZE)
 
 
@@ -59,7 +68,7 @@ class ShardImages:
         self, places: Sequence[ImagePlace], storage: ShardFolder, find_image: ImageFinder | None = None
     ) -> None:
         self._places, self._storage, self._find_image = places, storage, find_image
-        self._ahead = ReadAhead(self._read_now, storage.num_threads)
+        self._ahead = ReadAhead(self)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -69,6 +78,14 @@ class ShardImages:
     @property
     def num_threads(self) -> int:
         return self._storage.num_threads
+
+    @cached_property
+    def num_ahead(self) -> int:
+        """Number of images to fetch ahead. Their bytes have a bound."""
+        if self._storage.is_local:
+            return _NUM_AHEAD_LOCAL
+        mean = sum(place.num_bytes for place in self._places) / max(1, len(self._places))
+        return max(_NUM_AHEAD_LOCAL, min(_NUM_AHEAD_REMOTE, int(_MAX_AHEAD / max(mean, 1))))
 
     def read(self, index: int) -> bytes:
         return self._ahead.get(index)
@@ -92,25 +109,64 @@ class ShardImages:
         """Ends the threads. The next `read` or `expect` starts new ones."""
         self._ahead.stop()
 
-    def _read_now(self, index: int) -> bytes:
+    def ranges(self, indices: Sequence[int]) -> list[list[int]]:
+        """Returns the images by the requests that fetch them, those needed first at the beginning.
+
+        Neighbours of one shard share a request, if little lies between them. Files are read image by image: a bad sector of a disk
+        then costs one image.
+        """
+        if self._storage.is_local:
+            return [[index] for index in indices]
+        position = {index: place for place, index in enumerate(indices)}
+        ranges: list[list[int]] = []
+        first, needed = 0, 0
+        for index in sorted(indices, key=lambda index: (self._places[index].shard, self._places[index].offset)):
+            start, stop = self._span(index)
+            if ranges and self._places[ranges[-1][0]].shard == self._places[index].shard:
+                length = stop - first
+                if length <= _MAX_RANGE and length - needed - (stop - start) <= _MAX_WASTE * length:
+                    ranges[-1].append(index)
+                    needed += stop - start
+                    continue
+            ranges.append([index])
+            first, needed = start, stop - start
+        return sorted(ranges, key=lambda together: min(map(position.__getitem__, together)))
+
+    def read_range(self, indices: Sequence[int]) -> dict[int, bytes]:
+        """Returns the content of images of one shard, in the order of their positions, which are read at once."""
+        start, stop = self._span(indices[0])[0], self._span(indices[-1])[1]
+        with memoryview(self._storage.read(self._places[indices[0]].shard, start, stop - start)) as content:
+            return {index: self._image_in(content, start, index) for index in indices}
+
+    def _span(self, index: int) -> tuple[int, int]:
+        """Returns the position of the bytes that are read for an image in its shard."""
         place = self._places[index]
         if self._find_image is None:
-            content = self._storage.read(place.shard, place.offset, place.num_bytes)
-        else:
-            start = place.offset - HEADER_SIZE
-            content = self._find_image(self._storage.read(place.shard, start, place.end - start), place.name)
+            return place.offset, place.offset + place.num_bytes
+        return place.offset - HEADER_SIZE, place.end
+
+    def _image_in(self, content: memoryview, first: int, index: int) -> bytes:
+        """Returns the checked image from bytes of its shard that begin at `first`."""
+        place = self._places[index]
+        start, stop = self._span(index)
+        segment = bytes(content[start - first : stop - first])
+        if self._find_image is not None:
+            segment = self._find_image(segment, place.name)
         # Takes 0.2 ms. Without this check, other images of the same sizes would be trained on with these annotations.
-        if hashlib.sha256(content).hexdigest() != place.sha256:
+        if hashlib.sha256(segment).hexdigest() != place.sha256:
             raise StorageError(
                 f"{self._storage.place(place.shard)}: the bytes of {place.filename} do not match {INDEX_NAME}: the shard "
                 f"belongs to another set, was replaced, or is damaged; copy the shards again together with their {INDEX_NAME}, "
                 "or write them again with scripts/prepare_data.py shards=true"
             )
-        return content
+        return segment
 
 
 def load_shards(
-    url: str, reader: ShardReader = "dali", report_path: Path | None = None
+    url: str,
+    reader: ShardReader = "dali",
+    report_path: Path | None = None,
+    num_connections: int = DEFAULT_CONNECTIONS,
 ) -> tuple[Manifest, AuditReport]:
     """Returns the manifest of a split in shards, and its report. Opens no image: all were checked when they were written.
 
@@ -118,13 +174,14 @@ def load_shards(
         url: folder of index.json: a path, or s3://BUCKET/PREFIX.
         reader: dali reads images at the positions in the index; webdataset takes them out of the tar files with that package.
         report_path: JSON file for the report.
+        num_connections: concurrent requests to a remote storage per process.
 
     Raises:
         StorageError: the index or a shard is missing, cut short, or cannot be reached.
         InputError: the index is damaged or has another version, or an extra is not installed.
     """
     find_image = webdataset_finder() if reader == "webdataset" else None
-    storage = ShardFolder(url)
+    storage = ShardFolder(url, num_connections)
     index = parse_index(storage.read_all(INDEX_NAME), storage.place(INDEX_NAME))
     storage.check_shards(index.shards)
     manifest = _manifest_of(index, ShardImages(_places_of(index), storage, find_image))

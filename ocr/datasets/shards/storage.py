@@ -12,14 +12,16 @@ import fsspec
 from ocr.datasets.shards.index import Shard
 from ocr.errors import InputError, StorageError
 
-NUM_CONNECTIONS = 16
-"""Concurrent requests to a remote storage per process."""
+DEFAULT_CONNECTIONS = 32
+"""Concurrent requests to a remote storage per process, unless dataloader.shard_connections says otherwise."""
 _NUM_LOCAL_READS = 4
 _S3FS_ATTEMPTS = 2
 """Attempts of s3fs at a request whose answer stalls or breaks off. s3fs nests two such loops: a stalled request gets 2 x 2."""
 _BOTOCORE_ATTEMPTS = 3
 """Attempts of botocore within each attempt of s3fs, also after a refused connection or a server error, unless AWS_MAX_ATTEMPTS is
 set. A storage that accepts connections and never answers is reported after 2 x 2 x 3 x 15 s."""
+_READ_ATTEMPTS = 3
+"""Attempts at a range whose answer is whole but shorter than the range."""
 _ADVICE = (
     "write the shards with scripts/prepare_data.py shards=true output=FOLDER, and give that folder as dataset_base_path"
 )
@@ -30,19 +32,20 @@ class ShardFolder:
 
     Args:
         url: path of a local folder, or a URL that fsspec reads.
+        num_connections: concurrent requests to a remote storage.
 
     Raises:
         InputError: the URL has no bucket, or the package for its scheme is not installed.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, num_connections: int = DEFAULT_CONNECTIONS) -> None:
         self.is_local = "://" not in url
         """Whether the shards are files of this machine, or of a file system mounted on it."""
         self._url = str(Path(url).resolve()) if self.is_local else url.rstrip("/")
         self._is_s3 = url.startswith("s3:")
         if self._is_s3:
             _check_s3(url)
-        self.num_threads = _NUM_LOCAL_READS if self.is_local else NUM_CONNECTIONS
+        self.num_threads = _NUM_LOCAL_READS if self.is_local else num_connections
         """Number of reads worth running at once."""
         self._connections: dict[int, fsspec.AbstractFileSystem] = {}
 
@@ -74,23 +77,29 @@ class ShardFolder:
                     )
 
     def read(self, name: str, start: int, num_bytes: int) -> bytes:
-        """Returns a part of a shard, cut short where the shard ends. The caller checks that these are the right bytes.
+        """Returns a part of a shard. The caller checks that these are the right bytes.
+
+        A local file that ends within the part gives what it has.
 
         Raises:
             OSError: this part of a local file cannot be read.
-            StorageError: the shard cannot be read from its remote storage.
+            StorageError: the shard cannot be read from its remote storage, or ends within the part.
         """
         if not num_bytes:
             return b""
         if self.is_local:  # one bad sector costs one image, not the run
             return self._connected().cat_file(self.place(name), start=start, end=start + num_bytes)
-        with self._errors_in_words(name):
-            content = self._connected().cat_file(self.place(name), start=start, end=start + num_bytes)
-        if len(content) > num_bytes:
-            raise StorageError(
-                f"{self.place(name)}: {len(content)} bytes for a range of {num_bytes}; this storage does not serve ranges"
-            )
-        return content
+        part = f"bytes {start}-{start + num_bytes - 1}"
+        content = b""
+        for _ in range(_READ_ATTEMPTS):
+            with self._errors_in_words(name, f" ({part})"):
+                content = self._connected().cat_file(self.place(name), start=start, end=start + num_bytes)
+            if len(content) == num_bytes:
+                return content
+            if len(content) > num_bytes:
+                break
+        problem = "does not serve ranges" if len(content) > num_bytes else "cuts its answers short"
+        raise StorageError(f"{self.place(name)}: {len(content)} bytes for the range {part}; this storage {problem}")
 
     def _size(self, shard: Shard) -> int:
         with self._errors_in_words(shard.name):
@@ -104,7 +113,7 @@ class ShardFolder:
         """
         process = os.getpid()
         if process not in self._connections:  # if two threads meet here, one of the two file systems is unused
-            options = _s3_options() if self._is_s3 else {}
+            options = _s3_options(self.num_threads) if self._is_s3 else {}
             files, _ = fsspec.url_to_fs(self._url, skip_instance_cache=True, use_listings_cache=False, **options)
             if self._is_s3:
                 files.retries = _S3FS_ATTEMPTS
@@ -112,8 +121,8 @@ class ShardFolder:
         return self._connections[process]
 
     @contextmanager
-    def _errors_in_words(self, name: str) -> Iterator[None]:
-        """Turns the errors of a file system into a StorageError that says what to do."""
+    def _errors_in_words(self, name: str, part: str = "") -> Iterator[None]:
+        """Turns the errors of a file system into a StorageError that says what to do; `part` names the bytes."""
         place = self.place(name)
         try:
             yield
@@ -123,9 +132,9 @@ class ShardFolder:
             ) from error
         except PermissionError as error:
             reason = "check its permissions" if self.is_local else "check the credentials, and that the file exists"
-            raise StorageError(f"{place}: access is refused; {reason}{self._settings()}") from error
+            raise StorageError(f"{place}: access is refused; {reason}{part}{self._settings()}") from error
         except Exception as error:  # botocore, aiohttp and fsspec's other back ends have no common class
-            raise StorageError(f"{place}: cannot be read: {error}{self._settings()}") from error
+            raise StorageError(f"{place}: cannot be read: {error}{part}{self._settings()}") from error
 
     def _settings(self) -> str:
         """Returns the settings on which an error of S3 may depend, for messages."""
@@ -144,8 +153,8 @@ def _check_s3(url: str) -> None:
         raise InputError(f"{url}: s3:// needs the extra: uv sync --extra s3") from error
 
 
-def _s3_options() -> dict[str, Any]:
-    config: dict[str, Any] = {"connect_timeout": 5, "read_timeout": 15, "max_pool_connections": NUM_CONNECTIONS}
+def _s3_options(num_connections: int) -> dict[str, Any]:
+    config: dict[str, Any] = {"connect_timeout": 5, "read_timeout": 15, "max_pool_connections": num_connections}
     if "AWS_MAX_ATTEMPTS" not in os.environ:
         config["retries"] = {"total_max_attempts": _BOTOCORE_ATTEMPTS}
     # max_concurrency 1: a whole file takes one GET, without asking for its size first.

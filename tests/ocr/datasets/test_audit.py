@@ -146,6 +146,11 @@ def test_the_summary_names_counts_and_shares(picture: Path) -> None:
     assert "missing: 1" in summary
 
 
+def test_the_summary_of_images_without_words_counts_no_words(picture: Path) -> None:
+    _, report = checked(picture, [annotated("a.jpg")])
+    assert report.summary().plain.startswith("1 of 1 images usable\n")
+
+
 @pytest.mark.parametrize(
     ("on_disk", "listed", "in_manifest"),
     [

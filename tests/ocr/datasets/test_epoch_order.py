@@ -46,6 +46,34 @@ def test_one_data_set_has_the_order_of_its_keys():
         assert not passes.any()
 
 
+def test_blocks_of_neighbours_are_shuffled_and_their_images_mixed():
+    manifest = make_manifest(ManifestSet("a", 4000, 4000))
+    indices, passes = epoch_order(manifest, 1, 0, block=8)
+    assert sorted(indices) == list(range(4000))
+    assert not passes.any()
+    assert np.abs(np.corrcoef(np.arange(4000), indices)[0, 1]) < 0.2
+    windows = indices[:3840].reshape(-1, 8, 32)  # 32 blocks each, by columns
+    whole = np.count_nonzero((np.diff(windows, axis=1) == 1).all(axis=1))
+    assert whole > 0.8 * windows.shape[0] * 32, "the shorter first and last block shift the columns of their windows"
+    assert not np.array_equal(epoch_order(manifest, 1, 1, block=8)[0], indices)
+    np.testing.assert_array_equal(epoch_order(manifest, 1, 0, block=8)[0], indices)
+
+
+@pytest.mark.parametrize("num_images", [1, 3, 8, 9])
+def test_few_images_in_blocks_come_once_each(num_images):
+    manifest = make_manifest(ManifestSet("a", num_images, num_images + 2))
+    for epoch in range(4):
+        assert sorted(epoch_order(manifest, 1, epoch, block=8)[0]) == list(range(num_images))
+
+
+def test_blocks_keep_the_weights_of_the_sets():
+    manifest = make_manifest(ManifestSet("a", 30, 30, weight=3), ManifestSet("b", 10, 10, weight=1))
+    for block in (1, 4):
+        indices, passes = epoch_order(manifest, 1, 0, block)
+        assert Counter(indices < 30) == {True: 30, False: 10}
+        assert len({*zip(indices, passes, strict=True)}) == 40
+
+
 def test_without_weights_every_image_comes_once_and_the_sets_are_mixed():
     manifest = make_manifest(ManifestSet("a", 60, 60), ManifestSet("b", 40, 50))
     indices, passes = epoch_order(manifest, 1, 0)

@@ -13,7 +13,7 @@ from ocr.datasets.audit import build_manifest, load_manifest
 from ocr.datasets.image_source import ImageFiles
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.schemas import DatasetConfig
-from ocr.datasets.shards.images import load_shards
+from ocr.datasets.shards.images import ShardImages, load_shards
 from ocr.datasets.shards.writer import ShardWriter
 from ocr.errors import StorageError
 
@@ -68,6 +68,38 @@ def test_cache_keys_are_those_of_the_loose_files_and_need_no_read(copied_receipt
     assert None not in expected
     shutil.rmtree(shards)
     assert digests_of(images) == expected
+
+
+def num_bytes_of(request: str) -> int:
+    first, last = request.rpartition("bytes=")[2].split("-")
+    return int(last) - int(first) + 1
+
+
+def test_neighbours_in_a_bucket_share_a_request_that_wastes_little(reader, copied_receipts, s3):
+    images = load_shards(f"s3://{copied_receipts.name}/shards/train", reader)[0].images
+    expected = loose_manifest(copied_receipts).images
+    assert isinstance(images, ShardImages)
+    ranges = images.ranges([9, 0, 1, 2, 8])
+    assert [len(together) for together in ranges] == [2, 3]
+    assert ranges[0] == [8, 9], "needed first, and read in the order of the shard"
+    s3.requests.clear()
+    images.expect([9, 0, 1, 2, 8])
+    for index in (9, 0, 1, 2, 8):
+        assert images.read(index) == expected.read(index)
+    assert len(s3.requests) == 2
+    assert sum(map(num_bytes_of, s3.requests)) * 0.75 <= sum(len(expected.read(index)) for index in (9, 0, 1, 2, 8))
+    sizes = [len(expected.read(index)) for index in range(14)]
+    much_between = [index for index in range(12) if sizes[index + 1] > (sizes[index] + sizes[index + 2]) / 3]
+    assert much_between
+    assert all(images.ranges([index, index + 2]) == [[index], [index + 2]] for index in much_between)
+    images.close()
+
+
+def test_images_of_a_folder_are_read_each_by_itself(receipts):
+    """A bad sector costs one image."""
+    images = load_shards(str(receipts / "shards/train"))[0].images
+    assert isinstance(images, ShardImages)
+    assert images.ranges([1, 0, 2]) == [[1], [0], [2]]
 
 
 def test_an_object_of_s3_with_other_bytes_than_its_index_says_is_refused(reader, copied_receipts, s3):

@@ -3,12 +3,34 @@
 import os
 import signal
 import threading
+from collections.abc import Callable, Sequence
 
 import pytest
 
 from ocr.datasets.plan import letterbox
 from ocr.datasets.shards.read_ahead import ReadAhead, ReadAheadPlan
 from ocr.loaders.maker import ChosenBatches
+
+
+class Reader:
+    """Reads each image by itself."""
+
+    def __init__(self, read: Callable[[int], bytes], num_threads: int) -> None:
+        self.read, self.num_threads = read, num_threads
+
+    def ranges(self, indices: Sequence[int]) -> list[list[int]]:
+        return [[index] for index in indices]
+
+    def read_range(self, indices: Sequence[int]) -> dict[int, bytes]:
+        return {index: self.read(index) for index in indices}
+
+
+class PairReader(Reader):
+    """Reads images 2n and 2n + 1 together."""
+
+    def ranges(self, indices: Sequence[int]) -> list[list[int]]:
+        pairs = dict.fromkeys(index // 2 for index in indices)
+        return [[index for index in indices if index // 2 == pair] for pair in pairs]
 
 
 def test_each_image_is_read_ahead_once_within_a_bound():
@@ -24,9 +46,9 @@ def test_each_image_is_read_ahead_once_within_a_bound():
             return letterbox([step], [(10, 10)], 160)
 
     plan = ReadAheadPlan(Plan(), asked.append, num_ahead=2)
-    assert [plan.batch(0)[0].index, asked] == [0, [[0], [1], [2]]]
+    assert [plan.batch(0)[0].index, asked] == [0, [[0, 1, 2]]]
     assert [plan.batch(step)[0].index for step in range(1, 5)] == [1, 2, 3, 4]
-    assert asked == [[0], [1], [2], [3], [4]]
+    assert asked == [[0, 1, 2], [3], [4]]
     assert plan.following is None
 
 
@@ -39,7 +61,7 @@ def test_the_plan_after_one_that_reads_ahead_does_so_too():
     assert following is not None
     assert following == ReadAheadPlan(later, asked.append, num_ahead=2)
     assert following != plan
-    assert (following.batch(0)[0].index, asked) == (2, [[2], [3]])
+    assert (following.batch(0)[0].index, asked) == (2, [[2, 3]])
 
 
 def test_content_not_fetched_is_read_and_get_raises_the_error_of_a_read():
@@ -48,7 +70,7 @@ def test_content_not_fetched_is_read_and_get_raises_the_error_of_a_read():
             raise OSError("gone")
         return bytes([index])
 
-    ahead = ReadAhead(read, num_threads=2)
+    ahead = ReadAhead(Reader(read, num_threads=2))
     ahead.fetch([0, 1, 2, 1])
     assert [ahead.get(1), ahead.get(1), ahead.get(0), ahead.get(7)] == [b"\1", b"\1", b"\0", b"\7"]
     with pytest.raises(OSError, match="gone"):
@@ -59,6 +81,36 @@ def test_content_not_fetched_is_read_and_get_raises_the_error_of_a_read():
     ahead.stop()
 
 
+def test_neighbours_are_read_together_and_each_is_given_once():
+    together: list[list[int]] = []
+
+    class Noted(PairReader):
+        def read_range(self, indices):
+            together.append(list(indices))
+            return super().read_range(indices)
+
+    ahead = ReadAhead(Noted(lambda index: bytes([index]), num_threads=1))
+    ahead.fetch([4, 0, 5, 4])
+    ahead.fetch([5, 6])
+    assert [ahead.get(index) for index in (4, 5, 0, 6)] == [b"\4", b"\5", b"\0", b"\6"]
+    assert together == [[4, 5], [0], [6]]
+    assert ahead.get(5) == b"\5"
+    assert together[3:] == [[5]], "read once more"
+    ahead.stop()
+
+
+def test_batches_are_announced_together_from_aligned_places_on():
+    asked: list[list[int]] = []
+    batches = [letterbox([index], [(10, 10)], 160) for index in range(9)]
+    plan = ReadAheadPlan(ChosenBatches(0, batches), asked.append, num_ahead=4, num_together=2)
+    plan.batch(1)
+    assert asked == [[1, 2, 3, 4, 5]]
+    for step in range(2, 9):
+        plan.batch(step)
+        assert sum(map(len, asked)) <= step + 5, "no more than four batches ahead"
+    assert asked == [[1, 2, 3, 4, 5], [6, 7], [8]]
+
+
 def test_stopping_neither_waits_for_reads_nor_starts_any():
     may_go_on, begun = threading.Event(), []
 
@@ -67,7 +119,7 @@ def test_stopping_neither_waits_for_reads_nor_starts_any():
         may_go_on.wait(timeout=20)
         return b""
 
-    ahead = ReadAhead(read, num_threads=1)
+    ahead = ReadAhead(Reader(read, num_threads=1))
     ahead.fetch([0, 1, 2])
     ahead.stop()
     assert begun in ([], [0]), "the read under way is not waited for"
@@ -87,7 +139,7 @@ def test_a_forked_process_reads_anew_and_stops_without_the_threads_it_lacks():
             may_go_on.wait(20)
         return bytes([index])
 
-    ahead = ReadAhead(read, num_threads=1)
+    ahead = ReadAhead(Reader(read, num_threads=1))
     ahead.fetch([1, 2])
     child = os.fork()
     if child == 0:

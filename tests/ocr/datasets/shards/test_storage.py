@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ocr.datasets.shards.images import load_shards
+from ocr.datasets.shards.images import ShardImages, load_shards
 from ocr.errors import InputError, StorageError
 
 
@@ -62,6 +62,43 @@ def test_a_request_to_s3_whose_answer_breaks_off_is_repeated(copied_receipts, s3
     s3.num_cuts = 2
     with pytest.raises(StorageError, match=r"s3://copied/.*\.tar: cannot be read: .*AWS_ENDPOINT_URL=http://127"):
         manifest.images.read(3)
+
+
+def test_a_server_error_is_tried_again_and_names_object_and_range(copied_receipts, s3, aws):
+    aws.delenv("AWS_MAX_ATTEMPTS")
+    manifest = load_shards(s3_url(copied_receipts))[0]
+    s3.num_errors = 2
+    assert manifest.images.read(3) == (copied_receipts / "images/train" / manifest.filenames[3]).read_bytes()
+    s3.requests.clear()
+    s3.num_errors = 1000
+    with pytest.raises(
+        StorageError, match=r"s3://copied/shards/train/train-00000\d\.tar: cannot be read: .*\(bytes \d+-\d+\)"
+    ):
+        manifest.images.read(3)
+    assert 3 <= len(s3.requests) <= 12
+
+
+def test_a_whole_answer_that_is_too_short_is_asked_for_again_and_then_named(copied_receipts, s3):
+    manifest = load_shards(s3_url(copied_receipts))[0]
+    s3.num_short = 2
+    assert manifest.images.read(3) == (copied_receipts / "images/train" / manifest.filenames[3]).read_bytes()
+    s3.num_short = 3
+    with pytest.raises(
+        StorageError, match=r"\.tar: \d+ bytes for the range bytes \d+-\d+; this storage cuts its answers"
+    ):
+        manifest.images.read(3)
+
+
+@pytest.mark.parametrize("num_connections", [1, 3])
+def test_no_more_requests_run_at_once_than_connections_are_set(num_connections, copied_receipts, s3):
+    images = load_shards(s3_url(copied_receipts), "dali", None, num_connections)[0].images
+    assert images.num_threads == num_connections
+    s3.delay, s3.most_at_once = 0.05, 0
+    images.expect([0, 2, 4, 6, 8, 10, 12])  # with a whole image between, which is not read for nothing
+    assert all(images.read(index) for index in range(0, 14, 2))
+    assert s3.most_at_once == num_connections
+    assert isinstance(images, ShardImages)
+    images.close()
 
 
 def test_errors_of_s3_say_what_to_do(copied_receipts, s3, aws):
