@@ -41,7 +41,7 @@ docs: $(UV)  ## build the documentation into site/; open site/index.html
 
 constraints: $(UV)  ## write docker/constraints.txt, the versions that the images install, from the lock file
 	head -2 docker/constraints.txt > docker/constraints.new
-	$(UV) export --quiet --no-dev --extra bench --extra webdataset --extra s3 --no-hashes --no-annotate --no-header \
+	$(UV) export --quiet --no-dev --extra bench --extra webdataset --extra s3 --extra onnx --no-hashes --no-annotate --no-header \
 		--no-emit-project >> docker/constraints.new
 	mv docker/constraints.new docker/constraints.txt
 
@@ -52,7 +52,7 @@ setup: $(UV)  ## install what training needs into .venv
 	$(UV) sync --quiet
 
 setup-all: $(UV)  ## install what tests and benchmarks need too
-	$(UV) sync --quiet --extra webdataset --extra s3 --extra bench --compile-bytecode  # the tests start many interpreters
+	$(UV) sync --quiet --extra webdataset --extra s3 --extra onnx --extra bench --compile-bytecode  # the tests start many interpreters
 
 .uv/bin/uv:
 	$(PYTHON) -m venv .uv

@@ -29,6 +29,8 @@ from ocr.config import (
     NOT_SET,
     AnyConfig,
     EvaluateConfig,
+    ExportConfig,
+    InspectConfig,
     PredictConfig,
     PrepareConfig,
     TrainConfig,
@@ -67,7 +69,7 @@ _ADVICE = {
 }
 """Advice for the commonest errors of the operating system."""
 
-_COMMANDS = (TrainConfig, EvaluateConfig, PredictConfig, PrepareConfig)
+_COMMANDS = (TrainConfig, EvaluateConfig, PredictConfig, ExportConfig, PrepareConfig, InspectConfig)
 """Schemas whose keys may be meant by an unknown one."""
 
 NOT_FOR_USERS = (
@@ -108,7 +110,9 @@ def prepare_hydra(*schemas: tuple[str, type[Section]]) -> None:
     shared: list[tuple[str, type[Section]]] = [
         ("evaluate_schema", EvaluateConfig),
         ("predict_schema", PredictConfig),
+        ("export_schema", ExportConfig),
         ("prepare_schema", PrepareConfig),
+        ("inspect_schema", InspectConfig),
     ]
     _sections.update((TrainConfig, *(schema for _, schema in (*shared, *schemas))))
     for name, schema in (*shared, *schemas):

@@ -351,6 +351,44 @@ class PredictConfig(InferenceConfig):
     """Save each image with its detections drawn on it."""
 
 
+class ExportConfig(DataSection):
+    """Configuration of scripts/export.py."""
+
+    checkpoint: str = NOT_SET
+    """A .ckpt file of a run."""
+    output: str = NOT_SET
+    """File to write, .onnx or .pt2 by format; with format=triton a folder, the server's model repository."""
+    format: Literal["onnx", "torch_export", "triton"] = "onnx"
+    """onnx: for onnxruntime and others. torch_export: a program of torch.export. triton: an ONNX model in a repository for NVIDIA's
+    Triton inference server."""
+    precision: Literal["float32", "float16", "int8"] = "float32"
+    """Precision of weights and arithmetic. int8: activations too, with ranges measured on training pictures."""
+    uint8_input: bool = False
+    """Take (B, H, W, 3) RGB levels and normalise them inside; false: (B, 3, H, W) normalised float32."""
+    images: str = NOT_SET
+    """Folder of pictures for the check against PyTorch, without annotations; not set: the validation set of the command's or the
+    checkpoint's data set, and where that is missing drawn receipts."""
+    num_images: int = Field(default=64, ge=1)
+    """Largest number of pictures for the check, and for the calibration of int8."""
+    max_hmean_loss: float | None = Field(default=None, ge=0, le=1)
+    """Largest accepted loss of hmean against PyTorch; null: 0.001 for float32, 0.002 for float16, 0.01 for int8."""
+    image_size: int | None = Field(default=None, ge=32, multiple_of=32)
+    """Longest side of the input in pixels, for the check and in the metadata; null: as in training."""
+    postprocess: PostprocessOverrides = PostprocessOverrides()
+
+    @model_validator(mode="after")
+    def _is_possible(self) -> "ExportConfig":
+        if self.checkpoint == NOT_SET:
+            raise ValueError("checkpoint=FILE is needed, for example checkpoint=outputs/.../checkpoints/best.ckpt")
+        if self.output == NOT_SET:
+            raise ValueError("output=FILE is needed, for example output=model.onnx")
+        if self.format == "torch_export" and self.precision != "float32":
+            raise ValueError(
+                f"precision={self.precision}: format=torch_export has float32 only; use format=onnx or triton"
+            )
+        return self
+
+
 class PrepareConfig(DataSection):
     """Configuration of scripts/prepare_data.py. Sections that only training has are ignored, so that experiment=... works here."""
 
@@ -388,6 +426,25 @@ class PrepareConfig(DataSection):
         if self.to != "upstage" and self.shards:
             raise ValueError(f"shards=true: to={self.to} writes files only; leave shards or to out")
         return self
+
+
+class InspectConfig(TrainConfig):
+    """Configuration of scripts/inspect_data.py: the keys of train.py, which decide how the network sees the data, and these."""
+
+    images: str = NOT_SET
+    """A folder of images to look at without annotations, in place of the splits of the data set."""
+    splits: tuple[Literal["train", "val", "test"], ...] | None = Field(default=None, min_length=1)
+    """Splits to look at; null: all that exist."""
+    output: str = NOT_SET
+    """HTML file to write; not set: report.html in the run's folder."""
+    png: bool = False
+    """Write the pages as PNG sheets too, beside the HTML file. --png is the same."""
+    num_images: int = Field(default=24, ge=1, le=500)
+    """Number of images of each split that are shown, the hardest and strangest first."""
+    num_samples: int = Field(default=8, ge=1, le=64)
+    """Number of samples of each split that are shown as the network gets them."""
+    num_compared: int = Field(default=2000, ge=0)
+    """Number of images of each split that are searched for near duplicates in the other; 0: none."""
 
 
 AnyConfig = TypeVar("AnyConfig", bound=Section)

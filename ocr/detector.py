@@ -120,7 +120,7 @@ class TextDetector:
             settings, model = restore(InferenceConfig.model_validate(arguments))
         except ValidationError as error:
             raise InputError("TextDetector: " + "; ".join(described_problems(error))) from None
-        self.device = resolve_device(device)
+        self.device = resolve_device(settings.device)
         self.pipeline = settings.pipeline
         self.postprocess = settings.postprocess
         self.batch_size = settings.dataloader.eval_batch_size

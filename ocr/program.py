@@ -9,7 +9,9 @@ COMMAND_OF_SCRIPT = {
     "train": "train",
     "evaluate": "evaluate",
     "predict": "predict",
+    "export": "export",
     "prepare_data": "prepare",
+    "inspect_data": "inspect",
     "compare_loaders": "compare",
 }
 """Command of the installed program for each script."""

@@ -6,7 +6,9 @@ from ocr.checkpoint import load_checkpoint
 from ocr.config import DatasetsConfig, InferenceConfig, TrainConfig
 from ocr.datasets.schemas import DatasetConfig
 from ocr.device import resolve_device, resolve_loading, resolve_pipeline, resolve_precision
+from ocr.errors import InputError
 from ocr.models.dbnet import DBNet
+from ocr.onnx_network import OnnxNetwork, is_onnx, load_onnx
 
 _SECTIONS = ("model", "targets", "metric", "loader", "dataset_base_path")
 _PIPELINE = (
@@ -25,8 +27,10 @@ _CACHE = ("cache_transformed_tensors", "dtype")
 """How inputs are rounded, which must be as in the run's validation."""
 
 
-def restore(config: InferenceConfig) -> tuple[TrainConfig, DBNet]:
-    """Returns the checkpoint's configuration with the overrides of `config`, and its network on the CPU.
+def restore(config: InferenceConfig) -> tuple[TrainConfig, DBNet | OnnxNetwork]:
+    """Returns the configuration of a checkpoint or .onnx file with the overrides of `config`, and its network on the CPU.
+
+    For an .onnx file, `device` of the configuration is the device that onnxruntime runs on.
 
     A checkpoint may come from a stranger. Its configuration describes the network, its preprocessing and the data set to read. It
     decides neither where to write nor how much of the machine to use, so all other settings have their defaults.
@@ -35,7 +39,20 @@ def restore(config: InferenceConfig) -> tuple[TrainConfig, DBNet]:
         FileNotFoundError: no such checkpoint.
         InputError: not a checkpoint of this trainer, or device=gpu without a GPU.
     """
+    if is_onnx(config.checkpoint):
+        if config.precision not in (None, "auto", "32-true"):
+            raise InputError(
+                f"precision={config.precision}: an .onnx file has the precision it was exported with; leave precision out, or "
+                "export with precision=float16"
+            )
+        exported, network, device = load_onnx(config.checkpoint, config.device)
+        return _with_overrides(exported, config.model_copy(update={"device": device, "precision": "32-true"})), network
     saved, model = load_checkpoint(config.checkpoint)
+    return _with_overrides(saved, config), model
+
+
+def _with_overrides(saved: TrainConfig, config: InferenceConfig) -> TrainConfig:
+    """Returns the settings of inference: those in the file, the overrides of the command, and defaults for the rest."""
     default = TrainConfig()
     given = {name: value for name, value in config.postprocess if value is not None}
     pipeline = _chosen(saved.pipeline, _PIPELINE) | (
@@ -58,7 +75,20 @@ def restore(config: InferenceConfig) -> tuple[TrainConfig, DBNet]:
             "trainer": default.trainer.model_copy(update=trainer),
             "postprocess": default.postprocess.model_copy(update=_chosen(saved.postprocess, _POSTPROCESS) | given),
         }
-    ), model
+    )
+
+
+def what_results_depend_on(settings: TrainConfig) -> dict[str, Any]:
+    """Returns the restored settings that can change a detection or a score, for JSON."""
+    sections = {"pipeline": _PIPELINE, "trainer": _TRAINER, "postprocess": _POSTPROCESS}
+    chosen = {name: _chosen(getattr(settings, name), keys) for name, keys in sections.items()}
+    return chosen | {
+        "targets": settings.targets.model_dump(mode="json"),
+        "metric": settings.metric,
+        "engine": settings.engine,
+        "loader": settings.loader,
+        "batch_size": settings.dataloader.eval_batch_size,
+    }
 
 
 def _chosen(section: Any, names: tuple[str, ...]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import lightning
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ocr.checkpoint import CONFIG_KEY, PRECISION_KEY
 from ocr.config import TrainConfig
@@ -14,10 +14,10 @@ from ocr.datasets.manifest import Manifest
 from ocr.loaders.batch import Batch
 from ocr.losses.db_loss import DBLoss
 from ocr.models.db_head import DBMaps
-from ocr.models.dbnet import DBNet
 from ocr.training.evaluator import EvaluationResult, Evaluator
 from ocr.training.network import forward_maps, prepare_network
 from ocr.training.optimizer import build_optimizer, build_schedule
+from ocr.training.result_lines import ResultLines
 from ocr.training.resume import use_given_optimizer
 from ocr.training.scores import ValidationScores
 
@@ -26,19 +26,29 @@ class DBNetModule(lightning.LightningModule):
     """Trains a DBNet and evaluates it by ICDAR IoU, and optionally by CLEval.
 
     Args:
-        model: the network.
+        model: the network; that of an exported file only evaluates.
         config: configuration of the run; saved in each checkpoint.
         manifest: manifest of the evaluated split; its polygons are the ground truth.
         with_cleval: compute CLEval too; metric=cleval does so in any case.
+        lines: receives the results of a prediction as they come, and says whether to compare them with the ground truth; None:
+            `evaluation` has the detections of all images.
     """
 
-    def __init__(self, model: DBNet, config: TrainConfig, manifest: Manifest, with_cleval: bool = False) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        config: TrainConfig,
+        manifest: Manifest,
+        with_cleval: bool = False,
+        lines: ResultLines | None = None,
+    ) -> None:
         super().__init__()
         self.model = model
         self.config = config
         self.loss = DBLoss(config.loss)
         self.scores = ValidationScores(config.metric, with_cleval, manifest.sets)
-        self.evaluator = Evaluator(model, config, manifest, with_cleval=self.scores.has_cleval)
+        self.evaluator = Evaluator(model, config, manifest, with_cleval=self.scores.has_cleval, lines=lines)
+        self._predicts_with_truth = lines is not None and lines.with_truth
         prepare_network(self.model, config.trainer)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -88,7 +98,7 @@ class DBNetModule(lightning.LightningModule):
         self.log_dict(scores)  # already summed over all ranks
 
     def on_predict_epoch_start(self) -> None:
-        self.evaluator.start(self.device, with_truth=False)
+        self.evaluator.start(self.device, with_truth=self._predicts_with_truth)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> None:
         self.evaluator.evaluate(batch)

@@ -12,13 +12,12 @@ from torch.utils.hooks import RemovableHandle
 
 from ocr.config import TrainerConfig
 from ocr.models.db_head import DBMaps
-from ocr.models.dbnet import DBNet
 from ocr.training.cuda_graphs import GraphedForward
 
 log = logging.getLogger(__name__)
 
 
-def prepare_network(model: DBNet, settings: TrainerConfig) -> None:
+def prepare_network(model: nn.Module, settings: TrainerConfig) -> None:
     """Sets the network's memory format and compiler, in place, so that the names in checkpoints stay."""
     if settings.channels_last:
         model.to(memory_format=torch.channels_last)
@@ -27,10 +26,15 @@ def prepare_network(model: DBNet, settings: TrainerConfig) -> None:
         model.compile(dynamic=False)
 
 
-def forward_maps(model: DBNet, images: Tensor, channels_last: bool) -> DBMaps:
-    """Returns the maps of (B, 3, H, W) normalised images of any float type and memory format."""
+def forward_maps(model: nn.Module, images: Tensor, channels_last: bool) -> DBMaps:
+    """Returns the maps of (B, 3, H, W) normalised images of any float type and memory format.
+
+    Args:
+        model: a DBNet, or the network of an exported file, whose result has `prob_map` only.
+    """
     if not torch.is_autocast_enabled(images.device.type):
-        images = images.to(next(model.parameters()).dtype)  # cached inputs are float16
+        weight = next(model.parameters(), None)  # the network of an .onnx file has none
+        images = images if weight is None else images.to(weight.dtype)  # cached inputs are float16
     if channels_last:
         images = images.contiguous(memory_format=torch.channels_last)
     if len(images) == 1 and model.training:
@@ -76,7 +80,7 @@ class EvaluationForward:
         device_type: cuda or cpu.
     """
 
-    def __init__(self, model: DBNet, settings: TrainerConfig, batch_size: int, device_type: str) -> None:
+    def __init__(self, model: nn.Module, settings: TrainerConfig, batch_size: int, device_type: str) -> None:
         eager = partial(forward_maps, model, channels_last=settings.channels_last)
         self._batch_size = batch_size
         self._graphed: GraphedForward | None = None

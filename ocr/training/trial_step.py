@@ -4,6 +4,7 @@ import copy
 import gc
 
 import torch
+from torch import nn
 
 from dali_pipelines.allocation_errors import find_failed_allocation
 from dali_pipelines.normalize import input_dtype
@@ -12,14 +13,13 @@ from ocr.device import AUTOCAST, resolve_pipeline
 from ocr.losses.db_loss import DBLoss
 from ocr.memory.network import NetworkMemory, StepMemory
 from ocr.models.db_head import DBMaps
-from ocr.models.dbnet import DBNet
 from ocr.targets.target_maps import TargetMaps
 from ocr.training.network import forward_maps
 from ocr.training.optimizer import build_optimizer
 
 
 def measure_network(
-    model: DBNet,
+    model: nn.Module,
     config: TrainConfig,
     *,
     precision: str,
@@ -62,7 +62,13 @@ def network_memory(
 
 
 def step_memory(
-    model: DBNet, config: TrainConfig, precision: str, device: torch.device, *, batch_size: int, eval_batch_size: int
+    model: nn.Module,
+    config: TrainConfig,
+    precision: str,
+    device: torch.device,
+    *,
+    batch_size: int,
+    eval_batch_size: int,
 ) -> StepMemory:
     """Returns the bytes that steps need in addition to the network, measured on two training steps and a validation step.
 
@@ -96,7 +102,7 @@ def step_memory(
 class _Trial:
     """A copy of the network with an optimizer of its own."""
 
-    def __init__(self, model: DBNet, config: TrainConfig, precision: str, device: torch.device) -> None:
+    def __init__(self, model: nn.Module, config: TrainConfig, precision: str, device: torch.device) -> None:
         self._config, self._device = config, device
         self._pipeline = resolve_pipeline(config.pipeline, precision)
         self._model = copy.deepcopy(model).to(device)

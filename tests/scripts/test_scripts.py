@@ -130,7 +130,7 @@ def test_a_wrong_value_ends_with_its_name_and_no_traceback(run_script, tmp_path)
 
 
 @pytest.mark.parametrize(
-    "script", ["train", "evaluate", "predict", "prepare_data", "compare_loaders", "sweep_defaults"]
+    "script", ["train", "evaluate", "predict", "export", "prepare_data", "compare_loaders", "sweep_defaults"]
 )
 def test_help_is_shown_without_loading_torch(script: str) -> None:
     command = [sys.executable, "-X", "importtime", str(SCRIPTS / f"{script}.py"), "--help"]

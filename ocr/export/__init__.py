@@ -1,0 +1,1 @@
+"""Exports a trained network: ONNX, torch.export, and a model repository for NVIDIA's Triton inference server."""

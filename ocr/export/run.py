@@ -1,0 +1,141 @@
+"""scripts/export.py: writes a checkpoint's network for other runtimes, after it has been compared with PyTorch."""
+
+import logging
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ocr.atomic_write import write_durably
+from ocr.config import ExportConfig, InferenceConfig, TrainConfig
+from ocr.errors import InputError
+from ocr.export.check import Comparison, Pictures, calibration_pictures, choose_pictures, compare
+from ocr.export.graph import describe, metadata, save_torch_export, to_onnx, trace
+from ocr.export.reduced import to_float16, to_int8
+from ocr.export.triton import check_output, write_repository
+from ocr.models.dbnet import DBNet
+from ocr.onnx_network import ProbMap, import_extra, is_onnx, levels_of, load_onnx
+from ocr.restore import restore
+
+log = logging.getLogger(__name__)
+
+LARGEST_DIFFERENCE = 1e-3
+"""Largest difference of the maps of a float32 file from PyTorch's."""
+LARGEST_HMEAN_LOSS = {"float32": 0.001, "float16": 0.002, "int8": 0.01}
+"""Largest loss of hmean by precision, unless max_hmean_loss says otherwise."""
+EXTENSION = {"onnx": ".onnx", "torch_export": ".pt2", "triton": ""}
+
+
+def export(config: ExportConfig) -> Comparison:
+    """Writes the network of a checkpoint as config.format to config.output. Returns how it differs from PyTorch's.
+
+    Raises:
+        FileNotFoundError: no such checkpoint.
+        InputError: the network cannot be exported, or the file differs too much from PyTorch; nothing is written then.
+    """
+    output = _checked_output(config)
+    for name in ("onnx", "onnxscript", "onnxruntime") if config.format != "torch_export" else ():
+        import_extra(name, f"format={config.format}")  # before any work
+    settings, model = restore(
+        InferenceConfig(
+            checkpoint=config.checkpoint,
+            device="cpu",
+            precision="32-true",
+            image_size=config.image_size,
+            postprocess=config.postprocess,
+        )
+    )
+    if not isinstance(model, DBNet):
+        raise TypeError(f"{config.checkpoint}: expected a PyTorch network")  # only for the type checker
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        pictures = choose_pictures(config, settings, folder / "drawn")
+        log.info("exporting %s as %s, %s", config.checkpoint, config.format, config.precision)
+        program = trace(model, settings, config.uint8_input)
+        file = folder / f"model{EXTENSION[config.format] or '.onnx'}"
+        if config.format == "torch_export":
+            save_torch_export(program, settings, file)
+            exported: nn.Module = _ExportedProgram(file, settings, config.uint8_input)
+        else:
+            _write_onnx(file, to_onnx(program, settings), config, settings, pictures)
+            exported = load_onnx(file, "cpu")[1]
+        comparison = compare(model, exported, settings, pictures)
+        _tell(comparison, config)
+        if config.format == "triton":
+            described = metadata(settings, config.uint8_input, config.precision)
+            write_repository(output, file, described, config.uint8_input)
+        else:
+            write_durably(output, file.read_bytes())
+    log.info("written: %s", output)
+    return comparison
+
+
+def _checked_output(config: ExportConfig) -> Path:
+    output, extension = Path(config.output), EXTENSION[config.format]
+    if output.suffix.lower() != extension and extension:
+        raise InputError(f"output={output}: format={config.format} writes a file that ends in {extension}")
+    if extension and output.is_dir():
+        raise InputError(f"output={output}: found a folder, expected the name of a file")
+    if config.format == "triton":
+        check_output(output)
+    if is_onnx(config.checkpoint):
+        raise InputError(f"checkpoint={config.checkpoint}: is exported already; give the .ckpt file of a run")
+    return output
+
+
+def _write_onnx(file: Path, model: Any, config: ExportConfig, settings: TrainConfig, pictures: Pictures) -> None:
+    onnx = import_extra("onnx", "format=onnx")
+    if config.precision == "float16":
+        model = to_float16(model)
+    elif config.precision == "int8":
+        calibration = calibration_pictures(config, settings, pictures)
+        model = to_int8(model, calibration.graph_inputs(config.uint8_input), file.parent)
+    describe(model, settings, config.uint8_input, config.precision)
+    onnx.checker.check_model(model)
+    onnx.save(model, file)
+
+
+class _ExportedProgram(nn.Module):
+    """The program of a .pt2 file; takes normalised images, like the network."""
+
+    def __init__(self, file: Path, settings: TrainConfig, uint8_input: bool) -> None:
+        super().__init__()
+        self._run = torch.export.load(file).module()
+        self._pipeline, self._uint8_input = settings.pipeline, uint8_input
+
+    def forward(self, images: Tensor) -> ProbMap:
+        if self._uint8_input:
+            images = levels_of(images, self._pipeline)
+        return ProbMap(self._run(images.contiguous()))
+
+
+def _tell(found: Comparison, config: ExportConfig) -> None:
+    """Logs how the file differs from PyTorch.
+
+    Raises:
+        InputError: it differs too much.
+    """
+    log.info(
+        "largest difference of the maps from PyTorch's on %d pictures: %.2g",
+        found.num_pictures,
+        found.largest_difference,
+    )
+    allowed = LARGEST_HMEAN_LOSS[config.precision] if config.max_hmean_loss is None else config.max_hmean_loss
+    limit = LARGEST_DIFFERENCE if config.precision == "float32" else 1.0
+    if not found.largest_difference <= limit:
+        raise InputError(
+            f"precision={config.precision}: the maps differ from PyTorch's by {found.largest_difference:.2g}, expected at most "
+            f"{limit:g}; nothing is written. Try another precision, or another version of torch or onnxruntime"
+        )
+    if found.hmean_torch is None or found.hmean_exported is None:
+        log.info("these pictures have no annotations, so hmean is not compared")
+        return
+    log.info("hmean %.4f, PyTorch %.4f", found.hmean_exported, found.hmean_torch)
+    if found.hmean_torch - found.hmean_exported > allowed:
+        raise InputError(
+            f"precision={config.precision}: hmean {found.hmean_exported:.4f}, PyTorch's is {found.hmean_torch:.4f}; a loss of at "
+            f"most {allowed:g} is accepted (max_hmean_loss); nothing is written. Use precision=float32, or check on more "
+            "pictures (num_images)"
+        )

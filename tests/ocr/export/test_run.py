@@ -1,0 +1,246 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ocr import TextDetector
+from ocr.checkpoint import CONFIG_KEY, MODEL_PREFIX
+from ocr.config import EvaluateConfig, ExportConfig, PredictConfig, TrainConfig
+from ocr.errors import InputError
+from ocr.export.run import export
+from ocr.export.triton_client import find_text
+from ocr.inference import evaluate, predict
+from ocr.models.dbnet import build_dbnet
+
+onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+onnx = pytest.importorskip("onnx", reason="needs the extra onnx")
+
+THRESHOLDS = {"bin_thresh": 0.5, "box_thresh": 0.3}
+"""The untrained network's maps have many regions at these."""
+
+
+@pytest.fixture(scope="module")
+def checkpoint(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of a small untrained network whose data set is `drawn`."""
+    splits = {
+        f"{split}_dataset": {
+            "config": {
+                "image_path": str(drawn / "images" / split),
+                "annotation_path": str(drawn / "jsons" / f"{split}.json"),
+            }
+        }
+        for split in ("train", "val")
+    }
+    config = TrainConfig.model_validate(
+        {
+            "pipeline": {"image_size": 160},
+            "model": {"fpn_channels": 16, "backbone": {"weights": None}},
+            "postprocess": THRESHOLDS,
+            "datasets": splits,
+        }
+    )
+    torch.manual_seed(0)
+    weights = build_dbnet(config.model, config.targets.map_stride).state_dict()
+    state = {f"{MODEL_PREFIX}{key}": value for key, value in weights.items()}
+    path = tmp_path_factory.mktemp("checkpoint") / "best.ckpt"
+    torch.save({CONFIG_KEY: config.model_dump(mode="json"), "state_dict": state}, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def repository(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository for Triton, whose network takes uint8 levels."""
+    folder = tmp_path_factory.mktemp("export") / "models"
+    comparison = export(
+        ExportConfig(checkpoint=str(checkpoint), output=str(folder), format="triton", uint8_input=True, num_images=3)
+    )
+    assert comparison.num_pictures == 3
+    assert comparison.largest_difference < 1e-4
+    assert comparison.hmean_torch is not None
+    assert comparison.hmean_exported == pytest.approx(comparison.hmean_torch, abs=0.001)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def onnx_file(repository: Path) -> Path:
+    return repository / "dbnet/1/model.onnx"
+
+
+@pytest.fixture(scope="module")
+def images(drawn: Path) -> list[Path]:
+    """Images, half of them turned by EXIF."""
+    return sorted((drawn / "images/val").glob("*.jpg"))
+
+
+def assert_close(found, expected) -> None:
+    assert found.size == expected.size
+    assert len(found.polygons) == len(expected.polygons)
+    for polygon, other in zip(found.polygons, expected.polygons, strict=True):
+        np.testing.assert_allclose(polygon, other, atol=0.5)
+    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-3)
+
+
+def test_detector_finds_the_same_text_with_an_onnx_file(checkpoint, onnx_file, images):
+    expected = TextDetector(checkpoint, device="cpu", precision="32-true", batch_size=3)(images)
+    found = TextDetector(onnx_file, device="cpu", batch_size=3)(images)
+    assert sum(len(text.polygons) for text in expected) > 20
+    for text, other in zip(found, expected, strict=True):
+        assert_close(text, other)
+
+
+def test_predict_takes_an_onnx_file(onnx_file, images, tmp_path):
+    config = PredictConfig(
+        checkpoint=str(onnx_file),
+        images=str(images[0].parent),
+        output=str(tmp_path / "found"),
+        loader="torch",
+        draw=False,
+    )
+    entries = json.loads((predict(config, tmp_path) / "predictions.json").read_text())["images"]
+    detector = TextDetector(onnx_file)
+    assert {name: len(entry["words"]) for name, entry in entries.items()} == {
+        image.name: len(detector(image).polygons) for image in images
+    }
+
+
+def test_evaluate_takes_an_onnx_file_and_its_data_set(checkpoint, onnx_file, tmp_path):
+    scores = [
+        evaluate(
+            EvaluateConfig(checkpoint=str(file), split="val", loader="torch", device="cpu", precision="32-true"),
+            tmp_path / file.name,
+        )
+        for file in (checkpoint, onnx_file)
+    ]
+    assert scores[0]["images"] == scores[1]["images"] == 8
+    assert scores[1]["hmean"] == pytest.approx(scores[0]["hmean"], abs=0.001)
+
+
+def test_metadata_hold_what_postprocessing_needs(onnx_file):
+    metadata = onnxruntime.InferenceSession(onnx_file).get_modelmeta().custom_metadata_map
+    values = {key: json.loads(metadata[key]) for key in ("stride", "map_stride", "image_size", "bin_thresh", "classes")}
+    assert values == {"stride": 32, "map_stride": 1, "image_size": 160, "bin_thresh": 0.5, "classes": ["text"]}
+    assert {"shrink_ratio", "box_thresh", "unclip_ratio", "mean", "std", "version", CONFIG_KEY} <= metadata.keys()
+    assert metadata["input"] == "uint8 RGB, NHWC, 0 to 255"
+
+
+def test_graph_has_named_dynamic_dimensions(onnx_file):
+    session = onnxruntime.InferenceSession(onnx_file)
+    assert session.get_inputs()[0].shape == ["batch", "height", "width", 3]
+    assert session.get_outputs()[0].shape == ["batch", "map_height", "map_width"]
+    for shape in ((1, 32, 64, 3), (3, 96, 32, 3)):
+        (prob_map,) = session.run(None, {"images": np.zeros(shape, np.uint8)})
+        assert prob_map.shape == shape[:3]
+
+
+def test_reduced_precisions_keep_the_input_and_are_checked(checkpoint, onnx_file, tmp_path):
+    for precision in ("float16", "int8"):
+        output = tmp_path / f"{precision}.onnx"
+        comparison = export(
+            ExportConfig(
+                checkpoint=str(checkpoint),
+                output=str(output),
+                precision=precision,
+                uint8_input=True,
+                num_images=2,
+                max_hmean_loss=1,
+            )
+        )
+        assert 1e-6 < comparison.largest_difference < 0.5
+        assert output.stat().st_size < 0.6 * onnx_file.stat().st_size
+        assert onnxruntime.InferenceSession(output).get_inputs()[0].type == "tensor(uint8)"
+
+
+def test_torch_export_gives_the_network_with_metadata(checkpoint, images, tmp_path):
+    output = tmp_path / "model.pt2"
+    comparison = export(
+        ExportConfig(
+            checkpoint=str(checkpoint),
+            output=str(output),
+            format="torch_export",
+            images=str(images[0].parent),
+            num_images=3,
+        )
+    )
+    assert comparison.largest_difference < 1e-4
+    assert comparison.hmean_torch is None
+    extra = {"metadata.json": ""}
+    program = torch.export.load(output, extra_files=extra)
+    assert json.loads(extra["metadata.json"])["image_size"] == "160"
+    assert program.module()(torch.zeros(1, 3, 64, 96)).shape == (1, 64, 96)
+
+
+def test_client_of_triton_finds_what_the_detector_finds(repository, onnx_file, images):
+    session = onnxruntime.InferenceSession(onnx_file)
+    metadata = json.loads((repository / "dbnet/metadata.json").read_text())
+    detector = TextDetector(onnx_file)
+    for image in images[:2]:
+        found = find_text(image, metadata, lambda batch: session.run(None, {"images": np.ascontiguousarray(batch)})[0])
+        expected = detector(image)
+        np.testing.assert_allclose(found.scores, expected.scores, atol=1e-3)
+        assert len(found.polygons) == len(expected.polygons) > 0
+
+
+def test_repository_is_never_overwritten(checkpoint, repository):
+    assert sorted(path.name for path in (repository / "dbnet").iterdir()) == [
+        "1",
+        "client.py",
+        "config.pbtxt",
+        "metadata.json",
+    ]
+    assert "dynamic_batching" in (repository / "dbnet/config.pbtxt").read_text()
+    with pytest.raises(InputError, match="holds a model dbnet already"):
+        export(ExportConfig(checkpoint=str(checkpoint), output=str(repository), format="triton"))
+
+
+def test_a_failed_check_writes_nothing(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr("ocr.export.run.LARGEST_DIFFERENCE", 0.0)
+    output = tmp_path / "model.onnx"
+    with pytest.raises(InputError, match=r"the maps differ from PyTorch's by .*; nothing is written"):
+        export(ExportConfig(checkpoint=str(checkpoint), output=str(output), num_images=1))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"output": "model.bin"}, "writes a file that ends in .onnx"),
+        ({"output": "."}, "writes a file that ends in .onnx"),
+        ({"checkpoint": "model.onnx", "output": "again.onnx"}, "is exported already"),
+    ],
+)
+def test_wrong_names_are_refused_before_any_work(given, message):
+    with pytest.raises(InputError, match=message):
+        export(ExportConfig(**{"checkpoint": "none.ckpt", **given}))
+
+
+def test_precision_of_an_onnx_file_cannot_be_changed(onnx_file):
+    with pytest.raises(InputError, match=r"an \.onnx file has the precision it was exported with"):
+        TextDetector(onnx_file, precision="bf16-mixed")
+
+
+def test_damaged_and_foreign_onnx_files_are_named(onnx_file, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        TextDetector(tmp_path / "none.onnx")
+    damaged = tmp_path / "damaged.onnx"
+    damaged.write_bytes(onnx_file.read_bytes()[:1000])
+    with pytest.raises(InputError, match="onnxruntime cannot read it"):
+        TextDetector(damaged)
+    foreign = onnx.load(onnx_file)
+    del foreign.metadata_props[:]
+    onnx.save(foreign, tmp_path / "foreign.onnx")
+    with pytest.raises(InputError, match="it has no configuration"):
+        TextDetector(tmp_path / "foreign.onnx")
+
+
+def test_missing_extra_is_one_line_with_the_command(checkpoint, tmp_path):
+    program = (
+        "import sys; sys.modules['onnxruntime'] = None\n"
+        "from ocr.config import ExportConfig; from ocr.export.run import export\n"
+        f"export(ExportConfig(checkpoint={str(checkpoint)!r}, output='model.onnx'))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.stderr.splitlines()[-1].endswith("format=onnx: needs the extra: uv sync --extra onnx")
