@@ -36,8 +36,7 @@ def checkpoint(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     config = TrainConfig.model_validate(
         {
-            "pipeline": {"image_size": 160, "output_dtype": "float16"},
-            "trainer": {"precision": "bf16-mixed"},
+            "pipeline": {"image_size": 160},
             "model": {"fpn_channels": 16, "backbone": {"weights": None}},
             "postprocess": THRESHOLDS,
             "datasets": splits,
@@ -190,12 +189,18 @@ def test_repository_is_never_overwritten(checkpoint, repository):
 
 def test_a_failed_check_writes_nothing(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setitem(LARGEST_HMEAN_LOSS, "float16", -1.0)  # float16 cannot be that much better
+    content = torch.load(checkpoint, weights_only=True)
+    content[CONFIG_KEY]["pipeline"]["output_dtype"] = (
+        "float16"  # a run in mixed precision; the export is float32 at first
+    )
+    content[CONFIG_KEY]["trainer"]["precision"] = "bf16-mixed"
+    torch.save(content, tmp_path / "mixed.ckpt")
     config = ExportConfig(
-        checkpoint=str(checkpoint), output=str(tmp_path / "half.onnx"), precision="float16", num_images=1
+        checkpoint=str(tmp_path / "mixed.ckpt"), output=str(tmp_path / "half.onnx"), precision="float16", num_images=1
     )
     with pytest.raises(InputError, match=r"precision=float16: hmean 0.*, PyTorch's is 0.*; nothing is written"):
         export(config)
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["mixed.ckpt"]
 
 
 @pytest.mark.parametrize(
