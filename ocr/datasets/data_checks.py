@@ -110,7 +110,7 @@ class DataCheck:
     """The result of the checks of one split."""
 
     rows: tuple[tuple[str, str], ...]
-    """What was measured: a name, and numbers in words."""
+    """A measurement: its name, and its numbers in words."""
     warnings: tuple[str, ...]
     """One line for each thing to mend: what was found, and what to do."""
 
