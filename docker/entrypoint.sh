@@ -10,6 +10,7 @@ case "${word}" in
     train | evaluate | predict | export) exec python "${scripts}/${word}.py" "$@" ;;
     compare) exec python "${scripts}/compare_loaders.py" "$@" ;;
     prepare) exec python "${scripts}/prepare_data.py" "$@" ;;
+    inspect) exec python "${scripts}/inspect_data.py" "$@" ;;
     self-test) exec python -m ocr.self_test "$@" ;;
     help | --help | -h)
         cat <<'END'
@@ -21,6 +22,7 @@ Trains a text detector (DBNet) from a folder of annotated JPEGs.
   export   checkpoint=FILE output=model.onnx
   compare  [key=value ...]   measure which loader is fastest on this machine
   prepare  output=FOLDER     write checked annotations, upright images, maps, shards
+  inspect  [key=value ...]   write one HTML file of what the network gets
   self-test                  check in seconds that everything works on this machine
   help                       print this text
   COMMAND                    any other word runs as a command: bash, python, nvidia-smi

@@ -34,8 +34,11 @@ def write_durably(path: Path, content: bytes) -> None:
 
 
 @contextmanager
-def explained_write(path: Path) -> Iterator[None]:
+def explained_write(path: Path, then: str = "start again from the last checkpoint") -> Iterator[None]:
     """Turns a failed write of `path` inside the `with` block into an error that says what is left on the disk.
+
+    Args:
+        then: what to do once there is room.
 
     Raises:
         StorageError: an operating system error, also one that another error of the library that wrote the file hides.
@@ -49,7 +52,7 @@ def explained_write(path: Path) -> Iterator[None]:
         kept = "the earlier file of that name is unchanged" if path.is_file() else "no file of that name was written"
         raise StorageError(
             f"{path}: cannot be written: {cause.strerror or cause}{_free_space(path)}; {kept}. "
-            "Make room or choose another folder, and start again from the last checkpoint"
+            f"Make room or choose another folder, and {then}"
         ) from error
 
 

@@ -30,6 +30,7 @@ from ocr.config import (
     AnyConfig,
     EvaluateConfig,
     ExportConfig,
+    InspectConfig,
     PredictConfig,
     PrepareConfig,
     TrainConfig,
@@ -68,7 +69,7 @@ _ADVICE = {
 }
 """Advice for the commonest errors of the operating system."""
 
-_COMMANDS = (TrainConfig, EvaluateConfig, PredictConfig, ExportConfig, PrepareConfig)
+_COMMANDS = (TrainConfig, EvaluateConfig, PredictConfig, ExportConfig, PrepareConfig, InspectConfig)
 """Schemas whose keys may be meant by an unknown one."""
 
 NOT_FOR_USERS = (
@@ -111,6 +112,7 @@ def prepare_hydra(*schemas: tuple[str, type[Section]]) -> None:
         ("predict_schema", PredictConfig),
         ("export_schema", ExportConfig),
         ("prepare_schema", PrepareConfig),
+        ("inspect_schema", InspectConfig),
     ]
     _sections.update((TrainConfig, *(schema for _, schema in (*shared, *schemas))))
     for name, schema in (*shared, *schemas):

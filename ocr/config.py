@@ -428,6 +428,25 @@ class PrepareConfig(DataSection):
         return self
 
 
+class InspectConfig(TrainConfig):
+    """Configuration of scripts/inspect_data.py: the keys of train.py, which decide how the network sees the data, and these."""
+
+    images: str = NOT_SET
+    """A folder of images to look at without annotations, in place of the splits of the data set."""
+    splits: tuple[Literal["train", "val", "test"], ...] | None = Field(default=None, min_length=1)
+    """Splits to look at; null: all that exist."""
+    output: str = NOT_SET
+    """HTML file to write; not set: report.html in the run's folder."""
+    png: bool = False
+    """Write the pages as PNG sheets too, beside the HTML file. --png is the same."""
+    num_images: int = Field(default=24, ge=1, le=500)
+    """Number of images of each split that are shown, the hardest and strangest first."""
+    num_samples: int = Field(default=8, ge=1, le=64)
+    """Number of samples of each split that are shown as the network gets them."""
+    num_compared: int = Field(default=2000, ge=0)
+    """Number of images of each split that are searched for near duplicates in the other; 0: none."""
+
+
 AnyConfig = TypeVar("AnyConfig", bound=Section)
 
 

@@ -1,39 +1,63 @@
 """Runs a trained network on images: evaluation against annotations, and prediction without them."""
 
+import hashlib
 import json
 import logging
+import signal
 import sys
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from types import TracebackType
+from typing import Any
 
 import lightning
+import numpy as np
+from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.callbacks import Callback, RichProgressBar
 
-from ocr.atomic_write import write_durably
-from ocr.config import NOT_SET, DataSection, DatasetsConfig, EvaluateConfig, LoaderName, PredictConfig, TrainConfig
+from ocr.atomic_write import explained_write, write_durably
+from ocr.config import (
+    NOT_SET,
+    DataSection,
+    DatasetsConfig,
+    EvaluateConfig,
+    InferenceConfig,
+    LoaderName,
+    PredictConfig,
+    TrainConfig,
+)
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.image_checks import IMAGE_EXTENSIONS
 from ocr.datasets.image_list import find_images
+from ocr.datasets.manifest import Manifest
 from ocr.datasets.schemas import DatasetConfig
 from ocr.device import resolve_device
-from ocr.errors import InputError
+from ocr.errors import InputError, SignalExit
 from ocr.loaders.engines import check_dali, has_dali
 from ocr.memory.out_of_memory import ExplainOutOfMemory
 from ocr.memory.remedies import inference_remedies
 from ocr.placement import Placement
-from ocr.predictions import draw_picture, save_picture, write_predictions
-from ocr.progress import followed
-from ocr.restore import restore
+from ocr.postprocess.boxes import Detections
+from ocr.prediction_lines import PredictionLines
+from ocr.predictions import draw_picture, save_picture, write_entries
+from ocr.restore import restore, what_results_depend_on
 from ocr.splits import build_dataset, draw_if_synthetic
+from ocr.training.callbacks.between_batches import StopBetweenBatches
 from ocr.training.callbacks.memory import FollowForOutOfMemory
-from ocr.training.callbacks.pictures import DetectionPictures
+from ocr.training.callbacks.pictures import draw_all
 from ocr.training.callbacks.progress_lines import ProgressLines
+from ocr.training.children import kill_children
 from ocr.training.datamodule import DBNetDataModule
 from ocr.training.devices import RunEnvironment
-from ocr.training.interruption import leave_checkpoints_alone
+from ocr.training.evaluation import ImageResult
+from ocr.training.interruption import RunStopped, StopSignals, leave_checkpoints_alone
 from ocr.training.module import DBNetModule
-from ocr.training.scores import STRICT_IOU, scores_of_sets
+from ocr.training.result_lines import ResultLines
+from ocr.training.resume import data_fingerprint
+from ocr.training.run_lock import RunLock
+from ocr.training.scores import STRICT_IOU, ValidationScores, scores_of_sets
 
 log = logging.getLogger(__name__)
 
@@ -41,34 +65,27 @@ log = logging.getLogger(__name__)
 def evaluate(config: EvaluateConfig, run_dir: Path) -> dict[str, Any]:
     """Returns the metrics of a checkpoint on one split; writes metrics.json, predictions.json and pictures/ below `run_dir`.
 
+    predictions.jsonl gets a line for each image as it is done. An evaluation that was interrupted in the same folder is continued.
+
     Raises:
-        InputError: the split has no annotations, or loader=dali without DALI.
+        InputError: the split has no annotations, loader=dali without DALI, or another process writes to the folder.
         OutOfMemory: RAM or GPU memory ran out; the message names a smaller batch size.
+        SignalExit: SIGTERM (code 143) or Ctrl-C (130) ended the evaluation.
     """
     log.info("writing to %s", run_dir)
-    settings, model = restore(config)
-    settings = _with_loader_of_this_machine(settings, config.loader)
-    settings, dataset = _evaluated_split(config, settings, run_dir)
-    module = DBNetModule(model, settings, dataset.manifest, with_cleval=True)
-    pictures = DetectionPictures(run_dir, settings.logger.num_pictures)
-    scores, failed_files = _run_once("validate", settings, dataset, module, pictures)
-    iou = "iou_" if settings.metric == "cleval" else ""  # val/hmean is CLEval's then
-    metrics: dict[str, Any] = {name: scores[f"val/{iou}{name}"] for name in ("hmean", "precision", "recall")}
-    of_sets = scores_of_sets(scores, f"val/{iou}")
-    first = 0
-    for part in dataset.manifest.sets:
-        found = sum(first <= index < first + part.num_images for index in module.evaluation.detections_original)
-        of_sets[part.name] |= {"images": found}
-        first += part.num_images
-    metrics |= {
-        f"hmean_iou{STRICT_IOU}": scores[f"val/hmean_iou{STRICT_IOU}"],
-        "images": len(module.evaluation.detections_original),
-        "cleval": {name: scores[f"val/cleval_{name}"] for name in ("hmean", "precision", "recall")},
-        "failed_files": failed_files,
-    }
-    metrics |= {"sets": of_sets} if of_sets else {}
-    write_durably(run_dir / "metrics.json", json.dumps(metrics, indent=1).encode())
-    write_predictions(run_dir / "predictions.json", dataset.manifest, module.evaluation.detections_original)
+    with _Progress(run_dir, "hydra.run.dir", is_named=_is_given("hydra.run.dir")) as progress, RunLock(run_dir):
+        settings, model = restore(config)
+        settings = _with_loader_of_this_machine(settings, config.loader)
+        settings, dataset = _evaluated_split(config, settings, run_dir)
+        header = _header(config, settings, dataset, evaluated=True)
+        with PredictionLines(run_dir, header, dataset.manifest.filenames) as file:
+            lines = progress.lines = ResultLines(file, dataset.manifest, with_truth=True)
+            module = DBNetModule(model, settings, dataset.manifest, with_cleval=True, lines=lines)
+            _run_once(settings, dataset, module, lines, progress.signals)
+            draw_all(dataset, lines.first_detections(settings.logger.num_pictures), run_dir / "pictures")
+            metrics = _metrics(settings, dataset.manifest, module.scores, lines)
+            write_durably(run_dir / "metrics.json", json.dumps(metrics, indent=1).encode())
+            write_entries(run_dir / "predictions.json", lines.entries())
     log.info(
         "hmean %.4f, precision %.4f, recall %.4f at IoU 0.5; hmean %.4f at IoU %.1f; CLEval hmean %.4f; %d images",
         *(metrics[name] for name in ("hmean", "precision", "recall", f"hmean_iou{STRICT_IOU}")),
@@ -76,7 +93,7 @@ def evaluate(config: EvaluateConfig, run_dir: Path) -> dict[str, Any]:
         metrics["cleval"]["hmean"],
         metrics["images"],
     )
-    for name, own in of_sets.items():
+    for name, own in metrics.get("sets", {}).items():
         log.info("%s: hmean %.4f, precision %.4f, recall %.4f; %d images", name, *own.values())
     log.info("everything is in %s", run_dir)
     return metrics
@@ -85,29 +102,170 @@ def evaluate(config: EvaluateConfig, run_dir: Path) -> dict[str, Any]:
 def predict(config: PredictConfig, run_dir: Path) -> Path:
     """Finds text in images. Returns the folder it writes predictions.json and the pictures to.
 
+    predictions.jsonl gets a line for each image as it is done. A prediction that was interrupted in the same folder is continued.
+
     Raises:
-        InputError: there is no such image, the output lies among the images, or loader=webdataset.
+        InputError: there is no such image, the output lies among the images, loader=webdataset, or another process writes to the
+            output.
         OutOfMemory: RAM or GPU memory ran out; the message names a smaller batch size.
+        SignalExit: SIGTERM (code 143) or Ctrl-C (130) ended the prediction.
     """
     split_config, names, output = _images_and_output(config, run_dir)
     log.info("writing to %s", output)
-    settings, model = restore(config)
-    settings = _with_loader_of_this_machine(settings, config.loader)
-    settings = _with_loose_files(settings)
-    dataset = build_dataset(_for_one_pass(split_config), settings, training=False, names=names, size_key="image_size")
-    module = DBNetModule(model, settings, dataset.manifest)
-    _run_once("predict", settings, dataset, module)
-    detections = module.evaluation.detections_original
-    write_predictions(output / "predictions.json", dataset.manifest, detections)
-    if config.draw:
-        for index in followed(sorted(detections), "Drawing pictures", len(detections)):
-            picture = draw_picture(dataset.load_image(index).image_array, detections[index])
-            extensions = dataset.config.image_extensions
-            save_picture(picture, output / "pictures", dataset.manifest.filenames[index], extensions)
-    num_found = sum(len(found.polygons) for found in detections.values())
-    log.info("%d texts found in %d images", num_found, len(detections))
+    key = "hydra.run.dir" if _is_given("hydra.run.dir") and config.output == NOT_SET else "output"
+    with _Progress(output, key, is_named=config.output != NOT_SET or _is_given(key)) as progress:
+        settings, model = restore(config)
+        settings = _with_loader_of_this_machine(settings, config.loader)
+        settings = _with_loose_files(settings)
+        with RunLock(output, key):
+            dataset = build_dataset(
+                _for_one_pass(split_config), settings, training=False, names=names, size_key="image_size"
+            )
+            header = _header(config, settings, dataset, drawn=config.draw)
+            draw = partial(_draw, dataset, output / "pictures") if config.draw else None
+            with PredictionLines(output, header, dataset.manifest.filenames) as file:
+                lines = progress.lines = ResultLines(file, dataset.manifest, with_truth=False, draw=draw)
+                module = DBNetModule(model, settings, dataset.manifest, lines=lines)
+                _run_once(settings, dataset, module, lines, progress.signals)
+                num_found = _NumTexts(lines.entries())
+                write_entries(output / "predictions.json", num_found)
+    log.info("%d texts found in %d images", num_found.num_texts, num_found.num_images)
     log.info("everything is in %s", output)
     return output
+
+
+class _Progress:
+    """Context manager that ends a command after a signal with a line that says how many images are done and what continues it.
+
+    Args:
+        folder: where the command writes.
+        key: the setting that chooses the folder.
+        is_named: the user named the folder, so the same command writes there again.
+
+    Raises:
+        SignalExit: a signal came.
+    """
+
+    def __init__(self, folder: Path, key: str, *, is_named: bool) -> None:
+        self.signals = StopSignals("ending after this batch; what is done is kept")
+        self.lines: ResultLines | None = None
+        """The results; None: not opened yet."""
+        self._folder, self._key, self._is_named = folder, key, is_named
+
+    def __enter__(self) -> "_Progress":
+        self.signals.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.signals.__exit__(kind, error, traceback)
+        if not isinstance(error, RunStopped):
+            return
+        kill_children()
+        name, again = signal.Signals(error.signum).name, f"{self._key}={self._folder}"
+        how = "the same command" if self._is_named else f"the same command with {again}"
+        if self.lines is None:
+            log.warning("%s ended the run before it came to the images; %s starts it again", name, how)
+        else:
+            done, path = self.lines.num_done, self.lines.lines.path
+            log.warning(
+                "%s ended the run: %d of %d images are done, in %s; %s continues",
+                name,
+                done,
+                self.lines.num_images,
+                path,
+                how,
+            )
+        raise SignalExit(128 + error.signum) from None
+
+
+class _NumTexts:
+    """Iterates over entries of predictions.json and counts them."""
+
+    def __init__(self, entries: Iterator[tuple[str, dict[str, Any]]]) -> None:
+        self.num_images = self.num_texts = 0
+        self._entries = entries
+
+    def __iter__(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        for name, entry in self._entries:
+            self.num_images += 1
+            self.num_texts += len(entry["words"])
+            yield name, entry
+
+
+def _metrics(settings: TrainConfig, manifest: Manifest, metric: ValidationScores, lines: ResultLines) -> dict[str, Any]:
+    """Returns the content of metrics.json."""
+    counted = Counter[str]()
+    stops = np.cumsum([part.num_images for part in manifest.sets])
+
+    def noted(results: Iterator[ImageResult]) -> Iterator[ImageResult]:
+        for result in results:
+            counted[""] += 1
+            if manifest.sets:
+                counted[manifest.sets[int(np.searchsorted(stops, result.sample_index, side="right"))].name] += 1
+            yield result
+
+    scores = {name: float(value) for name, value in metric.compute(noted(lines.results())).items()}
+    iou = "iou_" if settings.metric == "cleval" else ""  # val/hmean is CLEval's then
+    metrics: dict[str, Any] = {name: scores[f"val/{iou}{name}"] for name in ("hmean", "precision", "recall")}
+    of_sets = scores_of_sets(scores, f"val/{iou}")
+    metrics |= {
+        f"hmean_iou{STRICT_IOU}": scores[f"val/hmean_iou{STRICT_IOU}"],
+        "images": counted[""],
+        "cleval": {name: scores[f"val/cleval_{name}"] for name in ("hmean", "precision", "recall")},
+        "failed_files": lines.failed_files(),
+    }
+    return metrics | (
+        {"sets": {name: own | {"images": counted[name]} for name, own in of_sets.items()}} if of_sets else {}
+    )
+
+
+def _header(
+    config: InferenceConfig, settings: TrainConfig, dataset: ValidatedOCRDataset, **command: bool
+) -> dict[str, str]:
+    """Returns digests of what the results depend on: the checkpoint, the images with their annotations, and the settings."""
+    with open(config.checkpoint, "rb") as file:
+        checkpoint = hashlib.file_digest(file, "sha256")
+    images = hashlib.sha256(data_fingerprint(dataset.manifest)["sha256"].encode())
+    for index in range(len(dataset.manifest)):
+        # Size and mtime: a copy of a folder has other inodes. Shards have no numbers here; their index is part of the manifest.
+        state = (dataset.manifest.images.signature(index) or ())[1:3]
+        images.update(repr(state).encode())
+    split = dataset.config
+    described = what_results_depend_on(settings) | {
+        "device": resolve_device(settings.device).type,
+        "image_loading": split.image_loading_config.model_dump(mode="json"),
+        "cache": split.cache_config.model_dump(
+            mode="json", include={"dtype", "cache_transformed_tensors", "directory"}
+        ),
+        **command,
+    }
+    text = json.dumps(described, sort_keys=True, default=str)
+    return {
+        "checkpoint": checkpoint.hexdigest(),
+        "images": images.hexdigest(),
+        "settings": hashlib.sha256(text.encode()).hexdigest(),
+    }
+
+
+def _is_given(key: str) -> bool:
+    """Returns whether the command line of this Hydra job sets a key of Hydra's own; outside a script it does."""
+    if not HydraConfig.initialized():
+        return True
+    return any(given.lstrip("+~").partition("=")[0] == key for given in HydraConfig.get().overrides.hydra)
+
+
+def _draw(dataset: ValidatedOCRDataset, directory: Path, index: int, detections: Detections) -> None:
+    """Saves the picture of an image's detections.
+
+    Raises:
+        StorageError: the picture cannot be written.
+    """
+    filename = dataset.manifest.filenames[index]
+    picture = draw_picture(dataset.load_image(index).image_array, detections)
+    with explained_write(directory / filename, "give the same command again, which continues"):
+        save_picture(picture, directory, filename, dataset.config.image_extensions)
 
 
 def _evaluated_split(
@@ -226,31 +384,45 @@ def _with_loose_files(settings: TrainConfig) -> TrainConfig:
 
 
 def _run_once(
-    step: Literal["validate", "predict"],
-    settings: TrainConfig,
-    dataset: ValidatedOCRDataset,
-    module: DBNetModule,
-    *callbacks: Callback,
-) -> tuple[Mapping[str, float], dict[str, str]]:
-    """Runs the network over the data set. Returns the scores, if any, and the reason for each file that failed."""
-    remedies = inference_remedies(settings.dataloader.eval_batch_size, settings.pipeline.image_size)
+    settings: TrainConfig, dataset: ValidatedOCRDataset, module: DBNetModule, lines: ResultLines, signals: StopSignals
+) -> None:
+    """Runs the network over the images that have no line yet, and writes their lines.
+
+    Batches are those of a run without interruption, so the results are the same bit for bit. A batch is run again as a whole if
+    some of its images have no line.
+
+    Raises:
+        RunStopped: a signal came. The results until then are written.
+    """
+    if lines.num_done == lines.num_images:
+        log.info("all images are done; delete %s to run them again", lines.lines.path)
+        return
+    batch_size = settings.dataloader.eval_batch_size
+    first_batch = lines.num_done // batch_size
+    remedies = inference_remedies(batch_size, settings.pipeline.image_size)
     # Target maps are made only so that the disk cache has the entries of a training run.
     val_targets = settings.trainer.val_loss and dataset.config.cache_config.directory is not None
-    data = DBNetDataModule(None, dataset, settings.dataloader, loader=settings.engine, val_targets=val_targets)
-    scores: Mapping[str, float] = {}
+    data = DBNetDataModule(
+        None,
+        dataset,
+        settings.dataloader,
+        loader=settings.engine,
+        val_targets=val_targets,
+        num_evaluated=first_batch * batch_size,
+    )
+    lines.failures = lambda: data.evaluation_failures
     with ExplainOutOfMemory(lambda in_validation: remedies) as explain:
-        trainer = _build_trainer(settings, [FollowForOutOfMemory(explain), *callbacks])
+        trainer = _build_trainer(settings, [FollowForOutOfMemory(explain), StopBetweenBatches(signals)], first_batch)
+        signals.defer()
         try:
-            if step == "validate":
-                (scores,) = trainer.validate(module, datamodule=data, verbose=False)
-            else:
-                trainer.predict(module, datamodule=data, return_predictions=False)
+            trainer.predict(module, datamodule=data, return_predictions=False)
+            lines.finish()
         finally:  # Lightning skips the teardown when a run ends with an error
-            data.teardown(step)
-    return scores, data.evaluation_failures
+            data.teardown("predict")
+    signals.stop_deferring()
 
 
-def _build_trainer(settings: TrainConfig, callbacks: list[Callback]) -> lightning.Trainer:
+def _build_trainer(settings: TrainConfig, callbacks: list[Callback], first_batch: int) -> lightning.Trainer:
     device = resolve_device(settings.device)
     interactive = sys.stderr.isatty()
     trainer = lightning.Trainer(
@@ -259,7 +431,7 @@ def _build_trainer(settings: TrainConfig, callbacks: list[Callback]) -> lightnin
         plugins=[RunEnvironment(Placement())],  # one process, whatever torchrun and srun say
         precision=settings.trainer.precision,  # type: ignore[arg-type]
         logger=False,
-        callbacks=[*callbacks, RichProgressBar() if interactive else ProgressLines()],
+        callbacks=[*callbacks, RichProgressBar() if interactive else ProgressLines(first_batch=first_batch)],
         enable_progress_bar=interactive,
         enable_model_summary=False,
         use_distributed_sampler=False,

@@ -2,14 +2,14 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ocr.atomic_write import write_durably
+from ocr.atomic_write import atomic_file, explained_write
 from ocr.datasets.image_checks import IMAGE_EXTENSIONS
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.orientation import original_from_stored
@@ -26,12 +26,39 @@ def write_predictions(path: Path, manifest: Manifest, detections_original: Mappi
     Args:
         detections_original: by position in the manifest, in pixels of the upright image.
     """
-    images = {}
-    for index, detections in sorted(detections_original.items()):
-        image = manifest.stored_image(index)
-        stored = stored_detections(detections, image.orientation, image.size)
-        images[manifest.filenames[index]] = image_entry(stored)
-    write_durably(path, json.dumps({"images": images}, indent=1).encode())
+    entries = (
+        (manifest.filenames[index], entry_of(manifest, index, detections))
+        for index, detections in sorted(detections_original.items())
+    )
+    write_entries(path, entries)
+
+
+def write_entries(path: Path, entries: Iterable[tuple[str, dict[str, Any]]]) -> None:
+    """Writes predictions.json completely or not at all, from one image's entry after the other.
+
+    The content is that of `json.dumps({"images": ...}, indent=1)`, whose own text and objects would need a gigabyte for ten
+    thousand images.
+
+    Args:
+        entries: file name and entry of each image, as from `image_entry`.
+
+    Raises:
+        StorageError: the file cannot be written; an older file of that name is unchanged.
+    """
+    with explained_write(path), atomic_file(path, durable=True) as file:
+        file.write(b'{\n "images": {')
+        is_empty = True
+        for name, entry in entries:
+            text = json.dumps(entry, indent=1).replace("\n", "\n  ")
+            file.write(f"{'' if is_empty else ','}\n  {json.dumps(name)}: {text}".encode())
+            is_empty = False
+        file.write(b"}\n}" if is_empty else b"\n }\n}")
+
+
+def entry_of(manifest: Manifest, index: int, detections_original: Detections) -> dict[str, Any]:
+    """Returns the entry of one of a manifest's images in predictions.json, from detections in pixels of the upright image."""
+    image = manifest.stored_image(index)
+    return image_entry(stored_detections(detections_original, image.orientation, image.size))
 
 
 def stored_detections(detections_original: Detections, orientation: int, stored_size: tuple[int, int]) -> Detections:

@@ -11,6 +11,7 @@ COMMAND_OF_SCRIPT = {
     "predict": "predict",
     "export": "export",
     "prepare_data": "prepare",
+    "inspect_data": "inspect",
     "compare_loaders": "compare",
 }
 """Command of the installed program for each script."""

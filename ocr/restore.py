@@ -78,6 +78,19 @@ def _with_overrides(saved: TrainConfig, config: InferenceConfig) -> TrainConfig:
     )
 
 
+def what_results_depend_on(settings: TrainConfig) -> dict[str, Any]:
+    """Returns the restored settings that can change a detection or a score, for JSON."""
+    sections = {"pipeline": _PIPELINE, "trainer": _TRAINER, "postprocess": _POSTPROCESS}
+    chosen = {name: _chosen(getattr(settings, name), keys) for name, keys in sections.items()}
+    return chosen | {
+        "targets": settings.targets.model_dump(mode="json"),
+        "metric": settings.metric,
+        "engine": settings.engine,
+        "loader": settings.loader,
+        "batch_size": settings.dataloader.eval_batch_size,
+    }
+
+
 def _chosen(section: Any, names: tuple[str, ...]) -> dict[str, Any]:
     return {name: getattr(section, name) for name in names}
 

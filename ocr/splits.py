@@ -9,7 +9,7 @@ import numpy as np
 from ocr.config import DataSection, TrainConfig
 from ocr.datasets.audit_report import AuditReport
 from ocr.datasets.base import ValidatedOCRDataset, refuse_caches_of_random_samples
-from ocr.datasets.data_checks import CheckSettings, advice_text, check_data, check_splits
+from ocr.datasets.data_checks import CheckSettings, DataCheck, advice_text, check_data, check_splits
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.plan import SamplePlanner
 from ocr.datasets.schemas import DatasetConfig
@@ -63,11 +63,7 @@ def build_dataset(
     )
     refuse_caches_of_random_samples(split, planner)
     _warn_of_ignored_settings(split, config, training)
-    if config.loader == "webdataset":
-        manifest, report = _load_shards(split, config, report_path)
-        reports = {"": report}
-    else:
-        manifest, reports = load_split(split, max_megapixels=config.pipeline.max_megapixels, report_path=report_path)
+    manifest, reports = audited_split(split, config, report_path)
     for name, report in reports.items():
         log.info("%s%s", f"data set {name}: " if name else "", report.summary())
     if not len(manifest):
@@ -76,37 +72,48 @@ def build_dataset(
                 f"{split.shards}: these shards hold no image; write them again with scripts/prepare_data.py shards=true"
             )
         raise InputError(f"{split.places}: no usable image; expected files ending in {split.image_extensions}")
-    _say_checks(manifest, reports.get(""), split, config, training, size_key)
+    if placement().is_first:
+        found = checks_of_split(manifest, reports.get(""), split, config, training=training, size_key=size_key)
+        log.info("%s:\n%s", split.places, found.table())
+        if found.warnings:
+            log.warning("%s: %s", split.places, found.advice())
     return ValidatedOCRDataset(split, planner, config.targets, manifest)
 
 
-def _say_checks(
+def audited_split(
+    split: DatasetConfig, config: TrainConfig, report_path: Path | None
+) -> tuple[Manifest, dict[str, AuditReport]]:
+    """Returns the checked manifest of a split and the reports of `load_split`; with loader=webdataset those of its shards.
+
+    Raises:
+        InputError: the split cannot be used.
+    """
+    if config.loader != "webdataset":
+        return load_split(split, max_megapixels=config.pipeline.max_megapixels, report_path=report_path)
+    manifest, report = _load_shards(split, config, report_path)
+    return manifest, {"": report}
+
+
+def checks_of_split(
     manifest: Manifest,
     report: AuditReport | None,
     split: DatasetConfig,
     config: TrainConfig,
+    *,
     training: bool,
-    size_key: str,
-) -> None:
-    """Logs how the data suit the settings of the run, on its first rank."""
-    if not placement().is_first:
-        return
+    size_key: str = "pipeline.image_size",
+) -> DataCheck:
+    """Returns how the data of a split suit the settings of the run; see `build_dataset` for the arguments."""
     annotated = [one.annotation_path is not None for one in split.each_set().values()]
-    found = check_data(
-        manifest,
-        report,
-        CheckSettings(
-            config.pipeline,
-            config.targets.min_side,
-            config.postprocess.max_candidates,
-            training=training,
-            annotated=all(annotated) or config.loader == "webdataset",
-            size_key=size_key,
-        ),
+    settings = CheckSettings(
+        config.pipeline,
+        config.targets.min_side,
+        config.postprocess.max_candidates,
+        training=training,
+        annotated=all(annotated) or config.loader == "webdataset",
+        size_key=size_key,
     )
-    log.info("%s:\n%s", split.places, found.table())
-    if found.warnings:
-        log.warning("%s: %s", split.places, found.advice())
+    return check_data(manifest, report, settings)
 
 
 def say_shared(train: Manifest, val: Manifest) -> None:

@@ -13,7 +13,7 @@ from mkdocs.structure.files import File, Files
 from benchmarks.loaders.config import CompareConfig
 from benchmarks.sweep.config import SweepConfig
 from dali_pipelines.config import Section
-from ocr.config import NOT_SET, EvaluateConfig, ExportConfig, PredictConfig, PrepareConfig, TrainConfig
+from ocr.config import NOT_SET, EvaluateConfig, ExportConfig, InspectConfig, PredictConfig, PrepareConfig, TrainConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS: tuple[tuple[str, type[Section]], ...] = (
@@ -21,6 +21,7 @@ COMMANDS: tuple[tuple[str, type[Section]], ...] = (
     ("predict.py", PredictConfig),
     ("export.py", ExportConfig),
     ("prepare_data.py", PrepareConfig),
+    ("inspect_data.py", InspectConfig),
     ("compare_loaders.py", CompareConfig),
     ("sweep_defaults.py", SweepConfig),
 )

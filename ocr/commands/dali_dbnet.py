@@ -15,6 +15,7 @@ COMMANDS = {
     "predict": ("ocr.commands.predict", "finds text in images"),
     "export": ("ocr.commands.export", "writes a network for other runtimes: ONNX, torch.export, Triton"),
     "prepare": ("ocr.commands.prepare_data", "checks a data set and writes it ready for training"),
+    "inspect": ("ocr.commands.inspect_data", "shows a data set as the network gets it, in one HTML file"),
     "compare": ("benchmarks.loaders.command", "measures the loaders on your data and this machine"),
 }
 """Module of each command, whose function `run` runs it, and what it does."""

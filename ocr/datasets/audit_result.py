@@ -61,7 +61,7 @@ class AuditResult:
     """By position among the listed images, as all of these."""
     _skipped_words: dict[int, int] = field(default_factory=dict)
     _filenames: list[Names] = field(default_factory=list)
-    """Of the usable images, as all from here on."""
+    """Columns of the usable images; so are all that follow."""
     _sample_ids: list[Array] = field(default_factory=list)
     _polygons: list[PolygonBatch] = field(default_factory=list)
 

@@ -54,6 +54,8 @@ class CheckSettings:
 class Measures:
     """Measures of N images and their W words, in pixels of the upright images."""
 
+    positions: npt.NDArray[np.int64]
+    """(N,) position of each image in the manifest."""
     sizes: npt.NDArray[np.int32]
     """(N, 2): (H, W)."""
     is_turned: npt.NDArray[np.bool_]
@@ -72,10 +74,11 @@ class Measures:
     @classmethod
     def of(cls, manifest: Manifest, max_images: int = MAX_IMAGES) -> "Measures":
         """Returns the measures of at most `max_images` images."""
-        chosen = np.unique(np.linspace(0, max(len(manifest) - 1, 0), min(len(manifest), max_images)).astype(np.int64))
+        chosen = evenly(len(manifest), max_images)
         is_whole = len(chosen) == len(manifest)
         polygons = manifest.polygons if is_whole else manifest.polygons.select(chosen)
         return cls(
+            positions=chosen,
             sizes=manifest.original_sizes[chosen],
             is_turned=manifest.orientations[chosen] >= 5,
             num_words=np.diff(polygons.polygon_starts),
@@ -107,7 +110,7 @@ class DataCheck:
     """The result of the checks of one split."""
 
     rows: tuple[tuple[str, str], ...]
-    """What was measured: a name, and numbers in words."""
+    """A measurement: its name, and its numbers in words."""
     warnings: tuple[str, ...]
     """One line for each thing to mend: what was found, and what to do."""
 
@@ -124,6 +127,11 @@ class DataCheck:
     def advice(self) -> Text:
         """Returns the warnings, one a line."""
         return advice_text("what to do before training:", self.warnings)
+
+
+def evenly(number: int, at_most: int) -> npt.NDArray[np.int64]:
+    """Returns `at_most` positions spread evenly over `number`, or all of them, ascending."""
+    return np.unique(np.linspace(0, max(number - 1, 0), min(number, at_most)).astype(np.int64))
 
 
 def check_data(manifest: Manifest, report: AuditReport | None, settings: CheckSettings) -> DataCheck:
@@ -348,11 +356,13 @@ def _large_images(measures: Measures, settings: CheckSettings) -> str | None:
     pixels = measures.sizes.astype(np.float64).prod(axis=1)
     total = float(pixels.sum())
     saved = 1 - float((pixels * np.minimum(1.0, needed / longest) ** 2).sum()) / total if total else 0.0
-    if saved < 0.5 or pipeline.scaled_decode:
+    share = float((longest > needed).mean()) if total else 0.0
+    if saved < 0.5 or share < 0.25 or pipeline.scaled_decode:
         return None
     return (
-        f"the images have {pixels.mean() / 1e6:.1f} megapixels on average, far more than {settings.size_key}={pipeline.image_size} "
-        f"needs: made smaller once, to at most {needed:,.0f} px with their points, {saved:.0%} fewer pixels would be decoded in "
+        f"{share:.0%} of the images are larger than {settings.size_key}={pipeline.image_size} needs, with "
+        f"{pixels.mean() / 1e6:.1f} megapixels on average over all: made smaller once, to at most {needed:,.0f} px "
+        f"with their points, {saved:.0%} fewer pixels would be decoded in "
         "each epoch; pipeline.scaled_decode=true saves part of it on a CPU"
     )
 

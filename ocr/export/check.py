@@ -65,7 +65,7 @@ class Comparison:
 
     num_pictures: int
     largest_difference: float
-    """Of the probability maps, over all pixels of all pictures."""
+    """Largest difference of the probability maps over all pixels of all pictures."""
     hmean_torch: float | None
     hmean_exported: float | None
     """Both at IoU 0.5; None without annotations."""

@@ -33,7 +33,7 @@ _EXAMPLE_SIZE = (2, 96, 128)
 
 
 class InferenceGraph(nn.Module):
-    """What is exported: images in, probability map out.
+    """The network as it is exported: images in, probability map out.
 
     Args:
         model: the network, in evaluation mode.

@@ -73,7 +73,8 @@ class CachedBatches:
         """Yields the batches of an epoch, until `close` or the next call.
 
         Args:
-            plan: its epoch chooses the entries to verify; its samples are those of every epoch.
+            plan: its epoch chooses the entries to verify; its samples are those of every epoch, or their last batches if the
+                others were done before.
 
         Raises:
             CacheError: an entry chosen for verification differs from the sample made now.
@@ -82,11 +83,12 @@ class CachedBatches:
         self._wait_for_last_epoch()
         self._refresh_keys()
         self._verify_some(plan.epoch)
-        missing = [[entry for entry in entries if not self.store.has(entry)] for entries in self._entries]
+        served = self._entries[len(self._entries) - len(plan) :]
+        missing = [[entry for entry in entries if not self.store.has(entry)] for entries in served]
         to_make = [self._samples.select(entries) for entries in missing if entries]
         made = self._maker.make(ChosenBatches(plan.epoch, to_make))
         memory = BatchMemory()
-        for stored, entries in zip(self._read_ahead(), missing, strict=True):
+        for stored, entries in zip(self._read_ahead(served), missing, strict=True):
             self._count(stored)
             tensors = self._complete(stored, next(made) if entries else None)
             yield self._batch(stored.entries, tensors, memory)
@@ -138,10 +140,10 @@ class CachedBatches:
         for entry in choose_entries(kept, count, seed=seed, epoch=epoch):
             verify_entry(self.store, entry, self._samples.select([entry]), self._maker, self._dataset)
 
-    def _read_ahead(self) -> Iterator[StoredBatch]:
-        """Yields the stored part of each batch. The next one is read while this one is used."""
+    def _read_ahead(self, served: Sequence[range]) -> Iterator[StoredBatch]:
+        """Yields the stored part of each batch of entries. The next one is read while this one is used."""
         store = self.store
-        for entries, following in zip_longest(self._entries, self._entries[1:]):
+        for entries, following in zip_longest(served, served[1:]):
             stored = store.read(entries) if self._ahead is None else self._ahead.result()
             self._ahead = None
             if following is not None and not store.is_view(following):

@@ -48,7 +48,7 @@ class OrderedPool(Generic[Result]):
         """Seconds that the caller waited in `submit` and `finish`."""
         self._executor = ThreadPoolExecutor(self.num_workers, "postprocess") if self.num_workers else None
         self._tasks: list[Future[Result]] = []
-        """All tasks since the last `finish`, in order."""
+        """The tasks whose results nobody has taken, in order."""
         self._unfinished: list[Future[Result]] = []
         self._is_closed = False
 
@@ -68,8 +68,20 @@ class OrderedPool(Generic[Result]):
         self._tasks.append(task)
         self._unfinished.append(task)
 
+    def take(self) -> list[Result]:
+        """Removes and returns the results, in the order of submission, of the tasks before the first unfinished one.
+
+        Raises:
+            RuntimeError: the pool is closed.
+            Exception: a task raised it.
+        """
+        self._drop_finished()
+        num_finished = next((place for place, task in enumerate(self._tasks) if not task.done()), len(self._tasks))
+        finished, self._tasks = self._tasks[:num_finished], self._tasks[num_finished:]
+        return [task.result() for task in finished]
+
     def finish(self) -> list[Result]:
-        """Waits for all tasks and returns their results in the order of submission.
+        """Waits for all tasks and returns their results in the order of submission, without those that `take` has returned.
 
         Raises:
             RuntimeError: the pool is closed.

@@ -32,6 +32,7 @@ class DBNetDataModule(lightning.LightningDataModule):
         config: batch sizes and workers.
         loader: what reads and decodes the images.
         val_targets: make target maps for the validation split too.
+        num_evaluated: images of the validation split that an interrupted evaluation has done, a multiple of its batch size.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class DBNetDataModule(lightning.LightningDataModule):
         *,
         loader: Literal["dali", "torch"],
         val_targets: bool = False,
+        num_evaluated: int = 0,
     ) -> None:
         super().__init__()
         self.train = train
@@ -49,6 +51,7 @@ class DBNetDataModule(lightning.LightningDataModule):
         self.config = config
         self.loader = loader
         self.val_targets = val_targets
+        self.num_evaluated = num_evaluated
         self.evaluation_failures: dict[str, str] = {}
         """Reason for each file that failed during evaluation."""
         self.memory: MemoryPlan | None = None
@@ -116,6 +119,8 @@ class DBNetDataModule(lightning.LightningDataModule):
         self.evaluation_failures = loader.failures
         if loader.dataset.config.prenormalize_images:
             loader.fill_cache()
+        if self.num_evaluated:
+            loader.load_state_dict({"epoch": loader.epoch, "samples": self.num_evaluated})
         return loader
 
     def predict_dataloader(self) -> BatchLoader:

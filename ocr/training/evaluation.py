@@ -5,6 +5,7 @@ workers                             polygons, matches | polygons, matches | ...
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ import torch
 
 from dali_pipelines.source import PlannedBatch, PlannedSample
 from ocr.datasets.manifest import Manifest
+from ocr.errors import InputError, StorageError
 from ocr.metrics.cleval import CharacterTargets, CLEvalCounts, count_characters
 from ocr.metrics.icdar import MatchCounts, TargetRegions, match_image
 from ocr.metrics.regions import FlatPolygons
@@ -40,6 +42,8 @@ class ImageResult(NamedTuple):
     """None without CLEval."""
     postprocess_seconds: float
     metric_seconds: float
+    line: bytes | None = None
+    """The image's line in predictions.jsonl; None: none is written."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,8 @@ class OverlappedEvaluation:
         postprocess, targets: settings for turning maps into polygons.
         with_truth: compare the detections with the annotations.
         with_cleval: compare them by CLEval too, which takes longer than the IoU.
+        line_of: returns the `line` of a result, for a pass whose results are written as they come. Called by the workers. The
+            prepared ground truth is then not kept for further passes. None: results have no line.
     """
 
     def __init__(
@@ -68,11 +74,13 @@ class OverlappedEvaluation:
         *,
         with_truth: bool,
         with_cleval: bool,
+        line_of: Callable[[ImageResult], bytes] | None = None,
     ) -> None:
         self.manifest = manifest
         self.pool: OrderedPool[ImageResult] = OrderedPool(postprocess.num_workers, postprocess.max_pending)
         self._postprocess, self._targets = postprocess, targets
         self._with_truth, self._with_cleval = with_truth, with_cleval
+        self._line_of = line_of
         self._truth: dict[int, Truth] = {}
         """Ground truth by image, computed on first use."""
 
@@ -98,7 +106,10 @@ class OverlappedEvaluation:
     def _evaluate(self, levels: HostCopy, row: int, sample: PlannedSample) -> ImageResult:
         levels_BHW = levels.wait().numpy()  # waits for the copy, before any time is measured
         try:
-            return self._evaluate_image(levels_BHW[row], sample)
+            result = self._evaluate_image(levels_BHW[row], sample)
+            return result if self._line_of is None else result._replace(line=self._line_of(result))
+        except (InputError, StorageError):
+            raise
         except Exception as error:
             filename = self.manifest.filenames[sample.index]
             raise RuntimeError(f"{filename}: post-processing or metric failed: {error!r}") from error
@@ -120,8 +131,11 @@ class OverlappedEvaluation:
         return ImageResult(sample.index, detections, matches, characters, finished - started, metric_seconds)
 
     def _truth_of(self, index: int) -> Truth:
-        if index not in self._truth:
+        truth = self._truth.get(index)
+        if truth is None:
             polygons, ignore = self.manifest.polygons.polygons_of(index), self.manifest.polygons.ignore_of(index)
             characters = CharacterTargets.from_polygons(polygons, ignore) if self._with_cleval else None
-            self._truth[index] = Truth(TargetRegions.from_polygons(polygons, ignore), characters)
-        return self._truth[index]
+            truth = Truth(TargetRegions.from_polygons(polygons, ignore), characters)
+            if self._line_of is None:
+                self._truth[index] = truth
+        return truth

@@ -14,6 +14,7 @@ from ocr.postprocess.boxes import Detections, warn_of_cut_regions
 from ocr.postprocess.levels import to_levels
 from ocr.training.evaluation import ImageResult, OverlappedEvaluation
 from ocr.training.network import EvaluationForward
+from ocr.training.result_lines import ResultLines
 from ocr.training.stages import DeviceStages
 
 
@@ -49,12 +50,23 @@ class Evaluator:
         config: configuration of the run.
         manifest: manifest of the evaluated split; its polygons are the ground truth.
         with_cleval: count characters for CLEval too.
+        lines: receives the results as they come, so that none is kept; None: `finish` returns them.
     """
 
-    def __init__(self, model: nn.Module, config: TrainConfig, manifest: Manifest, *, with_cleval: bool) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        config: TrainConfig,
+        manifest: Manifest,
+        *,
+        with_cleval: bool,
+        lines: ResultLines | None = None,
+    ) -> None:
         self.result = EvaluationResult()
         self._model, self._config, self._manifest = model, config, manifest
-        self._with_cleval = with_cleval
+        self._with_cleval, self._lines = with_cleval, lines
+        self._num_cut: dict[str, int] = {}
+        """`Detections.num_cut` of each image of the pass with cut regions, by file name."""
         self._stages = DeviceStages()
         self._device = torch.device("cpu")
         self._workers: OverlappedEvaluation | None = None
@@ -74,11 +86,13 @@ class Evaluator:
                 config.targets,
                 with_truth=with_truth,
                 with_cleval=self._with_cleval,
+                line_of=None if self._lines is None else self._lines.line_of,
             )
         if self._forward is None:
             loading = resolve_loading(config.dataloader, config.pipeline.image_size, device)
             self._forward = EvaluationForward(self._model, config.trainer, loading.eval_batch_size, device.type)
         self.result = EvaluationResult()
+        self._num_cut = {}
         self._stages = DeviceStages()
         self._device = device
 
@@ -91,27 +105,46 @@ class Evaluator:
         with self._stages.stage("device_postprocess", self._device):
             levels = to_levels(maps.prob_map, self._config.postprocess.bin_thresh)
         self._workers.add(levels, batch.samples)
+        if self._lines is not None:
+            self._write(self._workers.pool.take(), self._lines)
         return maps
 
     def finish(self) -> list[ImageResult]:
-        """Waits for the workers and fills `result`. Returns this rank's results in the order of the images."""
+        """Waits for the workers and fills `result`.
+
+        Returns:
+            this rank's results in the order of the images; none if they are written as they come.
+        """
         if self._workers is None:
             raise RuntimeError("finish() was called before start()")
         pool, seconds = self._workers.pool, self.result.seconds
         results = self._workers.finish()
+        if self._lines is not None:
+            self._write(results, self._lines)
+            results = []
+        self._sum_up(results)
         self.result.detections_original = {result.sample_index: result.detections_original for result in results}
-        filenames = self._manifest.filenames
-        warn_of_cut_regions(
-            {filenames[result.sample_index]: result.detections_original.num_cut for result in results},
-            self._config.postprocess.max_candidates,
-        )
+        warn_of_cut_regions(self._num_cut, self._config.postprocess.max_candidates)
         seconds.forward = self._stages.seconds("forward")
         seconds.device_postprocess = self._stages.seconds("device_postprocess")
-        seconds.postprocess = sum(result.postprocess_seconds for result in results)
-        seconds.metric = sum(result.metric_seconds for result in results)
         seconds.blocked = pool.blocked_seconds
         pool.reset_statistics()
         return results
+
+    def _write(self, results: list[ImageResult], lines: ResultLines) -> None:
+        for result in results:
+            lines.write(result)
+        self._sum_up(results)
+
+    def _sum_up(self, results: list[ImageResult]) -> None:
+        """Adds the images' seconds to those of the pass, and notes those with cut regions."""
+        seconds = self.result.seconds
+        for result in results:
+            seconds.postprocess += result.postprocess_seconds
+            seconds.metric += result.metric_seconds
+            num_cut = result.detections_original.num_cut
+            if num_cut:
+                self._num_cut[self._manifest.filenames[result.sample_index]] = num_cut
 
     def gather_detections(self, num_ranks: int) -> None:
         """Gives each rank the detections of all ranks, for predictions.json and the pictures."""

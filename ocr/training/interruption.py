@@ -47,9 +47,13 @@ class StopSignals:
 
     Before training a signal raises `RunStopped` where the program is. From `defer` on it only sets `received`, and the training
     loop ends the run when its step is done.
+
+    Args:
+        promise: what the log says will happen after a signal.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, promise: str = "ending after this step, with a checkpoint") -> None:
+        self._promise = promise
         self.received: int | None = None
         """Number of the first signal; None: none so far."""
         self._deferred = False
@@ -60,6 +64,12 @@ class StopSignals:
     def defer(self) -> None:
         """Leaves it to the training loop to end the run."""
         self._deferred = True
+
+    def stop_deferring(self) -> None:
+        """Raises `RunStopped` for a signal received since `defer`, and from now on for each signal again."""
+        self._deferred = False
+        if self.received is not None:
+            raise RunStopped(self.received)
 
     def __enter__(self) -> "StopSignals":
         if threading.current_thread() is not threading.main_thread():
@@ -105,7 +115,7 @@ class StopSignals:
                     self.received = signum
                     if self._deferred and is_first_rank():
                         name = signal.Signals(signum).name
-                        log.warning("%s: ending after this step, with a checkpoint. A second signal ends at once", name)
+                        log.warning("%s: %s. A second signal ends at once", name, self._promise)
 
 
 def _stop_listening_in_worker() -> None:

@@ -17,6 +17,7 @@ from ocr.models.db_head import DBMaps
 from ocr.training.evaluator import EvaluationResult, Evaluator
 from ocr.training.network import forward_maps, prepare_network
 from ocr.training.optimizer import build_optimizer, build_schedule
+from ocr.training.result_lines import ResultLines
 from ocr.training.resume import use_given_optimizer
 from ocr.training.scores import ValidationScores
 
@@ -29,15 +30,25 @@ class DBNetModule(lightning.LightningModule):
         config: configuration of the run; saved in each checkpoint.
         manifest: manifest of the evaluated split; its polygons are the ground truth.
         with_cleval: compute CLEval too; metric=cleval does so in any case.
+        lines: receives the results of a prediction as they come, and says whether to compare them with the ground truth; None:
+            `evaluation` has the detections of all images.
     """
 
-    def __init__(self, model: nn.Module, config: TrainConfig, manifest: Manifest, with_cleval: bool = False) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        config: TrainConfig,
+        manifest: Manifest,
+        with_cleval: bool = False,
+        lines: ResultLines | None = None,
+    ) -> None:
         super().__init__()
         self.model = model
         self.config = config
         self.loss = DBLoss(config.loss)
         self.scores = ValidationScores(config.metric, with_cleval, manifest.sets)
-        self.evaluator = Evaluator(model, config, manifest, with_cleval=self.scores.has_cleval)
+        self.evaluator = Evaluator(model, config, manifest, with_cleval=self.scores.has_cleval, lines=lines)
+        self._predicts_with_truth = lines is not None and lines.with_truth
         prepare_network(self.model, config.trainer)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -87,7 +98,7 @@ class DBNetModule(lightning.LightningModule):
         self.log_dict(scores)  # already summed over all ranks
 
     def on_predict_epoch_start(self) -> None:
-        self.evaluator.start(self.device, with_truth=False)
+        self.evaluator.start(self.device, with_truth=self._predicts_with_truth)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> None:
         self.evaluator.evaluate(batch)

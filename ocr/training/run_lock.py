@@ -43,11 +43,15 @@ class RunLock:
     The first process of a run takes it. On a file system without locks it does nothing but warn. If `LockRunFolder` has locked the
     folder already, that lock is taken over.
 
+    Args:
+        key: the setting that chooses the folder, for messages.
+
     Raises:
         InputError: another run uses the folder; the message names its process and machine.
     """
 
-    def __init__(self, run_dir: Path) -> None:
+    def __init__(self, run_dir: Path, key: str = "hydra.run.dir") -> None:
+        self._key = key
         self.path = run_dir.absolute() / ".lock"
         self._descriptor: int | None = None
 
@@ -89,7 +93,7 @@ class RunLock:
                 os.close(descriptor)
                 raise InputError(
                     f"{self.path.parent}: {_described(owner)}; wait until it ends, or choose another folder with "
-                    "hydra.run.dir=FOLDER"
+                    f"{self._key}=FOLDER"
                 ) from None
             except OSError as error:
                 log.warning("%s: %s; nothing keeps a second run out of this folder", self.path, error.strerror)

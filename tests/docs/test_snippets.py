@@ -11,7 +11,7 @@ import pytest
 from benchmarks.loaders.config import CompareConfig, as_overrides
 from benchmarks.sweep.config import SweepConfig
 from ocr.command_line import compose_config, prepare_hydra
-from ocr.config import EvaluateConfig, ExportConfig, PredictConfig, PrepareConfig, TrainConfig
+from ocr.config import EvaluateConfig, ExportConfig, InspectConfig, PredictConfig, PrepareConfig, TrainConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "docker/README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -21,6 +21,7 @@ COMMANDS = {
     "predict": PredictConfig,
     "export": ExportConfig,
     "prepare_data": PrepareConfig,
+    "inspect_data": InspectConfig,
     "compare_loaders": CompareConfig,
     "sweep_defaults": SweepConfig,
 }

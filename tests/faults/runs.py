@@ -1,4 +1,4 @@
-"""What must be true of the files of runs that were killed, stopped or without room."""
+"""States what must be true of the files of runs that were killed, stopped or without room."""
 
 import csv
 import json

@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 
 @dataclass(frozen=True)
 class Target:
-    """What is killed while it writes."""
+    """The command that is killed while it writes."""
 
     name: str
     patterns: tuple[str, ...]

@@ -44,7 +44,7 @@ _IMAGE_AND_TEXT = re.compile(r".+\.(jpe?g|png|bmp|tiff?|webp|gif)\.txt", re.IGNO
 
 @dataclass(frozen=True)
 class Layout:
-    """What all lines of a folder have in common."""
+    """Properties that all lines of a folder have in common."""
 
     shape: Shape
     has_script: bool = False

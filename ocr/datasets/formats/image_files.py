@@ -1,4 +1,4 @@
-"""What formats with one annotation file for each image share."""
+"""Code shared by formats with one annotation file for each image."""
 
 import re
 from collections.abc import Sequence

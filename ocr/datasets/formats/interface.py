@@ -26,7 +26,7 @@ class Fit:
 
     confidence: Confidence
     reason: str = ""
-    """What was seen, in a few words: `an object "images" by file name`."""
+    """The evidence, in a few words: `an object "images" by file name`."""
 
 
 NO_FIT = Fit(Confidence.NONE)

@@ -56,7 +56,7 @@ _OTHER_SHAPES = {
     "vertices": "a vector",
     "sequence": "a region of a video",
 }
-"""What a region is if its value has this member."""
+"""Kind of a region whose value has this member."""
 _UPLOAD_PREFIX = re.compile(r"[0-9a-f]{8}-(?=.)")
 """Label Studio puts this before the name of each uploaded file."""
 

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -82,20 +83,34 @@ class DetectionPictures(Callback):
     ) -> float:
         """Returns the seconds it took."""
         started = time.perf_counter()
-        for index, found in detections.items():
-            try:
-                self._draw(dataset, index, found, boards, step)
-            except Exception as error:  # a file that vanished, a full disk: a picture is no reason to end a run
-                log.warning("no picture of %s: %s", dataset.manifest.filenames[index], error)
+        draw_all(dataset, detections, self.directory, boards, step)
         return time.perf_counter() - started
 
-    def _draw(
-        self, dataset: ValidatedOCRDataset, index: int, detections: Detections, boards: list[Any], step: int
-    ) -> None:
-        name, truth = dataset.manifest.filenames[index], dataset.manifest.polygons
-        pixels = dataset.load_image(index).image_array
-        polygons, ignore = truth.polygons_of(index), truth.ignore_of(index)
-        picture = draw_picture(pixels, detections, polygons, ignore, longest_side=LONGEST_SIDE)
-        save_picture(picture, self.directory, name, dataset.config.image_extensions)
-        for board in boards:
-            board.add_image(f"val/{name}", np.asarray(picture), step, dataformats="HWC")
+
+def draw_all(
+    dataset: ValidatedOCRDataset,
+    detections: Mapping[int, Detections],
+    directory: Path,
+    boards: Sequence[Any] = (),
+    step: int = 0,
+) -> None:
+    """Draws detections and annotations of some images. A picture that cannot be drawn is a warning in the log.
+
+    Args:
+        detections: by position in the manifest, in pixels of the upright image.
+        directory: folder for the pictures.
+        boards: TensorBoard writers that get the pictures too.
+        step: their step.
+    """
+    truth = dataset.manifest.polygons
+    for index, found in detections.items():
+        name = dataset.manifest.filenames[index]
+        try:
+            pixels = dataset.load_image(index).image_array
+            polygons, ignore = truth.polygons_of(index), truth.ignore_of(index)
+            picture = draw_picture(pixels, found, polygons, ignore, longest_side=LONGEST_SIDE)
+            save_picture(picture, directory, name, dataset.config.image_extensions)
+            for board in boards:
+                board.add_image(f"val/{name}", np.asarray(picture), step, dataformats="HWC")
+        except Exception as error:  # a file that vanished, a full disk: a picture is no reason to end a run
+            log.warning("no picture of %s: %s", name, error)

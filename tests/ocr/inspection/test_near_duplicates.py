@@ -1,0 +1,45 @@
+"""Pictures that were saved again, smaller or slightly cut are near duplicates; other pictures of the same kind are not."""
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ocr.datasets.audit import load_manifest
+from ocr.datasets.manifest import Manifest
+from ocr.datasets.schemas import DatasetConfig
+from ocr.inspection.near_duplicates import image_hash, near_duplicates
+
+
+def manifest_of(folder: Path) -> Manifest:
+    return load_manifest(DatasetConfig(image_path=str(folder), audit_memo="off"), max_megapixels=100)[0]
+
+
+def test_a_smaller_copy_of_lower_quality_is_found(drawn, tmp_path):
+    train = manifest_of(drawn / "images/train")
+    with Image.open(train.image_paths[3]) as image:
+        copy = image.resize((image.width * 3 // 4, image.height * 3 // 4))
+        copy.save(tmp_path / "copy.jpg", quality=60)
+    (pair,) = near_duplicates(train, manifest_of(tmp_path), 100)
+    assert (pair.train, pair.val) == (3, 0)
+
+
+def test_other_pictures_of_one_kind_are_no_duplicates(drawn):
+    assert near_duplicates(manifest_of(drawn / "images/train"), manifest_of(drawn / "images/val"), 100) == []
+
+
+def test_real_receipts_of_two_splits_are_no_duplicates(sroie):
+    train, val = manifest_of(sroie / "images/train"), manifest_of(sroie / "images/val")
+    assert len(near_duplicates(train, val, 40)) <= 1
+
+
+def test_plain_and_unreadable_images_have_no_hash(drawn):
+    stream = io.BytesIO()
+    Image.fromarray(np.full((64, 64), 250, np.uint8)).save(stream, "PNG")
+    assert image_hash(stream.getvalue()) is None
+    assert image_hash(b"no image") is None
+    train = manifest_of(drawn / "images/train")
+    gone = replace(train, image_paths=tuple(f"{path}.gone" for path in train.image_paths))
+    assert near_duplicates(gone, train, 100) == []
