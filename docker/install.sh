@@ -46,7 +46,7 @@ case "${1:-}" in
             options+=(--exclude-newer-package torch=false --exclude-newer-package torchvision=false)
         fi
         constraints > constraints.txt
-        install "${options[@]}" --constraints base_packages.txt --constraints constraints.txt -r pyproject.toml --extra bench --extra webdataset --extra s3
+        install "${options[@]}" --constraints base_packages.txt --constraints constraints.txt -r pyproject.toml --extra bench --extra webdataset --extra s3 --extra onnx
         ;;
     project)
         install --no-deps --editable .

@@ -49,6 +49,10 @@ def export(config: ExportConfig) -> Comparison:
     )
     if not isinstance(model, DBNet):
         raise TypeError(f"{config.checkpoint}: expected a PyTorch network")  # only for the type checker
+    # A run in mixed precision may have float16 images, which float32 arithmetic refuses.
+    settings = settings.model_copy(
+        update={"pipeline": settings.pipeline.model_copy(update={"output_dtype": "float32"})}
+    )
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         pictures = choose_pictures(config, settings, folder / "drawn")

@@ -93,6 +93,11 @@ def _splits(config: InspectConfig) -> dict[str, DatasetConfig]:
             for name, split in splits.items()
             if all(Path(one.image_path).is_dir() for one in split.each_set().values())
         }
+    # Without a test split, data= names the validation images as the test split too.
+    firsts = {split.places: name for name, split in reversed(splits.items())}
+    splits = {
+        name: split for name, split in splits.items() if config.loader == "webdataset" or firsts[split.places] == name
+    }
     if not splits:
         raise InputError(
             "no split of this data set exists; give data=NAME dataset_base_path=FOLDER, or images=FOLDER for images without "

@@ -138,5 +138,5 @@ def test_help_is_shown_without_loading_torch(script: str) -> None:
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert not imported & {"torch", "lightning", "nvidia.dali", "numba"}
     groups = {line.partition("=")[0] for line in done.stdout.splitlines() if "|" in line and line[0].isalpha()}
-    assert ("experiment" in groups) == (script not in ("evaluate", "predict"))
+    assert ("experiment" in groups) == (script not in ("evaluate", "predict", "export"))
     assert "data" in groups

@@ -128,6 +128,13 @@ def test_a_bad_word_is_listed_and_does_not_end_the_inspection(drawn, tmp_path):
     assert "Findings" in page.text
 
 
+def test_a_test_split_that_is_the_validation_split_is_shown_once(drawn, tmp_path):
+    config = config_of(drawn, splits=["val"])
+    both = config.datasets.model_copy(update={"test_dataset": config.datasets.val_dataset})
+    document = inspect_data(config.model_copy(update={"splits": None, "datasets": both}), tmp_path).read_text()
+    assert re.findall('<h2 id="([a-z]+)"', document) == ["train", "val"]
+
+
 def test_a_set_without_any_split_and_a_wrong_output_are_named(drawn, tmp_path):
     with pytest.raises(InputError, match="no split of this data set exists"):
         inspect_data(config_of(tmp_path / "none"), tmp_path)
