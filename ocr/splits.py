@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ocr.config import DataSection, TrainConfig
+from ocr.datasets.audit import load_named_images
 from ocr.datasets.audit_report import AuditReport
 from ocr.datasets.base import ValidatedOCRDataset, refuse_caches_of_random_samples
 from ocr.datasets.data_checks import CheckSettings, DataCheck, advice_text, check_data, check_splits
@@ -63,7 +64,11 @@ def build_dataset(
     )
     refuse_caches_of_random_samples(split, planner)
     _warn_of_ignored_settings(split, config, training)
-    manifest, reports = audited_split(split, config, report_path)
+    if names is None:
+        manifest, reports = audited_split(split, config, report_path)
+    else:
+        manifest, report = load_named_images(split, names, max_megapixels=pipeline.max_megapixels)
+        reports = {"": report}
     for name, report in reports.items():
         log.info("%s%s", f"data set {name}: " if name else "", report.summary())
     if not len(manifest):

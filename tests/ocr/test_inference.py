@@ -1,4 +1,6 @@
+import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -44,6 +46,23 @@ def test_a_checkpoint_cannot_make_evaluate_draw_a_data_set(tmp_path, untrained_c
     with pytest.raises(InputError, match=r"elsewhere/images/val: no such folder; .*data=synthetic"):
         evaluate(EvaluateConfig(checkpoint=checkpoint, split="val"), tmp_path / "run")
     assert not elsewhere.exists()
+
+
+@pytest.mark.parametrize("form", ["file", "pattern", "list"])
+def test_predict_reads_only_the_images_that_are_named(tmp_path, drawn, untrained_checkpoint, form):
+    folder = drawn / "images/val"
+    names = sorted(path.name for path in folder.iterdir())
+    given, expected = str(folder / names[0]), names[:1]
+    if form == "pattern":
+        given, expected = str(folder / "*00[0-2].jpg"), names[:3]
+    elif form == "list":
+        given, expected = str(tmp_path / "chosen.txt"), names[1:3]
+        Path(given).write_text("".join(f"{folder / name}\n" for name in expected))
+    config = PredictConfig(
+        checkpoint=str(untrained_checkpoint), images=given, output=str(tmp_path / "found"), loader="torch", draw=False
+    )
+    predictions = json.loads((predict(config, tmp_path) / "predictions.json").read_text())
+    assert sorted(predictions["images"]) == expected
 
 
 def test_a_checkpoint_cannot_make_evaluate_replace_a_drawn_data_set(tmp_path, drawn, untrained_checkpoint):

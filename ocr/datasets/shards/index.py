@@ -179,7 +179,7 @@ def _problems(values: _Values, columns: dict[str, npt.NDArray[Any]]) -> Iterator
 def _image_problems(columns: dict[str, npt.NDArray[Any]], sizes: npt.NDArray[np.int64]) -> Iterator[tuple[Flags, str]]:
     """Yields for each check of an image which ones fail, and the reason."""
     yield columns["sample_ids"] < 0, "a negative sample id"
-    yield (columns["stored_sizes"] < 1).any(axis=1), "a side of less than one pixel"
+    yield columns["stored_sizes"].min(axis=1) < 1, "a side of less than one pixel"
     yield np.isin(columns["orientations"], np.arange(1, 9), invert=True), "an EXIF orientation other than 1 to 8"
     shard_numbers = columns["shard_numbers"]
     is_outside = (shard_numbers < 0) | (shard_numbers >= len(sizes))
