@@ -39,9 +39,10 @@ def _with_literal_value(argument: str, keys: frozenset[str], may_sweep: bool) ->
     if match is None or match["key"] not in keys or not match["value"]:
         return argument
     value, start = match["value"], argument[: match.start("value")]
-    if os.path.lexists(value):
-        return start + _quoted(value.replace("${", "\\${"))
     parsed = _parsed(argument)
+    if os.path.lexists(value):
+        is_read_as_it_is = parsed is not None and not parsed.is_sweep_override() and parsed.value() == value
+        return argument if is_read_as_it_is and "${" not in value else start + _quoted(value.replace("${", "\\${"))
     if parsed is None and value.startswith("[") and value.endswith("]"):
         elements = [element.strip() for element in _ELEMENT.findall(value[1:-1])]
         return f"{start}[{','.join(element if element[0] in _QUOTES else _quoted(element) for element in elements)}]"

@@ -13,6 +13,9 @@ from dali_pipelines.config import Section
 ShardReader = Literal["dali", "webdataset"]
 """Reader of tar shards: DALI, or the package webdataset."""
 
+DEFAULT_SHARD_CONNECTIONS = 32
+"""Concurrent requests to s3:// of a process, unless the configuration says otherwise."""
+
 
 class CacheConfig(Section):
     """Which results are kept after their first computation, and where. Budgets are per rank."""

@@ -3,8 +3,7 @@
 from pydantic import Field
 
 from dali_pipelines.config import Section
-from ocr.datasets.schemas import ShardReader
-from ocr.datasets.shards.storage import DEFAULT_CONNECTIONS
+from ocr.datasets.schemas import DEFAULT_SHARD_CONNECTIONS, ShardReader
 
 
 class DataLoaderConfig(Section):
@@ -26,6 +25,6 @@ class DataLoaderConfig(Section):
     shard_reader: ShardReader = "dali"
     """Reader of the tar shards of loader=webdataset: DALI, or the package webdataset (uv sync --extra webdataset) in the worker
     processes of loader=torch."""
-    shard_connections: int = Field(default=DEFAULT_CONNECTIONS, ge=1, le=1024)
+    shard_connections: int = Field(default=DEFAULT_SHARD_CONNECTIONS, ge=1, le=1024)
     """Concurrent requests to s3:// per process that reads. The images in a second are at most this number divided by the seconds
     that a request takes, times the images of a request (dataloader.shuffle_block)."""

@@ -187,7 +187,7 @@ def test_an_abandoned_epoch_keeps_the_images_it_returned(manifest, from_files):
     loader = make_loader(manifest, kept, training=True)
     plan = epoch_plan(manifest, training=True)
     next(iter(loader.batches(plan)))
-    assert kept.num_images == 4
+    assert kept.num_images >= 4  # the threads may have rendered images of the next batches too
     assert torch.equal(images_of(loader, plan), from_files[True])
     assert kept.num_images == len(manifest)
 

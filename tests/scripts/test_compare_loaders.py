@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -123,7 +124,7 @@ def test_tables_and_verdict_fit_the_terminal(compared):
 def test_the_pasted_line_trains(compared):
     cwd, _, results = compared
     (line,) = (line for line in results["verdict"] if line.startswith("Paste: "))
-    script, *overrides = line.removeprefix("Paste: uv run scripts/").split()
+    script, *overrides = shlex.split(line.removeprefix("Paste: uv run scripts/"))
     done = subprocess.run(
         [sys.executable, str(ROOT / "scripts" / script), *overrides, "trainer.fast_dev_run=true", "hydra.run.dir=run"],
         cwd=cwd,

@@ -11,10 +11,10 @@ from typing import Any, overload
 from dali_pipelines.signature import Signature
 from ocr.datasets.audit_report import AuditReport
 from ocr.datasets.manifest import Manifest
-from ocr.datasets.schemas import ShardReader
+from ocr.datasets.schemas import DEFAULT_SHARD_CONNECTIONS, ShardReader
 from ocr.datasets.shards.index import HEADER_SIZE, INDEX_NAME, ShardIndex
 from ocr.datasets.shards.read_ahead import ReadAhead
-from ocr.datasets.shards.storage import DEFAULT_CONNECTIONS, ShardFolder
+from ocr.datasets.shards.storage import ShardFolder
 from ocr.errors import InputError, StorageError
 
 ImageFinder = Callable[[bytes, str], bytes]
@@ -169,7 +169,7 @@ def load_shards(
     url: str,
     reader: ShardReader = "dali",
     report_path: Path | None = None,
-    num_connections: int = DEFAULT_CONNECTIONS,
+    num_connections: int = DEFAULT_SHARD_CONNECTIONS,
 ) -> tuple[Manifest, AuditReport]:
     """Returns the manifest of a split in shards, and its report. Opens no image: all were checked when they were written.
 

@@ -10,11 +10,10 @@ from typing import Any
 import fsspec
 
 from ocr.datasets.column_file import ColumnFileError, columns_in, map_columns
+from ocr.datasets.schemas import DEFAULT_SHARD_CONNECTIONS
 from ocr.datasets.shards.index import INDEX_NAME, OLD_INDEX_NAME, Shard, ShardIndex, index_in, not_an_index
 from ocr.errors import InputError, StorageError
 
-DEFAULT_CONNECTIONS = 32
-"""Concurrent requests to a remote storage per process, unless dataloader.shard_connections says otherwise."""
 _NUM_LOCAL_READS = 4
 _S3FS_ATTEMPTS = 2
 """Attempts of s3fs at a request whose answer stalls or breaks off. s3fs nests two such loops: a stalled request gets 2 x 2."""
@@ -39,7 +38,7 @@ class ShardFolder:
         InputError: the URL has no bucket, or the package for its scheme is not installed.
     """
 
-    def __init__(self, url: str, num_connections: int = DEFAULT_CONNECTIONS) -> None:
+    def __init__(self, url: str, num_connections: int = DEFAULT_SHARD_CONNECTIONS) -> None:
         self.is_local = "://" not in url
         """Whether the shards are files of this machine, or of a file system mounted on it."""
         self._url = str(Path(url).resolve()) if self.is_local else url.rstrip("/")

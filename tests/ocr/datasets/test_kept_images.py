@@ -80,7 +80,7 @@ def test_an_image_of_another_size_is_not_kept_and_named(caplog):
 def test_preloaded_images_are_upright_and_counted(image_format, turned, caplog):
     dataset = make_dataset(turned, preload_images=True, cache_config=CacheConfig(image_format=image_format))
     from_files = [dataset.load_image(index) for index in range(8)]
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="ocr.datasets.kept_images"):
         kept = keep(dataset)
     assert caplog.messages[0] == "Preloaded 8/8 images into RAM (100.0%)"
     num_bytes = (
@@ -106,7 +106,7 @@ def test_a_budget_preloads_the_first_images(image_format, num_bytes, turned, cap
     dataset = make_dataset(turned, preload_images=True, cache_config=CacheConfig(image_format=image_format))
     first = [Path(path).stat().st_size for path in dataset.manifest.image_paths[:3]]
     num_bytes = num_bytes or sum(first)
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="ocr.datasets.kept_images"):
         kept = keep(dataset, ram_budget=num_bytes + 10)
     assert caplog.messages[0] == "Preloaded 3/8 images into RAM (37.5%)"
     assert (kept.num_images, kept.num_bytes) == (3, num_bytes)
@@ -116,7 +116,7 @@ def test_a_budget_preloads_the_first_images(image_format, num_bytes, turned, cap
 
 def test_a_rank_preloads_its_own_images(turned, caplog):
     dataset = make_dataset(turned, preload_images=True)
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="ocr.datasets.kept_images"):
         kept = keep(dataset, indices=range(1, 8, 2))
     assert caplog.messages[0] == "Preloaded 4/4 images into RAM (100.0%)"
     assert [kept.encoded(index) is not None for index in range(8)] == [False, True] * 4
@@ -132,7 +132,7 @@ def test_a_file_that_cannot_be_read_is_named_and_left_to_the_loader(image_format
         broken.unlink()
     else:
         broken.write_bytes(broken.read_bytes()[:1000])
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="ocr.datasets.kept_images"):
         kept = keep(dataset)
     assert caplog.messages[0].startswith(f"{broken}: not preloaded: ")
     assert caplog.messages[1] == "Preloaded 7/8 images into RAM (87.5%)"
@@ -150,7 +150,7 @@ def test_without_settings_nothing_is_kept(turned):
 @pytest.mark.parametrize("preload", [False, True])
 def test_the_decoded_cache_is_empty_at_first_and_filled_by_rendering(preload, turned, caplog):
     dataset = make_dataset(turned, preload_images=preload, cache_config=CacheConfig(cache_decoded_images=True))
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="ocr.datasets.kept_images"):
         kept = keep(dataset)
     announced = "Image caching enabled - will keep 8 of 8 decoded images after first access (2.9 MB, RAM)"
     assert caplog.messages[-1] == announced
@@ -188,6 +188,6 @@ def test_dropped_files_leave_the_counts(turned):
 
 def test_preloading_nothing_is_no_error(turned, caplog):
     manifest = make_dataset(turned).manifest
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="ocr.datasets.kept_images"):
         assert preload_files(manifest, PLENTY, []) == {}
     assert caplog.messages[0] == "Preloaded 0/0 images into RAM (0.0%)"

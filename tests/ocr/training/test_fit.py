@@ -255,12 +255,16 @@ def test_out_of_memory_in_validation_names_its_batch_size(tiny_run, tmp_path):
 def test_out_of_memory_in_an_evaluation_names_its_batch_size(finished_run, tmp_path):
     # Some 200 TB an image: NumPy fails to allocate the batch.
     config = EvaluateConfig(
-        checkpoint=str(finished_run / "checkpoints" / "last.ckpt"), device="cpu", split="val", image_size=1 << 22
+        checkpoint=str(finished_run / "checkpoints" / "last.ckpt"),
+        device="cpu",
+        split="val",
+        image_size=1 << 22,
+        batch_size=4,
     )
     with pytest.raises(OutOfMemory) as caught:
         evaluate(config, tmp_path)
     first, *_, what, remedy = str(caught.value).splitlines()
-    assert re.match(r"RAM ran out in validation: NumPy requested \d{2,3},\d{3},\d{3} MB; ", first)
+    assert re.match(r"RAM ran out in prediction: NumPy requested \d{2,3},\d{3},\d{3} MB; ", first)
     assert (what, remedy) == ("Try half the batch size:", "  batch_size=2")
 
 

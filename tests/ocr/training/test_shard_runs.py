@@ -76,7 +76,7 @@ def test_a_run_on_shards_learns_what_a_run_on_files_learns(prepared, run, tmp_pa
     images = f"images={prepared}/images_val_canonical"
     found = predict(predict_config(checkpoint, images), tmp_path / "predicted")
     assert len(json.loads((found / "predictions.json").read_text())["images"]) == 8
-    with pytest.raises(InputError, match=r"predict\.py finds text in a folder of images"):
+    with pytest.raises(InputError, match=r"predict\.py finds text in image files"):
         predict(predict_config(checkpoint, images, "loader=webdataset"), tmp_path / "predicted")
 
 
@@ -106,7 +106,7 @@ def test_workers_that_read_through_webdataset_learn_what_loader_torch_learns(pre
 
 def test_a_data_set_without_shards_says_how_to_write_them(prepared, run, tmp_path):
     with pytest.raises(
-        StorageError, match=r"none/shards/train/index\.json: there is no such file; write the shards with"
+        StorageError, match=r"none/shards/train/index\.columns: there is no such file; write the shards with"
     ):
         run(tmp_path / "run", "data=webdataset", f"dataset_base_path={tmp_path}/none")
     with pytest.raises(
