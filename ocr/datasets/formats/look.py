@@ -78,6 +78,10 @@ def look_at(path: Path) -> Look:
 _JSON_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{},]|"', re.DOTALL)
 
 
+_DEEPEST = 100
+"""Most brackets inside one another; no format has more than ten. It bounds the time that hostile files take."""
+
+
 def parse_beginning(text: str) -> Any:
     """Returns the JSON value of a text that may be cut short: members that are not whole are left out. None: not JSON."""
     if not text.lstrip().startswith(("{", "[")):
@@ -91,6 +95,8 @@ def parse_beginning(text: str) -> Any:
     for token in _JSON_TOKEN.finditer(text):
         mark = token.group()
         if mark in "{[":
+            if len(closers) == _DEEPEST:
+                return None
             closers.append("}" if mark == "{" else "]")
             end, closing = token.end(), "".join(reversed(closers))
         elif mark in "}]":
