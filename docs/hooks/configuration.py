@@ -130,6 +130,8 @@ def _type(key: Schema) -> str:
         return " or ".join(_type(choice) for choice in key["anyOf"])
     if "enum" in key or "const" in key:
         return " ".join(f"`{json.dumps(value).strip(chr(34))}`" for value in key.get("enum", [key.get("const")]))
+    if "$ref" in key:  # an element of a list of sections; the key's meaning names its keys
+        return f"`{key['$ref'].rpartition('/')[2]}`"
     if key["type"] == "array":
         if "prefixItems" in key:
             return f"{len(key['prefixItems'])} times {_type(key['prefixItems'][0])}"
