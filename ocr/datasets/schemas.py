@@ -82,8 +82,8 @@ class DatasetConfig(Section):
     image_path: str
     """Folder of images."""
     sets: tuple[SetConfig, ...] = ()
-    """Several data sets, which replace image_path and the keys of the annotations. `config` given as a list means this key. Each has
-    the keys name, weight, image_path, annotation_path, annotation_format, annotation_set, annotation_frame and maps_path."""
+    """Several data sets, which replace image_path and the keys of the annotations. `config` given as a list means this key. Each
+    has the keys name, weight, image_path, annotation_path, annotation_format, annotation_set, annotation_frame and maps_path."""
     annotation_path: str | None = None
     """File or folder of annotations; null: images without annotations."""
     annotation_format: str = "auto"
