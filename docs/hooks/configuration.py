@@ -5,15 +5,16 @@ import json
 from collections.abc import Iterator, Mapping
 from inspect import getdoc
 from pathlib import Path
-from typing import Any
-
-from mkdocs.config.defaults import MkDocsConfig
-from mkdocs.structure.files import File, Files
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.loaders.config import CompareConfig
 from benchmarks.sweep.config import SweepConfig
 from dali_pipelines.config import Section
 from ocr.config import NOT_SET, EvaluateConfig, ExportConfig, InspectConfig, PredictConfig, PrepareConfig, TrainConfig
+
+if TYPE_CHECKING:
+    from mkdocs.config.defaults import MkDocsConfig
+    from mkdocs.structure.files import Files
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS: tuple[tuple[str, type[Section]], ...] = (
@@ -45,8 +46,10 @@ wrong value ends the run at its start and is named.
 Schema = Mapping[str, Any]
 
 
-def on_files(files: Files, config: MkDocsConfig) -> Files:
+def on_files(files: "Files", config: "MkDocsConfig") -> "Files":
     """Adds configuration.md to the site."""
+    from mkdocs.structure.files import File  # here, so that the reference is tested without the site's packages
+
     files.append(File.generated(config, "configuration.md", content=reference()))
     return files
 
