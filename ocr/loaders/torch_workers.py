@@ -88,6 +88,11 @@ class TorchLoader:
             for images, errors in self._received(self._loader):
                 samples = self._checked(self._sampler.sent.popleft(), errors)
                 yield ImageBatch(self._finished(images), samples)
+        except RuntimeError as error:  # PyTorch reports a dead worker in a signal handler too, so at any line
+            problem = self._problem_of_worker(error) if self._num_workers else None
+            if problem is None:
+                raise
+            raise WorkerError(problem) from error
         finally:
             ahead.close()
 

@@ -79,11 +79,12 @@ def test_a_signal_before_the_first_step_ends_the_run_where_it_is(tiny_run, tmp_p
         def setup(self, trainer, pl_module, stage):
             os.kill(os.getpid(), signal.SIGTERM)
 
+    before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SystemExit) as stopped:
         train(tiny_run(), tmp_path, [InSetup()])
     assert stopped.value.code == 143
     assert "nothing to resume from" in caplog.messages[-1]
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_new_run_in_the_folder_of_an_earlier_one_does_not_take_its_checkpoint(tiny_run, whole, tmp_path, caplog):
