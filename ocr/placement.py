@@ -19,7 +19,7 @@ from typing import Literal
 from ocr.errors import InputError
 
 PROGRAM = tuple(sys.orig_argv[1 : len(sys.orig_argv) - len(sys.argv) + 1])
-"""What this process runs: the part of its command between Python and the program's own arguments."""
+"""Program that this process runs: the part of its command between Python and the program's own arguments."""
 _FIRST_PORT, _NUM_PORTS = 15_000, 16_000
 """Ports below those that Linux gives to outgoing connections."""
 
@@ -29,7 +29,7 @@ class Placement:
     """A process among those of its run."""
 
     starter: Literal["torchrun", "srun", "itself"] = "itself"
-    """What decides the number of processes. itself: this program, from trainer.devices and trainer.num_nodes."""
+    """Source of the number of processes. itself: this program, from trainer.devices and trainer.num_nodes."""
     rank: int = 0
     world_size: int = 1
     """Number of ranks, on all nodes."""

@@ -81,7 +81,7 @@ def locate(listing: FolderListing, filename: str) -> LocatedFile:
 
 @dataclass(frozen=True)
 class InspectedFiles:
-    """What was seen of N files."""
+    """Results of inspecting N files."""
 
     names: Names
     """(N,) names on the disk, relative to the image folder."""

@@ -35,7 +35,7 @@ _NUM_NAMED = 5
 
 @dataclass(frozen=True)
 class _Seen:
-    """What was found of one split: its page, and the pictures of its sheets."""
+    """Results for one split: its page, and the pictures of its sheets."""
 
     dataset: ValidatedOCRDataset
     page: SplitPage

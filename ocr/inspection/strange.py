@@ -17,7 +17,7 @@ class Chosen(NamedTuple):
     place: int
     """Position among the measured images, as in all arrays of `Measures`."""
     reasons: tuple[str, ...]
-    """What is hard or strange about it, most first; empty: nothing is."""
+    """Reasons why it is hard or strange, the strongest first; empty without any."""
 
 
 class _Feature(NamedTuple):

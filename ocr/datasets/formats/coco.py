@@ -53,7 +53,7 @@ _OTHER_KINDS = {
     "panoptic": "a panoptic segmentation, whose regions are in PNG files; export an instance segmentation",
     "nothing": "annotations without a segmentation; export polygons",
 }
-"""What an annotation holds instead of polygons, and what to do."""
+"""Kinds of annotation without polygons, each with advice."""
 
 
 def read_coco(path: Path, images: ImageFolder) -> Iterator[AnnotatedImage]:

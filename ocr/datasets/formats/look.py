@@ -18,7 +18,7 @@ MAX_NAMES = 2000
 
 @dataclass(frozen=True)
 class Look:
-    """What a look at an annotation path shows."""
+    """The beginning of the annotations at a path: names and first bytes."""
 
     path: Path
     is_folder: bool

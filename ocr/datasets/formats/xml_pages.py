@@ -1,4 +1,4 @@
-"""What PAGE-XML, ALTO and the XML form of CTW1500 share: one XML file for each image, which it may name itself."""
+"""Code shared by PAGE-XML, ALTO and the XML form of CTW1500: one XML file for each image, which it may name itself."""
 
 import os
 from collections import Counter

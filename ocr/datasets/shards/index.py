@@ -60,7 +60,7 @@ class Shard(Section):
 
 
 class _Values(Section):
-    """What the file holds besides arrays."""
+    """Values of the file besides its arrays."""
 
     version: Literal[2] = 2
     num_listed: Count
