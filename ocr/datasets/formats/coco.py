@@ -177,13 +177,7 @@ class _Parts:
         """Yields the images with their words."""
         self._apply_categories()
         for image_id, (name, size) in self._images.items():
-            yield AnnotatedImage(
-                images.locate(name),
-                self.path.name,
-                self._words.words_of(image_id),
-                size,
-                self._words.problems_of(image_id),
-            )
+            yield self._words.image(image_id, images.locate(name), self.path.name, size)
 
     def _apply_categories(self) -> None:
         read = []

@@ -162,13 +162,7 @@ class _Parts:
         for image_id, (name, size, of_set) in self._images.items():
             if images.annotation_set not in (None, of_set):
                 continue
-            yield AnnotatedImage(
-                images.locate(name),
-                self.path.name,
-                self._words.words_of(image_id),
-                size,
-                self._words.problems_of(image_id),
-            )
+            yield self._words.image(image_id, images.locate(name), self.path.name, size)
 
 
 def _outline(entry: dict[str, Any]) -> Points:

@@ -7,8 +7,8 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from ocr.datasets.formats.annotated import AnnotatedWord, FormatProblem
-from ocr.datasets.formats.json_values import Points
+from ocr.datasets.formats.annotated import AnnotatedImage, AnnotatedWord, FormatProblem
+from ocr.datasets.formats.json_values import Points, Size
 
 
 class LinkedWords:
@@ -59,9 +59,16 @@ class LinkedWords:
         order, starts = self._by_image
         return tuple(self._word(word) for word in order[starts[number] : starts[number + 1]].tolist())
 
-    def problems_of(self, image_id: str) -> tuple[FormatProblem, ...]:
-        """Returns the problems of an image and its words."""
-        return tuple(self._problems.get(self._number_of.get(image_id, -1), ()))
+    def image(self, image_id: str, filename: str, source: str, size: Size) -> AnnotatedImage:
+        """Returns an image with its words and the problems of both. No word may be added after the first call.
+
+        Args:
+            filename: relative to the image folder.
+            source: name of the annotation file.
+            size: (H, W) according to the annotations.
+        """
+        problems = tuple(self._problems.get(self._number_of.get(image_id, -1), ()))
+        return AnnotatedImage(filename, source, self.words_of(image_id), size, problems)
 
     def images_not_in(self, listed: Container[str]) -> list[str]:
         """Returns the ids that annotations name but that are not listed."""

@@ -9,21 +9,9 @@ from pathlib import Path
 import pytest
 
 from ocr.training.ranks import first_of_node_first, num_ranks_of_node
+from tests.faults.process import OVERRIDES
 
-GIVEN = (
-    "data=upstage",
-    "device=cpu",
-    "pipeline.image_size=96",
-    "pipeline.augmentation.crop_size=96",
-    "dataloader.batch_size=2",
-    "dataloader.num_workers=0",
-    "model.backbone.name=mobilenetv3_small_050",
-    "model.backbone.weights=null",
-    "model.fpn_channels=16",
-    "trainer.max_epochs=1",
-    "trainer.precision=32-true",
-    "logger.num_pictures=0",
-)
+GIVEN = (*OVERRIDES, "trainer.max_epochs=1")
 SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "train.py"
 
 

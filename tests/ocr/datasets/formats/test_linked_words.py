@@ -22,8 +22,8 @@ def test_words_come_back_by_image_in_the_order_of_the_file() -> None:
     np.testing.assert_array_equal(word.points, TRIANGLE)
     assert (word.key, word.ignore) == ("영\ud800", True)
     assert words.words_of("c") == ()
-    assert words.problems_of("a") == (FormatProblem("4", "x", "y"),)
-    assert words.problems_of("c") == ()
+    assert words.image("a", "a.jpg", "all.json", (4, 5)).problems == (FormatProblem("4", "x", "y"),)
+    assert words.image("c", "c.jpg", "all.json", (4, 5)).problems == ()
 
 
 def test_words_can_be_ignored_later() -> None:
