@@ -11,7 +11,7 @@ import pytest
 from ocr.errors import InputError
 from ocr.training.run_lock import RunLock
 
-SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "train.py"
+SCRIPTS = Path(__file__).resolve().parents[3] / "scripts"
 
 
 @pytest.fixture
@@ -46,15 +46,16 @@ def test_a_second_run_in_a_folder_is_told_who_runs_there_and_a_dead_one_frees_it
     assert not (tmp_path / ".lock").exists()
 
 
-def test_a_refused_script_leaves_the_files_of_the_run_under_way_as_they_are(other_run, tmp_path):
+@pytest.mark.parametrize(("name", "override"), [("train", "seed=7"), ("evaluate", "checkpoint=best.ckpt")])
+def test_a_refused_script_leaves_the_files_of_the_run_under_way_as_they_are(other_run, tmp_path, name, override):
     (tmp_path / ".hydra").mkdir()
     files = [
-        tmp_path / name for name in (".hydra/overrides.yaml", ".hydra/config.yaml", ".hydra/hydra.yaml", "train.log")
+        tmp_path / file for file in (".hydra/overrides.yaml", ".hydra/config.yaml", ".hydra/hydra.yaml", f"{name}.log")
     ]
     for path in (*files, tmp_path / "config.yaml"):
         path.write_text("of the first run")
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    command = [sys.executable, str(SCRIPT), "seed=7", f"hydra.run.dir={tmp_path}"]
+    command = [sys.executable, str(SCRIPTS / f"{name}.py"), override, f"hydra.run.dir={tmp_path}"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
     assert done.stderr.startswith(f"InputError: {tmp_path}: process {other_run} on ")
