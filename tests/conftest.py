@@ -1,5 +1,6 @@
 """Fixtures shared by all tests: a drawn data set, and real ones where this machine has them."""
 
+import logging
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,6 +75,12 @@ def untrained_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("untrained") / "best.ckpt"
     torch.save(checkpoint, path)
     return path
+
+
+@pytest.fixture(autouse=True)
+def _logged_from_warnings_on() -> None:
+    """Undoes what a program has set that an earlier test ran in this process: Hydra sets the level of all loggers."""
+    logging.getLogger().setLevel(logging.WARNING)
 
 
 def pytest_configure() -> None:
