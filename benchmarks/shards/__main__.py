@@ -44,9 +44,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         rows = list(_rows(arguments, Path(temporary)))
     machine = environment(torch.device("cpu"), "benchmarks.shards") | {"command": sys.argv[1:]}
-    table = Table(
-        f"{arguments.images} images from shards", _COLUMNS, [_cells(row) for row in rows], _index_notes(rows)
-    )
+    table = Table(f"{arguments.images} images from shards", _COLUMNS, [_cells(row) for row in rows], _index_notes(rows))
     table.print(Console())
     if arguments.json:
         arguments.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
