@@ -110,8 +110,8 @@ class ShardImages:
     def ranges(self, indices: Sequence[int]) -> list[list[int]]:
         """Returns the images by the requests that fetch them, those needed first at the beginning.
 
-        Images that lie side by side in one shard share a request, and others that have few samples between them. Files are read image
-        by image: a bad sector of a disk then costs one image.
+        Images that lie side by side in one shard share a request. So do others that have few samples between them. Files are read
+        image by image: a bad sector of a disk then costs one image.
         """
         if self._storage.is_local:
             return [[index] for index in indices]
