@@ -40,7 +40,8 @@ def main() -> None:
     if command == "write":
         _write(Path(arguments[0]), int(arguments[1]), int(arguments[2]))
     else:
-        print(json.dumps(_read(*arguments[:3], *map(int, arguments[3:]))))
+        url, few, order, *settings = arguments
+        print(json.dumps(_read(url, few, order, *map(int, settings))))
 
 
 def _write(folder: Path, num_images: int, num_words: int) -> None:
