@@ -1,6 +1,11 @@
 """Looks for a learning rate: a short training in which it rises from step to step (Smith 2015, arXiv 1506.01186)."""
 
+import contextlib
+import io
 import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +44,10 @@ def search_learning_rate(
     """
     steps = module.config.trainer.lr_find_steps or 0
     try:
-        found = Tuner(trainer).lr_find(
-            module, datamodule=data, min_lr=LOWEST, max_lr=HIGHEST, num_training=steps, update_attr=False
-        )
+        with _quiet():
+            found = Tuner(trainer).lr_find(
+                module, datamodule=data, min_lr=LOWEST, max_lr=HIGHEST, num_training=steps, update_attr=False
+            )
     finally:  # Lightning skips the teardown when a run ends before its end
         module.teardown("fit")
         data.teardown("fit")
@@ -60,7 +66,21 @@ def search_learning_rate(
     if trainer.is_global_zero:
         log.info("loss at %d learning rates from %.2g to %.2g: %s", len(losses), rates[0], rates[len(losses) - 1], path)
         log.info(
-            "the loss falls fastest at this learning rate. To train with it, replace trainer.lr_find_steps by:\n  optimizer.lr=%.2g",
-            suggestion,
+            "the loss falls fastest at %.2g. To train with it, replace trainer.lr_find_steps by:\n  optimizer.lr=%.2g",
+            *(suggestion, suggestion),
         )
     return {"lr_suggestion": suggestion}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps Lightning's notes about its own checkpoint from the log and, without a terminal, its progress bar from stderr."""
+    chatty = logging.getLogger("lightning.pytorch.trainer.connectors.checkpoint_connector")
+    level = chatty.level
+    chatty.setLevel(logging.WARNING)
+    bar = contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO())
+    try:
+        with bar:
+            yield
+    finally:
+        chatty.setLevel(level)
