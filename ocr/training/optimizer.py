@@ -18,7 +18,7 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Op
     Without `layer_decay` there are two groups. With it each depth of the network has two, the stem's first; `lr_scale` of a group
     is the share of the learning rate that it has, as timm names it.
     """
-    groups = [
+    groups: list[dict[str, Any]] = [
         group
         for scale, parameters in _by_depth(model, config.layer_decay)
         for group in (
