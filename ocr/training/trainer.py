@@ -69,7 +69,7 @@ def build_trainer(
         trainer = lightning.Trainer(
             **{name: getattr(settings, name) for name in PASSED_ON},
             **ranks.lightning_arguments(),
-            precision=precision,  # type: ignore[arg-type]
+            precision=precision,  # type: ignore[arg-type]  # one of Lightning's literals
             deterministic="warn" if settings.deterministic else None,
             use_distributed_sampler=False,  # the epoch plan shards
             default_root_dir=run_dir,
