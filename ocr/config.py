@@ -294,7 +294,9 @@ def _all_optional(section: type[Section], name: str) -> type[Section]:
     """Returns a section with the same fields, all null by default: overrides of the values in a checkpoint."""
     fields: dict[str, Any] = {}
     for key, field in section.model_fields.items():
-        bounded = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
+        bounded = (
+            Annotated.__class_getitem__((field.annotation, *field.metadata)) if field.metadata else field.annotation
+        )
         fields[key] = (Optional[bounded], None)  # noqa: UP045  # the annotation is known at run time only
     return create_model(name, __base__=Section, **fields)
 
@@ -490,7 +492,10 @@ def keys_of(config_class: type[Section]) -> list[str]:
 
 def no_such_key(key: str, keys: Collection[str]) -> str:
     """Returns what to say about an unknown key: the nearest one among `keys`, and where all are listed."""
-    nearest = get_close_matches(key, keys, 1, 0.8) or [known for known in keys if known.endswith(f".{key}")]
+    without_section = key.rpartition(".")[2]
+    nearest = get_close_matches(key, keys, 1, 0.8) or [
+        known for known in keys if known.endswith(f".{key}") or known == without_section
+    ]
     return f"no such key; {f'the nearest is {nearest[0]}; ' if nearest else ''}the option --cfg job lists all keys"
 
 
