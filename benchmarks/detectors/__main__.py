@@ -14,7 +14,6 @@ Python of --rival-python, which needs nothing of this project:
 
 import argparse
 import json
-import shlex
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -38,7 +37,9 @@ def main() -> None:
     """Runs the command."""
     arguments = _parse_arguments()
     torch.set_num_threads(1)
-    results = DetectorResults(environment(torch.device("cpu"), "benchmarks.detectors"))
+    machine = environment(torch.device("cpu"), "benchmarks.detectors")
+    command = ["uv", "run", "python", "-m", "benchmarks.detectors", *sys.argv[1:]]
+    results = DetectorResults(machine | {"command": command})
     all_pages = [Pages.load(name, Path(folder), arguments.at_most) for name, folder in _named(arguments.pages)]
     own, rivals = _commands(arguments)
     detectors = [DetectorProcess(name, command) for name, command in (own | rivals).items()]
@@ -104,8 +105,7 @@ def _named(pairs: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _write(arguments: argparse.Namespace, results: DetectorResults) -> None:
-    command = ["uv", "run", "python", "-m", "benchmarks.detectors", *sys.argv[1:]]
-    detector_report = report(results, shlex.join(command))
+    detector_report = report(results)
     detector_report.print()
     if arguments.json:
         arguments.json.write_text(json.dumps(results.document(), indent=1) + "\n")

@@ -21,6 +21,7 @@ class Row:
     """A detector on the pages of one data set."""
 
     pages: str
+    num_pages: int
     detector: str
     is_ours: bool
     scores: dict[str, dict[str, float]]
@@ -62,6 +63,7 @@ def row_of(
     seconds = [[page.cpu_seconds for page in found] for found in rounds]
     return Row(
         pages.name,
+        len(pages.paths),
         detector,
         is_ours,
         {str(iou): pages.scores(rounds[0], iou) for iou in IOUS},
@@ -72,13 +74,10 @@ def row_of(
     )
 
 
-def report(results: DetectorResults, command: str) -> Report:
-    """Returns the report.
-
-    Args:
-        command: how to measure again.
-    """
-    inputs = f"command to measure again: `{command}`"
+def report(results: DetectorResults) -> Report:
+    """Returns the report for the terminal and for Markdown."""
+    counts = dict.fromkeys(f"{row.num_pages} {row.pages}" for row in results.rows)
+    inputs = f"pages: {', '.join(counts)}; {len(results.rows[0].cpu_ms) if results.rows else 0} rounds"
     return Report(
         title="Text detectors on the same pages",
         facts=environment_lines(results.environment, inputs),

@@ -32,7 +32,7 @@ opened, UNIX = os.open, ("fcntl", "resource", "pwd", "grp", "termios", "tty", "p
 sys.modules.update(dict.fromkeys(UNIX))
 for name in "fork register_at_fork getuid geteuid getgid sched_getaffinity pread preadv readv writev".split():
     delattr(os, name)
-for name in ("SIGUSR1", "SIGUSR2", "SIGHUP", "SIGALRM", "SIGCHLD")  # Lightning checks SIGKILL by the system's name:
+for name in ("SIGUSR1", "SIGUSR2", "SIGHUP", "SIGALRM", "SIGCHLD"):  # Lightning asks for SIGKILL unless the system is named Windows
     delattr(signal, name)
 
 

@@ -94,7 +94,11 @@ def test_a_wheel_brings_all_that_the_commands_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("command", "override", "told"),
     [
-        ("evaluate", "trainer.max_epochs=3", "no such key; the option --cfg job lists all keys; train, inspect have this key"),
+        (
+            "evaluate",
+            "trainer.max_epochs=3",
+            "no such key; the option --cfg job lists all keys; train, inspect have this key",
+        ),
         ("evaluate", "splitt=val", "no such key; the nearest is split; the option --cfg job lists all keys"),
         ("predict", "pipeline.image_size=64", "no such key; the nearest is image_size; "),
     ],
