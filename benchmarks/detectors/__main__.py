@@ -16,7 +16,7 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -27,61 +27,73 @@ from benchmarks.detectors.report import DetectorResults, report, row_of
 from benchmarks.detectors.scoring import Pages
 from benchmarks.detectors.sharing import share
 from benchmarks.environment import environment
+from ocr.config import LoaderName
 from ocr.loaders.engines import has_dali
 
 _FOLDER = Path(__file__).parent
 _CHECKPOINT = "TextDetector, checkpoint"
+_LOADERS: tuple[LoaderName, ...] = ("torch", "dali")
 
 
 def main() -> None:
-    """Runs the command."""
+    """Runs the command. The files are written after each step, so that an interrupted run leaves what it has measured."""
     arguments = _parse_arguments()
     torch.set_num_threads(1)
     machine = environment(torch.device("cpu"), "benchmarks.detectors")
     command = ["uv", "run", "python", "-m", "benchmarks.detectors", *sys.argv[1:]]
     results = DetectorResults(machine | {"command": command})
     all_pages = [Pages.load(name, Path(folder), arguments.at_most) for name, folder in _named(arguments.pages)]
+    paths = [path for pages in all_pages for path in pages.paths]
     own, rivals = _commands(arguments)
-    detectors = [DetectorProcess(name, command) for name, command in (own | rivals).items()]
+    found = _measure(arguments, results, all_pages, own, rivals)
+    _save(arguments, results)
+    _compare(arguments, results, {name: found[name] for name in own}, [*paths, *arguments.turned])
+    _save(arguments, results)
+    if arguments.threads:
+        size = arguments.shared_image_size
+        results.sharing = share(arguments.checkpoint, paths, arguments.threads, arguments.shared_pages, size)
+        _save(arguments, results)
+    report(results).print()
+
+
+def _measure(
+    arguments: argparse.Namespace,
+    results: DetectorResults,
+    all_pages: Sequence[Pages],
+    own: Mapping[str, list[str]],
+    rivals: Mapping[str, list[str]],
+) -> dict[str, list[Found]]:
+    """Adds the detectors' rows to the results. Returns each one's text on all pages; on turned pictures, only ours."""
+    detectors = [DetectorProcess(name, command) for name, command in {**own, **rivals}.items()]
     results.detectors = {detector.name: detector.facts for detector in detectors}
-    found: dict[str, list[list[Found]]] = {name: [] for name in own | rivals}
+    found: dict[str, list[Found]] = {detector.name: [] for detector in detectors}
     for pages in all_pages:
         measured = find_in_turn(detectors, pages.paths, arguments.rounds)
         for detector in detectors:
             rounds = measured[detector.name]
-            found[detector.name].append(rounds[0])
+            found[detector.name] += rounds[0]
             results.rows.append(row_of(pages, detector.name, detector.name in own, rounds, detector.facts))
     for detector in detectors:
         if detector.name in own:
-            found[detector.name].append([detector.find(page) for page in arguments.turned])
+            found[detector.name] += [detector.find(page) for page in arguments.turned]
         detector.close()
-    paths = [path for pages in all_pages for path in pages.paths]
-    _compare(arguments, results, found, list(own), [*paths, *arguments.turned])
-    if arguments.threads:
-        size = arguments.shared_image_size
-        results.sharing = share(arguments.checkpoint, paths, arguments.threads, arguments.shared_pages, size)
-    _write(arguments, results)
+    return found
 
 
 def _compare(
-    arguments: argparse.Namespace,
-    results: DetectorResults,
-    found: dict[str, list[list[Found]]],
-    own: Sequence[str],
-    paths: Sequence[Path],
+    arguments: argparse.Namespace, results: DetectorResults, found: Mapping[str, Sequence[Found]], paths: Sequence[Path]
 ) -> None:
-    texts = {name: _texts(found[name]) for name in own}
-    for name in own:
+    """Adds how far the text of TextDetector with the checkpoint agrees with that of float32 files and of predict.py."""
+    texts: dict[str, list[Texts]] = {
+        name: [(page.polygons, page.scores) for page in pages] for name, pages in found.items()
+    }
+    for name in found:
         if "float32" in name:
             results.agreements[name] = compare(texts[_CHECKPOINT], texts[name])
-    for loader in ("torch", "dali") if has_dali() else ("torch",):
+    for loader in _LOADERS if has_dali() else _LOADERS[:1]:
         with tempfile.TemporaryDirectory() as folder:
             written = predicted(arguments.checkpoint, paths, loader, Path(folder))
         results.agreements[f"predict.py loader={loader}"] = compare(texts[_CHECKPOINT], written, rounding=(0.01, 1e-4))
-
-
-def _texts(sets: Sequence[Sequence[Found]]) -> list[Texts]:
-    return [(page.polygons, page.scores) for found in sets for page in found]
 
 
 def _commands(arguments: argparse.Namespace) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
@@ -104,13 +116,11 @@ def _named(pairs: Sequence[str]) -> list[tuple[str, str]]:
     return [(name, value) for name, _, value in split]
 
 
-def _write(arguments: argparse.Namespace, results: DetectorResults) -> None:
-    detector_report = report(results)
-    detector_report.print()
+def _save(arguments: argparse.Namespace, results: DetectorResults) -> None:
     if arguments.json:
         arguments.json.write_text(json.dumps(results.document(), indent=1) + "\n")
     if arguments.markdown:
-        arguments.markdown.write_text(detector_report.markdown())
+        arguments.markdown.write_text(report(results).markdown())
 
 
 def _parse_arguments() -> argparse.Namespace:

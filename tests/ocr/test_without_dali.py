@@ -26,13 +26,16 @@ data, checkpoint = sys.argv[1:]
 # Other packages check the system by its name, so they are loaded before Windows is imitated.
 import multiprocessing.util, os, signal, subprocess
 import cv2, hydra, lightning, numba, psutil, torch, torch.utils.data, torch.utils.tensorboard
+from lightning.pytorch.trainer.connectors import signal_connector
+
+signal_connector._IS_WINDOWS = True
 
 # Nothing on these ways needs what Windows lacks.
 opened, UNIX = os.open, ("fcntl", "resource", "pwd", "grp", "termios", "tty", "pty", "syslog")
 sys.modules.update(dict.fromkeys(UNIX))
 for name in "fork register_at_fork getuid geteuid getgid sched_getaffinity pread preadv readv writev".split():
     delattr(os, name)
-for name in ("SIGUSR1", "SIGUSR2", "SIGHUP", "SIGALRM", "SIGCHLD"):  # Lightning asks for SIGKILL unless the system is named Windows
+for name in ("SIGUSR1", "SIGUSR2", "SIGHUP", "SIGALRM", "SIGCHLD"):
     delattr(signal, name)
 
 
