@@ -18,6 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.callbacks import Callback, RichProgressBar
 
 from ocr.atomic_write import explained_write, write_durably
+from ocr.checkpoint import weights_path
 from ocr.command_line import silence_libraries
 from ocr.config import (
     NOT_SET,
@@ -227,7 +228,7 @@ def _header(
 ) -> dict[str, str]:
     """Returns digests of what the results depend on: the checkpoint, the images with their annotations, and the settings."""
     checkpoint = hashlib.sha256()
-    with open(config.checkpoint, "rb") as file:
+    with weights_path(config.checkpoint).open("rb") as file:
         while part := file.read(1 << 20):  # hashlib.file_digest came with Python 3.11
             checkpoint.update(part)
     images = hashlib.sha256(data_fingerprint(dataset.manifest)["sha256"].encode())

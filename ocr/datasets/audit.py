@@ -4,8 +4,7 @@ Each image file is opened once. Its header gives size, orientation and coding; t
 nothing else reveals damage in a scan. Each polygon is checked in the frame of the annotations. A name may differ from that of its
 file in Unicode form, case or slashes; one that breaks the rule of `ocr.file_names` is never opened.
 
-Annotations pass through in chunks, and arrays are all that stays of them. `ocr.datasets.audit_memo` keeps the result for the next
-start.
+Annotations pass through in chunks, which leave only arrays behind. `ocr.datasets.audit_memo` keeps the result for the next start.
 """
 
 import logging
@@ -34,7 +33,7 @@ from ocr.datasets.schemas import DatasetConfig
 logger = logging.getLogger(__name__)
 
 _SECONDS_BETWEEN_PARTS = 10.0
-"""Work that an interrupted audit loses at most."""
+"""Seconds of work that an interrupted audit loses at most."""
 
 
 def load_manifest(
@@ -42,8 +41,8 @@ def load_manifest(
 ) -> tuple[Manifest, AuditReport]:
     """Returns the checked manifest of a split and the report of its audit.
 
-    The audit is taken from its memo if nothing has changed since, and otherwise made and kept (`config.audit_memo`). Of two
-    processes that ask at once, the second waits and takes the first one's.
+    The audit is taken from its memo if nothing has changed since, and otherwise made and kept (`config.audit_memo`). If two
+    processes need it at once, the second one waits for the result of the first.
 
     Raises:
         FileNotFoundError, ValueError: the image folder or the annotations are missing or unreadable as a whole.
@@ -185,11 +184,7 @@ def _audit(
     in_folder = listing.images(extensions)
     warnings: list[str] = []
     if annotations is None:
-        if in_folder:
-            warnings = _warnings_of_other_images(listing, extensions)
-        annotations = [AnnotatedImage(filename, "") for filename in in_folder or listing.images(CONVERTED_EXTENSIONS)]
-        if not annotations:
-            raise FileNotFoundError(f"{image_dir}: no image with extension {', '.join(extensions)} in this folder")
+        annotations, warnings = _without_annotations(listing, in_folder, extensions)
     inspector = FileInspector(
         image_dir,
         extensions,
@@ -213,6 +208,26 @@ def _audit(
         finally:
             inspector.close()
     return result.finished(image_dir, Names.of(in_folder), listing.folders, warnings)
+
+
+def _without_annotations(
+    listing: FolderListing, in_folder: Sequence[str], extensions: Sequence[str]
+) -> tuple[list[AnnotatedImage], list[str]]:
+    """Returns the images of a folder as images without words, and warnings for the log.
+
+    Args:
+        in_folder: names that end with one of the extensions; without any, TIFF, BMP, WebP and GIF files are taken.
+
+    Raises:
+        FileNotFoundError: the folder holds no image.
+    """
+    names = in_folder or listing.images(CONVERTED_EXTENSIONS)
+    if not names:
+        raise FileNotFoundError(
+            f"{listing.folder.resolve()}: no image with extension {', '.join(extensions)} in this folder"
+        )
+    warnings = _warnings_of_other_images(listing, extensions) if in_folder else []
+    return [AnnotatedImage(name, "") for name in names], warnings
 
 
 def _warnings_of_other_images(listing: FolderListing, extensions: Sequence[str]) -> list[str]:

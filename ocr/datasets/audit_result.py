@@ -212,7 +212,7 @@ def _counts(starts: Sequence[Array]) -> npt.NDArray[np.int64]:
 
 
 def _times_listed(names: Names) -> dict[int, int]:
-    """Returns the number of times that a name is listed, by position, of the names that are listed more than once."""
+    """Returns how often each repeated name is listed, by its position among the listed names."""
     codes = names.codes
     _, inverse, counts = np.unique(codes, return_inverse=True, return_counts=True)
     alike = np.flatnonzero(counts[inverse] > 1).tolist()

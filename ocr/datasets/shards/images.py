@@ -174,7 +174,7 @@ def load_shards(
     """Returns the manifest of a split in shards, and its report. Opens no image: all were checked when they were written.
 
     Args:
-        url: folder of index.json: a path, or s3://BUCKET/PREFIX.
+        url: folder of index.columns: a path, or s3://BUCKET/PREFIX.
         reader: dali reads images at the positions in the index; webdataset takes them out of the tar files with that package.
         report_path: JSON file for the report.
         num_connections: concurrent requests to a remote storage per process.
