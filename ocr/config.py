@@ -35,7 +35,7 @@ from dali_pipelines.config import PipelineConfig, Section
 from ocr.datasets.schemas import CacheConfig, DatasetConfig
 from ocr.errors import InputError
 from ocr.file_names import shown_lines
-from ocr.loaders.config import DataLoaderConfig
+from ocr.loaders.config import REMOTE_SHUFFLE_BLOCK, DataLoaderConfig
 from ocr.losses.config import LossConfig
 from ocr.models.config import ModelConfig
 from ocr.postprocess.config import PostprocessConfig
@@ -308,6 +308,20 @@ class TrainConfig(DataSection):
         if self.loader != "webdataset":
             return self.loader
         return "dali" if self.dataloader.shard_reader == "dali" else "torch"
+
+    @model_validator(mode="after")
+    def _shuffle_block_is_chosen(self) -> "TrainConfig":
+        """Replaces dataloader.shuffle_block=0 by the number that it stands for, if the training data are known.
+
+        The number is saved with the run: resumed from another copy of its data, the run keeps its order.
+        """
+        split = self.datasets.train_dataset.config
+        if not self.dataloader.shuffle_block and split.image_path != NOT_SET:
+            reads_ranges = self.loader == "webdataset" and self.engine == "dali" and "://" in (split.shards or "")
+            block = REMOTE_SHUFFLE_BLOCK if reads_ranges else 1
+            dataloader = self.dataloader.model_copy(update={"shuffle_block": block})
+            object.__setattr__(self, "dataloader", dataloader)  # the section is frozen, but not yet complete
+        return self
 
     @model_validator(mode="after")
     def _full_precision_needs_float32_images(self) -> "TrainConfig":
