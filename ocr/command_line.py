@@ -114,7 +114,7 @@ def prepare_hydra(*schemas: tuple[str, type[Section]]) -> None:
         ("prepare_schema", PrepareConfig),
         ("inspect_schema", InspectConfig),
     ]
-    named = (("train_schema", TrainConfig), *shared, *schemas)
+    named: list[tuple[str, type[Section]]] = [("train_schema", TrainConfig), *shared, *schemas]
     _schemas.update((name.removesuffix("_schema"), schema) for name, schema in named)
     for name, schema in (*shared, *schemas):
         store.store(name=name, node=schema.model_construct().model_dump(mode="json"))

@@ -12,29 +12,32 @@ from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import cv2
-import numpy as np
 
-Found = "tuple[list[Any], list[float]]"
+Found = tuple[list[Any], list[float]]
+"""Polygons, and a score of each."""
+Find = Callable[[Any], Found]
+"""Finds text in a BGR image, (H, W, 3) uint8."""
 
 
-def build(package: str, model: "str | None") -> "tuple[Callable[[np.ndarray], Found], str]":
+def build(package: str, model: str | None) -> tuple[Find, str]:
     """Returns the function from a BGR image to polygons and scores, and the path of its model."""
     if package == "rapidocr_onnxruntime":
         return _version_1(model)
     return _version_3(model)
 
 
-def _version_1(model: "str | None") -> "tuple[Callable[[np.ndarray], Found], str]":
+def _version_1(model: str | None) -> tuple[Find, str]:
     package = import_module("rapidocr_onnxruntime")
-    folder = Path(package.__file__).parent
+    folder = Path(str(package.__file__)).parent
     settings = import_module("rapidocr_onnxruntime.utils").read_yaml(folder / "config.yaml")["Det"]
     settings["model_path"] = model or str(folder / settings["model_path"])
     settings.update(intra_op_num_threads=1, inter_op_num_threads=1)
     detector = import_module("rapidocr_onnxruntime.ch_ppocr_det").TextDetector(settings)
 
-    def find(image: "np.ndarray") -> Found:
+    def find(image: Any) -> Found:
         boxes, _ = detector(image)
         found = [] if boxes is None else [box.tolist() for box in boxes]
         return found, [1.0] * len(found)  # it keeps no scores; the evaluator matches in the order of the list
@@ -42,18 +45,18 @@ def _version_1(model: "str | None") -> "tuple[Callable[[np.ndarray], Found], str
     return find, settings["model_path"]
 
 
-def _version_3(model: "str | None") -> "tuple[Callable[[np.ndarray], Found], str]":
+def _version_3(model: str | None) -> tuple[Find, str]:
     main = import_module("rapidocr.main")
     settings = main.ParseParams.load(main.DEFAULT_CFG_PATH)
     engine = settings.EngineConfig.onnxruntime
     engine.intra_op_num_threads = engine.inter_op_num_threads = 1
     settings.Det.engine_cfg = engine
-    folder = Path(main.__file__).parent / "models"
+    folder = Path(str(main.__file__)).parent / "models"
     settings.Det.model_root_dir = str(folder)
     settings.Det.model_path = model or str(next(folder.glob("*_det_*.onnx")))
     detector = main.TextDetector(settings.Det)
 
-    def find(image: "np.ndarray") -> Found:
+    def find(image: Any) -> Found:
         found = detector(image)
         return ([], []) if found.boxes is None else (found.boxes.tolist(), [float(score) for score in found.scores])
 
@@ -83,7 +86,7 @@ def main() -> None:
         print(json.dumps(answer), file=answers, flush=True)
 
 
-def _version(name: str) -> "str | None":
+def _version(name: str) -> str | None:
     try:
         return version(name)
     except ImportError:  # PackageNotFoundError is one

@@ -26,16 +26,14 @@ data, checkpoint = sys.argv[1:]
 # Other packages check the system by its name, so they are loaded before Windows is imitated.
 import multiprocessing.util, os, signal, subprocess
 import cv2, hydra, lightning, numba, psutil, torch, torch.utils.data, torch.utils.tensorboard
-from lightning.pytorch.trainer.connectors import signal_connector
-
-signal_connector._IS_WINDOWS = True
 
 # Nothing on these ways needs what Windows lacks.
 opened, UNIX = os.open, ("fcntl", "resource", "pwd", "grp", "termios", "tty", "pty", "syslog")
 sys.modules.update(dict.fromkeys(UNIX))
 for name in "fork register_at_fork getuid geteuid getgid sched_getaffinity pread preadv readv writev".split():
     delattr(os, name)
-for name in ("SIGUSR1", "SIGUSR2", "SIGHUP", "SIGALRM", "SIGCHLD"):
+signals = {name: getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2", "SIGHUP", "SIGALRM", "SIGCHLD")}
+for name in signals:
     delattr(signal, name)
 
 
@@ -51,6 +49,12 @@ import pkgutil
 from importlib import import_module
 
 import ocr
+
+for module in pkgutil.walk_packages(ocr.__path__, "ocr."):
+    if module.name not in ("ocr.targets.triton_maps", "ocr.export.triton_client"):  # Triton's, and a program
+        import_module(module.name)
+vars(signal).update(signals)  # Lightning uses them unless the system is named Windows
+
 from ocr import TextDetector
 from ocr.command_line import compose_config
 from ocr.config import EvaluateConfig, PredictConfig, TrainConfig
@@ -85,9 +89,6 @@ given = [f"checkpoint={checkpoint}", f"images={images}", "output=found", "draw=f
 predict(compose_config(PredictConfig, "predict", given), Path("predicted"))
 found = TextDetector(checkpoint, device="cpu")(min(Path(images).iterdir()))
 assert found.to_dict() == json.loads(Path("found/predictions.json").read_text())["images"][min(os.listdir(images))]
-for module in pkgutil.walk_packages(ocr.__path__, "ocr."):
-    if module.name not in ("ocr.targets.triton_maps", "ocr.export.triton_client"):  # Triton's, and a program
-        import_module(module.name)
 assert not [name for name in sys.modules if name.startswith("nvidia.dali")]
 """
 
