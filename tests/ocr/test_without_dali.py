@@ -51,8 +51,8 @@ from importlib import import_module
 import ocr
 
 for module in pkgutil.walk_packages(ocr.__path__, "ocr."):
-    if module.name not in ("ocr.targets.triton_maps", "ocr.export.triton_client"):  # Triton's, and a program
-        import_module(module.name)
+    if module.name not in ("ocr.targets.triton_maps", "ocr.loaders.shards", "ocr.export.triton_client"):
+        import_module(module.name)  # the others need Triton or DALI, or are a program
 vars(signal).update(signals)  # Lightning uses them unless the system is named Windows
 
 from ocr import TextDetector
