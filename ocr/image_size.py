@@ -40,7 +40,7 @@ def with_chosen_size(config: TrainingConfig) -> TrainingConfig:
 def with_size_for_words(
     pipeline: PipelineConfig, manifest: Manifest, min_side: float, batch_size: int, device: torch.device
 ) -> PipelineConfig:
-    """Returns the pipeline with the smallest image_size at which 95 % of the words are at least `min_side` pixels tall, and logs it.
+    """Returns the pipeline with the smallest image_size at which 95 % of the words are at least `min_side` pixels tall; logs it.
 
     Memory bounds it (`largest_image_size`), but not below the default. Without a legible word it is the default.
     """
