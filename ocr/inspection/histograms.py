@@ -94,7 +94,7 @@ def _edges(low: float, high: float, *, are_counts: bool) -> npt.NDArray[np.float
         return np.array([low, low])
     if are_counts:
         step = math.ceil((math.ceil(high) - math.floor(low) + 1) / NUM_BINS)
-        return np.arange(math.floor(low), math.ceil(high) + step + 1, step, np.float64) - 0.5
+        return np.arange(math.floor(low), math.ceil(high) + step + 1, step).astype(np.float64) - 0.5
     # Over a wide range, equal steps would put nearly all into one bar.
     spaced = np.geomspace if low > 0 and high > 20 * low else np.linspace
     return np.asarray(spaced(low, high, NUM_BINS + 1), np.float64)
