@@ -35,7 +35,7 @@ from dali_pipelines.config import PipelineConfig, Section
 from ocr.datasets.schemas import CacheConfig, DatasetConfig
 from ocr.errors import InputError
 from ocr.file_names import shown_lines
-from ocr.loaders.config import DataLoaderConfig
+from ocr.loaders.config import REMOTE_SHUFFLE_BLOCK, DataLoaderConfig
 from ocr.losses.config import LossConfig
 from ocr.models.config import ModelConfig
 from ocr.postprocess.config import PostprocessConfig
@@ -310,6 +310,20 @@ class TrainConfig(DataSection):
         return "dali" if self.dataloader.shard_reader == "dali" else "torch"
 
     @model_validator(mode="after")
+    def _shuffle_block_is_chosen(self) -> "TrainConfig":
+        """Replaces dataloader.shuffle_block=0 by the number that it stands for, if the training data are known.
+
+        The number is saved with the run: resumed from another copy of its data, the run keeps its order.
+        """
+        split = self.datasets.train_dataset.config
+        if not self.dataloader.shuffle_block and split.image_path != NOT_SET:
+            reads_ranges = self.loader == "webdataset" and self.engine == "dali" and "://" in (split.shards or "")
+            block = REMOTE_SHUFFLE_BLOCK if reads_ranges else 1
+            dataloader = self.dataloader.model_copy(update={"shuffle_block": block})
+            object.__setattr__(self, "dataloader", dataloader)  # the section is frozen, but not yet complete
+        return self
+
+    @model_validator(mode="after")
     def _full_precision_needs_float32_images(self) -> "TrainConfig":
         if self.trainer.precision == "32-true" and self.pipeline.output_dtype == "float16":
             raise ValueError("trainer.precision=32-true needs pipeline.output_dtype=auto or float32, not float16")
@@ -541,7 +555,10 @@ def keys_of(config_class: type[Section]) -> list[str]:
 
 def no_such_key(key: str, keys: Collection[str]) -> str:
     """Returns what to say about an unknown key: the nearest one among `keys`, and where all are listed."""
-    nearest = get_close_matches(key, keys, 1, 0.8) or [known for known in keys if known.endswith(f".{key}")]
+    without_section = key.rpartition(".")[2]
+    nearest = get_close_matches(key, keys, 1, 0.8) or [
+        known for known in keys if known.endswith(f".{key}") or known == without_section
+    ]
     return f"no such key; {f'the nearest is {nearest[0]}; ' if nearest else ''}the option --cfg job lists all keys"
 
 

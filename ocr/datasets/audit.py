@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -24,7 +25,7 @@ from ocr.datasets.converted import default_folder, with_converted_images
 from ocr.datasets.folder_listing import FolderListing
 from ocr.datasets.formats.annotated import AnnotatedChunk, AnnotatedImage, chunks_of
 from ocr.datasets.formats.image_folder import ImageFolder
-from ocr.datasets.formats.read import read_annotations
+from ocr.datasets.formats.read import ChosenFormat, choose_format
 from ocr.datasets.image_checks import CONVERTED_EXTENSIONS
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.names import Names
@@ -57,9 +58,12 @@ def load_manifest(
             manifest, report, warnings = kept
         else:
             annotations: Iterable[AnnotatedImage] | None = None
+            chosen: ChosenFormat | None = None
             images = ImageFolder(image_dir, config.image_extensions, config.annotation_frame, config.annotation_set)
             if config.annotation_path is not None:
-                annotations = read_annotations(Path(config.annotation_path), images, config.annotation_format)
+                path = Path(config.annotation_path)
+                chosen = choose_format(path, images, config.annotation_format)
+                annotations = chosen.format.read(path, images)
             audited = _audit(
                 image_dir,
                 annotations,
@@ -70,6 +74,8 @@ def load_manifest(
                 listing=images.listing if image_dir.is_dir() else None,
                 memo=memo,
             )
+            if chosen is not None:
+                audited = replace(audited, format_reason=chosen.reason, warnings=[*chosen.warnings, *audited.warnings])
             manifest, report, warnings = memo.store(audited), audited.report, audited.warnings
     _conclude(report, warnings, image_dir.resolve(), config.on_bad_sample, report_path)
     return with_converted_images(manifest, _converted_folder(config)), report

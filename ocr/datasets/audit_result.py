@@ -40,6 +40,8 @@ class Audited:
     """Arrays of the manifest, `ocr.datasets.manifest.COLUMNS`, in parts."""
     report: AuditReport
     warnings: list[str]
+    format_reason: str = ""
+    """Format of the annotations and why a look found it; empty without a look."""
 
     def manifest(self) -> Manifest:
         """Returns the manifest, in memory."""

@@ -11,6 +11,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import AdvancedProfiler, Profiler, PyTorchProfiler, SimpleProfiler
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from ocr.command_line import silence_libraries
 from ocr.config import LoggerConfig, TrainConfig, TrainerConfig
 from ocr.errors import InputError
 from ocr.training.callbacks.checkpoints import BestCheckpoint
@@ -63,6 +64,7 @@ def build_trainer(
     Raises:
         InputError: Lightning refuses a setting of the section `trainer`, or this machine lacks the devices.
     """
+    silence_libraries()  # a Python program that trains has not done so
     settings = config.trainer
     loggers = build_loggers(config.logger, run_dir, config.exp_name, first_step)
     with _refusals_in_words(settings):
