@@ -63,13 +63,9 @@ def _say_chosen(size: int, wanted: int | None, measures: Measures, min_side: flo
         )
     else:
         lost = float((measures.heights_of_longest[measures.legible] * size < min_side).mean())
-        advice = (
-            ""
-            if has_crop
-            else f"; pipeline.augmentation.crop_size={PipelineConfig().image_size} makes the training batches smaller"
-        )
+        crop = f"; pipeline.augmentation.crop_size={PipelineConfig().image_size} makes training batches smaller"
         log.warning(
-            "pipeline.image_size=auto: %d, which is as large as the memory allows; %.1f %% of the training words are below %g px, and "
-            "%d would keep 95 %%%s",
-            *(size, 100 * lost, min_side, wanted, advice),
+            "pipeline.image_size=auto: %d, which is as large as the memory allows; %.1f %% of the training words are below %g px, "
+            "and %d would keep 95 %%%s",
+            *(size, 100 * lost, min_side, wanted, "" if has_crop else crop),
         )
