@@ -13,5 +13,6 @@ pictures        pictures of detections
 checkpoints     best.ckpt and last.ckpt; ends a run after a signal
 last_epoch      validates the last epoch in any case, and writes its predictions
 memory          memory compared with the plan, and errors explained when it runs out
+early_stopping  ends a run that no longer improves
 moving_average  exponential moving average of the weights
 """
