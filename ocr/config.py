@@ -332,11 +332,25 @@ class InferenceConfig(DataSection):
         return self
 
 
+class ReportConfig(Section):
+    """report.html of an evaluation. Nothing in it grows with the data set beyond these numbers."""
+
+    num_images: int = Field(default=24, ge=0, le=500)
+    """Number of images that are shown, the worst first, and of probability maps that are kept in worst_maps/."""
+    num_rows: int = Field(default=2000, ge=1)
+    """Number of images in the tables, the worst first."""
+    picture_side: int = Field(default=1280, ge=64)
+    """Longest side of a picture in pixels; larger images are shown smaller."""
+
+
 class EvaluateConfig(InferenceConfig):
     """Configuration of scripts/evaluate.py."""
 
     split: Literal["train", "val", "test"] = "test"
     """Split to evaluate; without data=..., of the data set the checkpoint was trained with."""
+    compare: str | None = None
+    """Another run on the same images that report.html puts beside this one: its folder, or its predictions.json."""
+    report: ReportConfig = ReportConfig()
 
 
 class PredictConfig(InferenceConfig):

@@ -86,6 +86,7 @@ class Evaluator:
                 config.targets,
                 with_truth=with_truth,
                 with_cleval=self._with_cleval,
+                with_review=self._lines is not None and self._lines.with_truth,
                 line_of=None if self._lines is None else self._lines.line_of,
             )
         if self._forward is None:

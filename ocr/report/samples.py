@@ -1,4 +1,4 @@
-"""The pictures of an inspection, drawn with Pillow: images with their polygons, samples with their target maps, and sheets."""
+"""Pictures of a data set, drawn with Pillow: images with their polygons, samples with their target maps, and sheets."""
 
 import io
 import math
@@ -10,9 +10,9 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from dali_pipelines.config import PipelineConfig
-from ocr.inspection.histograms import Histogram
 from ocr.loaders.batch import Batch
 from ocr.polygons import FloatArray
+from ocr.report.histograms import Histogram
 from ocr.targets.config import TargetConfig
 from ocr.targets.target_maps import TargetMaps
 
