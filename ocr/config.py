@@ -222,6 +222,14 @@ class WandbConfig(Section):
     """Log to Weights & Biases. Needs the extra: uv sync --extra wandb."""
     project: str = "dali-dbnet"
     """Project on Weights & Biases."""
+    entity: str | None = None
+    """User or team that owns the project; null: that of the login."""
+    tags: tuple[str, ...] = ()
+    """Tags of the run."""
+    id: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_-]{1,64}$")
+    """Id of the run to continue or to create; null: a new one, which a run that resumes in its own folder finds in wandb_id.txt."""
+    offline: bool = False
+    """Write to wandb/ in the run's folder only; `wandb sync` uploads it later."""
 
 
 class LoggerConfig(Section):
@@ -233,7 +241,7 @@ class LoggerConfig(Section):
     """Write metrics.csv."""
     wandb: WandbConfig = WandbConfig()
     num_pictures: int = Field(default=4, ge=0)
-    """Number of validation images drawn with their detections after each validation."""
+    """Number of validation images drawn after each validation, the worst first, and of training samples shown at the start."""
 
 
 class DataSection(Section):

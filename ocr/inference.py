@@ -168,7 +168,8 @@ def _write_report(
     num_pictures = settings.logger.num_pictures
     findings, comparison = find(evaluated, config.report, num_pictures)
     drawn = {image.index: image.detections() for image in findings.worst[:num_pictures]}
-    draw_all(evaluated.dataset, drawn, run_dir / "pictures")
+    for _ in draw_all(evaluated.dataset, drawn, run_dir / "pictures"):
+        pass
     maps.drop_others()
     split = evaluated.dataset.config
     shown_settings = [

@@ -75,9 +75,8 @@ class Page:
         content, _, self._read = self._read.partition(b"\0")
         message = json.loads(content)
         method, params = message.get("method"), message.get("params", {})
-        if method == "Runtime.exceptionThrown" or (method == "Log.entryAdded"):
-            self.complaints.append(json.dumps(params)[:500])
-        elif method == "Runtime.consoleAPICalled" and params["type"] in ("error", "warning", "assert"):
+        is_said = method == "Runtime.consoleAPICalled" and params["type"] in ("error", "warning", "assert")
+        if is_said or method in ("Runtime.exceptionThrown", "Log.entryAdded"):
             self.complaints.append(json.dumps(params)[:500])
         elif method == "Network.requestWillBeSent" and not params["request"]["url"].startswith("data:"):
             self.requests.append(params["request"]["url"])

@@ -61,10 +61,8 @@ def sweep_chart(sweep: Sweep, present: float, strict: str, size: tuple[int, int]
     label = "Precision, recall and hmean over box_thresh"
     names = {"hmean": "hmean", "precision": "precision", "recall": "recall", "strict": f"hmean at {strict}"}
     names |= {"now": "present threshold", "best": "best threshold"}
-    keys = "".join(
-        f'<span><svg class="chart sample" viewBox="0 0 30 8"><line class="line {kind}" x1="0" x2="30" y1="4" y2="4"/></svg>{name}</span>'
-        for kind, name in names.items()
-    )
+    sample = '<svg class="chart sample" viewBox="0 0 30 8"><line class="line {}" x1="0" x2="30" y1="4" y2="4"/></svg>'
+    keys = "".join(f"<span>{sample.format(kind)}{name}</span>" for kind, name in names.items())
     return (
         f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
         f'<p class="soft lines">{keys}</p>'

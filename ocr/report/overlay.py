@@ -92,7 +92,7 @@ def _groups(overlay: Overlay) -> dict[str, list[str]]:
 
 def _outline(polygon: FloatArray, kind: str, title: str) -> str:
     points = " ".join(f"{x:.1f},{y:.1f}" for x, y in np.asarray(polygon, np.float64).tolist())
-    halo = f'<polygon class="halo" points="{points}"/>' if kind != "text" else ""
+    halo = f'<polygon class="halo" points="{points}"/>'  # keeps the line visible on a dark background
     return f'{halo}<polygon class="{kind}" points="{points}"><title>{escape(title)}</title></polygon>'
 
 

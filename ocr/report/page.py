@@ -1,6 +1,6 @@
 """The HTML file of an evaluation. It holds everything itself: pictures as data, charts and outlines as SVG, style and script."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
@@ -73,7 +73,7 @@ def page(report: ReportPage) -> str:
         *_misses(findings),
         *(_comparison(report, report.comparison) if report.comparison is not None else ()),
         *_images(report),
-        *_all(findings),
+        *_all(findings, {shown.row.name: f"i{number}" for number, shown in enumerate(report.images)}),
     ]
     return document(report.title, body, style=_resource("page.css"), script=_resource("page.js"))
 
@@ -173,7 +173,7 @@ def _images(report: ReportPage) -> Iterator[str]:
     yield '<div class="shots">'
     for number, shown in enumerate(report.images):
         name = f"p{number}"
-        yield '<figure class="shot"><figcaption><button class="plain enlarge">larger</button>'
+        yield f'<figure class="shot" id="i{number}"><figcaption><button class="plain enlarge">larger</button>'
         yield f"<b>{escape(shown.row.name)}</b>{escape(_said(shown.row, report.iou_thresholds[1]))}</figcaption>"
         yield f'{picture(name, shown.jpeg)}<div class="frame">{view(name, shown.overlay)}</div></figure>'
     yield "</div>"
@@ -264,7 +264,12 @@ def _sortable(heads: Sequence[tuple[str, str]]) -> str:
     return f'<div class="scroll"><table class="sortable"><thead><tr>{cells}</tr></thead><tbody>'
 
 
-def _all(findings: Findings) -> Iterator[str]:
+def _all(findings: Findings, links: Mapping[str, str]) -> Iterator[str]:
+    """Yields the table of all images.
+
+    Args:
+        links: places of the images that are shown in the page.
+    """
     shown = (
         f"the {len(findings.rows):,} worst of {findings.num_images:,}"
         if len(findings.rows) < findings.num_images
@@ -281,11 +286,12 @@ def _all(findings: Findings) -> Iterator[str]:
         ]
     )
     for row in findings.rows:
-        yield _row(row)
+        yield _row(row, links.get(row.name))
     yield "</tbody></table></div>"
 
 
-def _row(row: Row) -> str:
+def _row(row: Row, link: str | None) -> str:
+    name = escape(row.name) if link is None else f'<a href="#{link}">{escape(row.name)}</a>'
     counts: MatchCounts = row.matches[0]
     scores = "".join(f'<td class="num">{hmean_of(one):.4f}</td>' for one in row.matches)
     numbers = (
@@ -293,4 +299,4 @@ def _row(row: Row) -> str:
         row.texts[JOINED], row.texts[SPLIT], row.found[FALSE_ALARM],
     )  # fmt: skip
     cells = "".join(f'<td class="num">{number}</td>' for number in numbers)
-    return f"<tr><td>{escape(row.name)}</td>{scores}{cells}</tr>"
+    return f"<tr><td>{name}</td>{scores}{cells}</tr>"

@@ -29,6 +29,7 @@ from ocr.models.dbnet import build_dbnet
 from ocr.placement import placement
 from ocr.predictions import write_predictions
 from ocr.splits import build_dataset, draw_if_synthetic, say_shared
+from ocr.training.callbacks.board_log import BoardLog
 from ocr.training.callbacks.checkpoints import LastCheckpoint
 from ocr.training.callbacks.memory import FollowForOutOfMemory, MemoryWatch
 from ocr.training.callbacks.pictures import DetectionPictures
@@ -146,7 +147,8 @@ def _train(
     )
     summary = RunSummary(config, run_dir, device_name(device))
     pictures = DetectionPictures(run_dir, config.logger.num_pictures, summary.summary)
-    run_callbacks = [MemoryWatch(summary.summary), summary, pictures, *callbacks, last]
+    board_log = BoardLog(config, config.logger.num_pictures)
+    run_callbacks = [MemoryWatch(summary.summary), summary, pictures, board_log, *callbacks, last]
     trainer = build_trainer(config, ranks, precision, run_dir, files, run_callbacks, start.first_step)
     _log_network(module, precision, device_name(device))
     ranks.start_training()
