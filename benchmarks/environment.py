@@ -1,6 +1,5 @@
 """The machine, versions and command that are written beside every result."""
 
-import os
 import shlex
 import subprocess
 import sys
@@ -10,6 +9,7 @@ from typing import Any
 
 import torch
 
+from dali_pipelines.config import num_cores
 from ocr.device import resolve_device
 from ocr.environment import device_name, git_commit, package_versions
 from ocr.machine import total_ram
@@ -68,11 +68,6 @@ def _transfer_ms_per_megabyte(device: torch.device) -> float:
         pinned.to(device)
         torch.cuda.synchronize(device)
     return 1000 * (time.perf_counter() - started) / 64
-
-
-def num_cores() -> int:
-    """Returns the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def environment_lines(environment: Mapping[str, Any], inputs: str) -> list[str]:

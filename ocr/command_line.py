@@ -5,6 +5,8 @@ import errno
 import logging
 import os
 import re
+import select
+import signal
 import sys
 import time
 import warnings
@@ -80,6 +82,7 @@ NOT_FOR_USERS = (
     "The dirpath has changed from",  # on a resume; BestCheckpoint handles it
     "Checkpoint directory",  # a run that resumes in its own folder; checkpoints there are replaced only by whole ones
     "The `srun` command is available",  # a run in a SLURM job may well be one process
+    "Found .* module.s. in eval mode",  # those that model.freeze freezes
     "predict returned None",  # on purpose: detections leave the module through its workers
 )
 """Warnings from libraries that a user can do nothing about."""
@@ -339,6 +342,9 @@ def plain_errors() -> Iterator[None]:
     except (InputError, StorageError, CacheError, OutOfMemory, WorkerError, DivergedError) as error:
         _end(error, str(error))
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and _has_no_reader(sys.stdout.fileno()):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered
+            raise SystemExit(128 + signal.SIGPIPE) from None
         _end(error, _described(error))
     except RuntimeError as error:
         from dali_pipelines.source import SampleError  # loads torch, which --help must not
@@ -346,6 +352,13 @@ def plain_errors() -> Iterator[None]:
         if not isinstance(error, SampleError):
             raise
         _end(error, str(error))
+
+
+def _has_no_reader(descriptor: int) -> bool:
+    """Returns whether the reader of a pipe has ended, as `head` does in `--cfg job | head`."""
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    return any(events & select.POLLERR for _, events in poll.poll(0))
 
 
 def _end(error: Exception, message: str) -> NoReturn:

@@ -83,7 +83,7 @@ class TextDetector:
     graphs runs without them.
 
     Args:
-        checkpoint: a .ckpt file of a run.
+        checkpoint: a .ckpt file of a run, or a .safetensors or .onnx file of scripts/export.py.
         device: auto (a GPU if there is one), cpu or gpu.
         precision: auto, 32-true, 16-mixed or bf16-mixed, as in trainer.precision.
         image_size: longest side of the network's input in pixels, a multiple of 32.

@@ -18,6 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.callbacks import Callback, RichProgressBar
 
 from ocr.atomic_write import explained_write, write_durably
+from ocr.checkpoint import weights_path
 from ocr.config import (
     NOT_SET,
     DataSection,
@@ -289,7 +290,7 @@ def _header(
     config: InferenceConfig, settings: TrainConfig, dataset: ValidatedOCRDataset, **command: bool
 ) -> dict[str, str]:
     """Returns digests of what the results depend on: the checkpoint, the images with their annotations, and the settings."""
-    with open(config.checkpoint, "rb") as file:
+    with weights_path(config.checkpoint).open("rb") as file:
         checkpoint = hashlib.file_digest(file, "sha256")
     images = hashlib.sha256(data_fingerprint(dataset.manifest)["sha256"].encode())
     for index in range(len(dataset.manifest)):

@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -177,7 +176,10 @@ def leave_signals_alone(trainer: lightning.Trainer) -> None:
     SLURM write a checkpoint to the current folder, from which any later job would resume. With several ranks it also broadcasts
     a flag before every batch and reads it back from the device, so each step would wait for the one before.
     """
-    nothing: Callable[[], None] = lambda: None  # noqa: E731
+
+    def nothing() -> None:
+        """Takes the place of methods that Lightning has no setting for."""
+
     trainer._signal_connector.register_signal_handlers = nothing  # type: ignore[method-assign]
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = nothing  # type: ignore[method-assign]
 
