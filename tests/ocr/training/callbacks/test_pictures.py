@@ -64,4 +64,3 @@ def test_a_run_logs_its_settings_its_speed_and_its_wait_for_data(tiny_run, tmp_p
     assert b"pipeline.augmentation.crop_size" in settings
     header = (tmp_path / "metrics.csv").read_text().partition("\n")[0]
     assert "data_wait" not in header, "metrics.csv is the same in each run of a seed"
-    assert not (tmp_path / "tensorboard" / "hparams.yaml").exists()
