@@ -577,7 +577,10 @@ def keys_of(config_class: type[Section]) -> list[str]:
 
 def no_such_key(key: str, keys: Collection[str]) -> str:
     """Returns what to say about an unknown key: the nearest one among `keys`, and where all are listed."""
-    nearest = get_close_matches(key, keys, 1, 0.8) or [known for known in keys if known.endswith(f".{key}")]
+    without_section = key.rpartition(".")[2]
+    nearest = get_close_matches(key, keys, 1, 0.8) or [
+        known for known in keys if known.endswith(f".{key}") or known == without_section
+    ]
     return f"no such key; {f'the nearest is {nearest[0]}; ' if nearest else ''}the option --cfg job lists all keys"
 
 

@@ -8,7 +8,6 @@ A memo may come from a stranger, with a data set. It must therefore prove sound 
 folder, and no index leads out of its array.
 """
 
-import fcntl
 import hashlib
 import json
 import logging
@@ -38,6 +37,7 @@ from ocr.datasets.names import Names
 from ocr.datasets.schemas import DatasetConfig
 from ocr.environment import cache_folder
 from ocr.errors import InputError
+from ocr.file_lock import lock_of_process
 from ocr.file_names import name_problem, shown
 
 log = logging.getLogger(__name__)
@@ -243,12 +243,12 @@ def _lock(path: Path, image_dir: Path) -> Iterator[None]:
         yield
         return
     try:
-        with suppress(OSError):  # Not flock(): forked workers would hold that one after their parent has died.
+        with suppress(OSError):  # forked workers would hold the other kind of lock after their parent has died
             try:
-                fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock_of_process(descriptor)
             except (BlockingIOError, PermissionError):
                 log.info("%s: another process audits these images; waiting for its result", image_dir)
-                fcntl.lockf(descriptor, fcntl.LOCK_EX)
+                lock_of_process(descriptor, wait=True)
         yield
     finally:
         os.close(descriptor)

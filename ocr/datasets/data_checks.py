@@ -124,9 +124,9 @@ class DataCheck:
             text.append("  nothing to do", "green")
         return text
 
-    def advice(self) -> Text:
-        """Returns the warnings, one a line."""
-        return advice_text("what to do before training:", self.warnings)
+    def advice(self, title: str = "what to do before training:") -> Text:
+        """Returns the warnings below a title, one a line."""
+        return advice_text(title, self.warnings)
 
 
 def evenly(number: int, at_most: int) -> npt.NDArray[np.int64]:

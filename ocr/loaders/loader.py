@@ -10,8 +10,8 @@ from ocr.cache.budget import TierPlan
 from ocr.cache.entry import entry_layout
 from ocr.cache.files import EntryFiles
 from ocr.cache.key import recipe_digest
-from ocr.cache.statistics import CacheSizes, CacheStatistics
 from ocr.cache.store import TensorStore
+from ocr.cache_statistics import CacheSizes, CacheStatistics
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.plan import EpochPlan
 from ocr.loaders.batch import Batch

@@ -85,7 +85,8 @@ def train(
             code = 128 + stop.signum
         except SignalExit as end:
             code = int(end.code or 0)
-        if code == 128 + signal.SIGUSR1 and config.trainer.requeue and (ranks is None or ranks.speaks):
+        is_from_slurm = code > 128 and signal.Signals(code - 128).name == "SIGUSR1"
+        if is_from_slurm and config.trainer.requeue and (ranks is None or ranks.speaks):
             requeue_slurm_job(config.resume)
         raise SignalExit(code)
 

@@ -23,8 +23,8 @@ from ocr.training.ranks import is_first_rank
 
 log = logging.getLogger(__name__)
 
-HEARD = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-"""Signals that end a run. SLURM sends SIGUSR1 before the time limit of a job, if its script asks for it."""
+HEARD = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name))
+"""Signals that end a run. SLURM sends SIGUSR1, which Windows lacks, before the time limit of a job, if its script asks for it."""
 
 
 _listening: set["StopSignals"] = set()
@@ -126,11 +126,13 @@ def _stop_listening_in_worker() -> None:
         _listening.clear()
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        for signum in (signal.SIGTERM, signal.SIGUSR1):
-            signal.signal(signum, signal.SIG_DFL)
+        for signum in HEARD:
+            if signum != signal.SIGINT:
+                signal.signal(signum, signal.SIG_DFL)
 
 
-os.register_at_fork(after_in_child=_stop_listening_in_worker)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_stop_listening_in_worker)
 
 
 def end_at_once(signum: int) -> None:

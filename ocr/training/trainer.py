@@ -12,6 +12,7 @@ from lightning.pytorch.profilers import AdvancedProfiler, Profiler, PyTorchProfi
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from ocr.atomic_write import write_durably
+from ocr.command_line import silence_libraries
 from ocr.config import LoggerConfig, TrainConfig, TrainerConfig
 from ocr.errors import InputError
 from ocr.training.boards import WANDB_ID_NAME, wandb_arguments
@@ -65,6 +66,7 @@ def build_trainer(
     Raises:
         InputError: Lightning refuses a setting of the section `trainer`, or this machine lacks the devices.
     """
+    silence_libraries()  # a Python program that trains has not done so
     settings = config.trainer
     loggers = build_loggers(config.logger, run_dir, config.exp_name, first_step)
     with _refusals_in_words(settings):
