@@ -4,6 +4,7 @@ It imports nothing of the tests: it is started by its path, since other packages
 """
 
 import atexit
+import multiprocessing.forkserver
 import os
 import runpy
 import sys
@@ -18,7 +19,9 @@ def run(script: str, arguments: list[str], cwd: Path, environment: dict[str, str
     os.environ.update(environment)
     os.chdir(cwd)
     sys.argv = [script, *arguments]
-    sys.path.insert(0, str(Path(script).parent))
+    sys.path[:0] = [str(Path(script).parent), *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
+    # Processes that the script forks come from the same server, as multiprocessing promises; it would start another one.
+    multiprocessing.forkserver._forkserver.ensure_running = lambda: None  # type: ignore[method-assign]
     try:
         runpy.run_path(script, run_name="__main__")
     finally:

@@ -8,7 +8,6 @@ import os
 import runpy
 import subprocess
 import tempfile
-import time
 from collections.abc import Mapping
 from multiprocessing.context import ForkServerContext
 from pathlib import Path

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from benchmarks.sweep.config import SweepConfig
 from benchmarks.sweep.factors import Factor, JudgedBy
 from benchmarks.sweep.results import Judgement
 from benchmarks.sweep.run import sweep_defaults
+from tests.programs import Program, fork_server
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = (
@@ -31,8 +31,7 @@ SMALL = (
 
 
 def run(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "scripts/sweep_defaults.py"), *SMALL, *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=280)
+    return Program(ROOT / "scripts/sweep_defaults.py", *SMALL, *arguments, cwd=cwd).wait()
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +107,7 @@ def test_failed_value_is_named_and_better_ones_are_measured_together(monkeypatch
         Factor("pipeline.num_threads", "input", 1, (-1, 2), judged_by="first_epoch_seconds"),
     ]
     monkeypatch.setattr(sweep_module, "factors_of", lambda *_: factors)
+    fork_server()  # forks the rows with all libraries loaded
     monkeypatch.setattr(sweep_results, "judged", judged)
     found = sweep_defaults(config, tmp_path / "swept")
     _, network, threads = found.swept
