@@ -13,6 +13,7 @@ from ocr.config import TrainConfig
 from ocr.models.dbnet import build_dbnet
 from ocr.synthetic.config import SyntheticConfig
 from ocr.synthetic.data_set import draw_data_set
+from tests.programs import fork_server
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -23,6 +24,12 @@ def _own_cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _libraries_are_loaded_once() -> None:
+    """Sets what the server of processes loads. The first test that forks starts it, and the benchmarks ask for less."""
+    fork_server()
 
 
 def _data_set(name: str) -> Path:

@@ -14,7 +14,7 @@ from benchmarks.sweep.config import SweepConfig
 from benchmarks.sweep.factors import Factor, JudgedBy
 from benchmarks.sweep.results import Judgement
 from benchmarks.sweep.run import sweep_defaults
-from tests.programs import Program, fork_server
+from tests.programs import Program
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = (
@@ -107,7 +107,6 @@ def test_failed_value_is_named_and_better_ones_are_measured_together(monkeypatch
         Factor("pipeline.num_threads", "input", 1, (-1, 2), judged_by="first_epoch_seconds"),
     ]
     monkeypatch.setattr(sweep_module, "factors_of", lambda *_: factors)
-    fork_server()  # forks the rows with all libraries loaded
     monkeypatch.setattr(sweep_results, "judged", judged)
     found = sweep_defaults(config, tmp_path / "swept")
     _, network, threads = found.swept
