@@ -13,7 +13,6 @@ from ocr.config import TrainConfig
 from ocr.models.dbnet import build_dbnet
 from ocr.synthetic.config import SyntheticConfig
 from ocr.synthetic.data_set import draw_data_set
-from tests.programs import fork_server
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -29,6 +28,8 @@ def _own_cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
 @pytest.fixture(scope="session", autouse=True)
 def _libraries_are_loaded_once() -> None:
     """Sets what the server of processes loads. The first test that forks starts it, and the benchmarks ask for less."""
+    from tests.programs import fork_server  # here, as `tests` may still be another package when this file is loaded
+
     fork_server()
 
 
