@@ -24,7 +24,7 @@ def fork_server() -> ForkServerContext:
 
 
 class Program:
-    """A running script.
+    """A running script. What a module reads from the environment on import is that of the server.
 
     Args:
         environment: variables in place of this process's own.
