@@ -138,7 +138,7 @@ def _tables(sweep: Sweep) -> list[Table]:
 
 
 def _table(title: str, rows: Sequence[tuple[str, Measurement, str]], judged_by: JudgedBy) -> Table:
-    """Returns the table of these rows, the first of which has the present value."""
+    """Returns the table of these rows; the first row has the present value."""
     present = rows[0][1]
     cells = [
         {"value": value} | _cells(measured, judged_by, gain(present, measured, judged_by), judgement)
