@@ -37,7 +37,7 @@ def checkpoint(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = TrainConfig.model_validate(
         {
             "pipeline": {"image_size": 160},
-            "model": {"fpn_channels": 16, "backbone": {"name": "resnet10t", "weights": None}},
+            "model": {"fpn_channels": 16, "backbone": {"weights": None}},
             "postprocess": THRESHOLDS,
             "datasets": splits,
         }
