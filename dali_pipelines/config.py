@@ -72,9 +72,10 @@ class PipelineConfig(Section):
 
     image_size: Annotated[int, BeforeValidator(_auto_as_number)] = Field(default=640, ge=0, multiple_of=32)
     """Side of the square validation input: the longest side is scaled to it, then the image is padded right and below. auto: the
-    smallest size at which 95 % of the training words keep targets.min_side pixels, within a bound by memory that is never below
-    640: one image in evaluation takes at most an eighth of the RAM or a quarter of the GPU, at 1 kB a pixel, and a training batch
-    without a crop_size of its own at most half, at 4 kB a pixel. The run and its checkpoints have the number."""
+    smallest size at which 95 % of the training words are 8 pixels tall (or targets.min_side, if that is more), within a bound by
+    memory that is never below 640: one image in evaluation takes at most an eighth of the RAM or a quarter of the GPU, at 1 kB a
+    pixel, and a training batch without a crop_size of its own at most half, at 4 kB a pixel. The run and its checkpoints have the
+    number."""
     augmentation: AugmentationConfig = AugmentationConfig()
     """Random changes of training images; validation has none."""
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)

@@ -12,6 +12,7 @@ from ocr.datasets.manifest import Manifest
 from ocr.device import largest_image_size, resolve_device, total_memory
 from ocr.placement import placement
 from ocr.splits import audited_split, draw_if_synthetic
+from ocr.targets.config import TargetConfig
 
 log = logging.getLogger(__name__)
 
@@ -40,11 +41,15 @@ def with_chosen_size(config: TrainingConfig) -> TrainingConfig:
 def with_size_for_words(
     pipeline: PipelineConfig, manifest: Manifest, min_side: float, batch_size: int, device: torch.device
 ) -> PipelineConfig:
-    """Returns the pipeline with the smallest image_size at which 95 % of the words are at least `min_side` pixels tall; logs it.
+    """Returns the pipeline with the smallest image_size at which 95 % of the words are tall enough, and logs it.
 
     Memory bounds it (`largest_image_size`), but not below the default. Without a legible word it is the default.
+
+    Args:
+        min_side: `targets.min_side`. Tall enough is this, but at least its default of 8 pixels: a lower value of an experiment
+            keeps more small words, and does not mean that smaller images suffice.
     """
-    default = PipelineConfig().image_size
+    default, min_side = PipelineConfig().image_size, max(min_side, TargetConfig().min_side)
     measures = Measures.of(manifest)
     wanted = size_for_most(measures, min_side)
     bound = max(largest_image_size(total_memory(device), pipeline, batch_size, device.type), default)

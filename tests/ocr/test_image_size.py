@@ -16,6 +16,7 @@ from ocr.errors import InputError
 from ocr.image_size import with_chosen_size, with_size_for_words
 from ocr.preparation.prepare import prepare_data
 from ocr.splits import audited_split
+from ocr.targets.config import TargetConfig
 
 CPU = torch.device("cpu")
 
@@ -42,6 +43,12 @@ def test_auto_is_the_smallest_size_at_which_95_percent_of_the_words_are_tall_eno
     assert (heights * chosen >= 8 - 1e-3).mean() >= 0.95
     assert (heights * (chosen - 32) >= 8).mean() < 0.95
     assert chosen % 32 == 0
+
+
+def test_a_smaller_min_side_does_not_make_the_images_smaller(drawn):
+    config = of_drawn(drawn, image_size="auto")
+    smaller = config.model_copy(update={"targets": TargetConfig(min_side=4)})
+    assert with_chosen_size(smaller).pipeline.image_size == with_chosen_size(config).pipeline.image_size
 
 
 def test_a_given_size_stays_and_no_data_are_read():

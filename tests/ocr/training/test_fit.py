@@ -310,7 +310,7 @@ def test_out_of_memory_on_the_gpu_names_the_holders(tiny_run, tmp_path):
 
 
 def test_a_run_with_the_size_auto_keeps_the_number_and_resumes_with_it(tiny_run, tmp_path):
-    auto = ("pipeline.image_size=auto", "targets.min_side=3", "trainer.limit_train_batches=1")
+    auto = ("pipeline.image_size=auto", "trainer.limit_train_batches=1", "trainer.limit_val_batches=1")
     train(tiny_run(*auto, "trainer.max_epochs=1"), tmp_path)
     last = tmp_path / "checkpoints" / "last.ckpt"
     size = load_checkpoint(last)[0].pipeline.image_size
