@@ -24,7 +24,8 @@ host_copy      copies from the device that nothing waits for until they are need
 scores         from matches to the scores of a validation
 checkpoint_files  checkpoints written beside the training
 metrics_file   metrics.csv
-tensorboard    TensorBoard's scalars
+tensorboard    TensorBoard's scalars and settings
+boards         pictures and figures on TensorBoard and W&B
 trial_step     measures the network's memory
 callbacks/     what else a run does: summary, checkpoints, pictures, memory
 ranks          how the ranks of a run meet and end together, and which one is first
