@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -173,6 +173,8 @@ def _samples(dataset: ValidatedOCRDataset, config: InspectConfig) -> tuple[list[
     with closing(BatchLoader(dataset, engine, number, with_targets=True)) as loader:
         batch = next(iter(loader))
         names = [shown(dataset.manifest.filenames[index]) for index in batch.samples.indices.tolist()]
+        if not dataset.manifest.polygons.num_polygons:
+            batch = replace(batch, targets=None)  # four empty maps show nothing
         return sample_strips(batch, config.pipeline, config.targets), names
 
 
@@ -202,11 +204,12 @@ def _write_sheets(seen: _Seen, output: Path) -> None:
     """Writes the sheets of a split beside the HTML file: report_train_images.png and so on."""
     found = seen.page
     captions = [f"{one.title}\n{one.caption}" for one in found.images]
+    panels = PANELS if seen.dataset.manifest.polygons.num_polygons else PANELS[:1]
     sheets = {
         "histograms": histogram_sheet(f"{found.name}: histograms", found.histograms),
         "images": sheet(f"{found.name}: images, hardest and strangest first", seen.tiles, captions, num_columns=4),
         "samples": sheet(
-            f"{found.name}: samples, each as {', '.join(PANELS)}",
+            f"{found.name}: samples, each as {', '.join(panels)}",
             seen.strips,
             [one.title for one in found.samples],
             num_columns=1,

@@ -1,11 +1,11 @@
 """The HTML file of an inspection. It holds everything itself: pictures as data, charts as SVG; no script, no other file."""
 
 import base64
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from ocr.datasets.audit_report import NUM_SHOWN, AuditReport
+from ocr.datasets.audit_report import NUM_SHOWN, AuditReport, in_words
 from ocr.datasets.data_checks import DataCheck
 from ocr.inspection.histograms import Histogram
 from ocr.inspection.pictures import PANELS
@@ -89,8 +89,10 @@ def page(splits: Sequence[SplitPage], together: Sequence[str], settings: Sequenc
 
 def _split(split: SplitPage) -> Iterator[str]:
     yield f'<h2 id="{escape(split.name)}">{escape(split.name)}</h2><p class="soft">{escape(split.places)}</p>'
-    if split.check.warnings:
-        yield _todo("What to do before training", split.check.warnings)
+    has_words = any(report.num_words for report in split.reports.values())
+    to_do = [*_unusable(split.reports.values()), *split.check.warnings]
+    if to_do:
+        yield _todo("What to do before training", to_do)
     else:
         yield '<p class="good">The checks of the settings found nothing to do.</p>'
     yield "<h3>Audit</h3>"
@@ -101,21 +103,36 @@ def _split(split: SplitPage) -> Iterator[str]:
     yield "<h3>Histograms</h3>"
     yield f'<div class="charts">{"".join(_chart(histogram) for histogram in split.histograms)}</div>'
     yield f"<h3>Images, hardest and strangest first ({len(split.images)} of {split.num_images:,})</h3>"
-    yield (
-        '<p class="soft key"><i style="background:#009646"></i>word <i style="background:#1e5aff"></i>its first edge, the reading '
-        'direction <i style="background:#e16e00"></i>don&#8217;t-care region</p>'
-    )
+    if has_words:
+        yield (
+            '<p class="soft key"><i style="background:#009646"></i>word <i style="background:#1e5aff"></i>its first edge, the '
+            'reading direction <i style="background:#e16e00"></i>don&#8217;t-care region</p>'
+        )
     yield f'<div class="images">{"".join(_figure(shown) for shown in split.images)}</div>'
-    yield "<h3>Samples as the network gets them, with their four target maps</h3>"
-    yield f'<div class="heads">{"".join(f"<span>{escape(head)}</span>" for head in PANELS)}</div>'
-    yield "".join(_figure(shown, "sample") for shown in split.samples)
+    if has_words:
+        yield "<h3>Samples as the network gets them, with their four target maps</h3>"
+        yield f'<div class="heads">{"".join(f"<span>{escape(head)}</span>" for head in PANELS)}</div>'
+        yield "".join(_figure(shown, "sample") for shown in split.samples)
+    else:
+        yield "<h3>Samples as the network gets them</h3>"
+        yield f'<div class="images">{"".join(_figure(shown) for shown in split.samples)}</div>'
+
+
+def _unusable(reports: Iterable[AuditReport]) -> list[str]:
+    """Returns a line for the images that are left out, if there are any."""
+    listed, usable = (
+        sum(counts) for counts in zip(*((one.num_listed, one.num_images) for one in reports), strict=True)
+    )
+    if listed == usable:
+        return []
+    return [f"{listed - usable:,} of {listed:,} images are left out; the findings below say why and what to do"]
 
 
 def _audit(name: str, report: AuditReport, measured: Sequence[tuple[str, str]]) -> Iterator[str]:
     counted = f"{report.num_images:,} of {report.num_listed:,} images usable, {report.num_words:,} words, "
     yield f"<p><b>{escape(name)}{': ' if name else ''}{counted}{report.num_ignored:,} of them don&#8217;t-care</b></p>"
     rows = [
-        (key, ", ".join(f"{value} {count:,}" for value, count in values.items()))
+        (in_words(key), ", ".join(f"{in_words(value)} ({count:,})" for value, count in values.items()))
         for key, values in report.statistics.items()
     ]
     if report.num_not_annotated:
@@ -124,8 +141,7 @@ def _audit(name: str, report: AuditReport, measured: Sequence[tuple[str, str]]) 
     if report.findings:
         yield "<h3>Findings</h3>"
         yield _table([(kind, f"{count:,}") for kind, count in sorted(report.counts.items())])
-        shown = [(finding.kind, str(finding)) for finding in report.findings[:NUM_SHOWN]]
-        yield _table(shown)
+        yield _table([(finding.kind, finding.without_kind()) for finding in report.findings[:NUM_SHOWN]])
         if len(report.findings) > NUM_SHOWN:
             yield f'<p class="soft">and {len(report.findings) - NUM_SHOWN:,} more in the JSON file of the audit</p>'
 

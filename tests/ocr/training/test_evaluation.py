@@ -8,6 +8,7 @@ import lightning
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.strategies import DDPStrategy
 
 from dali_pipelines.config import PipelineConfig
 from ocr.cache.budget import FreeMemory, plan_tiers
@@ -28,6 +29,7 @@ from ocr.training.datamodule import DBNetDataModule
 from ocr.training.evaluation import ImageResult, OverlappedEvaluation
 from ocr.training.evaluator import Evaluator
 from ocr.training.module import DBNetModule
+from tests.programs import fork_server
 
 CPU = torch.device("cpu")
 SCORES = ("val/hmean", "val/precision", "val/recall", "val/hmean_iou0.7", "val/cleval_hmean", "val/loss")
@@ -146,7 +148,7 @@ def make_trainer(num_processes: int = 1) -> lightning.Trainer:
     return lightning.Trainer(
         accelerator="cpu",
         devices=num_processes,
-        strategy="ddp_spawn" if num_processes > 1 else "auto",
+        strategy=DDPStrategy(start_method=fork_server().get_start_method()) if num_processes > 1 else "auto",
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
