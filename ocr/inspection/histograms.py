@@ -1,8 +1,7 @@
-"""Histograms of a split as plain data, which the page draws as SVG and the sheets with Pillow."""
+"""Histograms of a split."""
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -10,21 +9,9 @@ import numpy.typing as npt
 
 from ocr.datasets.data_checks import Measures
 from ocr.datasets.manifest import Manifest
+from ocr.report.histograms import Histogram
 
 NUM_BINS = 24
-
-
-@dataclass(frozen=True)
-class Histogram:
-    """Counts of one measure."""
-
-    title: str
-    labels: tuple[str, ...]
-    """(B,) range or name of each bar."""
-    counts: tuple[int, ...]
-    """(B,) number of images or words."""
-    note: str
-    """Median and extremes in words."""
 
 
 def histograms_of(

@@ -20,11 +20,12 @@ from ocr.file_names import shown
 from ocr.inspection.histograms import histograms_of
 from ocr.inspection.letters import letters_by_script
 from ocr.inspection.near_duplicates import near_duplicates
-from ocr.inspection.page import Shown, SplitPage, page
-from ocr.inspection.pictures import PANELS, as_jpeg, histogram_sheet, sample_strips, sheet, tile
+from ocr.inspection.page import SplitPage, page
 from ocr.inspection.strange import Chosen, strangest
 from ocr.loaders.engines import Engine, has_dali
 from ocr.loaders.loader import BatchLoader
+from ocr.report.html import Shown
+from ocr.report.samples import PANELS, as_jpeg, histogram_sheet, sample_strips, sheet, tile
 from ocr.splits import audited_split, checks_of_split, draw_if_synthetic
 
 log = logging.getLogger(__name__)

@@ -28,6 +28,7 @@ from ocr.memory.remedies import Remedy, command_with, training_remedies
 from ocr.placement import placement
 from ocr.predictions import write_predictions
 from ocr.splits import build_dataset, draw_if_synthetic, say_shared
+from ocr.training.callbacks.board_log import BoardLog
 from ocr.training.callbacks.checkpoints import LastCheckpoint
 from ocr.training.callbacks.memory import FollowForOutOfMemory, MemoryWatch
 from ocr.training.callbacks.pictures import DetectionPictures
@@ -148,7 +149,8 @@ def _train(
     )
     summary = RunSummary(config, run_dir, device_name(device))
     pictures = DetectionPictures(run_dir, config.logger.num_pictures, summary.summary)
-    run_callbacks = [MemoryWatch(summary.summary), summary, pictures, *callbacks, last]
+    board_log = BoardLog(config, config.logger.num_pictures)
+    run_callbacks = [MemoryWatch(summary.summary), summary, pictures, board_log, *callbacks, last]
     search = config.trainer.lr_find_steps is not None
     trainer = build_trainer(
         settings_of_search(config) if search else config,

@@ -21,6 +21,7 @@ from ocr.loaders.config import DataLoaderConfig
 from ocr.loaders.engines import Engine
 from ocr.loaders.loader import BatchLoader
 from ocr.metrics.icdar import ICDARMetric
+from ocr.metrics.review import sweep_thresholds
 from ocr.models.dbnet import build_dbnet
 from ocr.postprocess.config import PostprocessConfig
 from ocr.postprocess.levels import to_levels
@@ -43,14 +44,21 @@ def receipts(root: Path, size: int = 640) -> ValidatedOCRDataset:
     return ValidatedOCRDataset(config, planner, TargetConfig(shrink_ratio=0.6, map_stride=2, min_side=2))
 
 
-def evaluate_maps(dataset: ValidatedOCRDataset, num_workers: int, num_ranks: int = 1) -> list[ImageResult]:
+def evaluate_maps(
+    dataset: ValidatedOCRDataset,
+    num_workers: int,
+    num_ranks: int = 1,
+    box_thresh: float = 0.4,
+    with_review: bool = False,
+) -> list[ImageResult]:
     """Evaluates two epochs of probability maps like those of a good network: the targets, blurred and with noise."""
     evaluation = OverlappedEvaluation(
         dataset.manifest,
-        PostprocessConfig(num_workers=num_workers, max_pending=3, box_thresh=0.4),
+        PostprocessConfig(num_workers=num_workers, max_pending=3, box_thresh=box_thresh),
         dataset.targets,
         with_truth=True,
         with_cleval=True,
+        with_review=with_review,
     )
     loader = BatchLoader(
         dataset,
@@ -100,6 +108,23 @@ def test_counts_equal_those_of_the_metric_over_the_detections(sroie):
             metric.update([result.detections_original.polygons], [truth.polygons_of(index)], [truth.ignore_of(index)])
         assert int(metric.matched) == sum(result.matches[place].matched for result in results)
         assert int(metric.num_predictions) == sum(result.matches[place].num_predictions for result in results)
+
+
+def test_one_pass_knows_the_scores_at_other_thresholds(drawn):
+    dataset = receipts(drawn)
+    reviewed = evaluate_maps(dataset, num_workers=2, box_thresh=0.6, with_review=True)
+    assert_equal(reviewed, evaluate_maps(dataset, num_workers=2, box_thresh=0.6))
+    thresholds = sweep_thresholds(0.3, 0.6).tolist()
+    totals = set()
+    for threshold in (0.4, 0.7, 0.85):
+        place = thresholds.index(threshold)
+        there = evaluate_maps(dataset, num_workers=2, box_thresh=threshold)
+        for result, other in zip(reviewed, there, strict=True):
+            left = np.sum([numbers for step, *numbers in result.review.steps if step > place], axis=0, dtype=int)
+            loose, tight = other.matches
+            assert np.broadcast_to(left, 3).tolist() == [loose.num_predictions, loose.matched, tight.matched]
+        totals.add(sum(result.matches[0].num_predictions for result in there))
+    assert len(totals) == 3, "the thresholds differ in what they leave"
 
 
 def test_padding_is_left_out(icdar15):
