@@ -79,7 +79,7 @@ def row_of(
 def report(results: DetectorResults) -> Report:
     """Returns the report for the terminal and for Markdown."""
     counts = dict.fromkeys(f"{row.num_pages} {row.pages}" for row in results.rows)
-    inputs = f"pages: {', '.join(counts)}; {len(results.rows[0].cpu_ms) if results.rows else 0} rounds"
+    inputs = f"pages: {', '.join(counts)}; passes over them: {len(results.rows[0].cpu_ms) if results.rows else 0}"
     return Report(
         title="Text detectors on the same pages",
         facts=[*environment_lines(results.environment, inputs), *results.notes],
