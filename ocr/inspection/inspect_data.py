@@ -17,6 +17,7 @@ from ocr.datasets.plan import SamplePlanner
 from ocr.datasets.schemas import DatasetConfig
 from ocr.errors import InputError
 from ocr.file_names import shown
+from ocr.image_size import with_chosen_size
 from ocr.inspection.histograms import histograms_of
 from ocr.inspection.letters import letters_by_script
 from ocr.inspection.near_duplicates import near_duplicates
@@ -59,6 +60,8 @@ def inspect_data(config: InspectConfig, run_dir: Path) -> Path:
     output = run_dir / "report.html" if config.output == NOT_SET else Path(config.output).resolve()
     if output.suffix.lower() != ".html":
         raise InputError(f"output={output}: expected a file that ends in .html")
+    if config.images == NOT_SET:
+        config = with_chosen_size(config)
     seen = {name: _look_at(name, split, config, run_dir) for name, split in _splits(config).items()}
     together = _together(seen, config)
     settings = [

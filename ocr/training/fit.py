@@ -7,6 +7,7 @@ import signal
 import time
 import warnings
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from ocr.datasets.base import ValidatedOCRDataset
 from ocr.device import resolve_device, resolve_loading, resolve_pipeline, resolve_precision
 from ocr.environment import device_name
 from ocr.errors import SignalExit, StorageError
+from ocr.image_size import with_chosen_size
 from ocr.loaders.engines import check_dali
 from ocr.memory.out_of_memory import ExplainOutOfMemory
 from ocr.memory.remedies import Remedy, command_with, training_remedies
@@ -108,6 +110,7 @@ def _train_together(
             start = ranks.from_first(begin)
             if start.finished is not None:
                 return start.finished
+            start = replace(start, config=ranks.from_first(partial(with_chosen_size, start.config)))
             last = LastCheckpoint(path, start.config.trainer, files, signals)
             with ExplainOutOfMemory(partial(_remedies, start.config, files, path)) as explain:
                 return _train(ranks, start, run_dir, files, last, [FollowForOutOfMemory(explain), *callbacks])

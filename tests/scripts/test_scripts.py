@@ -144,3 +144,9 @@ def test_help_is_shown_without_loading_torch(script: str) -> None:
     groups = {line.partition("=")[0] for line in done.stdout.splitlines() if "|" in line and line[0].isalpha()}
     assert ("experiment" in groups) == (script not in ("evaluate", "predict", "export"))
     assert "data" in groups
+
+
+def test_training_returns_the_best_hmean_for_sweepers(trained):
+    cwd, output = trained
+    hmean = json.loads((cwd / "run" / "summary.json").read_text())["hmean"]
+    assert f"Succeeded with return value: {hmean}" in output

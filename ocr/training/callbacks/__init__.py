@@ -14,5 +14,6 @@ board_log       settings and first samples on TensorBoard and W&B
 checkpoints     best.ckpt and last.ckpt; ends a run after a signal
 last_epoch      validates the last epoch in any case, and writes its predictions
 memory          memory compared with the plan, and errors explained when it runs out
+early_stopping  ends a run that no longer improves
 moving_average  exponential moving average of the weights
 """
