@@ -64,6 +64,8 @@ _ADVICE = {
     errno.EDQUOT: "free some space, or choose another disk (hydra.run.dir=FOLDER for what a run writes)",
     errno.EISDIR: "give a file, not a folder",
     errno.ENOTDIR: "give a folder, not a file",
+    errno.EEXIST: "give a folder, not a file",
+    errno.EFBIG: "raise the limit of file sizes (ulimit -f), or choose another disk (hydra.run.dir=FOLDER for what a run writes)",
     errno.ENOENT: "check the path",
     errno.ENAMETOOLONG: "choose a shorter name",
 }

@@ -184,6 +184,9 @@ class TrainerConfig(Section):
     """Number of machines. torchrun and srun know it: there 1 takes all of their nodes."""
     strategy: str = "auto"
     """How several devices share the work, by Lightning's name; auto: ddp with several processes."""
+    stuck_rank_minutes: float = Field(default=30.0, gt=0)
+    """End a run of several ranks if one does not answer for this time, because its process is stopped, or if it begins no further
+    batch for this time while another rank waits for it. A rank that has died ends the run within a minute in any case."""
     requeue: bool = True
     """After SIGUSR1, put a SLURM job that was started with resume=auto into the queue again."""
     log_every_n_steps: int = Field(default=10, ge=1)
@@ -252,7 +255,7 @@ class TrainConfig(DataSection):
 
     exp_name: str = "dbnet"
     """Name of the run's folder below outputs/."""
-    seed: int = Field(default=42, ge=0)
+    seed: int = Field(default=42, ge=0, lt=2**32)
     """Seed of the initial weights, the order of the images and their augmentation."""
     device: Device = "auto"
     """auto: a GPU if there is one."""

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -141,13 +141,17 @@ class AuditReport:
         Raises:
             StorageError: the file cannot be written.
         """
-        document = asdict(self) | {"counts": self.counts}
-        document["findings"] = [
-            asdict(finding) | {"severity": finding.severity, "advice": finding.advice} for finding in self.findings
-        ]
+        document = {name: value for name, value in vars(self).items() if name != "findings"} | {"counts": self.counts}
+        # One finding a line: json.dumps with an indent, and dataclasses.asdict, take ten times as long for a million of them.
+        encoded = json.JSONEncoder(ensure_ascii=False).encode
+        findings = ",\n  ".join(
+            encoded(vars(finding) | {"severity": finding.severity, "advice": finding.advice})
+            for finding in self.findings
+        )
+        text = json.dumps(document, indent=1, ensure_ascii=False).removesuffix("\n}")
+        text += f',\n "findings": [\n  {findings}\n ]\n}}'
         # Half of a surrogate pair, which UTF-8 cannot hold, becomes \udNNN: the same in JSON.
-        content = json.dumps(document, indent=1, ensure_ascii=False).encode(errors="backslashreplace")
-        write_durably(path, content)
+        write_durably(path, text.encode(errors="backslashreplace"))
 
     def summary(self) -> Text:
         """Returns a few lines for the terminal; their `.plain` suits a log."""

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: the first one ends the run after its step, the second one at once.
+"""SIGTERM, Ctrl-C and a closed terminal: the first signal ends the run after its step, the second one at once.
 
 A thread reads the signals, since Python's own handlers wait until the main thread leaves C code: a step, or a collective operation
 whose other rank is gone.
@@ -24,8 +24,9 @@ from ocr.training.ranks import is_first_rank
 
 log = logging.getLogger(__name__)
 
-HEARD = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-"""Signals that end a run. SLURM sends SIGUSR1 before the time limit of a job, if its script asks for it."""
+HEARD = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
+"""Signals that end a run. SLURM sends SIGUSR1 before the time limit of a job, if its script asks for it. The system sends SIGHUP
+when a terminal is closed or its connection is lost; under nohup a run does not hear it."""
 
 
 _listening: set["StopSignals"] = set()
@@ -60,6 +61,8 @@ class StopSignals:
         self._handlers: dict[int, Any] = {}
         self._wakeup: tuple[socket.socket, socket.socket] | None = None
         self._previous_fd = -1
+        self._terminals: list[int] = []
+        """Those of standard output and error that are a terminal."""
 
     def defer(self) -> None:
         """Leaves it to the training loop to end the run."""
@@ -79,7 +82,9 @@ class StopSignals:
         writer.setblocking(False)
         _listening.add(self)
         self._previous_fd = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-        self._handlers = {signum: signal.signal(signum, self._in_main_thread) for signum in HEARD}
+        heard = [signum for signum in HEARD if signum != signal.SIGHUP or signal.getsignal(signum) != signal.SIG_IGN]
+        self._handlers = {signum: signal.signal(signum, self._in_main_thread) for signum in heard}
+        self._terminals = [number for number in (1, 2) if os.isatty(number)]
         threading.Thread(target=self._listen, args=(reader,), name="stop-signals", daemon=True).start()
         return self
 
@@ -96,6 +101,13 @@ class StopSignals:
         self._wakeup = None
         writer.close()  # ends the thread
 
+    def _leave_terminal(self) -> None:
+        """Sends output for a closed terminal nowhere. Writing there is an error, which could end the run before its checkpoint."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for number in self._terminals:
+            os.dup2(nowhere, number)
+        os.close(nowhere)
+
     def _in_main_thread(self, signum: int, frame: FrameType | None) -> None:
         if self.received is None:
             self.received = signum  # the thread may be slower
@@ -109,6 +121,10 @@ class StopSignals:
                 for signum in numbers:
                     if signum not in HEARD:
                         continue
+                    if signum == signal.SIGHUP:
+                        self._leave_terminal()
+                        if num_signals:
+                            continue  # a shell and the system may both send it
                     num_signals += 1
                     if num_signals > 1:
                         end_at_once(signum)
@@ -127,8 +143,9 @@ def _stop_listening_in_worker() -> None:
         _listening.clear()
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        for signum in (signal.SIGTERM, signal.SIGUSR1):
-            signal.signal(signum, signal.SIG_DFL)
+        for signum in (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
+            if signal.getsignal(signum) != signal.SIG_IGN:
+                signal.signal(signum, signal.SIG_DFL)
 
 
 os.register_at_fork(after_in_child=_stop_listening_in_worker)
