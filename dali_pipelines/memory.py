@@ -68,7 +68,7 @@ def pool_bytes(
     num_alive = config.prefetch_queue_depth + (1 if on_gpu else BATCHES_RENDERED_AHEAD)
     resized = _largest_resized(original, config, training)
     decoded = 3 * original.prod(axis=1)
-    rendered = 3 * side**2 if training else 3 * resized.prod(axis=1)
+    rendered = np.full(len(original), 3 * side**2) if training else 3 * resized.prod(axis=1)
     if not on_gpu:
         limit = 3e6 * config.max_batch_megapixels
         together = np.where(decoded > limit * LARGE_SHARE, 0, decoded)

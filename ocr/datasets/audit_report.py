@@ -32,6 +32,7 @@ _RULES = {
     "not_an_image": _Rule("image", "save it as JPEG or PNG"),
     "unsupported": _Rule("image", "save it again as an ordinary 8-bit JPEG or PNG"),
     "bad_dimensions": _Rule("image", "save it again at a sensible size"),
+    "too_many_scans": _Rule("image", "save it again; a decoder would be busy with it for minutes"),
     "truncated": _Rule("image", "copy or scan it again"),
     "damaged": _Rule("image", "copy or scan it again"),
     "ambiguous_orientation": _Rule("image", "save it again with one EXIF orientation, or without"),
