@@ -20,8 +20,8 @@ from ocr.file_names import shown
 
 PREFIXES = ("", "gt_", "poly_gt_")
 """Beginnings of a text file's name that are not part of the image's name."""
-MAX_LINES = 50_000
-"""Most lines of one image's text file. The lines of such a file take a second."""
+MAX_LINES = 20_000
+"""Most lines of one image's text file. The lines of such a file take a second at most."""
 _NUM_SAMPLED = 1000
 """Number of files that show the layout of all."""
 
