@@ -493,7 +493,9 @@ def keys_of(config_class: type[Section]) -> list[str]:
 
 def no_such_key(key: str, keys: Collection[str]) -> str:
     """Returns what to say about an unknown key: the nearest one among `keys`, and where all are listed."""
-    nearest = get_close_matches(key, keys, 1, 0.8) or [known for known in keys if known.endswith(f".{key}")]
+    inside = [known for known in keys if known.endswith(f".{key}")]
+    # A key of that very name belongs to another command.
+    nearest = inside or get_close_matches(key, [known for known in keys if known != key], 1, 0.8)
     return f"no such key; {f'the nearest is {nearest[0]}; ' if nearest else ''}the option --cfg job lists all keys"
 
 

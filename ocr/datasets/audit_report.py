@@ -208,5 +208,6 @@ def raise_if_unfit(
         else f"none of {report.num_listed} listed images is usable"
     )
     where = f"\nAll findings: {report_path}" if report_path is not None else ""
-    advice = "\nCorrect them, or leave them out with on_bad_sample=skip." if is_unfit else ""
+    key = "in training datasets.train_dataset.config.on_bad_sample=skip, or val_dataset"
+    advice = f"\nCorrect them, or leave them out with on_bad_sample=skip ({key})." if is_unfit else ""
     raise BadDataError(f"{image_dir}: {reason}\n{findings_text(bad)}{where}{advice}", report)

@@ -266,6 +266,11 @@ def test_devices_are_a_number_or_a_list(devices):
             "+trainer.max_epoch=3",
             "trainer.max_epoch: no such key; the nearest is trainer.max_epochs; the option --cfg job lists all keys",
         ),
+        (
+            "+on_bad_sample=skip",
+            "on_bad_sample: no such key; the nearest is datasets.train_dataset.config.on_bad_sample; the option --cfg job lists "
+            "all keys",
+        ),
         ("+unknown.key=1", "unknown: no such key; the option --cfg job lists all keys"),
         (
             "+max_epochs=3",

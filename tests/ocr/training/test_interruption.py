@@ -82,11 +82,11 @@ def test_a_closed_terminal_is_heard_and_no_longer_written_to(tmp_path):
     if process == 0:
         with StopSignals() as signals:
             signals.defer()
-            print("ready", flush=True)
+            os.write(1, b"ready")
             while signals.received is None:
                 time.sleep(0.01)
             time.sleep(0.2)  # the thread that hears the signal leaves the terminal
-            print("to nobody", flush=True)
+            os.write(1, b"to nobody")
             (tmp_path / "received").write_text(str(signals.received))
         os._exit(0)
     assert b"ready" in os.read(terminal, 100)
