@@ -18,6 +18,8 @@ from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.callbacks import Callback, RichProgressBar
 
 from ocr.atomic_write import explained_write, write_durably
+from ocr.checkpoint import weights_path
+from ocr.command_line import silence_libraries
 from ocr.config import (
     NOT_SET,
     DataSection,
@@ -225,8 +227,10 @@ def _header(
     config: InferenceConfig, settings: TrainConfig, dataset: ValidatedOCRDataset, **command: bool
 ) -> dict[str, str]:
     """Returns digests of what the results depend on: the checkpoint, the images with their annotations, and the settings."""
-    with open(config.checkpoint, "rb") as file:
-        checkpoint = hashlib.file_digest(file, "sha256")
+    checkpoint = hashlib.sha256()
+    with weights_path(config.checkpoint).open("rb") as file:
+        while part := file.read(1 << 20):  # hashlib.file_digest came with Python 3.11
+            checkpoint.update(part)
     images = hashlib.sha256(data_fingerprint(dataset.manifest)["sha256"].encode())
     for index in range(len(dataset.manifest)):
         # Size and mtime: a copy of a folder has other inodes. Shards have no numbers here; their index is part of the manifest.
@@ -423,6 +427,7 @@ def _run_once(
 
 
 def _build_trainer(settings: TrainConfig, callbacks: list[Callback], first_batch: int) -> lightning.Trainer:
+    silence_libraries()  # a Python program that calls this module has not done so
     device = resolve_device(settings.device)
     interactive = sys.stderr.isatty()
     trainer = lightning.Trainer(

@@ -41,7 +41,7 @@ from ocr.targets.outline import Outlines
 
 IDENTITY_COLOUR = np.eye(3, 4, dtype=np.float32)
 PASS_SHIFT = 40
-"""Lowest bit, in the key of a sample's random numbers, of the number of the pass over its data set."""
+"""Bit from which on the key of a sample's random numbers holds the number of the pass over its data set."""
 
 
 @dataclass(frozen=True)

@@ -190,7 +190,8 @@ def _together(seen: dict[str, _Seen], config: InspectConfig) -> list[str]:
         more = f" and {len(pairs) - _NUM_NAMED} more" if len(pairs) > _NUM_NAMED else ""
         lines.append(
             f"{len(pairs):,} of the {min(len(val), config.num_compared):,} validation images compared look nearly like a training "
-            f"image ({names}{more}); look at them, and keep pictures of one scene in one split"
+            f"image ({names}{more}): they may be copies, or forms of one layout with other entries; look at them, and keep "
+            "pictures of one scene in one split"
         )
     for line in lines:
         log.warning("training and validation together: %s", line)

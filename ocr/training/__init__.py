@@ -15,6 +15,7 @@ network        how the network is called
 cuda_graphs    the forward pass of evaluation as a CUDA graph
 evaluator      one evaluation pass of the network over a split
 evaluation     from maps to polygons and matches, in threads beside the forward pass
+result_lines   results as lines of predictions.jsonl, written as they come
 stages         times stages on the device without waiting for it
 lean_profiler  keeps Lightning from measuring each hook
 host_copy      copies from the device that nothing waits for until they are needed
@@ -27,7 +28,7 @@ callbacks/     what else a run does: summary, checkpoints, pictures, memory
 ranks          how the ranks of a run meet and end together, and which one is first
 meeting        starts the ranks that nothing else starts, and connects all of them
 rank_watch     ends all ranks when one fails or dies
-devices        processes and GPUs of a node, and what Lightning is told of them
+devices        processes and GPUs of a node, and what Lightning gets to know of them
 children       the processes that this program has started
 trainer_parts  the trainer's loaders and module, with their types; sums over ranks
 host_sync      finds operations that wait for the device; for tests

@@ -25,7 +25,6 @@ from ocr.errors import SignalExit, StorageError
 from ocr.loaders.engines import check_dali
 from ocr.memory.out_of_memory import ExplainOutOfMemory
 from ocr.memory.remedies import Remedy, command_with, training_remedies
-from ocr.models.dbnet import build_dbnet
 from ocr.placement import placement
 from ocr.predictions import write_predictions
 from ocr.splits import build_dataset, draw_if_synthetic, say_shared
@@ -36,7 +35,9 @@ from ocr.training.callbacks.summary import RunSummary
 from ocr.training.checkpoint_files import CheckpointFiles, check_room, checkpoint_bytes
 from ocr.training.children import kill_children
 from ocr.training.datamodule import DBNetDataModule
+from ocr.training.initial_network import initial_network
 from ocr.training.interruption import RunStopped, StopSignals, requeue_slurm_job
+from ocr.training.learning_rate_search import search_learning_rate, settings_of_search
 from ocr.training.module import DBNetModule
 from ocr.training.ranks import Ranks, first_of_node_first, is_first_rank
 from ocr.training.resume import Resumption, resumption
@@ -83,7 +84,8 @@ def train(
             code = 128 + stop.signum
         except SignalExit as end:
             code = int(end.code or 0)
-        if code == 128 + signal.SIGUSR1 and config.trainer.requeue and (ranks is None or ranks.speaks):
+        is_from_slurm = code > 128 and signal.Signals(code - 128).name == "SIGUSR1"
+        if is_from_slurm and config.trainer.requeue and (ranks is None or ranks.speaks):
             requeue_slurm_job(config.resume)
         raise SignalExit(code)
 
@@ -137,7 +139,7 @@ def _train(
     start.check_precision(device.type, precision)
     train_set, val_set = _build_splits(config, precision, run_dir)
     start.check_data({"train": train_set.manifest, "val": val_set.manifest})
-    module = DBNetModule(build_dbnet(config.model, config.targets.map_stride), config, val_set.manifest)
+    module = DBNetModule(initial_network(config), config, val_set.manifest)
     if is_first_rank():
         averaged = config.trainer.ema_decay is not None
         check_room(run_dir / "checkpoints", checkpoint_bytes(module.model, config.optimizer.name, averaged=averaged))
@@ -150,9 +152,20 @@ def _train(
     summary = RunSummary(config, run_dir, device_name(device))
     pictures = DetectionPictures(run_dir, config.logger.num_pictures, summary.summary)
     run_callbacks = [MemoryWatch(summary.summary), summary, pictures, *callbacks, last]
-    trainer = build_trainer(config, ranks, precision, run_dir, files, run_callbacks, start.first_step)
+    search = config.trainer.lr_find_steps is not None
+    trainer = build_trainer(
+        settings_of_search(config) if search else config,
+        ranks,
+        precision,
+        run_dir,
+        files,
+        run_callbacks,
+        start.first_step,
+    )
     _log_network(module, precision, device_name(device))
     ranks.start_training()
+    if search:
+        return search_learning_rate(trainer, module, data, run_dir)
     _fit(trainer, module, data, summary)
     if trainer.is_global_zero:
         write_predictions(run_dir / "predictions.json", val_set.manifest, module.evaluation.detections_original)
@@ -217,12 +230,16 @@ def _fit(trainer: lightning.Trainer, module: DBNetModule, data: DBNetDataModule,
 
 
 def _log_network(module: DBNetModule, precision: str, device: str) -> None:
-    config = module.config
+    config, parameters = module.config, list(module.model.parameters())
+    num_trained = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
     log.info(
-        "%s with %s, %.1f M parameters, %s, loader=%s, on %s",
+        "%s with %s, %.1f M parameters%s, %s, loader=%s, on %s",
         "DBNet++" if config.model.adaptive_fusion else "DBNet",
         config.model.backbone.name,
-        sum(parameter.numel() for parameter in module.model.parameters()) / 1e6,
+        sum(parameter.numel() for parameter in parameters) / 1e6,
+        ""
+        if config.model.freeze == "none"
+        else f" ({num_trained / 1e6:.1f} M trained, model.freeze={config.model.freeze})",
         precision,
         config.loader,
         device,

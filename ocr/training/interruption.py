@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -24,9 +23,10 @@ from ocr.training.ranks import is_first_rank
 
 log = logging.getLogger(__name__)
 
-HEARD = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
-"""Signals that end a run. SLURM sends SIGUSR1 before the time limit of a job, if its script asks for it. The system sends SIGHUP
-when a terminal is closed or its connection is lost; under nohup a run does not hear it."""
+HEARD = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP") if hasattr(signal, name))
+"""Signals that end a run; Windows lacks the last two. SLURM sends SIGUSR1 before the time limit of a job, if its script asks for it.
+The system sends SIGHUP when a terminal is closed or its connection is lost; under nohup a run does not hear it."""
+_HANGUP = getattr(signal, "SIGHUP", None)
 
 
 _listening: set["StopSignals"] = set()
@@ -82,7 +82,7 @@ class StopSignals:
         writer.setblocking(False)
         _listening.add(self)
         self._previous_fd = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-        heard = [signum for signum in HEARD if signum != signal.SIGHUP or signal.getsignal(signum) != signal.SIG_IGN]
+        heard = [signum for signum in HEARD if signum != _HANGUP or signal.getsignal(signum) != signal.SIG_IGN]
         self._handlers = {signum: signal.signal(signum, self._in_main_thread) for signum in heard}
         self._terminals = [number for number in (1, 2) if os.isatty(number)]
         threading.Thread(target=self._listen, args=(reader,), name="stop-signals", daemon=True).start()
@@ -121,7 +121,7 @@ class StopSignals:
                 for signum in numbers:
                     if signum not in HEARD:
                         continue
-                    if signum == signal.SIGHUP:
+                    if signum == _HANGUP:
                         self._leave_terminal()
                         if num_signals:
                             continue  # a shell and the system may both send it
@@ -143,12 +143,13 @@ def _stop_listening_in_worker() -> None:
         _listening.clear()
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        for signum in (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
-            if signal.getsignal(signum) != signal.SIG_IGN:
+        for signum in HEARD:
+            if signum != signal.SIGINT and signal.getsignal(signum) != signal.SIG_IGN:
                 signal.signal(signum, signal.SIG_DFL)
 
 
-os.register_at_fork(after_in_child=_stop_listening_in_worker)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_stop_listening_in_worker)
 
 
 def end_at_once(signum: int) -> None:
@@ -194,7 +195,10 @@ def leave_signals_alone(trainer: lightning.Trainer) -> None:
     SLURM write a checkpoint to the current folder, from which any later job would resume. With several ranks it also broadcasts
     a flag before every batch and reads it back from the device, so each step would wait for the one before.
     """
-    nothing: Callable[[], None] = lambda: None  # noqa: E731
+
+    def nothing() -> None:
+        """Takes the place of methods that Lightning has no setting for."""
+
     trainer._signal_connector.register_signal_handlers = nothing  # type: ignore[method-assign]
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = nothing  # type: ignore[method-assign]
 

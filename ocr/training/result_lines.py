@@ -61,7 +61,7 @@ class ResultLines:
     def line_of(self, result: ImageResult) -> bytes:
         """Returns the line of a result, and draws its picture. Any thread may call it."""
         index = result.sample_index
-        if index < self.num_done:  # in a batch of which an interrupted run has written the first images
+        if index < self.num_done:  # an interrupted run has written the first images of this batch
             return b""
         if self._draw is not None:
             self._draw(index, result.detections_original)

@@ -8,11 +8,14 @@ from pathlib import Path
 import lightning
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.profilers import AdvancedProfiler, Profiler, PyTorchProfiler, SimpleProfiler
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from ocr.command_line import silence_libraries
 from ocr.config import LoggerConfig, TrainConfig, TrainerConfig
 from ocr.errors import InputError
 from ocr.training.callbacks.checkpoints import BestCheckpoint
+from ocr.training.callbacks.early_stopping import StopWithoutProgress
 from ocr.training.callbacks.finite_losses import FiniteLosses
 from ocr.training.callbacks.last_epoch import LastPredictions, ValidateLastEpoch
 from ocr.training.callbacks.learning_rates import LearningRates
@@ -62,6 +65,7 @@ def build_trainer(
     Raises:
         InputError: Lightning refuses a setting of the section `trainer`, or this machine lacks the devices.
     """
+    silence_libraries()  # a Python program that trains has not done so
     settings = config.trainer
     loggers = build_loggers(config.logger, run_dir, config.exp_name, first_step)
     callbacks = [*callbacks, RankProgress(ranks.note_progress)]
@@ -69,12 +73,12 @@ def build_trainer(
         trainer = lightning.Trainer(
             **{name: getattr(settings, name) for name in PASSED_ON},
             **ranks.lightning_arguments(),
-            precision=precision,  # type: ignore[arg-type]
+            precision=precision,  # type: ignore[arg-type]  # one of Lightning's literals
             deterministic="warn" if settings.deterministic else None,
             use_distributed_sampler=False,  # the epoch plan shards
             default_root_dir=run_dir,
             plugins=[files, ranks.environment()],
-            profiler=LeanProfiler(),
+            profiler=_build_profiler(settings, run_dir),
             callbacks=_run_callbacks(settings, run_dir, callbacks, has_loggers=bool(loggers)),
             logger=loggers,
             enable_progress_bar=sys.stderr.isatty(),
@@ -89,11 +93,13 @@ def _run_callbacks(
     settings: TrainerConfig, run_dir: Path, callbacks: Sequence[Callback], *, has_loggers: bool
 ) -> list[Callback]:
     """Returns the callbacks of every run, with `callbacks` among them. Their order is that of their calls."""
+    stopping = settings.early_stopping
     finite_losses = FiniteLosses(run_dir / "checkpoints")
     losses = LossLog(settings.log_every_n_steps, finite_losses.check)
     return [
         build_best_checkpoint(run_dir / "checkpoints"),
         ValidateLastEpoch(),
+        *([] if stopping.patience is None else [StopWithoutProgress(stopping.patience, stopping.min_delta)]),
         LastPredictions(run_dir / "predictions.json"),
         losses,  # before the callbacks that read its means at the end of an epoch
         finite_losses,
@@ -102,6 +108,16 @@ def _run_callbacks(
         *([MovingAverage(settings.ema_decay)] if settings.ema_decay is not None else []),
         ProgressBar(losses) if sys.stderr.isatty() else ProgressLines(),
     ]
+
+
+def _build_profiler(settings: TrainerConfig, run_dir: Path) -> Profiler:
+    """Returns Lightning's profiler, which writes into the folder `profile` of the run, or one that measures nothing."""
+    if settings.profiler is None:
+        return LeanProfiler()
+    folder = run_dir / "profile"
+    folder.mkdir(parents=True, exist_ok=True)
+    profilers = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
+    return profilers[settings.profiler](dirpath=folder, filename=settings.profiler)
 
 
 @contextmanager

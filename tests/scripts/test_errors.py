@@ -27,7 +27,7 @@ def test_a_run_folder_that_cannot_be_made_ends_a_script_with_one_line(run_script
     assert "Traceback" in run_script("train.py", "hydra.run.dir=file/run", cwd=tmp_path).stderr
 
 
-def test_an_unknown_key_ends_a_script_with_one_line_that_does_not_advise_to_append_it(run_script, tmp_path):
+def test_an_unknown_key_ends_a_script_with_one_line_without_advice_to_append_it(run_script, tmp_path):
     done = run_script("train.py", "trainer.max_epoch=3", cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.endswith("no such key; the nearest is trainer.max_epochs; the option --cfg job lists all keys\n")

@@ -105,7 +105,9 @@ class RunSummary(Callback):
         self.write()
         if trainer.is_global_zero:
             log.info("%s", epoch_line(self._epoch, trainer.max_epochs))
-            self._verdicts.log_epoch(self._epoch, is_last=self._epoch["epoch"] + 1 == trainer.max_epochs)
+            self._verdicts.log_epoch(
+                self._epoch, is_last=trainer.should_stop or self._epoch["epoch"] + 1 == trainer.max_epochs
+            )
 
     @rank_zero_only
     def write(self) -> None:
