@@ -24,8 +24,8 @@ from ocr.training.ranks import is_first_rank
 log = logging.getLogger(__name__)
 
 HEARD = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP") if hasattr(signal, name))
-"""Signals that end a run; Windows lacks the last two. SLURM sends SIGUSR1 before the time limit of a job, if its script asks for it.
-The system sends SIGHUP when a terminal is closed or its connection is lost; under nohup a run does not hear it."""
+"""Signals that end a run; Windows lacks the last two. SLURM sends SIGUSR1 before the time limit of a job, if its script asks for
+it. The system sends SIGHUP when a terminal is closed or its connection is lost; under nohup a run does not hear it."""
 _HANGUP = getattr(signal, "SIGHUP", None)
 
 
