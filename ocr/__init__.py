@@ -12,6 +12,7 @@ inference        evaluation and prediction
   restore          a trained network with a command's overrides
   checkpoint       checkpoints with their configuration
   onnx_network     the network of an .onnx file
+  weights_file     the tensors of a file of weights
 detector         TextDetector: an image in, polygons out
 predictions      detections as predictions.json and as pictures
 prediction_lines predictions.jsonl, continued after an interruption

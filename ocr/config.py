@@ -247,6 +247,14 @@ class WandbConfig(Section):
     """Log to Weights & Biases. Needs the extra: uv sync --extra wandb."""
     project: str = "dali-dbnet"
     """Project on Weights & Biases."""
+    entity: str | None = None
+    """User or team that owns the project; null: that of the login."""
+    tags: tuple[str, ...] = ()
+    """Tags of the run."""
+    id: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_-]{1,64}$")
+    """Id of the run to continue or to create; null: a new one, which a run that resumes in its own folder finds in wandb_id.txt."""
+    offline: bool = False
+    """Write to wandb/ in the run's folder only; `wandb sync` uploads it later."""
 
 
 class LoggerConfig(Section):
@@ -258,7 +266,7 @@ class LoggerConfig(Section):
     """Write metrics.csv."""
     wandb: WandbConfig = WandbConfig()
     num_pictures: int = Field(default=4, ge=0)
-    """Number of validation images drawn with their detections after each validation."""
+    """Number of validation images drawn after each validation, the worst first, and of training samples shown at the start."""
 
 
 class DataSection(Section):
@@ -375,11 +383,25 @@ class InferenceConfig(DataSection):
         return self
 
 
+class ReportConfig(Section):
+    """report.html of an evaluation. Nothing in it grows with the data set beyond these numbers."""
+
+    num_images: int = Field(default=24, ge=0, le=500)
+    """Number of images that are shown, the worst first, and of probability maps that are kept in worst_maps/."""
+    num_rows: int = Field(default=2000, ge=1)
+    """Number of images in the tables, the worst first."""
+    picture_side: int = Field(default=1280, ge=64)
+    """Longest side of a picture in pixels; larger images are shown smaller."""
+
+
 class EvaluateConfig(InferenceConfig):
     """Configuration of scripts/evaluate.py."""
 
     split: Literal["train", "val", "test"] = "test"
     """Split to evaluate; without data=..., of the data set the checkpoint was trained with."""
+    compare: str | None = None
+    """Another run on the same images that report.html puts beside this one: its folder, or its predictions.json."""
+    report: ReportConfig = ReportConfig()
 
 
 class PredictConfig(InferenceConfig):

@@ -31,6 +31,7 @@ from ocr.datasets.audit_report import KINDS, AuditReport, Finding
 from ocr.datasets.audit_result import Audited
 from ocr.datasets.column_file import ColumnFile, ColumnFileError, identity_of, map_columns, write_columns
 from ocr.datasets.file_states import MISSING, state_of
+from ocr.datasets.formats.icdar import db_list_file
 from ocr.datasets.formats.read import READ_AS
 from ocr.datasets.manifest import COLUMNS, Manifest
 from ocr.datasets.names import Names
@@ -265,6 +266,9 @@ def _annotation_state(path: Path | None) -> list[Any]:
             state = state_of(Path(folder, name))
             digest.update(json.dumps([os.path.relpath(folder, path), name, state]).encode())
             num_files += 1
+    listing = db_list_file(path)  # selects the files that are read
+    if listing is not None:
+        digest.update(json.dumps([listing.name, state_of(listing)]).encode())
     return [num_files, digest.hexdigest()]
 
 

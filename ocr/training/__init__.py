@@ -12,6 +12,8 @@ datamodule     loaders and memory plan
 module         the training and validation steps
 optimizer      optimizer and learning-rate schedule
 network        how the network is called
+initial_network  the weights that a run begins with, and the frozen part
+learning_rate_search  looks for a learning rate in a short training
 cuda_graphs    the forward pass of evaluation as a CUDA graph
 evaluator      one evaluation pass of the network over a split
 evaluation     from maps to polygons and matches, in threads beside the forward pass
@@ -22,7 +24,8 @@ host_copy      copies from the device that nothing waits for until they are need
 scores         from matches to the scores of a validation
 checkpoint_files  checkpoints written beside the training
 metrics_file   metrics.csv
-tensorboard    TensorBoard's scalars
+tensorboard    TensorBoard's scalars and settings
+boards         pictures and figures on TensorBoard and W&B
 trial_step     measures the network's memory
 callbacks/     what else a run does: summary, checkpoints, pictures, memory
 ranks          how the ranks of a run meet and end together, and which one is first

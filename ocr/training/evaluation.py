@@ -18,6 +18,7 @@ from ocr.errors import InputError, StorageError
 from ocr.metrics.cleval import CharacterTargets, CLEvalCounts, count_characters
 from ocr.metrics.icdar import MatchCounts, TargetRegions, match_image
 from ocr.metrics.regions import FlatPolygons
+from ocr.metrics.review import Review, review_image, sweep_thresholds
 from ocr.postprocess.boxes import Detections, detect_letterboxed
 from ocr.postprocess.config import PostprocessConfig
 from ocr.postprocess.levels import Levels
@@ -44,6 +45,12 @@ class ImageResult(NamedTuple):
     metric_seconds: float
     line: bytes | None = None
     """The image's line in predictions.jsonl; None: none is written."""
+    review: Review | None = None
+    """What happened to each text and detection; None without reviews."""
+    below_original: Detections | None = None
+    """Detections below `box_thresh`, with a review only."""
+    levels: Levels | None = None
+    """(Hm, Wm) the map of the image without padding, with a review, until its line is written."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,7 @@ class OverlappedEvaluation:
         postprocess, targets: settings for turning maps into polygons.
         with_truth: compare the detections with the annotations.
         with_cleval: compare them by CLEval too, which takes longer than the IoU.
+        with_review: review each image, and find the detections below `box_thresh` too.
         line_of: returns the `line` of a result, for a pass whose results are written as they come. Called by the workers. The
             prepared ground truth is then not kept for further passes. None: results have no line.
     """
@@ -74,12 +82,14 @@ class OverlappedEvaluation:
         *,
         with_truth: bool,
         with_cleval: bool,
+        with_review: bool = False,
         line_of: Callable[[ImageResult], bytes] | None = None,
     ) -> None:
         self.manifest = manifest
         self.pool: OrderedPool[ImageResult] = OrderedPool(postprocess.num_workers, postprocess.max_pending)
         self._postprocess, self._targets = postprocess, targets
         self._with_truth, self._with_cleval = with_truth, with_cleval
+        self._thresholds = sweep_thresholds(postprocess.bin_thresh, postprocess.box_thresh) if with_review else None
         self._line_of = line_of
         self._truth: dict[int, Truth] = {}
         """Ground truth by image, computed on first use."""
@@ -107,7 +117,7 @@ class OverlappedEvaluation:
         levels_BHW = levels.wait().numpy()  # waits for the copy, before any time is measured
         try:
             result = self._evaluate_image(levels_BHW[row], sample)
-            return result if self._line_of is None else result._replace(line=self._line_of(result))
+            return result if self._line_of is None else result._replace(line=self._line_of(result), levels=None)
         except (InputError, StorageError):
             raise
         except Exception as error:
@@ -116,19 +126,45 @@ class OverlappedEvaluation:
 
     def _evaluate_image(self, levels_HW: Levels, sample: PlannedSample) -> ImageResult:
         started = time.perf_counter()
+        with_review = self._thresholds is not None
         height, width = (int(side) for side in self.manifest.original_sizes[sample.index])
-        detections = detect_letterboxed(levels_HW, sample, (height, width), self._postprocess, self._targets)
+        detections = detect_letterboxed(
+            levels_HW, sample, (height, width), self._postprocess, self._targets, with_below=with_review
+        )
+        kept, below = detections.parted() if with_review else (detections, None)
         finished = time.perf_counter()
-        matches: tuple[MatchCounts, ...] = ()
-        characters = None
+        result = ImageResult(sample.index, kept, (), None, finished - started, 0.0, below_original=below)
         if self._with_truth:
-            truth = self._truth_of(sample.index)
-            polygons = FlatPolygons(detections.vertices.astype(np.float64), np.diff(detections.vertex_starts))
+            result = self._compared(result, detections)
+        if with_review:
+            rows, columns = (-(-side // self._targets.map_stride) for side in sample.resized_size)
+            result = result._replace(levels=levels_HW[:rows, :columns])
+        return result._replace(metric_seconds=time.perf_counter() - finished)
+
+    def _compared(self, result: ImageResult, detections: Detections) -> ImageResult:
+        """Returns the result with its counts.
+
+        Args:
+            detections: those of the result, and with a review those below `box_thresh` after them.
+        """
+        truth = self._truth_of(result.sample_index)
+        polygons, review = _flat(detections), None
+        if self._thresholds is None:
             matches = match_image(polygons, truth.regions, IOU_THRESHOLDS)
-            if truth.characters is not None:
-                characters = count_characters(polygons, truth.characters)
-        metric_seconds = time.perf_counter() - finished
-        return ImageResult(sample.index, detections, matches, characters, finished - started, metric_seconds)
+        else:
+            matches, review = review_image(
+                polygons,
+                detections.scores,
+                detections.num_below,
+                truth.regions,
+                IOU_THRESHOLDS,
+                self._thresholds,
+                self._postprocess.box_thresh,
+            )
+        characters = None
+        if truth.characters is not None:
+            characters = count_characters(_flat(result.detections_original), truth.characters)
+        return result._replace(matches=matches, characters=characters, review=review)
 
     def _truth_of(self, index: int) -> Truth:
         truth = self._truth.get(index)
@@ -139,3 +175,7 @@ class OverlappedEvaluation:
             if self._line_of is None:
                 self._truth[index] = truth
         return truth
+
+
+def _flat(detections: Detections) -> FlatPolygons:
+    return FlatPolygons(detections.vertices.astype(np.float64), np.diff(detections.vertex_starts))

@@ -7,6 +7,7 @@ import signal
 import time
 import warnings
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,14 @@ from ocr.datasets.base import ValidatedOCRDataset
 from ocr.device import resolve_device, resolve_loading, resolve_pipeline, resolve_precision
 from ocr.environment import device_name
 from ocr.errors import SignalExit, StorageError
+from ocr.image_size import with_chosen_size
 from ocr.loaders.engines import check_dali
 from ocr.memory.out_of_memory import ExplainOutOfMemory
 from ocr.memory.remedies import Remedy, command_with, training_remedies
 from ocr.placement import placement
 from ocr.predictions import write_predictions
 from ocr.splits import build_dataset, draw_if_synthetic, say_shared
+from ocr.training.callbacks.board_log import BoardLog
 from ocr.training.callbacks.checkpoints import LastCheckpoint
 from ocr.training.callbacks.memory import FollowForOutOfMemory, MemoryWatch
 from ocr.training.callbacks.pictures import DetectionPictures
@@ -107,6 +110,7 @@ def _train_together(
             start = ranks.from_first(begin)
             if start.finished is not None:
                 return start.finished
+            start = replace(start, config=ranks.from_first(partial(with_chosen_size, start.config)))
             last = LastCheckpoint(path, start.config.trainer, files, signals)
             with ExplainOutOfMemory(partial(_remedies, start.config, files, path)) as explain:
                 return _train(ranks, start, run_dir, files, last, [FollowForOutOfMemory(explain), *callbacks])
@@ -151,7 +155,8 @@ def _train(
     )
     summary = RunSummary(config, run_dir, device_name(device))
     pictures = DetectionPictures(run_dir, config.logger.num_pictures, summary.summary)
-    run_callbacks = [MemoryWatch(summary.summary), summary, pictures, *callbacks, last]
+    board_log = BoardLog(config, config.logger.num_pictures)
+    run_callbacks = [MemoryWatch(summary.summary), summary, pictures, board_log, *callbacks, last]
     search = config.trainer.lr_find_steps is not None
     trainer = build_trainer(
         settings_of_search(config) if search else config,

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 from torch import Tensor
 
+from dali_pipelines.config import AUTO
 from ocr.checkpoint import Weights, read_weights, without_backbone_weights
 from ocr.config import TrainConfig, described_problems, flat_keys, nested
 from ocr.errors import InputError
@@ -62,7 +63,8 @@ def with_network_of_file(config: TrainConfig, given: Collection[str] | None) -> 
     own = flat_keys(config.model_dump(mode="json"))
     start = f"init_from={config.init_from}: the weights"
     _say_different(logging.WARNING, own, saved, NETWORK, f"{start} are of another network")
-    _say_different(logging.INFO, own, saved, LEARNED, f"{start} have learned with other settings")
+    learned = [key for key in LEARNED if key != "pipeline.image_size" or own[key] != AUTO]
+    _say_different(logging.INFO, own, saved, learned, f"{start} have learned with other settings")
     return config
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, Field, NonNegativeInt, ValidationError
 
+from dali_pipelines.config import AUTO
 from ocr.checkpoint import PRECISION_KEY, read_checkpoint, saved_config
 from ocr.config import OptimizerConfig, TrainConfig, described_problems, flat_keys, nested
 from ocr.datasets.manifest import Manifest
@@ -118,7 +119,7 @@ def resumption(config: TrainConfig, given: Collection[str] | None, run_dir: Path
         raise InputError(f"resume={path}: found weights without the state of a training; give last.ckpt of a run")
     state = _state(checkpoint, path)
     saved = saved_config(checkpoint, path, "resume")
-    config = _with_saved(config.model_copy(update={"resume": str(path)}), saved, given)
+    config = _with_saved(_with_saved_size(config.model_copy(update={"resume": str(path)}), saved), saved, given)
     _refuse(config, _differences(config, saved), "leave these settings out")
     processed = state.loops.fit_loop.epoch_progress.current.processed
     _log_schedule(config, saved, processed)
@@ -206,6 +207,14 @@ def _checkpoint(config: TrainConfig, run_dir: Path) -> Path | None:
         else:
             log.info("resume=auto: %s", path)
     return path
+
+
+def _with_saved_size(config: TrainConfig, saved: TrainConfig) -> TrainConfig:
+    """Returns the configuration with the checkpoint's number for pipeline.image_size=auto."""
+    if config.pipeline.image_size != AUTO:
+        return config
+    pipeline = config.pipeline.model_copy(update={"image_size": saved.pipeline.image_size})
+    return config.model_copy(update={"pipeline": pipeline})
 
 
 def _with_saved(config: TrainConfig, saved: TrainConfig, given: Collection[str] | None) -> TrainConfig:

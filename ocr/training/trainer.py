@@ -11,9 +11,11 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import AdvancedProfiler, Profiler, PyTorchProfiler, SimpleProfiler
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from ocr.atomic_write import write_durably
 from ocr.command_line import silence_libraries
 from ocr.config import LoggerConfig, TrainConfig, TrainerConfig
 from ocr.errors import InputError
+from ocr.training.boards import WANDB_ID_NAME, wandb_arguments
 from ocr.training.callbacks.checkpoints import BestCheckpoint
 from ocr.training.callbacks.early_stopping import StopWithoutProgress
 from ocr.training.callbacks.finite_losses import FiniteLosses
@@ -28,7 +30,7 @@ from ocr.training.checkpoint_files import CheckpointFiles
 from ocr.training.interruption import leave_checkpoints_alone, leave_signals_alone
 from ocr.training.lean_profiler import LeanProfiler
 from ocr.training.metrics_file import MetricsFile
-from ocr.training.ranks import Ranks
+from ocr.training.ranks import Ranks, is_first_rank
 from ocr.training.tensorboard import ScalarEvents
 
 PASSED_ON = (
@@ -159,7 +161,10 @@ def build_loggers(config: LoggerConfig, run_dir: Path, exp_name: str, first_step
         try:
             from lightning.pytorch.loggers import WandbLogger
 
-            loggers.append(WandbLogger(name=exp_name, project=config.wandb.project, save_dir=run_dir))
+            arguments = wandb_arguments(config.wandb, run_dir, exp_name, first_step)
+            loggers.append(WandbLogger(**arguments))
+            if is_first_rank():
+                write_durably(run_dir / WANDB_ID_NAME, f"{arguments['id']}\n".encode())
         except ModuleNotFoundError as error:
             raise InputError("logger.wandb.enabled=true needs the extra: uv sync --extra wandb") from error
     return loggers
