@@ -30,6 +30,7 @@ from ocr.datasets.formats.image_folder import ImageFolder
 from ocr.datasets.formats.interface import NO_FIT, AnnotationFormat, Confidence, Fit
 from ocr.datasets.formats.look import Look
 from ocr.datasets.formats.rectangles import Corners, refuse_other_rectangles
+from ocr.datasets.formats.text import read_text
 from ocr.datasets.formats.text_folder import lines_of, sampled_lines, text_files, with_images
 from ocr.datasets.formats.text_lines import Line, is_mark, split_lines
 from ocr.errors import InputError
