@@ -170,6 +170,11 @@ def run_command(main: Callable[[], object], config_name: str) -> None:
         except RecursionError as error:
             _leave_to_first_rank()
             _end(error, "a configuration file has brackets nested too deep to read; correct it")
+        except ValueError as error:
+            if "integer string conversion" not in str(error):
+                raise
+            _leave_to_first_rank()
+            _end(error, "a value, or a configuration file, has an integer of thousands of digits; correct it")
 
 
 def _wants_help(arguments: Sequence[str]) -> bool:

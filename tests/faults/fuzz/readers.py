@@ -337,7 +337,12 @@ def _maps(folder: Path) -> Reader:
 def _config() -> Reader:
     def read(content: bytes) -> None:
         # As `run_command` and `checked_job` do, which turn these errors into one line.
-        given = yaml.safe_load(content)
+        try:
+            given = yaml.safe_load(content)
+        except ValueError as error:
+            if isinstance(error, UnicodeDecodeError) or "integer string conversion" in str(error):
+                return
+            raise
         config = validate_config(TrainConfig, OmegaConf.create(given if isinstance(given, dict) else {}))
         assert TrainConfig.model_validate(config.model_dump()) == config
 
