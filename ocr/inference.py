@@ -16,6 +16,7 @@ import lightning
 import numpy as np
 from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.callbacks import Callback, RichProgressBar
+from torch import nn
 
 from ocr.atomic_write import explained_write, write_durably
 from ocr.config import (
@@ -38,6 +39,7 @@ from ocr.errors import InputError, SignalExit
 from ocr.loaders.engines import check_dali, has_dali
 from ocr.memory.out_of_memory import ExplainOutOfMemory
 from ocr.memory.remedies import inference_remedies
+from ocr.pages.detector import PageDetector
 from ocr.placement import Placement
 from ocr.postprocess.boxes import Detections
 from ocr.prediction_lines import PredictionLines
@@ -54,6 +56,7 @@ from ocr.training.devices import RunEnvironment
 from ocr.training.evaluation import ImageResult
 from ocr.training.interruption import RunStopped, StopSignals, leave_checkpoints_alone
 from ocr.training.module import DBNetModule
+from ocr.training.rendered_forward import RenderedForward, build_page_detector
 from ocr.training.result_lines import ResultLines
 from ocr.training.resume import data_fingerprint
 from ocr.training.run_lock import RunLock
@@ -80,7 +83,8 @@ def evaluate(config: EvaluateConfig, run_dir: Path) -> dict[str, Any]:
         header = _header(config, settings, dataset, evaluated=True)
         with PredictionLines(run_dir, header, dataset.manifest.filenames) as file:
             lines = progress.lines = ResultLines(file, dataset.manifest, with_truth=True)
-            module = DBNetModule(model, settings, dataset.manifest, with_cleval=True, lines=lines)
+            pages = _page_detector(config, settings, model)
+            module = DBNetModule(model, settings, dataset.manifest, with_cleval=True, lines=lines, pages=pages)
             _run_once(settings, dataset, module, lines, progress.signals)
             draw_all(dataset, lines.first_detections(settings.logger.num_pictures), run_dir / "pictures")
             metrics = _metrics(settings, dataset.manifest, module.scores, lines)
@@ -125,7 +129,8 @@ def predict(config: PredictConfig, run_dir: Path) -> Path:
             draw = partial(_draw, dataset, output / "pictures") if config.draw else None
             with PredictionLines(output, header, dataset.manifest.filenames) as file:
                 lines = progress.lines = ResultLines(file, dataset.manifest, with_truth=False, draw=draw)
-                module = DBNetModule(model, settings, dataset.manifest, lines=lines)
+                pages = _page_detector(config, settings, model)
+                module = DBNetModule(model, settings, dataset.manifest, lines=lines, pages=pages)
                 _run_once(settings, dataset, module, lines, progress.signals)
                 num_found = _NumTexts(lines.entries())
                 write_entries(output / "predictions.json", num_found)
@@ -194,6 +199,12 @@ class _NumTexts:
             yield name, entry
 
 
+def _page_detector(config: InferenceConfig, settings: TrainConfig, model: nn.Module) -> PageDetector | None:
+    """Returns what looks closer at pages; None: the command has neither `tile` nor `rotations`."""
+    device = resolve_device(settings.device)
+    return build_page_detector(config, settings, RenderedForward(model, settings, device))
+
+
 def _metrics(settings: TrainConfig, manifest: Manifest, metric: ValidationScores, lines: ResultLines) -> dict[str, Any]:
     """Returns the content of metrics.json."""
     counted = Counter[str]()
@@ -241,6 +252,8 @@ def _header(
         ),
         **command,
     }
+    if config.tile != "none" or config.rotations != "none":  # without them, earlier lines stay valid
+        described |= {"tile": config.tile, "rotations": config.rotations}
     text = json.dumps(described, sort_keys=True, default=str)
     return {
         "checkpoint": checkpoint.hexdigest(),

@@ -5,7 +5,8 @@ workers                             polygons, matches | polygons, matches | ...
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,14 +14,15 @@ import numpy as np
 import torch
 
 from dali_pipelines.source import PlannedBatch, PlannedSample
+from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.manifest import Manifest
 from ocr.errors import InputError, StorageError
 from ocr.metrics.cleval import CharacterTargets, CLEvalCounts, count_characters
 from ocr.metrics.icdar import MatchCounts, TargetRegions, match_image
 from ocr.metrics.regions import FlatPolygons
+from ocr.pages.detector import PageDetector
 from ocr.postprocess.boxes import Detections, detect_letterboxed
 from ocr.postprocess.config import PostprocessConfig
-from ocr.postprocess.levels import Levels
 from ocr.postprocess.pool import OrderedPool
 from ocr.targets.config import TargetConfig
 from ocr.training.host_copy import HostCopy
@@ -64,6 +66,7 @@ class OverlappedEvaluation:
         with_cleval: compare them by CLEval too, which takes longer than the IoU.
         line_of: returns the `line` of a result, for a pass whose results are written as they come. Called by the workers. The
             prepared ground truth is then not kept for further passes. None: results have no line.
+        pages: looks closer at large pages and at pages on their side, for `add_closer`.
     """
 
     def __init__(
@@ -75,12 +78,13 @@ class OverlappedEvaluation:
         with_truth: bool,
         with_cleval: bool,
         line_of: Callable[[ImageResult], bytes] | None = None,
+        pages: PageDetector | None = None,
     ) -> None:
         self.manifest = manifest
         self.pool: OrderedPool[ImageResult] = OrderedPool(postprocess.num_workers, postprocess.max_pending)
         self._postprocess, self._targets = postprocess, targets
         self._with_truth, self._with_cleval = with_truth, with_cleval
-        self._line_of = line_of
+        self._line_of, self._pages = line_of, pages
         self._truth: dict[int, Truth] = {}
         """Ground truth by image, computed on first use."""
 
@@ -95,6 +99,25 @@ class OverlappedEvaluation:
         for row in np.flatnonzero(~samples.is_padding).tolist():
             self.pool.submit(self._evaluate, levels, row, samples[row])
 
+    def add_closer(self, levels_BHW: torch.Tensor, samples: PlannedBatch, dataset: ValidatedOCRDataset) -> None:
+        """Queues the images of a batch as `add` does, after a closer look at those that need one.
+
+        That look runs the network, so it happens in the calling thread, which waits for the device.
+        """
+        if self._pages is None:
+            raise RuntimeError("add_closer() needs a PageDetector")
+        levels = HostCopy(levels_BHW)
+        for row in np.flatnonzero(~samples.is_padding).tolist():
+            sample, size = samples[row], self._size_of(samples[row])
+            if not self._pages.looks_closer(size):
+                self.pool.submit(self._evaluate, levels, row, sample)
+                continue
+            started = time.perf_counter()
+            whole = detect_letterboxed(levels.wait().numpy()[row], sample, size, self._postprocess, self._targets)
+            original = dataset.load_image(sample.index).image_array
+            found = self._pages.detect(original, whole).detections_original
+            self.pool.submit(self._judged, sample, found, time.perf_counter() - started)
+
     def close(self) -> None:
         """Ends the threads."""
         self.pool.close()
@@ -105,20 +128,35 @@ class OverlappedEvaluation:
 
     def _evaluate(self, levels: HostCopy, row: int, sample: PlannedSample) -> ImageResult:
         levels_BHW = levels.wait().numpy()  # waits for the copy, before any time is measured
-        try:
-            result = self._evaluate_image(levels_BHW[row], sample)
+        started = time.perf_counter()
+        with self._naming_file(sample):
+            size = self._size_of(sample)
+            found = detect_letterboxed(levels_BHW[row], sample, size, self._postprocess, self._targets)
+        return self._judged(sample, found, time.perf_counter() - started)
+
+    def _judged(self, sample: PlannedSample, detections: Detections, seconds: float) -> ImageResult:
+        """Returns the result of an image whose detections took this long, with its line."""
+        with self._naming_file(sample):
+            result = self._compared(sample, detections, seconds)
             return result if self._line_of is None else result._replace(line=self._line_of(result))
+
+    def _size_of(self, sample: PlannedSample) -> tuple[int, int]:
+        height, width = (int(side) for side in self.manifest.original_sizes[sample.index])
+        return height, width
+
+    @contextmanager
+    def _naming_file(self, sample: PlannedSample) -> Iterator[None]:
+        """Adds the image's file name to an error that does not tell it."""
+        try:
+            yield
         except (InputError, StorageError):
             raise
         except Exception as error:
             filename = self.manifest.filenames[sample.index]
             raise RuntimeError(f"{filename}: post-processing or metric failed: {error!r}") from error
 
-    def _evaluate_image(self, levels_HW: Levels, sample: PlannedSample) -> ImageResult:
+    def _compared(self, sample: PlannedSample, detections: Detections, postprocess_seconds: float) -> ImageResult:
         started = time.perf_counter()
-        height, width = (int(side) for side in self.manifest.original_sizes[sample.index])
-        detections = detect_letterboxed(levels_HW, sample, (height, width), self._postprocess, self._targets)
-        finished = time.perf_counter()
         matches: tuple[MatchCounts, ...] = ()
         characters = None
         if self._with_truth:
@@ -127,8 +165,8 @@ class OverlappedEvaluation:
             matches = match_image(polygons, truth.regions, IOU_THRESHOLDS)
             if truth.characters is not None:
                 characters = count_characters(polygons, truth.characters)
-        metric_seconds = time.perf_counter() - finished
-        return ImageResult(sample.index, detections, matches, characters, finished - started, metric_seconds)
+        metric_seconds = time.perf_counter() - started
+        return ImageResult(sample.index, detections, matches, characters, postprocess_seconds, metric_seconds)
 
     def _truth_of(self, index: int) -> Truth:
         truth = self._truth.get(index)
