@@ -96,14 +96,15 @@ def probe_of(page: ImageArray, image_size: int) -> Probe:
 def probed_heights(detections_probe: Detections, probe: Probe) -> FloatArray:
     """Returns (n,) heights in pixels of the page of the texts in a probe whose lines run along its rows.
 
-    Those that a cut-out cuts lengthwise are left out. With too few texts there is no height.
+    Those that a cut-out cuts lengthwise, or to a piece higher than long, are left out. With too few texts there is no height.
     """
     cut = len(probe.image) // 2
     heights = []
     for polygon, height in zip(detections_probe.polygons, text_heights(detections_probe), strict=True):
         column, row = (polygon.mean(axis=0) >= cut).astype(int)
         low, high = polygon[:, 1].min() - row * cut, polygon[:, 1].max() - row * cut
-        if low >= _CUT_MARGIN and high <= cut - _CUT_MARGIN:
+        is_line = np.ptp(polygon[:, 0]) >= high - low
+        if is_line and low >= _CUT_MARGIN and high <= cut - _CUT_MARGIN:
             heights.append(height / probe.scales[row, column])
     return np.array(heights if len(heights) >= ENOUGH_TEXTS else [], np.float32)
 

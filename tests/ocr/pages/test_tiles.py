@@ -5,13 +5,15 @@ from torch import nn
 
 from ocr.pages.tiles import num_tiles, tiled_levels
 
+REACH = 8
+
 
 def small_network(map_stride: int) -> nn.Module:
-    """A network with random weights that sees 9 pixels to each side, on a grid of 8 pixels."""
+    """A network with random weights that sees `REACH` pixels to each side at most."""
     torch.manual_seed(0)
     down = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1), nn.ReLU())
     up = nn.Upsample(scale_factor=2) if map_stride == 1 else nn.Identity()
-    return nn.Sequential(down, up, nn.Conv2d(4, 1, 1), nn.Sigmoid()).eval()
+    return nn.Sequential(down, up, nn.Conv2d(4, 1, 1), nn.Hardsigmoid()).eval()
 
 
 class Forward:
@@ -26,7 +28,7 @@ class Forward:
         self.batches.append([image.shape for image in images])
         batch = torch.zeros(len(images), 3, self.side, self.side)
         for slot, image in zip(batch, images, strict=True):
-            slot[:, : image.shape[0], : image.shape[1]] = torch.from_numpy(image).permute(2, 0, 1) / 255
+            slot[:, : image.shape[0], : image.shape[1]] = torch.from_numpy(image).permute(2, 0, 1) / 12
         return (self.network(batch)[:, 0] * 255).to(torch.uint8).numpy()
 
 
@@ -39,9 +41,12 @@ def test_the_map_of_tiles_is_the_map_of_the_page_in_one_pass(size, map_stride):
     levels = tiled_levels(page, 128, map_stride, 3, tiles)
     height, width = (-(-length // map_stride) for length in size)
     assert levels.shape == (height, width)
-    difference = levels.astype(int) - whole([page])[0, :height, :width]
+    seen = whole([page])[0, :height, :width]
+    # At the last pixels, a page that ends with a tile is padded by the network, and any other with black.
+    inner = slice(0, -REACH)
+    difference = levels[inner, inner].astype(int) - seen[inner, inner]
     assert abs(difference).max() <= 1  # sums of other lengths round differently
-    assert levels.std() > 1
+    assert levels.std() > 5
 
 
 def test_no_batch_is_larger_than_the_batch_size_and_no_tile_than_its_side():

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 
 from ocr.pages.windows import NETWORK_STRIDE, OVERLAP, windows_of
@@ -14,14 +16,14 @@ def test_windows_own_each_pixel_once_and_see_what_they_own(length, side, map_str
         assert window.start <= window.first < window.last <= window.end <= window.start + side
         assert window.start % NETWORK_STRIDE == 0
         assert window.first % map_stride == 0
-    for window, following in zip(windows[:-1], windows[1:], strict=True):
+    for window, following in pairwise(windows):
         assert window.last == following.first
         assert window.start < following.start
 
 
 def test_neighbours_overlap_by_a_fifth_and_join_in_the_middle():
     windows = windows_of(3000, 640, 2)
-    for window, following in zip(windows[:-1], windows[1:], strict=True):
+    for window, following in pairwise(windows):
         assert window.end - following.start >= OVERLAP * 640
         assert window.last == (window.end + following.start) // 2
     assert len(windows) == 6
