@@ -2,29 +2,35 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
-
-
-def _none_as_text(value: Any) -> Any:
-    return "none" if value is None else value
-
-
-def _as_tuple(value: Any) -> Any:
-    """Returns None as text, and a single number as a tuple."""
-    if isinstance(value, int):
-        return (value,)
-    return _none_as_text(value)
-
+from pydantic import BeforeValidator
 
 MIN_TILE = 64
 """Smallest side of a tile, in pixels of the image."""
+TURNS = (0, 90, 180, 270)
+"""Clockwise turns in degrees."""
 
-Tile = Annotated[Literal["none", "auto"] | Annotated[int, Field(ge=MIN_TILE)], BeforeValidator(_none_as_text)]
+
+def _checked_tile(value: Any) -> Any:
+    """Returns the value, None as "none". Raises ValueError, with one message for all that is allowed."""
+    value = "none" if value is None else value
+    is_side = isinstance(value, int) and not isinstance(value, bool) and value >= MIN_TILE
+    if is_side or value in ("none", "auto"):
+        return value
+    raise ValueError(f"expected none, auto, or the side of a tile in pixels of the image, at least {MIN_TILE}")
+
+
+def _checked_rotations(value: Any) -> Any:
+    """Returns the value, None as "none" and a number as a tuple. Raises ValueError, with one message for all that is allowed."""
+    if value is None or value in ("none", "auto"):
+        return value or "none"
+    turns = (value,) if isinstance(value, int) else value
+    if isinstance(turns, list | tuple) and turns and all(turn in TURNS for turn in turns):
+        return tuple(turns)
+    raise ValueError(f"expected none, auto, or a list of turns among {', '.join(map(str, TURNS))}")
+
+
+Tile = Annotated[Literal["none", "auto"] | int, BeforeValidator(_checked_tile)]
 """none: each page is seen as a whole. auto: in tiles where its text would be too small. A number: side of a tile in pixels of the
 image."""
-
-Rotations = Annotated[
-    Literal["none", "auto"] | Annotated[tuple[Literal[0, 90, 180, 270], ...], Field(min_length=1)],
-    BeforeValidator(_as_tuple),
-]
+Rotations = Annotated[Literal["none", "auto"] | tuple[int, ...], BeforeValidator(_checked_rotations)]
 """none: pages as they are. auto: (0, 90). Else the clockwise turns in degrees to choose from."""

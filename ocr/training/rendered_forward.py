@@ -9,10 +9,14 @@ from dali_pipelines.normalize import ImageFinisher, input_dtype, normalize_level
 from dali_pipelines.rendering import ImageArray
 from ocr.config import InferenceConfig, TrainConfig
 from ocr.device import AUTOCAST
+from ocr.errors import InputError
 from ocr.pages.detector import PageDetector
 from ocr.pages.windows import NETWORK_STRIDE
 from ocr.postprocess.levels import Levels, to_levels
 from ocr.training.network import forward_maps
+
+MAX_SCALE = 2
+"""Tiles are scaled up at most so many times: memory grows with the square, and there is nothing more to see."""
 
 
 class RenderedForward:
@@ -71,7 +75,15 @@ def build_page_detector(
         config: the command's keys.
         settings: the restored configuration.
         forward: the network.
+
+    Raises:
+        InputError: tiles would be scaled up too far.
     """
+    if isinstance(config.tile, int) and settings.pipeline.image_size > MAX_SCALE * config.tile:
+        raise InputError(
+            f"tile={config.tile}: each tile would be scaled up to image_size={settings.pipeline.image_size}; expected at least "
+            f"{settings.pipeline.image_size // MAX_SCALE}, or a smaller image_size"
+        )
     if config.tile == "none" and config.rotations == "none":
         return None
     return PageDetector(
