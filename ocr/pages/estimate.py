@@ -53,7 +53,7 @@ class Probe(NamedTuple):
 
 def may_gain(size: tuple[int, int], image_size: int) -> bool:
     """Returns whether a page of (H, W) pixels has clearly more pixels than the network's input shows."""
-    return max(size) >= MIN_GAIN * image_size
+    return max(size) > MIN_GAIN * image_size
 
 
 def text_heights(detections: Detections) -> FloatArray:

@@ -13,9 +13,9 @@ def heights(*values):
     return np.array(values, np.float32)
 
 
-def test_pages_gain_from_a_quarter_more_pixels_on():
-    assert not may_gain((799, 400), 640)
-    assert may_gain((400, 800), 640)
+def test_pages_gain_from_more_than_a_quarter_more_pixels():
+    assert not may_gain((800, 400), 640)
+    assert may_gain((400, 801), 640)
 
 
 def test_the_height_of_a_text_is_its_shorter_side_at_any_angle():
