@@ -120,9 +120,8 @@ class PageDetector:
         views = {view.rotation: view for view in self._turned_views(original, others, probe)} if others else {}
         if 0 in rotations:
             views[0] = self._view(0, whole, probe)
-        is_probed = any(
-            view.along_probe > 0 for view in views.values()
-        )  # then the whole page's text may be too small to count
+        # If the probe has text, that of the whole page may be too small to count.
+        is_probed = any(view.along_probe > 0 for view in views.values())
         best = views[rotations[0]]
         for rotation in rotations[1:]:
             lengths = [view.along_probe if is_probed else view.along for view in (views[rotation], best)]
