@@ -1,6 +1,5 @@
 """The machine, versions and command that are written beside every result."""
 
-import os
 import shlex
 import subprocess
 import sys
@@ -10,9 +9,11 @@ from typing import Any
 
 import torch
 
+from dali_pipelines.config import num_cores
 from ocr.device import resolve_device
 from ocr.environment import device_name, git_commit, package_versions
 from ocr.machine import total_ram
+from ocr.program import in_users_words
 
 RIVAL_PACKAGES = ("albumentations", "spdl", "torchvision", "webdataset")
 
@@ -36,11 +37,11 @@ def environment(device: torch.device, script: str) -> dict[str, Any]:
     """Returns `provenance` with the size of the machine, for results.json and sweep.json.
 
     Args:
-        script: path of the script, which replaces the first word of the command.
+        script: path of the script, which replaces the first word of the command, as the user types it.
     """
     on_gpu = device.type == "cuda"
     return provenance(device, RIVAL_PACKAGES) | {
-        "command": [script, *sys.argv[1:]],
+        "command": [*in_users_words(script).split(), *sys.argv[1:]],
         "device_type": device.type,
         "driver": _driver() if on_gpu else None,
         "transfer_ms_per_megabyte": _transfer_ms_per_megabyte(device) if on_gpu else None,
@@ -68,11 +69,6 @@ def _transfer_ms_per_megabyte(device: torch.device) -> float:
         pinned.to(device)
         torch.cuda.synchronize(device)
     return 1000 * (time.perf_counter() - started) / 64
-
-
-def num_cores() -> int:
-    """Returns the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def environment_lines(environment: Mapping[str, Any], inputs: str) -> list[str]:

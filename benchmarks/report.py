@@ -11,6 +11,7 @@ from rich.console import Console
 
 from ocr.atomic_write import write_atomically
 from ocr.errors import InputError
+from ocr.program import in_users_words
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Report:
         console.print()
         for line in self.conclusions[1]:
             style = "bold" if line.startswith("Paste") else None
-            console.print(line, style=style, highlight=False, markup=False)
+            console.print(in_users_words(line), style=style, highlight=False, markup=False)
 
     def markdown(self) -> str:
         """Returns the report with the conclusions before the tables."""
@@ -85,7 +86,7 @@ class Report:
         lines += _section(*self.conclusions)
         for table in self.tables:
             lines += table.markdown()
-        return "\n".join([*lines, *_section(*self.appendix), self.legend]) + "\n"
+        return in_users_words("\n".join([*lines, *_section(*self.appendix), self.legend])) + "\n"
 
 
 INTERRUPTED = "Interrupted: not all rounds were measured."
@@ -93,7 +94,7 @@ INTERRUPTED = "Interrupted: not all rounds were measured."
 
 def _print_dim(console: Console, lines: Sequence[str]) -> None:
     for line in lines:
-        console.print(line, style="dim", highlight=False, markup=False)
+        console.print(in_users_words(line), style="dim", highlight=False, markup=False)
 
 
 def _section(title: str, lines: Sequence[str]) -> list[str]:

@@ -16,6 +16,7 @@ normalize          levels to the network's input, padding included; needs no DAL
 decode             the graph that only decodes, to find damaged files
 graphs             chooses and builds the graph of a split
 ahead              makes items in a thread before they are needed; needs no DALI
+plan_chain         the batches of an epoch, followed by those of the next one; needs no DALI
 signature          tells whether a file has changed; needs no DALI
 feed               from planned samples to the arrays of DALI's external sources
 loader             runs a plan: builds the pipeline, takes batches out, restarts

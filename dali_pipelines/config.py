@@ -1,13 +1,21 @@
 """Configuration of the input pipeline: sizes, resampling, augmentation, threads."""
 
 import os
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 BATCHES_RENDERED_AHEAD = 2
 """Batches in the rendering threads of a CPU at most, the one that the consumer waits for included. It bounds the memory of decoded
 images: DALI holds `prefetch_queue_depth` batches besides these."""
+
+
+AUTO = 0
+"""`image_size` that is still to be chosen from the data; written auto."""
+
+
+def _auto_as_number(value: Any) -> Any:
+    return AUTO if value == "auto" else value
 
 
 class Section(BaseModel):
@@ -62,8 +70,12 @@ class AugmentationConfig(Section):
 class PipelineConfig(Section):
     """Settings that turn a JPEG file into the network's input. Every checkpoint carries this section."""
 
-    image_size: int = Field(default=640, ge=32, multiple_of=32)
-    """Side of the square validation input: the longest side is scaled to it, then the image is padded right and below."""
+    image_size: Annotated[int, BeforeValidator(_auto_as_number)] = Field(default=640, ge=0, multiple_of=32)
+    """Side of the square validation input: the longest side is scaled to it, then the image is padded right and below. auto: the
+    smallest size at which 95 % of the training words are 8 pixels tall (or targets.min_side, if that is more), within a bound by
+    memory that is never below 640: one image in evaluation takes at most an eighth of the RAM or a quarter of the GPU, at 1 kB a
+    pixel, and a training batch without a crop_size of its own at most half, at 4 kB a pixel. The run and its checkpoints have the
+    number."""
     augmentation: AugmentationConfig = AugmentationConfig()
     """Random changes of training images; validation has none."""
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)

@@ -1,7 +1,7 @@
 """The graph without a GPU, for training and evaluation: DALI reads and decodes.
 
-`threads.RenderingThreads` then renders the images, outside the graph. DALI's own CPU operators take 4.2 ms to resize a receipt,
-`rendering` 0.9 ms; rendering.py has the measurement. docs/architecture.md compares this path with the GPU's.
+`threads.RenderingThreads` then renders the images, outside the graph. DALI's own CPU operators are
+slower; rendering.py has the measurement. docs/architecture.md compares this path with the GPU's.
 """
 
 from nvidia.dali import pipeline_def

@@ -99,7 +99,7 @@ class BatchRecovery:
             return None
         if width * height <= limit * 1e6:
             return None
-        return f"the image is {height} x {width}, expected at most {limit:g} megapixels: {IMAGE_REPLACED}"
+        return f"the image is {width} x {height} pixels, expected at most {limit:g} megapixels: {IMAGE_REPLACED}"
 
     def _is_fault_of_file(self, index: int, reason: str) -> bool:
         """Returns whether a sample that failed would fail in any graph."""

@@ -61,7 +61,7 @@ def resize_region(
     x0, y0, x1, y1 = (int(value) for value in region_xyxy)
     height, width = original.shape[:2]
     if height < y1 or width < x1:
-        raise ValueError(f"the image is {height} x {width}, expected {y1} x {x1} at least: {IMAGE_REPLACED}")
+        raise ValueError(f"the image is {width} x {height} pixels, expected {x1} x {y1} at least: {IMAGE_REPLACED}")
     region = np.require(original[y0:y1, x0:x1], requirements="W")  # PyTorch warns about read-only arrays
     return resize(region, resized_size)
 
@@ -74,7 +74,7 @@ def resize_whole(
     expected_width, expected_height = (int(value) for value in region_xyxy[2:])
     if (height, width) != (expected_height, expected_width):
         raise ValueError(
-            f"the image is {height} x {width}, expected {expected_height} x {expected_width}: {IMAGE_REPLACED}"
+            f"the image is {width} x {height} pixels, expected {expected_width} x {expected_height}: {IMAGE_REPLACED}"
         )
     return resize_region(original, region_xyxy, resized_size)
 

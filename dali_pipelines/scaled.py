@@ -85,7 +85,7 @@ def _training_crop(
 ) -> ImageArray:
     upright = turned_upright(reduced, stored.orientation)
     available = np.array(upright.shape[:2])
-    # Where EXIF mirrors an axis, the reduced image begins before the original one, by what its last stored pixel has too much.
+    # The last reduced pixel as stored may reach beyond the image. Where EXIF mirrors an axis, that surplus lies before its start.
     surplus = np.where(mirrored_axes(stored.orientation), available * factor - stored.upright_size, 0)
     x0, y0, x1, y1 = sample.region_xyxy.astype(np.float64)
     start, end = (np.array([y0, x0]) + surplus) / factor, (np.array([y1, x1]) + surplus) / factor

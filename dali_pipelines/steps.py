@@ -1,7 +1,7 @@
 """The steps of the graphs. Each takes and returns DALI nodes.
 
 Both paths use receive, read, load and decode. The others run on a GPU only: without one, `rendering` and `normalize.ImageFinisher`
-do their work in less time (DALI's CPU operator takes 4.2 ms to resize a receipt, `rendering` 0.9 ms). DALI's CPU backend can run
+do their work in less time. DALI's CPU backend can run
 them too, and the tests check `rendering` against them. docs/architecture.md compares the two paths.
 """
 

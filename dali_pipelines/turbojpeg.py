@@ -78,8 +78,9 @@ class SizeError(ValueError):
 
 def _check_size(found: tuple[int, int], stored_size: tuple[int, int] | None) -> None:
     if stored_size is not None and found != stored_size:
+        (height, width), (expected_height, expected_width) = found, stored_size
         raise SizeError(
-            f"the image is {found[0]} x {found[1]}, expected {stored_size[0]} x {stored_size[1]}: {IMAGE_REPLACED}"
+            f"the image is {width} x {height} pixels, expected {expected_width} x {expected_height}: {IMAGE_REPLACED}"
         )
 
 

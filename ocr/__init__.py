@@ -1,4 +1,33 @@
-"""Text detection with DBNet: data sets, targets, network, training, post-processing, metrics."""
+"""Text detection with DBNet: data sets, targets, network, training, post-processing, metrics.
+
+docs/architecture.md says what each folder holds. The files beside the folders:
+
+config           the configuration of each command
+command_line     what all commands share: schemas, help, plain errors
+  path_overrides, set_overrides
+                 overrides in the user's form, written as Hydra reads them
+  program          names commands as this user types them
+splits           builds the checked data set of a split
+inference        evaluation and prediction
+  restore          a trained network with a command's overrides
+  checkpoint       checkpoints with their configuration
+  onnx_network     the network of an .onnx file
+  weights_file     the tensors of a file of weights
+detector         TextDetector: an image in, polygons out
+predictions      detections as predictions.json and as pictures
+prediction_lines predictions.jsonl, continued after an interruption
+polygons         the polygons of a batch as flat arrays, and the pixel frames
+device           device and precision of a run
+placement        the rank of this process among those of its run
+environment      machine, versions and commit, for results
+machine          RAM, within the limits of the control group
+atomic_write     files written completely or not at all
+file_names       the rule for file names that come from data
+coloured_log, progress
+                 what a person sees on the terminal
+errors           errors of the input or the machine
+self_test        checks in seconds that everything works here
+"""
 
 import os
 from typing import TYPE_CHECKING, Any

@@ -89,8 +89,11 @@ def atomic_file(
 
 
 def _sync_folder(folder: Path) -> None:
-    """Waits until the disk has the names of the folder's files."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    """Waits until the disk has the names of the folder's files, where a folder can be opened (Windows opens none)."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except PermissionError:
+        return
     try:
         os.fsync(descriptor)
     finally:

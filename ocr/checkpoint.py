@@ -1,7 +1,8 @@
-"""Checkpoints with their configuration: the file alone is enough to rebuild the network and its preprocessing."""
+"""Checkpoints and files of weights with their configuration: the file alone rebuilds the network and its preprocessing."""
 
 import re
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -12,28 +13,108 @@ from torch import Tensor
 from ocr.config import TrainConfig, described_problems
 from ocr.errors import InputError
 from ocr.models.dbnet import DBNet, build_dbnet
+from ocr.weights_file import EXTENSION, is_weights_file, read_weights_file
 
 CONFIG_KEY = "dali_dbnet_config"
 PRECISION_KEY = "dali_dbnet_precision"
 """Key of the precision that a run was trained in: {"device_type", "precision"}, the latter by Lightning's name."""
 MODEL_PREFIX = "model."
+SHIPPED = Path(__file__).resolve().parent / "weights"
+"""Folder of the weights that come with this package, NAME.safetensors each. `init_from=NAME` and `checkpoint=NAME` take them."""
 _ZIP_START = b"PK\3\4"
 
 
+@dataclass(frozen=True)
+class Weights:
+    """The weights of a network, on the CPU: those that one would predict with."""
+
+    path: Path
+    """The file that holds them."""
+    config: TrainConfig | None
+    """Configuration of the run that trained them; None: a .safetensors file without one."""
+    state: dict[str, Tensor]
+    """Tensors by the names of `DBNet.state_dict()`, all finite; of any type of number."""
+
+
 def load_checkpoint(path: str | Path) -> tuple[TrainConfig, DBNet]:
-    """Returns the configuration a checkpoint was trained with and its network, on the CPU, in evaluation mode.
+    """Returns the configuration a network was trained with and the network, on the CPU in float32, in evaluation mode.
+
+    Args:
+        path: a checkpoint, a .safetensors file of scripts/export.py, or the name of shipped weights.
 
     Raises:
         FileNotFoundError: no such file.
-        InputError: not a checkpoint of this trainer, one that this version cannot read, or one with weights that are NaN.
+        InputError: not a file of this trainer, one that this version cannot read, or one with weights that are NaN.
     """
-    checkpoint = read_checkpoint(path)
-    config = saved_config(checkpoint, path)
-    # The checkpoint holds all weights, so pretrained ones need not be loaded first.
-    untrained = config.model.model_copy(update={"backbone": config.model.backbone.model_copy(update={"weights": None})})
-    model = build_dbnet(untrained, config.targets.map_stride)
-    _load_weights(model, checkpoint.get("state_dict"), path)
+    weights = read_weights(path)
+    if weights.config is None:
+        raise InputError(
+            f"checkpoint={weights.path}: it has tensors but no configuration; expected a file written by scripts/export.py "
+            "format=safetensors"
+        )
+    config = weights.config
+    model = build_dbnet(without_backbone_weights(config).model, config.targets.map_stride)
+    _load_all(model, weights)
     return config, model.eval()
+
+
+def read_weights(path: str | Path, key: str = "checkpoint") -> Weights:
+    """Returns the weights of a checkpoint, of a .safetensors file, or of the shipped file of that name.
+
+    Args:
+        key: the setting that names the file, for messages.
+
+    Raises:
+        FileNotFoundError: no such file.
+        InputError: not a file of weights, one that this version cannot read, or one with weights that are NaN.
+    """
+    path = weights_path(path, key)
+    if is_weights_file(path):
+        text, state = read_weights_file(path, key)
+        config = _config_of_text(text, path, key)
+    else:
+        checkpoint = read_checkpoint(path, key)
+        config, found = saved_config(checkpoint, path, key), checkpoint.get("state_dict")
+        if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
+            raise InputError(f"{key}={path}: it has no weights; expected a file written by scripts/train.py")
+        state = {name: value for name, value in found.items() if name.startswith(MODEL_PREFIX)}
+    state = {name.removeprefix(MODEL_PREFIX): value for name, value in state.items() if isinstance(value, Tensor)}
+    _refuse_broken(state, path, key)
+    return Weights(path, config, state)
+
+
+def weights_path(given: str | Path, key: str = "checkpoint") -> Path:
+    """Returns the path of a file, or of the shipped weights of that name.
+
+    Raises:
+        FileNotFoundError: no such file.
+    """
+    path = Path(given)
+    shipped = SHIPPED / f"{given}{EXTENSION}"
+    if not path.is_file() and str(given) == path.name and shipped.is_file():
+        return shipped
+    if not path.is_file():
+        found = "found a folder, expected a file" if path.is_dir() else "no such file"
+        names = ", ".join(sorted(file.stem for file in SHIPPED.glob(f"*{EXTENSION}")))
+        raise FileNotFoundError(
+            f"{key}={path}: {found}; a run writes checkpoints/best.ckpt and checkpoints/last.ckpt"
+            + (f"; weights that come with this package: {names}" if names else "")
+        )
+    return path
+
+
+def without_backbone_weights(config: TrainConfig) -> TrainConfig:
+    """Returns the configuration of a network whose weights are loaded as a whole, so that pretrained ones need not be."""
+    backbone = config.model.backbone.model_copy(update={"weights": None})
+    return config.model_copy(update={"model": config.model.model_copy(update={"backbone": backbone})})
+
+
+def text_of(config: TrainConfig) -> dict[str, str]:
+    """Returns the text that makes a .safetensors file sufficient by itself: the configuration, without places of this machine."""
+    plain = TrainConfig()
+    names = ("exp_name", "dataset_base_path", "draw_synthetic", "datasets", "logger", "resume", "init_from")
+    config = without_backbone_weights(config.model_copy(update={name: getattr(plain, name) for name in names}))
+    return {CONFIG_KEY: config.model_dump_json()}
 
 
 def saved_config(checkpoint: dict[str, Any], path: str | Path, key: str = "checkpoint") -> TrainConfig:
@@ -45,8 +126,7 @@ def saved_config(checkpoint: dict[str, Any], path: str | Path, key: str = "check
     try:
         return TrainConfig.model_validate(checkpoint[CONFIG_KEY])
     except ValidationError as error:
-        problems = "; ".join(described_problems(error)[:3])
-        raise InputError(f"{key}={path}: this version cannot read its configuration: {problems}") from error
+        raise _unreadable_config(error, path, key) from error
 
 
 def read_checkpoint(path: str | Path, key: str = "checkpoint") -> dict[str, Any]:
@@ -59,10 +139,7 @@ def read_checkpoint(path: str | Path, key: str = "checkpoint") -> dict[str, Any]
         FileNotFoundError: no such file.
         InputError: not a checkpoint of this trainer.
     """
-    path = Path(path)
-    if not path.is_file():
-        found = "found a folder, expected a file" if path.is_dir() else "no such file"
-        raise FileNotFoundError(f"{key}={path}: {found}; a run writes checkpoints/best.ckpt and checkpoints/last.ckpt")
+    path = weights_path(path, key)
     with path.open("rb") as file:
         try:
             _check_archive(file)
@@ -102,26 +179,42 @@ def _found(path: Path) -> str:
     return f"{'a text file' if is_text else 'another kind of file'} of {size:,} bytes"
 
 
-def _load_weights(model: DBNet, state: Any, path: str | Path) -> None:
-    """Loads the weights of a checkpoint into the network, which must have exactly these."""
-    if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
-        raise InputError(f"checkpoint={path}: it has no weights; expected a file written by scripts/train.py")
-    weights = {key.removeprefix(MODEL_PREFIX): value for key, value in state.items() if key.startswith(MODEL_PREFIX)}
-    wanted = model.state_dict()
+def _config_of_text(text: dict[str, str], path: Path, key: str) -> TrainConfig | None:
+    saved = text.get(CONFIG_KEY)
+    if saved is None:
+        return None
+    try:
+        return TrainConfig.model_validate_json(saved)
+    except ValidationError as error:
+        raise _unreadable_config(error, path, key) from error
+
+
+def _unreadable_config(error: ValidationError, path: str | Path, key: str) -> InputError:
+    problems = "; ".join(described_problems(error)[:3])
+    return InputError(f"{key}={path}: this version cannot read its configuration: {problems}")
+
+
+def _load_all(model: DBNet, weights: Weights) -> None:
+    """Loads weights into the network, which must have exactly these."""
+    wanted, state = model.state_dict(), weights.state
     unfit = [
-        key
-        for key in wanted | weights
-        if key not in wanted or not isinstance(weights.get(key), Tensor) or weights[key].shape != wanted[key].shape
+        name
+        for name in wanted | state
+        if name not in wanted or name not in state or state[name].shape != wanted[name].shape
     ]
     if unfit:
         raise InputError(
-            f"checkpoint={path}: {len(unfit)} of {len(wanted)} weights are missing, superfluous or of another shape, first "
+            f"checkpoint={weights.path}: {len(unfit)} of {len(wanted)} weights are missing, superfluous or of another shape, first "
             f"{unfit[0]}; its weights and its configuration do not belong together, or another version wrote it"
         )
-    broken = [key for key, value in weights.items() if not torch.isfinite(value).all()]
+    model.load_state_dict(state)
+
+
+def _refuse_broken(state: dict[str, Tensor], path: Path, key: str) -> None:
+    """Raises InputError if a tensor holds NaN or infinity."""
+    broken = [name for name, value in state.items() if not torch.isfinite(value).all()]
     if broken:
         raise InputError(
-            f"checkpoint={path}: {len(broken)} of {len(weights)} weights hold NaN or infinity, first {broken[0]}: its training "
+            f"{key}={path}: {len(broken)} of {len(state)} weights hold NaN or infinity, first {broken[0]}: its training "
             "went wrong; take an earlier checkpoint, or train again with a lower optimizer.lr"
         )
-    model.load_state_dict(weights)

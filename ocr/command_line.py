@@ -5,6 +5,8 @@ import errno
 import logging
 import os
 import re
+import select
+import signal
 import sys
 import time
 import warnings
@@ -69,9 +71,6 @@ _ADVICE = {
 }
 """Advice for the commonest errors of the operating system."""
 
-_COMMANDS = (TrainConfig, EvaluateConfig, PredictConfig, ExportConfig, PrepareConfig, InspectConfig)
-"""Schemas whose keys may be meant by an unknown one."""
-
 NOT_FOR_USERS = (
     "Experiment logs directory",  # the run's folder exists already: it holds config.yaml
     "The number of training batches",  # fewer than log_every_n_steps
@@ -80,6 +79,7 @@ NOT_FOR_USERS = (
     "The dirpath has changed from",  # on a resume; BestCheckpoint handles it
     "Checkpoint directory",  # a run that resumes in its own folder; checkpoints there are replaced only by whole ones
     "The `srun` command is available",  # a run in a SLURM job may well be one process
+    "Found .* module.s. in eval mode",  # those that model.freeze freezes
     "predict returned None",  # on purpose: detections leave the module through its workers
 )
 """Warnings from libraries that a user can do nothing about."""
@@ -95,8 +95,8 @@ _PATIENCE = 10.0
 """Seconds that the first rank has to say what is wrong with the command line, before the others end."""
 
 
-_sections: set[type[Section]] = set()
-"""The configurations of all commands, once `prepare_hydra` has run."""
+_schemas: dict[str, type[Section]] = {}
+"""The configurations of all commands by the first word of their names, once `prepare_hydra` has run."""
 
 
 def prepare_hydra(*schemas: tuple[str, type[Section]]) -> None:
@@ -114,16 +114,22 @@ def prepare_hydra(*schemas: tuple[str, type[Section]]) -> None:
         ("prepare_schema", PrepareConfig),
         ("inspect_schema", InspectConfig),
     ]
-    _sections.update((TrainConfig, *(schema for _, schema in (*shared, *schemas))))
+    named: list[tuple[str, type[Section]]] = [("train_schema", TrainConfig), *shared, *schemas]
+    _schemas.update((name.removesuffix("_schema"), schema) for name, schema in named)
     for name, schema in (*shared, *schemas):
         store.store(name=name, node=schema.model_construct().model_dump(mode="json"))
     OmegaConf.register_new_resolver("first_existing", _first_existing, replace=True)
     OmegaConf.register_new_resolver("found", _found, replace=True)
+    silence_libraries()
+    logging.setLogRecordFactory(SafeLogRecord)
+
+
+def silence_libraries() -> None:
+    """Hides the warnings and information lines of libraries that are not for users."""
     for message in NOT_FOR_USERS:
         warnings.filterwarnings("ignore", message=message)
     for name in CHATTY_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
-    logging.setLogRecordFactory(SafeLogRecord)
 
 
 class SafeLogRecord(logging.LogRecord):
@@ -143,7 +149,7 @@ def run_command(main: Callable[[], object], config_name: str) -> None:
         if not placement().is_first:
             sys.argv[1:] = without_files(sys.argv[1:])
         try:
-            sys.argv[1:] = with_sets(with_literal_paths(sys.argv[1:], _sections), CONFIG_DIR)
+            sys.argv[1:] = with_sets(with_literal_paths(sys.argv[1:], set(_schemas.values())), CONFIG_DIR)
             if _wants_help(sys.argv[1:]):
                 print(_help(config_name, [argument for argument in sys.argv[1:] if not argument.startswith("-")]))
             else:
@@ -155,7 +161,7 @@ def run_command(main: Callable[[], object], config_name: str) -> None:
             os._exit(int(stop.code or 0))
         except (HydraException, OmegaConfBaseException) as error:
             _leave_to_first_rank()
-            _end(error, _composition_problem(error))
+            _end(error, _composition_problem(error, config_name))
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             _leave_to_first_rank()
             _end(error, f"a configuration file is not readable YAML: {error}; correct it")
@@ -322,7 +328,7 @@ def compose_config(config_class: type[AnyConfig], name: str, overrides: Sequence
         SystemExit: a value is wrong; the message names it.
     """
     prepare_hydra()
-    overrides = with_sets(with_literal_paths(overrides, _sections), CONFIG_DIR)
+    overrides = with_sets(with_literal_paths(overrides, set(_schemas.values())), CONFIG_DIR)
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         return validate_config(config_class, compose(name, overrides=overrides))
 
@@ -339,6 +345,9 @@ def plain_errors() -> Iterator[None]:
     except (InputError, StorageError, CacheError, OutOfMemory, WorkerError, DivergedError) as error:
         _end(error, str(error))
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and _has_no_reader(sys.stdout.fileno()):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered
+            raise SystemExit(128 + signal.SIGPIPE) from None
         _end(error, _described(error))
     except RuntimeError as error:
         from dali_pipelines.source import SampleError  # loads torch, which --help must not
@@ -348,6 +357,13 @@ def plain_errors() -> Iterator[None]:
         _end(error, str(error))
 
 
+def _has_no_reader(descriptor: int) -> bool:
+    """Returns whether the reader of a pipe has ended, as `head` does in `--cfg job | head`."""
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    return any(events & select.POLLERR for _, events in poll.poll(0))
+
+
 def _end(error: Exception, message: str) -> NoReturn:
     """Ends the program with the message, or with the traceback if the user wants it."""
     if _FULL_ERROR_AT_START == "1":
@@ -355,7 +371,7 @@ def _end(error: Exception, message: str) -> NoReturn:
     raise SystemExit(in_users_words(shown_lines(f"{type(error).__name__}: {message}"))) from None
 
 
-def _composition_problem(error: Exception) -> str:
+def _composition_problem(error: Exception, config_name: str) -> str:
     """Returns the message of an error that Hydra met while it composed a configuration.
 
     Hydra advises to append an unknown key with a plus sign. The schemas refuse such a key, so this advice is replaced.
@@ -363,11 +379,18 @@ def _composition_problem(error: Exception) -> str:
     first, *more = str(error).splitlines()
     if more and more[0].startswith("To append to your config use"):
         key = re.search("'([^']+)'", first)
-        keys = [name for schema in _COMMANDS for name in keys_of(schema)]
-        return f"{first.rstrip('.')}: {no_such_key(key[1] if key else '', keys)}"
+        return f"{first.rstrip('.')}: {_unknown_key(key[1] if key else '', config_name)}"
     if "Cannot merge DictConfig with ListConfig" in str(error):
         return f"{first.rstrip(':')}: a list in the place of a section; in a file, several data sets are a list under config.sets"
     return "\n".join(str(part).expandtabs(4) for part in (error, error.__cause__) if part is not None)
+
+
+def _unknown_key(key: str, config_name: str) -> str:
+    """Returns what to say about a key that this command lacks: the nearest that it has, and other commands that have the key."""
+    own = config_name.partition("_")[0]
+    told = no_such_key(key, keys_of(_schemas[own]))
+    owners = [name for name, schema in _schemas.items() if name != own and key in keys_of(schema)]
+    return f"{told}; {', '.join(owners)} {'has' if len(owners) == 1 else 'have'} this key" if owners else told
 
 
 def _described(error: OSError) -> str:

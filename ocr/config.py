@@ -14,7 +14,7 @@ Importing this file takes half a second: it loads neither torch nor DALI.
 """
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, TypeVar
 
@@ -35,7 +35,7 @@ from dali_pipelines.config import PipelineConfig, Section
 from ocr.datasets.schemas import CacheConfig, DatasetConfig
 from ocr.errors import InputError
 from ocr.file_names import shown_lines
-from ocr.loaders.config import DataLoaderConfig
+from ocr.loaders.config import REMOTE_SHUFFLE_BLOCK, DataLoaderConfig
 from ocr.losses.config import LossConfig
 from ocr.models.config import ModelConfig
 from ocr.pages.config import Rotations, Tile
@@ -128,6 +128,9 @@ class OptimizerConfig(Section):
     """Peak learning rate."""
     weight_decay: float = Field(default=1e-4, ge=0)
     """Weight decay of convolutions; biases and norms have none."""
+    layer_decay: float | None = Field(default=None, gt=0, le=1)
+    """Factor of the learning rate from one depth to the next below: head and feature pyramid have lr, the backbone's last stage has
+    lr * this, the first one with the stem lr * this ** 4. null: lr everywhere. Fine-tuning often uses 0.6 to 0.9."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
     """Momentum of SGD; AdamW ignores it."""
     schedule: Literal["cosine", "poly", "constant"] = "cosine"
@@ -139,6 +142,16 @@ class OptimizerConfig(Section):
 
 
 BatchLimit = Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, le=1)] | None
+
+
+class EarlyStoppingConfig(Section):
+    """When a run ends before its last epoch because val/hmean rises no more."""
+
+    patience: int | None = Field(default=None, ge=1)
+    """Number of validations in a row without a better val/hmean after which the run ends; null: it never does. The learning-rate
+    schedule does not take it into account."""
+    min_delta: float = Field(default=0.0, ge=0, lt=1)
+    """Smallest rise of val/hmean that counts as better."""
 
 
 class TrainerConfig(Section):
@@ -164,7 +177,16 @@ class TrainerConfig(Section):
     gradient_clip_val: float | None = Field(default=5.0, gt=0)
     """Largest norm of the gradient; null: no clipping."""
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
-    """Decay of an exponential moving average of the weights, which is validated and saved in their place; null: off."""
+    """Decay of an exponential moving average of the weights, which is validated and saved in their place; null: off. After n steps
+    it is (1 + n) / (10 + n) at most, so that short runs forget their first weights too."""
+    early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()
+    profiler: Literal["simple", "advanced", "pytorch"] | None = None
+    """Measure the run with Lightning's profiler, into the folder `profile` of the run: times by hook (simple), by function
+    (advanced), or PyTorch's trace of operators and kernels, which Perfetto opens (pytorch). null: no measurement, which costs
+    least."""
+    lr_find_steps: int | None = Field(default=None, ge=20)
+    """Do not train, but look for the learning rate: it rises from step to step over this many steps (Lightning's tuner; 100 are
+    usual). The run logs a suggestion with the setting to paste, and writes the curve as learning_rates.csv. null: train."""
     benchmark: bool = False
     """Let cuDNN time its kernels and choose the fastest."""
     deterministic: bool = False
@@ -223,6 +245,14 @@ class WandbConfig(Section):
     """Log to Weights & Biases. Needs the extra: uv sync --extra wandb."""
     project: str = "dali-dbnet"
     """Project on Weights & Biases."""
+    entity: str | None = None
+    """User or team that owns the project; null: that of the login."""
+    tags: tuple[str, ...] = ()
+    """Tags of the run."""
+    id: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_-]{1,64}$")
+    """Id of the run to continue or to create; null: a new one, which a run that resumes in its own folder finds in wandb_id.txt."""
+    offline: bool = False
+    """Write to wandb/ in the run's folder only; `wandb sync` uploads it later."""
 
 
 class LoggerConfig(Section):
@@ -234,7 +264,7 @@ class LoggerConfig(Section):
     """Write metrics.csv."""
     wandb: WandbConfig = WandbConfig()
     num_pictures: int = Field(default=4, ge=0)
-    """Number of validation images drawn with their detections after each validation."""
+    """Number of validation images drawn after each validation, the worst first, and of training samples shown at the start."""
 
 
 class DataSection(Section):
@@ -262,6 +292,10 @@ class TrainConfig(DataSection):
     images come from the tar shards of each split (`shards`), through DALI or PyTorch workers (dataloader.shard_reader)."""
     metric: Literal["icdar", "cleval"] = "icdar"
     """Metric of val/hmean, which selects the best checkpoint: boxes with an IoU above 0.5 (ICDAR), or characters (CLEval)."""
+    init_from: str | None = None
+    """Weights to begin with: a checkpoint of this trainer or a .safetensors file of scripts/export.py. Network and head are loaded
+    (the averaged weights where the checkpoint has them), and nothing else: the run is a new one. Settings of the network that are
+    not given are taken from the file."""
     resume: str | None = None
     """Checkpoint to resume from, even in the middle of an epoch. auto: the newest whole checkpoint of the run's own folder; without
     one the run starts from the beginning. Settings that are not given are taken from the checkpoint."""
@@ -283,6 +317,20 @@ class TrainConfig(DataSection):
         if self.loader != "webdataset":
             return self.loader
         return "dali" if self.dataloader.shard_reader == "dali" else "torch"
+
+    @model_validator(mode="after")
+    def _shuffle_block_is_chosen(self) -> "TrainConfig":
+        """Replaces dataloader.shuffle_block=0 by the number that it stands for, if the training data are known.
+
+        The number is saved with the run: resumed from another copy of its data, the run keeps its order.
+        """
+        split = self.datasets.train_dataset.config
+        if not self.dataloader.shuffle_block and split.image_path != NOT_SET:
+            reads_ranges = self.loader == "webdataset" and self.engine == "dali" and "://" in (split.shards or "")
+            block = REMOTE_SHUFFLE_BLOCK if reads_ranges else 1
+            dataloader = self.dataloader.model_copy(update={"shuffle_block": block})
+            object.__setattr__(self, "dataloader", dataloader)  # the section is frozen, but not yet complete
+        return self
 
     @model_validator(mode="after")
     def _full_precision_needs_float32_images(self) -> "TrainConfig":
@@ -313,7 +361,7 @@ class InferenceConfig(DataSection):
     """
 
     checkpoint: str = NOT_SET
-    """A .ckpt file of a run, with its network and preprocessing."""
+    """A .ckpt file of a run, with its network and preprocessing; or a .safetensors or .onnx file of scripts/export.py."""
     device: Device = "auto"
     """auto: a GPU if there is one."""
     loader: LoaderName | None = None
@@ -341,11 +389,25 @@ class InferenceConfig(DataSection):
         return self
 
 
+class ReportConfig(Section):
+    """report.html of an evaluation. Nothing in it grows with the data set beyond these numbers."""
+
+    num_images: int = Field(default=24, ge=0, le=500)
+    """Number of images that are shown, the worst first, and of probability maps that are kept in worst_maps/."""
+    num_rows: int = Field(default=2000, ge=1)
+    """Number of images in the tables, the worst first."""
+    picture_side: int = Field(default=1280, ge=64)
+    """Longest side of a picture in pixels; larger images are shown smaller."""
+
+
 class EvaluateConfig(InferenceConfig):
     """Configuration of scripts/evaluate.py."""
 
     split: Literal["train", "val", "test"] = "test"
     """Split to evaluate; without data=..., of the data set the checkpoint was trained with."""
+    compare: str | None = None
+    """Another run on the same images that report.html puts beside this one: its folder, or its predictions.json."""
+    report: ReportConfig = ReportConfig()
 
 
 class PredictConfig(InferenceConfig):
@@ -366,12 +428,18 @@ class ExportConfig(DataSection):
     checkpoint: str = NOT_SET
     """A .ckpt file of a run."""
     output: str = NOT_SET
-    """File to write, .onnx or .pt2 by format; with format=triton a folder, the server's model repository."""
-    format: Literal["onnx", "torch_export", "triton"] = "onnx"
+    """File to write, .onnx, .pt2 or .safetensors by format; with format=triton a folder, the server's model repository."""
+    format: Literal["onnx", "torch_export", "triton", "safetensors"] = "onnx"
     """onnx: for onnxruntime and others. torch_export: a program of torch.export. triton: an ONNX model in a repository for NVIDIA's
-    Triton inference server."""
+    Triton inference server. safetensors: the weights with their configuration and without a place of this machine, to pass on;
+    `init_from` begins with them, and all commands take them in the place of a checkpoint."""
     precision: Literal["float32", "float16", "int8"] = "float32"
-    """Precision of weights and arithmetic. int8: activations too, with ranges measured on training pictures."""
+    """Precision of weights and arithmetic. int8: activations too, with ranges measured on training pictures. With
+    format=safetensors only the precision of the stored kernels."""
+    license: str | None = None
+    """Licence of the weights, for the metadata of format=safetensors, for example Apache-2.0."""
+    card: str | None = None
+    """Text file about the weights, such as a model card in Markdown, for the metadata of format=safetensors."""
     uint8_input: bool = False
     """Take (B, H, W, 3) RGB levels and normalise them inside; false: (B, 3, H, W) normalised float32."""
     images: str = NOT_SET
@@ -395,6 +463,13 @@ class ExportConfig(DataSection):
             raise ValueError(
                 f"precision={self.precision}: format=torch_export has float32 only; use format=onnx or triton"
             )
+        if self.format == "safetensors" and (self.precision == "int8" or self.uint8_input):
+            raise ValueError(
+                "format=safetensors holds weights in float32 or float16 and no graph; leave precision=int8 and uint8_input out, or "
+                "use format=onnx"
+            )
+        if self.format != "safetensors" and (self.license or self.card):
+            raise ValueError(f"license and card: format={self.format} has no place for them; use format=safetensors")
         return self
 
 
@@ -492,6 +567,18 @@ def flat_keys(values: Any, prefix: str = "") -> dict[str, Any]:
     return {key: value for name in values for key, value in flat_keys(values[name], f"{prefix}{name}.").items()}
 
 
+def nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns values whose keys are written with dots as a nested dict; the inverse of `flat_keys`."""
+    result: dict[str, Any] = {}
+    for key, value in values.items():
+        *sections, name = key.split(".")
+        section = result
+        for part in sections:
+            section = section.setdefault(part, {})
+        section[name] = value
+    return result
+
+
 def keys_of(config_class: type[Section]) -> list[str]:
     """Returns all keys of a schema, written with dots."""
     return list(flat_keys(config_class.model_construct().model_dump(mode="json")))
@@ -499,7 +586,10 @@ def keys_of(config_class: type[Section]) -> list[str]:
 
 def no_such_key(key: str, keys: Collection[str]) -> str:
     """Returns what to say about an unknown key: the nearest one among `keys`, and where all are listed."""
-    nearest = get_close_matches(key, keys, 1, 0.8) or [known for known in keys if known.endswith(f".{key}")]
+    without_section = key.rpartition(".")[2]
+    nearest = get_close_matches(key, keys, 1, 0.8) or [
+        known for known in keys if known.endswith(f".{key}") or known == without_section
+    ]
     return f"no such key; {f'the nearest is {nearest[0]}; ' if nearest else ''}the option --cfg job lists all keys"
 
 

@@ -58,9 +58,22 @@ class DetectedText:
         """Regions that were left out only because there are more than `max_candidates`."""
         return self._original.num_cut
 
-    def draw(self) -> Image.Image:
-        """Returns the upright image with its polygons in green. It reads the image that was handed over again."""
-        return draw_picture(read_image(self._image, max_megapixels=np.inf).original, self._original)
+    def draw(self, image: GivenImage | None = None) -> Image.Image:
+        """Returns the upright image with its polygons in green.
+
+        Args:
+            image: the image to draw on; None reads the image that was handed over again.
+
+        Raises:
+            InputError: the image has another size than the one that was handed over, or cannot be read.
+        """
+        read = read_image(self._image if image is None else image, max_megapixels=np.inf)
+        if read.stored_size != self.size:
+            raise InputError(
+                f"draw: the image is {read.stored_size[1]} x {read.stored_size[0]} pixels, but the text was found in one of "
+                f"{self.size[1]} x {self.size[0]}; hand over that image"
+            )
+        return draw_picture(read.original, self._original)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the image's entry in predictions.json: {"words": {"0001": {"points", "confidence"}}}, rounded as there."""
@@ -87,7 +100,7 @@ class TextDetector:
     graphs runs without them.
 
     Args:
-        checkpoint: a .ckpt file of a run.
+        checkpoint: a .ckpt file of a run, or a .safetensors or .onnx file of scripts/export.py.
         device: auto (a GPU if there is one), cpu or gpu.
         precision: auto, 32-true, 16-mixed or bf16-mixed, as in trainer.precision.
         image_size: longest side of the network's input in pixels, a multiple of 32.

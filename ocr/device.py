@@ -1,5 +1,6 @@
 """Chooses the device and the precision of a run."""
 
+import math
 from pathlib import Path
 
 import torch
@@ -15,6 +16,10 @@ AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 BYTES_PER_PIXEL = 1024
 """Memory of the network per input pixel in evaluation. In float32 on a CPU, ResNet-18 and ResNet-50 took 520 to 740."""
+TRAINING_BYTES_PER_PIXEL = 4096
+"""Memory of a training step per input pixel. In float32 on a CPU, ResNet-18 took 1,600 and ResNet-50 4,000."""
+TRAINING_SHARE = 1 / 2
+"""Share of the device's memory that a training step may take where the size of the input is chosen."""
 MOST_IMAGES = {"cpu": 4, "cuda": 32}
 """Largest number of images per forward pass that is chosen; more save no time on a CPU."""
 MEMORY_SHARE = {"cpu": 1 / 8, "cuda": 1 / 4}
@@ -64,9 +69,7 @@ def resolve_loading(dataloader: DataLoaderConfig, image_size: int, device: torch
     """
     if dataloader.eval_batch_size != 0:
         return dataloader
-    on_gpu = device.type == "cuda"
-    memory = torch.cuda.mem_get_info(device)[1] if on_gpu else total_ram()
-    number = fitting_images(memory, image_size, device.type)
+    number = fitting_images(total_memory(device), image_size, device.type)
     return dataloader.model_copy(update={"eval_batch_size": number})
 
 
@@ -74,6 +77,23 @@ def fitting_images(memory: int, image_size: int, device_type: str) -> int:
     """Returns the images per forward pass, a power of two, for a device with `memory` bytes."""
     images = int(MEMORY_SHARE[device_type] * memory / (BYTES_PER_PIXEL * image_size**2))
     return 1 << (min(max(images, 1), MOST_IMAGES[device_type]).bit_length() - 1)
+
+
+def largest_image_size(memory: int, pipeline: PipelineConfig, batch_size: int, device_type: str) -> int:
+    """Returns the largest size of the input, a multiple of 32, that is chosen for a device with `memory` bytes.
+
+    Args:
+        batch_size: images of a training batch; without a crop_size of their own they are as large as in evaluation.
+    """
+    pixels = MEMORY_SHARE[device_type] * memory / BYTES_PER_PIXEL
+    if pipeline.augmentation.crop_size is None:
+        pixels = min(pixels, TRAINING_SHARE * memory / (TRAINING_BYTES_PER_PIXEL * batch_size))
+    return max(math.isqrt(int(pixels)) // 32 * 32, 32)
+
+
+def total_memory(device: torch.device) -> int:
+    """Returns the bytes of memory that a device has: of a GPU, or of this machine."""
+    return torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else total_ram()
 
 
 def cpu_is_faster_in_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:

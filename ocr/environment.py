@@ -35,7 +35,7 @@ def cache_folder() -> Path:
     try:
         parent = Path(given) if given else Path.home() / ".cache"
     except RuntimeError:
-        parent = Path(tempfile.gettempdir(), f"cache-of-user-{os.getuid()}")
+        parent = Path(tempfile.gettempdir(), f"cache-of-user-{getattr(os, 'getuid', int)()}")
     return parent.absolute() / "dali-dbnet"
 
 

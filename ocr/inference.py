@@ -19,6 +19,8 @@ from lightning.pytorch.callbacks import Callback, RichProgressBar
 from torch import nn
 
 from ocr.atomic_write import explained_write, write_durably
+from ocr.checkpoint import weights_path
+from ocr.command_line import silence_libraries
 from ocr.config import (
     NOT_SET,
     DataSection,
@@ -39,11 +41,16 @@ from ocr.errors import InputError, SignalExit
 from ocr.loaders.engines import check_dali, has_dali
 from ocr.memory.out_of_memory import ExplainOutOfMemory
 from ocr.memory.remedies import inference_remedies
+from ocr.metrics.review import sweep_thresholds
 from ocr.pages.detector import PageDetector
 from ocr.placement import Placement
 from ocr.postprocess.boxes import Detections
 from ocr.prediction_lines import PredictionLines
 from ocr.predictions import draw_picture, save_picture, write_entries
+from ocr.report.compare import OtherRun
+from ocr.report.page import ReportPage
+from ocr.report.worst import WorstMaps
+from ocr.report.write import Evaluated, find, shown_changes, shown_images, write_report
 from ocr.restore import restore, what_results_depend_on
 from ocr.splits import build_dataset, draw_if_synthetic
 from ocr.training.callbacks.between_batches import StopBetweenBatches
@@ -53,7 +60,7 @@ from ocr.training.callbacks.progress_lines import ProgressLines
 from ocr.training.children import kill_children
 from ocr.training.datamodule import DBNetDataModule
 from ocr.training.devices import RunEnvironment
-from ocr.training.evaluation import ImageResult
+from ocr.training.evaluation import IOU_THRESHOLDS, ImageResult
 from ocr.training.interruption import RunStopped, StopSignals, leave_checkpoints_alone
 from ocr.training.module import DBNetModule
 from ocr.training.rendered_forward import RenderedForward, build_page_detector
@@ -64,32 +71,42 @@ from ocr.training.scores import STRICT_IOU, ValidationScores, scores_of_sets
 
 log = logging.getLogger(__name__)
 
+_SHOWN_POSTPROCESS = ("bin_thresh", "box_thresh", "min_side", "output", "unclip_ratio")
+"""Keys of the section `postprocess` that the report names."""
+
 
 def evaluate(config: EvaluateConfig, run_dir: Path) -> dict[str, Any]:
-    """Returns the metrics of a checkpoint on one split; writes metrics.json, predictions.json and pictures/ below `run_dir`.
+    """Returns the metrics of a checkpoint on one split.
 
-    predictions.jsonl gets a line for each image as it is done. An evaluation that was interrupted in the same folder is continued.
+    Writes metrics.json, predictions.json, report.html, pictures/ and worst_maps/ below `run_dir`. predictions.jsonl gets a line for
+    each image as it is done. An evaluation that was interrupted in the same folder is continued.
 
     Raises:
-        InputError: the split has no annotations, loader=dali without DALI, or another process writes to the folder.
+        InputError: the split has no annotations, loader=dali without DALI, another process writes to the folder, or there is no
+            other run to compare with.
         OutOfMemory: RAM or GPU memory ran out; the message names a smaller batch size.
         SignalExit: SIGTERM (code 143) or Ctrl-C (130) ended the evaluation.
     """
     log.info("writing to %s", run_dir)
+    other = OtherRun(config.compare) if config.compare is not None else None
     with _Progress(run_dir, "hydra.run.dir", is_named=_is_given("hydra.run.dir")) as progress, RunLock(run_dir):
         settings, model = restore(config)
         settings = _with_loader_of_this_machine(settings, config.loader)
         settings, dataset = _evaluated_split(config, settings, run_dir)
-        header = _header(config, settings, dataset, evaluated=True)
+        header = _header(config, settings, dataset, evaluated=True, reviewed=True)
+        maps = WorstMaps(run_dir / "worst_maps", dataset.manifest.filenames, config.report.num_images)
         with PredictionLines(run_dir, header, dataset.manifest.filenames) as file:
-            lines = progress.lines = ResultLines(file, dataset.manifest, with_truth=True)
+            lines = progress.lines = ResultLines(file, dataset.manifest, with_truth=True, worst=maps)
+            for image in lines.reviewed():
+                maps.note(image.index, image.matches[0])
             pages = _page_detector(config, settings, model)
             module = DBNetModule(model, settings, dataset.manifest, with_cleval=True, lines=lines, pages=pages)
             _run_once(settings, dataset, module, lines, progress.signals)
-            draw_all(dataset, lines.first_detections(settings.logger.num_pictures), run_dir / "pictures")
             metrics = _metrics(settings, dataset.manifest, module.scores, lines)
             write_durably(run_dir / "metrics.json", json.dumps(metrics, indent=1).encode())
             write_entries(run_dir / "predictions.json", lines.entries())
+            evaluated = _evaluated(settings, dataset, lines, other)
+            _write_report(config, settings, evaluated, metrics, maps, run_dir)
     log.info(
         "hmean %.4f, precision %.4f, recall %.4f at IoU 0.5; hmean %.4f at IoU %.1f; CLEval hmean %.4f; %d images",
         *(metrics[name] for name in ("hmean", "precision", "recall", f"hmean_iou{STRICT_IOU}")),
@@ -137,6 +154,55 @@ def predict(config: PredictConfig, run_dir: Path) -> Path:
     log.info("%d texts found in %d images", num_found.num_texts, num_found.num_images)
     log.info("everything is in %s", output)
     return output
+
+
+def _evaluated(
+    settings: TrainConfig, dataset: ValidatedOCRDataset, lines: ResultLines, other: OtherRun | None
+) -> Evaluated:
+    thresholds = sweep_thresholds(settings.postprocess.bin_thresh, settings.postprocess.box_thresh)
+    return Evaluated(dataset, lines.reviewed, IOU_THRESHOLDS, thresholds, settings.pipeline.image_size, other)
+
+
+def _write_report(
+    config: EvaluateConfig,
+    settings: TrainConfig,
+    evaluated: Evaluated,
+    metrics: dict[str, Any],
+    maps: WorstMaps,
+    run_dir: Path,
+) -> None:
+    """Writes report.html, and the worst images to pictures/."""
+    num_pictures = settings.logger.num_pictures
+    findings, comparison = find(evaluated, config.report, num_pictures)
+    drawn = {image.index: image.detections() for image in findings.worst[:num_pictures]}
+    for _ in draw_all(evaluated.dataset, drawn, run_dir / "pictures"):
+        pass
+    maps.drop_others()
+    split = evaluated.dataset.config
+    shown_settings = [
+        ("checkpoint", config.checkpoint),
+        ("split", f"{config.split}: {split.places}"),
+        ("image_size", str(settings.pipeline.image_size)),
+        ("precision", settings.trainer.precision),
+        *((f"postprocess.{name}", str(getattr(settings.postprocess, name))) for name in _SHOWN_POSTPROCESS),
+    ]
+    cleval = ", ".join(f"{name} {value:.4f}" for name, value in metrics["cleval"].items())
+    of_sets = [
+        (name, f"hmean {own['hmean']:.4f}, {own['images']} images") for name, own in metrics.get("sets", {}).items()
+    ]
+    report = ReportPage(
+        title=f"Evaluation of {Path(config.checkpoint).name} on {config.split}",
+        settings=shown_settings,
+        iou_thresholds=IOU_THRESHOLDS,
+        box_thresh=settings.postprocess.box_thresh,
+        findings=findings,
+        more_scores=[("CLEval", cleval), *of_sets],
+        failed=list(metrics["failed_files"].items()),
+        images=shown_images(evaluated, findings, config.report, maps),
+        comparison=comparison,
+        changes=shown_changes(evaluated, comparison, config.report) if comparison is not None else (),
+    )
+    write_report(run_dir / "report.html", report)
 
 
 class _Progress:
@@ -236,8 +302,10 @@ def _header(
     config: InferenceConfig, settings: TrainConfig, dataset: ValidatedOCRDataset, **command: bool
 ) -> dict[str, str]:
     """Returns digests of what the results depend on: the checkpoint, the images with their annotations, and the settings."""
-    with open(config.checkpoint, "rb") as file:
-        checkpoint = hashlib.file_digest(file, "sha256")
+    checkpoint = hashlib.sha256()
+    with weights_path(config.checkpoint).open("rb") as file:
+        while part := file.read(1 << 20):  # hashlib.file_digest came with Python 3.11
+            checkpoint.update(part)
     images = hashlib.sha256(data_fingerprint(dataset.manifest)["sha256"].encode())
     for index in range(len(dataset.manifest)):
         # Size and mtime: a copy of a folder has other inodes. Shards have no numbers here; their index is part of the manifest.
@@ -436,6 +504,7 @@ def _run_once(
 
 
 def _build_trainer(settings: TrainConfig, callbacks: list[Callback], first_batch: int) -> lightning.Trainer:
+    silence_libraries()  # a Python program that calls this module has not done so
     device = resolve_device(settings.device)
     interactive = sys.stderr.isatty()
     trainer = lightning.Trainer(

@@ -23,6 +23,16 @@ def resident_set() -> int:
     return int(psutil.Process().memory_info().rss)
 
 
+def address_space_limit() -> int | None:
+    """Returns the bytes that this process may map (ulimit -v); None if there is no limit, as on Windows."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    return None if limit == resource.RLIM_INFINITY else limit
+
+
 def _cgroup_limit() -> int:
     return _cgroup_number("memory.max", "memory/memory.limit_in_bytes") or UNLIMITED
 

@@ -102,7 +102,7 @@ class PredictionLines:
                 yield json.loads(file.readline())
 
     def _find_whole_lines(self) -> int:
-        """Returns the bytes of the header and the whole lines, and counts these lines; 0: the file has to be written anew."""
+        """Returns the bytes of the header and the whole lines, and counts these lines; 0: the file is written from the start."""
         try:
             file = self.path.open("rb")
         except FileNotFoundError:

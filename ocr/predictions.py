@@ -114,8 +114,8 @@ def draw_picture(
     return picture
 
 
-def save_picture(picture: Image.Image, directory: Path, filename: str, extensions: Sequence[str] = ()) -> None:
-    """Saves the picture as a JPEG under the image's name. Each image has a picture of its own.
+def save_picture(picture: Image.Image, directory: Path, filename: str, extensions: Sequence[str] = ()) -> Path:
+    """Saves the picture as a JPEG under the image's name and returns its path. Each image has a picture of its own.
 
     Names in other formats get .jpg appended: a.png becomes a.png.jpg, and an image a.png.jpg therefore a.png.jpg.jpg.
 
@@ -132,6 +132,7 @@ def save_picture(picture: Image.Image, directory: Path, filename: str, extension
     target = path_inside(directory, filename if is_jpeg and not is_taken else f"{filename}.jpg")
     target.parent.mkdir(parents=True, exist_ok=True)
     picture.save(target, quality=90)
+    return target
 
 
 def _outlines(

@@ -81,7 +81,9 @@ def build_dataset(
         found = checks_of_split(manifest, reports.get(""), split, config, training=training, size_key=size_key)
         log.info("%s:\n%s", split.places, found.table())
         if found.warnings:
-            log.warning("%s: %s", split.places, found.advice())
+            in_training = size_key == "pipeline.image_size"
+            advice = found.advice() if in_training else found.advice("what may cost text or time:")
+            log.warning("%s: %s", split.places, advice)
     return ValidatedOCRDataset(split, planner, config.targets, manifest)
 
 

@@ -25,6 +25,14 @@ def _own_cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _libraries_are_loaded_once() -> None:
+    """Sets what the server of processes loads. The first test that forks starts it, and the benchmarks ask for less."""
+    from tests.programs import fork_server  # here, as `tests` may still be another package when this file is loaded
+
+    fork_server()
+
+
 def _data_set(name: str) -> Path:
     path = SHARED_DATA / name
     if not path.is_dir():
@@ -89,8 +97,15 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def _place(item: pytest.Item) -> int:
+    """Returns where a test stands in the order: the longest files come first, so that both workers end at the same time."""
+    long_parts = ("scripts", "export", "training", "docker")
+    folders = item.nodeid.split("/")[:-1]
+    return next((place for place, part in enumerate(long_parts) if part in folders), len(long_parts))
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: "scripts" not in item.path.parts)  # first, as whole programs take longest
+    items.sort(key=_place)
     if torch.cuda.is_available() or config.getoption("--cpu-check", default=False):  # an option of tests/gpu
         return
     no_gpu = pytest.mark.skip(reason="no CUDA device on this machine")

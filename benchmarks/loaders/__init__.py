@@ -2,6 +2,7 @@
 
 Each loader is a row of the tables and runs in a process of its own. Files in reading order:
 
+command         reads the command line, and calls `compare`
 config          what to measure, and for how long
 splits          the images of a split, and a choice of them
 workload        images, inputs and network that all rows share

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 import torch
 from rich.progress import TaskID
 
-from benchmarks.environment import environment, num_cores
+from benchmarks.environment import environment
 from benchmarks.loaders.config import WITH_NETWORK, CompareConfig, Level
 from benchmarks.loaders.gpu_monitor import GpuMonitor
 from benchmarks.loaders.messages import MeasureRound
@@ -22,6 +22,7 @@ from benchmarks.loaders.splits import at_most, load_split
 from benchmarks.loaders.verdict import verdict
 from benchmarks.loaders.workload import Workload
 from benchmarks.terminal import ended_by_ctrl_c, progress_bars
+from dali_pipelines.config import num_cores
 from ocr.cache.budget import FreeMemory, decoded_bytes, file_bytes
 from ocr.cache.entry import EntryLayout
 from ocr.datasets.manifest import Manifest

@@ -192,7 +192,7 @@ def _decoded_by_dali(dataset: ValidatedOCRDataset, device: torch.device, batch_s
 def _decoding_workers(dataset: ValidatedOCRDataset, batch_size: int, num_workers: int) -> "DataLoader[int]":
     """Returns a loader whose workers answer once per batch, as they do when they send pixels."""
     return DataLoader(
-        _DecodedHeights(dataset),  # type: ignore[arg-type]
+        _DecodedHeights(dataset),  # type: ignore[arg-type]  # indexable, but no Dataset
         batch_size=batch_size,
         num_workers=num_workers,
         collate_fn=len,

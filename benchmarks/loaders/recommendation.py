@@ -74,7 +74,8 @@ def _cost_alone(results: Results, level: Level, name: str) -> float:
 
 def overrides_text(results: Results, row: Row) -> str:
     """Returns the overrides of scripts/train.py that select this loader and the largest preset for this machine."""
-    parts = training_overrides(results.environment["command"], CompareConfig, more_keys=("loader", "performance"))
+    measured_keys = ("loader", "performance", "dataloader.num_workers", "pipeline.num_threads")
+    parts = training_overrides(results.environment["command"], CompareConfig, measured_keys)
     parts += [*(row.options or "").split(), f"performance={_preset(results, row)}"]
     num_workers = max((measured.num_workers for measured in results.of_row(row.name)), default=0)
     if num_workers:

@@ -1,7 +1,9 @@
 """Writes shards, or reads an epoch from them, in a process of its own and with the code that PYTHONPATH names.
 
     python one_reader.py write FOLDER NUM_IMAGES NUM_WORDS
-    python one_reader.py read URL ORDER [CONNECTIONS [BLOCK]]     ORDER: training or validation
+    python one_reader.py read URL FEW ORDER [CONNECTIONS [BLOCK]]     ORDER: training or validation
+
+FEW is the URL of few shards. What their index costs, the connection and not its words, is subtracted from the cost of the other.
 
 Only the names that exist in older versions too are imported, and settings that are not given are not passed.
 """
@@ -38,7 +40,8 @@ def main() -> None:
     if command == "write":
         _write(Path(arguments[0]), int(arguments[1]), int(arguments[2]))
     else:
-        print(json.dumps(_read(arguments[0], arguments[1], *map(int, arguments[2:]))))
+        url, few, order, *settings = arguments
+        print(json.dumps(_read(url, few, order, *map(int, settings))))
 
 
 def _write(folder: Path, num_images: int, num_words: int) -> None:
@@ -92,11 +95,12 @@ class _Reading:
                 yield len(content)
 
 
-def _read(url: str, order: str, connections: int | None = None, block: int | None = None) -> dict[str, Any]:
-    before, start = _resident(), time.perf_counter()
+def _read(url: str, few: str, order: str, connections: int | None = None, block: int | None = None) -> dict[str, Any]:
     storage: dict[str, Any] = {} if connections is None else {"num_connections": connections}
-    manifest = load_shards(url, **storage)[0]
-    loaded = {"index_seconds": time.perf_counter() - start, "index_bytes": _resident() - before}
+    load_shards(few, **storage)  # imports all packages
+    connection = _loaded(few, storage)[1]
+    manifest, loaded = _loaded(url, storage)
+    loaded = {key: loaded[key] - connection[key] for key in loaded}
     settings: dict[str, Any] = {} if block is None else {"shuffle_block": block}
     planner = SamplePlanner(PipelineConfig(image_size=64), training=order == "training", seed=0, **settings)
     images = cast(ShardImages, manifest.images)
@@ -122,6 +126,13 @@ def _read(url: str, order: str, connections: int | None = None, block: int | Non
         "words": manifest.polygons.num_polygons,
         "peak_bytes": peak,
     }
+
+
+def _loaded(url: str, storage: dict[str, Any]) -> tuple[Manifest, dict[str, float]]:
+    """Returns the images of an index, and the seconds and bytes of memory that reading it took."""
+    before, start = _resident(), time.perf_counter()
+    manifest = load_shards(url, **storage)[0]
+    return manifest, {"index_seconds": time.perf_counter() - start, "index_bytes": _resident() - before}
 
 
 def _resident() -> int:

@@ -42,7 +42,11 @@ def main() -> None:
                     for row in _start(folder, memo, num_ranks, arguments.code):
                         rows.append({"images": size, "ranks": num_ranks, "start": start, **row})
                         print(json.dumps(rows[-1]), file=sys.stderr)
+                    _write(rows, arguments)  # a million images take long: an interrupted command keeps what it has
     Console().print(_table(rows))
+
+
+def _write(rows: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
     machine = environment(torch.device("cpu"), "benchmarks.startup")
     document = {"machine": machine | {"command": sys.argv[1:]}, "words_per_image": NUM_WORDS, "rows": rows}
     if arguments.json:

@@ -21,6 +21,7 @@ from benchmarks.sweep.results import (
     gain,
     value_text,
 )
+from ocr.program import in_users_words
 
 LEGEND = (
     "images/s: median [least-most] of the rounds. of present: ratio of the medians, above 1 is better. batch ms: from one batch to "
@@ -72,8 +73,10 @@ def _conclusion(swept: Swept) -> str:
 
 def _last_conclusion(sweep: Sweep, is_better_somewhere: bool) -> str:
     if confirmed := sweep.confirmed():
-        arguments = training_overrides(sweep.environment["command"], SweepConfig)
-        return f"Paste: uv run scripts/train.py {shlex.join([*arguments, *as_overrides_text(confirmed)])}"
+        arguments = training_overrides(sweep.environment["command"], SweepConfig, tuple(confirmed))
+        return in_users_words(
+            f"Paste: uv run scripts/train.py {shlex.join([*arguments, *as_overrides_text(confirmed)])}"
+        )
     if sweep.recommended():
         if sweep.is_measured_together():
             return "Together they are not better than the present configuration: leave it as it is."
@@ -135,7 +138,7 @@ def _tables(sweep: Sweep) -> list[Table]:
 
 
 def _table(title: str, rows: Sequence[tuple[str, Measurement, str]], judged_by: JudgedBy) -> Table:
-    """Returns the table of these rows, the first of which has the present value."""
+    """Returns the table of these rows; the first row has the present value."""
     present = rows[0][1]
     cells = [
         {"value": value} | _cells(measured, judged_by, gain(present, measured, judged_by), judgement)

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 import torch
 from pydantic import ValidationError
 
-from benchmarks.environment import environment, num_cores
+from benchmarks.environment import environment
 from benchmarks.loaders.config import WITH_NETWORK, Level
 from benchmarks.loaders.messages import MeasureRound, Opened
 from benchmarks.loaders.results import Measurement
@@ -22,7 +22,7 @@ from benchmarks.sweep.factors import Factor, Value, chosen_factors, factors_of, 
 from benchmarks.sweep.report import sweep_report, write_sweep
 from benchmarks.sweep.results import Combined, Sweep, Swept
 from benchmarks.terminal import ended_by_ctrl_c, progress_bars
-from dali_pipelines.config import default_num_threads
+from dali_pipelines.config import default_num_threads, num_cores
 from ocr.device import resolve_device, resolve_pipeline, resolve_precision
 from ocr.splits import draw_if_synthetic
 

@@ -102,7 +102,7 @@ def _trainer(device: torch.device, precision: str, num_processes: int = 1) -> li
         accelerator="gpu" if device.type == "cuda" else "cpu",
         devices=num_processes,
         strategy="ddp_spawn" if num_processes > 1 else "auto",
-        precision=precision,  # type: ignore[arg-type]
+        precision=precision,  # type: ignore[arg-type]  # one of Lightning's literals
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,

@@ -13,5 +13,4 @@ budget      plans before the run how many entries are kept on the GPU, in RAM an
 store       holds the entries of one rank, in batch order
 host_memory allocates the RAM of the entries
 files       the disk tier: one file per entry, named by its key
-statistics  hits and misses, and the line that reports them
 """

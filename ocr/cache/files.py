@@ -7,7 +7,6 @@ served.
 """
 
 import errno
-import fcntl
 import logging
 import os
 import struct
@@ -16,12 +15,14 @@ import time
 import zlib
 from collections import deque
 from collections.abc import Iterable, Sequence
+from io import FileIO
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from ocr.errors import InputError
+from ocr.file_lock import lock_of_open_file
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +103,7 @@ class EntryFiles:
                 header = file.read(HEADER.size)
                 checksum = _checked_header(path, header, key, size, os.fstat(file.fileno()).st_size)
                 for part in parts:
-                    _read_into(file.fileno(), part, path)
+                    _read_into(file, part, path)
         except OSError as error:
             raise EntryError(f"{path}: cannot be read: {error.strerror}") from error
         if _checksum(parts) != checksum:
@@ -198,7 +199,7 @@ class EntryFiles:
         for path in self.directory.glob(f"*{TEMPORARY_SUFFIX}"):
             try:
                 with path.open("rb") as file:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    lock_of_open_file(file.fileno())
                     path.unlink(missing_ok=True)
             except OSError:
                 continue
@@ -229,18 +230,23 @@ def _checked_header(path: Path, header: bytes, key: bytes, size: int, file_size:
     return int(checksum)
 
 
-def _read_into(descriptor: int, part: Bytes, path: Path) -> None:
+def _read_into(file: FileIO, part: Bytes, path: Path) -> None:
     view = part.data.cast("B")
     while view:
-        num_read = os.readv(descriptor, [view])
-        if num_read == 0:
+        num_read = file.readinto(view)
+        if not num_read:
             raise EntryError(f"{path}: ends early")
         view = view[num_read:]
 
 
 def _write_file(path: Path, parts: Sequence[Bytes]) -> None:
     with path.open("xb", buffering=0) as file:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            lock_of_open_file(file.fileno())
+        except BlockingIOError:
+            raise
+        except OSError:  # no locks here: nobody deletes abandoned files then, so this one is safe
+            pass
         for part in parts:
             view = part.data.cast("B")
             while view:

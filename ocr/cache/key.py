@@ -8,7 +8,6 @@ image    the bytes of the file
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -16,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from dali_pipelines.config import PipelineConfig
+from dali_pipelines.config import PipelineConfig, num_cores
 from dali_pipelines.signature import Signature
 from dali_pipelines.source import PlannedBatch
 from ocr.cache.entry import EntryLayout
@@ -133,7 +132,7 @@ class ImageDigests:
             entry for entry, signature in enumerate(signatures) if self._is_new or signature != self._signatures[entry]
         ]
         self._is_new = False
-        with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing releases the GIL
+        with ThreadPoolExecutor(num_cores()) as pool:  # hashing releases the GIL
             digests = list(pool.map(lambda entry: self._images.digest(self._indices[entry]), changed))
         for entry, digest in zip(changed, digests, strict=True):
             self._signatures[entry], self._digests[entry] = signatures[entry], digest

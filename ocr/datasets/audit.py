@@ -4,14 +4,14 @@ Each image file is opened once. Its header gives size, orientation and coding; t
 nothing else reveals damage in a scan. Each polygon is checked in the frame of the annotations. A name may differ from that of its
 file in Unicode form, case or slashes; one that breaks the rule of `ocr.file_names` is never opened.
 
-Annotations pass through in chunks, and arrays are all that stays of them. `ocr.datasets.audit_memo` keeps the result for the next
-start.
+Annotations pass through in chunks, which leave only arrays behind. `ocr.datasets.audit_memo` keeps the result for the next start.
 """
 
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -25,7 +25,7 @@ from ocr.datasets.converted import default_folder, with_converted_images
 from ocr.datasets.folder_listing import FolderListing
 from ocr.datasets.formats.annotated import AnnotatedChunk, AnnotatedImage, chunks_of
 from ocr.datasets.formats.image_folder import ImageFolder
-from ocr.datasets.formats.read import read_annotations
+from ocr.datasets.formats.read import ChosenFormat, choose_format
 from ocr.datasets.image_checks import CONVERTED_EXTENSIONS
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.names import Names
@@ -34,7 +34,7 @@ from ocr.datasets.schemas import DatasetConfig
 logger = logging.getLogger(__name__)
 
 _SECONDS_BETWEEN_PARTS = 10.0
-"""Work that an interrupted audit loses at most."""
+"""Seconds of work that an interrupted audit loses at most."""
 
 
 def load_manifest(
@@ -42,8 +42,8 @@ def load_manifest(
 ) -> tuple[Manifest, AuditReport]:
     """Returns the checked manifest of a split and the report of its audit.
 
-    The audit is taken from its memo if nothing has changed since, and otherwise made and kept (`config.audit_memo`). Of two
-    processes that ask at once, the second waits and takes the first one's.
+    The audit is taken from its memo if nothing has changed since, and otherwise made and kept (`config.audit_memo`). If two
+    processes need it at once, the second one waits for the result of the first.
 
     Raises:
         FileNotFoundError, ValueError: the image folder or the annotations are missing or unreadable as a whole.
@@ -58,9 +58,12 @@ def load_manifest(
             manifest, report, warnings = kept
         else:
             annotations: Iterable[AnnotatedImage] | None = None
+            chosen: ChosenFormat | None = None
             images = ImageFolder(image_dir, config.image_extensions, config.annotation_frame, config.annotation_set)
             if config.annotation_path is not None:
-                annotations = read_annotations(Path(config.annotation_path), images, config.annotation_format)
+                path = Path(config.annotation_path)
+                chosen = choose_format(path, images, config.annotation_format)
+                annotations = chosen.format.read(path, images)
             audited = _audit(
                 image_dir,
                 annotations,
@@ -71,6 +74,8 @@ def load_manifest(
                 listing=images.listing if image_dir.is_dir() else None,
                 memo=memo,
             )
+            if chosen is not None:
+                audited = replace(audited, format_reason=chosen.reason, warnings=[*chosen.warnings, *audited.warnings])
             manifest, report, warnings = memo.store(audited), audited.report, audited.warnings
     _conclude(report, warnings, image_dir.resolve(), config.on_bad_sample, report_path)
     return with_converted_images(manifest, _converted_folder(config)), report
@@ -185,11 +190,7 @@ def _audit(
     in_folder = listing.images(extensions)
     warnings: list[str] = []
     if annotations is None:
-        if in_folder:
-            warnings = _warnings_of_other_images(listing, extensions)
-        annotations = [AnnotatedImage(filename, "") for filename in in_folder or listing.images(CONVERTED_EXTENSIONS)]
-        if not annotations:
-            raise FileNotFoundError(f"{image_dir}: no image with extension {', '.join(extensions)} in this folder")
+        annotations, warnings = _without_annotations(listing, in_folder, extensions)
     inspector = FileInspector(
         image_dir,
         extensions,
@@ -213,6 +214,26 @@ def _audit(
         finally:
             inspector.close()
     return result.finished(image_dir, Names.of(in_folder), listing.folders, warnings)
+
+
+def _without_annotations(
+    listing: FolderListing, in_folder: Sequence[str], extensions: Sequence[str]
+) -> tuple[list[AnnotatedImage], list[str]]:
+    """Returns the images of a folder as images without words, and warnings for the log.
+
+    Args:
+        in_folder: names that end with one of the extensions; without any, TIFF, BMP, WebP and GIF files are taken.
+
+    Raises:
+        FileNotFoundError: the folder holds no image.
+    """
+    names = in_folder or listing.images(CONVERTED_EXTENSIONS)
+    if not names:
+        raise FileNotFoundError(
+            f"{listing.folder.resolve()}: no image with extension {', '.join(extensions)} in this folder"
+        )
+    warnings = _warnings_of_other_images(listing, extensions) if in_folder else []
+    return [AnnotatedImage(name, "") for name in names], warnings
 
 
 def _warnings_of_other_images(listing: FolderListing, extensions: Sequence[str]) -> list[str]:

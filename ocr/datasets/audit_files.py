@@ -4,7 +4,6 @@ A file whose inode, size and times are those of an earlier audit is not opened a
 """
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from dali_pipelines.config import num_cores
 from dali_pipelines.signature import Signature, signature_of
 from ocr.datasets.file_states import MISSING, settled
 from ocr.datasets.folder_listing import AmbiguousName, FolderListing, escaped
@@ -169,7 +169,7 @@ class FileInspector:
         self._known = known or joined([])
         self._headers: list[dict[str, Any]] = list(self._known.headers)
         self._header_positions: dict[tuple[Any, ...], int] = {}
-        self._pool = ThreadPoolExecutor(num_threads or min(os.cpu_count() or 1, 8), "audit")
+        self._pool = ThreadPoolExecutor(num_threads or min(num_cores(), 8), "audit")
 
     def start(self, located: Sequence[LocatedFile]) -> InspectionInProgress:
         """Begins the inspection of some files."""

@@ -8,7 +8,6 @@ A memo may come from a stranger, with a data set. It must therefore prove sound 
 folder, and no index leads out of its array.
 """
 
-import fcntl
 import hashlib
 import json
 import logging
@@ -32,12 +31,15 @@ from ocr.datasets.audit_report import KINDS, AuditReport, Finding
 from ocr.datasets.audit_result import Audited
 from ocr.datasets.column_file import ColumnFile, ColumnFileError, identity_of, map_columns, write_columns
 from ocr.datasets.file_states import MISSING, state_of
+from ocr.datasets.formats.icdar import db_list_file
+from ocr.datasets.formats.read import READ_AS
 from ocr.datasets.manifest import COLUMNS, Manifest
 from ocr.datasets.names import Names
 from ocr.datasets.schemas import DatasetConfig
 from ocr.environment import cache_folder
 from ocr.errors import InputError
-from ocr.file_names import name_problem
+from ocr.file_lock import lock_of_process
+from ocr.file_names import name_problem, shown
 
 log = logging.getLogger(__name__)
 
@@ -136,12 +138,15 @@ class AuditMemo:
             files = _files_in(mapped)
             _check_manifest(mapped, len(files))
             kept = _manifest_in(mapped), _report_in(mapped), list(mapped.values["warnings"])
+            format_reason = shown(mapped.values["format_reason"])
             is_current = self._is_current(mapped, files)
         except (OSError, ColumnFileError, ValueError, TypeError, KeyError, AttributeError) as error:
             log.warning("%s: this memo is damaged or not ours, so the audit is made again: %r", self._path, error)
             return None
         if not is_current:
             return None
+        if format_reason:
+            log.info(READ_AS, self._key.annotation_path, format_reason)
         log.info("%s: unchanged since its audit, which is taken from %s", self._key.image_dir, self._path)
         return kept
 
@@ -178,6 +183,7 @@ class AuditMemo:
             "folders": {name: state for name, state in audited.folders.items() if f"/{MEMO_FOLDER}/" not in f"/{name}"},
             "report": report,
             "warnings": list(audited.warnings),
+            "format_reason": audited.format_reason,
         }
         try:
             write_columns(self._path, values, {**_file_columns(audited.files), **audited.columns})
@@ -238,12 +244,12 @@ def _lock(path: Path, image_dir: Path) -> Iterator[None]:
         yield
         return
     try:
-        with suppress(OSError):  # Not flock(): forked workers would hold that one after their parent has died.
+        with suppress(OSError):  # forked workers would hold the other kind of lock after their parent has died
             try:
-                fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock_of_process(descriptor)
             except (BlockingIOError, PermissionError):
                 log.info("%s: another process audits these images; waiting for its result", image_dir)
-                fcntl.lockf(descriptor, fcntl.LOCK_EX)
+                lock_of_process(descriptor, wait=True)
         yield
     finally:
         os.close(descriptor)
@@ -260,6 +266,9 @@ def _annotation_state(path: Path | None) -> list[Any]:
             state = state_of(Path(folder, name))
             digest.update(json.dumps([os.path.relpath(folder, path), name, state]).encode())
             num_files += 1
+    listing = db_list_file(path)  # selects the files that are read
+    if listing is not None:
+        digest.update(json.dumps([listing.name, state_of(listing)]).encode())
     return [num_files, digest.hexdigest()]
 
 

@@ -78,6 +78,11 @@ _LABELS = {
 """Words in the summary for names and values of the statistics."""
 
 
+def in_words(name: str) -> str:
+    """Returns the words for a name or a value of the statistics."""
+    return _LABELS.get(name, name)
+
+
 @dataclass(frozen=True)
 class Finding:
     """One thing that is wrong, or worth knowing."""
@@ -103,7 +108,14 @@ class Finding:
         return _RULES[self.kind].advice
 
     def __str__(self) -> str:
-        return shown(f"{self.place}: {self.kind}: found {self.found}; expected {self.expected}; {self.advice}")
+        return shown(f"{self.place}: {self.kind}: {self._what_to_do()}")
+
+    def without_kind(self) -> str:
+        """Returns the finding as text for a table that shows its kind beside it."""
+        return shown(f"{self.place}: {self._what_to_do()}")
+
+    def _what_to_do(self) -> str:
+        return f"found {self.found}; expected {self.expected}; {self.advice}"
 
 
 @dataclass(frozen=True)
@@ -157,8 +169,8 @@ class AuditReport:
             text.append(f", {self.num_words} words, {self.num_ignored} of them don't-care")
         text.append("\n")
         for name, values in self.statistics.items():
-            shares = [f"{_LABELS.get(value, value)} {count / self.num_images:.1%}" for value, count in values.items()]
-            text.append(f"  {_LABELS.get(name, name)}: {', '.join(shares)}\n")
+            shares = [f"{in_words(value)} {count / self.num_images:.1%}" for value, count in values.items()]
+            text.append(f"  {in_words(name)}: {', '.join(shares)}\n")
         if self.num_not_annotated:
             text.append(f"  {self.num_not_annotated} images in the folder are not in the annotations\n")
         for kind, count in sorted(self.counts.items()):

@@ -40,6 +40,8 @@ class Audited:
     """Arrays of the manifest, `ocr.datasets.manifest.COLUMNS`, in parts."""
     report: AuditReport
     warnings: list[str]
+    format_reason: str = ""
+    """Format of the annotations and why a look found it; empty without a look."""
 
     def manifest(self) -> Manifest:
         """Returns the manifest, in memory."""
@@ -212,7 +214,7 @@ def _counts(starts: Sequence[Array]) -> npt.NDArray[np.int64]:
 
 
 def _times_listed(names: Names) -> dict[int, int]:
-    """Returns the number of times that a name is listed, by position, of the names that are listed more than once."""
+    """Returns how often each repeated name is listed, by its position among the listed names."""
     codes = names.codes
     _, inverse, counts = np.unique(codes, return_inverse=True, return_counts=True)
     alike = np.flatnonzero(counts[inverse] > 1).tolist()

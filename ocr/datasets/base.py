@@ -14,6 +14,7 @@ from dali_pipelines.rendering import ImageArray, render
 from dali_pipelines.scaled import render_file
 from dali_pipelines.source import PlannedBatch, PlannedSample
 from dali_pipelines.turbojpeg import Encoded, decode_upright
+from ocr.cache_statistics import CacheSizes, CacheStatistics
 from ocr.datasets.items import Flags, ItemCache, Polygons
 from ocr.datasets.kept_images import ImageCache, keep_images
 from ocr.datasets.manifest import Manifest
@@ -77,6 +78,7 @@ class ValidatedOCRDataset(Dataset[Any]):
         self.kept_images: ImageCache | None = None
         """Images in memory, used in place of their files. Set this before worker processes start: they inherit it."""
         self._items: ItemCache | None = None
+        self._statistics = CacheStatistics(config.cache_config.log_statistics_every_n, self._cache_sizes)
         if self._transform is not None:
             self._fill_memory()
 
@@ -97,12 +99,35 @@ class ValidatedOCRDataset(Dataset[Any]):
             self.offline_maps.preload()
         if cache.cache_transformed_tensors:
             taken = 0 if self.kept_images is None else self.kept_images.num_bytes
-            self._items = ItemCache(self.manifest.images, len(self), budget - taken)
+            self._items = ItemCache(self.manifest.images, len(self), budget - taken, self._count)
 
     def __getitem__(self, index: int) -> Any:
         """Returns one sample, or what the callable `transform` makes of it."""
-        sample = self._sample(index) if self._items is None else self._items.get(index, self._sample)
-        return sample if self._transform is None else self._transform(sample)
+        if self._transform is None:
+            return self._sample(index)
+        if self._items is not None:
+            return self._transform(self._items.get(index, self._sample))
+        self._count(self._is_kept(index))
+        return self._transform(self._sample(index))
+
+    def _count(self, is_hit: bool) -> None:
+        """Counts an access. As many accesses as there are samples are an epoch."""
+        counted = self._statistics
+        if counted.epoch_hits + counted.epoch_misses >= len(self):
+            counted.start_epoch()
+        counted.count(hits=int(is_hit), misses=int(not is_hit))
+
+    def _cache_sizes(self) -> CacheSizes:
+        kept, maps, items = self.kept_images, self.offline_maps, self._items
+        return CacheSizes(
+            images=0 if kept is None else kept.num_images,
+            tensors=0 if items is None else items.num_kept,
+            maps=0 if maps is None else maps.num_kept,
+        )
+
+    def _is_kept(self, index: int) -> bool:
+        kept = self.kept_images
+        return kept is not None and (kept.encoded(index) is not None or kept.decoded(index) is not None)
 
     def _sample(self, index: int) -> dict[str, Any]:
         """Returns one sample. Its keys are part of the public contract; prob_map, as in the .npz files, is the shrink map.
@@ -162,14 +187,7 @@ class ValidatedOCRDataset(Dataset[Any]):
 
     def expect(self, indices: Sequence[int]) -> None:
         """Announces the images that will be loaded next, so that their source can read ahead the ones not kept in memory."""
-        kept = self.kept_images
-        self.manifest.images.expect(
-            [
-                index
-                for index in indices
-                if kept is None or (kept.encoded(index) is None and kept.decoded(index) is None)
-            ]
-        )
+        self.manifest.images.expect([index for index in indices if not self._is_kept(index)])
 
     def load_image(self, index: int) -> ImageData:
         """Returns the decoded, upright image. Do not modify its pixels: they may be the copy kept in memory."""

@@ -40,7 +40,7 @@ class ColumnFile:
 
     path: Path
     identity: tuple[int, int, int]
-    """Device, inode and size: another file of the same name has others."""
+    """Device, inode and size, which differ for another file of the same name."""
     values: dict[str, Any]
     """JSON values that were stored with the columns."""
     columns: dict[str, Array]
@@ -64,7 +64,7 @@ def write_columns(path: Path, values: Mapping[str, Any], columns: Mapping[str, S
     """Writes arrays and JSON values to a file.
 
     Args:
-        path: file to write; an older one is replaced, and those who have mapped it keep it.
+        path: file to write. It replaces an older one; processes that have mapped that one keep it.
         values: JSON values.
         columns: for each name one or more parts of the same type, which are joined along their first axis.
 
@@ -163,7 +163,7 @@ def _column(
     start: int,
     checksum: int,
 ) -> Array:
-    # As `dtype.descr` after a way through JSON: [["", "<f4"]], or [["size", "<i4", [2]], ...].
+    # As `dtype.descr` after a round trip through JSON: [["", "<f4"]], or [["size", "<i4", [2]], ...].
     is_plain = len(fields) == 1 and not fields[0][0]
     dtype = np.dtype(fields[0][1] if is_plain else [(field[0], field[1], *map(tuple, field[2:])) for field in fields])
     count = math.prod(shape)

@@ -109,7 +109,7 @@ def _code(bits: Int64) -> int:
         code = np.uint64(bits[i, 0]) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(bits[i, 1])
         code = (code ^ (code >> np.uint64(31))) * np.uint64(0xBF58476D1CE4E5B9)
         total += code ^ (code >> np.uint64(29))
-    return total  # type: ignore[return-value]
+    return total  # type: ignore[return-value]  # numba's integer
 
 
 @compiled

@@ -21,7 +21,7 @@ from ocr.polygons import PolygonBatch
 from ocr.targets.outline import short_sides
 
 MAX_IMAGES = 200_000
-"""Largest number of images that are measured. Of more, that many are taken, evenly over the whole set."""
+"""Largest number of images that are measured; from a larger set they are taken evenly."""
 _MOST = 0.95
 """Share of the words that should be tall enough to be learned."""
 _COVERING = 0.8
@@ -124,9 +124,9 @@ class DataCheck:
             text.append("  nothing to do", "green")
         return text
 
-    def advice(self) -> Text:
-        """Returns the warnings, one a line."""
-        return advice_text("what to do before training:", self.warnings)
+    def advice(self, title: str = "what to do before training:") -> Text:
+        """Returns the warnings below a title, one a line."""
+        return advice_text(title, self.warnings)
 
 
 def evenly(number: int, at_most: int) -> npt.NDArray[np.int64]:
@@ -224,7 +224,7 @@ def size_for_most(measures: Measures, min_side: float) -> int | None:
 
 
 def _size_keys(manifest: Manifest) -> npt.NDArray[np.int64]:
-    """Returns a number for each image that is another for other stored dimensions."""
+    """Returns (N,) numbers that are equal for images of equal stored dimensions only."""
     return manifest.stored_sizes[:, 0].astype(np.int64) << 32 | manifest.stored_sizes[:, 1].astype(np.int64)
 
 
@@ -318,8 +318,8 @@ def _too_many_words(manifest: Manifest, settings: CheckSettings) -> str | None:
     num_cut = int((counts > settings.max_candidates).sum())
     enough = math.ceil(1.2 * most / 100) * 100
     return (
-        f"{num_cut:,} image{'s have' if num_cut > 1 else ' has'} more than the {settings.max_candidates:,} words that are found at "
-        f"most ({name} has {most:,}); postprocess.max_candidates={enough}"
+        f"{num_cut:,} image{'s have' if num_cut > 1 else ' has'} more words than the {settings.max_candidates:,} that are found in "
+        f"an image ({name} has {most:,}); postprocess.max_candidates={enough}"
     )
 
 
@@ -343,13 +343,13 @@ def _frame_of_upright_words(measures: Measures) -> str | None:
         return None
     return (
         f"in the {int(measures.is_turned.sum()):,} images that EXIF turns, {turned.mean():.0%} of the words are taller than wide, "
-        f"elsewhere {others.mean():.0%}: their points seem to be upright ones; look at them, or set annotation_frame=upright of "
-        "this split"
+        f"elsewhere {others.mean():.0%}: their points seem to belong to the upright image; look at them, or set "
+        "annotation_frame=upright of this split"
     )
 
 
 def _large_images(measures: Measures, settings: CheckSettings) -> str | None:
-    """Finds images of which most pixels are decoded for nothing. Training enlarges up to scale_max times."""
+    """Finds images that are much larger than needed. Training enlarges up to scale_max times."""
     pipeline = settings.pipeline
     needed = pipeline.image_size * (max(1.0, pipeline.augmentation.scale_max) if settings.training else 2.0)
     longest = measures.sizes.max(axis=1, initial=1).astype(np.float64)
@@ -361,9 +361,8 @@ def _large_images(measures: Measures, settings: CheckSettings) -> str | None:
         return None
     return (
         f"{share:.0%} of the images are larger than {settings.size_key}={pipeline.image_size} needs, with "
-        f"{pixels.mean() / 1e6:.1f} megapixels on average over all: made smaller once, to at most {needed:,.0f} px "
-        f"with their points, {saved:.0%} fewer pixels would be decoded in "
-        "each epoch; pipeline.scaled_decode=true saves part of it on a CPU"
+        f"{pixels.mean() / 1e6:.1f} megapixels on average over all; scale images and points once to at most {needed:,.0f} px, "
+        f"and each epoch decodes {saved:.0%} fewer pixels; pipeline.scaled_decode=true saves part of it on a CPU"
     )
 
 

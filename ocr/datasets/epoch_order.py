@@ -24,8 +24,8 @@ def epoch_order(manifest: Manifest, seed: int, epoch: int, block: int = 1) -> tu
         block: number of neighbouring images that are shuffled as one block; 1: each image by itself.
 
     Returns:
-        positions in the manifest, and for each the number of samples of the same image that the epoch has besides, counted from 0
-        in no order.
+        positions in the manifest, and for each the number of the pass over its data set, from 0. The samples of an image that
+        an epoch has more than once belong to different passes.
     """
     sets = manifest.sets or (ManifestSet("", len(manifest), manifest.num_listed),)
     first = 0

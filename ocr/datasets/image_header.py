@@ -101,7 +101,7 @@ _SAMPLING_OF_RATIO: dict[tuple[float, float], str] = {
 
 
 def read_header(stream: BinaryIO) -> ImageHeader:
-    """Returns the header of an image, whose format is told by its content. Reads no pixels.
+    """Returns the header of an image, whose content decides its format. Reads no pixels.
 
     Raises:
         ImageProblem: the file is no image, its header is cut short or damaged, or its kind is not supported: several pages or

@@ -43,10 +43,11 @@ class ItemCache:
         images: files of the samples.
         num_items: number of samples.
         budget: bytes that the tensors may take.
+        count: receives whether an access was served from an entry.
     """
 
-    def __init__(self, images: ImageSource, num_items: int, budget: int) -> None:
-        self._images, self._room = images, budget
+    def __init__(self, images: ImageSource, num_items: int, budget: int, count: Callable[[bool], None]) -> None:
+        self._images, self._room, self._count = images, budget, count
         self._kept: dict[int, tuple[Signature | None, dict[str, Any]]] = {}
         log.info("Tensor caching enabled - will cache %d transformed samples after first access", num_items)
 
@@ -58,10 +59,17 @@ class ItemCache:
         """
         signature = self._images.signature(index)
         kept_signature, packed = self._kept.get(index, (None, None))
-        if packed is None or kept_signature != signature:
+        is_hit = packed is not None and kept_signature == signature
+        if packed is None or not is_hit:
             packed = {name: value.half() if torch.is_tensor(value) else value for name, value in make(index).items()}
             self._keep(index, signature, packed)
+        self._count(is_hit)
         return {name: value.float() if torch.is_tensor(value) else deepcopy(value) for name, value in packed.items()}
+
+    @property
+    def num_kept(self) -> int:
+        """Number of entries."""
+        return len(self._kept)
 
     def _keep(self, index: int, signature: Signature | None, packed: dict[str, Any]) -> None:
         num_bytes = sum(value.nbytes for value in packed.values() if torch.is_tensor(value))

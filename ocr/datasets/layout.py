@@ -41,7 +41,7 @@ _MAX_FILES = 50
 """Largest number of files of a folder that are looked at one by one; a folder with more has one file per image."""
 _FILE_ENDINGS = (".json", ".txt", ".xml", ".tsv")
 _NUM_TRIED = 20
-"""Number of annotated images that are looked for in each image folder, where several folders come into question."""
+"""Number of annotated images that are looked up in each image folder, if several folders are candidates."""
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
 
 

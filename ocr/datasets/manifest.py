@@ -31,7 +31,7 @@ COLUMNS = {
 """Shape and type of the arrays that make up a manifest of loose files. -1 is any length."""
 
 SET_SHIFT = 32
-"""Lowest bit of the number of an image's data set in its sample id."""
+"""Bit of a sample id from which on the id holds the number of the image's data set."""
 
 
 @dataclass(frozen=True)

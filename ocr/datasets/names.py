@@ -1,4 +1,4 @@
-"""Strings of a whole data set, such as its file names, as one array of bytes: no Python object a string."""
+"""Strings of a whole data set, such as its file names, as one array of bytes: no Python object per string."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import overload

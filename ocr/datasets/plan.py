@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from dali_pipelines.config import PipelineConfig
+from dali_pipelines.config import AUTO, PipelineConfig
 from dali_pipelines.source import PlannedBatch
 from ocr.datasets.compiled_plan import (
     NUM_COLOUR_DRAWS,
@@ -34,6 +34,7 @@ from ocr.datasets.compiled_plan import (
 from ocr.datasets.epoch_order import epoch_order
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.philox import AUGMENTATION_STREAM, random_doubles
+from ocr.errors import InputError
 from ocr.polygons import PolygonBatch
 from ocr.targets.config import TargetConfig
 from ocr.targets.maps import measured
@@ -41,7 +42,7 @@ from ocr.targets.outline import Outlines
 
 IDENTITY_COLOUR = np.eye(3, 4, dtype=np.float32)
 PASS_SHIFT = 40
-"""Lowest bit, in the key of a sample's random numbers, of the number of the pass over its data set."""
+"""Bit from which on the key of a sample's random numbers holds the number of the pass over its data set."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,15 @@ class SamplePlanner:
             training: augment at random.
             seed: keys the random numbers.
             shuffle_block: number of neighbouring training images that are shuffled as one block.
+
+        Raises:
+            InputError: the image_size is still to be chosen.
         """
+        if config.image_size == AUTO:
+            raise InputError(
+                "pipeline.image_size=auto: train.py, prepare_data.py and inspect_data.py choose a size and log it; give this "
+                "command that number"
+            )
         self.config = config
         self.shuffle_block = shuffle_block
         self.training = training

@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ocr import __version__, weights_file
 from ocr.atomic_write import write_durably
+from ocr.checkpoint import load_checkpoint, read_weights, text_of
 from ocr.config import ExportConfig, InferenceConfig, TrainConfig
 from ocr.errors import InputError
 from ocr.export.check import Comparison, Pictures, calibration_pictures, choose_pictures, compare
@@ -25,7 +27,7 @@ LARGEST_DIFFERENCE = 1e-3
 """Largest difference of the maps of a float32 file from PyTorch's."""
 LARGEST_HMEAN_LOSS = {"float32": 0.001, "float16": 0.002, "int8": 0.01}
 """Largest loss of hmean by precision, unless max_hmean_loss says otherwise."""
-EXTENSION = {"onnx": ".onnx", "torch_export": ".pt2", "triton": ""}
+EXTENSION = {"onnx": ".onnx", "torch_export": ".pt2", "triton": "", "safetensors": weights_file.EXTENSION}
 
 
 def export(config: ExportConfig) -> Comparison:
@@ -36,7 +38,7 @@ def export(config: ExportConfig) -> Comparison:
         InputError: the network cannot be exported, or the file differs too much from PyTorch; nothing is written then.
     """
     output = _checked_output(config)
-    for name in ("onnx", "onnxscript", "onnxruntime") if config.format != "torch_export" else ():
+    for name in ("onnx", "onnxscript", "onnxruntime") if config.format in ("onnx", "triton") else ():
         import_extra(name, f"format={config.format}")  # before any work
     settings, model = restore(
         InferenceConfig(
@@ -57,12 +59,16 @@ def export(config: ExportConfig) -> Comparison:
         folder = Path(scratch)
         pictures = choose_pictures(config, settings, folder / "drawn")
         log.info("exporting %s as %s, %s", config.checkpoint, config.format, config.precision)
-        program = trace(model, settings, config.uint8_input)
         file = folder / f"model{EXTENSION[config.format] or '.onnx'}"
-        if config.format == "torch_export":
-            save_torch_export(program, settings, file)
-            exported: nn.Module = _ExportedProgram(file, settings, config.uint8_input)
+        exported: nn.Module
+        if config.format == "safetensors":
+            _write_weights(file, model, config, settings)
+            exported = load_checkpoint(file)[1]
+        elif config.format == "torch_export":
+            save_torch_export(trace(model, settings, config.uint8_input), settings, file)
+            exported = _ExportedProgram(file, settings, config.uint8_input)
         else:
+            program = trace(model, settings, config.uint8_input)
             _write_onnx(file, to_onnx(program, settings), config, settings, pictures)
             exported = load_onnx(file, "cpu")[1]
         comparison = compare(model, exported, settings, pictures)
@@ -72,7 +78,7 @@ def export(config: ExportConfig) -> Comparison:
             write_repository(output, file, described, config.uint8_input)
         else:
             write_durably(output, file.read_bytes())
-    log.info("written: %s", output)
+    log.info("written: %s%s", output, f" ({output.stat().st_size / 1e6:.1f} MB)" if output.is_file() else "")
     return comparison
 
 
@@ -87,6 +93,22 @@ def _checked_output(config: ExportConfig) -> Path:
     if is_onnx(config.checkpoint):
         raise InputError(f"checkpoint={config.checkpoint}: is exported already; give the .ckpt file of a run")
     return output
+
+
+def _write_weights(file: Path, model: DBNet, config: ExportConfig, settings: TrainConfig) -> None:
+    """Writes weights with the configuration they were trained with, and this export's image_size and thresholds."""
+    trained = read_weights(config.checkpoint).config
+    if trained is None:
+        raise TypeError(f"{config.checkpoint}: expected a configuration")  # only for the type checker
+    size = trained.pipeline.model_copy(update={"image_size": settings.pipeline.image_size})
+    text = text_of(trained.model_copy(update={"pipeline": size, "postprocess": settings.postprocess}))
+    text |= {"version": __version__, "precision": config.precision}
+    if config.license is not None:
+        text["license"] = config.license
+    if config.card is not None:
+        text["card"] = Path(config.card).read_text()
+    float16 = config.precision == "float16"
+    weights_file.write_weights_file(file, model.state_dict(), text, float16=float16)
 
 
 def _write_onnx(file: Path, model: Any, config: ExportConfig, settings: TrainConfig, pictures: Pictures) -> None:

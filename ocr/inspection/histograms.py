@@ -1,7 +1,7 @@
-"""Histograms of a split as plain data, which the page draws as SVG and the sheets with Pillow."""
+"""Histograms of a split."""
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -9,21 +9,9 @@ import numpy.typing as npt
 
 from ocr.datasets.data_checks import Measures
 from ocr.datasets.manifest import Manifest
+from ocr.report.histograms import Histogram
 
 NUM_BINS = 24
-
-
-@dataclass(frozen=True)
-class Histogram:
-    """Counts of one measure."""
-
-    title: str
-    labels: tuple[str, ...]
-    """(B,) range or name of each bar."""
-    counts: tuple[int, ...]
-    """(B,) number of images or words."""
-    note: str
-    """Median and extremes in words."""
 
 
 def histograms_of(
@@ -71,19 +59,51 @@ def _of_values(
         return Histogram(title, (), (), "")
     # The rarest half percent at each end share the outer bars, or else one outlier would leave the others in a single bar.
     low, high = limits or (float(np.quantile(numbers, 0.005)), float(np.quantile(numbers, 0.995)))
-    if high <= low:
-        low, high = low - 0.5, high + 0.5
-    # Over a wide range, equal steps would put nearly all into one bar.
-    spaced = np.geomspace if limits is None and low > 0 and high > 20 * low else np.linspace
-    edges = spaced(low, high, NUM_BINS + 1)
-    counts, _ = np.histogram(np.clip(numbers, low, high), edges)
-    labels = tuple(f"{_short(first)} to {_short(last)}{unit and ' '}{unit}" for first, last in pairwise(edges))
+    least, most = float(numbers.min()), float(numbers.max())
+    if low == high:
+        low, high = least, most
+    are_counts = not unit and bool((numbers % 1 == 0).all())
+    edges = _edges(low, high, are_counts=are_counts)
+    counts, _ = np.histogram(np.clip(numbers, edges[0], edges[-1]), edges)
     space = unit and " "
     note = (
         f"{len(numbers):,} {what}{'s' if len(numbers) != 1 else ''}; median {_short(float(np.median(numbers)))}{space}{unit}, "
-        f"from {_short(float(numbers.min()))} to {_short(float(numbers.max()))}"
+        f"from {_short(least)} to {_short(most)}; highest bar {counts.max():,}"
     )
-    return Histogram(title, labels, tuple(int(count) for count in counts), note)
+    return Histogram(
+        title, _labels(edges, least, most, unit, are_counts=are_counts), tuple(int(count) for count in counts), note
+    )
+
+
+def _edges(low: float, high: float, *, are_counts: bool) -> npt.NDArray[np.float64]:
+    """Returns the limits of the bars. Those of counts are between whole numbers; equal values have one bar."""
+    if high <= low:
+        return np.array([low, low])
+    if are_counts:
+        step = math.ceil((math.ceil(high) - math.floor(low) + 1) / NUM_BINS)
+        return np.arange(math.floor(low), math.ceil(high) + step + 1, step).astype(np.float64) - 0.5
+    # Over a wide range, equal steps would put nearly all into one bar.
+    spaced = np.geomspace if low > 0 and high > 20 * low else np.linspace
+    return np.asarray(spaced(low, high, NUM_BINS + 1), np.float64)
+
+
+def _labels(
+    edges: npt.NDArray[np.float64], least: float, most: float, unit: str, *, are_counts: bool
+) -> tuple[str, ...]:
+    """Returns the range of each bar. The outer bars may hold values beyond theirs, and say so."""
+    unit = f" {unit}" if unit else ""
+    ranges = [(float(first), float(last)) for first, last in pairwise(edges)]
+    if are_counts and least < most:
+        ranges = [(math.ceil(first), math.floor(last)) for first, last in ranges]
+    labels = [
+        f"{_short(first)}{unit}" if first == last else f"{_short(first)} to {_short(last)}{unit}"
+        for first, last in ranges
+    ]
+    if least < edges[0]:
+        labels[0] = f"up to {_short(ranges[0][1])}{unit}"
+    if most > edges[-1]:
+        labels[-1] = f"{_short(ranges[-1][0])}{unit} and more"
+    return tuple(labels)
 
 
 def _short(value: float) -> str:

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -17,14 +17,16 @@ from ocr.datasets.plan import SamplePlanner
 from ocr.datasets.schemas import DatasetConfig
 from ocr.errors import InputError
 from ocr.file_names import shown
+from ocr.image_size import with_chosen_size
 from ocr.inspection.histograms import histograms_of
 from ocr.inspection.letters import letters_by_script
 from ocr.inspection.near_duplicates import near_duplicates
-from ocr.inspection.page import Shown, SplitPage, page
-from ocr.inspection.pictures import PANELS, as_jpeg, histogram_sheet, sample_strips, sheet, tile
+from ocr.inspection.page import SplitPage, page
 from ocr.inspection.strange import Chosen, strangest
 from ocr.loaders.engines import Engine, has_dali
 from ocr.loaders.loader import BatchLoader
+from ocr.report.html import Shown
+from ocr.report.samples import PANELS, as_jpeg, histogram_sheet, sample_strips, sheet, tile
 from ocr.splits import audited_split, checks_of_split, draw_if_synthetic
 
 log = logging.getLogger(__name__)
@@ -58,6 +60,8 @@ def inspect_data(config: InspectConfig, run_dir: Path) -> Path:
     output = run_dir / "report.html" if config.output == NOT_SET else Path(config.output).resolve()
     if output.suffix.lower() != ".html":
         raise InputError(f"output={output}: expected a file that ends in .html")
+    if config.images == NOT_SET:
+        config = with_chosen_size(config)
     seen = {name: _look_at(name, split, config, run_dir) for name, split in _splits(config).items()}
     together = _together(seen, config)
     settings = [
@@ -173,6 +177,8 @@ def _samples(dataset: ValidatedOCRDataset, config: InspectConfig) -> tuple[list[
     with closing(BatchLoader(dataset, engine, number, with_targets=True)) as loader:
         batch = next(iter(loader))
         names = [shown(dataset.manifest.filenames[index]) for index in batch.samples.indices.tolist()]
+        if not dataset.manifest.polygons.num_polygons:
+            batch = replace(batch, targets=None)  # four empty maps show nothing
         return sample_strips(batch, config.pipeline, config.targets), names
 
 
@@ -190,7 +196,8 @@ def _together(seen: dict[str, _Seen], config: InspectConfig) -> list[str]:
         more = f" and {len(pairs) - _NUM_NAMED} more" if len(pairs) > _NUM_NAMED else ""
         lines.append(
             f"{len(pairs):,} of the {min(len(val), config.num_compared):,} validation images compared look nearly like a training "
-            f"image ({names}{more}); look at them, and keep pictures of one scene in one split"
+            f"image ({names}{more}): they may be copies, or forms of one layout with other entries; look at them, and keep "
+            "pictures of one scene in one split"
         )
     for line in lines:
         log.warning("training and validation together: %s", line)
@@ -201,11 +208,12 @@ def _write_sheets(seen: _Seen, output: Path) -> None:
     """Writes the sheets of a split beside the HTML file: report_train_images.png and so on."""
     found = seen.page
     captions = [f"{one.title}\n{one.caption}" for one in found.images]
+    panels = PANELS if seen.dataset.manifest.polygons.num_polygons else PANELS[:1]
     sheets = {
         "histograms": histogram_sheet(f"{found.name}: histograms", found.histograms),
         "images": sheet(f"{found.name}: images, hardest and strangest first", seen.tiles, captions, num_columns=4),
         "samples": sheet(
-            f"{found.name}: samples, each as {', '.join(PANELS)}",
+            f"{found.name}: samples, each as {', '.join(panels)}",
             seen.strips,
             [one.title for one in found.samples],
             num_columns=1,

@@ -24,7 +24,7 @@ _LEAST_STEP = 2
 
 @dataclass(frozen=True)
 class NearDuplicate:
-    """Two nearly equal images."""
+    """Two nearly equal images: a copy, or a form of the same layout with other entries, which are too small for the hash."""
 
     train: int
     """Position in the training manifest."""

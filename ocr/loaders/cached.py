@@ -17,8 +17,8 @@ from dali_pipelines.normalize import BatchMemory, input_dtype, normalize_levels
 from dali_pipelines.source import PlannedBatch, PlannedBatches
 from ocr.cache.entry import Tensors
 from ocr.cache.key import ImageDigests, entry_key, sample_digest
-from ocr.cache.statistics import CacheStatistics
 from ocr.cache.store import Keep, Key, StoredBatch, TensorStore
+from ocr.cache_statistics import CacheStatistics
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.loaders.batch import Batch
 from ocr.loaders.maker import ChosenBatches, Maker

@@ -9,7 +9,7 @@ import torch
 from dali_pipelines import memory
 from dali_pipelines.signature import Signature
 from dali_pipelines.source import ImageBatch, PlannedBatch, PlannedBatches
-from ocr.cache.statistics import CacheStatistics
+from ocr.cache_statistics import CacheStatistics
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.shards.images import ShardImages
 from ocr.loaders.batch import Batch

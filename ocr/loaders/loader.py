@@ -10,8 +10,8 @@ from ocr.cache.budget import TierPlan
 from ocr.cache.entry import entry_layout
 from ocr.cache.files import EntryFiles
 from ocr.cache.key import recipe_digest
-from ocr.cache.statistics import CacheSizes, CacheStatistics
 from ocr.cache.store import TensorStore
+from ocr.cache_statistics import CacheSizes, CacheStatistics
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.plan import EpochPlan
 from ocr.loaders.batch import Batch
@@ -51,7 +51,7 @@ class BatchLoader:
         self.batch_size = batch_size
         self.epoch = 0
         self.num_epochs = 0
-        """Epochs of the run, of which each but the last is expected to be followed by the next one; 0: nothing is expected. The
+        """Epochs of the run; 0: not known. After every epoch but the last the next one is expected, so the
         image loader may prepare the next epoch's first batches during the last ones of an epoch."""
         self.wait_seconds = 0.0
         """Time that the consumer spent waiting for batches."""

@@ -38,7 +38,7 @@ class TorchLoader:
     images that the data set has in memory by then.
 
     Args:
-        num_workers: worker processes; 0: the main process does everything.
+        num_workers: worker processes; 0: the main process does everything, as it always does on Windows, which cannot fork.
         skip_failures: a file that fails loses its slot and is listed in `failures`; otherwise SampleError.
         levels: images are uint8 levels, not normalised; evaluation only.
         failures: receives the reason for each file that fails; None: a new dict, `failures`.
@@ -70,8 +70,8 @@ class TorchLoader:
         normalised_dtype = input_dtype(dataset.planner.config, device.type)
         self.dtype = torch.uint8 if levels else normalised_dtype
         self._finisher = dataset.finisher(self.dtype)
-        self._num_workers = num_workers
-        self._timeout = timeout if num_workers else 0
+        self._num_workers = num_workers if hasattr(os, "fork") else 0
+        self._timeout = timeout if self._num_workers else 0
         self._sampler = _PlanSampler()
         self._loader: DataLoader[_Rendered] | None = None
 

@@ -1,12 +1,11 @@
 """The message of a run that is out of memory: which memory, the size of the request, what holds the rest, and what to try."""
 
-import resource
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 
 from dali_pipelines.allocation_errors import FailedAllocation, find_failed_allocation
 from ocr.errors import OutOfMemory
-from ocr.machine import free_ram, resident_set, total_ram
+from ocr.machine import address_space_limit, free_ram, resident_set, total_ram
 from ocr.memory.remedies import Remedy, remedy_text
 
 
@@ -92,8 +91,8 @@ def _holders_of_gpu(used: int, requested: int | None, caches: int) -> list[str]:
 def _holders_of_ram(used: int, caches: int) -> list[str]:
     held = resident_set()
     lines = [f"  this process: {_megabytes(held)}, including {_megabytes(caches)} in caches"]
-    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-    if limit != resource.RLIM_INFINITY:
+    limit = address_space_limit()
+    if limit is not None:
         lines.append(f"  its address space is limited to {_megabytes(limit)} (ulimit -v)")
     lines.append(f"  workers, other programs and the system: {_megabytes(max(used - held, 0))}")
     return lines

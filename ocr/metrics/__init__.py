@@ -7,4 +7,5 @@ overlaps  the overlap between two sets of regions, in compiled code
 pooled    the base class: sums counts over all images
 icdar     ICDAR 2015: IoU precision, recall and hmean
 cleval    CLEval: precision, recall and hmean by characters
+review    what happened to each text and detection of an image; scores at other thresholds
 """

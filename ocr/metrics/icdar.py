@@ -120,12 +120,18 @@ def match_image(
     """
     detected = Shapes.from_flat(flat_polygons(predictions, "prediction"))
     thresholds = np.array(iou_thresholds, np.float64)
+    found = decisive_overlaps(targets, detected, thresholds)
+    is_counted, target_of = matched_pairs(found, targets.ignore, detected.num_polygons, thresholds)
+    num_targets = len(targets.ignore) - int(np.count_nonzero(targets.ignore))
+    num_predictions = int(np.count_nonzero(is_counted))
+    return tuple(MatchCounts(int(np.count_nonzero(row >= 0)), num_targets, num_predictions) for row in target_of)
+
+
+def decisive_overlaps(targets: TargetRegions, detected: Shapes, iou_thresholds: Floats) -> Overlaps:
+    """Returns the overlaps of targets and detections, exact wherever a threshold or a don't-care region decides."""
     found = overlaps(targets.shapes, detected)
     # Annotations are often whole pixels, so an overlap may lie exactly on a threshold; shapely decides those cases.
-    found = exact_overlaps(found, targets.shapes, detected, _is_close(found, targets.ignore, thresholds))
-    num_predictions, matched = _count(found, targets.ignore, detected.num_polygons, thresholds)
-    num_targets = len(targets.ignore) - int(np.count_nonzero(targets.ignore))
-    return tuple(MatchCounts(number, num_targets, num_predictions) for number in matched.tolist())
+    return exact_overlaps(found, targets.shapes, detected, _is_close(found, targets.ignore, iou_thresholds))
 
 
 @compiled
@@ -145,18 +151,25 @@ def _is_close(found: Overlaps, ignore: Bools, iou_thresholds: Floats) -> Bools:
 
 
 @compiled
-def _count(
+def matched_pairs(
     found: Overlaps, ignore: Bools, num_detected: int, iou_thresholds: Floats
-) -> tuple[int, npt.NDArray[np.int64]]:
-    """Returns the number of detections that count, and the number of matches at each threshold.
+) -> tuple[Bools, npt.NDArray[np.int64]]:
+    """Returns which detections count, (P,), and the target of each at each threshold, (K, P), -1 without one.
 
-    Each target in turn takes the first free detection.
+    Each target in turn takes the first free detection. Detections are in order of their scores, so leaving out those below a
+    score changes no pair of the others: a target takes the best one that is free, and a worse one never takes its place.
+
+    Args:
+        found: from `decisive_overlaps`.
+        ignore: (T,) don't-care flags of the targets.
+        num_detected: number of detections P.
+        iou_thresholds: (K,).
     """
     is_counted = np.ones(num_detected, np.bool_)
     for pair in range(len(found.common)):
         if ignore[found.first[pair]] and found.common[pair] > DONT_CARE_OVERLAP * found.second_area[pair]:
             is_counted[found.second[pair]] = False
-    matched = np.zeros(len(iou_thresholds), np.int64)
+    target_of = np.full((len(iou_thresholds), num_detected), -1)
     for place in range(len(iou_thresholds)):
         is_free, last_served = is_counted.copy(), -1
         for pair in range(len(found.common)):
@@ -165,8 +178,8 @@ def _count(
             fits = common > iou_thresholds[place] * union
             if fits and is_free[detection] and not ignore[target] and target != last_served:
                 is_free[detection], last_served = False, target
-                matched[place] += 1
-    return int(np.sum(is_counted)), matched
+                target_of[place, detection] = target
+    return is_counted, target_of
 
 
 def _best_first(polygons: Polygons, scores: npt.ArrayLike) -> Polygons:

@@ -7,4 +7,5 @@ backbone  any timm model as the feature extractor
 fpn       the feature pyramid, with adaptive scale fusion for DBNet++
 db_head   the head, its two maps, and the differentiable step function
 dbnet     builds the network from these parts
+stages    the depth of the backbone's layers, and freezing
 """

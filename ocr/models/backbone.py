@@ -19,6 +19,8 @@ STRIDES = (4, 8, 16, 32)
 _PROBED_SIZES = (64, 96, 320)
 _ADVICE = "choose another timm model, e.g. resnet18"
 PROBE_SECONDS = 2.0
+_NETWORK_PREFIXES = ("model.backbone.", "backbone.")
+"""Beginnings of a backbone's tensor names in a checkpoint of this trainer and in its .safetensors files."""
 
 
 def build_backbone(config: BackboneConfig) -> tuple[nn.Module, list[int]]:
@@ -160,7 +162,7 @@ def _hub_answers(endpoint: str) -> bool:
 def _load_file(backbone: nn.Module, path: Path, name: str) -> None:
     if not path.is_file():
         raise FileNotFoundError(f"model.backbone.weights={path}: no such file; expected the weights of {name}")
-    state = _read_weights(path)
+    state = _of_backbone(_read_weights(path))
     wanted = backbone.state_dict()
     usable = {
         key: value
@@ -173,8 +175,22 @@ def _load_file(backbone: nn.Module, path: Path, name: str) -> None:
             f"model.backbone.weights={path}: {len(missing)} of {len(wanted)} tensors of {name} are missing or have another shape, "
             f"first {missing[0]}; does this file belong to {name}?"
         )
+    broken = [key for key, value in usable.items() if not torch.isfinite(value).all()]
+    if broken:
+        raise InputError(
+            f"model.backbone.weights={path}: {len(broken)} of {len(usable)} tensors hold NaN or infinity, first {broken[0]}; take "
+            "another file"
+        )
     backbone.load_state_dict(usable, strict=False)
     log.info("Backbone %s: loaded %d tensors from %s", name, len(usable), path)
+
+
+def _of_backbone(state: dict[str, Any]) -> dict[str, Any]:
+    """Returns the tensors of the backbone, if they are part of a whole network of this trainer; else all, as they are."""
+    for prefix in _NETWORK_PREFIXES:
+        if any(key.startswith(prefix) for key in state):
+            return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    return state
 
 
 def _read_weights(path: Path) -> dict[str, Any]:

@@ -12,7 +12,8 @@ class BackboneConfig(Section):
     """A timm model with features at strides 4, 8, 16 and 32, e.g. resnet18, resnet50, mobilenetv3_large_100."""
     weights: str | None = "pretrained"
     """`pretrained` (timm's weights from the hub or its local cache; random weights and a warning if neither has them), a file
-    (.pth, .pt or .safetensors with timm's or torchvision's tensor names), or null for random weights."""
+    (.pth, .pt or .safetensors with timm's or torchvision's tensor names, or a checkpoint of this trainer, whose backbone is taken;
+    `init_from` takes the whole network), or null for random weights."""
 
 
 class ModelConfig(Section):
@@ -25,3 +26,6 @@ class ModelConfig(Section):
     """Fuse the pyramid's levels by DBNet++'s adaptive scale fusion."""
     head_float32: bool = True
     """Compute the head in float32 under mixed precision. False is faster; it is safe with bfloat16 but not with float16."""
+    freeze: str = Field(default="none", pattern=r"^(none|backbone|stages:[1-4])$")
+    """Part of the network that training does not change, statistics of batch norms included: none, backbone, or stages:N, the stem
+    and the first N of the backbone's four stages."""

@@ -1,6 +1,7 @@
 """DBNet and DBNet++: backbone, feature pyramid and head."""
 
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from ocr.models.backbone import build_backbone
 from ocr.models.config import ModelConfig
@@ -16,6 +17,14 @@ class DBNet(nn.Module):
         self.backbone = backbone
         self.fpn = fpn
         self.head = head
+        self.frozen: list[nn.Module] = []
+        """Parts that stay in evaluation mode; see ocr/models/stages.py."""
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        for part in self.frozen:
+            part.eval()
+        return self
 
     def forward(self, images: Tensor) -> DBMaps:
         """Returns the maps of (B, 3, H, W) images; H and W are multiples of 32."""

@@ -50,6 +50,8 @@ class Detections:
     """(N,) mean probability of each polygon's region."""
     num_cut: int = 0
     """Regions that were left out only because there are more than `max_candidates`."""
+    num_below: int = 0
+    """The last polygons, which score below `box_thresh`. 0 unless the caller wants them."""
 
     @classmethod
     def from_polygons(cls, polygons: list[FloatArray], scores: npt.ArrayLike) -> "Detections":
@@ -65,6 +67,23 @@ class Detections:
     def polygons(self) -> list[FloatArray]:
         """The polygons as a list of (n, 2) views."""
         return [self.vertices[start:end] for start, end in pairwise(self.vertex_starts.tolist())]
+
+    def first(self, number: int) -> "Detections":
+        """Returns the best `number` detections, or all if there are fewer."""
+        number = min(number, len(self))
+        starts = self.vertex_starts[: number + 1]
+        return Detections(self.vertices[: starts[-1]], starts, self.scores[:number])
+
+    def parted(self) -> "tuple[Detections, Detections]":
+        """Returns the detections of at least `box_thresh`, and those below."""
+        num_kept = len(self) - self.num_below
+        border = self.vertex_starts[num_kept]
+        return (
+            Detections(
+                self.vertices[:border], self.vertex_starts[: num_kept + 1], self.scores[:num_kept], self.num_cut
+            ),
+            Detections(self.vertices[border:], self.vertex_starts[num_kept:] - border, self.scores[num_kept:]),
+        )
 
 
 def detect(
@@ -84,7 +103,9 @@ def detect(
     return detect_levels(levels, map_stride=map_stride, shrink_ratio=shrink_ratio, config=config)
 
 
-def detect_levels(levels: Levels, *, map_stride: int, shrink_ratio: float, config: PostprocessConfig) -> Detections:
+def detect_levels(
+    levels: Levels, *, map_stride: int, shrink_ratio: float, config: PostprocessConfig, with_below: bool = False
+) -> Detections:
     """Returns the text of one image in the input frame, best first.
 
     Boxes at the border may exceed the input; `moved_detections` clips them to the image.
@@ -93,13 +114,14 @@ def detect_levels(levels: Levels, *, map_stride: int, shrink_ratio: float, confi
         levels: (Hm, Wm) from `to_levels` with the `bin_thresh` of `config`.
         map_stride: input pixels per map pixel.
         shrink_ratio: r of the network's training targets.
+        with_below: the detections below `box_thresh` follow, as many as `max_candidates` leaves room for.
 
     Raises:
         ValueError: the map does not have two dimensions or is not uint8.
     """
     if levels.ndim != 2 or levels.dtype != np.uint8:
         raise ValueError(f"levels are {levels.dtype} of shape {levels.shape}; one map (Hm, Wm) of uint8 is needed")
-    regions = best_regions(levels, config)
+    regions = best_regions(levels, config, with_below=with_below)
     if not regions.contours:
         return Detections.from_polygons([], [])
     rectangles = _grown_rectangles(regions, shrink_ratio, config)
@@ -110,7 +132,9 @@ def detect_levels(levels: Levels, *, map_stride: int, shrink_ratio: float, confi
         vertices, starts = _outlines_or_quads(vertices, outlines, outline_starts)
     # Contours run through pixel centres; the centre of index 0 is at 0.5 map pixels.
     vertices_input = ((vertices + 0.5) * map_stride).astype(np.float32)
-    return Detections(vertices_input, starts, regions.scores[is_large].astype(np.float32), regions.num_cut)
+    num_below = int(np.count_nonzero(is_large[len(is_large) - regions.num_below :]))
+    scores = regions.scores[is_large].astype(np.float32)
+    return Detections(vertices_input, starts, scores, regions.num_cut, num_below)
 
 
 def detect_letterboxed(
@@ -119,6 +143,8 @@ def detect_letterboxed(
     original_size: tuple[int, int],
     config: PostprocessConfig,
     targets: TargetConfig,
+    *,
+    with_below: bool = False,
 ) -> Detections:
     """Returns the text of one letterboxed image in pixels of the upright image, best first.
 
@@ -127,10 +153,15 @@ def detect_letterboxed(
         sample: the image's plan; the image lies at the top left of the input.
         original_size: (H, W) of the upright image.
         targets: settings of the network's training targets.
+        with_below: as in `detect_levels`.
     """
     height, width = (-(-side // targets.map_stride) for side in sample.resized_size)
     detections_input = detect_levels(
-        levels[:height, :width], map_stride=targets.map_stride, shrink_ratio=targets.shrink_ratio, config=config
+        levels[:height, :width],
+        map_stride=targets.map_stride,
+        shrink_ratio=targets.shrink_ratio,
+        config=config,
+        with_below=with_below,
     )
     return moved_detections(detections_input, np.linalg.inv(sample.input_from_original), original_size)
 
@@ -154,7 +185,8 @@ def moved_detections(
     points = transform_points(matrix, detections.vertices)
     height, width = target_size
     vertices, starts, kept = _clipped(points, detections.vertex_starts, float(height), float(width), mirrors)
-    return Detections(vertices, starts, detections.scores[kept], detections.num_cut)
+    num_below = int(np.count_nonzero(kept >= len(detections) - detections.num_below))
+    return Detections(vertices, starts, detections.scores[kept], detections.num_cut, num_below)
 
 
 def warn_of_cut_regions(num_cut: Mapping[str, int], max_candidates: int) -> None:

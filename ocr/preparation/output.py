@@ -1,6 +1,5 @@
 """The output folder: whether it may be written to, the marker of an earlier run, and the lock against a second run."""
 
-import fcntl
 import json
 import logging
 import os
@@ -14,6 +13,7 @@ from ocr.atomic_write import write_atomically
 from ocr.config import NOT_SET, PrepareConfig
 from ocr.datasets.schemas import DatasetConfig
 from ocr.errors import InputError
+from ocr.file_lock import lock_of_open_file
 from ocr.preparation.report import SplitReport
 
 log = logging.getLogger(__name__)
@@ -124,10 +124,15 @@ def locked(folder: Path) -> Iterator[None]:
         InputError: another run holds the lock.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except PermissionError as error:  # Windows opens no folders
+        log.debug("%s cannot be locked: %s", folder, error.strerror)
+        yield
+        return
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_of_open_file(descriptor)
         except BlockingIOError:
             raise InputError(f"{folder}: another run is preparing data in this folder; wait for it to end") from None
         except OSError as error:  # some file systems cannot lock folders

@@ -6,11 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from dali_pipelines.config import num_cores
+from dali_pipelines.config import AUTO, num_cores
 from ocr.config import PrepareConfig
 from ocr.datasets.formats.writers import LAYOUTS, WrittenImages, write_annotations
+from ocr.device import resolve_device
 from ocr.errors import InputError
 from ocr.file_names import path_inside
+from ocr.image_size import with_size_for_words
+from ocr.loaders.config import DataLoaderConfig
 from ocr.preparation.annotations import write_upstage
 from ocr.preparation.images import known_outcome, write_image
 from ocr.preparation.jobs import SplitJob, audited_jobs, chosen_splits
@@ -38,6 +41,7 @@ def prepare_data(config: PrepareConfig, run_dir: Path) -> dict[str, SplitReport]
     sources = {name: config.datasets.split(name) for name in chosen_splits(config)}
     output, is_in_place = check_output(config, sources)
     jobs = audited_jobs(config, sources, output, is_in_place, run_dir)
+    config = _with_chosen_size(config, jobs)
     paths = {job.name: job.source for job in jobs}
     try:
         with locked(output):
@@ -56,6 +60,25 @@ def prepare_data(config: PrepareConfig, run_dir: Path) -> dict[str, SplitReport]
     write_reports(reports, run_dir)
     log.info("Prepared data: %s; findings: %s/audit_*.json", output, run_dir)
     return reports
+
+
+def _with_chosen_size(config: PrepareConfig, jobs: list[SplitJob]) -> PrepareConfig:
+    """Returns the configuration with a number for pipeline.image_size=auto, by the training words, and says so.
+
+    Raises:
+        InputError: there is no training split among the jobs.
+    """
+    if config.pipeline.image_size != AUTO:
+        return config
+    train = next((job for job in jobs if job.name == "train"), None)
+    if train is None:
+        raise InputError("pipeline.image_size=auto goes by the training words; add train to splits, or give a number")
+    batch_size = DataLoaderConfig().batch_size
+    device = resolve_device("auto")
+    pipeline = with_size_for_words(config.pipeline, train.manifest, config.targets.min_side, batch_size, device)
+    if config.maps and config.to == "upstage":
+        log.info("the target maps suit runs with pipeline.image_size=%d", pipeline.image_size)
+    return config.model_copy(update={"pipeline": pipeline})
 
 
 def _prepare_split(job: SplitJob, config: PrepareConfig) -> SplitReport:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from dali_pipelines import geometry
+from dali_pipelines.config import num_cores
 from ocr.datasets.orientation import stored_from_original, upright_size
 from ocr.environment import digest_of_sources
 from ocr.progress import followed
@@ -59,7 +60,7 @@ def draw_data_set(config: SyntheticConfig, directory: Path, num_workers: int = 0
         )
     with tempfile.TemporaryDirectory(prefix=_TEMPORARY, dir=root) as temporary:
         drawn = Path(temporary)
-        _draw_all(config, drawn, num_workers or os.cpu_count() or 1)
+        _draw_all(config, drawn, num_workers or num_cores())
         (drawn / _SIGNATURE).write_text(signature)
         if not _is_complete(root, config, signature):  # another process may have finished first
             _move(drawn, root)

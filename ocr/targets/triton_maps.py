@@ -82,7 +82,7 @@ def _upload(words: Int32, device: torch.device) -> torch.Tensor:
 
 # Sizes seldom change, and numbers of polygons always: specialising on either would only compile more kernels.
 @triton.jit(do_not_specialize=["num_polygons", "num_rows", "num_cols"])
-def draw_tile(  # type: ignore[no-untyped-def]
+def draw_tile(  # type: ignore[no-untyped-def]  # Triton takes annotations as its own types
     words,  # (n,) int32; see `packing`
     num_polygons,
     maps,  # (4, B, num_rows, num_cols) float32, written whole
@@ -137,7 +137,7 @@ def draw_tile(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def measure_pixels(vertices, first, last, x, y):  # type: ignore[no-untyped-def]
+def measure_pixels(vertices, first, last, x, y):  # type: ignore[no-untyped-def]  # as above
     """Returns squared distances to the border of the polygon vertices[first:last], and whether the centres (x, y) are inside."""
     squared = x + y + float("inf")
     inside = squared < 0

@@ -64,7 +64,7 @@ class DBNetDataModule(lightning.LightningDataModule):
     def state_dict(self) -> dict[str, Any]:
         """Returns the position of the training loader, for checkpoints.
 
-        Lightning saves the states of loaders too, but loses them on loading once the schedule has asked for the number of steps.
+        Lightning saves the states of loaders too, but loses them on loading once the schedule has read the number of steps.
         """
         train = self._loaders["train"].state_dict() if "train" in self._loaders else None
         return {"train": train, "data": self._fingerprints()}

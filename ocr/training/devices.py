@@ -1,4 +1,4 @@
-"""How many processes a run has on each node, which GPU each one takes, and what Lightning is told of it."""
+"""Decides how many processes a run has on each node and which GPU each one takes, and reports that to Lightning."""
 
 import logging
 import socket

@@ -9,6 +9,7 @@ from ocr.config import TrainConfig
 from ocr.datasets.manifest import Manifest
 from ocr.device import resolve_loading
 from ocr.loaders.batch import Batch
+from ocr.metrics.icdar import MatchCounts
 from ocr.models.db_head import DBMaps
 from ocr.pages.detector import PageDetector
 from ocr.postprocess.boxes import Detections, warn_of_cut_regions
@@ -38,6 +39,8 @@ class EvaluationResult:
 
     detections_original: dict[int, Detections] = field(default_factory=dict)
     """By position in the manifest, in pixels of the upright image."""
+    counts: dict[int, MatchCounts] = field(default_factory=dict)
+    """Counts at the first IoU threshold, by position in the manifest; empty without annotations."""
     seconds: EvaluationSeconds = field(default_factory=EvaluationSeconds)
 
 
@@ -89,6 +92,7 @@ class Evaluator:
                 config.targets,
                 with_truth=with_truth,
                 with_cleval=self._with_cleval,
+                with_review=self._lines is not None and self._lines.with_truth,
                 line_of=None if self._lines is None else self._lines.line_of,
                 pages=self._pages,
             )
@@ -131,6 +135,7 @@ class Evaluator:
             results = []
         self._sum_up(results)
         self.result.detections_original = {result.sample_index: result.detections_original for result in results}
+        self.result.counts = {result.sample_index: result.matches[0] for result in results if result.matches}
         warn_of_cut_regions(self._num_cut, self._config.postprocess.max_candidates)
         seconds.forward = self._stages.seconds("forward")
         seconds.device_postprocess = self._stages.seconds("device_postprocess")
@@ -154,13 +159,14 @@ class Evaluator:
                 self._num_cut[self._manifest.filenames[result.sample_index]] = num_cut
 
     def gather_detections(self, num_ranks: int) -> None:
-        """Gives each rank the detections of all ranks, for predictions.json and the pictures."""
+        """Gives each rank the detections and counts of all ranks, for predictions.json and the pictures."""
         if num_ranks == 1:
             return
-        of_ranks: list[dict[int, Detections]] = [{} for _ in range(num_ranks)]
-        torch.distributed.all_gather_object(of_ranks, self.result.detections_original)
-        for detections in of_ranks:
+        of_ranks: list[tuple[dict[int, Detections], dict[int, MatchCounts]]] = [({}, {}) for _ in range(num_ranks)]
+        torch.distributed.all_gather_object(of_ranks, (self.result.detections_original, self.result.counts))
+        for detections, counts in of_ranks:
             self.result.detections_original.update(detections)
+            self.result.counts.update(counts)
 
     def close(self) -> None:
         """Ends the threads and frees the CUDA graph; `result` stays."""

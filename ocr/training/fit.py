@@ -7,6 +7,7 @@ import signal
 import time
 import warnings
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,14 @@ from ocr.datasets.base import ValidatedOCRDataset
 from ocr.device import resolve_device, resolve_loading, resolve_pipeline, resolve_precision
 from ocr.environment import device_name
 from ocr.errors import SignalExit, StorageError
+from ocr.image_size import with_chosen_size
 from ocr.loaders.engines import check_dali
 from ocr.memory.out_of_memory import ExplainOutOfMemory
 from ocr.memory.remedies import Remedy, command_with, training_remedies
-from ocr.models.dbnet import build_dbnet
 from ocr.placement import placement
 from ocr.predictions import write_predictions
 from ocr.splits import build_dataset, draw_if_synthetic, say_shared
+from ocr.training.callbacks.board_log import BoardLog
 from ocr.training.callbacks.checkpoints import LastCheckpoint
 from ocr.training.callbacks.memory import FollowForOutOfMemory, MemoryWatch
 from ocr.training.callbacks.pictures import DetectionPictures
@@ -36,7 +38,9 @@ from ocr.training.callbacks.summary import RunSummary
 from ocr.training.checkpoint_files import CheckpointFiles, check_room, checkpoint_bytes
 from ocr.training.children import kill_children
 from ocr.training.datamodule import DBNetDataModule
+from ocr.training.initial_network import initial_network
 from ocr.training.interruption import RunStopped, StopSignals, requeue_slurm_job
+from ocr.training.learning_rate_search import search_learning_rate, settings_of_search
 from ocr.training.module import DBNetModule
 from ocr.training.ranks import Ranks, first_of_node_first, is_first_rank
 from ocr.training.resume import Resumption, resumption
@@ -83,7 +87,8 @@ def train(
             code = 128 + stop.signum
         except SignalExit as end:
             code = int(end.code or 0)
-        if code == 128 + signal.SIGUSR1 and config.trainer.requeue and (ranks is None or ranks.speaks):
+        is_from_slurm = code > 128 and signal.Signals(code - 128).name == "SIGUSR1"
+        if is_from_slurm and config.trainer.requeue and (ranks is None or ranks.speaks):
             requeue_slurm_job(config.resume)
         raise SignalExit(code)
 
@@ -105,6 +110,7 @@ def _train_together(
             start = ranks.from_first(begin)
             if start.finished is not None:
                 return start.finished
+            start = replace(start, config=ranks.from_first(partial(with_chosen_size, start.config)))
             last = LastCheckpoint(path, start.config.trainer, files, signals)
             with ExplainOutOfMemory(partial(_remedies, start.config, files, path)) as explain:
                 return _train(ranks, start, run_dir, files, last, [FollowForOutOfMemory(explain), *callbacks])
@@ -137,7 +143,7 @@ def _train(
     start.check_precision(device.type, precision)
     train_set, val_set = _build_splits(config, precision, run_dir)
     start.check_data({"train": train_set.manifest, "val": val_set.manifest})
-    module = DBNetModule(build_dbnet(config.model, config.targets.map_stride), config, val_set.manifest)
+    module = DBNetModule(initial_network(config), config, val_set.manifest)
     if is_first_rank():
         averaged = config.trainer.ema_decay is not None
         check_room(run_dir / "checkpoints", checkpoint_bytes(module.model, config.optimizer.name, averaged=averaged))
@@ -146,10 +152,22 @@ def _train(
     )
     summary = RunSummary(config, run_dir, device_name(device))
     pictures = DetectionPictures(run_dir, config.logger.num_pictures, summary.summary)
-    run_callbacks = [MemoryWatch(summary.summary), summary, pictures, *callbacks, last]
-    trainer = build_trainer(config, ranks, precision, run_dir, files, run_callbacks, start.first_step)
+    board_log = BoardLog(config, config.logger.num_pictures)
+    run_callbacks = [MemoryWatch(summary.summary), summary, pictures, board_log, *callbacks, last]
+    search = config.trainer.lr_find_steps is not None
+    trainer = build_trainer(
+        settings_of_search(config) if search else config,
+        ranks,
+        precision,
+        run_dir,
+        files,
+        run_callbacks,
+        start.first_step,
+    )
     _log_network(module, precision, device_name(device))
     ranks.start_training()
+    if search:
+        return search_learning_rate(trainer, module, data, run_dir)
     _fit(trainer, module, data, summary)
     if trainer.is_global_zero:
         write_predictions(run_dir / "predictions.json", val_set.manifest, module.evaluation.detections_original)
@@ -216,12 +234,16 @@ def _fit(trainer: lightning.Trainer, module: DBNetModule, data: DBNetDataModule,
 
 
 def _log_network(module: DBNetModule, precision: str, device: str) -> None:
-    config = module.config
+    config, parameters = module.config, list(module.model.parameters())
+    num_trained = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
     log.info(
-        "%s with %s, %.1f M parameters, %s, loader=%s, on %s",
+        "%s with %s, %.1f M parameters%s, %s, loader=%s, on %s",
         "DBNet++" if config.model.adaptive_fusion else "DBNet",
         config.model.backbone.name,
-        sum(parameter.numel() for parameter in module.model.parameters()) / 1e6,
+        sum(parameter.numel() for parameter in parameters) / 1e6,
+        ""
+        if config.model.freeze == "none"
+        else f" ({num_trained / 1e6:.1f} M trained, model.freeze={config.model.freeze})",
         precision,
         config.loader,
         device,

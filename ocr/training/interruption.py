@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -24,8 +23,8 @@ from ocr.training.ranks import is_first_rank
 
 log = logging.getLogger(__name__)
 
-HEARD = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-"""Signals that end a run. SLURM sends SIGUSR1 before the time limit of a job, if its script asks for it."""
+HEARD = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name))
+"""Signals that end a run. SLURM sends SIGUSR1, which Windows lacks, before the time limit of a job, if its script asks for it."""
 
 
 _listening: set["StopSignals"] = set()
@@ -127,11 +126,13 @@ def _stop_listening_in_worker() -> None:
         _listening.clear()
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        for signum in (signal.SIGTERM, signal.SIGUSR1):
-            signal.signal(signum, signal.SIG_DFL)
+        for signum in HEARD:
+            if signum != signal.SIGINT:
+                signal.signal(signum, signal.SIG_DFL)
 
 
-os.register_at_fork(after_in_child=_stop_listening_in_worker)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_stop_listening_in_worker)
 
 
 def end_at_once(signum: int) -> None:
@@ -177,7 +178,10 @@ def leave_signals_alone(trainer: lightning.Trainer) -> None:
     SLURM write a checkpoint to the current folder, from which any later job would resume. With several ranks it also broadcasts
     a flag before every batch and reads it back from the device, so each step would wait for the one before.
     """
-    nothing: Callable[[], None] = lambda: None  # noqa: E731
+
+    def nothing() -> None:
+        """Takes the place of methods that Lightning has no setting for."""
+
     trainer._signal_connector.register_signal_handlers = nothing  # type: ignore[method-assign]
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = nothing  # type: ignore[method-assign]
 

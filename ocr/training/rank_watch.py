@@ -355,4 +355,5 @@ def _close_in_worker() -> None:
         connection.close()
 
 
-os.register_at_fork(after_in_child=_close_in_worker)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_in_worker)

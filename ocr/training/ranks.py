@@ -96,7 +96,7 @@ class Ranks:
         if self._place.starter == "itself":
             self.local_world_size, self.num_nodes = num_devices(self._settings, self._device), self._settings.num_nodes
             self._place = self._place.among(self.local_world_size, self.num_nodes)
-        rank_zero_only.rank = self._place.rank  # type: ignore[attr-defined]
+        rank_zero_only.rank = self._place.rank  # type: ignore[attr-defined]  # Lightning's functions carry it
         try:
             if self._place.world_size > 1:
                 self._meet()

@@ -1,12 +1,16 @@
 """The results of an evaluation or prediction as lines of predictions.jsonl, written and read back one by one.
 
 {"image": "a.jpg", "words": {...}}                                                  a prediction
-{"image": "a.jpg", "words": {...}, "matches": [[m, t, p], ...], "characters": [...]}    an evaluation; the counts of each metric
+{"image": "a.jpg", "words": {...}, "matches": [[m, t, p], ...], "characters": [...],
+ "review": [...], "below": {...}}                                                   an evaluation: the counts of each metric, what
+                                                                                    happened to each text, and the best detections
+                                                                                    below box_thresh
 {"image": "a.jpg", "failed": "reason"}                                              an image that could not be read
 """
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,11 +19,16 @@ from ocr.datasets.manifest import Manifest
 from ocr.datasets.orientation import original_from_stored
 from ocr.metrics.cleval import CLEvalCounts
 from ocr.metrics.icdar import MatchCounts
+from ocr.metrics.review import Review
 from ocr.postprocess.boxes import Detections, moved_detections
 from ocr.prediction_lines import PredictionLines
 from ocr.predictions import entry_of
+from ocr.report.reviewed import ReviewedImage
+from ocr.report.worst import WorstMaps
 from ocr.training.evaluation import ImageResult
 
+MAX_BELOW = 100
+"""Largest number of detections below box_thresh in a line."""
 _NOTHING = Detections.from_polygons([], [])
 
 
@@ -32,6 +41,7 @@ class ResultLines:
         with_truth: the results hold the counts of the metrics.
         draw: draws an image's detections, in pixels of the upright image, given its position in the manifest. Called by the workers
             before the image's line is written, so a line says that its picture is there. None: no pictures.
+        worst: keeps the probability maps of the worst images, in the same way; None: no maps.
     """
 
     def __init__(
@@ -41,12 +51,13 @@ class ResultLines:
         *,
         with_truth: bool,
         draw: Callable[[int, Detections], None] | None = None,
+        worst: WorstMaps | None = None,
     ) -> None:
         self.lines = lines
         self.with_truth = with_truth
         self.failures: Callable[[], Mapping[str, str]] = dict
         """Returns the reason for each file of this pass that could not be read, by path."""
-        self._manifest, self._draw = manifest, draw
+        self._manifest, self._draw, self._worst = manifest, draw, worst
 
     @property
     def num_done(self) -> int:
@@ -61,7 +72,7 @@ class ResultLines:
     def line_of(self, result: ImageResult) -> bytes:
         """Returns the line of a result, and draws its picture. Any thread may call it."""
         index = result.sample_index
-        if index < self.num_done:  # in a batch of which an interrupted run has written the first images
+        if index < self.num_done:  # an interrupted run has written the first images of this batch
             return b""
         if self._draw is not None:
             self._draw(index, result.detections_original)
@@ -69,6 +80,11 @@ class ResultLines:
         content |= entry_of(self._manifest, index, result.detections_original)
         if self.with_truth:
             content |= {"matches": result.matches, "characters": result.characters}
+        if result.review is not None and result.below_original is not None:
+            below = entry_of(self._manifest, index, result.below_original.first(MAX_BELOW))
+            content |= {"review": result.review, "below": below["words"]}
+        if self._worst is not None and result.levels is not None:
+            self._worst.offer(index, result.matches[0], result.levels)
         return json.dumps(content).encode() + b"\n"
 
     def write(self, result: ImageResult) -> None:
@@ -107,15 +123,19 @@ class ResultLines:
         paths, found = self._manifest.image_paths, enumerate(self.lines.read())
         return {paths[index]: content["failed"] for index, content in found if "failed" in content}
 
-    def first_detections(self, num_images: int) -> dict[int, Detections]:
-        """Returns the detections in the first images that could be read, by position, in pixels of the upright image."""
-        detections: dict[int, Detections] = {}
+    def reviewed(self) -> Iterator[ReviewedImage]:
+        """Yields each image of an evaluation that could be read, with its review."""
         for index, found in enumerate(self.lines.read()):
-            if len(detections) >= num_images:
-                break
-            if "words" in found:
-                detections[index] = self._upright(index, found["words"])
-        return detections
+            if "review" in found:
+                letters, texts, ious, steps = found["review"]
+                yield ReviewedImage(
+                    index=index,
+                    name=found["image"],
+                    detections=partial(self._upright, index, found["words"]),
+                    below=partial(self._upright, index, found["below"]),
+                    matches=tuple(MatchCounts(*counts) for counts in found["matches"]),
+                    review=Review(letters, texts, tuple(ious), tuple(map(tuple, steps))),
+                )
 
     def _upright(self, index: int, words: dict[str, Any]) -> Detections:
         polygons = [np.array(word["points"], np.float32) for word in words.values()]

@@ -11,10 +11,13 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
+from dali_pipelines.config import AUTO
 from ocr.checkpoint import PRECISION_KEY, read_checkpoint, saved_config
-from ocr.config import OptimizerConfig, TrainConfig, described_problems, flat_keys
+from ocr.config import OptimizerConfig, TrainConfig, described_problems, flat_keys, nested
 from ocr.datasets.manifest import Manifest
 from ocr.errors import InputError
+from ocr.training.callbacks.early_stopping import has_stopped
+from ocr.training.initial_network import with_network_of_file
 from ocr.training.optimizer import learning_rate_factor
 from ocr.training.ranks import is_first_rank
 from ocr.training.run_folder import newest_checkpoint
@@ -22,6 +25,7 @@ from ocr.training.run_folder import newest_checkpoint
 log = logging.getLogger(__name__)
 
 SAME = (
+    "init_from",
     "seed",
     "metric",
     "pipeline",
@@ -50,7 +54,7 @@ FREE = (
     "model.backbone.weights",
 )
 """Keys inside `SAME` that change speed or memory only, or that a resumed run does not use."""
-UNFIT = ("model", "optimizer.name")
+UNFIT = ("model", "optimizer.name", "optimizer.layer_decay")
 """Keys and sections without which the state in the checkpoint fits nothing."""
 DATA_MODULE = "DBNetDataModule"
 """Lightning's key of the data module's state."""
@@ -109,13 +113,13 @@ def resumption(config: TrainConfig, given: Collection[str] | None, run_dir: Path
     """
     path = _checkpoint(config, run_dir)
     if path is None:
-        return Resumption(config.model_copy(update={"resume": None}))
+        return Resumption(with_network_of_file(config.model_copy(update={"resume": None}), given))
     checkpoint = read_checkpoint(path, "resume")
     loops = checkpoint.get("loops")
     if not isinstance(loops, dict) or "optimizer_states" not in checkpoint:
         raise InputError(f"resume={path}: found weights without the state of a training; give last.ckpt of a run")
     saved = saved_config(checkpoint, path, "resume")
-    config = _with_saved(config.model_copy(update={"resume": str(path)}), saved, given)
+    config = _with_saved(_with_saved_size(config.model_copy(update={"resume": str(path)}), saved), saved, given)
     _refuse(config, _differences(config, saved), "leave these settings out")
     processed = loops["fit_loop"]["epoch_progress"]["current"]["processed"]
     _log_schedule(config, saved, processed)
@@ -160,6 +164,14 @@ def _checkpoint(config: TrainConfig, run_dir: Path) -> Path | None:
     return path
 
 
+def _with_saved_size(config: TrainConfig, saved: TrainConfig) -> TrainConfig:
+    """Returns the configuration with the checkpoint's number for pipeline.image_size=auto."""
+    if config.pipeline.image_size != AUTO:
+        return config
+    pipeline = config.pipeline.model_copy(update={"image_size": saved.pipeline.image_size})
+    return config.model_copy(update={"pipeline": pipeline})
+
+
 def _with_saved(config: TrainConfig, saved: TrainConfig, given: Collection[str] | None) -> TrainConfig:
     """Returns the configuration with the checkpoint's values for keys that are not given."""
     if given is None:
@@ -167,15 +179,8 @@ def _with_saved(config: TrainConfig, saved: TrainConfig, given: Collection[str] 
     own = flat_keys(config.model_dump(mode="json"))
     kept = {*given, "resume", "resume_anyway"}
     values = flat_keys(saved.model_dump(mode="json")) | {key: value for key, value in own.items() if key in kept}
-    nested: dict[str, Any] = {}
-    for key, value in values.items():
-        *sections, name = key.split(".")
-        section = nested
-        for part in sections:
-            section = section.setdefault(part, {})
-        section[name] = value
     try:
-        return TrainConfig.model_validate(nested)
+        return TrainConfig.model_validate(nested(values))
     except ValidationError as error:
         problems = "; ".join(described_problems(error))
         raise InputError(
@@ -219,15 +224,18 @@ def _refuse(config: TrainConfig, differences: list[str], advice: str) -> None:
 
 
 def _finished(config: TrainConfig, path: Path, num_epochs: int, callbacks: Mapping[str, Any]) -> dict[str, Any] | None:
-    if num_epochs < config.trainer.max_epochs:
+    stopping = config.trainer.early_stopping
+    is_stopped = has_stopped(callbacks, stopping)
+    if num_epochs < config.trainer.max_epochs and not is_stopped:
         return None
     if is_first_rank():
+        key, value = (
+            ("early_stopping.patience", stopping.patience) if is_stopped else ("max_epochs", config.trainer.max_epochs)
+        )
         log.info(
-            "resume=%s: this run is finished: epochs trained %d, trainer.max_epochs=%d. Nothing is changed; a larger "
-            "trainer.max_epochs trains longer",
-            path,
-            num_epochs,
-            config.trainer.max_epochs,
+            "resume=%s: this run is finished: epochs trained %d, trainer.%s=%d. Nothing is changed; a larger trainer.%s trains "
+            "longer",
+            *(path, num_epochs, key, value, key),
         )
     return callbacks.get("RunSummary", {}).get("summary", {})
 
@@ -270,15 +278,16 @@ def use_given_optimizer(checkpoint: dict[str, Any], config: OptimizerConfig) -> 
 
     Lightning restores the whole state of optimizer and schedule, which would silently undo settings given with resume_anyway.
     """
-    schedule = checkpoint["lr_schedulers"][0]
-    factor = config.lr / schedule["base_lrs"][0]
+    schedule, groups = checkpoint["lr_schedulers"][0], checkpoint["optimizer_states"][0]["param_groups"]
+    rates = [config.lr * group.get("lr_scale", 1.0) for group in groups]
+    factor = rates[0] / schedule["base_lrs"][0]
     if factor != 1:
-        schedule["base_lrs"] = [config.lr] * len(schedule["base_lrs"])
+        schedule["base_lrs"] = rates
         schedule["_last_lr"] = [lr * factor for lr in schedule["_last_lr"]]
-    for number, group in enumerate(checkpoint["optimizer_states"][0]["param_groups"]):
+    for number, group in enumerate(groups):
         if factor != 1:
-            group["initial_lr"], group["lr"] = config.lr, group["lr"] * factor
-        if number == 0:  # the second group has none, see build_optimizer
+            group["initial_lr"], group["lr"] = rates[number], group["lr"] * factor
+        if number % 2 == 0:  # every second group has none, see build_optimizer
             group["weight_decay"] = config.weight_decay
         if "momentum" in group:
             group["momentum"] = config.momentum

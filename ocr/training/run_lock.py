@@ -1,7 +1,6 @@
 """The lock of a run folder: one run at a time."""
 
 import atexit
-import fcntl
 import json
 import logging
 import os
@@ -15,6 +14,7 @@ from omegaconf import DictConfig
 
 from ocr.command_line import plain_errors
 from ocr.errors import InputError
+from ocr.file_lock import lock_of_process
 from ocr.placement import placement
 
 log = logging.getLogger(__name__)
@@ -86,8 +86,7 @@ class RunLock:
         while True:
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
             try:
-                # Not flock(): forked workers would hold that one after their parent has died.
-                fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock_of_process(descriptor)  # forked workers would hold the other kind after their parent has died
             except (BlockingIOError, PermissionError):
                 owner = os.read(descriptor, 1000)
                 os.close(descriptor)

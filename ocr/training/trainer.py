@@ -8,11 +8,16 @@ from pathlib import Path
 import lightning
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.profilers import AdvancedProfiler, Profiler, PyTorchProfiler, SimpleProfiler
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from ocr.atomic_write import write_durably
+from ocr.command_line import silence_libraries
 from ocr.config import LoggerConfig, TrainConfig, TrainerConfig
 from ocr.errors import InputError
+from ocr.training.boards import WANDB_ID_NAME, wandb_arguments
 from ocr.training.callbacks.checkpoints import BestCheckpoint
+from ocr.training.callbacks.early_stopping import StopWithoutProgress
 from ocr.training.callbacks.finite_losses import FiniteLosses
 from ocr.training.callbacks.last_epoch import LastPredictions, ValidateLastEpoch
 from ocr.training.callbacks.learning_rates import LearningRates
@@ -24,7 +29,7 @@ from ocr.training.checkpoint_files import CheckpointFiles
 from ocr.training.interruption import leave_checkpoints_alone, leave_signals_alone
 from ocr.training.lean_profiler import LeanProfiler
 from ocr.training.metrics_file import MetricsFile
-from ocr.training.ranks import Ranks
+from ocr.training.ranks import Ranks, is_first_rank
 from ocr.training.tensorboard import ScalarEvents
 
 PASSED_ON = (
@@ -61,18 +66,19 @@ def build_trainer(
     Raises:
         InputError: Lightning refuses a setting of the section `trainer`, or this machine lacks the devices.
     """
+    silence_libraries()  # a Python program that trains has not done so
     settings = config.trainer
     loggers = build_loggers(config.logger, run_dir, config.exp_name, first_step)
     with _refusals_in_words(settings):
         trainer = lightning.Trainer(
             **{name: getattr(settings, name) for name in PASSED_ON},
             **ranks.lightning_arguments(),
-            precision=precision,  # type: ignore[arg-type]
+            precision=precision,  # type: ignore[arg-type]  # one of Lightning's literals
             deterministic="warn" if settings.deterministic else None,
             use_distributed_sampler=False,  # the epoch plan shards
             default_root_dir=run_dir,
             plugins=[files, ranks.environment()],
-            profiler=LeanProfiler(),
+            profiler=_build_profiler(settings, run_dir),
             callbacks=_run_callbacks(settings, run_dir, callbacks, has_loggers=bool(loggers)),
             logger=loggers,
             enable_progress_bar=sys.stderr.isatty(),
@@ -87,11 +93,13 @@ def _run_callbacks(
     settings: TrainerConfig, run_dir: Path, callbacks: Sequence[Callback], *, has_loggers: bool
 ) -> list[Callback]:
     """Returns the callbacks of every run, with `callbacks` among them. Their order is that of their calls."""
+    stopping = settings.early_stopping
     finite_losses = FiniteLosses(run_dir / "checkpoints")
     losses = LossLog(settings.log_every_n_steps, finite_losses.check)
     return [
         build_best_checkpoint(run_dir / "checkpoints"),
         ValidateLastEpoch(),
+        *([] if stopping.patience is None else [StopWithoutProgress(stopping.patience, stopping.min_delta)]),
         LastPredictions(run_dir / "predictions.json"),
         losses,  # before the callbacks that read its means at the end of an epoch
         finite_losses,
@@ -100,6 +108,16 @@ def _run_callbacks(
         *([MovingAverage(settings.ema_decay)] if settings.ema_decay is not None else []),
         ProgressBar(losses) if sys.stderr.isatty() else ProgressLines(),
     ]
+
+
+def _build_profiler(settings: TrainerConfig, run_dir: Path) -> Profiler:
+    """Returns Lightning's profiler, which writes into the folder `profile` of the run, or one that measures nothing."""
+    if settings.profiler is None:
+        return LeanProfiler()
+    folder = run_dir / "profile"
+    folder.mkdir(parents=True, exist_ok=True)
+    profilers = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
+    return profilers[settings.profiler](dirpath=folder, filename=settings.profiler)
 
 
 @contextmanager
@@ -141,7 +159,10 @@ def build_loggers(config: LoggerConfig, run_dir: Path, exp_name: str, first_step
         try:
             from lightning.pytorch.loggers import WandbLogger
 
-            loggers.append(WandbLogger(name=exp_name, project=config.wandb.project, save_dir=run_dir))
+            arguments = wandb_arguments(config.wandb, run_dir, exp_name, first_step)
+            loggers.append(WandbLogger(**arguments))
+            if is_first_rank():
+                write_durably(run_dir / WANDB_ID_NAME, f"{arguments['id']}\n".encode())
         except ModuleNotFoundError as error:
             raise InputError("logger.wandb.enabled=true needs the extra: uv sync --extra wandb") from error
     return loggers

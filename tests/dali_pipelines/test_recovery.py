@@ -224,7 +224,7 @@ class AwayForAnEpoch(ImageCache):
         return super().encoded(index)
 
 
-def test_a_sound_file_that_could_not_be_read_is_tried_again_in_the_next_epoch_and_then_less_often(manifest):
+def test_a_file_that_could_not_be_read_is_tried_again_next_epoch_and_then_less_often(manifest):
     whole, _ = run(make_loader(manifest), manifest)
     kept = AwayForAnEpoch(manifest.image_paths, preload_files(manifest, PLENTY, range(len(manifest))))
     loader = make_loader(manifest, kept)

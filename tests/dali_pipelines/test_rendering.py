@@ -162,7 +162,8 @@ def test_a_region_outside_the_image_is_refused():
     for corner in ((80, 61), (81, 60)):
         region = np.array([10, 10, *corner], np.float32)
         with pytest.raises(
-            ValueError, match=f"the image is 60 x 80, expected {corner[1]} x {corner[0]} at least: replaced since"
+            ValueError,
+            match=f"the image is 80 x 60 pixels, expected {corner[0]} x {corner[1]} at least: replaced since",
         ):
             resize_region(image, region, (20, 20))
     assert (resize_region(image, np.array([10, 10, 80, 60], np.float32), (20, 20)) == 7).all()
@@ -172,7 +173,7 @@ def test_a_region_outside_the_image_is_refused():
 def test_a_whole_image_of_another_size_is_refused(size):
     region = np.array([0, 0, 80, 60], np.float32)
     with pytest.raises(
-        ValueError, match=f"the image is {size[0]} x {size[1]}, expected 60 x 80: replaced since it was"
+        ValueError, match=f"the image is {size[1]} x {size[0]} pixels, expected 80 x 60: replaced since it was"
     ):
         resize_whole(np.zeros((*size, 3), np.uint8), region, (30, 40))
     assert resize_whole(np.zeros((60, 80, 3), np.uint8), region, (30, 40)).shape == (30, 40, 3)
@@ -190,6 +191,8 @@ def test_an_error_in_a_rendering_thread_names_the_file(training, drawn, tmp_path
     (batch,) = loader.batches(plan)
     assert [sample.index for sample in batch.samples if sample.has_failed] == [2]
     assert list(loader.failures) == [str(tmp_path / "2.jpg")]
-    assert re.fullmatch(r"the image is 2 x 2, expected .*: replaced since it was checked", *loader.failures.values())
+    assert re.fullmatch(
+        r"the image is 2 x 2 pixels, expected .*: replaced since it was checked", *loader.failures.values()
+    )
     with pytest.raises(SampleError, match=r"2\.jpg: DALI failed to process this file: the image is 2 x 2"):
         list(make_loader(manifest, training, batch_size=4, skip_failures=False).batches(plan))

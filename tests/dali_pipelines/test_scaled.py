@@ -152,7 +152,7 @@ def test_other_kinds_of_files_agree_with_whole_decoding(mode, options):
 
 def test_a_replaced_and_a_damaged_file_are_refused():
     sample, stored = planned((0, 0, 517, 331), (40, 63)), StoredImage((331, 517), 1)
-    with pytest.raises(ValueError, match=r"331 x 516, expected 331 x 517: replaced since it was checked"):
+    with pytest.raises(ValueError, match=r"516 x 331 pixels, expected 517 x 331: replaced since it was checked"):
         render_file(encoded(picture(331, 516)), stored, sample, CONFIG, training=False)
     file = encoded(picture(331, 517))
     with pytest.raises(ValueError, match=r"[Pp]remature end"):

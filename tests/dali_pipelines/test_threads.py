@@ -97,7 +97,7 @@ def test_an_error_in_a_thread_ends_only_its_batch():
     threads.release()
 
 
-def test_a_decoding_error_comes_after_the_batches_before_it_and_nothing_is_decoded_after_it():
+def test_a_decoding_error_comes_after_earlier_batches_and_nothing_is_decoded_later():
     def decode() -> Iterator[DecodedBatch]:
         yield batch(1)
         raise RuntimeError("no JPEG")

@@ -1,6 +1,5 @@
 """Runs in processes of their own, to be killed. The server that starts them has loaded the libraries already."""
 
-import multiprocessing
 import os
 import runpy
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.process import Strike
+from tests.programs import fork_server
 
 PROCESS = Path(__file__).with_name("process.py")
 
@@ -21,8 +21,7 @@ def start(drawn: Path) -> Callable[..., ForkServerProcess]:
 
     Its notes lie beside the folder, unless another place is given.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["ocr.training.fit", "ocr.preparation.prepare", "ocr.command_line"])
+    context = fork_server()
 
     def start_run(
         folder: Path, *overrides: str, kind: str = "train", strike: Strike | None = None, notes: Path | None = None

@@ -15,6 +15,7 @@ import pytest
 from tests.faults.process import OVERRIDES
 from tests.faults.runs import assert_same_end, assert_whole, last_step, timed_whole_run
 from tests.faults.tally import Tally
+from tests.programs import Program
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "train.py"
 TWO_RANKS = ("trainer.devices=2", "trainer.strategy=ddp")
@@ -50,12 +51,14 @@ def processes_of(session: int) -> list[psutil.Process]:
 
 def test_a_stopped_script_ends_with_its_code_and_the_line_that_continues_it(drawn, tmp_path):
     folder = tmp_path / "run"
-    process = start_script(folder, f"dataset_base_path={drawn}", "trainer.max_epochs=1000")
-    wait_for_checkpoint(process, folder)
-    process.send_signal(signal.SIGTERM)
-    output = process.communicate(timeout=120)[0]
-    assert process.returncode == 143, output
-    line = output.strip().splitlines()[-1]
+    overrides = (*OVERRIDES, f"dataset_base_path={drawn}", "trainer.max_epochs=1000", f"hydra.run.dir={folder}")
+    program = Program(SCRIPT, *overrides, cwd=tmp_path, merged=True)
+    while program.returncode is None and not (folder / "checkpoints/last.ckpt").is_file():
+        time.sleep(0.05)
+    program.send_signal(signal.SIGTERM)
+    done = program.wait(120)
+    assert done.returncode == 143, done.stdout
+    line = done.stdout.strip().splitlines()[-1]
     assert re.fullmatch(rf"  uv run scripts/train\.py .* resume={folder}/checkpoints/last\.ckpt", line)
     assert_whole(folder)
 

@@ -1,4 +1,6 @@
 import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -32,6 +34,17 @@ def test_input_errors_end_a_script_without_a_traceback():
 def test_an_error_of_the_operating_system_is_one_line_with_path_and_advice(number, name, advice):
     with pytest.raises(SystemExit, match=rf"^{name}: /data/a\\x1b\.jpg: .*{advice}.*$"), plain_errors():
         raise OSError(number, "reason", "/data/a\x1b.jpg")
+
+
+def test_a_command_whose_output_nobody_reads_any_more_ends_without_a_word():
+    code = "from ocr.command_line import plain_errors\nwith plain_errors():\n    print('line\\n' * 100_000)"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
 
 
 def test_an_error_of_the_program_keeps_its_traceback():

@@ -115,6 +115,21 @@ def test_settings_that_shards_leave_without_effect_are_known(override, expected)
     assert config.datasets.split("val").settings_without_effect_on_shards() == expected
 
 
+@pytest.mark.parametrize(
+    ("overrides", "block"),
+    [
+        (["data=webdataset", "dataset_base_path=s3://bucket/receipts"], 16),
+        (["data=webdataset", "dataset_base_path=s3://bucket/receipts", "dataloader.shuffle_block=1"], 1),
+        (["data=webdataset", "dataset_base_path=s3://bucket/receipts", "dataloader.shard_reader=webdataset"], 1),
+        (["data=webdataset", "dataset_base_path=/receipts"], 1),
+        (["data=upstage", "dataset_base_path=/receipts"], 1),
+        (["data=upstage", "dataset_base_path=/receipts", "dataloader.shuffle_block=4"], 4),
+    ],
+)
+def test_neighbours_are_shuffled_as_blocks_in_a_bucket_only(overrides, block):
+    assert load(*overrides).dataloader.shuffle_block == block
+
+
 @pytest.mark.parametrize("experiment", sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml")))
 def test_each_experiment_composes(experiment):
     assert load(f"experiment={experiment}", "data=upstage").exp_name == experiment

@@ -144,6 +144,14 @@ def test_drawn_picture_is_the_upright_image_with_green_polygons(detector, folder
     assert is_green.any()
 
 
+def test_polygons_are_drawn_on_the_given_image_if_it_has_the_size_of_theirs(detector, folder):
+    found = detector(folder / "turned_6.jpg")
+    given = found.draw((folder / "turned_6.jpg").read_bytes())
+    np.testing.assert_array_equal(np.asarray(given), np.asarray(found.draw()))
+    with pytest.raises(InputError, match=r"draw: the image is \d+ x \d+ pixels, but the text was found in one of"):
+        found.draw(folder / "whole.png")
+
+
 def test_threads_share_a_detector(detector, folder):
     files = files_of(folder)
     expected = [detector(path) for path in files]

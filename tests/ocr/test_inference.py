@@ -82,9 +82,7 @@ def test_a_checkpoint_cannot_make_evaluate_replace_a_drawn_data_set(tmp_path, dr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "run", "stranger.ckpt"]
 
 
-def test_a_checkpoint_decides_neither_how_much_of_the_machine_to_use_nor_where_to_write(
-    tmp_path, drawn, untrained_checkpoint
-):
+def test_a_checkpoint_decides_neither_the_resources_to_use_nor_where_to_write(tmp_path, drawn, untrained_checkpoint):
     cache = {"directory": str(tmp_path / "cache"), "ram_budget": 10**15, "dtype": "uint8", "verify": 9}
     values = {"converted_path": str(tmp_path / "converted"), "unreadable_wait_seconds": 1e9, "cache_config": cache}
     checkpoint = _checkpoint_with(

@@ -17,8 +17,10 @@ from benchmarks.loaders.config import CompareConfig, as_overrides
 from benchmarks.loaders.rows import ROWS
 from ocr.command_line import compose_config, prepare_hydra
 from ocr.errors import InputError
+from tests.programs import Program
 
 ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = ROOT / "scripts/compare_loaders.py"
 SMALL = (
     "pipeline.image_size=128",
     "pipeline.augmentation.crop_size=128",
@@ -35,7 +37,7 @@ SMALL = (
 
 
 def command(*arguments: str) -> list[str]:
-    return [sys.executable, str(ROOT / "scripts/compare_loaders.py"), *SMALL, *arguments]
+    return [sys.executable, str(SCRIPT), *SMALL, *arguments]
 
 
 def on(data_set: Path) -> tuple[str, str]:
@@ -43,9 +45,7 @@ def on(data_set: Path) -> tuple[str, str]:
 
 
 def compare(cwd: Path, *arguments: str, **environment: str) -> tuple[subprocess.CompletedProcess[str], dict[str, Any]]:
-    done = subprocess.run(
-        command(*arguments), cwd=cwd, capture_output=True, text=True, timeout=280, env=os.environ | environment
-    )
+    done = Program(SCRIPT, *SMALL, *arguments, cwd=cwd, environment=os.environ | environment).wait()
     path = cwd / "compared/results.json"
     return done, json.loads(path.read_text()) if path.exists() else {}
 
@@ -125,13 +125,9 @@ def test_the_pasted_line_trains(compared):
     cwd, _, results = compared
     (line,) = (line for line in results["verdict"] if line.startswith("Paste: "))
     script, *overrides = shlex.split(line.removeprefix("Paste: uv run scripts/"))
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / script), *overrides, "trainer.fast_dev_run=true", "hydra.run.dir=run"],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
+    done = Program(
+        ROOT / "scripts" / script, *overrides, "trainer.fast_dev_run=true", "hydra.run.dir=run", cwd=cwd
+    ).wait()
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -1,8 +1,13 @@
 """Errors that a user can mend end a command with one line, before its job starts too."""
 
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 
 
 @pytest.mark.parametrize(
@@ -23,11 +28,12 @@ def test_a_run_folder_that_cannot_be_made_ends_a_script_with_one_line(run_script
     assert done.returncode == 1
     assert done.stderr.startswith("NotADirectoryError: ")
     assert done.stderr.count("\n") == 1
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
-    assert "Traceback" in run_script("train.py", "hydra.run.dir=file/run", cwd=tmp_path).stderr
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # read on import, so an interpreter of its own is started
+    command = [sys.executable, str(SCRIPTS / "train.py"), "hydra.run.dir=file/run"]
+    assert "Traceback" in subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100).stderr
 
 
-def test_an_unknown_key_ends_a_script_with_one_line_that_does_not_advise_to_append_it(run_script, tmp_path):
+def test_an_unknown_key_ends_a_script_with_one_line_without_advice_to_append_it(run_script, tmp_path):
     done = run_script("train.py", "trainer.max_epoch=3", cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.endswith("no such key; the nearest is trainer.max_epochs; the option --cfg job lists all keys\n")

@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import pytest
 
 from ocr.config import DatasetsConfig, EvaluateConfig, PredictConfig
 from ocr.inference import evaluate, predict
+from tests.programs import Program
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts/predict.py"
 POSTPROCESS = {"box_thresh": 0.3, "bin_thresh": 0.3}
@@ -85,20 +84,22 @@ def test_ctrl_c_keeps_what_is_done_and_the_same_command_continues(untrained_chec
     images = tmp_path / "images"
     for number in range(40):
         shutil.copytree(drawn / "images/val", images / f"{number:02}")
-    command = [sys.executable, str(SCRIPT), f"checkpoint={untrained_checkpoint}", f"images={images}", "output=found"]
-    command += ["device=cpu", "loader=torch", "batch_size=2", "draw=false", "precision=32-true"]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    overrides = [f"checkpoint={untrained_checkpoint}", f"images={images}", "output=found"]
+    overrides += ["device=cpu", "loader=torch", "batch_size=2", "draw=false", "precision=32-true"]
+    program = Program(SCRIPT, *overrides, cwd=tmp_path, merged=True)
     lines = tmp_path / "found/predictions.jsonl"
     deadline = time.monotonic() + 120
     while (
-        time.monotonic() < deadline and process.poll() is None and not (lines.is_file() and lines.stat().st_size > 500)
+        time.monotonic() < deadline
+        and program.returncode is None
+        and not (lines.is_file() and lines.stat().st_size > 500)
     ):
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    output = "".join(process.communicate(timeout=60))
-    assert process.returncode == 130, output
+    program.send_signal(signal.SIGINT)
+    done = program.wait(60)
+    assert done.returncode == 130, done.stdout
     num_done = len(lines.read_bytes().splitlines()) - 1
-    last = [text for text in output.splitlines() if "SIGINT ended the run" in text][-1]
+    last = [text for text in done.stdout.splitlines() if "SIGINT ended the run" in text][-1]
     assert f"{num_done} of 320 images are done" in last
     assert last.endswith("the same command continues")
     assert 0 < num_done < 320

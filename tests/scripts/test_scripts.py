@@ -25,7 +25,8 @@ def run(run_script) -> Callable[..., str]:
 
 
 @pytest.fixture(scope="module")
-def trained(run, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder in which an interpreter has trained, and what it printed."""
     cwd = tmp_path_factory.mktemp("work")
     overrides = [
         "synthetic.num_train=6",
@@ -41,7 +42,10 @@ def trained(run, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
         "postprocess.bin_thresh=0.1",
         "hydra.run.dir=run",
     ]
-    return cwd, run("train.py", *overrides, cwd=cwd)
+    command = [sys.executable, str(SCRIPTS / "train.py"), *overrides]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return cwd, done.stdout + done.stderr
 
 
 def test_train_names_its_folder_first_and_last(trained):
@@ -140,3 +144,9 @@ def test_help_is_shown_without_loading_torch(script: str) -> None:
     groups = {line.partition("=")[0] for line in done.stdout.splitlines() if "|" in line and line[0].isalpha()}
     assert ("experiment" in groups) == (script not in ("evaluate", "predict", "export"))
     assert "data" in groups
+
+
+def test_training_returns_the_best_hmean_for_sweepers(trained):
+    cwd, output = trained
+    hmean = json.loads((cwd / "run" / "summary.json").read_text())["hmean"]
+    assert f"Succeeded with return value: {hmean}" in output

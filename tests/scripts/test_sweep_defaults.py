@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from benchmarks.sweep.config import SweepConfig
 from benchmarks.sweep.factors import Factor, JudgedBy
 from benchmarks.sweep.results import Judgement
 from benchmarks.sweep.run import sweep_defaults
+from tests.programs import Program
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = (
@@ -31,8 +31,7 @@ SMALL = (
 
 
 def run(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "scripts/sweep_defaults.py"), *SMALL, *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=280)
+    return Program(ROOT / "scripts/sweep_defaults.py", *SMALL, *arguments, cwd=cwd).wait()
 
 
 @pytest.fixture(scope="module")

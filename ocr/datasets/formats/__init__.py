@@ -9,6 +9,8 @@ image_folder  ImageFolder: finds the image that an annotation names, and its siz
 text          encodings of text files
 read          the list of formats; chooses the reader by name or by looking
 upstage       the native JSON, read and written
+  json_scanner  scans it in compiled code
+image_files   formats with one annotation file for each image
 text_lines, text_folder, rectangles
               what the next formats share: one text file for each image
 icdar         ICDAR 2013 and 2015, MLT, SROIE, MhLiao/DB

@@ -4,7 +4,7 @@ A reader raises only when the annotation file as a whole is unreadable. It recor
 word as a `FormatProblem`, so that the audit can list all of them at once.
 
 A reader yields one `AnnotatedImage` after the other; `chunks_of` packs them into arrays for the audit. A reader of large files
-may offer `AnnotationChunks` instead, and never make an object a word.
+may offer `AnnotationChunks` instead, which needs no Python object per word.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -44,7 +44,7 @@ class AnnotatedWord:
 
     @property
     def distinct_points(self) -> npt.NDArray[np.float64]:
-        """The points (n, 2) without those that equal the one before; the last point comes before the first."""
+        """The points (n, 2) without repeats of the point before; the point before the first is the last."""
         points = self.points
         differs = np.empty(len(points), np.bool_)
         np.any(points[1:] != points[:-1], axis=1, out=differs[1:])

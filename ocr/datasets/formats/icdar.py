@@ -14,7 +14,9 @@ Sources: the task pages of the Robust Reading Competition, rrc.cvc.uab.es, chall
 13 (SROIE); `data/image_dataset.py` of MhLiao/DB, which takes the last field as the text.
 """
 
+import logging
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +33,7 @@ from ocr.datasets.formats.rectangles import Corners, refuse_other_rectangles
 from ocr.datasets.formats.text import read_text
 from ocr.datasets.formats.text_folder import sampled_lines, text_files, with_images
 from ocr.datasets.formats.text_lines import Line, is_mark, split_lines
+from ocr.errors import InputError
 
 Shape = Literal["rectangle", "quad", "polygon"]
 
@@ -40,6 +43,10 @@ _WORD = re.compile(r"[^\W\d_][\w-]{0,19}")
 _MIN_LINES = 20
 """Number of lines from which a column of few distinct values counts as a script, whatever its values."""
 _IMAGE_AND_TEXT = re.compile(r".+\.(jpe?g|png|bmp|tiff?|webp|gif)\.txt", re.IGNORECASE)
+
+_DB_FOLDER = "_gts"
+"""End of the names of MhLiao/DB's folders of text files."""
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -159,6 +166,54 @@ def _problem(line: Line, expected: str) -> FormatProblem:
     return FormatProblem(str(line.number), found, expected)
 
 
+def db_list_file(annotation_dir: Path) -> Path | None:
+    """Returns MhLiao/DB's list of the images of a split, `train_list.txt` beside `train_gts`; None if there is none."""
+    if not annotation_dir.name.endswith(_DB_FOLDER):
+        return None
+    path = annotation_dir.with_name(f"{annotation_dir.name.removesuffix(_DB_FOLDER)}_list.txt")
+    return path if path.is_file() else None
+
+
+def _read_db(annotation_dir: Path, images: ImageFolder) -> Iterator[AnnotatedImage]:
+    """Yields what `read_icdar` does, and of a set with a list file the listed images only, as `ImageDataset` of MhLiao/DB does.
+
+    Raises:
+        InputError: the list names no image with a text file.
+    """
+    listing = db_list_file(annotation_dir)
+    if listing is None:
+        yield from read_icdar(annotation_dir, images)
+        return
+    lines = enumerate(read_text(listing).splitlines(), 1)
+    listed = {_name_key(line.strip()): (number, line.strip()) for number, line in lines if line.strip()}
+    num_listed, num_images = len(listed), 0
+    for image in read_icdar(annotation_dir, images):
+        num_images += 1
+        if listed.pop(_name_key(image.filename), None) is not None:
+            yield image
+    if len(listed) == num_listed:
+        raise InputError(
+            f"{listing}: names none of the {num_images} images that {annotation_dir.name} has text files for; expected the file "
+            "name of an image in each line; mend the file, or remove it to read all images"
+        )
+    if num_listed - len(listed) < num_images:
+        log.info(
+            "%s: %d of %d annotated images are listed, and only these read",
+            listing,
+            num_listed - len(listed),
+            num_images,
+        )
+    for number, name in listed.values():
+        expected = f"{Path(name).name}.txt in {annotation_dir.name}"
+        problem = FormatProblem(str(number), "a listed image without text file", expected)
+        yield AnnotatedImage(Path(name).name, listing.name, problems=(problem,), keys_are_lines=True)
+
+
+def _name_key(name: str) -> str:
+    """Returns what the names of one image have in common, whatever their folder, case and Unicode form."""
+    return unicodedata.normalize("NFC", name.replace("\\", "/").rpartition("/")[2]).casefold()
+
+
 Dialect = Literal["icdar", "mlt", "sroie", "db"]
 
 
@@ -172,7 +227,10 @@ def _dialect_of(look: Look) -> tuple[Dialect, Fit] | None:
     if not lines:
         return "icdar", Fit(Confidence.POSSIBLE, "text files without lines")
     layout = layout_of(lines)
-    if all(map(_IMAGE_AND_TEXT.fullmatch, names)):
+    listing = db_list_file(look.path)
+    if listing is not None:
+        return "db", Fit(Confidence.LIKELY, f"a {layout.shape} in each line, and {listing.name} beside the folder")
+    if look.path.name.endswith(_DB_FOLDER) or all(map(_IMAGE_AND_TEXT.fullmatch, names)):
         return "db", Fit(Confidence.LIKELY, f"a {layout.shape} in each line, in files named like {names[0]}")
     if layout.has_script:
         return "mlt", Fit(Confidence.CERTAIN, "coordinates, a script and a text in each line")
@@ -206,7 +264,7 @@ def _read_cxcywh(annotation_dir: Path, images: ImageFolder) -> Iterator[Annotate
 ICDAR = AnnotationFormat("icdar", "ICDAR 2013/2015 text files", "folder", _examiner("icdar"), read_icdar)
 MLT = AnnotationFormat("mlt", "ICDAR MLT text files", "folder", _examiner("mlt"), read_icdar)
 SROIE = AnnotationFormat("sroie", "SROIE text files", "folder", _examiner("sroie"), read_icdar)
-DB = AnnotationFormat("db", "MhLiao/DB text files", "folder", _examiner("db"), read_icdar)
+DB = AnnotationFormat("db", "MhLiao/DB text files", "folder", _examiner("db"), _read_db)
 XYWH = AnnotationFormat("xywh", "text files of x,y,width,height", "folder", _rectangle_examiner, _read_xywh)
 CXCYWH = AnnotationFormat(
     "cxcywh", "text files of centre x,centre y,width,height", "folder", _rectangle_examiner, _read_cxcywh

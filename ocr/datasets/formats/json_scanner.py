@@ -1,4 +1,4 @@
-"""Compiled scanner of Upstage JSON: from UTF-8 bytes to arrays, without an object a word.
+"""Compiled scanner of Upstage JSON: from UTF-8 bytes to arrays, without a Python object per word.
 
 It reads what writers of this format write, and stops at anything else: a repeated key, an escape in a key, a point of three
 numbers, broken JSON. The caller then gives the bytes of that image to Python's own parser, which reads or names everything. The
@@ -91,7 +91,7 @@ def append_image(columns: Columns, image: AnnotatedImage) -> None:
 @compiled
 def _at(text: Bytes, position: int) -> int:
     """Returns one byte; 0, which is never valid, behind the end."""
-    return text[position] if position < len(text) else np.uint8(0)  # type: ignore[return-value]
+    return text[position] if position < len(text) else np.uint8(0)  # type: ignore[return-value]  # in numba
 
 
 @compiled

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from json import JSONDecodeError
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import Any, TextIO
 
 from ocr.datasets.formats.text import encoding_of
 from ocr.errors import InputError
@@ -62,7 +62,7 @@ class JsonText:
         self._dropped = 0
         self._is_at_end = False
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "JsonText":
         return self
 
     def __exit__(

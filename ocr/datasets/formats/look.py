@@ -79,7 +79,7 @@ _JSON_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{},]|"', re.DOTALL)
 
 
 _DEEPEST = 100
-"""Most brackets inside one another; no format has more than ten. It bounds the time that hostile files take."""
+"""Deepest nesting of brackets; no format needs more than ten levels. It bounds the time that hostile files take."""
 
 
 def parse_beginning(text: str) -> Any:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from ocr.datasets.formats.alto import ALTO
@@ -65,31 +66,43 @@ _NUM_TRIED = 20
 """Number of files of a folder that are looked at for advice."""
 AUTO = "auto"
 """The format's name that stands for a look at the annotations."""
+READ_AS = "%s: read as %s"
+"""Log line of a format that was found by looking: path, and title with reason."""
 
 
-def read_annotations(path: Path, images: ImageFolder, annotation_format: str = AUTO) -> Iterable[AnnotatedImage]:
-    """Returns the annotations at `path`, one image after the other. The format is checked at once, the content when it is read.
+@dataclass(frozen=True)
+class ChosenFormat:
+    """The reader of annotations, and what the log says of the choice."""
+
+    format: AnnotationFormat
+    reason: str
+    """Title of the format and why a look found it; empty if the configuration names the format."""
+    warnings: tuple[str, ...] = ()
+
+
+def choose_format(path: Path, images: ImageFolder, annotation_format: str = AUTO) -> ChosenFormat:
+    """Returns the format of the annotations at `path`, which is logged if it was found by looking.
 
     Args:
         path: file or folder of the annotations.
-        images: folder of the images, for formats whose files do not name theirs.
+        images: folder of the images, for the frame of the coordinates and the name of the set.
         annotation_format: name of a format; auto: look at the annotations.
 
     Raises:
         FileNotFoundError: there is no annotation at this path.
-        InputError: the annotations as a whole cannot be read, or they are in another format.
+        InputError: the annotations are in another format, or in none that is known.
         OSError: a file of them cannot be opened.
     """
     look = look_at(path)
+    reason, warnings = "", []
     if annotation_format == AUTO:
         chosen, fit = find_format(look)
-        log.info("%s: %s (%s: %s)", path, chosen.title, fit.confidence.name.lower(), fit.reason)
+        reason = f"{chosen.title} ({fit.confidence.name.lower()}: {fit.reason})"
+        log.info(READ_AS, path, reason)
         if (chosen.frame, images.frame) == ("upright", "stored"):
-            log.warning(
-                "%s: %s shows images upright; if some have an EXIF rotation, set annotation_frame=upright, as data=%s does",
-                path,
-                chosen.title,
-                chosen.name,
+            warnings.append(
+                f"{path}: {chosen.title} shows images upright; if some have an EXIF rotation, set annotation_frame=upright, as "
+                f"data={chosen.name} does"
             )
     else:
         chosen = format_named(annotation_format)
@@ -99,7 +112,15 @@ def read_annotations(path: Path, images: ImageFolder, annotation_format: str = A
             f"annotation_set={images.annotation_set}: a file of {chosen.title} holds one set; remove the setting, "
             "and give each split its own annotation_path"
         )
-    return chosen.read(path, images)
+    return ChosenFormat(chosen, reason, tuple(warnings))
+
+
+def read_annotations(path: Path, images: ImageFolder, annotation_format: str = AUTO) -> Iterable[AnnotatedImage]:
+    """Returns the annotations at `path`, one image after the other. The format is checked at once, the content when it is read.
+
+    Args and errors: those of `choose_format`, and InputError if the annotations as a whole cannot be read.
+    """
+    return choose_format(path, images, annotation_format).format.read(path, images)
 
 
 def format_named(name: str) -> AnnotationFormat:

@@ -23,7 +23,7 @@ ImageFinder = Callable[[bytes, str], bytes]
 _MAX_RANGE = 4 << 20
 """Bytes fetched in one request at most, if they are more than one image."""
 _MAX_WASTE = 0.25
-"""Share of a range that may lie between the images that are needed."""
+"""Share of a range that other samples may take, which lie between those that are needed."""
 NUM_FETCHED_AHEAD = 32
 """Number of images fetched ahead from a folder, and at least that many from a remote storage."""
 _NUM_AHEAD_REMOTE = 512
@@ -110,25 +110,26 @@ class ShardImages:
     def ranges(self, indices: Sequence[int]) -> list[list[int]]:
         """Returns the images by the requests that fetch them, those needed first at the beginning.
 
-        Neighbours of one shard share a request, if little lies between them. Files are read image by image: a bad sector of a disk
-        then costs one image.
+        Images that lie side by side in one shard share a request. So do others that have few samples between them. Files are read
+        image by image: a bad sector of a disk then costs one image.
         """
         if self._storage.is_local:
             return [[index] for index in indices]
         position = {index: place for place, index in enumerate(indices)}
         ranges: list[list[int]] = []
-        first, needed = 0, 0
+        first, skipped = 0, 0
         shards = self._index.shard_numbers
         for index in sorted(indices, key=lambda index: (shards[index], self._index.offsets[index])):
             start, stop = self._span(index)
             if ranges and shards[ranges[-1][0]] == shards[index]:
                 length = stop - first
-                if length <= _MAX_RANGE and length - needed - (stop - start) <= _MAX_WASTE * length:
+                between = int(self._index.offsets[index]) - HEADER_SIZE - int(self._index.ends[ranges[-1][-1]])
+                if length <= _MAX_RANGE and skipped + between <= _MAX_WASTE * length:
                     ranges[-1].append(index)
-                    needed += stop - start
+                    skipped += between
                     continue
             ranges.append([index])
-            first, needed = start, stop - start
+            first, skipped = start, 0
         return sorted(ranges, key=lambda together: min(map(position.__getitem__, together)))
 
     def read_range(self, indices: Sequence[int]) -> dict[int, bytes]:
@@ -174,7 +175,7 @@ def load_shards(
     """Returns the manifest of a split in shards, and its report. Opens no image: all were checked when they were written.
 
     Args:
-        url: folder of index.json: a path, or s3://BUCKET/PREFIX.
+        url: folder of index.columns: a path, or s3://BUCKET/PREFIX.
         reader: dali reads images at the positions in the index; webdataset takes them out of the tar files with that package.
         report_path: JSON file for the report.
         num_connections: concurrent requests to a remote storage per process.

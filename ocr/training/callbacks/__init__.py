@@ -7,9 +7,13 @@ losses          losses of steps and epochs, read without waiting for the device
 finite_losses   ends a run whose loss or weights are NaN or infinite
 learning_rates  learning rates of the parameter groups
 progress_bar    the progress bar in a terminal
-pictures        pictures of detections
+progress_lines  the same as log lines, where there is no terminal
+between_batches ends a prediction between two batches after a signal
+pictures        pictures of the worst images
+board_log       settings and first samples on TensorBoard and W&B
 checkpoints     best.ckpt and last.ckpt; ends a run after a signal
 last_epoch      validates the last epoch in any case, and writes its predictions
 memory          memory compared with the plan, and errors explained when it runs out
+early_stopping  ends a run that no longer improves
 moving_average  exponential moving average of the weights
 """

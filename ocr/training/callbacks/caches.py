@@ -4,7 +4,7 @@ import logging
 
 import lightning
 
-from ocr.cache.statistics import CacheCounts
+from ocr.cache_statistics import CacheCounts
 from ocr.loaders.loader import BatchLoader
 from ocr.training.trainer_parts import cache_bytes_by_tier, log_scalars, sum_over_ranks
 

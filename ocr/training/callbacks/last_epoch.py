@@ -32,6 +32,7 @@ class LastPredictions(Callback):
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         is_last = trainer.max_epochs is not None and trainer.current_epoch + 1 >= trainer.max_epochs
+        is_last |= trainer.should_stop  # early stopping comes before this callback
         if trainer.is_global_zero and is_last and not trainer.sanity_checking:
             manifest = val_loaders(trainer)[0].dataset.manifest
             write_predictions(self.path, manifest, dbnet_module(pl_module).evaluation.detections_original)

@@ -17,7 +17,7 @@ class MovingAverage(WeightAveraging):
     device in each step.
 
     Args:
-        decay: share of the average that a step keeps.
+        decay: share of the average that a step keeps, once the warm-up is over (`Average`).
     """
 
     def __init__(self, decay: float) -> None:
@@ -44,9 +44,11 @@ class MovingAverage(WeightAveraging):
 
 
 class Average(AveragedModel):
-    """A copy of a model on `device` that follows it: average = decay * average + (1 - decay) * model.
+    """A copy of a model on `device` that follows it: average = d * average + (1 - d) * model.
 
-    The first update copies all tensors. Integers, such as BatchNorm's count of batches, are copied in every update.
+    After n updates d = min(decay, (1 + n) / (10 + n)), so that the average soon forgets the first weights: with a constant decay of
+    0.998, 40 % of them are left after 450 steps. The first update copies all tensors. Integers, such as BatchNorm's count of
+    batches, are copied in every update.
     """
 
     def __init__(self, model: nn.Module, device: torch.device, decay: float) -> None:
@@ -68,7 +70,8 @@ class Average(AveragedModel):
             else:
                 own.copy_(other)
         if kept:
-            torch._foreach_lerp_(kept, new, 1 - self._decay)
+            decay = min(self._decay, (1 + self._num_updates) / (10 + self._num_updates))
+            torch._foreach_lerp_(kept, new, 1 - decay)
         self._num_updates += 1
         self.n_averaged += 1
 

@@ -16,6 +16,7 @@ from ocr.atomic_write import write_durably
 from ocr.config import TrainConfig
 from ocr.environment import git_commit, package_versions
 from ocr.loaders.loader import BatchLoader
+from ocr.training.boards import log_figures
 from ocr.training.callbacks.caches import CacheReport
 from ocr.training.callbacks.verdict import VerdictLog
 from ocr.training.scores import STRICT_IOU, scores_of_sets
@@ -105,7 +106,9 @@ class RunSummary(Callback):
         self.write()
         if trainer.is_global_zero:
             log.info("%s", epoch_line(self._epoch, trainer.max_epochs))
-            self._verdicts.log_epoch(self._epoch, is_last=self._epoch["epoch"] + 1 == trainer.max_epochs)
+            self._verdicts.log_epoch(
+                self._epoch, is_last=trainer.should_stop or self._epoch["epoch"] + 1 == trainer.max_epochs
+            )
 
     @rank_zero_only
     def write(self) -> None:
@@ -124,6 +127,14 @@ class RunSummary(Callback):
             "train_target_seconds": loader.target_seconds,
             "train_images_per_second": loader.num_images * trainer.world_size / seconds,
         }
+        log_figures(
+            trainer,
+            {
+                "train/images_per_second": self._epoch["train_images_per_second"],
+                "train/data_wait_seconds": loader.wait_seconds,
+                "train/data_wait_share": loader.wait_seconds / max(seconds, 1e-9),
+            },
+        )
         self._add_failures(trainer, [loader])
         figures = self._caches.figures(trainer, "train", [loader])
         self._epoch |= {f"train_cache_{name}": count for name, count in figures.items()}

@@ -134,6 +134,8 @@ def test_pasted_line_keeps_overrides_of_the_run_only():
     assert overrides_text(results, row) == "data=upstage loader=torch performance=balanced dataloader.num_workers=2"
     results.environment["command"].append("dataset_base_path=/data/my receipts")
     assert "'dataset_base_path=/data/my receipts'" in overrides_text(results, row)
+    results.environment["command"] += ["dataloader.num_workers=8", "pipeline.num_threads=4"]
+    assert overrides_text(results, row).count("num_") == 1
 
 
 @pytest.mark.parametrize(("gigabytes", "preset"), [(8, "constrained"), (12, "balanced"), (24, "max"), (141, "max")])

@@ -15,7 +15,7 @@ CANNOT_CHANGE_ENTRIES = {
     "ocr.cache.budget": "decides where entries are kept, not what they hold",
     "ocr.cache.files": "each file carries the version of the format, and a checksum",
     "ocr.cache.host_memory": "allocates memory, and does not read or write it",
-    "ocr.cache.statistics": "only counts",
+    "ocr.cache_statistics": "only counts",
     "ocr.datasets.epoch_order": "orders the samples of training, which has no entries",
     "ocr.datasets.items": "serves code that uses no loader, and has no entries on disk",
     "ocr.datasets.manifest": "sizes, orientations and polygons are in the key",

@@ -89,3 +89,24 @@ def test_a_wheel_brings_all_that_the_commands_read(tmp_path: Path) -> None:
     assert "performance=balanced|baseline|constrained|max" in done.stdout
     bundled = packages / "ocr/_bundled"
     assert done.stdout.splitlines()[-1] == f"{bundled}/configs {bundled}/benchmarks/__init__.py False"
+
+
+@pytest.mark.parametrize(
+    ("command", "override", "told"),
+    [
+        (
+            "evaluate",
+            "trainer.max_epochs=3",
+            "no such key; the option --cfg job lists all keys; train, inspect have this key",
+        ),
+        ("evaluate", "splitt=val", "no such key; the nearest is split; the option --cfg job lists all keys"),
+        ("predict", "pipeline.image_size=64", "no such key; the nearest is image_size; "),
+    ],
+)
+def test_an_unknown_key_is_answered_with_keys_of_this_command(
+    typed, monkeypatch: pytest.MonkeyPatch, command: str, override: str, told: str
+) -> None:
+    typed(command, "checkpoint=c", override)
+    monkeypatch.setattr(os, "environ", dict(os.environ))  # Hydra's variables
+    with pytest.raises(SystemExit, match=f"'{override.partition('=')[0]}': {re.escape(told)}"):
+        main()

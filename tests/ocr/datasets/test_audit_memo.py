@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ocr.datasets.audit import load_manifest
 from ocr.datasets.audit_memo import MEMO_FOLDER
@@ -60,6 +61,20 @@ def assert_same(found: Manifest, expected: Manifest) -> None:
         np.testing.assert_array_equal(getattr(found.polygons, name), getattr(expected.polygons, name))
 
 
+def test_each_start_warns_of_annotations_of_upright_images(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    Image.new("RGB", (60, 40)).save(images / "a.jpg")
+    shape = {"label": "text", "shape_type": "rectangle", "points": [[10, 10], [50, 30]]}
+    document = {"version": "5.0", "imagePath": "a.jpg", "imageWidth": 60, "imageHeight": 40, "shapes": [shape]}
+    (images / "a.json").write_text(json.dumps(document))
+    config = DatasetConfig(image_path=str(images), annotation_path=str(images), audit_memo=str(tmp_path / "memos"))
+    for _ in range(2):
+        caplog.clear()
+        load(config)
+        assert "labelme shows images upright; if some have an EXIF rotation" in caplog.text
+
+
 def memo_of(config: DatasetConfig) -> Path:
     (path,) = Path(config.audit_memo).glob("*.memo")
     return path
@@ -77,6 +92,7 @@ def test_a_second_start_finds_the_same_manifest_and_report(
         reports.append((report, path.read_text()))
         assert (TAKEN in caplog.text) == (start == 1)
         assert "left out because of bad input" in caplog.text
+        assert f"{config.annotation_path}: read as Upstage JSON (certain: " in caplog.text
     assert reports[0] == reports[1]
     assert reports[0][0].counts == {"missing": 1}
     plain, _ = load(config.model_copy(update={"audit_memo": "off"}))

@@ -81,3 +81,16 @@ def test_the_default_collate_of_pytorch_batches_the_samples(drawn: Path) -> None
     assert [len(polygons) for polygons in batch["polygons"]] == counts
     assert [len(flags) for flags in batch["ignore"]] == counts
     assert len(set(counts)) > 1
+
+
+def test_accesses_of_the_caches_are_logged_every_n_samples(drawn: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    cache = CacheConfig(cache_transformed_tensors=True, log_statistics_every_n=8)
+    dataset = ValidatedOCRDataset(config_of(drawn, cache_config=cache, preload_images=True), lambda x: x["filename"])
+    for _ in range(2):
+        for index in range(len(dataset)):
+            dataset[index]
+    first, second = (line for line in caplog.messages if line.startswith("Cache Statistics - "))
+    sizes = "Image Cache Size: 8, Tensor Cache Size: 8, Maps Cache Size: 0"
+    assert first.startswith(f"Cache Statistics - Hits: 0, Misses: 8, Hit Rate: 0.0%, {sizes}")
+    assert second.startswith(f"Cache Statistics - Hits: 8, Misses: 0, Hit Rate: 100.0%, {sizes}")

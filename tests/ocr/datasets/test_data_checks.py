@@ -91,7 +91,7 @@ def test_crops_of_words_are_named():
 def test_more_words_than_candidates_name_the_image_and_the_number_to_paste():
     page = [rectangle(20, 15, x, y) for x in range(0, 900, 25) for y in range(0, 940, 20)]
     (warning,) = checked(manifest_of([page[:1000], page[:1001]])).warnings
-    assert "1 image has more than the 1,000 words" in warning
+    assert "1 image has more words than the 1,000 that are found in an image" in warning
     assert "(1.jpg has 1,001); postprocess.max_candidates=1300" in warning
 
 

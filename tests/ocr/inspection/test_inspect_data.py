@@ -115,7 +115,11 @@ def test_images_without_annotations_are_shown_without_words(odd_jpegs, tmp_path)
     page = Page(inspect_data(config, tmp_path).read_text())
     assert "Longest side of the images" in page.text
     assert "Words of an image" not in page.text
-    assert "truncated_half.jpg" in page.text
+    assert "truncated_half.jpg: found" in page.text
+    assert "11 of 50 images are left out" in page.text
+    assert "target maps" not in page.text
+    assert "chroma sampling" in page.text
+    assert "none (" in page.text
 
 
 def test_a_bad_word_is_listed_and_does_not_end_the_inspection(drawn, tmp_path):

@@ -1,11 +1,11 @@
-"""Pictures that were saved again, smaller or slightly cut are near duplicates; other pictures of the same kind are not."""
+"""Pictures saved again, smaller or slightly cut are near duplicates, as are forms of one layout; other pictures are not."""
 
 import io
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from ocr.datasets.audit import load_manifest
 from ocr.datasets.manifest import Manifest
@@ -24,6 +24,21 @@ def test_a_smaller_copy_of_lower_quality_is_found(drawn, tmp_path):
         copy.save(tmp_path / "copy.jpg", quality=60)
     (pair,) = near_duplicates(train, manifest_of(tmp_path), 100)
     assert (pair.train, pair.val) == (3, 0)
+
+
+def test_forms_of_one_layout_are_found_like_copies(tmp_path):
+    """The tiny copy shows the layout and not the entries, so the report names both possibilities."""
+    for split, entry in (("train", "Kim, 12 May"), ("val", "Ott, 30 June")):
+        form = Image.new("L", (600, 800), 255)
+        draw = ImageDraw.Draw(form)
+        for row in range(8):
+            draw.rectangle((30, 40 + 90 * row, 240, 80 + 90 * row), 60)
+            draw.text((270, 45 + 90 * row), entry, 0, font_size=24)
+            draw.line((260, 80 + 90 * row, 570, 80 + 90 * row), 0, 3)
+        (tmp_path / split).mkdir()
+        form.save(tmp_path / split / "form.jpg")
+    (pair,) = near_duplicates(manifest_of(tmp_path / "train"), manifest_of(tmp_path / "val"), 10)
+    assert pair.distance > 0
 
 
 def test_other_pictures_of_one_kind_are_no_duplicates(drawn):

@@ -68,8 +68,8 @@ def test_a_file_replaced_by_a_smaller_picture_costs_its_slot_and_is_named(name, 
     Image.new("RGB", (50, 40), "white").save(replaced)
     loader = make_loader(dataset, name, batch_size)
     assert_only_the_bad_file_fails(loader, whole)
-    assert re.search(r"the image is 40 x 50, expected \d+ x \d+.*: replaced since", loader.failures[replaced])
-    with pytest.raises(SampleError, match=rf"^{replaced}: .*the image is 40 x 50"):
+    assert re.search(r"the image is 50 x 40 pixels, expected \d+ x \d+.*: replaced since", loader.failures[replaced])
+    with pytest.raises(SampleError, match=rf"^{replaced}: .*the image is 50 x 40 pixels"):
         list(make_loader(dataset, name, batch_size, skip_failures=False))
 
 
@@ -82,7 +82,7 @@ def test_evaluation_notices_a_file_replaced_by_a_larger_picture(name, copied):
     loader = make_loader(dataset, name)
     assert [sample.index for batch in loader for sample in batch.samples if sample.has_failed] == [bad]
     (reason,) = loader.failures.values()
-    assert f"is {height} x {width + 1}, expected {height} x {width}: replaced" in reason
+    assert f"is {width + 1} x {height} pixels, expected {width} x {height}: replaced" in reason
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ocr.cache.statistics import CacheSizes, CacheStatistics
+from ocr.cache_statistics import CacheSizes, CacheStatistics
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.kept_images import keep_images
 from ocr.datasets.plan import EpochPlan

@@ -26,7 +26,7 @@ def batches(dataset: ValidatedOCRDataset, num_workers: int, timeout: float = 0):
     return loader.batches(EpochPlan(dataset.manifest, dataset.planner, epoch=0, batch_size=1))
 
 
-def test_batches_that_do_not_fit_into_shared_memory_are_refused_before_a_worker_starts(drawn):
+def test_batches_that_do_not_fit_into_shared_memory_are_refused_before_workers_start(drawn):
     with pytest.raises(InputError, match=r"/dev/shm: .* MB are free; 1000000000 workers need .*--shm-size.*--ipc=host"):
         next(batches(dataset_of(drawn), 10**9))
     assert multiprocessing.active_children() == []

@@ -527,3 +527,31 @@ def test_a_warning_names_the_images_with_more_regions_than_max_candidates(caplog
 def test_no_warning_where_all_regions_become_polygons(caplog):
     warn_of_cut_regions({"a.jpg": 0}, 1000)
     assert not caplog.messages
+
+
+@pytest.mark.parametrize("output", ["quad", "polygon"])
+def test_detections_below_the_threshold_follow_and_change_none_of_the_others(output):
+    config = PostprocessConfig(output=output, box_thresh=0.6, min_side=2)
+    levels = levels_of(noisy_map(), config)
+    usual = detect_levels(levels, map_stride=1, shrink_ratio=0.4, config=config)
+    both = detect_levels(levels, map_stride=1, shrink_ratio=0.4, config=config, with_below=True)
+    shift = np.array([[1.0, 0, -40], [0, 1, -30], [0, 0, 1]])
+    for kept_usual, found in ((usual, both), tuple(moved_detections(one, shift, (160, 200)) for one in (usual, both))):
+        kept, below = found.parted()
+        assert (len(kept), kept.num_cut) == (len(kept_usual), kept_usual.num_cut)
+        np.testing.assert_array_equal(kept.vertices, kept_usual.vertices)
+        np.testing.assert_array_equal(kept.vertex_starts, kept_usual.vertex_starts)
+        np.testing.assert_array_equal(kept.scores, kept_usual.scores)
+        assert len(below) == found.num_below > 0
+        assert below.scores.max() < 0.6
+        assert [len(polygon) for polygon in below.polygons] == np.diff(below.vertex_starts).tolist()
+
+
+def test_detections_below_the_threshold_take_the_places_that_are_left():
+    config = PostprocessConfig(box_thresh=0.6, max_candidates=5, min_side=0)
+    levels = levels_of(noisy_map(), config)
+    found = detect_levels(levels, map_stride=1, shrink_ratio=0.4, config=config, with_below=True)
+    usual = detect_levels(levels, map_stride=1, shrink_ratio=0.4, config=config)
+    assert len(found) <= 5
+    assert found.num_cut == usual.num_cut
+    assert len(found) - found.num_below == len(usual)

@@ -9,7 +9,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ from ocr.preparation.prepare import prepare_data
 from ocr.preparation.report import SplitReport
 from ocr.targets.maps import make_targets
 from ocr.targets.offline import OfflineMaps
+from tests.programs import Program
 
 ROOT = Path(__file__).parents[3]
 
@@ -293,28 +293,28 @@ def jpeg() -> bytes:
     return file.getvalue()
 
 
-def stop_once_there_is(pattern: str, output: Path, number: signal.Signals, config: PrepareConfig) -> int:
-    """Prepares data in a new interpreter, sends it the signal once a file matches the pattern, and returns its exit code.
+def stop_once_there_is(
+    pattern: str, output: Path, number: signal.Signals, config: PrepareConfig
+) -> subprocess.CompletedProcess[str]:
+    """Prepares data in a process of its own, sends it the signal once a file matches the pattern, and returns the ended process.
 
-    The process is not forked: threads that other tests left running here (OpenMP, DALI) would hold their locks forever in the copy.
+    It is no fork of this process: threads that other tests left running here (OpenMP, DALI) would hold their locks forever in it.
     """
-    code = (
+    script = output.parent / "prepare.py"
+    script.write_text(
         "import sys; from pathlib import Path; from ocr.config import PrepareConfig; "
         "from ocr.preparation.prepare import prepare_data; "
         "prepare_data(PrepareConfig.model_validate_json(sys.argv[1]), Path(sys.argv[2]))"
     )
-    command = [sys.executable, "-c", code, config.model_dump_json(), str(output.parent / "run")]
-    with subprocess.Popen(command, cwd=ROOT) as process:
-        while process.poll() is None and not any(output.glob(pattern)):
-            time.sleep(0.001)
-        process.send_signal(number)
-        return process.wait()
+    program = Program(script, config.model_dump_json(), str(output.parent / "run"), cwd=ROOT)
+    while program.returncode is None and not any(output.glob(pattern)):
+        time.sleep(0.001)
+    program.send_signal(number)
+    return program.wait()
 
 
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGKILL, -9), (signal.SIGINT, 1)])
-def test_a_run_stopped_among_the_images_leaves_no_annotations_and_can_continue(
-    source, tmp_path, capfd, number, exit_code
-):
+def test_a_run_stopped_among_the_images_leaves_no_annotations_and_can_continue(source, tmp_path, number, exit_code):
     (source / "images/val/0.jpg").write_bytes(jpeg())
     for copy in range(1, 1000):
         os.link(source / "images/val/0.jpg", source / f"images/val/{copy}.jpg")
@@ -322,9 +322,10 @@ def test_a_run_stopped_among_the_images_leaves_no_annotations_and_can_continue(
     output = tmp_path / "out"
     settings: dict[str, Any] = {"splits": ["val"], "maps": False, "num_workers": 1}
     config = config_of(source, output, **settings)
-    assert stop_once_there_is("images_val_canonical/*.jpg", output, number, config) == exit_code
+    stopped = stop_once_there_is("images_val_canonical/*.jpg", output, number, config)
+    assert stopped.returncode == exit_code
     if number == signal.SIGINT:
-        assert "run the same command to continue" in capfd.readouterr().err
+        assert "run the same command to continue" in stopped.stderr
         assert not list(output.rglob("*.part"))
     assert not (output / "jsons/val.json").exists()
     assert json.loads((output / "prepared.json").read_text())["is_complete"] is False
@@ -340,7 +341,7 @@ def test_a_run_killed_among_the_maps_leaves_complete_ones(source, tmp_path):
     output = tmp_path / "out"
     settings: dict[str, Any] = {"splits": ["val"], "num_workers": 1, "pipeline": {"image_size": 1600}}
     config = config_of(source, output, **settings)
-    assert stop_once_there_is("images_val_canonical_maps/*.npz", output, signal.SIGKILL, config) == -9
+    assert stop_once_there_is("images_val_canonical_maps/*.npz", output, signal.SIGKILL, config).returncode == -9
     num_made = len(list(output.rglob("*.npz")))
     assert 0 < num_made < NUM_VAL
     assert counts(prepare(source, output, **settings)["val"]) == (

@@ -107,8 +107,7 @@ def test_pytorch_only_allocates_however_many_polygons(interpreted: InterpretedKe
     assert few == many
 
 
-@pytest.mark.parametrize("tile", [TILE, (32, 32)])
-@pytest.mark.parametrize("num_images", [1, 4, 16])
+@pytest.mark.parametrize(("num_images", "tile"), [(1, TILE), (4, TILE), (4, (32, 32)), (16, TILE)])
 def test_polygons_packed_ahead_give_the_same_maps(
     interpreted: InterpretedKernel, num_images: int, tile: tuple[int, int]
 ) -> None:

@@ -8,6 +8,7 @@ import lightning
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.strategies import DDPStrategy
 
 from dali_pipelines.config import PipelineConfig
 from ocr.cache.budget import FreeMemory, plan_tiers
@@ -20,6 +21,7 @@ from ocr.loaders.config import DataLoaderConfig
 from ocr.loaders.engines import Engine
 from ocr.loaders.loader import BatchLoader
 from ocr.metrics.icdar import ICDARMetric
+from ocr.metrics.review import sweep_thresholds
 from ocr.models.dbnet import build_dbnet
 from ocr.postprocess.config import PostprocessConfig
 from ocr.postprocess.levels import to_levels
@@ -28,6 +30,7 @@ from ocr.training.datamodule import DBNetDataModule
 from ocr.training.evaluation import ImageResult, OverlappedEvaluation
 from ocr.training.evaluator import Evaluator
 from ocr.training.module import DBNetModule
+from tests.programs import fork_server
 
 CPU = torch.device("cpu")
 SCORES = ("val/hmean", "val/precision", "val/recall", "val/hmean_iou0.7", "val/cleval_hmean", "val/loss")
@@ -41,14 +44,21 @@ def receipts(root: Path, size: int = 640) -> ValidatedOCRDataset:
     return ValidatedOCRDataset(config, planner, TargetConfig(shrink_ratio=0.6, map_stride=2, min_side=2))
 
 
-def evaluate_maps(dataset: ValidatedOCRDataset, num_workers: int, num_ranks: int = 1) -> list[ImageResult]:
+def evaluate_maps(
+    dataset: ValidatedOCRDataset,
+    num_workers: int,
+    num_ranks: int = 1,
+    box_thresh: float = 0.4,
+    with_review: bool = False,
+) -> list[ImageResult]:
     """Evaluates two epochs of probability maps like those of a good network: the targets, blurred and with noise."""
     evaluation = OverlappedEvaluation(
         dataset.manifest,
-        PostprocessConfig(num_workers=num_workers, max_pending=3, box_thresh=0.4),
+        PostprocessConfig(num_workers=num_workers, max_pending=3, box_thresh=box_thresh),
         dataset.targets,
         with_truth=True,
         with_cleval=True,
+        with_review=with_review,
     )
     loader = BatchLoader(
         dataset,
@@ -100,6 +110,23 @@ def test_counts_equal_those_of_the_metric_over_the_detections(sroie):
         assert int(metric.num_predictions) == sum(result.matches[place].num_predictions for result in results)
 
 
+def test_one_pass_knows_the_scores_at_other_thresholds(drawn):
+    dataset = receipts(drawn)
+    reviewed = evaluate_maps(dataset, num_workers=2, box_thresh=0.6, with_review=True)
+    assert_equal(reviewed, evaluate_maps(dataset, num_workers=2, box_thresh=0.6))
+    thresholds = sweep_thresholds(0.3, 0.6).tolist()
+    totals = set()
+    for threshold in (0.4, 0.7, 0.85):
+        place = thresholds.index(threshold)
+        there = evaluate_maps(dataset, num_workers=2, box_thresh=threshold)
+        for result, other in zip(reviewed, there, strict=True):
+            left = np.sum([numbers for step, *numbers in result.review.steps if step > place], axis=0, dtype=int)
+            loose, tight = other.matches
+            assert np.broadcast_to(left, 3).tolist() == [loose.num_predictions, loose.matched, tight.matched]
+        totals.add(sum(result.matches[0].num_predictions for result in there))
+    assert len(totals) == 3, "the thresholds differ in what they leave"
+
+
 def test_padding_is_left_out(icdar15):
     dataset = receipts(icdar15, size=320)
     last_rank = evaluate_maps(dataset, num_workers=2, num_ranks=4)  # 30 images: 7 and one of padding
@@ -146,7 +173,7 @@ def make_trainer(num_processes: int = 1) -> lightning.Trainer:
     return lightning.Trainer(
         accelerator="cpu",
         devices=num_processes,
-        strategy="ddp_spawn" if num_processes > 1 else "auto",
+        strategy=DDPStrategy(start_method=fork_server().get_start_method()) if num_processes > 1 else "auto",
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,

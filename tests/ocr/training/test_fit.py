@@ -9,6 +9,7 @@ from pathlib import Path
 import lightning
 import pytest
 import torch
+import yaml
 
 from ocr.checkpoint import CONFIG_KEY, PRECISION_KEY, load_checkpoint
 from ocr.command_line import compose_config
@@ -18,6 +19,7 @@ from ocr.device import resolve_precision
 from ocr.errors import OutOfMemory
 from ocr.inference import evaluate
 from ocr.training.fit import train
+from ocr.training.resume import resumption
 
 NUM_TRAIN, NUM_VAL = 10, 8
 
@@ -305,3 +307,47 @@ def test_out_of_memory_on_the_gpu_names_the_holders(tiny_run, tmp_path):
     assert str(caught.value).startswith("GPU memory ran out in training, epoch 1: torch requested 1,000 MB")
     assert "DALI, CUDA and other programs: " in str(caught.value)
     assert "  dataloader.batch_size=1\n" in str(caught.value)
+
+
+def test_a_run_with_the_size_auto_keeps_the_number_and_resumes_with_it(tiny_run, tmp_path):
+    auto = ("pipeline.image_size=auto", "trainer.limit_train_batches=1", "trainer.limit_val_batches=1")
+    train(tiny_run(*auto, "trainer.max_epochs=1"), tmp_path)
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    size = load_checkpoint(last)[0].pipeline.image_size
+    assert size > 96
+    assert yaml.safe_load((tmp_path / "config.yaml").read_text())["pipeline"]["image_size"] == size
+    start = resumption(tiny_run(*auto, "trainer.max_epochs=2", f"resume={last}"), None, tmp_path)
+    assert start.config.pipeline.image_size == size
+    given = {"pipeline.image_size", "resume", "trainer.max_epochs"}
+    assert resumption(tiny_run(*auto, f"resume={last}"), given, tmp_path).config.pipeline.image_size == size
+
+
+def test_early_stopping_ends_the_run_and_marks_it_as_finished(tiny_run, tmp_path, caplog):
+    stopping = ("trainer.early_stopping.patience=2", "trainer.max_epochs=9", "trainer.limit_train_batches=1")
+    with caplog.at_level("INFO"):
+        summary = train(tiny_run(*stopping, "optimizer.lr=1e-9"), tmp_path)
+    assert len(summary["epochs"]) == 3  # the first score is the best
+    assert "stopped early, after epoch 3 of 9" in caplog.text
+    assert (tmp_path / "predictions.json").is_file()
+    resume = f"resume={tmp_path}/checkpoints/last.ckpt"
+    assert resumption(tiny_run(*stopping, "optimizer.lr=1e-9", resume), None, tmp_path).finished is not None
+    longer = (*stopping, "trainer.early_stopping.patience=3", "optimizer.lr=1e-9", resume)
+    assert resumption(tiny_run(*longer), None, tmp_path).finished is None
+
+
+@pytest.mark.parametrize("name", ["simple", "pytorch"])
+def test_a_profiler_writes_into_the_folder_of_the_run(tiny_run, tmp_path, name):
+    train(tiny_run(f"trainer.profiler={name}", "trainer.max_epochs=1", "trainer.limit_train_batches=2"), tmp_path)
+    assert any(file.stat().st_size for file in (tmp_path / "profile").iterdir())
+
+
+def test_the_search_for_a_learning_rate_trains_nothing_and_writes_its_curve(tiny_run, tmp_path, caplog):
+    with caplog.at_level("INFO"):
+        found = train(tiny_run("trainer.lr_find_steps=24"), tmp_path)
+    assert 1e-6 < found["lr_suggestion"] < 1
+    assert f"optimizer.lr={found['lr_suggestion']:.2g}" in caplog.text
+    rows = (tmp_path / "learning_rates.csv").read_text().splitlines()
+    assert rows[0] == "lr,loss"
+    assert 20 < len(rows) <= 25
+    assert not list(tmp_path.glob(".lr_find*"))
+    assert not list((tmp_path / "checkpoints").glob("*.ckpt"))

@@ -30,7 +30,7 @@ def test_a_new_metric_gets_a_column_and_earlier_lines_stay(tmp_path):
     ]
 
 
-def test_a_new_run_replaces_the_file_and_a_resumed_one_drops_lost_steps_and_a_cut_line(tmp_path):
+def test_a_new_run_replaces_the_file_and_a_resumed_one_drops_lost_and_cut_lines(tmp_path):
     path = tmp_path / "metrics.csv"
     logged(MetricsFile(path), *range(5))
     path.write_bytes(path.read_bytes() + b"2.5,")

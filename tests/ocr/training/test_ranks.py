@@ -2,14 +2,13 @@
 
 import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from ocr.training.ranks import first_of_node_first, num_ranks_of_node
 from tests.faults.process import OVERRIDES
+from tests.programs import Program
 
 GIVEN = (*OVERRIDES, "trainer.max_epochs=1")
 SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "train.py"
@@ -27,18 +26,18 @@ def slurm() -> dict[str, str]:
 def run_tasks(slurm: dict[str, str], folder: Path, *overrides: str) -> tuple[list[int], list[str]]:
     """Runs two tasks in a folder, and returns their exit codes and outputs."""
     tasks = [
-        subprocess.Popen(
-            [sys.executable, str(SCRIPT), *GIVEN, *overrides],
-            env=slurm | {"SLURM_PROCID": str(rank), "SLURM_NODEID": str(rank), "SLURM_LOCALID": "0"},
+        Program(
+            SCRIPT,
+            *GIVEN,
+            *overrides,
             cwd=folder,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
+            environment=slurm | {"SLURM_PROCID": str(rank), "SLURM_NODEID": str(rank), "SLURM_LOCALID": "0"},
+            merged=True,
         )
         for rank in range(2)
     ]
-    outputs = [task.communicate(timeout=280)[0] for task in tasks]
-    return [task.returncode for task in tasks], outputs
+    done = [task.wait() for task in tasks]
+    return [task.returncode for task in done], [task.stdout for task in done]
 
 
 def test_tasks_of_srun_are_one_run_that_only_the_first_one_writes(slurm, drawn, tmp_path):

@@ -22,7 +22,7 @@ def test_a_look_finds_the_format_and_says_how_sure_it_is(tmp_path: Path, caplog:
     caplog.set_level("INFO")
     (image,) = read_annotations(tmp_path / "a.json", ImageFolder(tmp_path, (".jpg",)))
     assert image.filename == "a.jpg"
-    assert 'a.json: Upstage JSON (certain: an object "images" by file name, with "words")' in caplog.text
+    assert 'a.json: read as Upstage JSON (certain: an object "images" by file name, with "words")' in caplog.text
 
 
 def test_a_wrong_format_is_named_with_the_one_that_reads_it(tmp_path: Path) -> None:

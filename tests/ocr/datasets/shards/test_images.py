@@ -1,5 +1,6 @@
 """Images in shards are returned only with the bytes that the index states."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -93,6 +94,27 @@ def test_neighbours_in_a_bucket_share_a_request_that_wastes_little(reader, copie
     assert much_between
     assert all(images.ranges([index, index + 2]) == [[index], [index + 2]] for index in much_between)
     images.close()
+
+
+def test_neighbours_share_a_request_although_their_annotations_are_larger(reader, copied_receipts, s3):
+    images = copied_receipts / "small"
+    images.mkdir()
+    words = {f"{number:04d}": {"points": [[1 + number / 9, 1], [9, 1], [9, 9], [1, 9]]} for number in range(40)}
+    for name in ("0.png", "1.png", "2.png"):
+        Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(images / name)
+    annotations = copied_receipts / "small.json"
+    document = {"images": {name: {"img_w": 30, "img_h": 20, "words": words} for name in ("0.png", "1.png", "2.png")}}
+    annotations.write_text(json.dumps(document))
+    config = DatasetConfig(image_path=str(images), annotation_path=str(annotations))
+    write_shards(load_manifest(config, max_megapixels=1)[0], copied_receipts / "shards/small")
+    source = load_shards(f"s3://{copied_receipts.name}/shards/small", reader)[0].images
+    assert isinstance(source, ShardImages)
+    assert source.ranges([2, 0, 1]) == [[0, 1, 2]]
+    s3.requests.clear()
+    source.expect([2, 0, 1])
+    assert [source.read(index) for index in range(3)] == [(images / f"{index}.png").read_bytes() for index in range(3)]
+    assert len(s3.requests) == 1
+    source.close()
 
 
 def test_images_of_a_folder_are_read_each_by_itself(receipts):

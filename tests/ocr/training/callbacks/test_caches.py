@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import torch
 
-from ocr.cache.statistics import CacheSizes, CacheStatistics
+from ocr.cache_statistics import CacheSizes, CacheStatistics
 from ocr.training.callbacks import caches
 from ocr.training.callbacks.caches import CacheReport
 

@@ -2,7 +2,6 @@
 
 import os
 import socket
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -257,9 +256,14 @@ def test_two_ranks_log_their_common_mean_and_exchange_no_flag_before_a_batch(tmp
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    # Programs of their own: PyTorch refuses a backward pass in a fork of a process that has made one in threads.
-    ranks = [subprocess.Popen([sys.executable, __file__, str(rank), str(port), str(tmp_path)]) for rank in range(2)]
-    assert [process.wait(60) for process in ranks] == [0, 0]
+    from tests.programs import Program  # not above: the ranks run this file too, where `tests` may be another package
+
+    # Not forks of this process: PyTorch refuses a backward pass in a fork of one that has made one in threads.
+    ranks = [
+        Program(Path(__file__), str(rank), str(port), str(tmp_path), cwd=tmp_path, merged=True) for rank in range(2)
+    ]
+    ended = [rank.wait(60) for rank in ranks]
+    assert [rank.returncode for rank in ended] == [0, 0], [rank.stdout for rank in ended]
     results = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     means = [epoch_row(result["seen"], 0)["train/total_loss_epoch"] for result in results]
     for rank, result in enumerate(results):

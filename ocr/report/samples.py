@@ -1,4 +1,4 @@
-"""The pictures of an inspection, drawn with Pillow: images with their polygons, samples with their target maps, and sheets."""
+"""Pictures of a data set, drawn with Pillow: images with their polygons, samples with their target maps, and sheets."""
 
 import io
 import math
@@ -10,9 +10,9 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from dali_pipelines.config import PipelineConfig
-from ocr.inspection.histograms import Histogram
 from ocr.loaders.batch import Batch
 from ocr.polygons import FloatArray
+from ocr.report.histograms import Histogram
 from ocr.targets.config import TargetConfig
 from ocr.targets.target_maps import TargetMaps
 
@@ -55,12 +55,18 @@ def draw_polygons(
             canvas.line(points[:2], fill=FIRST_EDGE_COLOUR, width=1)
 
 
-def sample_strips(batch: Batch, pipeline: PipelineConfig, targets: TargetConfig) -> list[Image.Image]:
-    """Returns a picture for each sample of a batch: the input with its polygons, and the four target maps over it."""
+def sample_strips(
+    batch: Batch, pipeline: PipelineConfig, targets: TargetConfig, number: int | None = None
+) -> list[Image.Image]:
+    """Returns a picture for each sample of a batch: the input with its polygons, and the four target maps over it.
+
+    Args:
+        number: of samples, at most; None: all.
+    """
     polygons = batch.polygons_input
     maps = None if batch.targets is None else batch.targets.as_float32()
     strips = []
-    for row in range(len(batch.samples)):
+    for row in range(len(batch.samples) if number is None else min(number, len(batch.samples))):
         pixels = _levels(batch.images[row], pipeline)
         panels = [_panel(pixels)]
         draw_polygons(panels[0], polygons.polygons_of(row), polygons.ignore_of(row), PANEL_SIDE / pixels.shape[0])

@@ -1,6 +1,6 @@
 import logging
 
-from ocr.cache.statistics import CacheSizes, CacheStatistics
+from ocr.cache_statistics import CacheSizes, CacheStatistics
 
 
 def make_statistics(log_every_n=None):

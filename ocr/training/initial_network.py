@@ -1,0 +1,168 @@
+"""The network that a run begins with: random or pretrained weights, those of `init_from`, and its frozen part."""
+
+import logging
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+from torch import Tensor
+
+from dali_pipelines.config import AUTO
+from ocr.checkpoint import Weights, read_weights, without_backbone_weights
+from ocr.config import TrainConfig, described_problems, flat_keys, nested
+from ocr.errors import InputError
+from ocr.models.dbnet import DBNet, build_dbnet
+from ocr.models.stages import freeze
+from ocr.training.ranks import is_first_rank
+
+log = logging.getLogger(__name__)
+
+NETWORK = ("model.backbone.name", "model.fpn_channels", "model.adaptive_fusion", "targets.map_stride")
+"""Keys that decide which tensors a network has."""
+TAKEN = (*NETWORK, "model.head_float32", "pipeline.mean", "pipeline.std")
+"""Keys that a run with `init_from` takes from the file where they are not given."""
+LEARNED = (
+    "targets.shrink_ratio",
+    "targets.min_side",
+    "targets.thresh_min",
+    "targets.thresh_max",
+    "pipeline.image_size",
+)
+"""Keys that say what the weights have learned. A run may well have others, so they are only compared."""
+_NUM_NAMED = 5
+"""Number of tensors that a message names."""
+
+
+def with_network_of_file(config: TrainConfig, given: Collection[str] | None) -> TrainConfig:
+    """Returns the configuration with the network of `init_from`, where its settings are not given.
+
+    Differences that remain are logged.
+
+    Args:
+        given: keys that the user set, written with dots; None: all.
+
+    Raises:
+        FileNotFoundError: no such file.
+        InputError: not a file of weights, or its network contradicts a given setting.
+    """
+    if config.init_from is None:
+        return config
+    weights = read_weights(config.init_from, "init_from")
+    if weights.config is None:
+        return config
+    saved = flat_keys(weights.config.model_dump(mode="json"))
+    if given is not None:
+        taken = {key: saved[key] for key in TAKEN if key not in given}
+        try:
+            config = TrainConfig.model_validate(nested(flat_keys(config.model_dump(mode="json")) | taken))
+        except ValidationError as error:
+            problems = "; ".join(described_problems(error))
+            raise InputError(
+                f"init_from={config.init_from}: the network of this file contradicts a given setting: {problems}; change that one"
+            ) from error
+    own = flat_keys(config.model_dump(mode="json"))
+    start = f"init_from={config.init_from}: the weights"
+    _say_different(logging.WARNING, own, saved, NETWORK, f"{start} are of another network")
+    learned = [key for key in LEARNED if key != "pipeline.image_size" or own[key] != AUTO]
+    _say_different(logging.INFO, own, saved, learned, f"{start} have learned with other settings")
+    return config
+
+
+def initial_network(config: TrainConfig) -> DBNet:
+    """Returns the network of a new run, on the CPU; of a resumed run one whose weights are still to be loaded.
+
+    Raises:
+        FileNotFoundError: a file of weights does not exist.
+        InputError: the backbone cannot be built, or not one tensor of `init_from` fits.
+    """
+    model, stride = config.model, config.targets.map_stride
+    if config.init_from is None:
+        network = build_dbnet(model, stride)
+        _warn_of_random(config)
+    else:
+        network = build_dbnet(without_backbone_weights(config).model, stride)
+        if config.resume is None:
+            network = _loaded(network, read_weights(config.init_from, "init_from"), config)
+    freeze(network, model.freeze)
+    return network
+
+
+def _loaded(network: DBNet, weights: Weights, config: TrainConfig) -> DBNet:
+    """Returns the network with the weights that fit. If the backbone is another one, its own weights come first."""
+    unfit = _unfit(network, weights.state)
+    rest = "random"
+    if any(name.startswith("backbone.") for name in unfit) and config.model.backbone.weights is not None:
+        network = build_dbnet(config.model, config.targets.map_stride)
+        rest = f"random, or with model.backbone.weights={config.model.backbone.weights}"
+    wanted = network.state_dict()
+    fitting = {name: tensor for name, tensor in weights.state.items() if name in wanted and name not in unfit}
+    if not any(tensor.is_floating_point() for tensor in fitting.values()):
+        raise InputError(
+            f"init_from={weights.path}: none of its {len(weights.state)} tensors fits this network of {len(wanted)}; expected a "
+            f"checkpoint of this trainer, or its export with format=safetensors; {_named(unfit)}. The weights of a backbone alone "
+            "are given with model.backbone.weights=FILE"
+        )
+    network.load_state_dict(fitting, strict=False)
+    if is_first_rank():
+        _say_loaded(weights, len(fitting), len(wanted), unfit, rest)
+    return network
+
+
+def _say_loaded(weights: Weights, num_fitting: int, num_wanted: int, unfit: Mapping[str, str], rest: str) -> None:
+    if not unfit:
+        log.info("init_from=%s: all %d tensors of the network are loaded", weights.path, num_wanted)
+        return
+    log.warning(
+        "init_from=%s: %d of %d tensors fit; left at %s: %s",
+        *(weights.path, num_fitting, num_wanted, rest, _named(unfit)),
+    )
+
+
+def _unfit(network: DBNet, state: Mapping[str, Tensor]) -> dict[str, str]:
+    """Returns the tensors of the network that a file does not have in this shape, and what it has. Counters may be missing."""
+    unfit = {}
+    for name, tensor in network.state_dict().items():
+        found = state.get(name)
+        if found is None and not name.endswith("num_batches_tracked"):
+            unfit[name] = "not in the file"
+        elif found is not None and found.shape != tensor.shape:
+            unfit[name] = f"{_shape(found)} in the file, {_shape(tensor)} here"
+    return unfit
+
+
+def _named(unfit: Mapping[str, str]) -> str:
+    named = ", ".join(f"{name} ({what})" for name, what in list(unfit.items())[:_NUM_NAMED])
+    more = len(unfit) - _NUM_NAMED
+    return f"{named} and {more} more" if more > 0 else named
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "one number"
+
+
+def _say_different(
+    level: int, own: Mapping[str, Any], saved: Mapping[str, Any], keys: Collection[str], what: str
+) -> None:
+    """Logs settings that differ from the file's, with the line that sets the file's."""
+    different = [key for key in keys if own[key] != saved[key]]
+    if different and is_first_rank():
+        log.log(
+            level,
+            "%s: %s. To take the file's:\n  %s",
+            what,
+            "; ".join(f"{key}: {saved[key]} in the file, {own[key]} here" for key in different),
+            " ".join(f"{key}={saved[key]}" for key in different),
+        )
+
+
+def _warn_of_random(config: TrainConfig) -> None:
+    if (
+        config.model.freeze != "none"
+        and config.model.backbone.weights is None
+        and config.resume is None
+        and is_first_rank()
+    ):
+        log.warning(
+            "model.freeze=%s keeps random weights, which cannot learn; give init_from=FILE or model.backbone.weights=FILE",
+            config.model.freeze,
+        )

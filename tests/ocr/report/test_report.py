@@ -1,0 +1,124 @@
+"""The report of whole evaluations of the drawn set: its numbers, its comparison, and the page in a real browser."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ocr.command_line import compose_config
+from ocr.config import EvaluateConfig
+from ocr.errors import InputError
+from ocr.inference import evaluate
+from tests.browser import browser_page
+
+PRESENT = 0.45
+
+
+def configured(drawn: Path, checkpoint: Path, *overrides: str) -> EvaluateConfig:
+    given = [f"checkpoint={checkpoint}", "data=upstage", f"dataset_base_path={drawn}", "split=val", "device=cpu"]
+    return compose_config(EvaluateConfig, "evaluate", [*given, "report.num_images=3", *overrides])
+
+
+@pytest.fixture(scope="module")
+def folder(drawn: Path, untrained_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two evaluations of a network with random weights, first/ and second/, which compares itself with the first."""
+    root = tmp_path_factory.mktemp("reports")
+    settings = ("postprocess.bin_thresh=0.4", f"postprocess.box_thresh={PRESENT}")
+    evaluate(configured(drawn, untrained_checkpoint, *settings), root / "first")
+    other = (*settings, "image_size=192", f"compare={root / 'first'}")
+    evaluate(configured(drawn, untrained_checkpoint, *other), root / "second")
+    return root
+
+
+def test_the_report_is_one_file_that_refers_to_nothing_else(folder):
+    document = (folder / "first" / "report.html").read_text()
+    references = re.findall(r'(?:src|href)="([^"]*)"', document)
+    assert references
+    assert all(reference.startswith(("data:image/", "#")) for reference in references)
+    assert "url(" not in document
+    assert "default-src 'none'" in document
+
+
+def test_worst_images_have_pictures_and_maps_and_all_have_a_row(folder):
+    first = folder / "first"
+    names = re.findall(
+        r'<figcaption><button class="plain enlarge">larger</button>\s*<b>([^<]*)</b>',
+        (first / "report.html").read_text(),
+    )
+    assert len(names) == 3
+    assert {path.name for path in (first / "worst_maps").iterdir()} == {f"{name}.png" for name in names}
+    lines = [json.loads(line) for line in (first / "predictions.jsonl").read_text().splitlines()[1:]]
+    hmeans = {line["image"]: _hmean(*line["matches"][0]) for line in lines}
+    assert [hmeans[name] for name in names] == sorted(hmeans.values())[:3]
+    drawn = {path.name for path in (first / "pictures").iterdir()}
+    assert len(drawn) == 4
+    assert set(names) <= drawn
+
+
+def _hmean(matched: int, num_texts: int, num_found: int) -> float:
+    return 2 * matched / (num_texts + num_found) if num_texts + num_found else 1.0
+
+
+def test_an_evaluation_compared_with_itself_has_no_differences(folder, drawn, untrained_checkpoint):
+    config = configured(
+        drawn, untrained_checkpoint, "postprocess.bin_thresh=0.4", f"postprocess.box_thresh={PRESENT}",
+        f"compare={folder / 'first' / 'metrics.json'}",
+    )  # fmt: skip
+    evaluate(config, folder / "first")  # all images are done: only the page is written
+    text = (folder / "first" / "report.html").read_text()
+    assert "8 images in both: 0 better here, " in text
+    assert "0 worse, 8 alike" in text
+
+
+def test_a_comparison_lists_the_largest_differences_first(folder):
+    text = (folder / "second" / "report.html").read_text()
+    part = text[text.index('<h2 id="compare">') : text.index('<h2 id="images">')]
+    gains = [abs(float(value)) for value in re.findall(r'data-value="(-?[\d.]+)">[^<]*</td><td class="num">', part)][6:]
+    assert gains == sorted(gains, reverse=True)
+    first, second = (json.loads((folder / name / "metrics.json").read_text()) for name in ("first", "second"))
+    row = re.search(r"hmean at IoU 0.5</th><td[^>]*>([\d.]+)</td><td[^>]*>([\d.]+)</td>", part)
+    assert [float(value) for value in row.groups()] == pytest.approx([second["hmean"], first["hmean"]], abs=1e-4)
+
+
+def test_a_run_without_predictions_is_named_before_anything_is_read(tmp_path, drawn, untrained_checkpoint):
+    config = configured(drawn, untrained_checkpoint, f"compare={tmp_path}")
+    with pytest.raises(InputError, match=r"there is no .*predictions\.json; give the folder of a finished evaluation"):
+        evaluate(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_other_images_are_refused_for_a_comparison(folder, tmp_path, drawn, untrained_checkpoint):
+    (tmp_path / "predictions.json").write_text('{"images": {"other.jpg": {"words": {}}}}')
+    copy = shutil.copytree(folder / "first", tmp_path / "copy")
+    settings = ("postprocess.bin_thresh=0.4", f"postprocess.box_thresh={PRESENT}", f"compare={tmp_path}")
+    with pytest.raises(InputError, match="the two runs have no image in common"):
+        evaluate(configured(drawn, untrained_checkpoint, *settings), copy)
+
+
+def test_a_browser_shows_the_page_sorts_and_switches_layers(folder, tmp_path):
+    with browser_page(tmp_path) as page:
+        page.open(folder / "second" / "report.html")
+        assert re.fullmatch(
+            r"postprocess\.box_thresh=0\.\d+", page.value("document.querySelector('.paste code').textContent")
+        )
+        drawn = "getComputedStyle(document.querySelector('.shot:not(:has(.pair)) .view .{}')).display"
+        for layer, at_first in (("map", False), ("scores", True)):
+            states = []
+            for _ in range(3):
+                states.append(page.value(drawn.format(layer)) != "none")
+                page.value(f"document.querySelector('.layers input[name={layer}]').click()")
+            assert states == [at_first, not at_first, at_first]
+        pictures = "[...document.querySelectorAll('.view')].every(view => view.getBoundingClientRect().height > 50)"
+        assert page.value(pictures)
+        column = "[...document.querySelectorAll('#all ~ .scroll tbody tr')].map(row => +row.cells[4].textContent)"
+        page.value("document.querySelectorAll('#all ~ .scroll th')[4].click()")
+        words = page.value(column)
+        assert words == sorted(words, reverse=True)
+        page.value("document.querySelectorAll('#all ~ .scroll th')[4].click()")
+        assert page.value(column) == sorted(words)
+        page.value("document.querySelector('.enlarge').click()")
+        assert page.picture().startswith(b"\x89PNG")
+        assert page.complaints == []
+        assert page.requests == [(folder / "second" / "report.html").as_uri()]

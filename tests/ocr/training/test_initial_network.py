@@ -1,0 +1,202 @@
+"""Fine-tuning: runs that begin with the weights of another one."""
+
+from pathlib import Path
+
+import lightning
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from ocr.checkpoint import load_checkpoint
+from ocr.config import ExportConfig, TrainConfig
+from ocr.errors import InputError
+from ocr.export.run import export
+from ocr.synthetic.config import SyntheticConfig
+from ocr.synthetic.data_set import draw_data_set
+from ocr.training.fit import train
+from ocr.training.initial_network import initial_network, with_network_of_file
+from ocr.training.resume import resumption
+
+RARE = ("trainer.check_val_every_n_epoch=99", "trainer.val_loss=false")
+
+
+@pytest.fixture(scope="module")
+def other_run(tiny_run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on other drawn images."""
+    folder = tmp_path_factory.mktemp("other")
+    data = draw_data_set(
+        SyntheticConfig(num_train=8, num_val=1, min_side=256, max_side=384, seed=7), folder / "data", num_workers=1
+    )
+    train(tiny_run(f"dataset_base_path={data}", "trainer.max_epochs=6", "optimizer.lr=5e-3", *RARE), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def checkpoint(other_run) -> Path:
+    return other_run / "checkpoints" / "last.ckpt"
+
+
+@pytest.fixture(scope="module")
+def fine_tuned(tiny_run, checkpoint, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
+    """Folder of a run that began with those weights, half of its backbone frozen, and its training loss."""
+    folder = tmp_path_factory.mktemp("tuned")
+    overrides = ("trainer.max_epochs=2", "trainer.limit_train_batches=3", "model.freeze=stages:2")
+    summary = train(tiny_run(f"init_from={checkpoint}", *overrides), folder)
+    return folder, summary["epochs"][0]["train_loss"]
+
+
+def state(path: Path) -> dict[str, torch.Tensor]:
+    return torch.load(path, weights_only=True)["state_dict"]
+
+
+def saved(path: Path, target: Path, **changes: object) -> Path:
+    torch.save(torch.load(path, weights_only=True) | changes, target)
+    return target
+
+
+def test_a_fine_tune_starts_with_a_lower_loss_than_from_scratch(tiny_run, fine_tuned, tmp_path):
+    scratch = train(tiny_run("trainer.max_epochs=1", "trainer.limit_train_batches=3", *RARE), tmp_path)
+    assert fine_tuned[1] < 0.8 * scratch["epochs"][0]["train_loss"]
+
+
+def test_frozen_tensors_are_the_same_after_training_and_validation(fine_tuned, checkpoint):
+    before, after = state(checkpoint), state(fine_tuned[0] / "checkpoints" / "last.ckpt")
+    frozen = [
+        name
+        for name in before
+        if name.startswith(("model.backbone.conv_stem", "model.backbone.bn1", "model.backbone.blocks.1"))
+    ]
+    assert any(name.endswith("running_mean") for name in frozen)
+    assert any(name.endswith("num_batches_tracked") for name in frozen)
+    assert all(torch.equal(before[name], after[name]) for name in frozen)
+    assert not torch.equal(before["model.head.prob.0.0.weight"], after["model.head.prob.0.0.weight"])
+    assert not torch.equal(before["model.head.prob.0.1.running_mean"], after["model.head.prob.0.1.running_mean"])
+
+
+def test_a_run_with_frozen_parts_and_layer_decay_resumes_bit_for_bit(tiny_run, checkpoint, tmp_path):
+    overrides = (f"init_from={checkpoint}", "trainer.limit_train_batches=2", "model.freeze=stages:2")
+    config = tiny_run(*overrides, "optimizer.layer_decay=0.5", "trainer.save_every_n_steps=2", *RARE)
+
+    train(config, tmp_path / "whole")
+    whole = state(tmp_path / "whole" / "checkpoints" / "last.ckpt")
+
+    class StopAfterFirstEpoch(lightning.Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            trainer.should_stop = True
+
+    train(config, tmp_path / "stopped", callbacks=[StopAfterFirstEpoch()])
+    resumed = config.model_copy(update={"resume": str(tmp_path / "stopped" / "checkpoints" / "last.ckpt")})
+    train(resumed, tmp_path / "resumed")
+    ended = state(tmp_path / "resumed" / "checkpoints" / "last.ckpt")
+    assert all(torch.equal(whole[name], ended[name]) for name in whole)
+
+
+def test_settings_of_the_network_come_from_the_file_unless_they_are_given(tiny_run, checkpoint, caplog):
+    config = tiny_run("model.fpn_channels=32", "model.backbone.name=resnet18", f"init_from={checkpoint}")
+    taken = with_network_of_file(config, {"init_from", "model.freeze"})
+    assert (taken.model.fpn_channels, taken.model.backbone.name) == (16, "mobilenetv3_small_050")
+    with caplog.at_level("WARNING"):
+        mixed = with_network_of_file(config, {"init_from", "model.fpn_channels"})
+    assert (mixed.model.fpn_channels, mixed.model.backbone.name) == (32, "mobilenetv3_small_050")
+    assert "model.fpn_channels: 16 in the file, 32 here. To take the file's:\n  model.fpn_channels=16" in caplog.text
+
+
+def test_tensors_that_do_not_fit_are_listed_and_the_others_loaded(tiny_run, checkpoint, caplog):
+    config = tiny_run(f"init_from={checkpoint}", "model.fpn_channels=32")
+    with caplog.at_level("WARNING"):
+        network = initial_network(config)
+    assert "left at random: fpn.lateral.0.0.weight (16x8x1x1 in the file, 32x8x1x1 here)" in caplog.text
+    weights = state(checkpoint)
+    assert torch.equal(network.state_dict()["backbone.conv_stem.weight"], weights["model.backbone.conv_stem.weight"])
+
+
+def test_averaged_weights_are_those_that_are_loaded(tiny_run, checkpoint, tmp_path):
+    whole = torch.load(checkpoint, weights_only=True)
+    raw = {name: tensor + 1 for name, tensor in whole["state_dict"].items()}
+    path = saved(checkpoint, tmp_path / "averaged.ckpt", current_model_state=raw)
+    network = initial_network(tiny_run(f"init_from={path}"))
+    assert torch.equal(network.state_dict()["head.prob.0.0.weight"], whole["state_dict"]["model.head.prob.0.0.weight"])
+
+
+def test_files_that_do_not_suit_are_refused_in_one_line(tiny_run, checkpoint, tmp_path):
+    weights = {name: tensor.clone() for name, tensor in state(checkpoint).items()}
+    weights["model.head.prob.0.0.weight"][0] = float("nan")
+    nan = saved(checkpoint, tmp_path / "nan.ckpt", state_dict=weights)
+    foreign = saved(checkpoint, tmp_path / "foreign.ckpt", state_dict={"model.other": torch.zeros(3)})
+    (tmp_path / "cut.ckpt").write_bytes(checkpoint.read_bytes()[:5000])
+    (tmp_path / "cut.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{")
+    expected = {
+        nan: "hold NaN",
+        foreign: "none of its 1 tensors fits",
+        tmp_path / "cut.ckpt": "damaged or cut",
+        tmp_path / "cut.safetensors": "damaged or cut",
+    }
+    for path, message in expected.items():
+        with pytest.raises(InputError, match=message) as raised:
+            initial_network(tiny_run(f"init_from={path}"))
+        assert "\n" not in str(raised.value)
+        assert str(raised.value).startswith(f"init_from={path}: ")
+    with pytest.raises(FileNotFoundError, match="init_from=nowhere"):
+        initial_network(tiny_run("init_from=nowhere"))
+
+
+def test_resume_wins_over_init_from_only_in_a_run_that_began_with_it(tiny_run, fine_tuned, checkpoint, tmp_path):
+    last = fine_tuned[0] / "checkpoints" / "last.ckpt"
+    overrides = (f"resume={last}", "trainer.limit_train_batches=3", "model.freeze=stages:2", "trainer.max_epochs=3")
+    start = resumption(tiny_run(f"init_from={checkpoint}", *overrides), None, tmp_path)
+    assert start.config.resume == str(last)
+    with pytest.raises(InputError, match=r"init_from: .*last.ckpt in the checkpoint, other.ckpt given"):
+        resumption(tiny_run("init_from=other.ckpt", *overrides), None, tmp_path)
+
+
+def test_a_resumed_run_does_not_need_the_file_it_began_with(tiny_run, fine_tuned):
+    last = fine_tuned[0] / "checkpoints" / "last.ckpt"
+    config = tiny_run("init_from=gone.ckpt").model_copy(update={"resume": str(last)})
+    assert initial_network(config).frozen == []
+
+
+def test_a_backbone_takes_its_weights_from_a_checkpoint_of_ours(tiny_run, checkpoint):
+    network = initial_network(tiny_run(f"model.backbone.weights={checkpoint}", "model.fpn_channels=32"))
+    weights = state(checkpoint)
+    assert torch.equal(network.state_dict()["backbone.conv_stem.weight"], weights["model.backbone.conv_stem.weight"])
+
+
+def test_exported_weights_carry_all_but_the_places_of_this_machine(tiny_run, checkpoint, drawn, tmp_path):
+    (tmp_path / "card.md").write_text("# Card")
+    output = tmp_path / "weights.safetensors"
+    comparison = export(
+        ExportConfig(
+            checkpoint=str(checkpoint),
+            output=str(output),
+            format="safetensors",
+            precision="float16",
+            images=str(drawn / "images" / "val"),
+            num_images=2,
+            license="Apache-2.0",
+            card=str(tmp_path / "card.md"),
+        )
+    )
+    assert comparison.largest_difference < 0.01
+    assert output.stat().st_size < 0.7 * sum(tensor.nbytes for tensor in state(checkpoint).values())
+    content = output.read_bytes()
+    assert b"Apache-2.0" in content
+    assert b"# Card" in content
+    assert str(tmp_path.parent).encode() not in content
+    config, network = load_checkpoint(output)
+    assert config.model.fpn_channels == 16
+    assert network.head.prob[0][0].weight.dtype == torch.float32
+    tuned = with_network_of_file(TrainConfig(init_from=str(output)), {"init_from"})
+    assert tuned.model.backbone.name == "mobilenetv3_small_050"
+    loaded = initial_network(tuned).state_dict()
+    wanted = {name.removeprefix("model."): tensor for name, tensor in state(checkpoint).items()}
+    torch.testing.assert_close(loaded["head.prob.0.0.weight"], wanted["head.prob.0.0.weight"], rtol=1e-3, atol=1e-6)
+    assert torch.equal(loaded["head.prob.0.1.running_var"], wanted["head.prob.0.1.running_var"])
+
+
+def test_bare_tensors_begin_a_run_but_do_not_predict(tiny_run, checkpoint, tmp_path):
+    path = tmp_path / "bare.safetensors"
+    save_file({name.removeprefix("model."): tensor.contiguous() for name, tensor in state(checkpoint).items()}, path)
+    network = initial_network(with_network_of_file(tiny_run(f"init_from={path}"), None))
+    assert torch.equal(network.state_dict()["head.prob.0.0.weight"], state(checkpoint)["model.head.prob.0.0.weight"])
+    with pytest.raises(InputError, match="no configuration"):
+        load_checkpoint(path)
