@@ -41,7 +41,7 @@ def main() -> None:
     torch.set_num_threads(1)
     machine = environment(torch.device("cpu"), "benchmarks.detectors")
     command = ["uv", "run", "python", "-m", "benchmarks.detectors", *sys.argv[1:]]
-    results = DetectorResults(machine | {"command": command})
+    results = DetectorResults(machine | {"command": command}, arguments.note)
     all_pages = [Pages.load(name, Path(folder), arguments.at_most) for name, folder in _named(arguments.pages)]
     paths = [path for pages in all_pages for path in pages.paths]
     own, rivals = _commands(arguments)
@@ -140,6 +140,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=0, help="also share a detector among this many threads")
     parser.add_argument("--shared-pages", type=int, default=1000, help="pages of these threads (default %(default)s)")
     parser.add_argument("--shared-image-size", type=int, default=320, help="their image_size (default %(default)s)")
+    parser.add_argument("--note", nargs="+", default=[], help="lines for the report, on the checkpoint for example")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to this file")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the report to this file")
     return parser.parse_args()

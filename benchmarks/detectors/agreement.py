@@ -85,7 +85,7 @@ def predicted(checkpoint: Path, pages: Sequence[Path], loader: LoaderName, folde
     """Returns what predict.py writes for the pages, one page a batch."""
     config = PredictConfig(
         checkpoint=str(checkpoint),
-        images=tuple(str(page) for page in pages),
+        images=tuple(str(page.absolute()) for page in pages),
         output=str(folder),
         loader=loader,
         device="cpu",
@@ -94,6 +94,7 @@ def predicted(checkpoint: Path, pages: Sequence[Path], loader: LoaderName, folde
         draw=False,
     )
     predict(config, folder)
+    pages = [page.absolute() for page in pages]
     images = json.loads((folder / "predictions.json").read_text())["images"]
     common = os.path.commonpath([page.parent for page in pages])
     return [_texts(images[page.relative_to(common).as_posix()]) for page in pages]

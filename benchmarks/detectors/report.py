@@ -45,6 +45,8 @@ class DetectorResults:
     """All figures of a run."""
 
     environment: dict[str, Any]
+    notes: list[str] = field(default_factory=list)
+    """What the user says about the checkpoint and the pages."""
     rows: list[Row] = field(default_factory=list)
     detectors: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Facts of each detector's process: versions, model, image size."""
@@ -77,10 +79,10 @@ def row_of(
 def report(results: DetectorResults) -> Report:
     """Returns the report for the terminal and for Markdown."""
     counts = dict.fromkeys(f"{row.num_pages} {row.pages}" for row in results.rows)
-    inputs = f"pages: {', '.join(counts)}; {len(results.rows[0].cpu_ms) if results.rows else 0} rounds"
+    inputs = f"pages: {', '.join(counts)}; passes over them: {len(results.rows[0].cpu_ms) if results.rows else 0}"
     return Report(
         title="Text detectors on the same pages",
-        facts=environment_lines(results.environment, inputs),
+        facts=[*environment_lines(results.environment, inputs), *results.notes],
         tables=[*_detectors(results), *([_agreement(results)] if results.agreements else [])],
         appendix=("Models and versions", [f"{name}: {_facts(facts)}" for name, facts in results.detectors.items()]),
         legend=(
