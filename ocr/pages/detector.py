@@ -26,7 +26,7 @@ from ocr.targets.config import TargetConfig
 MIN_MARGIN = 1.1
 """A turn replaces an earlier one if its lines are this many times as long. DBNet finds upside-down text equally well, and noise
 must not decide."""
-_TURNS: dict[Rotations, tuple[int, ...]] = {"none": (0,), "auto": (0, 90)}
+_TURNS = {"none": (0,), "auto": (0, 90)}
 
 
 class PageText(NamedTuple):
@@ -115,7 +115,7 @@ class PageDetector:
         DBNet finds blobs in text on its side, most of them wider than high. So the shapes at one turn tell nothing, but the lengths
         at two turns do.
         """
-        rotations = _TURNS.get(self._rotations, self._rotations)
+        rotations: tuple[int, ...] = self._rotations if isinstance(self._rotations, tuple) else _TURNS[self._rotations]
         others = [rotation for rotation in rotations if rotation != 0]
         views = {view.rotation: view for view in self._turned_views(original, others, probe)} if others else {}
         if 0 in rotations:
