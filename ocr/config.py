@@ -38,6 +38,7 @@ from ocr.file_names import shown_lines
 from ocr.loaders.config import REMOTE_SHUFFLE_BLOCK, DataLoaderConfig
 from ocr.losses.config import LossConfig
 from ocr.models.config import ModelConfig
+from ocr.pages.config import Rotations, Tile
 from ocr.postprocess.config import PostprocessConfig
 from ocr.synthetic.config import SyntheticConfig
 from ocr.targets.config import TargetConfig
@@ -374,6 +375,14 @@ class InferenceConfig(DataSection):
     """Precision of the forward pass, as in trainer.precision."""
     image_size: int | None = Field(default=None, ge=32, multiple_of=32)
     """Longest side of the input in pixels."""
+    tile: Tile = "none"
+    """Large pages in overlapping tiles, whose maps are joined into one. none: each page as a whole. auto: in tiles where its text
+    would be less than 8 pixels high at image_size, at a scale that shows it. A number: side of a tile in pixels of the image; each
+    tile is scaled to image_size, and smaller pages stay whole."""
+    rotations: Rotations = "none"
+    """Pages on their side. none: as they are. auto: [0,90]. Numbers such as [0,90,180,270]: the clockwise turn of
+    these at which the lines of text are longest, or the first one unless another's are clearly longer. A detector cannot tell
+    upside-down text from upright text. Polygons are in pixels of the page before the turn. Each turn but 0 costs one more pass."""
     postprocess: PostprocessOverrides = PostprocessOverrides()
 
     @model_validator(mode="after")

@@ -72,6 +72,18 @@ def test_an_evaluation_compared_with_itself_has_no_differences(folder, drawn, un
     assert "0 worse, 8 alike" in text
 
 
+def test_a_continued_evaluation_writes_the_same_report(folder, drawn, untrained_checkpoint, tmp_path):
+    copy = shutil.copytree(folder / "first", tmp_path / "copy")
+    lines = (copy / "predictions.jsonl").read_bytes().splitlines(keepends=True)
+    (copy / "predictions.jsonl").write_bytes(b"".join(lines[:5]))
+    for line in lines[5:]:
+        (copy / "worst_maps" / f"{json.loads(line)['image']}.png").unlink(missing_ok=True)
+    settings = ("postprocess.bin_thresh=0.4", f"postprocess.box_thresh={PRESENT}")
+    evaluate(configured(drawn, untrained_checkpoint, *settings), copy)
+    evaluate(configured(drawn, untrained_checkpoint, *settings), folder / "first")  # without the comparison
+    assert (copy / "report.html").read_text() == (folder / "first" / "report.html").read_text()
+
+
 def test_a_comparison_lists_the_largest_differences_first(folder):
     text = (folder / "second" / "report.html").read_text()
     part = text[text.index('<h2 id="compare">') : text.index('<h2 id="images">')]
