@@ -66,6 +66,8 @@ _ADVICE = {
     errno.EDQUOT: "free some space, or choose another disk (hydra.run.dir=FOLDER for what a run writes)",
     errno.EISDIR: "give a file, not a folder",
     errno.ENOTDIR: "give a folder, not a file",
+    errno.EEXIST: "give a folder, not a file",
+    errno.EFBIG: "raise the limit of file sizes (ulimit -f), or choose another disk (hydra.run.dir=FOLDER for what a run writes)",
     errno.ENOENT: "check the path",
     errno.ENAMETOOLONG: "choose a shorter name",
 }
@@ -168,6 +170,11 @@ def run_command(main: Callable[[], object], config_name: str) -> None:
         except RecursionError as error:
             _leave_to_first_rank()
             _end(error, "a configuration file has brackets nested too deep to read; correct it")
+        except ValueError as error:
+            if "integer string conversion" not in str(error):
+                raise
+            _leave_to_first_rank()
+            _end(error, "a value, or a configuration file, has an integer of thousands of digits; correct it")
 
 
 def _wants_help(arguments: Sequence[str]) -> bool:
