@@ -136,6 +136,8 @@ class InspectionInProgress(NamedTuple):
     located: Sequence[LocatedFile]
     names: Names
     known_positions: npt.NDArray[np.int64]
+    order: Sequence[int]
+    """Position of each file among the results: a file that is listed several times is inspected once."""
     batches: Sequence[Future[_Batch]]
 
 
@@ -175,24 +177,24 @@ class FileInspector:
         """Begins the inspection of some files."""
         names = Names.of(file.name for file in located)
         known_positions = self._known.positions_of(names)
+        results: dict[str, int] = {}
+        order = [results.setdefault(file.name, len(results)) for file in located]
+        firsts = np.unique(order, return_index=True)[1].tolist()
         batches = [
-            self._pool.submit(
-                self._inspect, located[first : first + _BATCH], known_positions[first : first + _BATCH].tolist()
-            )
-            for first in range(0, len(located), _BATCH)
+            self._pool.submit(self._inspect, [located[position] for position in part], known_positions[part].tolist())
+            for part in (firsts[start : start + _BATCH] for start in range(0, len(firsts), _BATCH))
         ]
-        return InspectionInProgress(located, names, known_positions, batches)
+        return InspectionInProgress(located, names, known_positions, order, batches)
 
     def finish(self, started: InspectionInProgress) -> tuple[InspectedFiles, int]:
         """Waits for an inspection. Returns what was seen, and the number of files that were opened."""
         rows = np.zeros(len(started.names), ROW)
         remarks: dict[int, Sequence[Remark]] = {}
-        num_opened = 0
-        seen = (result for batch in started.batches for result in batch.result())
-        for position, (file, (signature, image)) in enumerate(zip(started.located, seen, strict=True)):
+        seen = [result for batch in started.batches for result in batch.result()]
+        for position, (file, result) in enumerate(zip(started.located, started.order, strict=True)):
+            signature, image = seen[result]
             rows[position]["signature"] = signature
             if image is not None:
-                num_opened += 1
                 self._fill(rows[position], image)
                 if image.problem is not None:
                     remarks[position] = [Remark(image.problem.kind, image.problem.found, image.problem.expected)]
@@ -206,6 +208,7 @@ class FileInspector:
                 rows[position] = self._known.rows[known]
                 if known in self._known.remarks:
                     remarks[position] = self._known.remarks[known]
+        num_opened = sum(image is not None for _, image in seen)
         return InspectedFiles(started.names, rows, self._headers, remarks), num_opened
 
     def close(self) -> None:
