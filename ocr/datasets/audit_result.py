@@ -218,8 +218,9 @@ def _times_listed(names: Names) -> dict[int, int]:
     codes = names.codes
     _, inverse, counts = np.unique(codes, return_inverse=True, return_counts=True)
     alike = np.flatnonzero(counts[inverse] > 1).tolist()
-    times = Counter(names[index] for index in alike)
-    return {index: times[names[index]] for index in alike if times[names[index]] > 1}
+    alike_names = [names[index] for index in alike]  # names with equal codes may still differ
+    times = Counter(alike_names)
+    return {index: times[name] for index, name in zip(alike, alike_names, strict=True) if times[name] > 1}
 
 
 def _statistics(header_positions: Array, headers: Sequence[dict[str, Any]]) -> dict[str, dict[str, int]]:

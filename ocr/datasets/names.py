@@ -52,9 +52,10 @@ class Names(Sequence[str]):
     def __getitem__(self, index: int | slice) -> str | tuple[str, ...]:
         if isinstance(index, slice):
             return tuple(self[i] for i in range(*index.indices(len(self))))
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"position {index} of {len(self)} names")
-        index = int(index) % len(self)
+        number = len(self)
+        if not -number <= index < number:
+            raise IndexError(f"position {index} of {number} names")
+        index = int(index) % number
         encoded = self.content[self.starts[index] : self.starts[index + 1]].tobytes()
         return self.prefix + encoded.decode(_ENCODING, _ERRORS)
 
