@@ -5,6 +5,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+LARGE_SHARE = 1 / 8
+"""Share of `max_batch_megapixels` above which an image is decoded alone. DALI keeps the buffers of the largest batch for each batch
+that it prepares, so four images of 100 megapixels, whose files may have 12 KB, would take 1.2 GB three times."""
+
 BATCHES_RENDERED_AHEAD = 2
 """Batches in the rendering threads of a CPU at most, the one that the consumer waits for included. It bounds the memory of decoded
 images: DALI holds `prefetch_queue_depth` batches besides these."""
@@ -109,8 +113,9 @@ class PipelineConfig(Section):
     max_megapixels: float = Field(default=100.0, gt=0)
     """Larger images are refused before they are decoded."""
     max_batch_megapixels: float = Field(default=400.0, gt=0)
-    """Megapixels of a batch that DALI decodes at once, at 3 bytes each and more while it decodes. The other images follow one by
-    one, more slowly. So a batch of huge pictures, which may be small files, does not take all memory."""
+    """Megapixels of a batch that DALI decodes at once, at 3 bytes each and more while it decodes. The other images, and those above
+    an eighth of this size, follow one by one, more slowly. So a batch of huge pictures, which may be small files, does not take all
+    memory."""
 
     @property
     def crop_size(self) -> int:

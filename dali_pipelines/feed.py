@@ -14,6 +14,7 @@ import torch
 from nvidia.dali.backend import TensorCPU, TensorListCPU
 
 from dali_pipelines.ahead import Ahead
+from dali_pipelines.config import LARGE_SHARE
 from dali_pipelines.signature import Signature, signature_of
 from dali_pipelines.source import KeptImages, PlannedBatch, SourceImages
 from dali_pipelines.steps import Arrays, Feed
@@ -115,7 +116,7 @@ class SampleArrays:
         training: the fields of `steps.TrainSource`; otherwise those of `steps.EvalSource`.
         inputs: planned: these fields, and images in memory. images: the field of `steps.FileSource`, and images in memory.
             contents: as images, but without pixels in memory.
-        max_pixels: largest number of pixels to decode at once.
+        max_pixels: largest number of pixels to decode at once. Images above `LARGE_SHARE` of it are decoded one by one.
     """
 
     def __init__(
@@ -134,10 +135,11 @@ class SampleArrays:
     def prepare(self, samples: PlannedBatch) -> "FedBatch":
         """Returns what DALI is fed for a batch, without the samples whose files have failed before."""
         fed, rows = self.failed_files.choose(samples)
-        num_together = self.num_together(fed) if rows else len(fed)
-        alone, rows = rows[num_together:], rows[:num_together]
+        together = self.are_together(fed)
+        alone = [row for row, is_together in zip(rows, together, strict=False) if not is_together]
         if alone:
-            fed = fed.select(slice(num_together))
+            rows = [row for row, is_together in zip(rows, together, strict=True) if is_together]
+            fed = fed.select(np.flatnonzero(together))
         planned, *kept = self.for_batch(fed)
         return FedBatch(samples, fed, rows, alone, (tuple(map(_tensor_list, planned)), *kept))
 
@@ -147,18 +149,20 @@ class SampleArrays:
             return (self._planned(samples),)
         return self._planned(samples), *self._kept(self.images.kept, samples)
 
-    def num_together(self, samples: PlannedBatch) -> int:
-        """Returns how many of the samples, from the first on, are decoded at once: at least one."""
+    def are_together(self, samples: PlannedBatch) -> npt.NDArray[np.bool_]:
+        """Returns which of the samples are decoded at once, (B,): at least one. The others follow one by one."""
         if self.images.stored_sizes is None:
-            return len(samples)
+            return np.ones(len(samples), bool)
         num_pixels = self.images.stored_sizes[samples.indices].prod(axis=1, dtype=np.int64)
-        if num_pixels.sum() <= self.max_pixels:
-            return len(samples)
         kept = self.images.kept
-        if kept is not None:  # decoded already
+        if kept is not None and num_pixels.max(initial=0) > self.max_pixels * LARGE_SHARE:  # decoded already
             is_kept = [kept.decoded(index) is not None for index in samples.indices.tolist()]
             num_pixels = np.where(is_kept, 0, num_pixels)
-        return max(1, int(np.searchsorted(np.cumsum(num_pixels), self.max_pixels, side="right")))
+        is_small = num_pixels <= self.max_pixels * LARGE_SHARE
+        together = is_small & (np.cumsum(np.where(is_small, num_pixels, 0)) <= self.max_pixels)
+        if not together.any():
+            together[:1] = True
+        return together
 
     def content(self, index: int) -> npt.NDArray[np.uint8] | None:
         """Returns the kept content of a file; None if the file itself is to be read.

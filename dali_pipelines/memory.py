@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from dali_pipelines.config import BATCHES_RENDERED_AHEAD, PipelineConfig
+from dali_pipelines.config import BATCHES_RENDERED_AHEAD, LARGE_SHARE, PipelineConfig
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,8 @@ def pool_bytes(
     DALI prepares `prefetch_queue_depth` batches ahead and holds the one it handed out, so depth + 1 batches are alive. Each is
     counted as a batch of the largest images. The decoder's working memory comes on top, on the device for a batch and in pinned
     RAM for one image per thread; so do the files themselves, in pinned RAM. The sum is multiplied by SAFETY. Without a GPU the
-    decoded images of the batches that DALI prepares and that the rendering threads hold are counted, and as many rendered ones.
+    decoded images of the batches that DALI prepares and that the rendering threads hold are counted, and as many rendered ones; of
+    the images that `max_batch_megapixels` lets DALI decode alone, two.
     """
     original = np.asarray(sizes, np.float64).reshape(-1, 2)
     if not len(original):
@@ -67,9 +68,13 @@ def pool_bytes(
     num_alive = config.prefetch_queue_depth + (1 if on_gpu else BATCHES_RENDERED_AHEAD)
     resized = _largest_resized(original, config, training)
     decoded = 3 * original.prod(axis=1)
-    rendered = 3 * side**2 if training else 3 * resized.prod(axis=1)
+    rendered = np.full(len(original), 3 * side**2) if training else 3 * resized.prod(axis=1)
     if not on_gpu:
-        return PoolBytes(int(SAFETY * num_alive * _largest_batch(decoded + rendered, batch_size)), 0)
+        limit = 3e6 * config.max_batch_megapixels
+        together = np.where(decoded > limit * LARGE_SHARE, 0, decoded)
+        batch = min(_largest_batch(together + rendered, batch_size), limit + _largest_batch(rendered, batch_size))
+        # A large image is decoded alone: while it is rendered, DALI prepares the next one.
+        return PoolBytes(int(SAFETY * (num_alive * batch + 2 * (decoded - together).max())), 0)
     crossed = np.maximum(original[:, 0] * resized[:, 1], original[:, 1] * resized[:, 0])
     between = RESIZE_BYTES_PER_LEVEL * 3 * crossed + 3 * resized.prod(axis=1) + (2 * 3 * side**2 if training else 0)
     finished = 3 * side**2 * dtype.itemsize

@@ -38,6 +38,7 @@ from ocr.file_names import shown_lines
 from ocr.loaders.config import REMOTE_SHUFFLE_BLOCK, DataLoaderConfig
 from ocr.losses.config import LossConfig
 from ocr.models.config import ModelConfig
+from ocr.pages.config import Rotations, Tile
 from ocr.postprocess.config import PostprocessConfig
 from ocr.synthetic.config import SyntheticConfig
 from ocr.targets.config import TargetConfig
@@ -206,6 +207,9 @@ class TrainerConfig(Section):
     """Number of machines. torchrun and srun know it: there 1 takes all of their nodes."""
     strategy: str = "auto"
     """How several devices share the work, by Lightning's name; auto: ddp with several processes."""
+    stuck_rank_minutes: float = Field(default=30.0, gt=0)
+    """End a run of several ranks if one does not answer for this time, because its process is stopped, or if it begins no further
+    batch for this time while another rank waits for it. A rank that has died ends the run within a minute in any case."""
     requeue: bool = True
     """After SIGUSR1, put a SLURM job that was started with resume=auto into the queue again."""
     log_every_n_steps: int = Field(default=10, ge=1)
@@ -282,7 +286,7 @@ class TrainConfig(DataSection):
 
     exp_name: str = "dbnet"
     """Name of the run's folder below outputs/."""
-    seed: int = Field(default=42, ge=0)
+    seed: int = Field(default=42, ge=0, lt=2**32)
     """Seed of the initial weights, the order of the images and their augmentation."""
     device: Device = "auto"
     """auto: a GPU if there is one."""
@@ -371,6 +375,14 @@ class InferenceConfig(DataSection):
     """Precision of the forward pass, as in trainer.precision."""
     image_size: int | None = Field(default=None, ge=32, multiple_of=32)
     """Longest side of the input in pixels."""
+    tile: Tile = "none"
+    """Large pages in overlapping tiles, whose maps are joined into one. none: each page as a whole. auto: in tiles where its text
+    would be less than 8 pixels high at image_size, at a scale that shows it. A number: side of a tile in pixels of the image; each
+    tile is scaled to image_size, and smaller pages stay whole."""
+    rotations: Rotations = "none"
+    """Pages on their side. none: as they are. auto: [0,90]. Numbers such as [0,90,180,270]: the clockwise turn of
+    these at which the lines of text are longest, or the first one unless another's are clearly longer. A detector cannot tell
+    upside-down text from upright text. Polygons are in pixels of the page before the turn. Each turn but 0 costs one more pass."""
     postprocess: PostprocessOverrides = PostprocessOverrides()
 
     @model_validator(mode="after")
@@ -577,10 +589,10 @@ def keys_of(config_class: type[Section]) -> list[str]:
 
 def no_such_key(key: str, keys: Collection[str]) -> str:
     """Returns what to say about an unknown key: the nearest one among `keys`, and where all are listed."""
-    without_section = key.rpartition(".")[2]
-    nearest = get_close_matches(key, keys, 1, 0.8) or [
-        known for known in keys if known.endswith(f".{key}") or known == without_section
-    ]
+    name = key.rpartition(".")[2]
+    elsewhere = [known for known in keys if known.endswith(f".{key}") or (known == name and known != key)]
+    # A key of that very name belongs to another command.
+    nearest = elsewhere or get_close_matches(key, [known for known in keys if known != key], 1, 0.8)
     return f"no such key; {f'the nearest is {nearest[0]}; ' if nearest else ''}the option --cfg job lists all keys"
 
 

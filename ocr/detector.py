@@ -13,26 +13,26 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, cast, overload
 
 import numpy as np
-import torch
 from PIL import Image
 from pydantic import ValidationError
-from torch import Tensor
 
-from dali_pipelines.normalize import ImageFinisher, input_dtype, normalize_levels
 from dali_pipelines.rendering import ImageArray, render
 from dali_pipelines.source import PlannedSample
 from ocr.config import Device, InferenceConfig, described_problems
 from ocr.datasets.given_image import GivenImage, read_image
 from ocr.datasets.plan import letterbox
-from ocr.device import AUTOCAST, resolve_device
+from ocr.device import resolve_device
 from ocr.errors import InputError
+from ocr.pages.config import Rotations, Tile
+from ocr.pages.detector import PageText
 from ocr.polygons import FloatArray
 from ocr.postprocess.boxes import Detections, detect_letterboxed, warn_of_cut_regions
-from ocr.postprocess.levels import Levels, to_levels
+from ocr.postprocess.levels import Levels
 from ocr.postprocess.unclip import UnclipRatio
 from ocr.predictions import draw_picture, image_entry, stored_detections
 from ocr.restore import restore
-from ocr.training.network import forward_maps, prepare_network
+from ocr.training.network import prepare_network
+from ocr.training.rendered_forward import RenderedForward, build_page_detector
 
 Precision = Literal["auto", "32-true", "16-mixed", "bf16-mixed"]
 
@@ -47,6 +47,8 @@ class DetectedText:
     """(N,) float32, mean probability of each polygon's region."""
     size: tuple[int, int]
     """(H, W) of the image, in the same pixels as the polygons."""
+    rotation: int
+    """Clockwise turn of the upright image, in degrees, at which the text was found; 0 unless `rotations` is set."""
     _image: GivenImage = field(repr=False)
     _original: Detections = field(repr=False)
     """The same text in pixels of the upright image."""
@@ -87,6 +89,8 @@ class _Rendered(NamedTuple):
     original_size: tuple[int, int]
     orientation: int
     stored_size: tuple[int, int]
+    original: ImageArray | None
+    """(H, W, 3) RGB uint8, upright, of a page that is looked at more closely; None: any other."""
 
 
 class TextDetector:
@@ -102,6 +106,10 @@ class TextDetector:
         image_size: longest side of the network's input in pixels, a multiple of 32.
         batch_size: images per forward pass, where a list is handed over.
         bin_thresh, box_thresh, unclip_ratio, output: as in the section postprocess.
+        tile: "none", "auto" (pages whose text would be less than 8 pixels high are seen in tiles), or the side of a tile in pixels
+            of the image.
+        rotations: "none", "auto" (as they are or turned by 90 degrees, whichever gives longer lines), or the clockwise turns in
+            degrees to choose from, such as (0, 90, 180, 270). A detector cannot tell upside-down text from upright text.
 
     Raises:
         FileNotFoundError: no such checkpoint.
@@ -120,6 +128,8 @@ class TextDetector:
         box_thresh: float | None = None,
         unclip_ratio: UnclipRatio | None = None,
         output: Literal["quad", "polygon"] | None = None,
+        tile: Tile = "none",
+        rotations: Rotations = "none",
     ) -> None:
         thresholds = {
             "bin_thresh": bin_thresh,
@@ -129,8 +139,10 @@ class TextDetector:
         }
         arguments: dict[str, Any] = {"checkpoint": os.fspath(checkpoint), "device": device, "precision": precision}
         arguments |= {"image_size": image_size, "batch_size": batch_size, "postprocess": thresholds}
+        arguments |= {"tile": tile, "rotations": rotations}
         try:
-            settings, model = restore(InferenceConfig.model_validate(arguments))
+            config = InferenceConfig.model_validate(arguments)
+            settings, model = restore(config)
         except ValidationError as error:
             raise InputError("TextDetector: " + "; ".join(described_problems(error))) from None
         self.device = resolve_device(settings.device)
@@ -138,11 +150,9 @@ class TextDetector:
         self.postprocess = settings.postprocess
         self.batch_size = settings.dataloader.eval_batch_size
         self._targets = settings.targets
-        self._channels_last = settings.trainer.channels_last
-        self._autocast_dtype = AUTOCAST.get(settings.trainer.precision)
         prepare_network(model, settings.trainer.model_copy(update={"compile": False}))
-        self._model = model.to(self.device).requires_grad_(False)
-        self._finisher = self._build_finisher()
+        self._levels = RenderedForward(model.to(self.device).requires_grad_(False), settings, self.device)
+        self._pages = build_page_detector(config, settings, self._levels)
 
     @overload
     def __call__(self, image: GivenImage) -> DetectedText: ...  # type: ignore[overload-overlap]  # a str is a Sequence[str]
@@ -185,31 +195,15 @@ class TextDetector:
         height, width = read.original.shape[:2]
         sample = letterbox([0], [(height, width)], self.pipeline.image_size)[0]
         levels = render(read.original, sample, self.pipeline, training=False)
-        return _Rendered(levels, sample, (height, width), read.orientation, read.stored_size)
-
-    @torch.inference_mode()
-    def _levels(self, images: Sequence[ImageArray]) -> Levels:
-        """Returns the levels of the probability maps, (B, Hm, Wm), of B rendered images."""
-        with torch.autocast(self.device.type, self._autocast_dtype, enabled=self._autocast_dtype is not None):
-            prob_map = forward_maps(self._model, self._inputs(images), self._channels_last).prob_map
-        return to_levels(prob_map, self.postprocess.bin_thresh).cpu().numpy()
-
-    def _build_finisher(self) -> ImageFinisher:
-        """Returns the part that pads and batches images: on a CPU it normalises them too, for a GPU it keeps uint8 levels."""
-        config = self.pipeline
-        if self.device.type != "cpu":
-            return ImageFinisher(config.image_size, config.mean, config.std, torch.uint8, layout="HWC")
-        dtype = input_dtype(config, "cpu")
-        return ImageFinisher(config.image_size, config.mean, config.std, dtype, layout=config.output_layout)
-
-    def _inputs(self, images: Sequence[ImageArray]) -> Tensor:
-        batch = self._finisher.finish(images)
-        if self.device.type == "cpu":
-            return batch
-        dtype = input_dtype(self.pipeline, self.device.type)
-        return normalize_levels(batch.to(self.device), self.pipeline.mean, self.pipeline.std, dtype=dtype)
+        original = read.original if self._pages is not None and self._pages.looks_closer((height, width)) else None
+        return _Rendered(levels, sample, (height, width), read.orientation, read.stored_size, original)
 
     def _result(self, image: GivenImage, item: _Rendered, levels: Levels) -> DetectedText:
-        original = detect_letterboxed(levels, item.sample, item.original_size, self.postprocess, self._targets)
-        stored = stored_detections(original, item.orientation, item.stored_size)
-        return DetectedText(stored.polygons, stored.scores, item.stored_size, image, original)
+        whole = detect_letterboxed(levels, item.sample, item.original_size, self.postprocess, self._targets)
+        text = PageText(whole, 0)
+        if self._pages is not None and item.original is not None:
+            text = self._pages.detect(item.original, whole)
+        stored = stored_detections(text.detections_original, item.orientation, item.stored_size)
+        return DetectedText(
+            stored.polygons, stored.scores, item.stored_size, text.rotation, image, text.detections_original
+        )

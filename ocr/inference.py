@@ -16,6 +16,7 @@ import lightning
 import numpy as np
 from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.callbacks import Callback, RichProgressBar
+from torch import nn
 
 from ocr.atomic_write import explained_write, write_durably
 from ocr.checkpoint import weights_path
@@ -41,6 +42,7 @@ from ocr.loaders.engines import check_dali, has_dali
 from ocr.memory.out_of_memory import ExplainOutOfMemory
 from ocr.memory.remedies import inference_remedies
 from ocr.metrics.review import sweep_thresholds
+from ocr.pages.detector import PageDetector
 from ocr.placement import Placement
 from ocr.postprocess.boxes import Detections
 from ocr.prediction_lines import PredictionLines
@@ -61,6 +63,7 @@ from ocr.training.devices import RunEnvironment
 from ocr.training.evaluation import IOU_THRESHOLDS, ImageResult
 from ocr.training.interruption import RunStopped, StopSignals, leave_checkpoints_alone
 from ocr.training.module import DBNetModule
+from ocr.training.rendered_forward import RenderedForward, build_page_detector
 from ocr.training.result_lines import ResultLines
 from ocr.training.resume import data_fingerprint
 from ocr.training.run_lock import RunLock
@@ -96,7 +99,8 @@ def evaluate(config: EvaluateConfig, run_dir: Path) -> dict[str, Any]:
             lines = progress.lines = ResultLines(file, dataset.manifest, with_truth=True, worst=maps)
             for image in lines.reviewed():
                 maps.note(image.index, image.matches[0])
-            module = DBNetModule(model, settings, dataset.manifest, with_cleval=True, lines=lines)
+            pages = _page_detector(config, settings, model)
+            module = DBNetModule(model, settings, dataset.manifest, with_cleval=True, lines=lines, pages=pages)
             _run_once(settings, dataset, module, lines, progress.signals)
             metrics = _metrics(settings, dataset.manifest, module.scores, lines)
             write_durably(run_dir / "metrics.json", json.dumps(metrics, indent=1).encode())
@@ -142,7 +146,8 @@ def predict(config: PredictConfig, run_dir: Path) -> Path:
             draw = partial(_draw, dataset, output / "pictures") if config.draw else None
             with PredictionLines(output, header, dataset.manifest.filenames) as file:
                 lines = progress.lines = ResultLines(file, dataset.manifest, with_truth=False, draw=draw)
-                module = DBNetModule(model, settings, dataset.manifest, lines=lines)
+                pages = _page_detector(config, settings, model)
+                module = DBNetModule(model, settings, dataset.manifest, lines=lines, pages=pages)
                 _run_once(settings, dataset, module, lines, progress.signals)
                 num_found = _NumTexts(lines.entries())
                 write_entries(output / "predictions.json", num_found)
@@ -260,6 +265,12 @@ class _NumTexts:
             yield name, entry
 
 
+def _page_detector(config: InferenceConfig, settings: TrainConfig, model: nn.Module) -> PageDetector | None:
+    """Returns what looks closer at pages; None: the command has neither `tile` nor `rotations`."""
+    device = resolve_device(settings.device)
+    return build_page_detector(config, settings, RenderedForward(model, settings, device))
+
+
 def _metrics(settings: TrainConfig, manifest: Manifest, metric: ValidationScores, lines: ResultLines) -> dict[str, Any]:
     """Returns the content of metrics.json."""
     counted = Counter[str]()
@@ -309,6 +320,8 @@ def _header(
         ),
         **command,
     }
+    if config.tile != "none" or config.rotations != "none":  # without them, earlier lines stay valid
+        described |= {"tile": config.tile, "rotations": config.rotations}
     text = json.dumps(described, sort_keys=True, default=str)
     return {
         "checkpoint": checkpoint.hexdigest(),

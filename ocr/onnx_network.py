@@ -121,13 +121,16 @@ def _session(runtime: Any, path: Path, device: Device) -> Any:
 
 
 def _saved_config(session: Any, path: Path) -> TrainConfig:
-    saved = session.get_modelmeta().custom_metadata_map.get(CONFIG_KEY)
+    try:
+        saved = session.get_modelmeta().custom_metadata_map.get(CONFIG_KEY)
+    except UnicodeDecodeError:
+        saved = None
     if saved is None:
         raise InputError(f"checkpoint={path}: it has no configuration; expected a file written by scripts/export.py")
     try:
         return TrainConfig.model_validate(json.loads(saved))
-    except ValidationError as error:
-        problems = "; ".join(described_problems(error)[:3])
+    except (ValidationError, ValueError, RecursionError) as error:
+        problems = "; ".join(described_problems(error)[:3]) if isinstance(error, ValidationError) else "not JSON"
         raise InputError(
             f"checkpoint={path}: this version cannot read its configuration: {problems}; export the checkpoint again"
         ) from error

@@ -161,6 +161,6 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
     """Returns the object in a line; None if the line is cut or holds something else."""
     try:
         found = json.loads(line) if line.endswith(b"\n") else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None

@@ -107,7 +107,10 @@ def draw_picture(
     canvas = ImageDraw.Draw(picture)
     width = max(2, round(max(picture.size) / 500))
     for polygon, colour in _outlines(detections, truth or [], ignore):
-        canvas.polygon([tuple(point) for point in polygon * scale], outline=colour, width=width)
+        corners = polygon * scale
+        # On a large page, lines as thick as the page suggests would hide small text.
+        thickness = min(width, max(2, round(np.ptp(corners, axis=0).min() / 8)))
+        canvas.polygon([tuple(point) for point in corners], outline=colour, width=thickness)
     return picture
 
 

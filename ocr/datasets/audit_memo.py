@@ -342,6 +342,8 @@ def _check_manifest(mapped: ColumnFile, num_listed: int) -> None:
         or (num_images and (ids[0] < 0 or ids[-1] >= num_listed or (np.diff(ids) <= 0).any()))
         or ((orientations < 1) | (orientations > 8)).any()
         or (columns["stored_sizes"] <= 0).any()
+        or (np.diff(columns["vertex_starts"]) < 3).any()
+        or not np.isfinite(columns["vertices"]).all()
     ):
         raise ColumnFileError("arrays that do not fit each other")
     _check_sound(paths, np.arange(num_images))

@@ -10,7 +10,7 @@ from PIL import Image
 
 from dali_pipelines.rendering import ImageArray
 from dali_pipelines.turbojpeg import decode_upright, turned_upright
-from ocr.datasets.image_checks import check_pixels, check_size
+from ocr.datasets.image_checks import check_pixels, check_scans, check_size, is_progressive
 from ocr.datasets.image_header import ImageProblem, read_header
 from ocr.datasets.image_levels import decode_levels, levels_of
 from ocr.errors import InputError
@@ -68,6 +68,8 @@ def _file_content(path: Path, name: str) -> bytes:
 def _decoded(encoded: bytes, max_megapixels: float) -> ReadImage:
     header = read_header(io.BytesIO(encoded))
     check_size(header.stored_size, max_megapixels)
+    if is_progressive(header):
+        check_scans(encoded)
     check_pixels(header, encoded)  # decoders return damaged files half grey, without an error
     if header.needs_conversion:
         stored = decode_levels(encoded, header).levels

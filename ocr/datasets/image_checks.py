@@ -39,6 +39,11 @@ Note = tuple[str, str, str]
 _HARMLESS_WARNINGS = ("unknown JFIF revision", "Unknown Adobe color", "Invalid SOS parameters", "bad ICC marker")
 
 
+_START_OF_SCAN = b"\xff\xda"
+_MAX_SCANS = 50
+"""Most scans of a progressive JPEG; programs write about ten."""
+
+
 def check_pixels(header: ImageHeader, data: bytes) -> Note | None:
     """Decodes a whole file and discards the pixels. A JPEG takes about 1 ms per megapixel, without the GIL.
 
@@ -110,6 +115,9 @@ def inspect_image(path: Path, extensions: Sequence[str], max_megapixels: float, 
         with path.open("rb") as stream:
             header = read_header(stream)
             check_size(header.stored_size, max_megapixels)
+            if is_progressive(header):
+                stream.seek(0)
+                check_scans(stream.read())
             notes = _notes_on_header(header, path)
             if with_pixels:
                 stream.seek(0)
@@ -144,6 +152,21 @@ def decoding_slot(header: ImageHeader) -> Iterator[None]:
     is_large = header.stored_size[0] * header.stored_size[1] > _LARGE_PIXELS
     with _LARGE_IMAGES if is_large else nullcontext():
         yield
+
+
+def is_progressive(header: ImageHeader) -> bool:
+    """Returns whether the file is a JPEG whose pixels come in several scans."""
+    return header.format == "JPEG" and header.coding.startswith("progressive")
+
+
+def check_scans(content: bytes) -> None:
+    """Raises ImageProblem if a progressive JPEG has more than `_MAX_SCANS`: each passes over all pixels, and may have 20 bytes.
+
+    A megabyte could keep a decoder busy for an hour, in C code that nothing interrupts.
+    """
+    num_scans = content.count(_START_OF_SCAN)
+    if num_scans > _MAX_SCANS:
+        raise ImageProblem("too_many_scans", f"a progressive JPEG of {num_scans} scans", f"at most {_MAX_SCANS}")
 
 
 def check_size(stored_size: tuple[int, int], max_megapixels: float) -> None:

@@ -12,13 +12,13 @@ REMOTE_SHUFFLE_BLOCK = 16
 class DataLoaderConfig(Section):
     """Batch sizes and worker processes."""
 
-    batch_size: int = Field(default=8, ge=1)
+    batch_size: int = Field(default=8, ge=1, le=2**16)
     """Training images per step and rank."""
-    eval_batch_size: int = Field(default=0, ge=0)
+    eval_batch_size: int = Field(default=0, ge=0, le=2**16)
     """Validation, test and prediction images per step and rank. 0: as many as suit the device, a power of two: at most 4 on a CPU
     and 32 on a GPU, fewer if they would take more than an eighth of the RAM or a quarter of the GPU's memory. The number changes
     the maps by rounding errors at most."""
-    num_workers: int = Field(default=2, ge=0)
+    num_workers: int = Field(default=2, ge=0, le=1024)
     """Worker processes of loader=torch and shard_reader=webdataset; DALI has threads (pipeline.num_threads)."""
     worker_timeout: float = Field(default=300.0, ge=0)
     """Seconds to wait for a batch of a worker process before the run ends with advice; 0: for ever."""

@@ -1,6 +1,7 @@
 """Decides how many processes a run has on each node and which GPU each one takes, and reports that to Lightning."""
 
 import logging
+import os
 import socket
 
 import torch
@@ -14,6 +15,10 @@ log = logging.getLogger(__name__)
 
 _OTHER_STARTERS = ("spawn", "fork", "notebook", "single_device")
 """Parts of the names of strategies with which Lightning starts the processes in another way, or none."""
+
+
+_FEW_PROCESSES = 8
+"""Number of processes that a run may have on a CPU with fewer cores."""
 
 
 def num_devices(settings: TrainerConfig, device: str) -> int:
@@ -33,6 +38,12 @@ def num_devices(settings: TrainerConfig, device: str) -> int:
             raise InputError(
                 f"found trainer.devices={devices} on a CPU; expected a number of processes, such as trainer.devices=2, or auto "
                 "for one"
+            )
+        most = max(os.cpu_count() or 1, _FEW_PROCESSES)
+        if len(str(devices)) > 9 or int(devices) > most:
+            raise InputError(
+                f"found trainer.devices={devices} on a CPU; expected at most {most}: each is a process, and this machine "
+                f"has {os.cpu_count()} cores"
             )
         return int(devices)
     return len(_chosen_gpus(devices, torch.cuda.device_count()))

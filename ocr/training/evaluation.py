@@ -13,12 +13,14 @@ import numpy as np
 import torch
 
 from dali_pipelines.source import PlannedBatch, PlannedSample
+from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.manifest import Manifest
 from ocr.errors import InputError, StorageError
 from ocr.metrics.cleval import CharacterTargets, CLEvalCounts, count_characters
 from ocr.metrics.icdar import MatchCounts, TargetRegions, match_image
 from ocr.metrics.regions import FlatPolygons
 from ocr.metrics.review import Review, review_image, sweep_thresholds
+from ocr.pages.detector import PageDetector
 from ocr.postprocess.boxes import Detections, detect_letterboxed
 from ocr.postprocess.config import PostprocessConfig
 from ocr.postprocess.levels import Levels
@@ -72,6 +74,7 @@ class OverlappedEvaluation:
         with_review: review each image, and find the detections below `box_thresh` too.
         line_of: returns the `line` of a result, for a pass whose results are written as they come. Called by the workers. The
             prepared ground truth is then not kept for further passes. None: results have no line.
+        pages: looks closer at large pages and at pages on their side, for `add_closer`.
     """
 
     def __init__(
@@ -84,13 +87,14 @@ class OverlappedEvaluation:
         with_cleval: bool,
         with_review: bool = False,
         line_of: Callable[[ImageResult], bytes] | None = None,
+        pages: PageDetector | None = None,
     ) -> None:
         self.manifest = manifest
         self.pool: OrderedPool[ImageResult] = OrderedPool(postprocess.num_workers, postprocess.max_pending)
         self._postprocess, self._targets = postprocess, targets
         self._with_truth, self._with_cleval = with_truth, with_cleval
         self._thresholds = sweep_thresholds(postprocess.bin_thresh, postprocess.box_thresh) if with_review else None
-        self._line_of = line_of
+        self._line_of, self._pages = line_of, pages
         self._truth: dict[int, Truth] = {}
         """Ground truth by image, computed on first use."""
 
@@ -105,6 +109,24 @@ class OverlappedEvaluation:
         for row in np.flatnonzero(~samples.is_padding).tolist():
             self.pool.submit(self._evaluate, levels, row, samples[row])
 
+    def add_closer(self, levels_BHW: torch.Tensor, samples: PlannedBatch, dataset: ValidatedOCRDataset) -> None:
+        """Queues the images of a batch as `add` does, after a closer look at those that need one.
+
+        That look runs the network, so it happens in the calling thread, which waits for the device. It gives no detections below
+        `box_thresh`, so a review has none of these images.
+        """
+        if self._pages is None:
+            raise RuntimeError("add_closer() needs a PageDetector")
+        levels = HostCopy(levels_BHW)
+        for row in np.flatnonzero(~samples.is_padding).tolist():
+            sample, closer = samples[row], None
+            height, width = (int(side) for side in self.manifest.original_sizes[sample.index])
+            if self._pages.looks_closer((height, width)):
+                map_HW = levels.wait().numpy()[row]
+                whole = detect_letterboxed(map_HW, sample, (height, width), self._postprocess, self._targets)
+                closer = self._pages.detect(dataset.load_image(sample.index).image_array, whole).detections_original
+            self.pool.submit(self._evaluate, levels, row, sample, closer)
+
     def close(self) -> None:
         """Ends the threads."""
         self.pool.close()
@@ -113,10 +135,12 @@ class OverlappedEvaluation:
         """Waits for the workers and returns the results since the last call, in the order of the images."""
         return self.pool.finish()
 
-    def _evaluate(self, levels: HostCopy, row: int, sample: PlannedSample) -> ImageResult:
+    def _evaluate(
+        self, levels: HostCopy, row: int, sample: PlannedSample, closer: Detections | None = None
+    ) -> ImageResult:
         levels_BHW = levels.wait().numpy()  # waits for the copy, before any time is measured
         try:
-            result = self._evaluate_image(levels_BHW[row], sample)
+            result = self._evaluate_image(levels_BHW[row], sample, closer)
             return result if self._line_of is None else result._replace(line=self._line_of(result), levels=None)
         except (InputError, StorageError):
             raise
@@ -124,13 +148,15 @@ class OverlappedEvaluation:
             filename = self.manifest.filenames[sample.index]
             raise RuntimeError(f"{filename}: post-processing or metric failed: {error!r}") from error
 
-    def _evaluate_image(self, levels_HW: Levels, sample: PlannedSample) -> ImageResult:
+    def _evaluate_image(self, levels_HW: Levels, sample: PlannedSample, closer: Detections | None) -> ImageResult:
         started = time.perf_counter()
         with_review = self._thresholds is not None
         height, width = (int(side) for side in self.manifest.original_sizes[sample.index])
-        detections = detect_letterboxed(
-            levels_HW, sample, (height, width), self._postprocess, self._targets, with_below=with_review
-        )
+        detections = closer
+        if detections is None:
+            detections = detect_letterboxed(
+                levels_HW, sample, (height, width), self._postprocess, self._targets, with_below=with_review
+            )
         kept, below = detections.parted() if with_review else (detections, None)
         finished = time.perf_counter()
         result = ImageResult(sample.index, kept, (), None, finished - started, 0.0, below_original=below)

@@ -11,6 +11,7 @@ from ocr.device import resolve_loading
 from ocr.loaders.batch import Batch
 from ocr.metrics.icdar import MatchCounts
 from ocr.models.db_head import DBMaps
+from ocr.pages.detector import PageDetector
 from ocr.postprocess.boxes import Detections, warn_of_cut_regions
 from ocr.postprocess.levels import to_levels
 from ocr.training.evaluation import ImageResult, OverlappedEvaluation
@@ -54,6 +55,7 @@ class Evaluator:
         manifest: manifest of the evaluated split; its polygons are the ground truth.
         with_cleval: count characters for CLEval too.
         lines: receives the results as they come, so that none is kept; None: `finish` returns them.
+        pages: looks closer at large pages and at pages on their side; None: all images are seen as a whole only.
     """
 
     def __init__(
@@ -64,10 +66,11 @@ class Evaluator:
         *,
         with_cleval: bool,
         lines: ResultLines | None = None,
+        pages: PageDetector | None = None,
     ) -> None:
         self.result = EvaluationResult()
         self._model, self._config, self._manifest = model, config, manifest
-        self._with_cleval, self._lines = with_cleval, lines
+        self._with_cleval, self._lines, self._pages = with_cleval, lines, pages
         self._num_cut: dict[str, int] = {}
         """`Detections.num_cut` of each image of the pass with cut regions, by file name."""
         self._stages = DeviceStages()
@@ -91,6 +94,7 @@ class Evaluator:
                 with_cleval=self._with_cleval,
                 with_review=self._lines is not None and self._lines.with_truth,
                 line_of=None if self._lines is None else self._lines.line_of,
+                pages=self._pages,
             )
         if self._forward is None:
             loading = resolve_loading(config.dataloader, config.pipeline.image_size, device)
@@ -108,7 +112,10 @@ class Evaluator:
             maps = self._forward(batch.images)
         with self._stages.stage("device_postprocess", self._device):
             levels = to_levels(maps.prob_map, self._config.postprocess.bin_thresh)
-        self._workers.add(levels, batch.samples)
+        if self._pages is None:
+            self._workers.add(levels, batch.samples)
+        else:
+            self._workers.add_closer(levels, batch.samples, batch.dataset)
         if self._lines is not None:
             self._write(self._workers.pool.take(), self._lines)
         return maps

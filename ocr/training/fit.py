@@ -147,6 +147,9 @@ def _train(
     if is_first_rank():
         averaged = config.trainer.ema_decay is not None
         check_room(run_dir / "checkpoints", checkpoint_bytes(module.model, config.optimizer.name, averaged=averaged))
+        # Only now: a command that fails before it trains, at a wrong path for instance, leaves an earlier run as it was.
+        if config.resume is None and not config.trainer.fast_dev_run:
+            set_checkpoints_aside(run_dir)
     data = DBNetDataModule(
         train_set, val_set, config.dataloader, loader=config.engine, val_targets=config.trainer.val_loss
     )
@@ -179,11 +182,9 @@ def _train(
 
 
 def _start_run(config: TrainConfig, run_dir: Path) -> None:
-    """Writes config.yaml, sets aside the checkpoints of an earlier run unless this one continues it, and sets the seed."""
+    """Writes config.yaml and sets the seed."""
     if is_first_rank():
         run_dir.mkdir(parents=True, exist_ok=True)
-        if config.resume is None and not config.trainer.fast_dev_run:
-            set_checkpoints_aside(run_dir)
         write_durably(run_dir / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).encode())
     lightning.seed_everything(config.seed, verbose=False)
 

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: the first one ends the run after its step, the second one at once.
+"""SIGTERM, Ctrl-C and a closed terminal: the first signal ends the run after its step, the second one at once.
 
 A thread reads the signals, since Python's own handlers wait until the main thread leaves C code: a step, or a collective operation
 whose other rank is gone.
@@ -23,8 +23,10 @@ from ocr.training.ranks import is_first_rank
 
 log = logging.getLogger(__name__)
 
-HEARD = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name))
-"""Signals that end a run. SLURM sends SIGUSR1, which Windows lacks, before the time limit of a job, if its script asks for it."""
+HEARD = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1", "SIGHUP") if hasattr(signal, name))
+"""Signals that end a run; Windows lacks the last two. SLURM sends SIGUSR1 before the time limit of a job, if its script asks for
+it. The system sends SIGHUP when a terminal is closed or its connection is lost; under nohup a run does not hear it."""
+_HANGUP = getattr(signal, "SIGHUP", None)
 
 
 _listening: set["StopSignals"] = set()
@@ -59,6 +61,8 @@ class StopSignals:
         self._handlers: dict[int, Any] = {}
         self._wakeup: tuple[socket.socket, socket.socket] | None = None
         self._previous_fd = -1
+        self._terminals: list[int] = []
+        """Those of standard output and error that are a terminal."""
 
     def defer(self) -> None:
         """Leaves it to the training loop to end the run."""
@@ -78,7 +82,9 @@ class StopSignals:
         writer.setblocking(False)
         _listening.add(self)
         self._previous_fd = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-        self._handlers = {signum: signal.signal(signum, self._in_main_thread) for signum in HEARD}
+        heard = [signum for signum in HEARD if signum != _HANGUP or signal.getsignal(signum) != signal.SIG_IGN]
+        self._handlers = {signum: signal.signal(signum, self._in_main_thread) for signum in heard}
+        self._terminals = [number for number in (1, 2) if os.isatty(number)]
         threading.Thread(target=self._listen, args=(reader,), name="stop-signals", daemon=True).start()
         return self
 
@@ -95,6 +101,13 @@ class StopSignals:
         self._wakeup = None
         writer.close()  # ends the thread
 
+    def _leave_terminal(self) -> None:
+        """Sends output for a closed terminal nowhere. Writing there is an error, which could end the run before its checkpoint."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for number in self._terminals:
+            os.dup2(nowhere, number)
+        os.close(nowhere)
+
     def _in_main_thread(self, signum: int, frame: FrameType | None) -> None:
         if self.received is None:
             self.received = signum  # the thread may be slower
@@ -108,6 +121,10 @@ class StopSignals:
                 for signum in numbers:
                     if signum not in HEARD:
                         continue
+                    if signum == _HANGUP:
+                        self._leave_terminal()
+                        if num_signals:
+                            continue  # a shell and the system may both send it
                     num_signals += 1
                     if num_signals > 1:
                         end_at_once(signum)
@@ -127,7 +144,7 @@ def _stop_listening_in_worker() -> None:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         for signum in HEARD:
-            if signum != signal.SIGINT:
+            if signum != signal.SIGINT and signal.getsignal(signum) != signal.SIG_IGN:
                 signal.signal(signum, signal.SIG_DFL)
 
 

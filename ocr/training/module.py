@@ -14,6 +14,7 @@ from ocr.datasets.manifest import Manifest
 from ocr.loaders.batch import Batch
 from ocr.losses.db_loss import DBLoss
 from ocr.models.db_head import DBMaps
+from ocr.pages.detector import PageDetector
 from ocr.training.evaluator import EvaluationResult, Evaluator
 from ocr.training.network import forward_maps, prepare_network
 from ocr.training.optimizer import build_optimizer, build_schedule
@@ -32,6 +33,7 @@ class DBNetModule(lightning.LightningModule):
         with_cleval: compute CLEval too; metric=cleval does so in any case.
         lines: receives the results of a prediction as they come, and says whether to compare them with the ground truth; None:
             `evaluation` has the detections of all images.
+        pages: looks closer at large pages and at pages on their side; None: all images are seen as a whole only.
     """
 
     def __init__(
@@ -41,13 +43,16 @@ class DBNetModule(lightning.LightningModule):
         manifest: Manifest,
         with_cleval: bool = False,
         lines: ResultLines | None = None,
+        pages: PageDetector | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.config = config
         self.loss = DBLoss(config.loss)
         self.scores = ValidationScores(config.metric, with_cleval, manifest.sets)
-        self.evaluator = Evaluator(model, config, manifest, with_cleval=self.scores.has_cleval, lines=lines)
+        self.evaluator = Evaluator(
+            model, config, manifest, with_cleval=self.scores.has_cleval, lines=lines, pages=pages
+        )
         self._predicts_with_truth = lines is not None and lines.with_truth
         prepare_network(self.model, config.trainer)
 

@@ -1,7 +1,9 @@
-"""Connections by which each rank learns at once that another one has failed or died.
+"""Connections by which each rank learns that another one has failed, died, or is stuck.
 
     rank 0 -+- rank 1        a dead process: its system closes the connection
             +- rank 2        a dead node or network: the kernel's keep-alive probes stay unanswered
+                             a stopped process: its system still answers, but its messages stay out
+                             a process that hangs, in its data loading for instance: the batches it counts stay behind
 
 Collective operations alone do not suffice: one that waits for a dead node ends after half an hour, and a rank that reads data is
 in none.
@@ -37,6 +39,10 @@ GRACE = 20.0
 """Seconds that a failed rank has to say why, before all end."""
 _PROBE = 5
 """Seconds between two probes of a silent connection."""
+_BEAT = 5.0
+"""Seconds between two messages that say that a rank is there and how far it has come, at most."""
+_LONGEST_LOOK = 1.0
+"""Seconds that count at most between two looks: this process may have been stopped itself, or its machine asleep."""
 _KEY = "rank-watch"
 """Key of the store under which rank 0 says where it listens."""
 _HOW_TO_START = (
@@ -109,6 +115,25 @@ class Connection:
         self.socket.close()
 
 
+@dataclass
+class _Seen:
+    """What a rank knows of another one."""
+
+    begun: int = 0
+    """Number of batches that it has begun."""
+    last: str = "the meeting of the ranks"
+    """The last of them, in words."""
+    silent: float = 0.0
+    """Seconds since its last message."""
+    stuck: float = 0.0
+    """Seconds in which it has begun nothing, while another rank was further."""
+
+    def hear(self, begun: int, last: str) -> None:
+        self.silent = 0.0
+        if begun != self.begun:
+            self.begun, self.last, self.stuck = begun, last, 0.0
+
+
 _open_connections: WeakSet[Connection] = WeakSet()
 
 
@@ -143,6 +168,10 @@ class RankWatch:
         self._done: set[int] = set()
         """Ranks that have reached the end of the run."""
         self._is_finished = False
+        self._limit = math.inf
+        self._num_begun = 0
+        self._last_begun = "the meeting of the ranks"
+        self._seen = {rank: _Seen() for rank in connections}
         _open_connections.update(connections.values())
         for message in heard:
             self._hear(0, **message)
@@ -165,6 +194,21 @@ class RankWatch:
                 return
         self._end(code)
 
+    def watch_progress(self, limit: float) -> None:
+        """Ends the run from now on if a rank does not answer for this time, or stays behind the others without going on.
+
+        Only time in which this process runs itself counts, so a machine that has slept causes no alarm.
+
+        Args:
+            limit: in seconds.
+        """
+        self._limit = limit
+
+    def note_progress(self, what: str) -> None:
+        """Counts a batch that this rank begins. All ranks count the same batches; `what` names it."""
+        self._last_begun = what
+        self._num_begun += 1
+
     def finish(self) -> None:
         """Closes the connections, once all ranks have reached the end of the run."""
         for connection in self._connections.values():
@@ -174,6 +218,7 @@ class RankWatch:
             connection.close()
 
     def _watch(self) -> None:
+        looked, sent = time.monotonic(), 0.0
         with selectors.DefaultSelector() as selector:
             for rank, connection in self._connections.items():
                 selector.register(connection.socket, selectors.EVENT_READ, rank)
@@ -187,11 +232,20 @@ class RankWatch:
                     if messages is None:
                         selector.unregister(key.fileobj)
                         self._lose(key.data)
-                if time.monotonic() > self._deadline and self._ending is not None:
+                now = time.monotonic()
+                if now > self._deadline and self._ending is not None:
                     self._end_all(self._ending[1])
+                self._look_for_stuck_ranks(min(now - looked, _LONGEST_LOOK))
+                looked = now
+                if now - sent > min(_BEAT, self._limit / 4):
+                    sent = now
+                    for connection in self._connections.values():
+                        connection.send("going", begun=self._num_begun, last=self._last_begun)
 
-    def _hear(self, rank: int, kind: str, code: int = 0) -> None:
-        if kind == "done":
+    def _hear(self, rank: int, kind: str, code: int = 0, begun: int = 0, last: str = "") -> None:
+        if kind == "going":
+            self._seen[rank].hear(begun, last)
+        elif kind == "done":
             self._done.add(rank)
         elif kind == "granted":
             self._set_ending(self.own.rank, code)
@@ -200,6 +254,27 @@ class RankWatch:
             self._connections[rank].send("granted", code=code)
         elif kind == "end":
             self._end(code)
+
+    def _look_for_stuck_ranks(self, seconds: float) -> None:
+        """Ends the run if a rank has been silent, or behind without going on, for the limit.
+
+        Args:
+            seconds: since the last look.
+        """
+        if self._ending is not None:
+            return
+        furthest = max(self._num_begun, *(seen.begun for seen in self._seen.values()))
+        for rank, seen in self._seen.items():
+            seen.silent += seconds
+            seen.stuck = seen.stuck + seconds if seen.begun < furthest else 0.0
+            if rank in self._done or max(seen.silent, seen.stuck) < self._limit:
+                continue
+            if seen.silent >= self._limit:
+                what = "does not answer: its process is stopped (SIGSTOP, a paused container, a debugger), or its machine hangs"
+            else:
+                what = "answers but does not go on, while another rank waits for it: its reading of data or its device hangs"
+            limit = f"{self._limit / 60:.3g} minutes (trainer.stuck_rank_minutes)"
+            self._end_without(rank, f"{what}. It began nothing after {seen.last}; waited for it for {limit}")
 
     def _set_ending(self, rank: int, code: int) -> bool:
         """Notes which rank fails, and returns whether it is the first."""
@@ -211,15 +286,19 @@ class RankWatch:
 
     def _lose(self, rank: int) -> None:
         """Ends the run if the rank has died, or has said why it fails."""
-        if rank in self._done:
-            return
+        if rank not in self._done:
+            self._end_without(rank, "is gone: the process was killed, or its machine or network has failed")
+
+    def _end_without(self, rank: int, what: str) -> None:
+        """Ends the run because of a rank. One process of each node that can still speak says what has happened to it."""
         if self._set_ending(rank, 1):
             on_this_node = [other.rank for other in self.members if other.node == self.own.node and other.rank != rank]
             if self.own.rank == min(on_this_node):
                 log.error(
-                    "%s is gone: the process was killed, or its machine or network has failed. All ranks end. With the same folder "
-                    "(hydra.run.dir), resume=auto continues the run from its last checkpoint",
+                    "%s %s. All ranks end. With the same folder (hydra.run.dir), resume=auto continues the run from its last "
+                    "checkpoint",
                     self.members[rank],
+                    what,
                 )
         if self._ending is not None and self._ending[0] == rank:
             self._end_all(self._ending[1])

@@ -27,7 +27,7 @@ Value = TypeVar("Value")
 _NO_LIMIT = timedelta(days=30)
 """Time limit of waits whose length depends on the data. `RankWatch` ends them if a rank dies."""
 _COLLECTIVE_LIMIT = timedelta(minutes=30)
-"""Time limit of all other exchanges between the ranks; Lightning's."""
+"""Least time limit of all other exchanges between the ranks; Lightning's."""
 
 _current: "Ranks | None" = None
 """The ranks of the run of this process; None between runs."""
@@ -159,6 +159,15 @@ class Ranks:
             torch.distributed.broadcast_object_list(values, 0, self._host_group)
         return values[0]
 
+    def note_progress(self, what: str) -> None:
+        """Counts a batch that this rank begins, so that the others see a rank that is stuck. All ranks must count the same batches.
+
+        Args:
+            what: names the batch, for the message.
+        """
+        if self._watch is not None:
+            self._watch.note_progress(what)
+
     def start_training(self) -> None:
         """Lets all ranks log warnings. Until now they have seen the same settings and data, and only the first one has."""
         if not is_first_rank():
@@ -188,6 +197,7 @@ class Ranks:
             logging.disable(logging.WARNING)  # they would say what the first rank says
         self._meeting = Meeting(self._place, self.local_world_size)
         self._watch = self._meeting.watch()
+        self._watch.watch_progress(60 * self._settings.stuck_rank_minutes)
         nodes = [member.node for member in self._watch.members]
         self.local_world_size, self.num_nodes = nodes.count(self._place.node), len(set(nodes))
 
@@ -206,7 +216,8 @@ class Ranks:
             store=self._meeting.group_store(),
             rank=self._place.rank,
             world_size=self._place.world_size,
-            timeout=_COLLECTIVE_LIMIT,
+            # Longer than the watch waits, which names the rank.
+            timeout=max(_COLLECTIVE_LIMIT, timedelta(minutes=self._settings.stuck_rank_minutes + 1)),
             device_id=device,
         )
         self._host_group = torch.distributed.new_group(backend="gloo", timeout=_NO_LIMIT)

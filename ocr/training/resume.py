@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import ValidationError
+from pydantic import BaseModel, Field, NonNegativeInt, ValidationError
 
 from dali_pipelines.config import AUTO
 from ocr.checkpoint import PRECISION_KEY, read_checkpoint, saved_config
@@ -115,22 +115,67 @@ def resumption(config: TrainConfig, given: Collection[str] | None, run_dir: Path
     if path is None:
         return Resumption(with_network_of_file(config.model_copy(update={"resume": None}), given))
     checkpoint = read_checkpoint(path, "resume")
-    loops = checkpoint.get("loops")
-    if not isinstance(loops, dict) or "optimizer_states" not in checkpoint:
+    if not isinstance(checkpoint.get("loops"), dict) or "optimizer_states" not in checkpoint:
         raise InputError(f"resume={path}: found weights without the state of a training; give last.ckpt of a run")
+    state = _state(checkpoint, path)
     saved = saved_config(checkpoint, path, "resume")
     config = _with_saved(_with_saved_size(config.model_copy(update={"resume": str(path)}), saved), saved, given)
     _refuse(config, _differences(config, saved), "leave these settings out")
-    processed = loops["fit_loop"]["epoch_progress"]["current"]["processed"]
+    processed = state.loops.fit_loop.epoch_progress.current.processed
     _log_schedule(config, saved, processed)
     in_own_folder = path.resolve().is_relative_to(run_dir.resolve())
     return Resumption(
         config,
-        first_step=checkpoint["global_step"] if in_own_folder else 0,
-        data=checkpoint.get(DATA_MODULE, {}).get("data", {}),
-        precision=checkpoint.get(PRECISION_KEY, {}),
-        finished=_finished(config, path, processed, checkpoint["callbacks"]),
+        first_step=state.global_step if in_own_folder else 0,
+        data=state.data_module.model_dump()["data"],
+        precision=state.precision,
+        finished=_finished(config, path, processed, state.callbacks),
     )
+
+
+class _Done(BaseModel):
+    processed: NonNegativeInt
+
+
+class _Epochs(BaseModel):
+    current: _Done
+
+
+class _FitLoop(BaseModel):
+    epoch_progress: _Epochs
+
+
+class _Loops(BaseModel):
+    fit_loop: _FitLoop
+
+
+class _Split(BaseModel):
+    images: int
+    sha256: str
+
+
+class _DataModule(BaseModel):
+    data: dict[str, _Split] = {}
+
+
+class _State(BaseModel):
+    """The values in a checkpoint that decide how a run goes on. Lightning restores the others."""
+
+    loops: _Loops
+    global_step: NonNegativeInt
+    callbacks: dict[str, dict[str, Any]]
+    data_module: _DataModule = Field(_DataModule(), alias=DATA_MODULE)
+    precision: dict[str, str] = Field({}, alias=PRECISION_KEY)
+
+
+def _state(checkpoint: Mapping[str, Any], path: Path) -> _State:
+    try:
+        return _State.model_validate(checkpoint)
+    except ValidationError as error:
+        problems = "; ".join(described_problems(error)[:3])
+        raise InputError(
+            f"resume={path}: not the state of a training of this version: {problems}; give last.ckpt of a run"
+        ) from error
 
 
 def _log_schedule(config: TrainConfig, saved: TrainConfig, num_epochs: int) -> None:

@@ -9,7 +9,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from ocr.command_line import plain_errors
@@ -26,15 +28,29 @@ _held: dict[Path, int] = {}
 class LockRunFolder(Callback):
     """Hydra's callback that locks the run folder before Hydra writes its own files there, .hydra/*.yaml and train.log.
 
-    Loads neither torch nor Lightning. The jobs of a multirun lock their folders when they begin to train.
+    A multirun locks the folder of all its jobs, whose names are the same in each multirun; each job locks its own one too when it
+    begins to train. Loads neither torch nor Lightning.
     """
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        with plain_errors():
-            if placement().is_first:
-                lock = RunLock(Path(config.hydra.run.dir)).__enter__()
-                atexit.register(lock.release)
-                lock.hand_over()
+        _lock_until_exit(RunLock(Path(config.hydra.run.dir)))
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        _lock_until_exit(RunLock(Path(config.hydra.sweep.dir), "hydra.sweep.dir"))
+
+
+def _lock_until_exit(lock: "RunLock") -> None:
+    with plain_errors():
+        if placement().is_first:
+            lock.__enter__()
+            atexit.register(lock.release)
+            lock.hand_over()
+
+
+def folder_key() -> str:
+    """Returns the setting that chooses the run folder of this Hydra job."""
+    is_multirun = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+    return "hydra.sweep.dir" if is_multirun else "hydra.run.dir"
 
 
 class RunLock:
@@ -44,14 +60,14 @@ class RunLock:
     folder already, that lock is taken over.
 
     Args:
-        key: the setting that chooses the folder, for messages.
+        key: the setting that chooses the folder, for messages; None: `folder_key`.
 
     Raises:
         InputError: another run uses the folder; the message names its process and machine.
     """
 
-    def __init__(self, run_dir: Path, key: str = "hydra.run.dir") -> None:
-        self._key = key
+    def __init__(self, run_dir: Path, key: str | None = None) -> None:
+        self._key = key or folder_key()
         self.path = run_dir.absolute() / ".lock"
         self._descriptor: int | None = None
 

@@ -25,6 +25,7 @@ from ocr.training.callbacks.losses import LossLog
 from ocr.training.callbacks.moving_average import MovingAverage
 from ocr.training.callbacks.progress_bar import ProgressBar
 from ocr.training.callbacks.progress_lines import ProgressLines
+from ocr.training.callbacks.rank_progress import RankProgress
 from ocr.training.checkpoint_files import CheckpointFiles
 from ocr.training.interruption import leave_checkpoints_alone, leave_signals_alone
 from ocr.training.lean_profiler import LeanProfiler
@@ -69,6 +70,7 @@ def build_trainer(
     silence_libraries()  # a Python program that trains has not done so
     settings = config.trainer
     loggers = build_loggers(config.logger, run_dir, config.exp_name, first_step)
+    callbacks = [*callbacks, RankProgress(ranks.note_progress)]
     with _refusals_in_words(settings):
         trainer = lightning.Trainer(
             **{name: getattr(settings, name) for name in PASSED_ON},

@@ -83,6 +83,16 @@ def test_the_graph_hands_out_images_if_one_of_them_is_wanted(num_images):
     assert BatchFeed(arrays).for_graph().hands_out_images == (num_images == 4)
 
 
+def test_large_images_and_those_beyond_the_limit_follow_alone():
+    sizes = np.array([[10, 10], [40, 50], [10, 12], [100, 100], [10, 10]] + [[10, 12]] * 8)
+    images = SourceImages([str(number) for number in range(13)], stored_sizes=sizes)
+    batch = SampleArrays(images, training=False, max_pixels=1000).prepare(planned(*range(13)))
+    assert batch.alone == [1, 3, 10, 11, 12]
+    assert batch.rows == batch.fed.indices.tolist() == [0, 2, 4, 5, 6, 7, 8, 9]
+    only_large = SampleArrays(images, training=False, max_pixels=1000).prepare(planned(1, 3))
+    assert (only_large.rows, only_large.alone) == ([0], [1])  # DALI takes no empty batch
+
+
 def test_sources_may_draw_batches_in_any_order_and_stop():
     feed = BatchFeed(SampleArrays(SourceImages(["a", "b"], OneKept()), training=False))
     sources = feed.for_graph()

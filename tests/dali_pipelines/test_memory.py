@@ -45,6 +45,13 @@ def test_without_a_gpu_decoded_and_rendered_images_are_counted():
     assert predicted([(100, 200)], on_gpu=False) == PoolBytes(int(SAFETY * 4 * (60_000 + 6_144)), 0)
 
 
+def test_without_a_gpu_huge_images_are_counted_as_decoded_alone():
+    config = CONFIG.model_copy(update={"max_batch_megapixels": 0.08})
+    # Each has more than an eighth of the pixels that are decoded at once: two of them beside four rendered batches.
+    expected = PoolBytes(int(SAFETY * (4 * 3 * 6_144 + 2 * 60_000)), 0)
+    assert predicted([(100, 200)] * 3, config, batch_size=3, on_gpu=False) == expected
+
+
 def test_an_empty_set_needs_no_memory():
     assert predicted(np.zeros((0, 2), np.int32)) == PoolBytes(0, 0)
 

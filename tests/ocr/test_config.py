@@ -276,10 +276,20 @@ def test_devices_are_a_number_or_a_list(devices):
             "trainer.max_time=5h",
             "trainer.max_time: expected DD:HH:MM:SS, such as 00:08:00:00 for eight hours (found '5h')",
         ),
+        (
+            "dataloader.batch_size=1000000000",
+            "dataloader.batch_size: Input should be less than or equal to 65536 (found 1000000000)",
+        ),
+        ("seed=4294967296", "seed: Input should be less than 4294967296 (found 4294967296)"),
         ("trainer.devices=0", "trainer.devices: at least 1, or -1 for all (found 0)"),
         (
             "+trainer.max_epoch=3",
             "trainer.max_epoch: no such key; the nearest is trainer.max_epochs; the option --cfg job lists all keys",
+        ),
+        (
+            "+on_bad_sample=skip",
+            "on_bad_sample: no such key; the nearest is datasets.train_dataset.config.on_bad_sample; the option --cfg job lists "
+            "all keys",
         ),
         ("+unknown.key=1", "unknown: no such key; the option --cfg job lists all keys"),
         (

@@ -161,6 +161,58 @@ def test_threads_share_a_detector(detector, folder):
                 assert_same(result, other)
 
 
+@pytest.fixture(scope="module")
+def closer(untrained_checkpoint):
+    """Tiles of 200 pixels are scaled to the input's 320. The pages of `folder` have longest sides of 300 pixels and more."""
+    return TextDetector(untrained_checkpoint, **SETTINGS, **THRESHOLDS, tile=200, rotations=(0, 90))
+
+
+def test_a_detector_without_tiles_and_turns_is_the_detector_as_it_was(detector, untrained_checkpoint, folder):
+    off = TextDetector(untrained_checkpoint, **SETTINGS, **THRESHOLDS, tile=None, rotations=None)
+    zero = TextDetector(untrained_checkpoint, **SETTINGS, **THRESHOLDS, tile=2000, rotations=0)
+    for path in files_of(folder):
+        assert_same(off(path), detector(path))
+        assert_same(zero(path), detector(path))
+        assert off(path).rotation == 0
+
+
+@pytest.mark.parametrize("loader", ["torch", "dali"])
+def test_tiles_and_turns_equal_those_of_predict(closer, detector, untrained_checkpoint, folder, tmp_path, loader):
+    config = PredictConfig(
+        checkpoint=str(untrained_checkpoint),
+        images=str(folder),
+        output=str(tmp_path / "found"),
+        loader=loader,
+        draw=False,
+        postprocess=THRESHOLDS,
+        tile=200,
+        rotations=[0, 90],
+        **SETTINGS,
+    )
+    expected = json.loads((predict(config, tmp_path) / "predictions.json").read_text())["images"]
+    found = {path.name: result for path, result in zip(files_of(folder), closer(files_of(folder)), strict=True)}
+    if loader == "torch":
+        assert {name: result.to_dict() for name, result in found.items()} == expected
+    else:  # only the pass over the whole page sees DALI's pixels; they differ by a level
+        numbers = {name: len(entry["words"]) for name, entry in expected.items()}
+        assert numbers == pytest.approx({name: len(result.polygons) for name, result in found.items()}, abs=2)
+    assert len({result.rotation for result in found.values()}) == 2
+    for path, result in zip(files_of(folder), found.values(), strict=True):
+        height, width = result.size
+        points = np.concatenate(result.polygons)
+        assert ((points >= 0) & (points <= (width, height))).all()
+        assert len(result.polygons) != len(detector(path).polygons)
+
+
+def test_threads_share_a_detector_that_looks_closer(closer, folder):
+    files = files_of(folder)[:4]
+    expected = [closer(path) for path in files]
+    with ThreadPoolExecutor(4) as pool:
+        for results in pool.map(lambda _: [closer(path) for path in files], range(4)):
+            for result, other in zip(results, expected, strict=True):
+                assert_same(result, other)
+
+
 def test_a_warning_names_the_image_with_more_regions_than_max_candidates(untrained_checkpoint, folder, caplog):
     detector = TextDetector(untrained_checkpoint, **SETTINGS, **THRESHOLDS)
     detector.postprocess = detector.postprocess.model_copy(update={"max_candidates": 1})
@@ -202,6 +254,13 @@ def test_bfloat16_differs_from_float32(untrained_checkpoint, detector, folder):
     [
         ({"image_size": 100}, r"image_size: .*multiple of 32 \(found 100\)"),
         ({"bin_thresh": 2}, r"postprocess.bin_thresh: .*less than 1 \(found 2\)"),
+        ({"tile": "all"}, r"tile: expected none, auto, or the side of a tile in pixels .* at least 64 \(found 'all'\)"),
+        ({"tile": 63}, r"at least 64 \(found 63\)"),
+        ({"tile": True}, r"\(found True\)"),
+        ({"tile": 159}, r"tile=159: each tile would be scaled up to image_size=320; expected at least 160"),
+        ({"rotations": 45}, r"rotations: expected none, auto, or a list of turns among 0, 90, 180, 270 \(found 45\)"),
+        ({"rotations": ()}, r"rotations: expected none"),
+        ({"rotations": (0, 91)}, r"rotations: expected none"),
         ({"device": "cuda"}, r"device: .*'gpu' \(found 'cuda'\)"),
     ],
 )

@@ -51,8 +51,9 @@ def test_another_header_starts_anew_and_keeps_the_earlier_lines(two_done, change
     assert two_done.with_name("earlier_predictions.jsonl").read_bytes() == before
 
 
-def test_a_file_that_is_no_record_of_a_prediction_starts_anew(tmp_path, caplog):
-    (tmp_path / "predictions.jsonl").write_bytes(b"")
+@pytest.mark.parametrize("content", [b"", b"[" * 100_000 + b"\n"], ids=["empty", "deep"])
+def test_a_file_that_is_no_record_of_a_prediction_starts_anew(tmp_path, caplog, content):
+    (tmp_path / "predictions.jsonl").write_bytes(content)
     with caplog.at_level(logging.WARNING), PredictionLines(tmp_path, HEADER, NAMES) as lines:
         assert lines.num_done == 0
     assert "cannot read: starting anew" in caplog.text

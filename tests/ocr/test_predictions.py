@@ -9,6 +9,13 @@ from ocr.postprocess.boxes import Detections
 from ocr.predictions import FOUND_COLOUR, draw_picture, save_picture
 
 
+def test_outlines_on_a_large_page_do_not_hide_small_text():
+    text = np.array([[100, 100], [400, 100], [400, 124], [100, 124]], np.float32)
+    pixels = np.full((5200, 4000, 3), 255, np.uint8)
+    picture = np.asarray(draw_picture(pixels, Detections.from_polygons([text], [1])))
+    assert (picture[106:118, 106:394] == 255).all()
+
+
 def test_no_two_images_share_a_picture(tmp_path):
     names = ["a.jpg", "a.jpeg", "a.png", "a.png.jpg", "a.png.jpg.jpg", "a.jpg.jpg", "a.jpe", "a.jpe.jpg", "a.v2.jpg"]
     for shade, name in enumerate(names):

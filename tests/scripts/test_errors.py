@@ -40,6 +40,15 @@ def test_an_unknown_key_ends_a_script_with_one_line_without_advice_to_append_it(
     assert done.stderr.count("\n") == 1
 
 
+def test_an_integer_of_thousands_of_digits_ends_a_script_with_one_line(run_script, tmp_path):
+    done = run_script("train.py", f"seed={'9' * 5000}", cwd=tmp_path)
+    assert done.returncode == 1
+    assert (
+        done.stderr
+        == "ValueError: a value, or a configuration file, has an integer of thousands of digits; correct it\n"
+    )
+
+
 def test_only_the_first_of_several_processes_runs_a_command_that_needs_one(run_script, monkeypatch, tmp_path):
     ranks = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
     for name, value in ranks.items():

@@ -18,8 +18,7 @@ from ocr.datasets.formats.annotated import AnnotatedImage, AnnotatedWord, Format
 from ocr.datasets.formats.image_folder import ImageFolder
 from ocr.datasets.formats.interface import NO_FIT, AnnotationFormat, Confidence, Fit
 from ocr.datasets.formats.look import Look
-from ocr.datasets.formats.text import read_text
-from ocr.datasets.formats.text_folder import text_files, with_images
+from ocr.datasets.formats.text_folder import lines_of, text_files, with_images
 from ocr.datasets.formats.text_lines import ENOUGH, Line, is_mark, split_lines
 
 NUM_WITH_OFFSETS = 32
@@ -48,7 +47,7 @@ def read_ctw1500(annotation_dir: Path, images: ImageFolder) -> Iterator[Annotate
     """
     for path, filename, problems in with_images(text_files(annotation_dir), images):
         words = []
-        for line in split_lines(read_text(path)):
+        for line in lines_of(path):
             word = _read_word(line)
             if isinstance(word, FormatProblem):
                 problems.append(word)

@@ -31,7 +31,7 @@ from ocr.datasets.formats.interface import NO_FIT, AnnotationFormat, Confidence,
 from ocr.datasets.formats.look import Look
 from ocr.datasets.formats.rectangles import Corners, refuse_other_rectangles
 from ocr.datasets.formats.text import read_text
-from ocr.datasets.formats.text_folder import sampled_lines, text_files, with_images
+from ocr.datasets.formats.text_folder import lines_of, sampled_lines, text_files, with_images
 from ocr.datasets.formats.text_lines import Line, is_mark, split_lines
 from ocr.errors import InputError
 
@@ -113,7 +113,7 @@ def read_icdar(annotation_dir: Path, images: ImageFolder, corners: Corners | Non
         refuse_other_rectangles(paths, images)
     for path, filename, problems in with_images(paths, images):
         words = []
-        for line in split_lines(read_text(path)):
+        for line in lines_of(path):
             word = _read_word(line, layout, corners or Corners.LEFT_TOP_RIGHT_BOTTOM)
             if isinstance(word, FormatProblem):
                 problems.append(word)

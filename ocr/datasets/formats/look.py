@@ -14,6 +14,8 @@ HEAD_BYTES = 2**16
 """Number of bytes read at the beginning of a file."""
 MAX_NAMES = 2000
 """Number of names read of a folder."""
+MAX_LINES = 1000
+"""Number of lines of a file that are looked at."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +38,9 @@ class Look:
 
     @cached_property
     def first_lines(self) -> list[str]:
-        """The lines of `head` that are not blank and that it holds whole."""
+        """The first lines of `head` that are not blank and that it holds whole, at most `MAX_LINES`."""
         lines = self.head.split("\n")
-        return [line for line in (lines if self.is_whole else lines[:-1]) if line.strip()]
+        return [line for line in (lines if self.is_whole else lines[:-1]) if line.strip()][:MAX_LINES]
 
     def files(self, suffix: str, count: int = 5) -> list["Look"]:
         """Returns a look at some files of a folder, spread over its names. Their suffix may be in upper or lower case."""

@@ -46,7 +46,7 @@ def read_paddleocr(annotation_path: Path, images: ImageFolder) -> Iterator[Annot
         raise FileNotFoundError(f"{annotation_path}: there is no such annotation file")
     with annotation_path.open("rb") as file:
         encoding = encoding_of(file.read(4))
-    is_any = False
+    is_any, num_without_tab = False, 0
     with annotation_path.open(encoding=encoding, errors="replace") as lines:
         for number, line in enumerate(lines, 1):
             name, tab, value = line.strip("\ufeff \r\n").partition("\t")
@@ -55,6 +55,12 @@ def read_paddleocr(annotation_path: Path, images: ImageFolder) -> Iterator[Annot
             if not tab and not is_any:
                 raise InputError(f"{annotation_path}:{number}: found {line[:60].strip()!r}; expected {_EXPECTED}")
             is_any = True
+            num_without_tab += not tab
+            if num_without_tab > _MOST_WITHOUT_TAB:  # else each would be looked for as an image
+                raise InputError(
+                    f"{annotation_path}:{number}: found more than {_MOST_WITHOUT_TAB:,} lines without a tab; expected {_EXPECTED} "
+                    "in each line"
+                )
             source = f"{annotation_path.name}:{number}"
             if tab:
                 yield _read_image(images.locate(name), source, value)
@@ -63,6 +69,10 @@ def read_paddleocr(annotation_path: Path, images: ImageFolder) -> Iterator[Annot
                 yield AnnotatedImage(images.locate(name), source, problems=(FormatProblem(None, "no tab", _EXPECTED),))
     if not is_any:
         raise InputError(f"{annotation_path}: found no line; expected {_EXPECTED} in each line")
+
+
+_MOST_WITHOUT_TAB = 1000
+"""Lines without a tab that are reported one by one; a file with more is something else."""
 
 
 PADDLEOCR = AnnotationFormat("paddleocr", "PaddleOCR label file", "file", examine_paddleocr, read_paddleocr)

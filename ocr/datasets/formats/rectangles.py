@@ -6,9 +6,7 @@ from pathlib import Path
 
 from ocr.datasets.formats.image_files import image_of_stem
 from ocr.datasets.formats.image_folder import ImageFolder
-from ocr.datasets.formats.text import read_text
-from ocr.datasets.formats.text_folder import PREFIXES
-from ocr.datasets.formats.text_lines import split_lines
+from ocr.datasets.formats.text_folder import PREFIXES, lines_of
 from ocr.errors import InputError
 
 _NUM_FILES = 50
@@ -68,7 +66,7 @@ def refuse_other_rectangles(paths: Sequence[Path], images: ImageFolder) -> None:
     rectangles: list[_Rectangle] = []
     for path in paths[::step][:_NUM_FILES]:
         size = images.size_of(image_of_stem(images, path.stem, PREFIXES)[0])
-        for line in split_lines(read_text(path)):
+        for line in lines_of(path):
             if line.num_leading >= 4:
                 rectangles.append((f"{path.name}:{line.number}: {','.join(line.fields[:4])}", line.numbers[:4], size))
     inverted = [row for row in rectangles if not Corners.LEFT_TOP_RIGHT_BOTTOM.fits(row[1], None)]

@@ -20,6 +20,8 @@ from ocr.file_names import shown
 
 PREFIXES = ("", "gt_", "poly_gt_")
 """Beginnings of a text file's name that are not part of the image's name."""
+MAX_LINES = 20_000
+"""Most lines of one image's text file. The lines of such a file take a second at most."""
 _NUM_SAMPLED = 1000
 """Number of files that show the layout of all."""
 
@@ -45,11 +47,27 @@ def text_files(folder: Path, without: Collection[str] = ()) -> list[Path]:
     return sorted(paths)
 
 
+def lines_of(path: Path) -> list[Line]:
+    """Returns the lines of one image's text file that are not blank.
+
+    Raises:
+        InputError: there are more than `MAX_LINES`.
+    """
+    text = read_text(path)
+    num_lines = text.count("\n") + text.count("\r")
+    if num_lines > 2 * MAX_LINES or (num_lines > MAX_LINES and len(text.splitlines()) > MAX_LINES):
+        raise InputError(
+            f"{shown(str(path))}: found {num_lines:,} lines; expected at most {MAX_LINES:,}, one for each text of an image; remove "
+            "the file, or correct it"
+        )
+    return split_lines(text)
+
+
 def sampled_lines(paths: Sequence[Path]) -> Iterator[Line]:
     """Yields the lines of at most 1000 files, spread evenly over all."""
     step = max(-(-len(paths) // _NUM_SAMPLED), 1)
     for path in paths[::step]:
-        yield from split_lines(read_text(path))
+        yield from lines_of(path)
 
 
 def with_images(paths: Sequence[Path], images: ImageFolder) -> Iterator[tuple[Path, str, list[FormatProblem]]]:

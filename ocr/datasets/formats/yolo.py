@@ -19,8 +19,7 @@ from ocr.datasets.formats.image_folder import ImageFolder
 from ocr.datasets.formats.interface import NO_FIT, AnnotationFormat, Confidence, Fit
 from ocr.datasets.formats.look import Look
 from ocr.datasets.formats.rectangles import Corners
-from ocr.datasets.formats.text import read_text
-from ocr.datasets.formats.text_folder import text_files, with_images
+from ocr.datasets.formats.text_folder import lines_of, text_files, with_images
 from ocr.datasets.formats.text_lines import ENOUGH, Line, split_lines
 
 _OTHER_FILES = ("classes.txt", "labels.txt", "obj.names.txt")
@@ -48,7 +47,7 @@ def read_yolo(annotation_dir: Path, images: ImageFolder) -> Iterator[AnnotatedIm
     for path, filename, problems in with_images(text_files(annotation_dir, _OTHER_FILES), images):
         to_pixels = images.pixels_from_upright_shares(filename)
         words = []
-        for line in split_lines(read_text(path)):
+        for line in lines_of(path):
             points = _shares(line)
             if isinstance(points, FormatProblem):
                 problems.append(points)

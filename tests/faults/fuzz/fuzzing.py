@@ -1,5 +1,6 @@
 """Feeds changed files to the readers, and counts what they do with them."""
 
+import faulthandler
 import random
 import time
 from collections import Counter
@@ -11,6 +12,8 @@ from tests.faults.fuzz.readers import Reader
 
 LIMIT_SECONDS = 2.0
 """Processor time that a reader may take for an input below 1 MB."""
+HANG_SECONDS = 1800
+"""Time after which twenty inputs that still have no answer end the whole run, with the place in the code."""
 
 
 @dataclass
@@ -62,22 +65,39 @@ def _kind(reader: Reader, content: bytes, outcome: Outcome, seed: int) -> str:
     return "failed"
 
 
-def fuzz_for(readers: Sequence[Reader], seconds: float, seed: int) -> dict[str, Outcome]:
-    """Returns the outcome of each reader after this time. Other seeds give other inputs."""
+def fuzz_for(readers: Sequence[Reader], seconds: float, seed: int, folder: Path) -> dict[str, Outcome]:
+    """Returns the outcome of each reader after this time. Other seeds give other inputs.
+
+    Counts and inputs at fault are in the folder after each round, so that a crash or a kill leaves them. `current` there names the
+    inputs under way.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
     end, totals = time.monotonic() + seconds, {reader.name: Outcome() for reader in readers}
     while time.monotonic() < end:
         for reader in readers:
+            (folder / "current").write_text(f"{reader.name}, seeds {seed} to {seed + 19}\n")
+            faulthandler.dump_traceback_later(HANG_SECONDS, exit=True)
             outcome, total = fuzz(reader, range(seed, seed + 20)), totals[reader.name]
             total.counts += outcome.counts
             total.slowest = max(total.slowest, outcome.slowest)
-            total.failures = outcome.failures | total.failures
+            total.failures = total.failures | {
+                key: value for key, value in outcome.failures.items() if key not in total.failures
+            }
+        (folder / "counts").write_text(report(totals, folder) + "\n")
         seed += 20
+    faulthandler.cancel_dump_traceback_later()
+    (folder / "current").unlink(missing_ok=True)
     return totals
 
 
 def report(totals: dict[str, Outcome], folder: Path) -> str:
     """Returns one line for each reader and each kind of failure. Keeps the inputs at fault in the folder."""
-    lines = []
+    num_inputs = sum(total.counts.total() for total in totals.values())
+    num_flagged = sum(total.counts["failed"] for total in totals.values())
+    slowest = max((total.slowest for total in totals.values()), default=0.0)
+    lines = [
+        f"{len(totals)} readers, {num_inputs:,} inputs, {num_flagged:,} flagged, slowest {slowest:.2f} s; kept in {folder}"
+    ]
     for name, total in totals.items():
         counts = ", ".join(f"{count:,} {kind}" for kind, count in sorted(total.counts.items()))
         lines.append(f"{name}: {total.counts.total():,} inputs: {counts}; slowest {total.slowest:.2f} s")

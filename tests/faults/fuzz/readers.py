@@ -25,23 +25,36 @@ from dali_pipelines.turbojpeg import decode_upright
 from ocr.cache.files import EntryError, EntryFiles
 from ocr.checkpoint import CONFIG_KEY, MODEL_PREFIX, load_checkpoint
 from ocr.config import PrepareConfig, TrainConfig, validate_config
-from ocr.datasets.audit import build_manifest
+from ocr.datasets.audit import build_manifest, load_manifest
 from ocr.datasets.column_file import map_columns
 from ocr.datasets.formats.image_folder import ImageFolder
 from ocr.datasets.formats.interface import AnnotationFormat
 from ocr.datasets.formats.read import AUTO, FORMATS, read_annotations
 from ocr.datasets.image_checks import inspect_image
 from ocr.datasets.manifest import Manifest
+from ocr.datasets.schemas import DatasetConfig
 from ocr.datasets.shards.images import load_shards
 from ocr.errors import InputError, StorageError
 from ocr.file_names import name_problem
 from ocr.models.dbnet import build_dbnet
+from ocr.onnx_network import INPUT_NAME, OUTPUT_NAME, load_onnx
 from ocr.polygons import PolygonBatch
+from ocr.prediction_lines import LINES_NAME, PredictionLines
 from ocr.preparation.prepare import prepare_data
 from ocr.targets.config import TargetConfig
 from ocr.targets.maps import make_targets
 from ocr.targets.offline import UnfitMaps, check_maps, maps_key, write_maps
-from tests.faults.fuzz.mutations import Mutation, mutated_archive, mutated_bytes, mutated_json, mutated_xml
+from ocr.training.resume import resumption
+from tests.faults.fuzz.mutations import (
+    Mutation,
+    mutated_archive,
+    mutated_bytes,
+    mutated_checkpoint,
+    mutated_columns,
+    mutated_json,
+    mutated_text,
+    mutated_xml,
+)
 from tests.ocr.datasets.formats.samples import write_images
 
 SEEDS = Path(__file__).with_name("seeds")
@@ -76,7 +89,11 @@ def build_readers(drawn: Path, folder: Path) -> list[Reader]:
         _upstage(drawn, folder / "drawn"),
         _icdar(drawn, folder / "drawn_icdar"),
         _index(drawn, folder / "index"),
+        _memo(drawn, folder / "memo"),
         _checkpoint(folder / "checkpoint"),
+        _resumed(folder / "resumed"),
+        *_onnx(folder / "onnx"),
+        _lines(folder / "lines"),
         _entry(folder / "entry"),
         _maps(folder / "maps"),
         _config(),
@@ -121,7 +138,9 @@ def _annotations(annotation_format: AnnotationFormat, seed: Path, images: Path, 
         report = folder.with_suffix(".report")
         _read_annotations(path, images, report, annotation_format.name if named else AUTO)
 
-    mutate = {".json": mutated_json, ".xml": mutated_xml}.get(seed.suffix, mutated_bytes)
+    mutate = {".json": mutated_json, ".xml": mutated_xml}.get(
+        seed.suffix, mutated_bytes if seed.suffix == ".mat" else mutated_text
+    )
     name = f"{annotation_format.name} {seed.name}"
     return Reader(name, mutate, (seed.read_bytes(),), read, (InputError,))
 
@@ -152,7 +171,7 @@ def _icdar(drawn: Path, folder: Path) -> Reader:
         b'38, 43, 120, 65, "Tiredness"\n275, 294, 300, 310, "kills"\n',
         b"10,10,60,10,70,20,60,30,10,30,5,20,curved\n1,2,30,2,30,40,text\n",
     )
-    return Reader("drawn icdar", mutated_bytes, samples, read, (InputError,))
+    return Reader("drawn icdar", mutated_text, samples, read, (InputError,))
 
 
 def _index(drawn: Path, folder: Path) -> Reader:
@@ -175,7 +194,7 @@ def _index(drawn: Path, folder: Path) -> Reader:
         for index in range(min(len(manifest), 2)):
             assert hashlib.sha256(manifest.images.read(index)).hexdigest() in digests
 
-    return Reader("shard index", mutated_bytes, (sample,), read, (InputError, StorageError, OSError))
+    return Reader("shard index", mutated_columns, (sample,), read, (InputError, StorageError, OSError))
 
 
 def _checkpoint(folder: Path) -> Reader:
@@ -193,7 +212,96 @@ def _checkpoint(folder: Path) -> Reader:
         assert all(torch.isfinite(value).all() for value in model.state_dict().values())
 
     sample = (folder / "whole.ckpt").read_bytes()
-    return Reader("checkpoint", mutated_archive, (sample,), read, (InputError,))
+    return Reader("checkpoint", mutated_checkpoint, (sample,), read, (InputError,))
+
+
+def _memo(drawn: Path, folder: Path) -> Reader:
+    images, annotations = drawn / "images" / "train", drawn / "jsons" / "train.json"
+    split = DatasetConfig(image_path=str(images), annotation_path=str(annotations), audit_memo=str(folder))
+    expected, _ = load_manifest(split, max_megapixels=100)
+    (path,) = folder.glob("**/*.memo")
+
+    def read(content: bytes) -> None:
+        path.write_bytes(content)
+        manifest, report = load_manifest(split, max_megapixels=100)
+        _check_manifest(manifest)
+        assert len(manifest) <= len(expected)
+        str(report)
+
+    return Reader("audit memo", mutated_columns, (path.read_bytes(),), read, (InputError,))
+
+
+def _resumed(folder: Path) -> Reader:
+    folder.mkdir(parents=True)
+    config = TrainConfig()
+    state = {
+        CONFIG_KEY: config.model_dump(mode="json"),
+        "state_dict": {"model.a": torch.zeros(2)},
+        "optimizer_states": [],
+        "loops": {"fit_loop": {"epoch_progress": {"current": {"processed": 1}}}},
+        "global_step": 3,
+        "callbacks": {"RunSummary": {"summary": {"epochs": []}}},
+    }
+    torch.save(state, folder / "whole.ckpt")
+
+    def read(content: bytes) -> None:
+        (folder / "last.ckpt").write_bytes(content)
+        found = resumption(config.model_copy(update={"resume": str(folder / "last.ckpt")}), (), folder)
+        assert found.first_step >= 0
+        found.check_data({})
+
+    return Reader("resume", mutated_checkpoint, ((folder / "whole.ckpt").read_bytes(),), read, (InputError,))
+
+
+def _onnx(folder: Path) -> list[Reader]:
+    """Returns the reader of .onnx files, if onnx and onnxruntime are installed."""
+    try:
+        import onnx
+        import onnxruntime  # noqa: F401
+    except ImportError:
+        return []
+    folder.mkdir(parents=True)
+    node = onnx.helper.make_node("ReduceMean", [INPUT_NAME, "axes"], [OUTPUT_NAME], keepdims=0)
+    axes = onnx.helper.make_tensor("axes", onnx.TensorProto.INT64, [1], [1])
+    given = onnx.helper.make_tensor_value_info(INPUT_NAME, onnx.TensorProto.FLOAT, ["B", 3, "H", "W"])
+    made = onnx.helper.make_tensor_value_info(OUTPUT_NAME, onnx.TensorProto.FLOAT, ["B", "H", "W"])
+    graph = onnx.helper.make_graph([node], "network", [given], [made], [axes])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=8)
+    onnx.helper.set_model_props(model, {CONFIG_KEY: TrainConfig().model_dump_json()})
+    sample = model.SerializeToString()
+
+    def mutate(content: bytes, rng: random.Random) -> bytes:
+        if rng.random() < 0.5:
+            return mutated_bytes(content, rng)
+        changed = onnx.ModelProto.FromString(content)
+        # A string of protobuf is UTF-8.
+        values = mutated_json(TrainConfig().model_dump_json().encode(), rng).decode("utf-8", "replace")
+        onnx.helper.set_model_props(changed, {CONFIG_KEY: values})
+        return changed.SerializeToString()
+
+    def read(content: bytes) -> None:
+        (folder / "a.onnx").write_bytes(content)
+        load_onnx(folder / "a.onnx", "cpu")
+
+    return [Reader("onnx", mutate, (sample,), read, (InputError,))]
+
+
+def _lines(folder: Path) -> Reader:
+    names, header = ("a.jpg", "b/c.jpg"), {"checkpoint": "1", "images": "2", "settings": "3"}
+    with PredictionLines(folder, header, names) as lines:
+        for name in names:
+            lines.append(json.dumps({"image": name, "words": {}}).encode() + b"\n")
+
+    def read(content: bytes) -> None:
+        (folder / LINES_NAME).write_bytes(content)
+        with PredictionLines(folder, header, names) as lines:
+            assert [line["image"] for line in lines.read()] == list(names[: lines.num_done])
+
+    def mutate(content: bytes, rng: random.Random) -> bytes:
+        *before, line = content.splitlines(keepends=True)[: rng.choice((1, 2, 3))]
+        return b"".join([*before, mutated_json(line, rng).replace(b"\n", b""), b"\n"])
+
+    return Reader("prediction lines", mutate, ((folder / LINES_NAME).read_bytes(),), read, ())
 
 
 def _entry(folder: Path) -> Reader:
@@ -229,7 +337,12 @@ def _maps(folder: Path) -> Reader:
 def _config() -> Reader:
     def read(content: bytes) -> None:
         # As `run_command` and `checked_job` do, which turn these errors into one line.
-        given = yaml.safe_load(content)
+        try:
+            given = yaml.safe_load(content)
+        except ValueError as error:
+            if isinstance(error, UnicodeDecodeError) or "integer string conversion" in str(error):
+                return
+            raise
         config = validate_config(TrainConfig, OmegaConf.create(given if isinstance(given, dict) else {}))
         assert TrainConfig.model_validate(config.model_dump()) == config
 
@@ -241,7 +354,7 @@ def _config() -> Reader:
 
 def _mutated_config(content: bytes, rng: random.Random) -> bytes:
     """Returns at most 64 KB: PyYAML takes 20 s for a megabyte, and a configuration is written by the user."""
-    return (mutated_json if content.startswith(b"{") else mutated_bytes)(content, rng)[: 2**16]
+    return (mutated_json if content.startswith(b"{") else mutated_text)(content, rng)[: 2**16]
 
 
 def _image(drawn: Path, folder: Path) -> Reader:

@@ -14,7 +14,19 @@ from tests.faults.fuzz.mutations import PROLOGS
 from tests.faults.fuzz.readers import EXTENSIONS, build_readers, seeds_of
 from tests.ocr.datasets.formats.samples import write_images
 
-OTHERS = ("drawn upstage", "drawn icdar", "shard index", "checkpoint", "cache entry", "maps", "config", "image")
+OTHERS = (
+    *(
+        "drawn upstage",
+        "drawn icdar",
+        "shard index",
+        "audit memo",
+        "checkpoint",
+        "resume",
+        "prediction lines",
+        "cache entry",
+    ),
+    *("maps", "config", "image"),
+)
 SEEDS = tuple(f"{one.name} {seed.name}" for one in FORMATS for seed in seeds_of(one))
 NUM_INPUTS = {True: 5, False: 25}
 """Number of broken files of a reader, by whether it is one of the many annotation formats."""
@@ -69,6 +81,9 @@ def test_readers_stand_a_long_run(readers, request, caplog, tmp_path):
     if not seconds:
         pytest.skip("make fuzz runs it")
     caplog.set_level(logging.CRITICAL)
-    totals = fuzz_for(list(readers.values()), seconds, request.config.getoption("--fuzz-seed"))
-    print("\n" + report(totals, tmp_path))
+    option = request.config.getoption
+    chosen = [reader for name, reader in readers.items() if option("--fuzz-readers") in name]
+    folder = option("--fuzz-folder").absolute()
+    totals = fuzz_for(chosen, seconds, option("--fuzz-seed"), folder)
+    print("\n" + report(totals, folder))
     assert not any(total.failures for total in totals.values())

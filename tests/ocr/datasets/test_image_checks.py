@@ -217,6 +217,15 @@ def test_a_file_that_the_system_refuses_to_open_is_named(tmp_path: Path) -> None
     assert (finding.kind, finding.found) == ("unreadable", "File name too long")
 
 
+def test_a_progressive_jpeg_of_very_many_scans_is_not_decoded(picture: Path) -> None:
+    Image.new("L", (300, 200), 90).save(picture / "b.jpg", progressive=True)
+    content = (picture / "b.jpg").read_bytes()
+    (picture / "b.jpg").write_bytes(content[:-2] + content[content.rfind(b"\xff\xda") : -2] * 100 + content[-2:])
+    _, report = checked(picture, None)
+    assert [(finding.image, finding.kind) for finding in report.findings] == [("b.jpg", "too_many_scans")]
+    assert report.findings[0].found == f"a progressive JPEG of {content.count(bytes([0xFF, 0xDA])) + 100} scans"
+
+
 def test_the_pixel_limit_is_inclusive_and_read_from_the_header(picture: Path) -> None:
     assert checked(picture, None, max_megapixels=0.0012)[1].findings == ()
     (picture / "b.jpg").write_bytes(encoded(41, 30))

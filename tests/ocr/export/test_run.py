@@ -90,6 +90,16 @@ def test_detector_finds_the_same_text_with_an_onnx_file(checkpoint, onnx_file, i
         assert_close(text, other)
 
 
+def test_tiles_and_turns_work_with_an_onnx_file(checkpoint, onnx_file, images):
+    closer = {"device": "cpu", "batch_size": 3, "tile": 200, "rotations": "auto"}
+    expected = TextDetector(checkpoint, precision="32-true", **closer)(images[:3])
+    found = TextDetector(onnx_file, **closer)(images[:3])
+    assert sum(len(text.polygons) for text in expected) > 5
+    for text, other in zip(found, expected, strict=True):
+        assert text.rotation == other.rotation
+        assert_close(text, other)
+
+
 def test_predict_takes_an_onnx_file(onnx_file, images, tmp_path):
     config = PredictConfig(
         checkpoint=str(onnx_file),

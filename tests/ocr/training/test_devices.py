@@ -13,7 +13,7 @@ def test_devices_on_a_cpu_are_processes(devices, number):
     assert num_devices(TrainerConfig(devices=devices), "cpu") == number
 
 
-@pytest.mark.parametrize("devices", [-1, "0,1", "0"])
+@pytest.mark.parametrize("devices", [-1, "0,1", "0", 100_000])
 def test_devices_that_a_cpu_does_not_have_are_refused(devices):
     with pytest.raises(InputError, match=rf"trainer\.devices={devices} on a CPU"):
         num_devices(TrainerConfig(devices=devices), "cpu")

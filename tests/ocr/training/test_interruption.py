@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import pty
 import signal
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from ocr.training.fit import train
+from ocr.training.interruption import StopSignals
 from ocr.training.run_folder import newest_checkpoint
 
 AVERAGED = ("trainer.ema_decay=0.9", "trainer.accumulate_grad_batches=2")
@@ -62,6 +64,7 @@ def assert_same_end(folder: Path, other: Path) -> None:
         (signal.SIGTERM, "in validation", ()),
         (signal.SIGINT, "within the epoch", AVERAGED),
         (signal.SIGTERM, "in validation", AVERAGED),
+        (signal.SIGHUP, "within the epoch", ()),
     ],
 )
 def test_a_run_stopped_by_a_signal_continues_bit_for_bit(tiny_run, whole, tmp_path, caplog, signum, place, overrides):
@@ -72,6 +75,35 @@ def test_a_run_stopped_by_a_signal_continues_bit_for_bit(tiny_run, whole, tmp_pa
     assert caplog.messages[-1].endswith(f"To continue:\n  resume={checkpoint}")
     train(tiny_run(*overrides, f"resume={checkpoint}"), tmp_path / "resumed")
     assert_same_end(tmp_path / "resumed", whole[overrides])
+
+
+def test_a_closed_terminal_is_heard_and_no_longer_written_to(tmp_path):
+    process, terminal = pty.fork()
+    if process == 0:
+        with StopSignals() as signals:
+            signals.defer()
+            os.write(1, b"ready")
+            while signals.received is None:
+                time.sleep(0.01)
+            time.sleep(0.2)  # the thread that hears the signal leaves the terminal
+            os.write(1, b"to nobody")
+            (tmp_path / "received").write_text(str(signals.received))
+        os._exit(0)
+    assert b"ready" in os.read(terminal, 100)
+    os.close(terminal)
+    assert os.waitpid(process, 0)[1] == 0
+    assert (tmp_path / "received").read_text() == str(int(signal.SIGHUP))
+
+
+def test_under_nohup_a_closed_terminal_is_not_heard():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopSignals() as signals:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+            assert signals.received is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_signal_before_the_first_step_ends_the_run_where_it_is(tiny_run, tmp_path, caplog):
@@ -100,6 +132,14 @@ def test_a_new_run_in_the_folder_of_an_earlier_one_does_not_take_its_checkpoint(
     assert "nothing to resume from" in caplog.messages[-1]
     assert (tmp_path / "checkpoints/earlier_last.ckpt").read_bytes() == earlier
     assert newest_checkpoint(tmp_path) is None  # resume=auto does not continue the earlier run either
+
+
+def test_a_command_that_fails_before_it_trains_leaves_the_checkpoint_of_an_earlier_run(tiny_run, tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints/last.ckpt").write_bytes(b"earlier")
+    with pytest.raises(FileNotFoundError):
+        train(tiny_run("dataset_base_path=/nowhere"), tmp_path)
+    assert (tmp_path / "checkpoints/last.ckpt").read_bytes() == b"earlier"
 
 
 def test_a_resumed_run_stopped_before_its_first_checkpoint_names_the_earlier_one(tiny_run, whole, tmp_path, caplog):

@@ -111,7 +111,7 @@ def test_a_finished_run_says_so_and_changes_no_file(tiny_run, finished, checkpoi
     assert summary["hmean"] == json.loads((finished / "summary.json").read_text())["hmean"]
 
 
-@pytest.mark.parametrize("name", ["cut", "empty", "foreign", "text", "weights"])
+@pytest.mark.parametrize("name", ["cut", "empty", "foreign", "text", "weights", "edited"])
 def test_a_file_that_is_no_checkpoint_is_refused_in_one_line(tiny_run, checkpoint, tmp_path, name):
     path, whole = tmp_path / "bad.ckpt", checkpoint.read_bytes()
     contents = {"cut": whole[: len(whole) // 2], "empty": b"", "text": b"no checkpoint\n"}
@@ -119,7 +119,12 @@ def test_a_file_that_is_no_checkpoint_is_refused_in_one_line(tiny_run, checkpoin
         path.write_bytes(contents[name])
     else:
         state = torch.load(checkpoint, weights_only=True)
-        torch.save({"weights": 1} if name == "foreign" else state | {"optimizer_states": None, "loops": None}, path)
+        states = {
+            "foreign": {"weights": 1},
+            "weights": state | {"optimizer_states": None, "loops": None},
+            "edited": state | {"loops": {"fit_loop": {"epoch_progress": [1]}}},
+        }
+        torch.save(states[name], path)
     with pytest.raises(InputError, match=r"^resume=.*bad\.ckpt: [^\n]+$") as refused:
         train(tiny_run(f"resume={path}"), tmp_path / "run")
     assert "weights_only" not in str(refused.value)

@@ -46,19 +46,28 @@ def test_a_second_run_in_a_folder_is_told_who_runs_there_and_a_dead_one_frees_it
     assert not (tmp_path / ".lock").exists()
 
 
-@pytest.mark.parametrize(("name", "override"), [("train", "seed=7"), ("evaluate", "checkpoint=best.ckpt")])
-def test_a_refused_script_leaves_the_files_of_the_run_under_way_as_they_are(other_run, tmp_path, name, override):
+@pytest.mark.parametrize(
+    ("name", "key", "arguments"),
+    [
+        ("train", "hydra.run.dir", ["seed=7"]),
+        ("train", "hydra.sweep.dir", ["-m", "seed=7,8"]),
+        ("evaluate", "hydra.run.dir", ["checkpoint=best.ckpt"]),
+    ],
+)
+def test_a_refused_script_leaves_the_files_of_the_run_under_way_as_they_are(other_run, tmp_path, name, key, arguments):
     (tmp_path / ".hydra").mkdir()
     files = [
-        tmp_path / file for file in (".hydra/overrides.yaml", ".hydra/config.yaml", ".hydra/hydra.yaml", f"{name}.log")
+        tmp_path / file
+        for file in (".hydra/overrides.yaml", ".hydra/config.yaml", ".hydra/hydra.yaml", f"{name}.log", "multirun.yaml")
     ]
     for path in (*files, tmp_path / "config.yaml"):
         path.write_text("of the first run")
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    command = [sys.executable, str(SCRIPTS / f"{name}.py"), override, f"hydra.run.dir={tmp_path}"]
+    command = [sys.executable, str(SCRIPTS / f"{name}.py"), *arguments, f"{key}={tmp_path}"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
     assert done.stderr.startswith(f"InputError: {tmp_path}: process {other_run} on ")
+    assert done.stderr.endswith(f"choose another folder with {key}=FOLDER\n")
     assert done.stderr.count("\n") == 1
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 

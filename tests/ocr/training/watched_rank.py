@@ -1,4 +1,4 @@
-"""One of three ranks on two nodes, for test_rank_watch.py: python watched_rank.py FOLDER RANK DEED [SECONDS]"""
+"""One of three ranks on two nodes, for test_rank_watch.py: python watched_rank.py FOLDER RANK DEED [SECONDS LIMIT]"""
 
 import logging
 import os
@@ -32,10 +32,11 @@ def join(folder: Path, rank: int, world_size: int, seconds: float) -> RankWatch:
     return meet(Folder(folder), member, world_size, seconds, "127.0.0.1", lambda: None)
 
 
-def act(folder: Path, rank: int, deed: str, seconds: float = 60) -> None:
+def act(folder: Path, rank: int, deed: str, seconds: float = 60, limit: float = 60) -> None:
     """Joins three ranks on two nodes and does a deed; all others wait for the end."""
     logging.basicConfig(filename=folder / f"log{rank}", level=logging.INFO)
     watch = join(folder, rank, 3, seconds)
+    watch.watch_progress(limit)
     (folder / f"here{rank}").touch()
     while not all((folder / f"here{number}").is_file() for number in range(3)):
         time.sleep(0.01)
@@ -45,6 +46,15 @@ def act(folder: Path, rank: int, deed: str, seconds: float = 60) -> None:
         watch.claim(7)
         (folder / f"spoke{rank}").touch()
         sys.exit(7)
+    if deed == "stop":
+        os.kill(os.getpid(), signal.SIGSTOP)
+    if deed == "go on":
+        for number in range(1, 61):
+            watch.note_progress(f"batch {number}")
+            time.sleep(0.05)
+    if deed == "begin two":
+        watch.note_progress("batch 1")
+        watch.note_progress("batch 2")
     if deed == "finish":
         watch.finish()
         return

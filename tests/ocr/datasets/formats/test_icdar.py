@@ -8,6 +8,7 @@ from ocr.datasets.formats.annotated import AnnotatedImage
 from ocr.datasets.formats.icdar import read_icdar
 from ocr.datasets.formats.image_folder import ImageFolder
 from ocr.datasets.formats.upstage import read_upstage
+from ocr.errors import InputError
 
 EXTENSIONS = (".jpg", ".png")
 QUAD = "1,2,11,2,11,8,1,8"
@@ -19,6 +20,12 @@ def read(tmp_path: Path, **contents: str) -> list[AnnotatedImage]:
     for stem, content in contents.items():
         (tmp_path / f"{stem}.txt").write_bytes(content.encode())
     return list(read_icdar(tmp_path, ImageFolder(tmp_path, EXTENSIONS)))
+
+
+def test_a_text_file_of_more_lines_than_an_image_has_texts_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").touch()
+    with pytest.raises(InputError, match=r"a\.txt: found 20,001 lines; expected at most 20,000"):
+        read(tmp_path, a="a\n" * 20_001)
 
 
 def test_quads_with_byte_order_mark_crlf_commas_and_dont_care_words(tmp_path: Path) -> None:
