@@ -12,6 +12,7 @@ rendering          resize, warp and colours on the CPU; needs no DALI
 turbojpeg          decodes an image file on the CPU without DALI
 scaled             renders an image from a file that libjpeg-turbo decodes at a fraction of its size (scaled_decode); needs no DALI
 threads            renders and finishes the images that the CPU's graph has decoded; needs no DALI
+outputs            takes batches out of a pipeline: through the threads on a CPU, out of DALI's memory on a GPU
 normalize          levels to the network's input, padding included; needs no DALI
 decode             the graph that only decodes, to find damaged files
 graphs             chooses and builds the graph of a split

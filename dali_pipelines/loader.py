@@ -2,26 +2,19 @@
 
 import logging
 from collections.abc import Iterator
-from dataclasses import replace
-from functools import partial
 
-import numpy as np
 import torch
-from nvidia.dali import types
 from nvidia.dali.pipeline import Pipeline
-from nvidia.dali.plugin.pytorch import feed_ndarray, to_torch_type
 
 from dali_pipelines.allocation_errors import reraise_if_out_of_memory
-from dali_pipelines.config import PipelineConfig, default_num_threads
-from dali_pipelines.feed import BatchFeed, FedBatch, Inputs, SampleArrays
+from dali_pipelines.config import PipelineConfig
+from dali_pipelines.feed import BatchFeed, Inputs, SampleArrays
 from dali_pipelines.graphs import GraphBuilder
-from dali_pipelines.normalize import ImageFinisher, input_dtype
+from dali_pipelines.normalize import input_dtype
+from dali_pipelines.outputs import CpuOutputs, GpuOutputs, Outputs
 from dali_pipelines.plan_chain import PlanChain
 from dali_pipelines.recovery import BatchRecovery
-from dali_pipelines.rendering import ImageArray, render
-from dali_pipelines.scaled import render_file
-from dali_pipelines.source import ImageBatch, PlannedBatch, PlannedBatches, PlannedSample, SourceImages
-from dali_pipelines.threads import DecodedBatch, RenderingThreads
+from dali_pipelines.source import ImageBatch, PlannedBatch, PlannedBatches, SourceImages
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +83,9 @@ class DaliLoader:
         self._pipeline: Pipeline | None = None
         self._alone: tuple[BatchFeed, Pipeline] | None = None
         """A pipeline for batches of one, built for the first failed batch and kept until it fails itself."""
-        self._threads = self._build_threads() if on_cpu else None
+        self._outputs: Outputs = (
+            CpuOutputs(images, config, training, self.dtype) if on_cpu else GpuOutputs(images, config, device)
+        )
 
     def batches(self, plan: PlannedBatches, first_step: int = 0) -> Iterator[ImageBatch]:
         """Yields the batches of `plan` from `first_step` on.
@@ -132,8 +127,7 @@ class DaliLoader:
         self.stop()
         self._drop_pipeline()
         self._alone = None
-        if self._threads is not None:
-            self._threads.release()
+        self._outputs.release()
 
     def _rendered(self, plan: PlannedBatches, first_step: int, chain: PlanChain | None) -> Iterator[ImageBatch]:
         """Yields the batches of a plan. With a chain DALI is fed them already."""
@@ -159,19 +153,10 @@ class DaliLoader:
                 yield self._redo(plan.batch(step), error)
                 step += 1
 
-    def _build_threads(self) -> RenderingThreads:
-        config = self.config
-        finisher = ImageFinisher(
-            config.input_size(self.training), config.mean, config.std, self.dtype, layout=config.output_layout
-        )
-        render_one = self._render_file if config.scaled_decode else self._render
-        return RenderingThreads(render_one, finisher, config.num_threads or default_num_threads())
-
     def _drop_pipeline(self) -> None:
         self._feed.stop()
         self._pipeline = None
-        if self._threads is not None:
-            self._threads.forget()
+        self._outputs.forget()
 
     def _ready_pipeline(self) -> Pipeline:
         if self._pipeline is None:
@@ -180,12 +165,7 @@ class DaliLoader:
         return self._pipeline
 
     def _next_batch(self, num_left: int) -> ImageBatch:
-        pipeline = self._ready_pipeline()
-        if self._threads is not None:
-            images, decoded = self._threads.next_batch(partial(self._decode, pipeline, self._feed), num_left)
-            batch: FedBatch = decoded.fed
-        else:
-            images, batch = self._next_on_gpu(pipeline, self._feed)
+        images, batch = self._outputs.next_batch(self._ready_pipeline(), self._feed, num_left)
         self._arrays.failed_files.note_rendered(batch.fed)
         if len(batch.rows) == len(batch.samples):
             return ImageBatch(images, batch.samples)
@@ -199,8 +179,7 @@ class DaliLoader:
 
     def _drain(self) -> None:
         """Discards the batches prepared for an earlier or a following iteration, so that the pipeline can start again."""
-        if self._threads is not None:
-            self._threads.forget()
+        self._outputs.forget()
         self._feed.stop()
         if self._pipeline is not None:
             try:
@@ -222,10 +201,7 @@ class DaliLoader:
         feed, pipeline = self._alone
         self._alone = None  # until this sample has come through
         feed.start(iter([sample]), num_ahead=1)
-        if self._threads is not None:
-            images = self._threads.render_now(self._decode(pipeline, feed))
-        else:
-            images, _ = self._next_on_gpu(pipeline, feed)
+        images = self._outputs.take_now(pipeline, feed)
         feed.stop()
         _end_epoch(pipeline)
         self._alone = (feed, pipeline)
@@ -237,56 +213,6 @@ class DaliLoader:
         pixel = torch.tensor(black, dtype=self.dtype, device=self.device)[:, None, None]
         images = pixel.expand(num_images, 3, size, size)
         return images.clone(memory_format=_MEMORY_FORMAT[self.config.output_layout])
-
-    def _decode(self, pipeline: Pipeline, feed: BatchFeed) -> DecodedBatch:
-        """Returns the next batch that DALI has decoded, or read, on a CPU. Its images stay valid when DALI goes on."""
-        (decoded,) = pipeline.run()
-        batch = feed.pop()
-        return DecodedBatch([np.asarray(image) for image in decoded], batch.fed, batch)
-
-    def _render(self, decoded: ImageArray, sample: PlannedSample) -> ImageArray:
-        """Returns a rendered image; the decoded image goes to `images.kept` if that wants it. Runs in several threads."""
-        # A GPU's graph takes its matrices as float32, and a seeded run is to repeat bit for bit: the same matrix here.
-        in_float32 = replace(sample, input_from_resized=sample.input_from_resized.astype(np.float32))
-        rendered = render(decoded, in_float32, self.config, training=self.training)
-        kept = self.images.kept
-        if kept is not None and kept.wants(sample.index):
-            kept.keep(sample.index, torch.from_numpy(np.require(decoded, requirements="W")))
-        return rendered
-
-    def _render_file(self, encoded: ImageArray, sample: PlannedSample) -> ImageArray:
-        """Returns a rendered image from the content of its file. Runs in several threads."""
-        return render_file(encoded, self.images.stored_image(sample.index), sample, self.config, training=self.training)
-
-    def _next_on_gpu(self, pipeline: Pipeline, feed: BatchFeed) -> tuple[torch.Tensor, FedBatch]:
-        """Returns the next batch of a GPU's graph; decoded images that the graph also hands out go to `images.kept`."""
-        # Given the consumer's stream, DALI has that stream wait for the outputs. Without it, this thread would wait for them.
-        # Either way the outputs stay in the order of DALI's own stream, in which their memory is reused.
-        finished, *decoded = pipeline.run(self._stream())
-        batch = feed.pop()
-        for images in decoded:
-            self._keep(images, batch.fed)
-        on_gpu = self._to_torch(finished.as_tensor())
-        return on_gpu.permute(0, 3, 1, 2) if self.config.output_layout == "HWC" else on_gpu, batch
-
-    def _keep(self, decoded: "types.TensorList", samples: PlannedBatch) -> None:
-        kept = self.images.kept
-        for slot, index in enumerate(samples.indices.tolist()):
-            if kept is not None and kept.wants(index):
-                kept.keep(index, self._to_torch(decoded[slot]))  # only queues the copy
-
-    def _to_torch(self, dense: "types.Tensor") -> torch.Tensor:
-        """Returns a copy on the loader's device, made in the consumer's stream. This thread does not wait for it.
-
-        DALI's stream waits for the copy, so that the memory is not reused before. The copy in turn follows all work that the
-        consumer has queued: DALI's GPU work for later batches starts no earlier than the consumer's present work ends.
-        """
-        output = torch.empty(dense.shape(), dtype=to_torch_type[dense.dtype], device=self.device)
-        return feed_ndarray(dense, output, cuda_stream=self._stream())
-
-    def _stream(self) -> torch.cuda.Stream | None:
-        """Returns the consumer's CUDA stream; None on a CPU."""
-        return torch.cuda.current_stream(self.device) if self.device.type == "cuda" else None
 
 
 def _end_epoch(pipeline: Pipeline) -> None:

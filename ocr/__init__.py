@@ -8,6 +8,7 @@ command_line     what all commands share: schemas, help, plain errors
                  overrides in the user's form, written as Hydra reads them
   program          names commands as this user types them
 splits           builds the checked data set of a split
+image_size       chooses the size of the input by the heights of the words (pipeline.image_size=auto)
 inference        evaluation and prediction
   restore          a trained network with a command's overrides
   checkpoint       checkpoints with their configuration
@@ -19,9 +20,11 @@ prediction_lines predictions.jsonl, continued after an interruption
 polygons         the polygons of a batch as flat arrays, and the pixel frames
 device           device and precision of a run
 placement        the rank of this process among those of its run
+cache_statistics hits and misses of the caches, and their log line
 environment      machine, versions and commit, for results
 machine          RAM, within the limits of the control group
 atomic_write     files written completely or not at all
+file_lock        locks on open files, which keep other processes out
 file_names       the rule for file names that come from data
 coloured_log, progress
                  what a person sees on the terminal

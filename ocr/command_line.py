@@ -196,12 +196,18 @@ def _help(config_name: str, overrides: list[str]) -> str:
         for group in config.hydra.runtime.choices
         if (CONFIG_DIR / group).is_dir()
     ]
-    keys = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+    keys = [str(key) for key in config if key != "hydra"]
+    sections = [key for key in keys if not OmegaConf.is_missing(config, key) and OmegaConf.is_dict(config[key])]
+    own, in_sections = (
+        OmegaConf.to_yaml(OmegaConf.masked_copy(config, chosen)).strip()
+        for chosen in ([key for key in keys if key not in sections], sections)
+    )
     header = in_users_words(config.hydra.help.header.strip())
     parts = [
         header,
         "Files of settings:\n\n" + "\n".join(choices),
-        "Keys and their values (key=value, or section.key=value):\n\n" + OmegaConf.to_yaml(keys).strip(),
+        f"Keys and their values (key=value):\n\n{own}",
+        f"Keys of sections (section.key=value):\n\n{in_sections}",
         "--cfg job shows only the keys, --multirun runs several values of a key, --hydra-help lists Hydra's own options.",
     ]
     return "\n\n".join(parts)
@@ -401,7 +407,7 @@ def _unknown_key(key: str, config_name: str) -> str:
 
 
 def _described(error: OSError) -> str:
-    """Returns where, what, and what to do about an error of the operating system; the text of one of ours as it is."""
+    """Returns place, problem and remedy of an error of the operating system; our own errors keep their text."""
     if error.errno is None:
         return str(error)
     where = " -> ".join(shown(os.fsdecode(name)) for name in (error.filename, error.filename2) if name is not None)
@@ -415,7 +421,7 @@ def _first_existing(*paths: str) -> str:
 
 
 def _found(folder: str, split: str, key: str) -> str | None:
-    """Returns the value of a key of a split of the data set in a folder (data=auto); of a split that is not there, its default."""
+    """Returns the value of a split's key for the data set in a folder (data=auto); its default if there is no such split."""
     from ocr.datasets.layout import find_splits  # loads the readers, which --help must not
 
     found = find_splits(folder, DatasetConfig.model_fields["image_extensions"].default).get(split)

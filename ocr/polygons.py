@@ -111,7 +111,7 @@ class PolygonBatch:
 
 
 def starts_of(counts: Sequence[int] | npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Returns (N + 1,) int64: the first element of each of N ranges that follow each other, and the end of the last."""
+    """Returns (N + 1,) int64: where each of N consecutive ranges of these lengths begins, and where the last one ends."""
     return np.concatenate([[0], np.cumsum(np.asarray(counts, np.int64))]).astype(np.int64)
 
 

@@ -90,7 +90,7 @@ def build_dataset(
 def audited_split(
     split: DatasetConfig, config: TrainConfig, report_path: Path | None
 ) -> tuple[Manifest, dict[str, AuditReport]]:
-    """Returns the checked manifest of a split and the reports of `load_split`; with loader=webdataset those of its shards.
+    """Returns the checked manifest of a split and the reports of `load_split`, or those of its shards with loader=webdataset.
 
     Raises:
         InputError: the split cannot be used.

@@ -27,7 +27,7 @@ from nvidia.dali.pipeline import Pipeline
 
 from benchmarks.host.timing import Timing, sampled_gil, share_held, summed
 from benchmarks.host.workloads import Workload, resized
-from dali_pipelines import graphs, loader, steps
+from dali_pipelines import graphs, loader, outputs, steps
 from dali_pipelines.config import PipelineConfig
 from dali_pipelines.feed import SampleArrays
 from dali_pipelines.threads import DecodedBatch
@@ -200,7 +200,7 @@ def _launching_only(clock: _Clock) -> Iterator[None]:
     replaced = (
         (graphs, "cpu_pipeline", lambda **settings: _FeedOnly(clock, **settings)),
         (loader, "SampleArrays", lambda *args, **settings: SampleArrays(*args, **(settings | {"inputs": "planned"}))),
-        (loader, "RenderingThreads", _NoRendering),
+        (outputs, "RenderingThreads", _NoRendering),
         (maps, "is_drawn_by_triton", lambda device: True),
         (triton_maps, "make_targets_triton", clock.timed("targets", triton_maps.make_targets_triton)),
         (triton_maps, "draw_tile", _NoKernel()),

@@ -84,7 +84,7 @@ def time_step(workload: Workload, batch_size: int, repeats: int) -> StepTimes:
     bare_step = _bare_step(copy.deepcopy(network), config, _prepared_batch(dataset, batch_size))
     loader = _TimedLoader(dataset, batch_size, bare_step, num_epochs=repeats + 1)
     replaced: dict[str, Any] = {
-        "build_dbnet": lambda *_: network,
+        "initial_network": lambda *_: network,
         "build_dataset": lambda *_, **__: dataset,
         "DBNetDataModule": partial(_Data, loader),
     }

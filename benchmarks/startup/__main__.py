@@ -56,7 +56,7 @@ def _write(rows: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
 
 
 def _start(folder: Path, memo: Path, num_ranks: int, code: Path) -> list[dict[str, Any]]:
-    """Returns the stages of a start, of each stage those of the rank that took longest."""
+    """Returns the stages of a start; each stage is that of its slowest rank."""
     command = [sys.executable, str(_ROOT / "benchmarks/startup/one_start.py"), str(folder), str(memo)]
     variables = os.environ | {"PYTHONPATH": str(code)}
     processes = [

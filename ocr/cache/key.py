@@ -92,7 +92,7 @@ def code_digest(root: Path = Path(__file__).parents[2]) -> str:
 
 
 def sample_digest(manifest: Manifest, samples: PlannedBatch, row: int) -> bytes:
-    """Returns the SHA-256 of the annotation of one sample of a batch, and of its place in the input."""
+    """Returns the SHA-256 of one sample's annotation and of its place in the input."""
     index = int(samples.indices[row])
     digest = hashlib.sha256()
     place = samples.input_from_original[row], samples.resized_sizes[row]

@@ -75,7 +75,7 @@ def stored_from_original(orientation: int, stored_size: tuple[int, int]) -> Matr
 
 
 def upright_size(orientation: int, stored_size: tuple[int, int]) -> tuple[int, int]:
-    """Returns (H, W) of the upright image of a stored file of size (H, W)."""
+    """Returns (H, W) of the upright image, from the size (H, W) of the stored file."""
     height, width = stored_size
     return (width, height) if _checked(orientation) >= 5 else (height, width)
 

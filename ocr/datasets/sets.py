@@ -18,7 +18,7 @@ from ocr.polygons import PolygonBatch
 def load_split(
     config: DatasetConfig, *, max_megapixels: float, report_path: Path | None = None
 ) -> tuple[Manifest, dict[str, AuditReport]]:
-    """Returns the checked manifest of a split, and the report on each of its data sets by name; of one set under an empty name.
+    """Returns the checked manifest of a split, and the report on each of its data sets by name. A single set has an empty name.
 
     Args:
         report_path: JSON file for the findings. Several sets get a file each: audit_train.json becomes audit_train_NAME.json.

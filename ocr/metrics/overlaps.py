@@ -50,7 +50,7 @@ class Shapes(NamedTuple):
 
 
 class Overlaps(NamedTuple):
-    """Pairs of a region of a first and of a second set whose boxes overlap, ordered by the first, then by the second."""
+    """Pairs of regions from two sets whose boxes overlap, ordered by the region of the first set, then of the second."""
 
     first: Indices
     second: Indices

@@ -61,7 +61,7 @@ def measured(
 ) -> Outlines:
     """Returns the measures of polygons whose maps will be drawn on the device; for the Triton kernel they are packed too.
 
-    A thread that plans ahead does this, so that the thread that launches kernels need not.
+    The thread that plans batches ahead calls this, which relieves the thread that launches kernels.
     """
     outlines = measure_outlines(polygons_input, size, config)
     if not is_drawn_by_triton(torch.device(device)):

@@ -7,7 +7,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 
-from ocr.command_line import SafeLogRecord, given_keys, plain_errors, prepare_hydra, without_files
+from ocr.command_line import SafeLogRecord, given_keys, plain_errors, prepare_hydra, run_command, without_files
 from ocr.config import TrainConfig
 from ocr.datasets.audit import load_manifest
 from ocr.datasets.schemas import DatasetConfig
@@ -45,6 +45,16 @@ def test_a_command_whose_output_nobody_reads_any_more_ends_without_a_word():
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 141
+
+
+def test_help_shows_the_keys_of_a_command_before_those_of_sections(monkeypatch, capsys):
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # the command sets it
+    monkeypatch.setattr(sys, "argv", ["predict.py", "--help"])
+    prepare_hydra()
+    run_command(lambda: None, "predict")
+    text = capsys.readouterr().out
+    assert text.startswith("Finds text in images.")
+    assert text.index("\ncheckpoint: ") < text.index("\nsynthetic:\n")
 
 
 def test_an_error_of_the_program_keeps_its_traceback():

@@ -168,7 +168,7 @@ def _coco_annotations(images: Iterable[WrittenImage]) -> Iterator[dict[str, Any]
 
 
 def four_corners(polygon: FloatArray) -> FloatArray:
-    """Returns a polygon of four points as it is, and of any other number the (4, 2) corners of its smallest rectangle."""
+    """Returns the polygon if it has four points, otherwise the (4, 2) corners of its smallest rectangle."""
     return polygon if len(polygon) == 4 else cv2.boxPoints(cv2.minAreaRect(polygon)).astype(np.float32)
 
 
