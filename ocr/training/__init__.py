@@ -15,6 +15,7 @@ network        how the network is called
 initial_network  the weights that a run begins with, and the frozen part
 learning_rate_search  looks for a learning rate in a short training
 cuda_graphs    the forward pass of evaluation as a CUDA graph
+rendered_forward  the network for images that were rendered outside a loader
 evaluator      one evaluation pass of the network over a split
 evaluation     from maps to polygons and matches, in threads beside the forward pass
 result_lines   results as lines of predictions.jsonl, written as they come

@@ -146,7 +146,11 @@ def test_help_is_shown_without_loading_torch(script: str) -> None:
     assert "data" in groups
 
 
-def test_training_returns_the_best_hmean_for_sweepers(trained):
-    cwd, output = trained
-    hmean = json.loads((cwd / "run" / "summary.json").read_text())["hmean"]
+def test_training_returns_the_best_hmean_for_sweepers(run, drawn, tmp_path):
+    data = ("data=upstage", f"dataset_base_path={drawn}", "device=cpu", "pipeline.image_size=96")
+    network = ("model.backbone.name=mobilenetv3_small_050", "model.backbone.weights=null", "model.fpn_channels=16")
+    callback = "+hydra.callbacks.returned._target_=hydra.experimental.callbacks.LogJobReturnCallback"
+    settings = (*data, *network, callback, "trainer.fast_dev_run=true", "hydra.run.dir=run")
+    output = run("train.py", *settings, cwd=tmp_path)
+    hmean = json.loads((tmp_path / "run" / "summary.json").read_text())["hmean"]
     assert f"Succeeded with return value: {hmean}" in output

@@ -8,6 +8,7 @@ finite_losses   ends a run whose loss or weights are NaN or infinite
 learning_rates  learning rates of the parameter groups
 progress_bar    the progress bar in a terminal
 progress_lines  the same as log lines, where there is no terminal
+rank_progress   tells the other ranks which batch this one has begun
 between_batches ends a prediction between two batches after a signal
 pictures        pictures of the worst images
 board_log       settings and first samples on TensorBoard and W&B
