@@ -90,7 +90,7 @@ def test_a_checkpoint_decides_neither_the_resources_to_use_nor_where_to_write(tm
         untrained_checkpoint,
         dataset_base_path=str(drawn),
         datasets={"val_dataset": _split(drawn, **values)},
-        dataloader={"batch_size": 10**6, "eval_batch_size": 10**6, "num_workers": 10**4, "worker_timeout": 0},
+        dataloader={"batch_size": 65_536, "eval_batch_size": 65_536, "num_workers": 1024, "worker_timeout": 0},
         trainer={"compile": True, "cuda_graphs": True, "devices": 64},
         postprocess={"num_workers": 10**4, "max_pending": 10**9, "box_thresh": 0.25},
         logger={"num_pictures": 10**6},
