@@ -35,7 +35,6 @@ def main() -> int:
     torch.set_num_threads(1)
     for name in CHATTY_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("ocr").setLevel(logging.ERROR)  # the workloads train and validate on the same images
     results = _measure(arguments)
     before = json.loads(arguments.before.read_text()) if arguments.before else None
     host_report = report(results, before)
@@ -95,4 +94,5 @@ def _parse_arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
+    logging.getLogger("ocr").setLevel(logging.ERROR)  # the workloads train and validate on the same images
     sys.exit(main())

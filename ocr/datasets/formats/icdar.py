@@ -174,8 +174,8 @@ def db_list_file(annotation_dir: Path) -> Path | None:
     return path if path.is_file() else None
 
 
-def _read_db(annotation_dir: Path, images: ImageFolder) -> Iterator[AnnotatedImage]:
-    """Yields what `read_icdar` does, and of a set with a list file the listed images only, as `ImageDataset` of MhLiao/DB does.
+def _read_listed(annotation_dir: Path, images: ImageFolder) -> Iterator[AnnotatedImage]:
+    """Yields what `read_icdar` does; with MhLiao/DB's list file, only the listed images, as `ImageDataset` there does.
 
     Raises:
         InputError: the list names no image with a text file.
@@ -261,10 +261,10 @@ def _read_cxcywh(annotation_dir: Path, images: ImageFolder) -> Iterator[Annotate
     return read_icdar(annotation_dir, images, Corners.CENTRE_WIDTH_HEIGHT)
 
 
-ICDAR = AnnotationFormat("icdar", "ICDAR 2013/2015 text files", "folder", _examiner("icdar"), read_icdar)
-MLT = AnnotationFormat("mlt", "ICDAR MLT text files", "folder", _examiner("mlt"), read_icdar)
-SROIE = AnnotationFormat("sroie", "SROIE text files", "folder", _examiner("sroie"), read_icdar)
-DB = AnnotationFormat("db", "MhLiao/DB text files", "folder", _examiner("db"), _read_db)
+ICDAR = AnnotationFormat("icdar", "ICDAR 2013/2015 text files", "folder", _examiner("icdar"), _read_listed)
+MLT = AnnotationFormat("mlt", "ICDAR MLT text files", "folder", _examiner("mlt"), _read_listed)
+SROIE = AnnotationFormat("sroie", "SROIE text files", "folder", _examiner("sroie"), _read_listed)
+DB = AnnotationFormat("db", "MhLiao/DB text files", "folder", _examiner("db"), _read_listed)
 XYWH = AnnotationFormat("xywh", "text files of x,y,width,height", "folder", _rectangle_examiner, _read_xywh)
 CXCYWH = AnnotationFormat(
     "cxcywh", "text files of centre x,centre y,width,height", "folder", _rectangle_examiner, _read_cxcywh

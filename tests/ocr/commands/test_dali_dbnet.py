@@ -97,7 +97,7 @@ def test_a_wheel_brings_all_that_the_commands_read(tmp_path: Path) -> None:
         (
             "evaluate",
             "trainer.max_epochs=3",
-            "no such key; the option --cfg job lists all keys; train, inspect have this key",
+            "no such key; the option --cfg job lists all keys; train, inspect",
         ),
         ("evaluate", "splitt=val", "no such key; the nearest is split; the option --cfg job lists all keys"),
         ("predict", "pipeline.image_size=64", "no such key; the nearest is image_size; "),
