@@ -94,5 +94,4 @@ def _parse_arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    logging.getLogger("ocr").setLevel(logging.ERROR)  # the workloads train and validate on the same images
     sys.exit(main())
