@@ -10,6 +10,7 @@ care); `mmocr/datasets/preparers/parsers/totaltext_parser.py` of open-mmlab/mmoc
 
 import re
 from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +26,8 @@ from ocr.datasets.formats.text_lines import ENOUGH, is_mark
 _IGNORE_TEXTS = ("", "#", "###", "*")
 _RECORD = re.compile(r"\s*x\s*:\s*\[\[")
 _START = re.compile(r"\s*x\s*:")
-_FIELD = re.compile(
-    r"\b(x|y|ornt|transcriptions)\s*:\s*\[+(.*?)\]+\s*(?=,\s*(?:y|ornt|transcriptions)\s*:|$)", re.DOTALL
-)
+_FIELD = re.compile(r"(?:^|\]\s*,)\s*(x|y|ornt|transcriptions)\s*:")
+"""Begin of a field: at the begin of a record, or after the brackets and the comma of the field before."""
 _QUOTED = re.compile(r"u?(?:'([^']*)'|\"([^\"]*)\")")
 
 
@@ -74,8 +74,19 @@ def _records(content: str) -> Iterator[tuple[int, str]]:
         yield start, " ".join(lines)
 
 
+def _fields(record: str) -> dict[str, str]:
+    """Returns what the brackets of each field of a record hold. Fields that lack a bracket are left out."""
+    begins = list(_FIELD.finditer(record))
+    fields = {}
+    for begin, following in zip_longest(begins, begins[1:]):
+        value = record[begin.end() : following.start() + 1 if following else None].strip()
+        if value.startswith("[") and value.endswith("]"):
+            fields[begin[1]] = value.lstrip("[").rstrip("]")
+    return fields
+
+
 def _read_word(number: int, record: str) -> AnnotatedWord | FormatProblem:
-    fields = dict(_FIELD.findall(record))
+    fields = _fields(record)
     coordinates = []
     for axis in ("x", "y"):
         try:
