@@ -292,7 +292,10 @@ def _parsed_image(member: bytes, source: str) -> AnnotatedImage:
         document = json.loads(b"{" + member + b"}", object_pairs_hook=_object_of)
     except (ValueError, RecursionError) as error:
         raise _UnusualError from error
-    ((filename, entry),) = document.members()
+    members = list(document.members())
+    if len(members) != 1:  # a comma without a member
+        raise _UnusualError
+    ((filename, entry),) = members
     return _read_image(filename, entry, source)
 
 

@@ -202,6 +202,18 @@ def test_a_memo_from_a_stranger_leads_nowhere(
     assert "damaged or not ours" in caplog.text
 
 
+def test_a_memo_with_a_polygon_of_two_vertices_is_not_used(
+    config: DatasetConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected, _ = load(config)
+    memo = map_columns(memo_of(config))
+    columns = {name: array.copy() for name, array in memo.columns.items()}
+    columns["vertex_starts"][-2] = columns["vertex_starts"][-1] - 2
+    write_columns(memo_of(config), memo.values, {name: [array] for name, array in columns.items()})
+    assert_same(load(config)[0], expected)
+    assert "damaged or not ours" in caplog.text
+
+
 def test_an_interrupted_audit_goes_on_where_it_was(config: DatasetConfig, caplog: pytest.LogCaptureFixture) -> None:
     annotations = Path(str(config.annotation_path))
     write_annotations(annotations, {"a.jpg": [SQUARE], "sub/c.png": [SQUARE]}, end=" " * 5_000_000 + "}")

@@ -86,6 +86,7 @@ def test_odd_shapes_are_problems_of_their_word_or_image(
     ("document", "message"),
     [
         ('{"images": {', r"train\.json: not a JSON file in UTF-8: .*line 1"),
+        ('{"images": {"a.jpg": {"words": {}},,,,}}', r"train\.json: not a JSON file in UTF-8: .*column 36"),
         ([], r'train\.json: found \[\]; expected \{"images"'),
         ({"image": {}}, r'train\.json: found keys \["image"\]; expected'),
         ({"images": []}, r"train\.json: found images = \[\]; expected"),
