@@ -337,10 +337,10 @@ def _check_manifest(mapped: ColumnFile, num_listed: int) -> None:
     ids, orientations = columns["sample_ids"], columns["orientations"]
     if (
         len(filenames) != num_images
+        or len(np.unique(filenames.codes)) != num_images
         or len(columns["polygon_starts"]) != num_images + 1
         or len(columns["vertex_starts"]) != len(columns["ignore"]) + 1
         or (num_images and (ids[0] < 0 or ids[-1] >= num_listed or (np.diff(ids) <= 0).any()))
-        or (np.diff(columns["vertex_starts"]) < 3).any()
         or ((orientations < 1) | (orientations > 8)).any()
         or (columns["stored_sizes"] <= 0).any()
         or (np.diff(columns["vertex_starts"]) < 3).any()

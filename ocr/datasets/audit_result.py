@@ -22,6 +22,8 @@ from ocr.polygons import PolygonBatch, starts_of
 _STATISTICS = ("format", "coding", "color", "sampling", "bits", "orientation", "profile", "gamma")
 _RARE_STATISTICS = ("profile", "gamma")
 """Left out if no image has them, so that most reports need no line for them."""
+_MOST_ENTRIES = 100
+"""Entries of one image, listed more than once, that get a finding each."""
 
 Array = npt.NDArray[Any]
 
@@ -146,10 +148,15 @@ class AuditResult:
         return Audited(image_dir, folders, files, columns, report, warnings)
 
     def _note_repeated(self, times_listed: dict[int, int]) -> None:
-        """Puts a finding before the others of each image that is listed more than once."""
+        """Puts a finding before the others of each image that is listed more than once, for its first entries."""
         listed, sources = Names.joined(self._listed), Names.joined(self._sources)
+        num_noted: Counter[str] = Counter()
         for index, times in times_listed.items():
-            image = AnnotatedImage(listed[index], sources[index])
+            name = listed[index]
+            num_noted[name] += 1
+            if num_noted[name] > _MOST_ENTRIES:
+                continue
+            image = AnnotatedImage(name, sources[index])
             finding = _finding(image, ("listed_twice", None, f"{times} entries for this image", "one"))
             self._findings[index] = [finding, *self._findings.get(index, [])]
 

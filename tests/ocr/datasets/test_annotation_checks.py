@@ -71,6 +71,15 @@ def test_an_image_listed_twice_is_named_and_skipped_as_a_whole(picture: Path) ->
     assert report.counts == {"listed_twice": 2}
 
 
+def test_an_image_listed_very_often_is_named_a_hundred_times(picture: Path) -> None:
+    (picture / "b.jpg").write_bytes(encoded())
+    images = [annotated("b.jpg"), *(annotated("a.jpg") for _ in range(150))]
+    manifest, report = checked(picture, images, on_bad_sample="skip")
+    assert manifest.filenames == ("b.jpg",)
+    assert report.counts == {"listed_twice": 100}
+    assert report.findings[-1].found == "150 entries for this image"
+
+
 def test_problems_of_the_reader_are_findings_with_their_place(picture: Path) -> None:
     image = AnnotatedImage(
         "a.jpg", "gt_a.txt", problems=(FormatProblem("12", "3 numbers", "8 (a quad)"),), keys_are_lines=True

@@ -16,6 +16,7 @@ from ocr.datasets.audit_memo import MEMO_FOLDER
 from ocr.datasets.audit_report import AuditReport, BadDataError
 from ocr.datasets.column_file import map_columns, write_columns
 from ocr.datasets.manifest import COLUMNS, Manifest
+from ocr.datasets.names import Names
 from ocr.datasets.schemas import DatasetConfig
 from ocr.errors import InputError
 from tests.ocr.datasets.audits import SQUARE, encoded
@@ -202,13 +203,12 @@ def test_a_memo_from_a_stranger_leads_nowhere(
     assert "damaged or not ours" in caplog.text
 
 
-def test_a_memo_with_a_polygon_of_two_vertices_is_not_used(
-    config: DatasetConfig, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_memo_with_one_name_twice_is_not_used(config: DatasetConfig, caplog: pytest.LogCaptureFixture) -> None:
     expected, _ = load(config)
     memo = map_columns(memo_of(config))
     columns = {name: array.copy() for name, array in memo.columns.items()}
-    columns["vertex_starts"][-2] = columns["vertex_starts"][-1] - 2
+    names = Names.of(["a.jpg", "a.jpg", "sub/c.png"])
+    columns |= {"filename_bytes": names.content, "filename_starts": names.starts}
     write_columns(memo_of(config), memo.values, {name: [array] for name, array in columns.items()})
     assert_same(load(config)[0], expected)
     assert "damaged or not ours" in caplog.text
