@@ -6,7 +6,7 @@ A file whose inode, size and times are those of an earlier audit is not opened a
 import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ from dali_pipelines.signature import Signature, signature_of
 from ocr.datasets.file_states import MISSING, settled
 from ocr.datasets.folder_listing import AmbiguousName, FolderListing, escaped
 from ocr.datasets.image_checks import InspectedImage, inspect_image
+from ocr.datasets.image_header import ImageHeader
 from ocr.datasets.names import Names
 from ocr.file_names import name_problem
 
@@ -31,6 +32,8 @@ ROW = np.dtype(
     ]
 )
 """One inspected file."""
+HEADER_KEYS = {field.name for field in fields(ImageHeader)} - {"stored_size"} | {"needs_conversion"}
+"""Properties of a header in `InspectedFiles.headers`."""
 NOT_OPENED: Signature = (-2, -2, -2, -2)
 """Stands for the signature of a file with a bad name."""
 _BATCH = 32

@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from dali_pipelines.compiled import compiled
 from dali_pipelines.signature import signature_of
-from ocr.datasets.audit_files import NOT_OPENED, ROW, InspectedFiles, Remark, joined
+from ocr.datasets.audit_files import HEADER_KEYS, NOT_OPENED, ROW, InspectedFiles, Remark, joined
 from ocr.datasets.audit_report import KINDS, AuditReport, Finding
 from ocr.datasets.audit_result import Audited
 from ocr.datasets.column_file import ColumnFile, ColumnFileError, identity_of, map_columns, write_columns
@@ -307,7 +307,8 @@ def _files_in(mapped: ColumnFile) -> InspectedFiles:
     rows, headers = mapped.column("file_rows", ROW, (len(names),)), mapped.values["headers"]
     is_usable = rows["header"] >= 0
     is_sound = (
-        (rows["header"] < len(headers)).all()
+        all(header.keys() == HEADER_KEYS for header in headers)
+        and (rows["header"] < len(headers)).all()
         and ((rows["orientation"] >= 1) == is_usable).all()
         and (rows["orientation"] <= 8).all()
         and (rows["stored_size"][is_usable] > 0).all()

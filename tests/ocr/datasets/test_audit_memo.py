@@ -214,6 +214,16 @@ def test_a_memo_with_one_name_twice_is_not_used(config: DatasetConfig, caplog: p
     assert "damaged or not ours" in caplog.text
 
 
+def test_a_memo_whose_headers_lack_a_property_is_not_used(config: DatasetConfig) -> None:
+    load(config)
+    memo = map_columns(memo_of(config))
+    headers = [{name: value for name, value in header.items() if name != "color"} for header in memo.values["headers"]]
+    columns = {name: [array.copy()] for name, array in memo.columns.items()}
+    write_columns(memo_of(config), memo.values | {"headers": headers}, columns)
+    change_annotations(config)  # the memo is not used whole, but what it says of the files is
+    assert load(config)[0].filenames == ("a.jpg",)
+
+
 def test_an_interrupted_audit_goes_on_where_it_was(config: DatasetConfig, caplog: pytest.LogCaptureFixture) -> None:
     annotations = Path(str(config.annotation_path))
     write_annotations(annotations, {"a.jpg": [SQUARE], "sub/c.png": [SQUARE]}, end=" " * 5_000_000 + "}")
