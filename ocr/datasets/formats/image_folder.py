@@ -12,6 +12,11 @@ from ocr.datasets.image_checks import CONVERTED_EXTENSIONS
 from ocr.datasets.image_header import ImageHeader, ImageProblem, read_header
 from ocr.datasets.orientation import stored_from_original, upright_size
 
+_LONGEST_PATH = 4096
+"""Characters of the longest path that Linux opens."""
+_MOST_FOLDERS = 64
+"""Folders below the image folder that the end of another machine's path may name."""
+
 
 @dataclass(frozen=True)
 class ImageFolder:
@@ -37,7 +42,9 @@ class ImageFolder:
 
     def find(self, name: str) -> str | None:
         """Returns the longest end of a path that is a file of this folder, or fits several; None: no end is one."""
-        parts = name.replace("\\", "/").split("/")
+        if len(name) > _LONGEST_PATH:
+            return None
+        parts = name.replace("\\", "/").rsplit("/", _MOST_FOLDERS)
         ends = [name] + ["/".join(parts[start:]) for start in range(1, len(parts))]
         for end in ends:
             if end in self.listing:

@@ -17,6 +17,8 @@ from ocr.datasets.formats.image_folder import ImageFolder
         ("other/b.jpg", "other/b.jpg"),
         ("a\0.jpg", "a\0.jpg"),
         ("x" * 300, "x" * 300),
+        ("/data" * 100 + "/a.jpg", "a.jpg"),
+        pytest.param("\\" * 5000 + "a.jpg", "\\" * 5000 + "a.jpg", id="longer than any path"),
     ],
 )
 def test_the_longest_end_of_a_path_that_is_a_file_is_meant(name: str, found: str, tmp_path: Path) -> None:
