@@ -46,6 +46,8 @@ log = logging.getLogger(__name__)
 MEMO_FOLDER = ".dbnet_audit"
 """Name of the folder of memos beside the folder of images."""
 _LAYOUT = 1
+_DAMAGED = (OSError, ColumnFileError, ValueError, TypeError, LookupError, AttributeError)
+"""Errors of reading a memo whose JSON has another layout."""
 _BATCH = 2048
 """Number of files whose signatures a thread compares at once."""
 
@@ -140,7 +142,7 @@ class AuditMemo:
             kept = _manifest_in(mapped), _report_in(mapped), list(mapped.values["warnings"])
             format_reason = shown(mapped.values["format_reason"])
             is_current = self._is_current(mapped, files)
-        except (OSError, ColumnFileError, ValueError, TypeError, KeyError, AttributeError) as error:
+        except _DAMAGED as error:
             log.warning("%s: this memo is damaged or not ours, so the audit is made again: %r", self._path, error)
             return None
         if not is_current:
@@ -157,7 +159,7 @@ class AuditMemo:
         parts = []
         for path in sorted(self._path.parent.glob(f"{self._key.inspection_digest}-*")):
             if path.suffix != ".lock":
-                with suppress(OSError, ColumnFileError, ValueError, TypeError, KeyError):
+                with suppress(*_DAMAGED):
                     parts.append(_files_in(map_columns(path)))
         return joined(parts)
 

@@ -124,7 +124,7 @@ def _columns_in(content: mmap.mmap | bytearray, path: Path, status: tuple[int, i
         footer, end = _footer(content)
         columns = {name: _column(content, end, check, *rest) for name, *rest in footer["columns"]}
         return ColumnFile(path, status, footer["values"], columns)
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise ColumnFileError(f"an unknown layout: {error}") from error
 
 

@@ -214,13 +214,17 @@ def test_a_memo_with_one_name_twice_is_not_used(config: DatasetConfig, caplog: p
     assert "damaged or not ours" in caplog.text
 
 
-def test_a_memo_whose_headers_lack_a_property_is_not_used(config: DatasetConfig) -> None:
+@pytest.mark.parametrize(
+    "values", [{"headers": [{"format": "JPEG"}]}, {"headers": [["JPEG"]]}, {"headers": 3}, {"remarks": [[0, [[]]]]}]
+)
+def test_what_another_memo_says_of_the_files_is_used_only_if_it_is_sound(
+    config: DatasetConfig, values: dict[str, object]
+) -> None:
     load(config)
     memo = map_columns(memo_of(config))
-    headers = [{name: value for name, value in header.items() if name != "color"} for header in memo.values["headers"]]
     columns = {name: [array.copy()] for name, array in memo.columns.items()}
-    write_columns(memo_of(config), memo.values | {"headers": headers}, columns)
-    change_annotations(config)  # the memo is not used whole, but what it says of the files is
+    write_columns(memo_of(config), memo.values | values, columns)
+    change_annotations(config)  # the memo is not used whole, but what it says of the files would be
     assert load(config)[0].filenames == ("a.jpg",)
 
 
