@@ -2,6 +2,7 @@
 
 import re
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -79,7 +80,7 @@ def read_weights(path: str | Path, key: str = "checkpoint") -> Weights:
             raise InputError(f"{key}={path}: it has no weights; expected a file written by scripts/train.py")
         state = {name: value for name, value in found.items() if name.startswith(MODEL_PREFIX)}
     state = {name.removeprefix(MODEL_PREFIX): value for name, value in state.items() if isinstance(value, Tensor)}
-    _refuse_broken(state, path, key)
+    refuse_broken(state, path, key)
     return Weights(path, config, state)
 
 
@@ -210,9 +211,9 @@ def _load_all(model: DBNet, weights: Weights) -> None:
     model.load_state_dict(state)
 
 
-def _refuse_broken(state: dict[str, Tensor], path: Path, key: str) -> None:
+def refuse_broken(state: Mapping[str, Any], path: Path, key: str) -> None:
     """Raises InputError if a tensor holds NaN or infinity."""
-    broken = [name for name, value in state.items() if not torch.isfinite(value).all()]
+    broken = [name for name, value in state.items() if isinstance(value, Tensor) and not torch.isfinite(value).all()]
     if broken:
         raise InputError(
             f"{key}={path}: {len(broken)} of {len(state)} weights hold NaN or infinity, first {broken[0]}: its training "

@@ -19,7 +19,7 @@ from ocr.training.evaluator import EvaluationResult, Evaluator
 from ocr.training.network import forward_maps, prepare_network
 from ocr.training.optimizer import build_optimizer, build_schedule
 from ocr.training.result_lines import ResultLines
-from ocr.training.resume import use_given_optimizer
+from ocr.training.resume import check_optimizer_state, use_given_optimizer
 from ocr.training.scores import ValidationScores
 
 
@@ -121,6 +121,7 @@ class DBNetModule(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        check_optimizer_state(checkpoint, build_optimizer(self.model, self.config.optimizer), self.config.resume)
         if self.config.resume_anyway:
             use_given_optimizer(checkpoint, self.config.optimizer)
 

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from pydantic import BaseModel, Field, NonNegativeInt, ValidationError
 
 from dali_pipelines.config import AUTO
-from ocr.checkpoint import PRECISION_KEY, read_checkpoint, saved_config
+from ocr.checkpoint import PRECISION_KEY, read_checkpoint, refuse_broken, saved_config
 from ocr.config import OptimizerConfig, TrainConfig, described_problems, flat_keys, nested
 from ocr.datasets.manifest import Manifest
 from ocr.errors import InputError
@@ -118,6 +119,7 @@ def resumption(config: TrainConfig, given: Collection[str] | None, run_dir: Path
     if not isinstance(checkpoint.get("loops"), dict) or "optimizer_states" not in checkpoint:
         raise InputError(f"resume={path}: found weights without the state of a training; give last.ckpt of a run")
     state = _state(checkpoint, path)
+    refuse_broken(checkpoint["state_dict"], path, "resume")
     saved = saved_config(checkpoint, path, "resume")
     config = _with_saved(_with_saved_size(config.model_copy(update={"resume": str(path)}), saved), saved, given)
     _refuse(config, _differences(config, saved), "leave these settings out")
@@ -316,6 +318,20 @@ def steps_of_resumed_epoch(num_samples: int, num_done: int, batch_size: int, num
     all_steps = math.ceil(math.ceil(num_samples / num_ranks) / batch_size)
     left = math.ceil(math.ceil((num_samples - num_done) / num_ranks) / batch_size)
     return all_steps - left, all_steps
+
+
+def check_optimizer_state(checkpoint: Mapping[str, Any], optimizer: torch.optim.Optimizer, path: str | None) -> None:
+    """Raises InputError if the optimizer of a checkpoint has other groups of parameters than this one."""
+    try:
+        found = [len(group["params"]) for group in checkpoint["optimizer_states"][0]["param_groups"]]
+    except (LookupError, TypeError):
+        found = []
+    expected = [len(group["params"]) for group in optimizer.param_groups]
+    if found != expected:
+        raise InputError(
+            f"resume={path}: found the state of an optimizer of {sum(found)} parameters in {len(found)} groups; expected "
+            f"{sum(expected)} in {len(expected)}; give another checkpoint, or start a new run with init_from={path}"
+        )
 
 
 def use_given_optimizer(checkpoint: dict[str, Any], config: OptimizerConfig) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -111,7 +112,7 @@ def test_a_finished_run_says_so_and_changes_no_file(tiny_run, finished, checkpoi
     assert summary["hmean"] == json.loads((finished / "summary.json").read_text())["hmean"]
 
 
-@pytest.mark.parametrize("name", ["cut", "empty", "foreign", "text", "weights", "edited"])
+@pytest.mark.parametrize("name", ["cut", "empty", "foreign", "text", "weights", "edited", "infinite"])
 def test_a_file_that_is_no_checkpoint_is_refused_in_one_line(tiny_run, checkpoint, tmp_path, name):
     path, whole = tmp_path / "bad.ckpt", checkpoint.read_bytes()
     contents = {"cut": whole[: len(whole) // 2], "empty": b"", "text": b"no checkpoint\n"}
@@ -122,6 +123,8 @@ def test_a_file_that_is_no_checkpoint_is_refused_in_one_line(tiny_run, checkpoin
         states = {
             "foreign": {"weights": 1},
             "weights": state | {"optimizer_states": None, "loops": None},
+            "infinite": state
+            | {"state_dict": {name: tensor + math.inf for name, tensor in state["state_dict"].items()}},
             "edited": state | {"loops": {"fit_loop": {"epoch_progress": [1]}}},
         }
         torch.save(states[name], path)
@@ -129,6 +132,17 @@ def test_a_file_that_is_no_checkpoint_is_refused_in_one_line(tiny_run, checkpoin
         train(tiny_run(f"resume={path}"), tmp_path / "run")
     assert "weights_only" not in str(refused.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_the_state_of_another_optimizer_is_refused_in_one_line(tiny_run, checkpoint, tmp_path):
+    state = torch.load(checkpoint, weights_only=True)
+    del state["optimizer_states"][0]["param_groups"][0]
+    torch.save(state, tmp_path / "bad.ckpt")
+    config = tiny_run(f"resume={tmp_path / 'bad.ckpt'}", "trainer.max_epochs=3")
+    with pytest.raises(
+        InputError, match=r"^resume=.*bad\.ckpt: found the state of an optimizer [^\n]+ in 1 groups; [^\n]+$"
+    ):
+        train(config, tmp_path / "run")
 
 
 def test_auto_takes_the_newest_whole_checkpoint_of_the_folder(tiny_run, finished, tmp_path):
