@@ -206,7 +206,7 @@ class TrainerConfig(Section):
     num_nodes: int = Field(default=1, ge=1)
     """Number of machines. torchrun and srun know it: there 1 takes all of their nodes."""
     strategy: str = "auto"
-    """How several devices share the work, by Lightning's name; auto: ddp with several processes."""
+    """Strategy by which several devices share the work, by Lightning's name; auto: ddp with several processes."""
     stuck_rank_minutes: float = Field(default=30.0, gt=0)
     """End a run of several ranks if one does not answer for this time, because its process is stopped, or if it begins no further
     batch for this time while another rank waits for it. A rank that has died ends the run within a minute in any case."""

@@ -24,7 +24,7 @@ _DATASET = (
     *("image_extensions", "on_bad_sample", "check_pixels"),
 )
 _CACHE = ("cache_transformed_tensors", "dtype")
-"""How inputs are rounded, which must be as in the run's validation."""
+"""Settings of the cache that decide how inputs are rounded, which must be as in the run's validation."""
 
 
 def restore(config: InferenceConfig) -> tuple[TrainConfig, DBNet | OnnxNetwork]:

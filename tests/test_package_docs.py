@@ -1,4 +1,4 @@
-"""The docstring of each package lists its modules and sub-packages."""
+"""Docstrings: each package lists its modules and sub-packages, and none begins with a question."""
 
 import ast
 import re
@@ -20,3 +20,9 @@ def test_the_docstring_of_a_package_lists_its_modules(package: Path) -> None:
     modules = {file.stem for file in package.glob("*.py")} - {"__init__", "__main__"}
     folders = {file.parent.name for file in package.glob("*/__init__.py")}
     assert [name for name in sorted(modules | folders) if not re.search(rf"\b{name}\b", text)] == []
+
+
+def test_no_docstring_begins_with_a_question() -> None:
+    question = re.compile(r'^\s*"""(?:What|Of|Who|How) ', re.MULTILINE)
+    files = [file for top in ("dali_pipelines", "ocr", "benchmarks", "tests") for file in (ROOT / top).rglob("*.py")]
+    assert [str(file.relative_to(ROOT)) for file in files if question.search(file.read_text())] == []

@@ -46,7 +46,7 @@ class DetectorResults:
 
     environment: dict[str, Any]
     notes: list[str] = field(default_factory=list)
-    """What the user says about the checkpoint and the pages."""
+    """The user's remarks on the checkpoint and the pages."""
     rows: list[Row] = field(default_factory=list)
     detectors: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Facts of each detector's process: versions, model, image size."""

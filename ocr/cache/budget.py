@@ -25,7 +25,7 @@ NEARLY_FULL = 0.1
 
 @dataclass(frozen=True)
 class TierPlan:
-    """How many entries of one rank's share of a split each tier holds: the first on the GPU, the next in RAM, all on disk.
+    """Number of entries of one rank's share of a split in each tier: the first on the GPU, the next in RAM, all on disk.
 
     entries   0 1 2 3 | 4 5 6 7 8 | 9 10 11
     memory    GPU     | RAM       | -          a batch never spans two tiers; 9 to 11 are read from disk, or recomputed

@@ -29,7 +29,7 @@ class FoundFile(NamedTuple):
     name: str
     """Name on the disk, relative to the folder, with /."""
     differs_in: tuple[str, ...] = ()
-    """How the name on the disk differs from the one looked up: "slash", "Unicode form", "case"; empty: it does not."""
+    """Differences between the name on the disk and the one looked up: "slash", "Unicode form", "case"; empty: it does not."""
 
 
 class AmbiguousName(LookupError):

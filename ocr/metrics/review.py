@@ -28,7 +28,7 @@ _STEP = 0.01
 
 
 class Review(NamedTuple):
-    """What happened in one image. Small enough for a line of predictions.jsonl."""
+    """The outcome of each text and detection of one image, small enough for a line of predictions.jsonl."""
 
     found: str
     """A letter for each detection: HIT, LOOSE, JOINED, SPLIT, FALSE_ALARM or IGNORED."""

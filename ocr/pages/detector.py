@@ -39,7 +39,7 @@ class PageText(NamedTuple):
 
 
 class _View(NamedTuple):
-    """What is known of a page at one turn."""
+    """The findings on a page at one turn."""
 
     rotation: int
     whole: Detections

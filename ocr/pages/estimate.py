@@ -1,4 +1,4 @@
-"""How high the text of a page is, and the scale at which its tiles show it well.
+"""Estimates the height of the text on a page, and the scale at which tiles show it well.
 
 The pass over the whole page cannot tell: where text is too small, DBNet finds nothing, or joins lines to blobs. So pages with
 clearly more pixels than the network's input are probed: four cut-outs where the page has most detail, two with all its pixels and

@@ -1,4 +1,4 @@
-"""What a pass over the reviews of an evaluation adds up to. Nothing here grows with the number of images."""
+"""Totals over the reviews of an evaluation: constant in the number of images."""
 
 from bisect import bisect
 from collections import Counter
@@ -20,7 +20,7 @@ from ocr.targets.outline import short_sides
 
 Kept = TypeVar("Kept")
 FATES = (HIT, JOINED, SPLIT, MISSED)
-"""What can happen to a text. A loose hit is a hit here."""
+"""Outcomes of a text. A loose hit counts as a hit."""
 _EDGES = {
     "Height at the size of the input": ("px", (0, 4, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, np.inf)),
     "Length to height": ("", (0, 1, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, np.inf)),
@@ -70,7 +70,7 @@ class Sweep(NamedTuple):
 
 @dataclass(frozen=True)
 class Fates:
-    """What happened to the texts of each bin of a measure."""
+    """Outcomes of the texts in each bin of a measure."""
 
     title: str
     labels: tuple[str, ...]

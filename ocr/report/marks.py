@@ -1,4 +1,4 @@
-"""How outlines are drawn over an image: their kinds, colours and lines; and a picture of an image drawn with Pillow.
+"""Outlines over an image: their kinds, colours and lines; and a picture of an image drawn with Pillow.
 
 The colours are those of Okabe and Ito, which people with colour-blindness tell apart. Solid and dashed lines are detections, dotted
 lines are annotations, so that two outlines in one place do not hide each other, and nothing depends on the colour alone.

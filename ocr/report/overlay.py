@@ -31,7 +31,7 @@ _LAYER_OF = {"h": "hit", "l": "hit", "m": "missed", "f": "false", "j": "joined",
 
 @dataclass(frozen=True)
 class Overlay:
-    """What is drawn over an image."""
+    """Outlines and scores to draw over an image."""
 
     size: tuple[int, int]
     """(H, W) of the upright image."""

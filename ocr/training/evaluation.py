@@ -48,7 +48,7 @@ class ImageResult(NamedTuple):
     line: bytes | None = None
     """The image's line in predictions.jsonl; None: none is written."""
     review: Review | None = None
-    """What happened to each text and detection; None without reviews."""
+    """Outcomes of the texts and detections; None without reviews."""
     below_original: Detections | None = None
     """Detections below `box_thresh`, with a review only."""
     levels: Levels | None = None

@@ -117,7 +117,7 @@ class Connection:
 
 @dataclass
 class _Seen:
-    """What a rank knows of another one."""
+    """One rank's knowledge of another."""
 
     begun: int = 0
     """Number of batches that it has begun."""

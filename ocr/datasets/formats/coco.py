@@ -93,7 +93,7 @@ class _Parts:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.seen: Counter[str] = Counter()
-        """How often the file holds each top-level key."""
+        """Number of times that the file holds each top-level key."""
         self._images: dict[str, tuple[str, Size]] = {}
         """File name and size (H, W) by id."""
         self._categories: dict[str, str] = {}

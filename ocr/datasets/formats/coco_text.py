@@ -84,7 +84,7 @@ class _Parts:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.seen: Counter[str] = Counter()
-        """How often the file holds each top-level key."""
+        """Number of times that the file holds each top-level key."""
         self._images: dict[str, tuple[str, Size, str]] = {}
         """File name, size (H, W) and set by id."""
         self._sets: Counter[str] = Counter()

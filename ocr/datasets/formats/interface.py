@@ -12,7 +12,7 @@ from ocr.datasets.formats.look import Look
 
 
 class Confidence(IntEnum):
-    """How surely a path holds annotations in a format."""
+    """Certainty that a path holds annotations in a format."""
 
     NONE = 0
     POSSIBLE = 1
@@ -22,7 +22,7 @@ class Confidence(IntEnum):
 
 @dataclass(frozen=True)
 class Fit:
-    """How well a path fits a format."""
+    """The certainty that a path holds annotations in a format, and the reason."""
 
     confidence: Confidence
     reason: str = ""

@@ -19,7 +19,7 @@ Spans = npt.NDArray[np.int64]
 """(n, 2): first byte and end of each string."""
 
 ENDED, FULL, ODD, CUT = 0, 1, 2, 3
-"""How a scan ended: at the closing brace; at the limit of images; at an entry for Python's parser; at the end of the bytes."""
+"""Ends of a scan: at the closing brace; at the limit of images; at an entry for Python's parser; at the end of the bytes."""
 
 _MAX_DEPTH = 32
 """Deepest nesting inside a value that the scanner passes over."""

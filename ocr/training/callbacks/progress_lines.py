@@ -1,4 +1,4 @@
-"""How far an epoch is, as a log line every half minute, where there is no terminal for a bar."""
+"""Logs the progress of an epoch every half minute where there is no terminal for a bar."""
 
 import logging
 from typing import Any

@@ -59,7 +59,7 @@ _XML_PIECES = [
     b"<a>", b"<", b"<!--", b"<![CDATA[", b"<?a ", b"&amp;", b"&#0;", b"&#55296;", b"]]>", b' a="1"', b' xmlns:a="b"', b"<a/>",
     b"<a></a>", b"a", b"9", b"1,1 ", b"-", b" ", b"\n", b"\x00", b"\xed\xa0\x80", b'"', b"<a:", b"</a>",
 ]
-"""What a stretched file consists of, by syntax."""
+"""Parts of a stretched file, by syntax."""
 COLUMNS_END = struct.Struct("<QI8s")
 """The end of a column file: length and checksum of its footer, magic."""
 _SIZES = (200, 5_000, 2**16, 2**18, 2**20 - 1)

@@ -1,4 +1,4 @@
-"""What a review says of hand-made boxes, and its sweep against a match at each threshold."""
+"""Reviews of hand-made boxes, and the sweep over thresholds against a match at each one."""
 
 import numpy as np
 import pytest
