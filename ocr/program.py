@@ -1,4 +1,4 @@
-"""The form in which the user started this program: from a checkout with `uv run scripts/NAME.py`, or as the installed `dali-dbnet NAME`."""
+"""The form in which the program was started: a checkout with `uv run scripts/NAME.py`, or the installed `dali-dbnet NAME`."""
 
 import re
 import sys
