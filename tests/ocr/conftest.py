@@ -16,24 +16,16 @@ import pytest
 
 from ocr.config import PrepareConfig
 from ocr.preparation.prepare import prepare_data
+from tests.splits import splits
 
 NUM_RECEIPTS = 14
 
 
 def prepare_shards(root: Path, output: Path, **values) -> None:
-    datasets = {
-        f"{name}_dataset": {
-            "config": {
-                "image_path": str(root / "images" / name),
-                "annotation_path": str(root / "jsons" / f"{name}.json"),
-            }
-        }
-        for name in ("train", "val")
-    }
     config = {
         "dataset_base_path": str(root),
         "output": str(output),
-        "datasets": datasets,
+        "datasets": splits(root),
         "maps": False,
         "shards": True,
     }

@@ -17,21 +17,13 @@ from ocr.image_size import with_chosen_size, with_size_for_words
 from ocr.preparation.prepare import prepare_data
 from ocr.splits import audited_split
 from ocr.targets.config import TargetConfig
+from tests.splits import splits
 
 CPU = torch.device("cpu")
 
 
 def of_drawn(drawn, **pipeline) -> TrainConfig:
-    splits = {
-        f"{name}_dataset": {
-            "config": {
-                "image_path": str(drawn / "images" / name),
-                "annotation_path": str(drawn / "jsons" / f"{name}.json"),
-            }
-        }
-        for name in ("train", "val")
-    }
-    return TrainConfig.model_validate({"datasets": splits, "pipeline": pipeline})
+    return TrainConfig.model_validate({"datasets": splits(drawn), "pipeline": pipeline})
 
 
 def test_auto_is_the_smallest_size_at_which_95_percent_of_the_words_are_tall_enough(drawn):

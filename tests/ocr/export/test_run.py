@@ -14,6 +14,7 @@ from ocr.export.run import LARGEST_HMEAN_LOSS, export
 from ocr.export.triton_client import find_text
 from ocr.inference import evaluate, predict
 from ocr.models.dbnet import build_dbnet
+from tests.splits import splits
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra onnx")
 onnx = pytest.importorskip("onnx", reason="needs the extra onnx")
@@ -25,21 +26,12 @@ THRESHOLDS = {"bin_thresh": 0.5, "box_thresh": 0.3}
 @pytest.fixture(scope="module")
 def checkpoint(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of a small untrained network whose data set is `drawn`."""
-    splits = {
-        f"{split}_dataset": {
-            "config": {
-                "image_path": str(drawn / "images" / split),
-                "annotation_path": str(drawn / "jsons" / f"{split}.json"),
-            }
-        }
-        for split in ("train", "val")
-    }
     config = TrainConfig.model_validate(
         {
             "pipeline": {"image_size": 160},
             "model": {"fpn_channels": 16, "backbone": {"weights": None}},
             "postprocess": THRESHOLDS,
-            "datasets": splits,
+            "datasets": splits(drawn),
         }
     )
     torch.manual_seed(0)

@@ -15,6 +15,7 @@ from PIL import Image
 from ocr.config import InspectConfig
 from ocr.errors import InputError
 from ocr.inspection.inspect_data import inspect_data
+from tests.splits import splits
 
 
 class Page(HTMLParser):
@@ -36,18 +37,8 @@ class Page(HTMLParser):
 
 
 def config_of(root: Path, **values) -> InspectConfig:
-    datasets = {
-        f"{split}_dataset": {
-            "config": {
-                "image_path": str(root / "images" / split),
-                "annotation_path": str(root / "jsons" / f"{split}.json"),
-                "audit_memo": "off",
-            }
-        }
-        for split in ("train", "val")
-    }
     sizes = {"pipeline": {"image_size": 320}, "num_images": 3, "num_samples": 2}
-    return InspectConfig.model_validate(sizes | {"datasets": datasets} | values)
+    return InspectConfig.model_validate(sizes | {"datasets": splits(root, audit_memo="off")} | values)
 
 
 @pytest.fixture(scope="module")

@@ -32,6 +32,7 @@ from ocr.preparation.report import SplitReport
 from ocr.targets.maps import make_targets
 from ocr.targets.offline import OfflineMaps
 from tests.programs import Program
+from tests.splits import split, splits
 
 ROOT = Path(__file__).parents[3]
 
@@ -45,13 +46,8 @@ def source(drawn: Path, tmp_path: Path) -> Path:
     return shutil.copytree(drawn, tmp_path / "source")
 
 
-def split(root: Path, name: str, **values: Any) -> dict[str, Any]:
-    paths = {"image_path": str(root / "images" / name), "annotation_path": str(root / "jsons" / f"{name}.json")}
-    return {"config": paths | values}
-
-
 def config_of(root: Path, output: Path, **values: Any) -> PrepareConfig:
-    datasets = {f"{name}_dataset": split(root, name) for name in ("train", "val", "test")}
+    datasets = splits(root, ("train", "val", "test"))
     settings = {"pipeline": {"image_size": 128}, "targets": {"min_side": 2}, "num_workers": 2}
     return PrepareConfig.model_validate(
         {"dataset_base_path": str(root), "output": str(output), "datasets": datasets} | settings | values
