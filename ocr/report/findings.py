@@ -174,9 +174,8 @@ class _Sums:
 
     def findings(self, thresholds: Floats) -> Findings:
         num_texts = int(self.counts[0, 1])
-        left = np.cumsum(self.steps[::-1], axis=0)[::-1][
-            1:
-        ]  # a detection of `step` s is left at the thresholds 0 to s - 1
+        # A detection of `step` s is left at the thresholds 0 to s - 1.
+        left = np.cumsum(self.steps[::-1], axis=0)[::-1][1:]
         sweep = Sweep(
             thresholds,
             tuple(
@@ -224,15 +223,13 @@ def _measures(polygons: PolygonBatch, scale: float) -> tuple[Floats, Floats, Flo
     angle is that of the first edge, from 0 to 180 degrees: a word that is upside down has 180.
     """
     heights = short_sides(polygons).astype(np.float64)
-    starts = polygons.vertex_starts
-    lengths = np.array([_perimeter(polygons.vertices[a:b]) / 2 for a, b in pairwise(starts.tolist())])
-    edges = (polygons.vertices[starts[:-1] + 1] - polygons.vertices[starts[:-1]]).astype(np.float64)
-    angles = np.abs(np.degrees(np.arctan2(edges[:, 1], edges[:, 0])))
-    return heights * scale, np.maximum(lengths - heights, heights) / np.maximum(heights, 1e-6), angles
-
-
-def _perimeter(polygon: npt.NDArray[np.float32]) -> float:
-    return float(np.hypot(*(polygon - np.roll(polygon, 1, axis=0)).T).sum())
+    firsts, vertices = polygons.vertex_starts[:-1], polygons.vertices.astype(np.float64)
+    following = np.arange(1, len(vertices) + 1)
+    following[polygons.vertex_starts[1:] - 1] = firsts
+    edges = vertices[following] - vertices
+    half_perimeters = np.add.reduceat(np.hypot(edges[:, 0], edges[:, 1]), firsts) / 2
+    angles = np.abs(np.degrees(np.arctan2(edges[firsts, 1], edges[firsts, 0])))
+    return heights * scale, np.maximum(half_perimeters - heights, heights) / np.maximum(heights, 1e-6), angles
 
 
 def _labels(unit: str, edges: tuple[float, ...]) -> tuple[str, ...]:
