@@ -116,10 +116,13 @@ def resumption(config: TrainConfig, given: Collection[str] | None, run_dir: Path
     if path is None:
         return Resumption(with_network_of_file(config.model_copy(update={"resume": None}), given))
     checkpoint = read_checkpoint(path, "resume")
+    weights = checkpoint.get("state_dict")
+    if not isinstance(weights, dict):
+        raise InputError(f"resume={path}: found no weights; give last.ckpt of a run")
     if not isinstance(checkpoint.get("loops"), dict) or "optimizer_states" not in checkpoint:
         raise InputError(f"resume={path}: found weights without the state of a training; give last.ckpt of a run")
     state = _state(checkpoint, path)
-    refuse_broken(checkpoint["state_dict"], path, "resume")
+    refuse_broken(weights, path, "resume")
     saved = saved_config(checkpoint, path, "resume")
     config = _with_saved(_with_saved_size(config.model_copy(update={"resume": str(path)}), saved), saved, given)
     _refuse(config, _differences(config, saved), "leave these settings out")

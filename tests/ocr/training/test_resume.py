@@ -112,7 +112,7 @@ def test_a_finished_run_says_so_and_changes_no_file(tiny_run, finished, checkpoi
     assert summary["hmean"] == json.loads((finished / "summary.json").read_text())["hmean"]
 
 
-@pytest.mark.parametrize("name", ["cut", "empty", "foreign", "text", "weights", "edited", "infinite"])
+@pytest.mark.parametrize("name", ["cut", "empty", "foreign", "text", "weights", "edited", "infinite", "no weights"])
 def test_a_file_that_is_no_checkpoint_is_refused_in_one_line(tiny_run, checkpoint, tmp_path, name):
     path, whole = tmp_path / "bad.ckpt", checkpoint.read_bytes()
     contents = {"cut": whole[: len(whole) // 2], "empty": b"", "text": b"no checkpoint\n"}
