@@ -123,6 +123,7 @@ def test_a_file_that_is_no_checkpoint_is_refused_in_one_line(tiny_run, checkpoin
         states = {
             "foreign": {"weights": 1},
             "weights": state | {"optimizer_states": None, "loops": None},
+            "no weights": {key: value for key, value in state.items() if key != "state_dict"},
             "infinite": state
             | {"state_dict": {name: tensor + math.inf for name, tensor in state["state_dict"].items()}},
             "edited": state | {"loops": {"fit_loop": {"epoch_progress": [1]}}},
