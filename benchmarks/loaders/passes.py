@@ -140,7 +140,7 @@ class _Validation:
     def _evaluate(self, batch: InputBatch) -> None:
         config = self._workload.config
         with self._stages.stage("forward", self._workload.device), self._autocast():
-            maps = self._forward(batch.images)
+            maps = self._forward(batch.images, batch.samples.resized_sizes)
         to_levels(maps.prob_map, config.postprocess.bin_thresh)
         # Indexing with a list would wait for the device.
         rows = torch.tensor(batch.indices).to(self._levels.device, non_blocking=True)
