@@ -11,11 +11,10 @@ from benchmarks.report import Report, Table
 
 LEGEND = (
     "Scores are hmean at IoU 0.5 and 0.7, means over the seeds; in brackets the mean difference to the baseline at the same seeds. "
-    "all: mean of the four scores. better, worse: the difference in `all` (or in the first column, where there is no `all`) exceeds "
+    "all: mean of the four scores. better, worse: the difference in `all` (in the first column where there is no `all`) exceeds "
     "twice the range of the baseline over its seeds, divided by the square root of the number of seeds; not clear: it does not. "
     "image: processor time of a training image; page: of a page in validation, from the file to the metric; command: of the whole "
-    "command with its start-up. The first two are wall times of one process on one core, times the share of the core that the command "
-    "had."
+    "command with its start-up. The first two are wall times of one process on one core, times the share of the core that it had."
 )
 
 
