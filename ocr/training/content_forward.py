@@ -33,7 +33,7 @@ def forward_content(
         images: (B, 3, H, W), each image at the top left, H and W multiples of 32.
         sizes: (B, 2) (H, W) of each image in pixels.
     """
-    limit = np.array(images.shape[2:])
+    limit = np.array([images.shape[2], images.shape[3]])
     shapes = np.minimum(-(-np.asarray(sizes) // CONTENT_STEP) * CONTENT_STEP, limit)
     if (shapes == limit).all():
         return forward(images)
@@ -42,9 +42,9 @@ def forward_content(
     for group, (height, width) in enumerate(distinct.tolist()):
         members = np.flatnonzero(group_of.reshape(-1) == group)
         maps = forward(images[members, :, :height, :width])
-        stride = height // maps[0].shape[1]
         if whole is None:
-            shape = (len(images), *(limit // stride).tolist())
+            stride = height // maps[0].shape[1]
+            shape = (len(images), images.shape[2] // stride, images.shape[3] // stride)
             whole = type(maps)(*(maps[0].new_full(shape, _OUTSIDE[name]) for name in maps._fields))
         for part, target in zip(maps, whole, strict=True):
             target[members, : part.shape[1], : part.shape[2]] = part
