@@ -2,6 +2,7 @@
 
 import logging
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,6 +20,7 @@ STRIDES = (4, 8, 16, 32)
 _PROBED_SIZES = (64, 96, 320)
 _ADVICE = "choose another timm model, e.g. resnet18"
 PROBE_SECONDS = 2.0
+_COUNTER = "num_batches_tracked"
 _NETWORK_PREFIXES = ("model.backbone.", "backbone.")
 """Beginnings of a backbone's tensor names in a checkpoint of this trainer and in its .safetensors files."""
 
@@ -164,12 +166,8 @@ def _load_file(backbone: nn.Module, path: Path, name: str) -> None:
         raise FileNotFoundError(f"model.backbone.weights={path}: no such file; expected the weights of {name}")
     state = _of_backbone(_read_weights(path))
     wanted = backbone.state_dict()
-    usable = {
-        key: value
-        for key, value in state.items()
-        if key in wanted and isinstance(value, Tensor) and value.shape == wanted[key].shape
-    }
-    missing = [key for key in wanted if key not in usable and not key.endswith("num_batches_tracked")]
+    usable = _by_name(state, wanted) or _by_order(state, wanted)
+    missing = [key for key in wanted if key not in usable and not key.endswith(_COUNTER)]
     if missing:
         raise InputError(
             f"model.backbone.weights={path}: {len(missing)} of {len(wanted)} tensors of {name} are missing or have another shape, "
@@ -183,6 +181,34 @@ def _load_file(backbone: nn.Module, path: Path, name: str) -> None:
         )
     backbone.load_state_dict(usable, strict=False)
     log.info("Backbone %s: loaded %d tensors from %s", name, len(usable), path)
+
+
+def _by_name(state: Mapping[str, Any], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns the tensors that have a name and shape of the backbone."""
+    return {
+        name: value
+        for name, value in state.items()
+        if name in wanted and isinstance(value, Tensor) and value.shape == wanted[name].shape
+    }
+
+
+def _by_order(state: Mapping[str, Any], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns the tensors under the backbone's names, where a library names the same layers otherwise: torchvision's MobileNetV2.
+
+    The file's first tensors must be of the shapes and kinds (weight, running_mean, ...) of the backbone's, in its order; otherwise
+    nothing is returned.
+    """
+    names = [name for name in wanted if not name.endswith(_COUNTER)]
+    given = [(name, value) for name, value in state.items() if not name.endswith(_COUNTER)][: len(names)]
+    agree = len(given) == len(names) and all(
+        isinstance(value, Tensor) and value.shape == wanted[name].shape and _kind(other) == _kind(name)
+        for name, (other, value) in zip(names, given, strict=True)
+    )
+    return {name: value for name, (_, value) in zip(names, given, strict=True)} if agree else {}
+
+
+def _kind(name: str) -> str:
+    return name.rpartition(".")[2]
 
 
 def _of_backbone(state: dict[str, Any]) -> dict[str, Any]:

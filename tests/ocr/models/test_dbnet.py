@@ -66,6 +66,18 @@ def test_backbone_weights_come_from_a_file_with_a_classifier(tmp_path, suffix):
     assert torch.equal(backbone.state_dict()["layer4.1.conv2.weight"], source.state_dict()["layer4.1.conv2.weight"])
 
 
+def test_tensors_with_other_names_are_taken_in_their_order(tmp_path):
+    source = timm.create_model("mobilenetv2_100", pretrained=False).state_dict()
+    renamed = {
+        f"features.{place}.{name.rpartition('.')[2]}": value for place, (name, value) in enumerate(source.items())
+    }
+    torch.save(renamed, tmp_path / "renamed.pth")
+    config = BackboneConfig(name="mobilenetv2_100", weights=str(tmp_path / "renamed.pth"))
+    backbone, _ = build_backbone(config)
+    for name, value in backbone.state_dict().items():
+        assert torch.equal(value, source[name])
+
+
 def test_weights_of_another_model_are_refused_by_name(tmp_path):
     path = tmp_path / "other.pth"
     torch.save(timm.create_model("mobilenetv3_large_100").state_dict(), path)
