@@ -246,7 +246,7 @@ def checked_job(config_class: type[AnyConfig], hydra_config: DictConfig) -> Iter
         if config_class is not TrainConfig:
             _go_on_alone()
         colour_the_terminal()
-        _log_above_bars()
+        log_above_bars()
         output_dir = Path(HydraConfig.get().runtime.output_dir)
         if placement().is_first:
             log.info("starting: loading the libraries; the folder of this run is %s", output_dir)
@@ -263,7 +263,7 @@ class _CurrentStdout:
         sys.stdout.flush()
 
 
-def _log_above_bars() -> None:
+def log_above_bars() -> None:
     """Lets log lines on a terminal go through rich, so that none of them lands in the middle of a progress bar."""
     if not (sys.stdout.isatty() and sys.stderr.isatty()):
         return
