@@ -431,9 +431,15 @@ def _composition_problem(error: Exception, config_name: str) -> str:
 def _unknown_key(key: str, config_name: str) -> str:
     """Returns what to say about a key that this command lacks: the nearest that it has, and other commands that have the key."""
     own = config_name.partition("_")[0]
-    told = no_such_key(key, keys_of(_schemas[own]))
+    told = no_such_key(key, [*_groups_of(config_name), *keys_of(_schemas[own])])
     owners = [name for name, schema in _schemas.items() if name != own and key in keys_of(schema)]
     return f"{told}; {', '.join(owners)} {'has' if len(owners) == 1 else 'have'} this key" if owners else told
+
+
+def _groups_of(config_name: str) -> list[str]:
+    """Returns the groups of files that a command can choose from, such as data."""
+    defaults = yaml.safe_load((CONFIG_DIR / f"{config_name}.yaml").read_text())["defaults"]
+    return [name.removeprefix("optional ") for entry in defaults if isinstance(entry, dict) for name in entry]
 
 
 def _described(error: OSError) -> str:
