@@ -13,7 +13,11 @@ GROUP = Group("training", "Training", "train", ("data=x",), Recipe("baseline", (
 
 def row(recipe: Recipe, seed: int, receipts: float, scenes: float = 0.5) -> dict:
     scores = {"receipts": {"hmean": receipts, "hmean_iou0.7": 0.7}, "scenes": {"hmean": scenes, "hmean_iou0.7": 0.3}}
-    return {"group": "training", "recipe": recipe.name, "seed": seed, "settings": {}, "scores": scores}
+    return {"group": "training", "recipe": recipe.name, "seed": seed, "settings": settings(recipe), "scores": scores}
+
+
+def settings(recipe: Recipe, checkpoint: str = "1") -> dict:
+    return {"overrides": GROUP.overrides_of(recipe), "files": {"$checkpoint": checkpoint}}
 
 
 @pytest.fixture
@@ -56,12 +60,23 @@ def test_rows_are_kept_and_changed_settings_are_measured_again(tmp_path: Path, r
     results.save(tmp_path / "rows.json")
     loaded = Results.load(tmp_path / "rows.json", {})
     assert loaded.rows == results.rows
-    assert is_measured(loaded, Job(GROUP, BETTER, 1), {})
-    assert not is_measured(loaded, Job(GROUP, BETTER, 2), {})
-    assert not is_measured(loaded, Job(GROUP, BETTER, 1), {"overrides": ["a=2"]})
+    assert is_measured(loaded, Job(GROUP, BETTER, 1), settings(BETTER))
+    assert not is_measured(loaded, Job(GROUP, BETTER, 2), settings(BETTER))
+    assert not is_measured(loaded, Job(GROUP, BETTER, 1), settings(LOSER))
+    assert not is_measured(loaded, Job(GROUP, BETTER, 1), settings(BETTER, checkpoint="2"))
     loaded.put(row(BETTER, 1, 0.5))
     assert len(loaded.rows) == len(results.rows)
     assert Results.load(tmp_path / "none.json", {}).rows == []
+
+
+def test_rows_of_other_settings_and_files_are_not_compared(results: Results) -> None:
+    results.put(row(BETTER, 1, 0.99) | {"settings": settings(BETTER, checkpoint="2")})
+    assert results.difference(GROUP, BETTER, "all") is None
+    assert len(results.rows_of(GROUP, BETTER)) == 1
+    results.put(row(BETTER, 2, 0.99))
+    assert [one["seed"] for one in results.rows_of(GROUP, BETTER)] == [2]
+    results.put(row(LOSER, 1, 0.99) | {"settings": settings(BETTER)})
+    assert results.rows_of(GROUP, LOSER) == []
 
 
 def test_the_conclusions_tell_winners_losers_and_what_is_missing(results: Results) -> None:
