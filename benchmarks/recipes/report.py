@@ -109,6 +109,7 @@ def _table(results: Results, group: Group) -> Table:
             )
     spreads = [f"{column} {spread:.4f}" for column in columns if (spread := results.spread(group, column)) is not None]
     notes = [f"range of the baseline over its seeds: {', '.join(spreads)}"] if spreads else []
+    notes += group.notes
     return Table(group.title, list(lines[0]), [list(line.values()) for line in lines], notes).without_empty_columns()
 
 
