@@ -52,7 +52,9 @@ def package_versions(*more: str) -> dict[str, str | None]:
 def dali_version() -> str | None:
     """Returns the version of NVIDIA DALI; None where it cannot be imported."""
     try:
-        from nvidia.dali import __version__  # a removed package may leave empty folders, which `import nvidia.dali` accepts
+        from nvidia.dali import (
+            __version__,
+        )  # a removed package may leave empty folders, which `import nvidia.dali` accepts
     except ImportError:
         return None
     return str(__version__)
