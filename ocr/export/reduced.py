@@ -144,6 +144,7 @@ class _Quantizer:
             extra_options={},
         )
         quantizer.quantize_model()
+        quantizer.model.topological_sort()  # it appends its nodes at the end
         return quantizer.model.model
 
     def _with_activations(self, names: Sequence[str]) -> list[str]:
