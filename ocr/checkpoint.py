@@ -1,5 +1,6 @@
 """Checkpoints and files of weights with their configuration: the file alone rebuilds the network and its preprocessing."""
 
+import logging
 import re
 import zipfile
 from collections.abc import Mapping
@@ -15,6 +16,8 @@ from ocr.config import TrainConfig, described_problems
 from ocr.errors import InputError
 from ocr.models.dbnet import DBNet, build_dbnet
 from ocr.weights_file import EXTENSION, is_weights_file, read_weights_file
+
+log = logging.getLogger(__name__)
 
 CONFIG_KEY = "dali_dbnet_config"
 PRECISION_KEY = "dali_dbnet_precision"
@@ -48,6 +51,10 @@ def load_checkpoint(path: str | Path) -> tuple[TrainConfig, DBNet]:
         InputError: not a file of this trainer, one that this version cannot read, or one with weights that are NaN.
     """
     weights = read_weights(path)
+    if weights.path.parent == SHIPPED:
+        log.info(
+            "checkpoint=%s: weights that come with this package; docs/shipped_weights.md says what they know", path
+        )
     if weights.config is None:
         raise InputError(
             f"checkpoint={weights.path}: it has tensors but no configuration; expected a file written by scripts/export.py "

@@ -44,6 +44,12 @@ from ocr.synthetic.config import SyntheticConfig
 from ocr.targets.config import TargetConfig
 
 NOT_SET = "???"
+SHIPPED_WEIGHTS = "small"
+"""Name of the weights that come with this package; docs/shipped_weights.md describes them."""
+_CHECKPOINT_NEEDED = (
+    "checkpoint=FILE is needed, for example checkpoint=outputs/.../checkpoints/best.ckpt, or checkpoint=small for the weights that "
+    "come with this package"
+)
 """OmegaConf's mark for a mandatory value that is not set."""
 
 Device = Literal["auto", "cpu", "gpu"]
@@ -296,9 +302,9 @@ class TrainConfig(DataSection):
     metric: Literal["icdar", "cleval"] = "icdar"
     """Metric of val/hmean, which selects the best checkpoint: boxes with an IoU above 0.5 (ICDAR), or characters (CLEval)."""
     init_from: str | None = None
-    """Weights to begin with: a checkpoint of this trainer or a .safetensors file of scripts/export.py. Network and head are loaded
-    (the averaged weights where the checkpoint has them), and nothing else: the run is a new one. Settings of the network that are
-    not given are taken from the file."""
+    """Weights to begin with: a checkpoint of this trainer, a .safetensors file of scripts/export.py, or small, the weights that
+    come with this package. Network and head are loaded (the averaged weights where the checkpoint has them), and nothing else: the
+    run is a new one. Settings of the network that are not given are taken from the file."""
     resume: str | None = None
     """Checkpoint to resume from, even in the middle of an epoch. auto: the newest whole checkpoint of the run's own folder; without
     one the run starts from the beginning. Settings that are not given are taken from the checkpoint."""
@@ -364,7 +370,8 @@ class InferenceConfig(DataSection):
     """
 
     checkpoint: str = NOT_SET
-    """A .ckpt file of a run, with its network and preprocessing; or a .safetensors or .onnx file of scripts/export.py."""
+    """A .ckpt file of a run, with its network and preprocessing; a .safetensors or .onnx file of scripts/export.py; or small, the
+    weights that come with this package."""
     device: Device = "auto"
     """auto: a GPU if there is one."""
     loader: LoaderName | None = None
@@ -388,7 +395,7 @@ class InferenceConfig(DataSection):
     @model_validator(mode="after")
     def _checkpoint_is_given(self) -> "InferenceConfig":
         if self.checkpoint == NOT_SET:
-            raise ValueError("checkpoint=FILE is needed, for example checkpoint=outputs/.../checkpoints/best.ckpt")
+            raise ValueError(_CHECKPOINT_NEEDED)
         return self
 
 
@@ -416,6 +423,9 @@ class EvaluateConfig(InferenceConfig):
 class PredictConfig(InferenceConfig):
     """Configuration of scripts/predict.py."""
 
+    checkpoint: str = SHIPPED_WEIGHTS
+    """A .ckpt file of a run, with its network and preprocessing; a .safetensors or .onnx file of scripts/export.py; or small, the
+    weights that come with this package."""
     images: str | Annotated[tuple[str, ...], Field(min_length=1)] = NOT_SET
     """A folder, an image file, a pattern such as scans/*.jpg, a text file (.txt, .lst, .list) with one path a line, or a list of
     these: images=[a.jpg,b.tif]; not set: datasets.predict_dataset.config.image_path."""
@@ -429,7 +439,7 @@ class ExportConfig(DataSection):
     """Configuration of scripts/export.py."""
 
     checkpoint: str = NOT_SET
-    """A .ckpt file of a run."""
+    """A .ckpt file of a run, a .safetensors file of this command, or small, the weights that come with this package."""
     output: str = NOT_SET
     """File to write, .onnx, .pt2 or .safetensors by format; with format=triton a folder, the server's model repository."""
     format: Literal["onnx", "torch_export", "triton", "safetensors"] = "onnx"
@@ -460,7 +470,7 @@ class ExportConfig(DataSection):
     @model_validator(mode="after")
     def _is_possible(self) -> "ExportConfig":
         if self.checkpoint == NOT_SET:
-            raise ValueError("checkpoint=FILE is needed, for example checkpoint=outputs/.../checkpoints/best.ckpt")
+            raise ValueError(_CHECKPOINT_NEEDED)
         if self.output == NOT_SET:
             raise ValueError("output=FILE is needed, for example output=model.onnx")
         if self.format == "torch_export" and self.precision != "float32":

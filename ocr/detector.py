@@ -1,6 +1,6 @@
 """Text detection from Python, without Lightning, DALI or Hydra: images in, polygons out.
 
-    detector = TextDetector("best.ckpt")
+    detector = TextDetector()  # or TextDetector("best.ckpt")
     found = detector("receipt.jpg")
     found.polygons, found.scores
 
@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from dali_pipelines.rendering import ImageArray, render
 from dali_pipelines.source import PlannedSample
-from ocr.config import Device, InferenceConfig, described_problems
+from ocr.config import SHIPPED_WEIGHTS, Device, InferenceConfig, described_problems
 from ocr.datasets.given_image import GivenImage, read_image
 from ocr.datasets.plan import letterbox
 from ocr.device import resolve_device
@@ -100,7 +100,8 @@ class TextDetector:
     graphs runs without them.
 
     Args:
-        checkpoint: a .ckpt file of a run, or a .safetensors or .onnx file of scripts/export.py.
+        checkpoint: a .ckpt file of a run, or a .safetensors or .onnx file of scripts/export.py; by default the weights that come
+            with this package.
         device: auto (a GPU if there is one), cpu or gpu.
         precision: auto, 32-true, 16-mixed or bf16-mixed, as in trainer.precision.
         image_size: longest side of the network's input in pixels, a multiple of 32.
@@ -118,7 +119,7 @@ class TextDetector:
 
     def __init__(
         self,
-        checkpoint: str | os.PathLike[str],
+        checkpoint: str | os.PathLike[str] = SHIPPED_WEIGHTS,
         *,
         device: Device = "auto",
         precision: Precision | None = None,

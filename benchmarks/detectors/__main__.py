@@ -28,6 +28,7 @@ from benchmarks.detectors.scoring import Pages
 from benchmarks.detectors.sharing import share
 from benchmarks.environment import environment
 from ocr.config import LoaderName
+from ocr.device import cpu_is_faster_in_bfloat16
 from ocr.loaders.engines import has_dali
 
 _FOLDER = Path(__file__).parent
@@ -99,8 +100,10 @@ def _compare(
 def _commands(arguments: argparse.Namespace) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
     """Returns the command of each of our detectors, the checkpoint's first, and of each rival."""
     start = [sys.executable, str(_FOLDER / "own_process.py")]
-    own = {_CHECKPOINT: [*start, str(arguments.checkpoint)]}
-    own |= {f"TextDetector, {file.name}": [*start, str(file)] for file in arguments.exported}
+    own = {_CHECKPOINT: [*start, str(arguments.checkpoint), "32-true"]}
+    if cpu_is_faster_in_bfloat16():  # what TextDetector chooses by itself there
+        own["TextDetector, checkpoint in bfloat16"] = [*start, str(arguments.checkpoint), "bf16-mixed"]
+    own |= {f"TextDetector, {file.name}": [*start, str(file), "32-true"] for file in arguments.exported}
     rivals = {}
     for name, rival in _named(arguments.rivals):
         package, *model = rival.split(":", 1)

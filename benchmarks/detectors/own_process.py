@@ -1,19 +1,24 @@
-"""Finds text with TextDetector: own_process.py CHECKPOINT. Reads paths, one a line, and answers each with a line of JSON."""
+"""Finds text with TextDetector: own_process.py CHECKPOINT PRECISION.
+
+Reads paths, one a line, and answers each with a line of JSON.
+"""
 
 import json
 import sys
 import time
 from pathlib import Path
+from typing import cast
 
 import torch
 
 from ocr import TextDetector
+from ocr.detector import Precision
 from ocr.environment import package_versions
 
 
 def main() -> None:
     torch.set_num_threads(1)
-    detector = TextDetector(sys.argv[1], device="cpu", precision="32-true")
+    detector = TextDetector(sys.argv[1], device="cpu", precision=cast(Precision, sys.argv[2]))
     start = {
         "versions": package_versions("onnxruntime"),
         "loaded_kb": peak_kb(),

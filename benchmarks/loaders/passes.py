@@ -139,12 +139,13 @@ class _Validation:
     @torch.inference_mode()
     def _evaluate(self, batch: InputBatch) -> None:
         config = self._workload.config
+        samples = self._samples.select(batch.indices)
         with self._stages.stage("forward", self._workload.device), self._autocast():
-            maps = self._forward(batch.images)
+            maps = self._forward(batch.images, samples.resized_sizes)
         to_levels(maps.prob_map, config.postprocess.bin_thresh)
         # Indexing with a list would wait for the device.
         rows = torch.tensor(batch.indices).to(self._levels.device, non_blocking=True)
-        self._workers.add(self._levels[rows], self._samples.select(batch.indices))
+        self._workers.add(self._levels[rows], samples)
 
     def close(self) -> None:
         self._loader.close()

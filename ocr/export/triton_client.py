@@ -18,8 +18,10 @@ from dali_pipelines.rendering import render
 from ocr.config import TrainConfig
 from ocr.datasets.given_image import GivenImage, read_image
 from ocr.datasets.plan import letterbox
+from ocr.onnx_network import ProbMap
 from ocr.postprocess.boxes import Detections, detect_letterboxed
 from ocr.postprocess.levels import to_levels
+from ocr.training.content_forward import forward_content
 
 Infer = Callable[[npt.NDArray[Any]], npt.NDArray[np.float32]]
 """Returns the probability maps, (B, Hm, Wm), of a batch as the server takes it."""
@@ -37,9 +39,14 @@ def find_text(image: GivenImage, metadata: Mapping[str, str], infer: Infer) -> D
     finisher = ImageFinisher(
         pipeline.image_size, pipeline.mean, pipeline.std, dtype, layout="HWC" if takes_levels else "CHW"
     )
+
+    def forward(images: torch.Tensor) -> ProbMap:
+        prob_map = infer((images.permute(0, 2, 3, 1) if takes_levels else images).numpy())
+        return ProbMap(torch.from_numpy(np.array(prob_map)))
+
     batch = finisher.finish([render(original, sample, pipeline, training=False)])
-    prob_map = infer((batch.permute(0, 2, 3, 1) if takes_levels else batch).numpy())[0]
-    levels = to_levels(torch.from_numpy(np.array(prob_map)), config.postprocess.bin_thresh).numpy()
+    (prob_map,) = forward_content(forward, batch, [sample.resized_size]).prob_map
+    levels = to_levels(prob_map, config.postprocess.bin_thresh).numpy()
     return detect_letterboxed(levels, sample, size, config.postprocess, config.targets)
 
 

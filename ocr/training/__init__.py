@@ -12,6 +12,7 @@ datamodule     loaders and memory plan
 module         the training and validation steps
 optimizer      optimizer and learning-rate schedule
 network        how the network is called
+content_forward  the forward pass without the black beside the images
 initial_network  the weights that a run begins with, and the frozen part
 learning_rate_search  looks for a learning rate in a short training
 cuda_graphs    the forward pass of evaluation as a CUDA graph

@@ -109,7 +109,7 @@ class Evaluator:
         if self._workers is None or self._forward is None:
             raise RuntimeError("evaluate() was called before start()")
         with self._stages.stage("forward", self._device):
-            maps = self._forward(batch.images)
+            maps = self._forward(batch.images, batch.samples.resized_sizes)
         with self._stages.stage("device_postprocess", self._device):
             levels = to_levels(maps.prob_map, self._config.postprocess.bin_thresh)
         if self._pages is None:

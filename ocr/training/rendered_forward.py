@@ -1,6 +1,7 @@
 """The network for images that were rendered outside a loader: from RGB levels to map levels."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -10,9 +11,11 @@ from dali_pipelines.rendering import ImageArray
 from ocr.config import InferenceConfig, TrainConfig
 from ocr.device import AUTOCAST
 from ocr.errors import InputError
+from ocr.models.db_head import DBMaps
 from ocr.pages.detector import PageDetector
 from ocr.pages.windows import NETWORK_STRIDE
 from ocr.postprocess.levels import Levels, to_levels
+from ocr.training.content_forward import forward_content
 from ocr.training.network import forward_maps
 
 MAX_SCALE = 2
@@ -45,8 +48,12 @@ class RenderedForward:
                 Images of at most half its sides are padded to half its sides.
         """
         with torch.autocast(self._device.type, self._autocast_dtype, enabled=self._autocast_dtype is not None):
-            prob_map = forward_maps(self._model, self._inputs(images), self._channels_last).prob_map
-        return to_levels(prob_map, self._bin_thresh).cpu().numpy()
+            maps = self._maps(self._inputs(images), [image.shape[:2] for image in images])
+        return to_levels(maps.prob_map, self._bin_thresh).cpu().numpy()
+
+    def _maps(self, inputs: Tensor, sizes: Sequence[tuple[int, int]]) -> DBMaps:
+        forward = partial(forward_maps, self._model, channels_last=self._channels_last)
+        return forward_content(forward, inputs, sizes) if self._device.type == "cpu" else forward(inputs)
 
     def _build_finisher(self, size: int) -> ImageFinisher:
         """Returns the part that pads and batches images: on a CPU it normalises them too, for a GPU it keeps uint8 levels."""

@@ -113,10 +113,16 @@ class _Scores(nn.Module):
 
 
 def scores_of_sets(scores: Mapping[str, Tensor | float], prefix: str = "val/") -> dict[str, dict[str, float]]:
-    """Returns hmean, precision and recall of each of several data sets, by its name, from scores of `ValidationScores`."""
+    """Returns hmean, precision, recall and the strict hmean of each of several data sets, by its name.
+
+    Args:
+        scores: scores of `ValidationScores`.
+        prefix: start of the names of the first three; val/iou_ if CLEval is selected. The strict hmean is always ICDAR's.
+    """
+    strict = f"hmean_iou{STRICT_IOU}"
+    starts = {metric: f"{prefix}{metric}/" for metric in ("hmean", "precision", "recall")} | {strict: f"val/{strict}/"}
     of_sets: dict[str, dict[str, float]] = {}
-    for metric in ("hmean", "precision", "recall"):
-        start = f"{prefix}{metric}/"
+    for metric, start in starts.items():
         for key in scores:
             if key.startswith(start):
                 of_sets.setdefault(key.removeprefix(start), {})[metric] = float(scores[key])

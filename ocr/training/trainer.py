@@ -162,7 +162,11 @@ def build_loggers(config: LoggerConfig, run_dir: Path, exp_name: str, first_step
             from lightning.pytorch.loggers import WandbLogger
 
             arguments = wandb_arguments(config.wandb, run_dir, exp_name, first_step)
-            loggers.append(WandbLogger(**arguments))
+            logger = WandbLogger(**arguments)
+            logger._wandb_init.pop(
+                "anonymous", None
+            )  # Lightning always gives it, and wandb warns that it has no effect
+            loggers.append(logger)
             if is_first_rank():
                 write_durably(run_dir / WANDB_ID_NAME, f"{arguments['id']}\n".encode())
         except ModuleNotFoundError as error:

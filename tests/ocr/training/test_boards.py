@@ -1,11 +1,13 @@
-"""The arguments of Lightning's WandbLogger, and the id by which a resumed run continues there."""
+"""The arguments of Lightning's WandbLogger, the id by which a resumed run continues there, and pictures there."""
 
 import inspect
 
+import pytest
 from lightning.pytorch.loggers import WandbLogger
+from PIL import Image
 
 from ocr.config import WandbConfig
-from ocr.training.boards import WANDB_ID_NAME, wandb_arguments
+from ocr.training.boards import WANDB_ID_NAME, show_pictures, wandb_arguments
 
 
 def test_entity_tags_and_project_reach_the_logger(tmp_path):
@@ -26,3 +28,14 @@ def test_a_run_that_resumes_in_its_folder_continues_its_run(tmp_path):
     assert wandb_arguments(config, tmp_path, "exp", 40)["id"] == first
     assert wandb_arguments(config, tmp_path, "exp", 0)["id"] != first, "a new run in an old folder"
     assert wandb_arguments(config, tmp_path / "other", "exp", 40)["id"] != first
+
+
+def test_pictures_of_several_sizes_reach_wandb_without_a_complaint(tmp_path, caplog):
+    pytest.importorskip("wandb", reason="needs the extra wandb")
+    logger = WandbLogger(**wandb_arguments(WandbConfig(offline=True, id="run1"), tmp_path, "exp", 0))
+    pictures = [Image.new("RGB", size) for size in ((30, 20), (20, 30))]
+    show_pictures([logger], "val/worst", pictures, ["a.jpg", "b.jpg"], step=3)
+    logger.experiment.finish()
+    kept = sorted(path.name for path in tmp_path.glob("wandb/offline-run-*-run1/files/media/images/val/*.png"))
+    assert [name.split("_")[:2] for name in kept] == [["worst", "1"], ["worst", "2"]]
+    assert not caplog.records

@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from torch import Tensor, nn
@@ -125,11 +127,16 @@ def evaluation(model: DBNet, settings: TrainerConfig, device_type: str) -> Evalu
     return EvaluationForward(model, settings, 3, device_type)
 
 
+def whole(images: torch.Tensor) -> npt.NDArray[np.int64]:
+    """Sizes of images that fill their inputs."""
+    return np.array([images.shape[2:]] * len(images))
+
+
 def test_on_a_cpu_cuda_graphs_change_nothing_and_the_log_says_so(caplog):
     model = small_network()
     images = torch.randn(2, 3, 64, 64)
     expected = forward_maps(model, images, channels_last=True)
-    found = evaluation(model, TrainerConfig(cuda_graphs=True), "cpu")(images)
+    found = evaluation(model, TrainerConfig(cuda_graphs=True), "cpu")(images, whole(images))
     assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
     assert "trainer.cuda_graphs has no effect on a CPU" in caplog.text
 
@@ -157,13 +164,13 @@ def test_a_smaller_last_batch_uses_the_compiled_code_of_the_others(monkeypatch):
         expected = forward_maps(model, images, channels_last=True)
         with compiled_without_code(monkeypatch) as num_graphs:
             forward = evaluation(model, TrainerConfig(compile=True), "cpu")
-            whole = forward(images)
+            together = forward(images, whole(images))
             num_before = num_graphs()
-            parts = [forward(images[:2]), forward(images[2:])]
+            parts = [forward(part, whole(part)) for part in (images[:2], images[2:])]
             assert num_graphs() == num_before > 0
     for name, maps in enumerate(zip(*parts, strict=True)):
-        torch.testing.assert_close(whole[name], expected[name])
-        assert torch.equal(torch.cat(maps), whole[name])
+        torch.testing.assert_close(together[name], expected[name])
+        assert torch.equal(torch.cat(maps), together[name])
 
 
 @pytest.mark.gpu
@@ -186,6 +193,6 @@ def test_a_replay_on_the_gpu_gives_the_maps_of_the_eager_pass(precision, dtype):
             for images in batches * 2:
                 padded = torch.cat([images, images[-1:].expand(3 - len(images), -1, -1, -1)])
                 expected = [maps[: len(images)].clone() for maps in forward_maps(model, padded, True)]
-                found = [maps.clone() for maps in forward(images)]
+                found = [maps.clone() for maps in forward(images, whole(images))]
                 assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True)), change
     forward.release()

@@ -24,8 +24,8 @@ def test_each_set_has_the_scores_of_its_own_images():
     assert float(found["val/precision"]) == pytest.approx(2 / 5)
     assert float(found["val/recall"]) == pytest.approx(2 / 4)
     of_sets = scores_of_sets(found)
-    assert of_sets["a"] == pytest.approx({"hmean": 2 / 3, "precision": 1 / 2, "recall": 1})
-    assert of_sets["b"] == {"hmean": 0, "precision": 0, "recall": 0}
+    assert of_sets["a"] == pytest.approx({"hmean": 2 / 3, "precision": 1 / 2, "recall": 1, "hmean_iou0.7": 2 / 3})
+    assert of_sets["b"] == {"hmean": 0, "precision": 0, "recall": 0, "hmean_iou0.7": 0}
     assert float(found["val/hmean_iou0.7/a"]) == pytest.approx(2 / 3)
 
 
@@ -40,4 +40,4 @@ def test_the_selected_metric_is_that_of_the_sets_too():
     whole = result(0, 1, 1, 1)._replace(characters=characters)
     found = ValidationScores("cleval", True, [ManifestSet("a", 1, 1)]).compute([whole])
     assert float(found["val/hmean/a"]) == 0
-    assert scores_of_sets(found, "val/iou_")["a"] == {"hmean": 1, "precision": 1, "recall": 1}
+    assert scores_of_sets(found, "val/iou_")["a"] == {"hmean": 1, "precision": 1, "recall": 1, "hmean_iou0.7": 1}

@@ -59,7 +59,7 @@ def test_a_run_reports_each_set_and_the_whole(two_sets, drawn, copied_set, tmp_p
     folder = tmp_path / "run"
     summary = train(two_sets, folder)
     assert set(summary["sets"]) == set(summary["epochs"][0]["sets"]) == {"drawn", "own"}
-    assert set(summary["sets"]["own"]) == {"hmean", "precision", "recall"}
+    assert set(summary["sets"]["own"]) == {"hmean", "precision", "recall", "hmean_iou0.7"}
     with (folder / "metrics.csv").open() as file:
         columns = set(next(csv.reader(file)))
     assert {f"val/{score}/{name}" for score in ("hmean", "precision", "recall") for name in ("drawn", "own")} <= columns

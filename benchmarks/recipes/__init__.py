@@ -1,0 +1,10 @@
+"""Recipes of training, measured one change at a time against one baseline: python -m benchmarks.recipes.
+
+Files in reading order:
+
+recipes  the baselines and the changes, with the reason for each
+inputs   the files that recipes need beside the data: a short annotation file, drawn pictures
+running  runs one recipe as the command that a user types, and reads its scores
+results  the measured rows, what is missing, which differences are clear
+report   tables and sentences
+"""
