@@ -63,6 +63,7 @@ def _measure(job: Job, places: Places, results: Results) -> None:
     settings = {"overrides": overrides, "files": places.identities(overrides)}
     if is_measured(results, job, settings):
         return
+    commit = git_commit()  # before the run: another one may be checked out meanwhile
     log.info("%s: %s, seed %d", job.group.name, job.recipe.name, job.seed)
     try:
         places.make(overrides)
@@ -71,7 +72,7 @@ def _measure(job: Job, places: Places, results: Results) -> None:
         log.error("%s", error)
         return
     key = {"group": job.group.name, "recipe": job.recipe.name, "seed": job.seed}
-    results.put(key | {"settings": settings, "commit": git_commit()} | figures)
+    results.put(key | {"settings": settings, "commit": commit} | figures)
     log.info(
         "  %s; %.0f s, %.0f of the processor", _told(figures["scores"]), figures["wall_seconds"], figures["cpu_seconds"]
     )

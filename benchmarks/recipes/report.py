@@ -60,9 +60,28 @@ def conclusions(results: Results, group: Group) -> list[str]:
     for verdict in ("better", "worse", "not clear"):
         if verdict in by_verdict:
             lines.append(f"{group.title}, {verdict}: {', '.join(by_verdict[verdict])}.")
+    lines += [
+        _budget(results, group, recipe) for recipe in group.recipes if group.all_seeds and recipe.name not in missing
+    ]
     if missing:
         lines.append(f"{group.title}, not measured yet: {', '.join(missing)}.")
     return lines
+
+
+def _budget(results: Results, group: Group, recipe: Recipe) -> str:
+    """Returns a sentence on scores and processor time of a recipe that has less time than its baseline."""
+    seconds = {}
+    told = []
+    for one in (recipe, group.baseline):
+        rows = results.rows_of(group, one)
+        seconds[one.name] = statistics.mean(row["cpu_seconds"] for row in rows)
+        ranges = [
+            f"{min(values):.4f} to {max(values):.4f} ({column})"
+            for column in columns_of(rows)
+            if (values := [score_of(row, column) for row in rows])
+        ]
+        told.append(f"{one.name}: {', '.join(ranges)} in {seconds[one.name]:.0f} s of the processor, {len(rows)} seeds")
+    return f"{'; '.join(told)}. The ratio of the times is {seconds[recipe.name] / seconds[group.baseline.name]:.2f}."
 
 
 def _sign(difference: float) -> str:
@@ -90,6 +109,7 @@ def _table(results: Results, group: Group) -> Table:
             )
     spreads = [f"{column} {spread:.4f}" for column in columns if (spread := results.spread(group, column)) is not None]
     notes = [f"range of the baseline over its seeds: {', '.join(spreads)}"] if spreads else []
+    notes += group.notes
     return Table(group.title, list(lines[0]), [list(line.values()) for line in lines], notes).without_empty_columns()
 
 
@@ -130,7 +150,7 @@ def _curves(results: Results, group: Group) -> Table:
                 f"{statistics.mean(values):.4f} [{min(values):.4f}-{max(values):.4f}]"
                 for values in ([score_of(point, column) for point in points] for column in columns)
             ]
-            seconds = statistics.mean(point["cpu_seconds"] for point in points)
+            seconds = statistics.mean(run["image_cpu_ms"] for run in runs) * points[0]["images"] / 1000
             rows.append([recipe.name, str(points[0]["images"]), f"{seconds:.0f}", *cells])
     return Table(f"{group.title}: curves", ["recipe", "images", "training CPU s", *columns], rows)
 

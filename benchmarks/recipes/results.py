@@ -59,9 +59,14 @@ class Results:
         return next((row for row in self.rows if _key(row) == key), None)
 
     def rows_of(self, group: Group, recipe: Recipe) -> list[dict[str, Any]]:
-        """Returns the rows of a recipe by seed."""
-        rows = [row for row in self.rows if (row["group"], row["recipe"]) == (group.name, recipe.name)]
-        return sorted(rows, key=lambda row: row["seed"])
+        """Returns the rows of a recipe by seed: those with its present overrides and the same files as the newest one."""
+        overrides = group.overrides_of(recipe)
+        rows = [
+            row
+            for row in self.rows
+            if (row["group"], row["recipe"], row["settings"]["overrides"]) == (group.name, recipe.name, overrides)
+        ]
+        return sorted((row for row in rows if row["settings"] == rows[-1]["settings"]), key=lambda row: row["seed"])
 
     def spread(self, group: Group, column: str) -> float | None:
         """Returns the range of the baseline's score over its seeds; None with fewer than two."""
@@ -69,10 +74,13 @@ class Results:
         return max(values) - min(values) if len(values) > 1 else None
 
     def difference(self, group: Group, recipe: Recipe, column: str) -> Difference | None:
-        """Returns the mean difference to the baseline over the seeds that both have; None: there is no such seed."""
-        bases = {row["seed"]: score_of(row, column) for row in self.rows_of(group, group.baseline)}
+        """Returns the mean difference to the baseline over the seeds that both have; None: there is no such seed,
+        or they used other files."""
+        bases = {row["seed"]: row for row in self.rows_of(group, group.baseline)}
         pairs = [
-            score_of(row, column) - bases[row["seed"]] for row in self.rows_of(group, recipe) if row["seed"] in bases
+            score_of(row, column) - score_of(bases[row["seed"]], column)
+            for row in self.rows_of(group, recipe)
+            if row["seed"] in bases and _have_same_files(row, bases[row["seed"]])
         ]
         if not pairs:
             return None
@@ -82,6 +90,12 @@ class Results:
 
 def _key(row: Mapping[str, Any]) -> tuple[str, str, int]:
     return row["group"], row["recipe"], row["seed"]
+
+
+def _have_same_files(row: Mapping[str, Any], base: Mapping[str, Any]) -> bool:
+    """Returns whether the files that both commands name have the same content, the checkpoint of an evaluation for example."""
+    files, others = row["settings"]["files"], base["settings"]["files"]
+    return all(files[name] == others[name] for name in files.keys() & others.keys())
 
 
 ALL = "all"

@@ -76,9 +76,7 @@ def training_figures(summary: Mapping[str, Any], core_share: float, num_pages: i
         num_images += epoch["train_seconds"] * epoch["train_images_per_second"]
         if "hmean" in epoch:
             validation_seconds += epoch["val_seconds"]
-            point = {"epoch": epoch["epoch"] + 1, "images": round(num_images)}
-            point |= {"cpu_seconds": round(seconds * core_share, 1), "scores": _scores_of(epoch)}
-            curve.append(point)
+            curve.append({"epoch": epoch["epoch"] + 1, "images": round(num_images), "scores": _scores_of(epoch)})
     return {
         "scores": curve[-1]["scores"],
         "curve": curve,

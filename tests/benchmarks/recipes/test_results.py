@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.recipes.recipes import Group, Recipe
+from benchmarks.recipes.recipes import FINE_TUNING, Group, Recipe
 from benchmarks.recipes.report import conclusions, recipes_report
 from benchmarks.recipes.results import Job, Results, is_measured, planned
 from benchmarks.recipes.running import training_figures
@@ -10,10 +10,16 @@ from benchmarks.recipes.running import training_figures
 BETTER, LOSER, OPEN = (Recipe(name, (f"a={name}",), "why") for name in ("winner", "loser", "open"))
 GROUP = Group("training", "Training", "train", ("data=x",), Recipe("baseline", (), ""), (BETTER, LOSER, OPEN))
 
+MACHINE = {"device": "CPU", "cores": 1, "ram_bytes": 1, "started": "", "commit": "", "command": ["a"], "versions": {}}
+
 
 def row(recipe: Recipe, seed: int, receipts: float, scenes: float = 0.5) -> dict:
     scores = {"receipts": {"hmean": receipts, "hmean_iou0.7": 0.7}, "scenes": {"hmean": scenes, "hmean_iou0.7": 0.3}}
-    return {"group": "training", "recipe": recipe.name, "seed": seed, "settings": {}, "scores": scores}
+    return {"group": "training", "recipe": recipe.name, "seed": seed, "settings": settings(recipe), "scores": scores}
+
+
+def settings(recipe: Recipe, checkpoint: str = "1") -> dict:
+    return {"overrides": GROUP.overrides_of(recipe), "files": {"$checkpoint": checkpoint}}
 
 
 @pytest.fixture
@@ -56,12 +62,23 @@ def test_rows_are_kept_and_changed_settings_are_measured_again(tmp_path: Path, r
     results.save(tmp_path / "rows.json")
     loaded = Results.load(tmp_path / "rows.json", {})
     assert loaded.rows == results.rows
-    assert is_measured(loaded, Job(GROUP, BETTER, 1), {})
-    assert not is_measured(loaded, Job(GROUP, BETTER, 2), {})
-    assert not is_measured(loaded, Job(GROUP, BETTER, 1), {"overrides": ["a=2"]})
+    assert is_measured(loaded, Job(GROUP, BETTER, 1), settings(BETTER))
+    assert not is_measured(loaded, Job(GROUP, BETTER, 2), settings(BETTER))
+    assert not is_measured(loaded, Job(GROUP, BETTER, 1), settings(LOSER))
+    assert not is_measured(loaded, Job(GROUP, BETTER, 1), settings(BETTER, checkpoint="2"))
     loaded.put(row(BETTER, 1, 0.5))
     assert len(loaded.rows) == len(results.rows)
     assert Results.load(tmp_path / "none.json", {}).rows == []
+
+
+def test_rows_of_other_settings_and_files_are_not_compared(results: Results) -> None:
+    results.put(row(BETTER, 1, 0.99) | {"settings": settings(BETTER, checkpoint="2")})
+    assert results.difference(GROUP, BETTER, "all") is None
+    assert len(results.rows_of(GROUP, BETTER)) == 1
+    results.put(row(BETTER, 2, 0.99))
+    assert [one["seed"] for one in results.rows_of(GROUP, BETTER)] == [2]
+    results.put(row(LOSER, 1, 0.99) | {"settings": settings(BETTER)})
+    assert results.rows_of(GROUP, LOSER) == []
 
 
 def test_the_conclusions_tell_winners_losers_and_what_is_missing(results: Results) -> None:
@@ -75,7 +92,7 @@ def test_the_conclusions_tell_winners_losers_and_what_is_missing(results: Result
     ]
 
 
-def test_times_count_the_share_of_the_core(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_times_count_the_share_of_the_core() -> None:
     plain = {"train_seconds": 100.0, "train_images_per_second": 4.0}
     validated = plain | {"epoch": 1, "val_seconds": 30.0, "hmean": 0.9, "hmean_iou0.7": 0.8}
     found = training_figures({"epochs": [plain | {"epoch": 0}, validated]}, core_share=0.5, num_pages=60)
@@ -83,8 +100,24 @@ def test_times_count_the_share_of_the_core(monkeypatch: pytest.MonkeyPatch) -> N
     assert found["image_cpu_ms"] == 125
     assert found["page_cpu_ms"] == 250
     scores = {"receipts": {"hmean": 0.9, "hmean_iou0.7": 0.8}}
-    assert found["curve"] == [{"epoch": 2, "images": 800, "cpu_seconds": 100.0, "scores": scores}]
+    assert found["curve"] == [{"epoch": 2, "images": 800, "scores": scores}]
     assert found["scores"] == scores
+
+
+def test_the_report_has_losers_curves_and_the_ratio_of_times(results: Results) -> None:
+    baseline, tuned = FINE_TUNING.baseline, FINE_TUNING.recipes[0]
+    curve = [{"epoch": 2, "images": 100, "scores": {"receipts": {"hmean": 0.8, "hmean_iou0.7": 0.6}}}]
+    for recipe, seconds in ((baseline, 400.0), (tuned, 90.0)):
+        scores = {"receipts": {"hmean": seconds / 1000, "hmean_iou0.7": 0.7}}
+        overrides = {"overrides": FINE_TUNING.overrides_of(recipe), "files": {}}
+        key = {"group": FINE_TUNING.name, "recipe": recipe.name, "seed": 1, "settings": overrides, "scores": scores}
+        results.put(key | {"curve": curve, "image_cpu_ms": 150.0, "cpu_seconds": seconds})
+    results.environment = MACHINE
+    text = recipes_report(results, ["a note"]).markdown()
+    assert "The ratio of the times is 0.23." in text
+    assert f"| {tuned.name} | 1 | 0.0900 (-0.3100) | 0.7000 (+0.0000) |" in text
+    assert f"| {tuned.name} | 100 | 15 | 0.8000 [0.8000-0.8000] |" in text
+    assert "- a note" in text
 
 
 def test_an_empty_report_has_no_table() -> None:
