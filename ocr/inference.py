@@ -417,6 +417,8 @@ def _images_and_output(config: PredictConfig, run_dir: Path) -> tuple[DatasetCon
     template = config.datasets.predict_dataset.config
     if template.image_extensions == DatasetConfig.model_fields["image_extensions"].default:
         template = template.model_copy(update={"image_extensions": IMAGE_EXTENSIONS})
+    if config.images == NOT_SET:
+        draw_if_synthetic(config)
     given = config.datasets.split("predict").image_path if config.images == NOT_SET else config.images
     given = (given,) if isinstance(given, str) else given
     output = run_dir if config.output == NOT_SET else Path(config.output)
