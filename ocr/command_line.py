@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Generic, NoReturn
 
 import yaml
@@ -145,9 +146,10 @@ def run_command(main: Callable[[], object], config_name: str) -> None:
     """Runs the function of a command that `hydra.main` decorates.
 
     Errors before its job starts end with one line too: a configuration that Hydra cannot read, a run folder that cannot be created.
+    So do SIGTERM and Ctrl-C while the libraries are loaded, and wherever else a command does not handle them itself.
     """
     os.environ[FULL_ERROR] = "1"  # Hydra hands errors on instead of printing them
-    with plain_errors():
+    with plain_errors(), _line_for_sigterm():
         if not placement().is_first:
             sys.argv[1:] = without_files(sys.argv[1:])
         try:
@@ -161,6 +163,11 @@ def run_command(main: Callable[[], object], config_name: str) -> None:
             logging.shutdown()
             sys.stdout.flush()
             os._exit(int(stop.code or 0))
+        except KeyboardInterrupt:
+            if _FULL_ERROR_AT_START == "1":
+                raise
+            _say_that_it_ended(signal.SIGINT)
+            raise SystemExit(128 + signal.SIGINT) from None
         except (HydraException, OmegaConfBaseException) as error:
             _leave_to_first_rank()
             _end(error, _composition_problem(error, config_name))
@@ -175,6 +182,29 @@ def run_command(main: Callable[[], object], config_name: str) -> None:
                 raise
             _leave_to_first_rank()
             _end(error, "a value, or a configuration file, has an integer of thousands of digits; correct it")
+
+
+@contextmanager
+def _line_for_sigterm() -> Iterator[None]:
+    """Lets SIGTERM end the program with a line, as long as nothing else in the block handles it."""
+    process = os.getpid()
+
+    def end(signum: int, _: FrameType | None) -> None:
+        if os.getpid() == process:  # not a process forked since, which only follows this one
+            _say_that_it_ended(signum)
+        os._exit(128 + signum)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _say_that_it_ended(signum: int) -> None:
+    if placement().is_first:
+        line = f"{signal.Signals(signum).name} ended the command; the same command starts it again\n"
+        os.write(sys.stderr.fileno(), line.encode())  # the signal may have come in the middle of a `print`
 
 
 def _wants_help(arguments: Sequence[str]) -> bool:
@@ -246,7 +276,7 @@ def checked_job(config_class: type[AnyConfig], hydra_config: DictConfig) -> Iter
         if config_class is not TrainConfig:
             _go_on_alone()
         colour_the_terminal()
-        _log_above_bars()
+        log_above_bars()
         output_dir = Path(HydraConfig.get().runtime.output_dir)
         if placement().is_first:
             log.info("starting: loading the libraries; the folder of this run is %s", output_dir)
@@ -263,7 +293,7 @@ class _CurrentStdout:
         sys.stdout.flush()
 
 
-def _log_above_bars() -> None:
+def log_above_bars() -> None:
     """Lets log lines on a terminal go through rich, so that none of them lands in the middle of a progress bar."""
     if not (sys.stdout.isatty() and sys.stderr.isatty()):
         return
@@ -401,9 +431,15 @@ def _composition_problem(error: Exception, config_name: str) -> str:
 def _unknown_key(key: str, config_name: str) -> str:
     """Returns what to say about a key that this command lacks: the nearest that it has, and other commands that have the key."""
     own = config_name.partition("_")[0]
-    told = no_such_key(key, keys_of(_schemas[own]))
+    told = no_such_key(key, [*_groups_of(config_name), *keys_of(_schemas[own])])
     owners = [name for name, schema in _schemas.items() if name != own and key in keys_of(schema)]
     return f"{told}; {', '.join(owners)} {'has' if len(owners) == 1 else 'have'} this key" if owners else told
+
+
+def _groups_of(config_name: str) -> list[str]:
+    """Returns the groups of files that a command can choose from, such as data."""
+    defaults = yaml.safe_load((CONFIG_DIR / f"{config_name}.yaml").read_text())["defaults"]
+    return [name.removeprefix("optional ") for entry in defaults if isinstance(entry, dict) for name in entry]
 
 
 def _described(error: OSError) -> str:

@@ -459,9 +459,10 @@ class ExportConfig(DataSection):
     """Folder of pictures for the check against PyTorch, without annotations; not set: the validation set of the command's or the
     checkpoint's data set, and where that is missing drawn receipts."""
     num_images: int = Field(default=64, ge=1)
-    """Largest number of pictures for the check, and for the calibration of int8."""
+    """Largest number of pictures for the check, and for the calibration of int8; spread evenly over the data set."""
     max_hmean_loss: float | None = Field(default=None, ge=0, le=1)
-    """Largest accepted loss of hmean against PyTorch; null: 0.001 for float32, 0.002 for float16, 0.01 for int8."""
+    """Largest accepted loss of hmean against PyTorch, in each of several data sets too; null: 0.001 for float32, 0.002 for float16,
+    0.01 for int8."""
     image_size: int | None = Field(default=None, ge=32, multiple_of=32)
     """Longest side of the input in pixels, for the check and in the metadata; null: as in training."""
     postprocess: PostprocessOverrides = PostprocessOverrides()

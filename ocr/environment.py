@@ -52,10 +52,12 @@ def package_versions(*more: str) -> dict[str, str | None]:
 def dali_version() -> str | None:
     """Returns the version of NVIDIA DALI; None where it cannot be imported."""
     try:
-        import nvidia.dali
+        from nvidia.dali import (
+            __version__,
+        )  # a removed package may leave empty folders, which `import nvidia.dali` accepts
     except ImportError:
         return None
-    return str(nvidia.dali.__version__)
+    return str(__version__)
 
 
 def _version(package: str) -> str | None:

@@ -15,7 +15,7 @@ from typing import Any
 import lightning
 import numpy as np
 from hydra.core.hydra_config import HydraConfig
-from lightning.pytorch.callbacks import Callback, RichProgressBar
+from lightning.pytorch.callbacks import Callback
 from torch import nn
 
 from ocr.atomic_write import explained_write, write_durably
@@ -56,6 +56,7 @@ from ocr.splits import build_dataset, draw_if_synthetic
 from ocr.training.callbacks.between_batches import StopBetweenBatches
 from ocr.training.callbacks.memory import FollowForOutOfMemory
 from ocr.training.callbacks.pictures import draw_all
+from ocr.training.callbacks.progress_bar import InferenceBar
 from ocr.training.callbacks.progress_lines import ProgressLines
 from ocr.training.children import kill_children
 from ocr.training.datamodule import DBNetDataModule
@@ -416,6 +417,8 @@ def _images_and_output(config: PredictConfig, run_dir: Path) -> tuple[DatasetCon
     template = config.datasets.predict_dataset.config
     if template.image_extensions == DatasetConfig.model_fields["image_extensions"].default:
         template = template.model_copy(update={"image_extensions": IMAGE_EXTENSIONS})
+    if config.images == NOT_SET:
+        draw_if_synthetic(config)
     given = config.datasets.split("predict").image_path if config.images == NOT_SET else config.images
     given = (given,) if isinstance(given, str) else given
     output = run_dir if config.output == NOT_SET else Path(config.output)
@@ -493,7 +496,13 @@ def _run_once(
     )
     lines.failures = lambda: data.evaluation_failures
     with ExplainOutOfMemory(lambda in_validation: remedies) as explain:
-        trainer = _build_trainer(settings, [FollowForOutOfMemory(explain), StopBetweenBatches(signals)], first_batch)
+        name = "evaluation" if lines.with_truth else "prediction"
+        progress = (
+            InferenceBar(name, first_batch)
+            if sys.stderr.isatty()
+            else ProgressLines(inference=name, first_batch=first_batch)
+        )
+        trainer = _build_trainer(settings, [FollowForOutOfMemory(explain), StopBetweenBatches(signals), progress])
         signals.defer()
         try:
             trainer.predict(module, datamodule=data, return_predictions=False)
@@ -503,18 +512,17 @@ def _run_once(
     signals.stop_deferring()
 
 
-def _build_trainer(settings: TrainConfig, callbacks: list[Callback], first_batch: int) -> lightning.Trainer:
+def _build_trainer(settings: TrainConfig, callbacks: list[Callback]) -> lightning.Trainer:
     silence_libraries()  # a Python program that calls this module has not done so
     device = resolve_device(settings.device)
-    interactive = sys.stderr.isatty()
     trainer = lightning.Trainer(
         accelerator="gpu" if device.type == "cuda" else "cpu",
         devices=1,
         plugins=[RunEnvironment(Placement())],  # one process, whatever torchrun and srun say
         precision=settings.trainer.precision,  # type: ignore[arg-type]
         logger=False,
-        callbacks=[*callbacks, RichProgressBar() if interactive else ProgressLines(first_batch=first_batch)],
-        enable_progress_bar=interactive,
+        callbacks=callbacks,
+        enable_progress_bar=sys.stderr.isatty(),
         enable_model_summary=False,
         use_distributed_sampler=False,
     )

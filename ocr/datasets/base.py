@@ -1,6 +1,7 @@
 """A plain PyTorch data set. `loader=torch` runs it in its workers, and tests compare DALI with it."""
 
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,14 +20,21 @@ from ocr.datasets.items import Flags, ItemCache, Polygons
 from ocr.datasets.kept_images import ImageCache, keep_images
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.plan import PlannedText, SamplePlanner
-from ocr.datasets.schemas import DatasetConfig, ImageData
+from ocr.datasets.schemas import CacheConfig, DatasetConfig, ImageData
 from ocr.datasets.sets import load_split, maps_names
 from ocr.errors import InputError
 from ocr.machine import free_ram
+from ocr.progress import followed
 from ocr.targets.config import TargetConfig
 from ocr.targets.maps import make_targets
 from ocr.targets.offline import OfflineMaps
 from ocr.targets.target_maps import TargetMaps
+
+log = logging.getLogger(__name__)
+
+_MAPS = ("prob_map", "prob_mask", "thresh_map", "thresh_mask")
+_CACHE_OF_RUNS = ("dtype", "directory", "disk_budget", "verify")
+"""Keys of `cache_config` that act in runs only."""
 
 
 class ValidatedOCRDataset(Dataset[Any]):
@@ -42,7 +50,7 @@ class ValidatedOCRDataset(Dataset[Any]):
 
     With a planner, the run that uses the data set decides what stays in memory (ocr/memory). With a callable, the data set follows
     `config` itself: images and maps are preloaded now, and finished samples are cached. They are cached before the callable, which
-    may therefore be random.
+    may therefore be random. Worker processes that are forked share these caches; each counts its own hits and misses.
 
     Raises:
         InputError: finished tensors or maps are to be cached, but the planner is random.
@@ -78,9 +86,11 @@ class ValidatedOCRDataset(Dataset[Any]):
         self.kept_images: ImageCache | None = None
         """Images in memory, used in place of their files. Set this before worker processes start: they inherit it."""
         self._items: ItemCache | None = None
-        self._statistics = CacheStatistics(config.cache_config.log_statistics_every_n, self._cache_sizes)
         if self._transform is not None:
             self._fill_memory()
+        has_cache = self.kept_images is not None or self._items is not None
+        log_every_n = config.cache_config.log_statistics_every_n or (len(self) or None if has_cache else None)
+        self._statistics = CacheStatistics(log_every_n, self._cache_sizes)
 
     def __len__(self) -> int:
         return len(self.manifest)
@@ -99,14 +109,23 @@ class ValidatedOCRDataset(Dataset[Any]):
             self.offline_maps.preload()
         if cache.cache_transformed_tensors:
             taken = 0 if self.kept_images is None else self.kept_images.num_bytes
-            self._items = ItemCache(self.manifest.images, len(self), budget - taken, self._count)
+            side, side_of_map = self.planner.input_size, self.planner.input_size // self.targets.map_stride
+            shapes = {"image": (3, side, side), **dict.fromkeys(_MAPS, (side_of_map, side_of_map))}
+            self._items = ItemCache(self.manifest.images, shapes, len(self), budget - taken, self._count)
+            if self.config.prenormalize_images:
+                for index in followed(range(len(self)), "Filling the tensor cache", len(self)):
+                    self._items.fill(index, self._tensors)
+        idle = [key for key in _CACHE_OF_RUNS if getattr(cache, key) != CacheConfig.model_fields[key].default]
+        if idle:
+            keys = ", ".join(f"cache_config.{key}" for key in idle)
+            log.warning("%s: set, but only loaders of this project use it: %s", self.config.places, keys)
 
     def __getitem__(self, index: int) -> Any:
         """Returns one sample, or what the callable `transform` makes of it."""
         if self._transform is None:
             return self._sample(index)
         if self._items is not None:
-            return self._transform(self._items.get(index, self._sample))
+            return self._transform(self._sample(index, self._items.get(index, self._tensors)))
         self._count(self._is_kept(index))
         return self._transform(self._sample(index))
 
@@ -129,8 +148,11 @@ class ValidatedOCRDataset(Dataset[Any]):
         kept = self.kept_images
         return kept is not None and (kept.encoded(index) is not None or kept.decoded(index) is not None)
 
-    def _sample(self, index: int) -> dict[str, Any]:
+    def _sample(self, index: int, tensors: Mapping[str, torch.Tensor] | None = None) -> dict[str, Any]:
         """Returns one sample. Its keys are part of the public contract; prob_map, as in the .npz files, is the shrink map.
+
+        Args:
+            tensors: its image and maps, from a cache; None: they are made.
 
         Returns:
             image: (3, S, S) float32, normalised. polygons: list of (n, 2) float32, input frame. ignore: (P,) bool, don't-care.
@@ -141,22 +163,34 @@ class ValidatedOCRDataset(Dataset[Any]):
         manifest = self.manifest
         samples = self.with_text(self.planned([index]))
         polygons = samples.polygons_input
-        size = (self.planner.input_size, self.planner.input_size)
-        maps = self.make_targets(samples)
+        tensors = self._tensors(index, samples) if tensors is None else tensors
         stored = manifest.stored_image(index)
         return {
-            "image": self.finisher(torch.float32).finish([self.render(samples[0])])[0],
+            "image": tensors["image"],
             "polygons": Polygons(polygons.polygons_of(0)),
             "ignore": polygons.ignore_of(0).view(Flags),
+            **{name: tensors[name] for name in _MAPS},
+            "inverse_matrix": np.linalg.inv(samples.input_from_original[0]),
+            "shape": (self.planner.input_size, self.planner.input_size),
+            "raw_size": stored.size[::-1],
+            "orientation": stored.orientation,
+            "filename": manifest.filenames[index],
+        }
+
+    def _tensors(self, index: int, samples: PlannedText | None = None) -> dict[str, torch.Tensor]:
+        """Returns image and maps of a sample, as `_sample` describes them.
+
+        Args:
+            samples: its plan; None: it is made.
+        """
+        samples = self.with_text(self.planned([index])) if samples is None else samples
+        maps = self.make_targets(samples)
+        return {
+            "image": self.finisher(torch.float32).finish([self.render(samples[0])])[0],
             "prob_map": maps.shrink_map[0],
             "prob_mask": maps.shrink_mask[0],
             "thresh_map": maps.thresh_map[0],
             "thresh_mask": maps.thresh_mask[0],
-            "inverse_matrix": np.linalg.inv(samples.input_from_original[0]),
-            "shape": size,
-            "raw_size": stored.size[::-1],
-            "orientation": stored.orientation,
-            "filename": manifest.filenames[index],
         }
 
     def finisher(self, dtype: torch.dtype) -> ImageFinisher:

@@ -55,9 +55,9 @@ class DecodedImages:
         self._pixels = (
             torch.empty(self.capacity, dtype=torch.uint8, device=device)
             if device.type == "cuda"
-            else torch.from_numpy(_shared_bytes(self.capacity))
+            else torch.from_numpy(shared_bytes(self.capacity))
         )
-        self._is_filled = _shared_bytes(len(self._sizes))
+        self._is_filled = shared_bytes(len(self._sizes))
 
     @property
     def num_images(self) -> int:
@@ -301,6 +301,6 @@ def _num_bytes(files: Mapping[int, Content]) -> int:
     return sum(content.nbytes for content in files.values())
 
 
-def _shared_bytes(count: int) -> Content:
+def shared_bytes(count: int) -> Content:
     """Returns (count,) zeros that processes forked later share. They are not in /dev/shm, which is small in containers."""
     return np.frombuffer(mmap.mmap(-1, max(count, 1)), np.uint8)[:count]

@@ -3,19 +3,18 @@
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from dali_pipelines.source import ImageBatch
+from dali_pipelines.source import ImageBatch, PlannedBatch
 from ocr.config import NOT_SET, DatasetsConfig, ExportConfig, TrainConfig
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.image_checks import IMAGE_EXTENSIONS
-from ocr.datasets.plan import EpochPlan
 from ocr.datasets.schemas import DatasetConfig
 from ocr.loaders.batch import Batch
 from ocr.loaders.torch_workers import TorchLoader
@@ -24,7 +23,7 @@ from ocr.splits import build_dataset
 from ocr.synthetic.config import SyntheticConfig
 from ocr.synthetic.data_set import draw_data_set
 from ocr.training.evaluator import Evaluator
-from ocr.training.scores import ValidationScores
+from ocr.training.scores import ValidationScores, scores_of_sets
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +33,7 @@ _BATCH_SIZE = 2
 
 @dataclass(frozen=True)
 class Pictures:
-    """Pictures to check or calibrate with, as validation prepares them."""
+    """Pictures to check or calibrate with, as validation prepares them. They are spread evenly over the data set, or sets."""
 
     dataset: ValidatedOCRDataset
     has_annotations: bool
@@ -49,14 +48,31 @@ class Pictures:
     def batches(self, *, levels: bool = False) -> Iterator[ImageBatch]:
         """Yields batches of at most two pictures, (B, 3, H, W): normalised float32, or uint8 levels."""
         loader = TorchLoader(self.dataset, num_workers=0, device=_CPU, skip_failures=False, levels=levels)
-        plan = EpochPlan(self.dataset.manifest, self.dataset.planner, epoch=0, batch_size=_BATCH_SIZE)
-        yield from islice(loader.batches(plan), -(-self.number // _BATCH_SIZE))
+        yield from loader.batches(_SpreadPlan(self.dataset, self.number))
 
     def graph_inputs(self, uint8_input: bool) -> Iterator[npt.NDArray[Any]]:
         """Yields batches as the exported graph takes them."""
         for batch in self.batches(levels=uint8_input):
             images = batch.images.permute(0, 2, 3, 1) if uint8_input else batch.images
             yield images.numpy()
+
+
+class _SpreadPlan:
+    """Plans batches of some images of a data set, from the first to the last at equal distances."""
+
+    epoch = 0
+    following = None
+
+    def __init__(self, dataset: ValidatedOCRDataset, number: int) -> None:
+        self._dataset = dataset
+        self._indices = np.linspace(0, len(dataset) - 1, number).round().astype(np.int64)
+
+    def __len__(self) -> int:
+        return -(-len(self._indices) // _BATCH_SIZE)
+
+    def batch(self, step: int) -> PlannedBatch:
+        """Returns the samples of batch `step`."""
+        return self._dataset.planned(self._indices[step * _BATCH_SIZE :][:_BATCH_SIZE].tolist())
 
 
 @dataclass(frozen=True)
@@ -69,6 +85,8 @@ class Comparison:
     hmean_torch: float | None
     hmean_exported: float | None
     """Both at IoU 0.5; None without annotations."""
+    hmean_of_sets: dict[str, tuple[float, float]]
+    """The same two of each of several data sets, by its name."""
 
 
 def choose_pictures(config: ExportConfig, settings: TrainConfig, folder: Path) -> Pictures:
@@ -118,11 +136,12 @@ def compare(model: nn.Module, exported: nn.Module, settings: TrainConfig, pictur
                     for evaluator in evaluators
                 ]
                 largest = max(largest, _difference(maps[0].prob_map, maps[1].prob_map))
-        hmeans = [_hmean(evaluator, pictures) for evaluator in evaluators]
+        scores, others = (_hmeans(evaluator, pictures) for evaluator in evaluators)
     finally:
         for evaluator in evaluators:
             evaluator.close()
-    return Comparison(pictures.number, largest, *hmeans)
+    of_sets = {name: (scores[name], others[name]) for name in scores if name}
+    return Comparison(pictures.number, largest, scores.get(""), others.get(""), of_sets)
 
 
 def _difference(first: Tensor, second: Tensor) -> float:
@@ -130,11 +149,14 @@ def _difference(first: Tensor, second: Tensor) -> float:
     return float((first - second).abs().nan_to_num_(nan=torch.inf).max())
 
 
-def _hmean(evaluator: Evaluator, pictures: Pictures) -> float | None:
+def _hmeans(evaluator: Evaluator, pictures: Pictures) -> dict[str, float]:
+    """Returns hmean by the name of the data set, that of all pictures by an empty name; nothing without annotations."""
     results = evaluator.finish()
     if not pictures.has_annotations:
-        return None
-    return float(ValidationScores("icdar", False).compute(results)["val/hmean"])
+        return {}
+    scores = ValidationScores("icdar", False, pictures.dataset.manifest.sets).compute(results)
+    of_sets = {name: values["hmean"] for name, values in scores_of_sets(scores).items()}
+    return {"": float(scores["val/hmean"]), **of_sets}
 
 
 def _split_of(given: DatasetsConfig, settings: TrainConfig, name: str) -> DatasetConfig | None:

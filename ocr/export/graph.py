@@ -6,18 +6,21 @@ Batch, height and width are dynamic; height and width are multiples of 32.
 """
 
 import contextlib
+import copy
 import io
 import json
 import logging
 import os
 import warnings
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ocr import __version__
 from ocr.checkpoint import CONFIG_KEY
@@ -69,7 +72,7 @@ def trace(model: DBNet, config: TrainConfig, uint8_input: bool) -> ExportedProgr
         InputError: torch.export cannot trace this backbone with dynamic sizes.
     """
     model.head.float32 = False  # the whole network is float32 here
-    graph = InferenceGraph(model.eval(), config, uint8_input).requires_grad_(False)
+    graph = InferenceGraph(with_folded_norms(model.eval()), config, uint8_input).requires_grad_(False)
     batch, height, width = _EXAMPLE_SIZE
     first = 1 if uint8_input else 2  # place of the height
     shape = (batch, height, width, 3) if uint8_input else (batch, 3, height, width)
@@ -80,6 +83,21 @@ def trace(model: DBNet, config: TrainConfig, uint8_input: bool) -> ExportedProgr
             return torch.export.export(graph, (example,), dynamic_shapes={"images": sizes})
     except Exception as error:  # torch.export raises many types
         raise _not_exportable(config, "torch.export", error) from error
+
+
+def with_folded_norms(model: DBNet) -> DBNet:
+    """Returns a copy of the network with the batch norms of the neck and the head folded into the convolutions before them.
+
+    The ONNX exporter folds the others. It leaves a batch norm where something reads the size of the convolution's output, as the
+    neck does to scale its maps. Runtimes leave it too, and int8 would round between the two.
+    """
+    model = copy.deepcopy(model)
+    for block in [module for module in model.modules() if type(module) is nn.Sequential]:
+        for place, (layer, norm) in enumerate(pairwise(block)):
+            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) and isinstance(norm, nn.BatchNorm2d):
+                block[place] = fuse_conv_bn_eval(layer, norm, transpose=isinstance(layer, nn.ConvTranspose2d))
+                block[place + 1] = nn.Identity()
+    return model
 
 
 def save_torch_export(program: ExportedProgram, config: TrainConfig, path: Path) -> None:

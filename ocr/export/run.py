@@ -2,6 +2,7 @@
 
 import logging
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ LARGEST_DIFFERENCE = 1e-3
 """Largest difference of the maps of a float32 file from PyTorch's."""
 LARGEST_HMEAN_LOSS = {"float32": 0.001, "float16": 0.002, "int8": 0.01}
 """Largest loss of hmean by precision, unless max_hmean_loss says otherwise."""
+_NUM_PROBES = 4
+"""Calibration pictures whose maps say which layers int8 leaves in float32."""
 EXTENSION = {"onnx": ".onnx", "torch_export": ".pt2", "triton": "", "safetensors": weights_file.EXTENSION}
 
 
@@ -117,7 +120,9 @@ def _write_onnx(file: Path, model: Any, config: ExportConfig, settings: TrainCon
         model = to_float16(model)
     elif config.precision == "int8":
         calibration = calibration_pictures(config, settings, pictures)
-        model = to_int8(model, calibration.graph_inputs(config.uint8_input), file.parent)
+        probes = replace(calibration, limit=min(calibration.limit, _NUM_PROBES))
+        inputs, probed = (some.graph_inputs(config.uint8_input) for some in (calibration, probes))
+        model = to_int8(model, inputs, list(probed), file.parent)
     describe(model, settings, config.uint8_input, config.precision)
     onnx.checker.check_model(model)
     onnx.save(model, file)
@@ -158,10 +163,14 @@ def _tell(found: Comparison, config: ExportConfig) -> None:
     if found.hmean_torch is None or found.hmean_exported is None:
         log.info("these pictures have no annotations, so hmean is not compared")
         return
-    log.info("hmean %.4f, PyTorch %.4f", found.hmean_exported, found.hmean_torch)
-    if found.hmean_torch - found.hmean_exported > allowed:
-        raise InputError(
-            f"precision={config.precision}: hmean {found.hmean_exported:.4f}, PyTorch's is {found.hmean_torch:.4f}; a loss of at "
-            f"most {allowed:g} is accepted (max_hmean_loss); nothing is written. Use precision=float32, or check on more "
-            "pictures (num_images)"
-        )
+    hmeans = {"hmean": (found.hmean_torch, found.hmean_exported)}
+    hmeans |= {f"hmean of {name}": pair for name, pair in found.hmean_of_sets.items()}
+    for title, (in_torch, in_file) in hmeans.items():
+        log.info("%s %.4f, PyTorch %.4f", title, in_file, in_torch)
+    for title, (in_torch, in_file) in hmeans.items():
+        if in_torch - in_file > allowed:
+            raise InputError(
+                f"precision={config.precision}: {title} {in_file:.4f}, PyTorch's is {in_torch:.4f}; a loss of at most "
+                f"{allowed:g} is accepted (max_hmean_loss); nothing is written. Use precision=float32, or check on more pictures "
+                "(num_images)"
+            )

@@ -69,7 +69,7 @@ def check_dali(loader: str) -> None:
 
 def _why_dali_is_missing() -> str | None:
     try:
-        import nvidia.dali  # noqa: F401  # only whether this works
+        from nvidia.dali import __version__  # noqa: F401  # empty folders of a removed package pass as `nvidia.dali`
     except ImportError as error:
         return str(error)
     return None

@@ -1,7 +1,8 @@
 """Outlines over an image: their kinds, colours and lines; and a picture of an image drawn with Pillow.
 
-The colours are those of Okabe and Ito, which people with colour-blindness tell apart. Solid and dashed lines are detections, dotted
-lines are annotations, so that two outlines in one place do not hide each other, and nothing depends on the colour alone.
+The colours are those of Okabe and Ito, and a dark grey: people with colour-blindness tell all of them apart. To them a lighter grey
+looks like the pink and the green. Solid and dashed lines are detections, dotted lines are annotations, so two outlines in one place
+do not hide each other.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,7 +27,7 @@ COLOURS = {
     FALSE_ALARM: "#CC79A7",
     JOINED: "#E69F00",
     SPLIT: "#009E73",
-    IGNORED: "#8C8C8C",
+    IGNORED: "#4D4D4D",
 }
 NAMES = {
     HIT: "hit",

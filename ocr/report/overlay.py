@@ -26,7 +26,8 @@ LAYERS = {
 }
 """Class and name of each layer."""
 SHOWN_AT_FIRST = ("hit", "missed", "false", "joined", "split", "scores")
-_LAYER_OF = {"h": "hit", "l": "hit", "m": "missed", "f": "false", "j": "joined", "s": "split", "i": "ignored"}
+LAYER_OF = {"h": "hit", "l": "hit", "m": "missed", "f": "false", "j": "joined", "s": "split", "i": "ignored"}
+"""Class of the layer of each kind of outline, a letter of a review."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def _groups(overlay: Overlay) -> dict[str, list[str]]:
     for mark in overlay.marks:
         is_of_hit = not mark.is_detection and mark.letter in (HIT, LOOSE)
         kind = ("loose" if mark.letter == LOOSE else "found") if mark.is_detection else "text"
-        groups["truth" if is_of_hit else _LAYER_OF[mark.letter]].append(_outline(mark.polygon, kind, _title(mark)))
+        groups["truth" if is_of_hit else LAYER_OF[mark.letter]].append(_outline(mark.polygon, kind, _title(mark)))
     return groups
 
 
@@ -108,7 +109,7 @@ def _title(mark: Mark) -> str:
 def _scores(overlay: Overlay) -> list[str]:
     """Returns the scores as text at the upper right of their outlines. Its size does not depend on that of the picture."""
     height, width = overlay.size
-    scored = [(mark.polygon, mark.score, _LAYER_OF[mark.letter]) for mark in overlay.marks if mark.score is not None]
+    scored = [(mark.polygon, mark.score, LAYER_OF[mark.letter]) for mark in overlay.marks if mark.score is not None]
     scored += [(polygon, score, "below") for polygon, score in overlay.below]
     texts = []
     for polygon, score, layer in scored:

@@ -11,7 +11,8 @@ from ocr.report.charts import fates_chart, sweep_chart
 from ocr.report.compare import Change, Comparison
 from ocr.report.findings import Findings, Row, Scores
 from ocr.report.html import document, table
-from ocr.report.overlay import LAYERS, SHOWN_AT_FIRST, Overlay, picture, view
+from ocr.report.marks import COLOURS
+from ocr.report.overlay import LAYER_OF, LAYERS, SHOWN_AT_FIRST, Overlay, picture, view
 from ocr.report.reviewed import errors_of, hmean_of
 
 
@@ -75,7 +76,14 @@ def page(report: ReportPage) -> str:
         *_images(report),
         *_all(findings, {shown.row.name: f"i{number}" for number, shown in enumerate(report.images)}),
     ]
-    return document(report.title, body, style=_resource("page.css"), script=_resource("page.js"))
+    style = f"{_colours()}\n{_resource('page.css')}"
+    return document(report.title, body, style=style, script=_resource("page.js"))
+
+
+def _colours() -> str:
+    """Returns the colours of the layers as variables of the style sheet: --hit, --missed and so on."""
+    variables = "".join(f" --{LAYER_OF[letter]}: {colour};" for letter, colour in COLOURS.items())
+    return f":root {{{variables} }}"
 
 
 def _resource(name: str) -> str:

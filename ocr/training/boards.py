@@ -25,16 +25,16 @@ def boards_of(trainer: lightning.Trainer) -> list[Logger]:
 def show_pictures(
     boards: Sequence[Logger], name: str, pictures: Sequence[Image.Image], captions: Sequence[str], step: int
 ) -> None:
-    """Shows pictures on the boards, as NAME_1, NAME_2 ... on TensorBoard and as one list with captions on Weights & Biases.
+    """Shows pictures on the boards as NAME_1, NAME_2 ..., with captions on Weights & Biases.
 
     Args:
         step: optimizer steps of the run so far.
     """
     for board in boards:
-        if isinstance(board, WandbLogger):
-            board.log_image(name, list(pictures), step=step, caption=list(captions))
-        elif isinstance(board, TensorBoardLogger):
-            for number, picture in enumerate(pictures, start=1):
+        for number, (picture, caption) in enumerate(zip(pictures, captions, strict=True), start=1):
+            if isinstance(board, WandbLogger):  # a list under one name needs pictures of one size
+                board.log_image(f"{name}_{number}", [picture], step=step, caption=[caption])
+            elif isinstance(board, TensorBoardLogger):
                 board.experiment.add_image(f"{name}_{number}", np.asarray(picture), step, dataformats="HWC")
 
 

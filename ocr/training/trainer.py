@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import lightning
 from lightning.pytorch.callbacks import Callback
@@ -150,7 +151,7 @@ def build_loggers(config: LoggerConfig, run_dir: Path, exp_name: str, first_step
     """Returns the enabled ones of TensorBoard, metrics.csv and Weights & Biases.
 
     Raises:
-        InputError: wandb is enabled but not installed.
+        InputError: wandb is enabled but not installed, or refuses to begin the run.
     """
     loggers: list[Logger] = []
     if config.tensorboard:
@@ -158,13 +159,29 @@ def build_loggers(config: LoggerConfig, run_dir: Path, exp_name: str, first_step
     if config.csv:
         loggers.append(MetricsFile(run_dir / "metrics.csv", first_step))
     if config.wandb.enabled:
-        try:
-            from lightning.pytorch.loggers import WandbLogger
-
-            arguments = wandb_arguments(config.wandb, run_dir, exp_name, first_step)
-            loggers.append(WandbLogger(**arguments))
-            if is_first_rank():
-                write_durably(run_dir / WANDB_ID_NAME, f"{arguments['id']}\n".encode())
-        except ModuleNotFoundError as error:
-            raise InputError("logger.wandb.enabled=true needs the extra: uv sync --extra wandb") from error
+        loggers.append(_build_wandb_logger(wandb_arguments(config.wandb, run_dir, exp_name, first_step), run_dir))
     return loggers
+
+
+def _build_wandb_logger(arguments: dict[str, Any], run_dir: Path) -> Logger:
+    """Returns the logger of Weights & Biases; on the first rank its run has begun."""
+    try:
+        import wandb
+        from lightning.pytorch.loggers import WandbLogger
+        from wandb.errors import Error
+
+        logger = WandbLogger(**arguments)
+    except ModuleNotFoundError as error:
+        raise InputError("logger.wandb.enabled=true needs the extra: uv sync --extra wandb") from error
+    logger._wandb_init.pop("anonymous", None)  # Lightning always gives it, and wandb warns that it has no effect
+    if is_first_rank():
+        wandb.finish()  # the run of the job before this one in a multirun, which Lightning would go on with
+        try:
+            _ = logger.experiment  # begins the run
+        except Error as error:
+            raise InputError(
+                f"logger.wandb.enabled=true: {error} Or set WANDB_API_KEY, or logger.wandb.offline=true, which keeps the run in "
+                "its folder"
+            ) from error
+        write_durably(run_dir / WANDB_ID_NAME, f"{arguments['id']}\n".encode())
+    return logger

@@ -1,4 +1,5 @@
 import logging
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +46,23 @@ def test_a_command_whose_output_nobody_reads_any_more_ends_without_a_word():
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 141
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_command_stopped_while_it_loads_libraries_says_so_in_one_line(name):
+    code = (
+        "import sys, time\n"
+        "from ocr.command_line import run_command\n"
+        "sys.argv = ['train.py']\n"
+        "run_command(lambda: (print('loading', flush=True), time.sleep(100)), 'train')"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.send_signal(signal.Signals[name])
+        assert process.stderr.read().decode() == f"{name} ended the command; the same command starts it again\n"
+    assert process.returncode == 128 + signal.Signals[name]
 
 
 def test_help_shows_the_keys_of_a_command_before_those_of_sections(monkeypatch, capsys):

@@ -65,6 +65,14 @@ def test_predict_reads_only_the_images_that_are_named(tmp_path, drawn, untrained
     assert sorted(predictions["images"]) == expected
 
 
+def test_predict_draws_the_synthetic_set_if_no_images_are_named(tmp_path, untrained_checkpoint):
+    given = ["data=synthetic", f"dataset_base_path={tmp_path / 'data'}", "synthetic.num_train=1", "synthetic.num_val=2"]
+    given += ["synthetic.min_side=256", "synthetic.max_side=256", "loader=torch", "device=cpu", "draw=false"]
+    config = compose_config(PredictConfig, "predict", [f"checkpoint={untrained_checkpoint}", *given])
+    predictions = json.loads((predict(config, tmp_path / "found") / "predictions.json").read_text())
+    assert len(predictions["images"]) == 2
+
+
 def test_a_checkpoint_cannot_make_evaluate_replace_a_drawn_data_set(tmp_path, drawn, untrained_checkpoint):
     copy = shutil.copytree(drawn, tmp_path / "copy")
     before = sorted((path, path.stat().st_mtime_ns) for path in copy.rglob("*"))

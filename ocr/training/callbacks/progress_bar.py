@@ -1,4 +1,4 @@
-"""The progress bar in a terminal."""
+"""The progress bars in a terminal. They leave nothing behind: the log has their figures."""
 
 import time
 from typing import Any
@@ -14,8 +14,45 @@ SECONDS_BETWEEN_READS = 0.5
 """Lightning asks for the figures after each batch. Each reading of the loss is a copy from the device."""
 
 
-class ProgressBar(RichProgressBar):
-    """Lightning's progress bar with the loss, hmean, and the share of the epoch spent waiting for data.
+class _VanishingBar(RichProgressBar):
+    """Lightning's progress bar, which disappears from the terminal when it ends."""
+
+    def _init_progress(self, trainer: lightning.Trainer) -> None:
+        super()._init_progress(trainer)
+        if self.progress is not None:
+            self.progress.live.transient = True
+
+
+class InferenceBar(_VanishingBar):
+    """The progress bar of an evaluation or a prediction.
+
+    Args:
+        name: what runs, such as "evaluation".
+        first_batch: batches that an interrupted pass has done; they count as done.
+    """
+
+    def __init__(self, name: str, first_batch: int) -> None:
+        super().__init__()
+        self._name, self._first_batch = name, first_batch
+
+    @property
+    def predict_description(self) -> str:
+        return self._name.capitalize()
+
+    def on_predict_batch_end(
+        self,
+        trainer: lightning.Trainer,
+        pl_module: Any,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        super().on_predict_batch_end(trainer, pl_module, outputs, batch, self._first_batch + batch_idx, dataloader_idx)
+
+
+class ProgressBar(_VanishingBar):
+    """The progress bar of a training, with the loss, hmean, and the share of the epoch spent waiting for data.
 
     The loss is that of the last reading but one, whose copy from the device has arrived.
     """

@@ -12,16 +12,19 @@ log = logging.getLogger(__name__)
 
 
 class ProgressLines(Callback):
-    """Logs how many batches of training, validation or prediction are done.
+    """Logs how many batches of training, validation, evaluation or prediction are done.
 
     Args:
         seconds: time between two lines.
-        first_batch: batches that an interrupted prediction has done; they count as done.
+        inference: what a pass without training is: "evaluation" or "prediction".
+        first_batch: batches that an interrupted pass has done; they count as done.
     """
 
-    def __init__(self, seconds: float = SECONDS_BETWEEN_LINES, first_batch: int = 0) -> None:
+    def __init__(
+        self, seconds: float = SECONDS_BETWEEN_LINES, inference: str = "prediction", first_batch: int = 0
+    ) -> None:
         self._pulse = Pulse(seconds)
-        self._first_batch = first_batch
+        self._inference, self._first_batch = inference, first_batch
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
@@ -50,7 +53,7 @@ class ProgressLines(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self._log(trainer, "prediction", self._first_batch + batch_idx, sum(trainer.num_predict_batches))
+        self._log(trainer, self._inference, self._first_batch + batch_idx, sum(trainer.num_predict_batches))
 
     def _log(self, trainer: lightning.Trainer, what: str, batch_idx: int, total: float) -> None:
         if trainer.is_global_zero and batch_idx + 1 < total and self._pulse.is_due():

@@ -100,6 +100,7 @@ def test_a_wheel_brings_all_that_the_commands_read(tmp_path: Path) -> None:
             "no such key; the option --cfg job lists all keys; train, inspect",
         ),
         ("evaluate", "splitt=val", "no such key; the nearest is split; the option --cfg job lists all keys"),
+        ("evaluate", "dataa=upstage", "no such key; the nearest is data; the option --cfg job lists all keys"),
         ("predict", "pipeline.image_size=64", "no such key; the nearest is image_size; "),
     ],
 )

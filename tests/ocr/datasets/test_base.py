@@ -94,3 +94,27 @@ def test_accesses_of_the_caches_are_logged_every_n_samples(drawn: Path, caplog: 
     sizes = "Image Cache Size: 8, Tensor Cache Size: 8, Maps Cache Size: 0"
     assert first.startswith(f"Cache Statistics - Hits: 0, Misses: 8, Hit Rate: 0.0%, {sizes}")
     assert second.startswith(f"Cache Statistics - Hits: 8, Misses: 0, Hit Rate: 100.0%, {sizes}")
+
+
+@pytest.mark.parametrize("filled_by", ["workers", "prenormalize_images"])
+def test_the_cache_of_samples_is_filled_by_workers_or_before(
+    drawn: Path, caplog: pytest.LogCaptureFixture, filled_by: str
+) -> None:
+    caplog.set_level(logging.INFO)
+    cache = CacheConfig(cache_transformed_tensors=True)
+    config = config_of(drawn, cache_config=cache, prenormalize_images=filled_by == "prenormalize_images")
+    dataset = ValidatedOCRDataset(config, lambda x: x)
+    if filled_by == "workers":
+        for _ in DataLoader(dataset, batch_size=2, num_workers=1, multiprocessing_context="fork"):
+            pass
+    for index in range(len(dataset)):
+        dataset[index]
+    (line,) = (line for line in caplog.messages if line.startswith("Cache Statistics - "))  # once an epoch
+    assert line.startswith("Cache Statistics - Hits: 8, Misses: 0, Hit Rate: 100.0%")
+    assert "Tensor Cache Size: 8" in line
+
+
+def test_cache_settings_that_only_runs_use_are_named(drawn: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cache = CacheConfig(cache_transformed_tensors=True, dtype="uint8", verify=2)
+    ValidatedOCRDataset(config_of(drawn, cache_config=cache), lambda x: x)
+    assert "only loaders of this project use it: cache_config.dtype, cache_config.verify" in caplog.text

@@ -130,6 +130,12 @@ def test_graph_has_named_dynamic_dimensions(onnx_file):
         assert prob_map.shape == shape[:3]
 
 
+def test_no_batch_norm_is_left_in_the_graph(onnx_file):
+    operators = {node.op_type for node in onnx.load(onnx_file).graph.node}
+    assert "Conv" in operators
+    assert "BatchNormalization" not in operators
+
+
 def test_int8_is_calibrated_keeps_the_input_and_is_checked(checkpoint, onnx_file, tmp_path):
     output = tmp_path / "int8.onnx"
     config = ExportConfig(

@@ -1,7 +1,9 @@
 """DALI on the CPU and on the GPU against PyTorch workers: the same images, polygons and targets for the same plan."""
 
 import json
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import cv2
 import numpy as np
@@ -13,7 +15,9 @@ from dali_pipelines.config import AugmentationConfig, PipelineConfig
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.plan import SamplePlanner
 from ocr.datasets.schemas import DatasetConfig
-from ocr.loaders.engines import Engine
+from ocr.environment import dali_version
+from ocr.errors import InputError
+from ocr.loaders.engines import Engine, check_dali, has_dali
 from ocr.loaders.loader import BatchLoader
 from ocr.polygons import PolygonBatch
 from tests.ocr.loaders.batches import CPU, first_batches, to_levels, uncached_dataset
@@ -158,6 +162,14 @@ def test_the_plain_dataset_gives_what_the_loader_gives(training_receipts):
         atol=1e-2,
     )
     assert item["filename"] == training_receipts.manifest.filenames[batch.samples[0].index]
+
+
+def test_empty_folders_of_a_removed_dali_count_as_no_dali(monkeypatch):
+    monkeypatch.setitem(sys.modules, "nvidia.dali", ModuleType("nvidia.dali"))  # what `import` makes of the folders
+    assert not has_dali()
+    assert dali_version() is None
+    with pytest.raises(InputError, match=r"^loader=dali needs NVIDIA DALI, .* use loader=torch"):
+        check_dali("dali")
 
 
 @pytest.mark.gpu

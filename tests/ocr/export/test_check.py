@@ -1,0 +1,47 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from ocr.config import TrainConfig
+from ocr.datasets.schemas import DatasetConfig
+from ocr.export.check import Pictures, compare
+from ocr.models.dbnet import build_dbnet
+from ocr.splits import build_dataset
+from tests.splits import split
+
+
+@pytest.fixture(scope="module")
+def settings() -> TrainConfig:
+    return TrainConfig.model_validate(
+        {
+            "pipeline": {"image_size": 96, "output_dtype": "float32"},
+            "model": {"fpn_channels": 16, "backbone": {"name": "mobilenetv3_small_050", "weights": None}},
+            "loader": "torch",
+        }
+    )
+
+
+def two_sets(drawn: Path, settings: TrainConfig, limit: int) -> Pictures:
+    """Pictures of a set of 8 images, taken twice under two names."""
+    one = split(drawn, "val")["config"]
+    both = DatasetConfig.model_validate(
+        {"image_path": "", "sets": [{"name": name, **one} for name in ("receipts", "scenes")]}
+    )
+    return Pictures(build_dataset(both, settings, training=False), True, limit)
+
+
+@pytest.mark.parametrize(("limit", "positions"), [(3, [0, 8, 15]), (1, [0]), (99, list(range(16)))])
+def test_pictures_are_spread_evenly_over_all_sets(drawn, settings, limit, positions):
+    pictures = two_sets(drawn, settings, limit)
+    assert [int(index) for batch in pictures.batches() for index in batch.samples.indices] == positions
+    assert pictures.number == len(positions)
+
+
+def test_each_of_several_sets_is_compared(drawn, settings):
+    torch.manual_seed(0)
+    model = build_dbnet(settings.model, settings.targets.map_stride).eval()
+    found = compare(model, model, settings, two_sets(drawn, settings, 4))
+    assert found.largest_difference == 0
+    assert list(found.hmean_of_sets) == ["receipts", "scenes"]
+    assert found.hmean_torch == found.hmean_exported
