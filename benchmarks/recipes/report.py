@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.environment import environment_lines
-from benchmarks.recipes.recipes import GROUPS, Group, Recipe
+from benchmarks.recipes.recipes import EVALUATION, GROUPS, Group, Recipe
 from benchmarks.recipes.results import ALL, Results, columns_of, score_of
 from benchmarks.report import Report, Table
 
@@ -57,7 +57,7 @@ def conclusions(results: Results, group: Group) -> list[str]:
     if spread is not None:
         seeds = ", ".join(str(row["seed"]) for row in results.rows_of(group, group.baseline))
         lines.append(f"{group.title}: by {score}, the baseline varies by {spread:.4f} over seeds {seeds}.")
-    for verdict in ("better", "worse", "not clear"):
+    for verdict in ("better", "worse", "not clear", "higher", "lower", "equal"):
         if verdict in by_verdict:
             lines.append(f"{group.title}, {verdict}: {', '.join(by_verdict[verdict])}.")
     lines += [
@@ -81,11 +81,22 @@ def _budget(results: Results, group: Group, recipe: Recipe) -> str:
             if (values := [score_of(row, column) for row in rows])
         ]
         told.append(f"{one.name}: {', '.join(ranges)} in {seconds[one.name]:.0f} s of the processor, {len(rows)} seeds")
-    return f"{'; '.join(told)}. The ratio of the times is {seconds[recipe.name] / seconds[group.baseline.name]:.2f}."
+    ratio = seconds[recipe.name] / seconds[group.baseline.name]
+    return f"{'; '.join(told)}. The ratio of the times is {ratio:.2f}.{_before(results, results.rows_of(group, recipe)[-1])}"
+
+
+def _before(results: Results, row: Mapping[str, Any]) -> str:
+    """Returns the scores of the weights that a fine-tuning began with, if the evaluation recipes have measured the same file."""
+    measured = results.rows_of(EVALUATION, EVALUATION.baseline)
+    files = row["settings"]["files"]
+    if not measured or "$start" not in files or files["$start"] != measured[0]["settings"]["files"]["$checkpoint"]:
+        return ""
+    told = ", ".join(f"{score_of(measured[0], column):.4f} ({column})" for column in columns_of([row]))
+    return f" Before the fine-tuning, the trained detector has {told}."
 
 
 def _sign(difference: float) -> str:
-    return "better" if difference > 0 else "worse" if difference < 0 else "not clear"
+    return "higher" if difference > 0 else "lower" if difference < 0 else "equal"
 
 
 def _judged_by(results: Results, group: Group) -> str:

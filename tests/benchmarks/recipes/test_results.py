@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.recipes.recipes import FINE_TUNING, Group, Recipe
+from benchmarks.recipes.recipes import EVALUATION, FINE_TUNING, Group, Recipe
 from benchmarks.recipes.report import conclusions, recipes_report
 from benchmarks.recipes.results import Job, Results, is_measured, planned
 from benchmarks.recipes.running import training_figures
@@ -109,12 +109,16 @@ def test_the_report_has_losers_curves_and_the_ratio_of_times(results: Results) -
     curve = [{"epoch": 2, "images": 100, "scores": {"receipts": {"hmean": 0.8, "hmean_iou0.7": 0.6}}}]
     for recipe, seconds in ((baseline, 400.0), (tuned, 90.0)):
         scores = {"receipts": {"hmean": seconds / 1000, "hmean_iou0.7": 0.7}}
-        overrides = {"overrides": FINE_TUNING.overrides_of(recipe), "files": {}}
+        overrides = {"overrides": FINE_TUNING.overrides_of(recipe), "files": {"$start": "1"}}
         key = {"group": FINE_TUNING.name, "recipe": recipe.name, "seed": 1, "settings": overrides, "scores": scores}
         results.put(key | {"curve": curve, "image_cpu_ms": 150.0, "cpu_seconds": seconds})
+    start = {"overrides": EVALUATION.overrides_of(EVALUATION.baseline), "files": {"$checkpoint": "1"}}
+    scores = {name: {"hmean": 0.75, "hmean_iou0.7": 0.65} for name in ("receipts", "scenes")}
+    results.put({"group": "evaluation", "recipe": "as trained", "seed": 0, "settings": start, "scores": scores})
     results.environment = MACHINE
     text = recipes_report(results, ["a note"]).markdown()
-    assert "The ratio of the times is 0.23." in text
+    before = "Before the fine-tuning, the trained detector has 0.7500 (receipts 0.5), 0.6500 (receipts 0.7)."
+    assert f"The ratio of the times is 0.23. {before}" in text
     assert f"| {tuned.name} | 1 | 0.0900 (-0.3100) | 0.7000 (+0.0000) |" in text
     assert f"| {tuned.name} | 100 | 15 | 0.8000 [0.8000-0.8000] |" in text
     assert "- a note" in text
