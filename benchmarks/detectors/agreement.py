@@ -83,9 +83,10 @@ def _distance(polygon: FloatArray, other: FloatArray) -> float:
 
 def predicted(checkpoint: Path, pages: Sequence[Path], loader: LoaderName, folder: Path) -> list[Texts]:
     """Returns what predict.py writes for the pages, one page a batch."""
+    files = [os.path.abspath(page) for page in pages]
     config = PredictConfig(
         checkpoint=str(checkpoint),
-        images=tuple(str(page.absolute()) for page in pages),
+        images=tuple(files),
         output=str(folder),
         loader=loader,
         device="cpu",
@@ -94,10 +95,9 @@ def predicted(checkpoint: Path, pages: Sequence[Path], loader: LoaderName, folde
         draw=False,
     )
     predict(config, folder)
-    pages = [page.absolute() for page in pages]
     images = json.loads((folder / "predictions.json").read_text())["images"]
-    common = os.path.commonpath([page.parent for page in pages])
-    return [_texts(images[page.relative_to(common).as_posix()]) for page in pages]
+    common = os.path.commonpath([os.path.dirname(file) for file in files])
+    return [_texts(images[Path(file).relative_to(common).as_posix()]) for file in files]
 
 
 def _texts(entry: Mapping[str, Mapping[str, Mapping[str, object]]]) -> Texts:
