@@ -7,6 +7,7 @@ targets      ground-truth maps: scripts/benchmark_targets.py
 validation/  validation epochs and cache settings: scripts/benchmark_validation.py
 startup/     time and memory until the first batch: python -m benchmarks.startup
 shards/      images a second from S3: python -m benchmarks.shards
+recipes/     recipes of training and evaluation, one change at a time: python -m benchmarks.recipes
 detectors/   TextDetector beside other text detectors: python -m benchmarks.detectors
 environment  machine, versions and command, written beside each result
 report       tables and sentences for the terminal and for Markdown

@@ -52,9 +52,8 @@ def package_versions(*more: str) -> dict[str, str | None]:
 def dali_version() -> str | None:
     """Returns the version of NVIDIA DALI; None where it cannot be imported."""
     try:
-        from nvidia.dali import (
-            __version__,
-        )  # a removed package may leave empty folders, which `import nvidia.dali` accepts
+        # Not `import nvidia.dali`, which also accepts the empty folders that a removed package may leave.
+        from nvidia.dali import __version__
     except ImportError:
         return None
     return str(__version__)

@@ -12,8 +12,8 @@ class BackboneConfig(Section):
     """A timm model with features at strides 4, 8, 16 and 32, e.g. resnet18, resnet50, mobilenetv3_large_100."""
     weights: str | None = "pretrained"
     """`pretrained` (timm's weights from the hub or its local cache; random weights and a warning if neither has them), a file
-    (.pth, .pt or .safetensors of timm or torchvision, by name or, where the names differ, by order; or a checkpoint of this trainer,
-    whose backbone is taken; `init_from` takes the whole network), or null for random weights."""
+    (.pth, .pt or .safetensors of timm or torchvision, by name or, where the names differ, by order; or a checkpoint of this
+    trainer, whose backbone is taken; `init_from` takes the whole network), or null for random weights."""
 
 
 class ModelConfig(Section):

@@ -81,7 +81,8 @@ def test_a_run_reports_each_set_and_the_whole(two_sets, drawn, copied_set, tmp_p
     for name, root in (("drawn", drawn), ("own", copied_set)):
         overrides = [checkpoint, "split=val", "data=upstage", f"dataset_base_path={root}"]
         alone = evaluate(compose_config(EvaluateConfig, "evaluate", overrides), tmp_path / name)
-        assert together["sets"][name] == {key: alone[key] for key in ("hmean", "precision", "recall", "images")}
+        scored = ("hmean", "precision", "recall", "hmean_iou0.7", "images")
+        assert together["sets"][name] == {key: alone[key] for key in scored}
 
 
 def test_shards_of_several_sets_are_refused_by_name(two_sets, tmp_path):

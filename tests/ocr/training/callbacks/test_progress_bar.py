@@ -1,4 +1,4 @@
-"""What a person sees in a terminal during a run, and what is left of it."""
+"""The picture of a run in a terminal, and what is left of it."""
 
 import logging
 import re
