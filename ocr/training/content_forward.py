@@ -37,17 +37,17 @@ def forward_content(
     shapes = np.minimum(-(-np.asarray(sizes) // CONTENT_STEP) * CONTENT_STEP, limit)
     if (shapes == limit).all():
         return forward(images)
-    whole: Maps | None = None
     distinct, group_of = np.unique(shapes, axis=0, return_inverse=True)
-    for group, (height, width) in enumerate(distinct.tolist()):
-        members = np.flatnonzero(group_of.reshape(-1) == group)
-        maps = forward(images[members, :, :height, :width])
-        if whole is None:
-            stride = height // maps[0].shape[1]
-            shape = (len(images), images.shape[2] // stride, images.shape[3] // stride)
-            whole = type(maps)(*(maps[0].new_full(shape, _OUTSIDE[name]) for name in maps._fields))
+    groups = [np.flatnonzero(group_of.reshape(-1) == group) for group in range(len(distinct))]
+    parts = [
+        forward(images[members, :, :height, :width])
+        for members, (height, width) in zip(groups, distinct.tolist(), strict=True)
+    ]
+    first = parts[0]
+    stride = int(distinct[0][0]) // first[0].shape[1]
+    shape = (len(images), images.shape[2] // stride, images.shape[3] // stride)
+    whole = type(first)(*(first[0].new_full(shape, _OUTSIDE[name]) for name in first._fields))
+    for members, maps in zip(groups, parts, strict=True):
         for part, target in zip(maps, whole, strict=True):
             target[members, : part.shape[1], : part.shape[2]] = part
-    if whole is None:
-        raise ValueError("a batch without images")
     return whole
