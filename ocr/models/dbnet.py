@@ -7,6 +7,7 @@ from ocr.models.backbone import build_backbone
 from ocr.models.config import ModelConfig
 from ocr.models.db_head import DBHead, DBMaps
 from ocr.models.fpn import FPN
+from ocr.models.strided_depthwise import use_fast_gradients
 
 
 class DBNet(nn.Module):
@@ -34,6 +35,7 @@ class DBNet(nn.Module):
 def build_dbnet(config: ModelConfig, map_stride: int) -> DBNet:
     """Builds the network, whose maps have 1 / map_stride of the input's resolution."""
     backbone, channels = build_backbone(config.backbone)
+    use_fast_gradients(backbone)
     fpn = FPN(channels, config.fpn_channels, config.adaptive_fusion)
     head = DBHead(config.fpn_channels, map_stride, config.head_float32)
     for module in (fpn, head):
