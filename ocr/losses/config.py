@@ -16,5 +16,8 @@ class LossConfig(Section):
     """Weight of the threshold map's L1 loss (beta in the paper)."""
     negative_ratio: float = Field(default=3.0, gt=0)
     """Number of hard negatives per positive pixel."""
+    per_image: bool = False
+    """Average each part over the pixels of each image, then over the images. False averages over the pixels of the whole batch, as
+    the paper does, so that an image counts as much as it has text: in a batch of receipts and scenes, the receipts decide."""
     k: float = Field(default=50.0, gt=0)
     """Steepness of the differentiable step."""

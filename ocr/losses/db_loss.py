@@ -32,9 +32,14 @@ class DBLoss(nn.Module):
         """Returns the losses of one batch; maps and targets are (B, H, W)."""
         config = self.config
         with torch.autocast(maps.prob_logits.device.type, enabled=False):
-            shrink = balanced_bce(maps.prob_logits, targets.shrink_map, targets.shrink_mask, config.negative_ratio)
-            errors = (maps.thresh_map - targets.thresh_map).abs() * targets.thresh_mask
-            thresh = errors.sum() / targets.thresh_mask.sum().clamp(min=1)
-            binary = dice_loss(approximate_binary_map(maps, config.k), targets.shrink_map, targets.shrink_mask)
+            target, mask = self._rows(targets.shrink_map), self._rows(targets.shrink_mask)
+            shrink = balanced_bce(self._rows(maps.prob_logits), target, mask, config.negative_ratio).mean()
+            binary = dice_loss(self._rows(approximate_binary_map(maps, config.k)), target, mask).mean()
+            errors = self._rows((maps.thresh_map - targets.thresh_map).abs() * targets.thresh_mask)
+            thresh = (errors.sum(1) / self._rows(targets.thresh_mask).sum(1).clamp(min=1)).mean()
             total = config.shrink_weight * shrink + config.thresh_weight * thresh + config.binary_weight * binary
         return DBLosses(total, shrink, thresh, binary)
+
+    def _rows(self, batch: Tensor) -> Tensor:
+        """Returns the pixels in rows, each of which is averaged by itself: one row an image, or one for the batch."""
+        return batch.flatten(1) if self.config.per_image else batch.flatten().unsqueeze(0)

@@ -4,12 +4,12 @@ from torch import Tensor
 
 
 def dice_loss(prediction: Tensor, target: Tensor, mask: Tensor, eps: float = 1.0) -> Tensor:
-    """Returns 1 - 2 |P T| / (|P| + |T|) over the masked pixels of the whole batch; 0 if both are empty.
+    """Returns 1 - 2 |P T| / (|P| + |T|) over the masked pixels of each row, (R,); 0 if both are empty.
 
     Args:
-        prediction, target, mask: (B, H, W), 0 to 1.
-        eps: added to numerator and denominator, so that an empty batch gives 0 instead of 0 / 0.
+        prediction, target, mask: (R, N), 0 to 1.
+        eps: added to numerator and denominator, so that an empty row gives 0 instead of 0 / 0.
     """
-    overlap = (prediction * target * mask).sum()
-    total = (prediction * mask).sum() + (target * mask).sum()
+    overlap = (prediction * target * mask).sum(1)
+    total = (prediction * mask).sum(1) + (target * mask).sum(1)
     return 1 - (2 * overlap + eps) / (total + eps)

@@ -1,3 +1,5 @@
+from itertools import product
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -23,39 +25,39 @@ def exact_balanced_bce(logits, target, mask, ratio):
 @pytest.mark.parametrize("share", [0.002, 0.05, 0.6])
 def test_hard_negatives_by_histogram_agree_with_sorting(share):
     generator = torch.Generator().manual_seed(0)
-    logits = torch.randn(2, 128, 128, generator=generator) * 4
-    target = (torch.rand(2, 128, 128, generator=generator) < share).float()
-    mask = (torch.rand(2, 128, 128, generator=generator) < 0.9).float()
-    torch.testing.assert_close(
-        balanced_bce(logits, target, mask, 3.0), exact_balanced_bce(logits, target, mask, 3.0), rtol=2e-3, atol=0
-    )
+    logits = torch.randn(3, 128 * 128, generator=generator) * 4 + torch.tensor([[-4.0], [0.0], [4.0]])
+    target = (torch.rand(3, 128 * 128, generator=generator) < share).float()
+    mask = (torch.rand(3, 128 * 128, generator=generator) < 0.9).float()
+    expected = [exact_balanced_bce(*row, 3.0) for row in zip(logits, target, mask, strict=True)]
+    torch.testing.assert_close(balanced_bce(logits, target, mask, 3.0), torch.stack(expected), rtol=2e-3, atol=0)
 
 
 def test_weights_select_the_highest_logits_of_a_hand_worked_case():
-    logits = torch.tensor([3.0, -1.0, 2.0, 5.0, 0.5])
-    negatives = torch.tensor([1.0, 1.0, 1.0, 0.0, 1.0])  # 5.0 is not a negative
+    logits = torch.tensor([[3.0, -1.0, 2.0, 5.0, 0.5], [-3.0, 99.0, -99.0, 0.0, -3.5]])
+    negatives = torch.tensor([[1.0, 1.0, 1.0, 0.0, 1.0], [1.0, 1.0, 1.0, 1.0, 1.0]])  # the 5.0 is not a negative
     torch.testing.assert_close(
-        hard_negative_weights(logits, negatives, torch.tensor(2.0)), torch.tensor([1.0, 0.0, 1.0, 0.0, 0.0])
+        hard_negative_weights(logits, negatives, torch.tensor([2.0, 3.0])),
+        torch.tensor([[1.0, 0.0, 1.0, 0.0, 0.0], [1.0, 1.0, 0.0, 1.0, 0.0]]),
     )
 
 
 def test_equal_logits_share_the_selection():
-    weights = hard_negative_weights(torch.zeros(8), torch.ones(8), torch.tensor(2.0))
-    torch.testing.assert_close(weights, torch.full((8,), 0.25))
+    weights = hard_negative_weights(torch.zeros(1, 8), torch.ones(1, 8), torch.tensor([2.0]))
+    torch.testing.assert_close(weights, torch.full((1, 8), 0.25))
 
 
 def test_more_than_all_negatives_selects_all_of_them():
-    negatives = torch.tensor([1.0, 0.0, 1.0])
-    torch.testing.assert_close(hard_negative_weights(torch.randn(3), negatives, torch.tensor(99.0)), negatives)
+    negatives = torch.tensor([[1.0, 0.0, 1.0]])
+    torch.testing.assert_close(hard_negative_weights(torch.randn(1, 3), negatives, torch.tensor([99.0])), negatives)
 
 
 def test_an_empty_mask_and_a_batch_without_text_give_finite_gradients():
-    for mask_value, target_value in ((0.0, 0.0), (0.0, 1.0), (1.0, 0.0)):
-        logits = torch.randn(1, 32, 32, requires_grad=True)
-        thresh = torch.rand(1, 32, 32, requires_grad=True)
-        full = torch.full((1, 32, 32), mask_value)
-        targets = TargetMaps(torch.full((1, 32, 32), target_value), full, torch.rand(1, 32, 32), full)
-        losses = DBLoss(LossConfig())(DBMaps(logits, thresh), targets)
+    for per_image, (mask_value, target_value) in product((False, True), ((0.0, 0.0), (0.0, 1.0), (1.0, 0.0))):
+        logits = torch.randn(2, 32, 32, requires_grad=True)
+        thresh = torch.rand(2, 32, 32, requires_grad=True)
+        full = torch.full((2, 32, 32), mask_value)
+        targets = TargetMaps(torch.full((2, 32, 32), target_value), full, torch.rand(2, 32, 32), full)
+        losses = DBLoss(LossConfig(per_image=per_image))(DBMaps(logits, thresh), targets)
         losses.total.backward()
         assert torch.isfinite(losses.total)
         assert torch.isfinite(logits.grad).all()
@@ -66,14 +68,15 @@ def test_an_empty_mask_and_a_batch_without_text_give_finite_gradients():
 
 def test_a_nan_reaches_the_loss_instead_of_crashing():
     # In float16 training the gradient scaler must see the NaN to skip the step.
-    logits = torch.randn(1, 8, 8)
-    logits[0, 0, 0] = float("nan")
-    assert torch.isnan(balanced_bce(logits, torch.zeros(1, 8, 8), torch.ones(1, 8, 8), 3.0))
+    logits = torch.randn(2, 64)
+    logits[0, 0] = float("nan")
+    losses = balanced_bce(logits, torch.zeros(2, 64), torch.ones(2, 64), 3.0)
+    assert torch.isnan(losses).tolist() == [True, False]
 
 
 def test_dice_of_a_case_worked_by_hand():
-    prediction, target = torch.tensor([[[1.0, 0.5, 0.0]]]), torch.tensor([[[1.0, 1.0, 1.0]]])
-    mask = torch.tensor([[[1.0, 1.0, 0.0]]])
+    prediction, target = torch.tensor([[1.0, 0.5, 0.0]]), torch.tensor([[1.0, 1.0, 1.0]])
+    mask = torch.tensor([[1.0, 1.0, 0.0]])
     # overlap 1.5, sums 1.5 + 2; eps 1 in numerator and denominator
     assert dice_loss(prediction, target, mask).item() == pytest.approx(1 - (3 + 1) / (3.5 + 1))
 
@@ -95,3 +98,35 @@ def test_losses_are_float32_under_autocast():
     ones = torch.ones(1, 8, 8)
     with torch.autocast("cpu", torch.bfloat16):
         assert DBLoss(LossConfig())(maps, TargetMaps(ones, ones, ones, ones)).total.dtype == torch.float32
+
+
+def random_batch(num_images: int) -> tuple[DBMaps, TargetMaps]:
+    """Returns maps and targets of images with 2 % to 60 % of text."""
+    shares = torch.linspace(0.02, 0.6, num_images).reshape(-1, 1, 1)
+    shape = (num_images, 16, 24)
+    shrink_map, masks = (torch.rand(shape) < shares).float(), (torch.rand(2, *shape) < 0.8).float()
+    return DBMaps(torch.randn(shape), torch.rand(shape)), TargetMaps(shrink_map, masks[0], torch.rand(shape), masks[1])
+
+
+def test_the_loss_per_image_is_the_mean_over_batches_of_one():
+    torch.manual_seed(0)
+    maps, targets = random_batch(3)
+    losses = DBLoss(LossConfig(per_image=True))(maps, targets)
+    alone = [
+        DBLoss(LossConfig())(
+            DBMaps(*(values[i : i + 1] for values in maps)),
+            TargetMaps(*(values[i : i + 1] for values in vars(targets).values())),
+        )
+        for i in range(3)
+    ]
+    torch.testing.assert_close(losses, type(losses)(*(torch.stack(parts).mean() for parts in zip(*alone, strict=True))))
+
+
+def test_the_loss_of_a_batch_is_that_of_one_image_with_all_its_pixels():
+    torch.manual_seed(0)
+    maps, targets = random_batch(3)
+    joined = DBMaps(*(values.reshape(1, 48, 24) for values in maps))
+    joined_targets = TargetMaps(*(values.reshape(1, 48, 24) for values in vars(targets).values()))
+    expected = DBLoss(LossConfig(per_image=True))(joined, joined_targets)
+    torch.testing.assert_close(DBLoss(LossConfig())(maps, targets), expected)
+    assert (DBLoss(LossConfig(per_image=True))(maps, targets).total - expected.total).abs() > 0.01
