@@ -3,7 +3,7 @@
 import logging
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -89,6 +89,33 @@ def read_weights(path: str | Path, key: str = "checkpoint") -> Weights:
     state = {name.removeprefix(MODEL_PREFIX): value for name, value in state.items() if isinstance(value, Tensor)}
     refuse_broken(state, path, key)
     return Weights(path, config, state)
+
+
+def average_weights(model: DBNet, paths: Sequence[str | Path], key: str) -> None:
+    """Averages a network's weights with those of files, in place; statistics of batch norms too.
+
+    Source: Model soups, arXiv 2203.05482, section 2: networks that were fine-tuned from the same weights.
+
+    Args:
+        key: the setting that names the files, for messages.
+
+    Raises:
+        FileNotFoundError: no such file.
+        InputError: not a file of weights, or of another network.
+    """
+    all_weights = [read_weights(path, key) for path in paths]
+    own = model.state_dict()
+    for weights in all_weights:
+        _refuse_unfit(weights, own, key, "expected a file of the same network as checkpoint=...")
+    states = [own, *(weights.state for weights in all_weights)]
+    model.load_state_dict(
+        {
+            name: torch.stack([state[name].float() for state in states]).mean(0)
+            if tensor.is_floating_point()
+            else tensor
+            for name, tensor in own.items()
+        }
+    )
 
 
 def weights_path(given: str | Path, key: str = "checkpoint") -> Path:
@@ -204,7 +231,14 @@ def _unreadable_config(error: ValidationError, path: str | Path, key: str) -> In
 
 def _load_all(model: DBNet, weights: Weights) -> None:
     """Loads weights into the network, which must have exactly these."""
-    wanted, state = model.state_dict(), weights.state
+    reason = "its weights and its configuration do not belong together, or another version wrote it"
+    _refuse_unfit(weights, model.state_dict(), "checkpoint", reason)
+    model.load_state_dict(weights.state)
+
+
+def _refuse_unfit(weights: Weights, wanted: dict[str, Tensor], key: str, reason: str) -> None:
+    """Raises InputError unless a file has exactly the tensors of a network."""
+    state = weights.state
     unfit = [
         name
         for name in wanted | state
@@ -212,10 +246,9 @@ def _load_all(model: DBNet, weights: Weights) -> None:
     ]
     if unfit:
         raise InputError(
-            f"checkpoint={weights.path}: {len(unfit)} of {len(wanted)} weights are missing, superfluous or of another shape, first "
-            f"{unfit[0]}; its weights and its configuration do not belong together, or another version wrote it"
+            f"{key}={weights.path}: {len(unfit)} of {len(wanted)} weights are missing, superfluous or of another shape, first "
+            f"{unfit[0]}; {reason}"
         )
-    model.load_state_dict(state)
 
 
 def refuse_broken(state: Mapping[str, Any], path: Path, key: str) -> None:

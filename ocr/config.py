@@ -440,6 +440,9 @@ class ExportConfig(DataSection):
 
     checkpoint: str = NOT_SET
     """A .ckpt file of a run, a .safetensors file of this command, or small, the weights that come with this package."""
+    average: list[str] = Field(default=[])
+    """More files of the same network, whose weights are averaged with those of `checkpoint` before anything else: the ends of
+    trainings that began with the same weights, for example."""
     output: str = NOT_SET
     """File to write, .onnx, .pt2 or .safetensors by format; with format=triton a folder, the server's model repository."""
     format: Literal["onnx", "torch_export", "triton", "safetensors"] = "onnx"

@@ -96,6 +96,11 @@ TRAINING = Group(
     ),
     Recipe("baseline", (), "experiment=small with two epochs of smaller crops"),
     (
+        Recipe(
+            "loss per image",
+            ("loss.per_image=true",),
+            "crowded receipts and sparse scenes count alike: nine tenths of the text pixels are in receipts",
+        ),
         Recipe("no average", ("trainer.ema_decay=null",), "does the moving average of the weights help a short run?"),
         Recipe("random backbone", (_RANDOM,), "what are ImageNet weights worth?"),
         Recipe("maps at stride 4", ("targets.map_stride=4",), "a quarter of the pixels of the maps, a cheaper head"),

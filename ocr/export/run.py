@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ocr import __version__, weights_file
 from ocr.atomic_write import write_durably
-from ocr.checkpoint import load_checkpoint, read_weights, text_of
+from ocr.checkpoint import average_weights, load_checkpoint, read_weights, text_of
 from ocr.config import ExportConfig, InferenceConfig, TrainConfig
 from ocr.errors import InputError
 from ocr.export.check import Comparison, Pictures, calibration_pictures, choose_pictures, compare
@@ -54,6 +54,7 @@ def export(config: ExportConfig) -> Comparison:
     )
     if not isinstance(model, DBNet):
         raise TypeError(f"{config.checkpoint}: expected a PyTorch network")  # only for the type checker
+    average_weights(model, config.average, "average")
     # A run in mixed precision may have float16 images, which float32 arithmetic refuses.
     settings = settings.model_copy(
         update={"pipeline": settings.pipeline.model_copy(update={"output_dtype": "float32"})}
@@ -61,7 +62,8 @@ def export(config: ExportConfig) -> Comparison:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         pictures = choose_pictures(config, settings, folder / "drawn")
-        log.info("exporting %s as %s, %s", config.checkpoint, config.format, config.precision)
+        files = ", averaged with ".join([config.checkpoint, *config.average])
+        log.info("exporting %s as %s, %s", files, config.format, config.precision)
         file = folder / f"model{EXTENSION[config.format] or '.onnx'}"
         exported: nn.Module
         if config.format == "safetensors":

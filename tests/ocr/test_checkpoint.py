@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ocr.checkpoint import CONFIG_KEY, load_checkpoint
+from ocr.checkpoint import CONFIG_KEY, average_weights, load_checkpoint
 from ocr.errors import InputError
 
 
@@ -88,3 +88,31 @@ def test_a_checkpoint_whose_parts_do_not_fit_is_refused_in_one_line(tmp_path, un
     with pytest.raises(InputError, match=said) as caught:
         load_checkpoint(_changed(tmp_path / "a.ckpt", untrained_checkpoint, change))
     assert "\n" not in str(caught.value)
+
+
+def test_weights_of_several_files_are_averaged(tmp_path, untrained_checkpoint):
+    def scaled_by(factor: float):
+        def change(content):
+            state = content["state_dict"]
+            content["state_dict"] = {
+                key: value * factor if value.is_floating_point() else value for key, value in state.items()
+            }
+
+        return change
+
+    others = [_changed(tmp_path / f"{factor}.ckpt", untrained_checkpoint, scaled_by(factor)) for factor in (2.0, 4.5)]
+    _, model = load_checkpoint(untrained_checkpoint)
+    own = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    average_weights(model, others, "average")
+    for name, tensor in model.state_dict().items():
+        assert tensor.dtype == own[name].dtype
+        torch.testing.assert_close(tensor, own[name] * 2.5 if tensor.is_floating_point() else own[name])
+
+
+def test_weights_of_another_network_are_not_averaged(tmp_path, untrained_checkpoint):
+    other = _changed(tmp_path / "other.ckpt", untrained_checkpoint, lambda content: content["state_dict"].popitem())
+    _, model = load_checkpoint(untrained_checkpoint)
+    with pytest.raises(
+        InputError, match=r"average=.*other\.ckpt: 1 of \d+ weights are missing.*expected a file of the same network"
+    ):
+        average_weights(model, [other], "average")
