@@ -64,7 +64,10 @@ class ItemCache:
         self._entries = torch.from_numpy(block.reshape(num_places, sum(self._sizes)))
         self._states = shared_bytes(8 * num_places).view(np.uint64)
         """Digest of the file's signature, by entry; 0: the entry is empty."""
-        log.info("Tensor caching enabled - will cache %d transformed samples after first access", num_items)
+        log.info("Tensor caching enabled - will cache %d transformed samples after first access", num_places)
+        if num_places < num_items:
+            num_left = num_items - num_places
+            log.info("%d of %d do not fit into memory; they are made again in every epoch", num_left, num_items)
 
     @property
     def num_kept(self) -> int:
