@@ -88,7 +88,7 @@ class ItemCache:
         return {name: part.view(shape) for (name, shape), part in zip(self._shapes.items(), parts, strict=True)}
 
     def fill(self, index: int, make: Callable[[int], Mapping[str, Tensor]]) -> None:
-        """Makes a sample's entry if it has a place and no valid one. This is no access."""
+        """Makes a sample's entry if it has a place and no valid entry. This does not count as an access."""
         state = self._state(index)
         if index < len(self._states) and not self._is_valid(index, state):
             self._made(index, state, make)
