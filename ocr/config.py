@@ -44,13 +44,13 @@ from ocr.synthetic.config import SyntheticConfig
 from ocr.targets.config import TargetConfig
 
 NOT_SET = "???"
+"""OmegaConf's mark for a mandatory value that is not set."""
 SHIPPED_WEIGHTS = "small"
 """Name of the weights that come with this package; docs/shipped_weights.md describes them."""
 _CHECKPOINT_NEEDED = (
     "checkpoint=FILE is needed, for example checkpoint=outputs/.../checkpoints/best.ckpt, or checkpoint=small for the weights that "
     "come with this package"
 )
-"""OmegaConf's mark for a mandatory value that is not set."""
 
 Device = Literal["auto", "cpu", "gpu"]
 LoaderName = Literal["dali", "torch", "webdataset"]

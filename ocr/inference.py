@@ -108,15 +108,22 @@ def evaluate(config: EvaluateConfig, run_dir: Path) -> dict[str, Any]:
             write_entries(run_dir / "predictions.json", lines.entries())
             evaluated = _evaluated(settings, dataset, lines, other)
             _write_report(config, settings, evaluated, metrics, maps, run_dir)
+    names = ("hmean", "precision", "recall", f"hmean_iou{STRICT_IOU}")
     log.info(
         "hmean %.4f, precision %.4f, recall %.4f at IoU 0.5; hmean %.4f at IoU %.1f; CLEval hmean %.4f; %d images",
-        *(metrics[name] for name in ("hmean", "precision", "recall", f"hmean_iou{STRICT_IOU}")),
+        *(metrics[name] for name in names),
         STRICT_IOU,
         metrics["cleval"]["hmean"],
         metrics["images"],
     )
-    for name, own in metrics.get("sets", {}).items():
-        log.info("%s: hmean %.4f, precision %.4f, recall %.4f; %d images", name, *own.values())
+    for set_name, own in metrics.get("sets", {}).items():
+        log.info(
+            "%s: hmean %.4f, precision %.4f, recall %.4f at IoU 0.5; hmean %.4f at IoU %.1f; %d images",
+            set_name,
+            *(own[name] for name in names),
+            STRICT_IOU,
+            own["images"],
+        )
     log.info("everything is in %s", run_dir)
     return metrics
 

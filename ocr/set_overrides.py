@@ -89,7 +89,9 @@ def _overrides(names: list[str], folders: list[str] | None, config_dir: Path) ->
         sets = []
         for name, config in zip(names, composed, strict=True):
             values = config["datasets"][f"{split}_dataset"]["config"]
-            if values["image_path"] != NOT_SET:
+            if values["sets"]:  # the choice is several sets itself, such as sroie_and_icdar15
+                sets += values["sets"]
+            elif values["image_path"] != NOT_SET:
                 sets.append(
                     {"name": name if names.count(name) == 1 else None, "weight": None} | {k: values[k] for k in _KEYS}
                 )
@@ -105,8 +107,9 @@ def _composed(overrides: list[str]) -> Any:
 
 
 def _written(values: dict[str, Any]) -> str:
-    """Returns a section of texts and nulls as Hydra's command line writes it."""
-    return "{" + ",".join(f"{key}:{'null' if value is None else _quoted(value)}" for key, value in values.items()) + "}"
+    """Returns a section of texts, numbers and nulls as Hydra's command line writes it; numbers as texts, which the schema reads."""
+    texts = {key: "null" if value is None else _quoted(str(value)) for key, value in values.items()}
+    return "{" + ",".join(f"{key}:{text}" for key, text in texts.items()) + "}"
 
 
 def _quoted(text: str) -> str:

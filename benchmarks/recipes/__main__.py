@@ -57,19 +57,19 @@ def main() -> None:
 
 
 def _measure(job: Job, places: Places, results: Results) -> None:
-    """Adds the row of a job to the results, unless it is there with the same settings. A failed command is logged."""
+    """Adds the row of a job to the results, unless it is there with the same settings. Missing files and failures are logged."""
     overrides = job.group.overrides_of(job.recipe)
     seed = [f"seed={job.seed}"] if job.group.has_seeds else []
-    settings = {"overrides": overrides, "files": places.identities(overrides)}
-    if is_measured(results, job, settings):
-        return
-    commit = git_commit()  # before the run: another one may be checked out meanwhile
-    log.info("%s: %s, seed %d", job.group.name, job.recipe.name, job.seed)
     try:
+        settings = {"overrides": overrides, "files": places.identities(overrides)}
+        if is_measured(results, job, settings):
+            return
+        commit = git_commit()  # before the run: another one may be checked out meanwhile
+        log.info("%s: %s, seed %d", job.group.name, job.recipe.name, job.seed)
         places.make(overrides)
         figures = run_recipe(job.group.script, [*places.filled(overrides), *seed], places.work / "run")
-    except InputError as error:
-        log.error("%s", error)
+    except (InputError, FileNotFoundError) as error:
+        log.error("%s, %s: %s", job.group.name, job.recipe.name, error)
         return
     key = {"group": job.group.name, "recipe": job.recipe.name, "seed": job.seed}
     results.put(key | {"settings": settings, "commit": commit} | figures)

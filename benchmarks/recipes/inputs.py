@@ -38,7 +38,12 @@ class Places:
             raise InputError(f"--{error.args[0]} is needed for this recipe") from error
 
     def identities(self, overrides: Sequence[str]) -> dict[str, str]:
-        """Returns what the results depend on beside the overrides: SHA-256 of files, settings of drawn pictures."""
+        """Returns what the results depend on beside the overrides: SHA-256 of files, settings of drawn pictures.
+
+        Raises:
+            InputError: a file or folder that they need was not given.
+            FileNotFoundError: a file is missing.
+        """
         names = sorted({name for override in overrides for name in _FILE.findall(override)})
         found = {name: _sha256(Path(self.filled([name])[0])) for name in names}
         return found | {
@@ -48,7 +53,7 @@ class Places:
         }
 
     def make(self, overrides: Sequence[str]) -> None:
-        """Writes the files below $work that the overrides name, unless they exist."""
+        """Writes the files below $work that the overrides name; drawn pictures only if they do not exist yet."""
         for name, config in DRAWN.items():
             if any(f"$work/{name}/" in override for override in overrides):
                 draw_data_set(config, self.work / name, num_workers=1)
@@ -60,6 +65,7 @@ def write_few(annotations: Path, output: Path, number: int) -> None:
     """Writes an annotation file with the first images by name of another one, in Upstage JSON."""
     document = json.loads(annotations.read_bytes())
     first = sorted(document["images"])[:number]
+    output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps({"images": {name: document["images"][name] for name in first}}))
 
 

@@ -33,8 +33,8 @@ from ocr.targets.target_maps import TargetMaps
 log = logging.getLogger(__name__)
 
 _MAPS = ("prob_map", "prob_mask", "thresh_map", "thresh_mask")
-_CACHE_OF_RUNS = ("dtype", "directory", "disk_budget", "verify")
-"""Keys of `cache_config` that act in runs only."""
+_CACHE_OF_RUNS = ("dtype", "device_budget", "directory", "disk_budget", "verify")
+"""Keys of `cache_config` that only runs use."""
 
 
 class ValidatedOCRDataset(Dataset[Any]):
@@ -88,8 +88,9 @@ class ValidatedOCRDataset(Dataset[Any]):
         self._items: ItemCache | None = None
         if self._transform is not None:
             self._fill_memory()
-        has_cache = self.kept_images is not None or self._items is not None
-        log_every_n = config.cache_config.log_statistics_every_n or (len(self) or None if has_cache else None)
+        log_every_n = config.cache_config.log_statistics_every_n
+        if log_every_n is None and (self.kept_images is not None or self._items is not None):
+            log_every_n = max(len(self), 1)
         self._statistics = CacheStatistics(log_every_n, self._cache_sizes)
 
     def __len__(self) -> int:
@@ -104,21 +105,25 @@ class ValidatedOCRDataset(Dataset[Any]):
         cache = self.config.cache_config
         budget = int(free_ram() // 2 if cache.ram_budget is None else cache.ram_budget)
         cpu = torch.device("cpu")
-        self.kept_images = keep_images(self.config, self.manifest, device=cpu, ram_budget=budget, device_budget=0)
+        kept = keep_images(self.config, self.manifest, device=cpu, ram_budget=budget, device_budget=0)
+        self.kept_images = kept
+        if kept is not None:
+            budget -= kept.file_bytes + (0 if kept.pixels is None else kept.pixels.capacity)
         if self.offline_maps is not None and self.config.preload_maps:
             self.offline_maps.preload()
         if cache.cache_transformed_tensors:
-            taken = 0 if self.kept_images is None else self.kept_images.num_bytes
             side, side_of_map = self.planner.input_size, self.planner.input_size // self.targets.map_stride
             shapes = {"image": (3, side, side), **dict.fromkeys(_MAPS, (side_of_map, side_of_map))}
-            self._items = ItemCache(self.manifest.images, shapes, len(self), budget - taken, self._count)
+            self._items = ItemCache(self.manifest.images, shapes, len(self), budget, self._count)
             if self.config.prenormalize_images:
                 for index in followed(range(len(self)), "Filling the tensor cache", len(self)):
                     self._items.fill(index, self._tensors)
         idle = [key for key in _CACHE_OF_RUNS if getattr(cache, key) != CacheConfig.model_fields[key].default]
         if idle:
             keys = ", ".join(f"cache_config.{key}" for key in idle)
-            log.warning("%s: set, but only loaders of this project use it: %s", self.config.places, keys)
+            log.warning(
+                "%s: only the loaders of this project use these settings, ignored here: %s", self.config.places, keys
+            )
 
     def __getitem__(self, index: int) -> Any:
         """Returns one sample, or what the callable `transform` makes of it."""

@@ -64,7 +64,10 @@ class ItemCache:
         self._entries = torch.from_numpy(block.reshape(num_places, sum(self._sizes)))
         self._states = shared_bytes(8 * num_places).view(np.uint64)
         """Digest of the file's signature, by entry; 0: the entry is empty."""
-        log.info("Tensor caching enabled - will cache %d transformed samples after first access", num_items)
+        log.info("Tensor caching enabled - will cache %d transformed samples after first access", num_places)
+        if num_places < num_items:
+            num_left = num_items - num_places
+            log.info("%d of %d do not fit into memory; they are made again in every epoch", num_left, num_items)
 
     @property
     def num_kept(self) -> int:
@@ -85,7 +88,7 @@ class ItemCache:
         return {name: part.view(shape) for (name, shape), part in zip(self._shapes.items(), parts, strict=True)}
 
     def fill(self, index: int, make: Callable[[int], Mapping[str, Tensor]]) -> None:
-        """Makes a sample's entry if it has a place and no valid one. This is no access."""
+        """Makes a sample's entry if it has a place and no valid entry. This does not count as an access."""
         state = self._state(index)
         if index < len(self._states) and not self._is_valid(index, state):
             self._made(index, state, make)

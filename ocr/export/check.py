@@ -102,7 +102,7 @@ def choose_pictures(config: ExportConfig, settings: TrainConfig, folder: Path) -
         return Pictures(build_dataset(split, _plain(settings), training=False), False, config.num_images)
     found = _split_of(config.datasets, settings, "val")
     if found is not None:
-        log.info("checking on the validation set, %s", found.image_path)
+        log.info("checking on the validation set, %s", found.places)
         return Pictures(build_dataset(found, _plain(settings), training=False), True, config.num_images)
     log.warning("the checkpoint's validation set is not here; checking on drawn receipts (images=FOLDER: on your own)")
     root = draw_data_set(SyntheticConfig(num_train=1, num_val=min(config.num_images, 16)), folder, num_workers=1)
@@ -116,7 +116,7 @@ def calibration_pictures(config: ExportConfig, settings: TrainConfig, checked: P
     if found is None:
         log.warning("the checkpoint's training set is not here; calibrating on the pictures of the check")
         return checked
-    log.info("calibrating on training pictures, %s", found.image_path)
+    log.info("calibrating on training pictures, %s", found.places)
     return Pictures(build_dataset(found, _plain(settings), training=False), True, config.num_images)
 
 

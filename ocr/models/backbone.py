@@ -180,7 +180,8 @@ def _load_file(backbone: nn.Module, path: Path, name: str) -> None:
             "another file"
         )
     backbone.load_state_dict(usable, strict=False)
-    log.info("Backbone %s: loaded %d tensors from %s", name, len(usable), path)
+    matched = "" if usable.keys() <= state.keys() else ", whose names differ, by their order"
+    log.info("Backbone %s: loaded %d tensors from %s%s", name, len(usable), path, matched)
 
 
 def _by_name(state: Mapping[str, Any], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:

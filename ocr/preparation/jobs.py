@@ -54,7 +54,7 @@ def chosen_splits(config: PrepareConfig) -> list[str]:
     if not names:
         raise InputError(
             "there is no split to prepare: found none of the folders "
-            f"{[config.datasets.split(name).image_path for name in configured]}; choose a data set, for example data=upstage "
+            f"{[config.datasets.split(name).places for name in configured]}; choose a data set, for example data=upstage "
             "dataset_base_path=FOLDER"
         )
     return names

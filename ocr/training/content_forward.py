@@ -15,10 +15,10 @@ from ocr.models.db_head import DBMaps
 from ocr.onnx_network import ProbMap
 
 CONTENT_STEP = 64
-"""Sides are rounded up to multiples of this many pixels, at least the network's stride: few shapes, for which kernels are prepared
-once."""
+"""Sides are rounded up to a multiple of this many pixels, itself a multiple of the network's stride. So there are few shapes, and
+kernels are prepared once for each."""
 _OUTSIDE = {"prob_logits": -100.0, "thresh_map": 1.0, "prob_map": 0.0}
-"""Values of the maps where no image is: surely not text, with no loss."""
+"""Values of the maps outside the image: no text, and no loss."""
 
 Maps = TypeVar("Maps", DBMaps, ProbMap)
 

@@ -41,8 +41,8 @@ _PROBE = 5
 """Seconds between two probes of a silent connection."""
 _BEAT = 5.0
 """Seconds between two messages that say that a rank is there and how far it has come, at most."""
-_SILENT = 60.0
-"""Seconds of silence after which a rank is sent no more of them: with the buffer of a stopped process full, sending would wait."""
+_UNHEARD = 60.0
+"""Seconds without a message from a rank after which it is sent none: sending blocks once a stopped process's buffer is full."""
 _LONGEST_LOOK = 1.0
 """Seconds that count at most between two looks: this process may have been stopped itself, or its machine asleep."""
 _KEY = "rank-watch"
@@ -242,7 +242,7 @@ class RankWatch:
                 if now - sent > min(_BEAT, self._limit / 4):
                     sent = now
                     for rank, connection in self._connections.items():
-                        if self._seen[rank].silent < _SILENT:
+                        if self._seen[rank].silent < _UNHEARD:
                             connection.send("going", begun=self._num_begun, last=self._last_begun)
 
     def _hear(self, rank: int, kind: str, code: int = 0, begun: int = 0, last: str = "") -> None:

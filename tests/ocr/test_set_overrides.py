@@ -37,6 +37,17 @@ def test_data_sets_in_their_usual_folders_and_one_kind_twice():
     assert twice.datasets.split("train").set_names == ["receipts", "scenes"]
 
 
+def test_a_choice_that_is_several_sets_itself_brings_them_all():
+    config = composed("data=[sroie_and_icdar15,upstage]", "dataset_base_path=[/data/real,/data/own]")
+    train, val = config.datasets.split("train"), config.datasets.split("val")
+    assert train.set_names == ["receipts", "more_receipts", "scenes", "more_scenes", "upstage"]
+    assert [one.image_path for one in val.sets] == [
+        "/data/real/sroie_lines/images/val",
+        "/data/real/icdar15_words/images/val",
+        "/data/own/images/val",
+    ]
+
+
 def test_the_drawn_set_is_drawn_in_its_own_folder():
     config = composed("data=[upstage,synthetic]", "dataset_base_path=[/data/own,/data/drawn]")
     assert config.draw_synthetic

@@ -40,7 +40,7 @@ def test_drawn_pictures_are_known_by_their_settings() -> None:
 
 
 def test_the_few_images_are_the_first_by_name(tmp_path: Path) -> None:
-    source, output = tmp_path / "all.json", tmp_path / "few.json"
+    source, output = tmp_path / "all.json", tmp_path / "new" / "few.json"
     source.write_text(json.dumps({"images": {name: {"words": {}, "img_w": 5} for name in ("c.jpg", "a.jpg", "b.jpg")}}))
     write_few(source, output, 2)
     assert json.loads(output.read_text()) == {

@@ -4,6 +4,7 @@ import logging
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -115,6 +116,32 @@ def test_the_cache_of_samples_is_filled_by_workers_or_before(
 
 
 def test_cache_settings_that_only_runs_use_are_named(drawn: Path, caplog: pytest.LogCaptureFixture) -> None:
-    cache = CacheConfig(cache_transformed_tensors=True, dtype="uint8", verify=2)
+    cache = CacheConfig(cache_transformed_tensors=True, dtype="uint8", device_budget=1, verify=2)
     ValidatedOCRDataset(config_of(drawn, cache_config=cache), lambda x: x)
-    assert "only loaders of this project use it: cache_config.dtype, cache_config.verify" in caplog.text
+    keys = "cache_config.dtype, cache_config.device_budget, cache_config.verify"
+    assert f"use these settings, ignored here: {keys}" in caplog.text
+
+
+def num_bytes_of_a_sample(drawn: Path) -> int:
+    sample = ValidatedOCRDataset(config_of(drawn), lambda x: x)[0]
+    return sum(2 * value.numel() for value in sample.values() if torch.is_tensor(value))
+
+
+def test_the_log_says_how_many_samples_do_not_fit_into_the_budget(
+    drawn: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    cache = CacheConfig(cache_transformed_tensors=True, ram_budget=3 * num_bytes_of_a_sample(drawn))
+    ValidatedOCRDataset(config_of(drawn, cache_config=cache), lambda x: x)
+    assert "will cache 3 transformed samples" in caplog.text
+    assert "5 of 8 do not fit into memory; they are made again in every epoch" in caplog.text
+
+
+def test_images_that_are_decoded_later_count_in_the_budget(drawn: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    sizes = ValidatedOCRDataset(config_of(drawn), lambda x: x).manifest.original_sizes
+    budget = max(3 * int(np.prod(sizes, axis=1).sum()), num_bytes_of_a_sample(drawn))
+    cache = CacheConfig(cache_transformed_tensors=True, cache_decoded_images=True, ram_budget=budget)
+    ValidatedOCRDataset(config_of(drawn, cache_config=cache), lambda x: x)
+    assert "will keep 8 of 8 decoded images" in caplog.text
+    assert "will cache 0 transformed samples" in caplog.text

@@ -1,11 +1,12 @@
+import logging
 from pathlib import Path
 
 import pytest
 import torch
 
-from ocr.config import TrainConfig
+from ocr.config import ExportConfig, TrainConfig
 from ocr.datasets.schemas import DatasetConfig
-from ocr.export.check import Pictures, compare
+from ocr.export.check import Pictures, calibration_pictures, choose_pictures, compare
 from ocr.models.dbnet import build_dbnet
 from ocr.splits import build_dataset
 from tests.splits import split
@@ -45,3 +46,15 @@ def test_each_of_several_sets_is_compared(drawn, settings):
     assert found.largest_difference == 0
     assert list(found.hmean_of_sets) == ["receipts", "scenes"]
     assert found.hmean_torch == found.hmean_exported
+
+
+def test_the_log_names_the_folders_of_all_sets(drawn, settings, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    sets = {"config": [{"name": name, **split(drawn, "val")["config"]} for name in ("receipts", "scenes")]}
+    config = ExportConfig.model_validate(
+        {"checkpoint": "a.ckpt", "output": "a.onnx", "datasets": {"val_dataset": sets, "train_dataset": sets}}
+    )
+    calibration_pictures(config, settings, choose_pictures(config, settings, tmp_path))
+    folders = f"{drawn / 'images/val'}, {drawn / 'images/val'}"
+    assert f"checking on the validation set, {folders}" in caplog.messages
+    assert f"calibrating on training pictures, {folders}" in caplog.messages

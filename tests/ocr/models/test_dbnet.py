@@ -1,3 +1,5 @@
+import logging
+
 import pytest
 import timm
 import torch
@@ -66,7 +68,8 @@ def test_backbone_weights_come_from_a_file_with_a_classifier(tmp_path, suffix):
     assert torch.equal(backbone.state_dict()["layer4.1.conv2.weight"], source.state_dict()["layer4.1.conv2.weight"])
 
 
-def test_tensors_with_other_names_are_taken_in_their_order(tmp_path):
+def test_tensors_with_other_names_are_taken_in_their_order(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
     source = timm.create_model("mobilenetv2_100", pretrained=False).state_dict()
     renamed = {
         f"features.{place}.{name.rpartition('.')[2]}": value for place, (name, value) in enumerate(source.items())
@@ -76,6 +79,7 @@ def test_tensors_with_other_names_are_taken_in_their_order(tmp_path):
     backbone, _ = build_backbone(config)
     for name, value in backbone.state_dict().items():
         assert torch.equal(value, source[name])
+    assert "renamed.pth, whose names differ, by their order" in caplog.text
 
 
 def test_weights_of_another_model_are_refused_by_name(tmp_path):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,7 @@ def two_sets(tiny_run: Callable[..., TrainConfig], drawn: Path, copied_set: Path
     )
 
 
-def test_a_run_reports_each_set_and_the_whole(two_sets, drawn, copied_set, tmp_path):
+def test_a_run_reports_each_set_and_the_whole(two_sets, drawn, copied_set, tmp_path, caplog):
     folder = tmp_path / "run"
     summary = train(two_sets, folder)
     assert set(summary["sets"]) == set(summary["epochs"][0]["sets"]) == {"drawn", "own"}
@@ -76,8 +77,12 @@ def test_a_run_reports_each_set_and_the_whole(two_sets, drawn, copied_set, tmp_p
 
     # The checkpoint evaluates the same sets again; each of them scores what it scores by itself.
     checkpoint = f"checkpoint={folder}/checkpoints/last.ckpt"
+    caplog.set_level(logging.INFO)
     together = evaluate(compose_config(EvaluateConfig, "evaluate", [checkpoint, "split=val"]), tmp_path / "together")
     assert together["images"] == 16
+    scores = [together["sets"]["own"][name] for name in ("hmean", "precision", "recall", "hmean_iou0.7")]
+    line = "own: hmean %.4f, precision %.4f, recall %.4f at IoU 0.5; hmean %.4f at IoU 0.7; 8 images"
+    assert line % tuple(scores) in caplog.messages
     for name, root in (("drawn", drawn), ("own", copied_set)):
         overrides = [checkpoint, "split=val", "data=upstage", f"dataset_base_path={root}"]
         alone = evaluate(compose_config(EvaluateConfig, "evaluate", overrides), tmp_path / name)

@@ -27,12 +27,14 @@ def in_terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], objec
         handler = logging.StreamHandler(sys.stdout)
         handler.setFormatter(logging.Formatter("[log] %(message)s"))
         root.addHandler(handler)
+        level = root.level
         root.setLevel(logging.INFO)
         try:
             log_above_bars()
             function()
         finally:
             root.removeHandler(handler)
+            root.setLevel(level)
             written = terminal.close()
         return written
 
