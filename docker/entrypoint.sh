@@ -11,7 +11,7 @@ case "${word}" in
     compare) exec python "${scripts}/compare_loaders.py" "$@" ;;
     prepare) exec python "${scripts}/prepare_data.py" "$@" ;;
     inspect) exec python "${scripts}/inspect_data.py" "$@" ;;
-    self-test) exec python -m ocr.self_test "$@" ;;
+    self-test) exec python -m ocr.self_test --loader dali "$@" ;;
     help | --help | -h)
         cat <<'END'
 Trains a text detector (DBNet) from a folder of annotated JPEGs.

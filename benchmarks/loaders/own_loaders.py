@@ -26,7 +26,7 @@ from ocr.datasets.schemas import CacheConfig, DatasetConfig, ShardReader
 from ocr.datasets.shards.images import load_shards
 from ocr.datasets.shards.writer import ShardWriter
 from ocr.errors import InputError
-from ocr.loaders.engines import Engine
+from ocr.loaders.engines import Engine, has_dali
 from ocr.loaders.loader import BatchLoader
 
 Keeps = Literal["nothing", "files", "images", "tensors"]
@@ -65,12 +65,14 @@ class OwnLoader:
         num_workers: worker processes of torch, threads of DALI.
 
     Raises:
-        CannotRun: training crops cannot be kept, or the package of the shard reader is missing.
+        CannotRun: training crops cannot be kept, or DALI or the package of the shard reader is missing.
     """
 
     def __init__(
         self, workload: Workload, level: Level, kind: LoaderKind, device: torch.device, num_workers: int
     ) -> None:
+        if kind.engine == "dali" and not has_dali():
+            raise CannotRun("needs NVIDIA DALI, which this Python cannot import")
         if kind.keeps == "tensors" and workload.planner(level).is_random:
             raise CannotRun("training crops differ in each epoch, so finished tensors cannot be kept")
         self.dataset = workload.dataset(level, num_workers, _CACHES[kind.keeps])

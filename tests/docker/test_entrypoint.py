@@ -50,6 +50,8 @@ def test_self_test_runs_the_module(env):
     assert run("self-test", "--device", "cpu", env=env).stdout.splitlines()[1:] == [
         "-m",
         "ocr.self_test",
+        "--loader",
+        "dali",
         "--device",
         "cpu",
     ]

@@ -1,11 +1,13 @@
 """The self-test finds what is broken. tests/docker/test_entrypoint.py runs the command itself."""
 
+import sys
 from dataclasses import replace
 
 import pytest
 import torch
 
 from ocr import self_test
+from ocr.errors import InputError
 from ocr.self_test import CheckFailed
 from ocr.targets.target_maps import TargetMaps
 
@@ -15,14 +17,13 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def batches(tmp_path_factory):
     dataset = self_test.drawn_receipt(tmp_path_factory.mktemp("self_test") / "receipt")
-    return self_test.read_both(dataset, CPU)
+    return tuple(self_test.read_batch(dataset, loader, CPU) for loader in ("dali", "torch"))
 
 
 def test_both_loaders_give_the_receipt(batches):
     dali, plain = batches
     assert dali.images.shape == plain.images.shape == (1, 3, 640, 640)
     assert dali.targets is not None
-    assert plain.targets is None
     assert self_test.check_pixels(dali, plain, 0.1).startswith("(1, 3, 640, 640), differs from loader=torch by 0.0")
 
 
@@ -94,6 +95,21 @@ def test_the_command_ends_with_the_failed_check_and_exit_code_1(monkeypatch, cap
     assert "passed" not in captured.out
 
 
+@pytest.mark.parametrize(("loader", "said"), [("auto", "DALI is not installed; not checked"), ("torch", "not checked")])
+def test_all_checks_pass_without_dali(loader, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "nvidia.dali", None)
+    self_test.run_checks("cpu", loader, tmp_path / "receipt")
+    printed = capsys.readouterr().out
+    assert f"loader=dali: {said}\n" in printed
+    assert "texts found in their target map" in printed
+
+
+def test_a_missing_dali_fails_where_it_is_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "nvidia.dali", None)
+    with pytest.raises(InputError, match="loader=dali needs NVIDIA DALI"):
+        self_test.run_checks("cpu", "dali", tmp_path / "receipt")
+
+
 @pytest.mark.gpu
 def test_all_checks_pass_on_a_gpu(tmp_path):
-    self_test.run_checks("gpu", tmp_path / "receipt")
+    self_test.run_checks("gpu", "dali", tmp_path / "receipt")

@@ -1,5 +1,6 @@
 """Our own rows agree with the oracle, and a drift of pixels, polygons, maps or order is detected."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from tempfile import gettempdir
@@ -12,7 +13,7 @@ import torch
 from benchmarks.loaders.config import CompareConfig, Level
 from benchmarks.loaders.own_loaders import Keeps, LoaderKind, OwnLoader
 from benchmarks.loaders.parity import Parity, compare
-from benchmarks.loaders.row_loader import InputBatch
+from benchmarks.loaders.row_loader import CannotRun, InputBatch
 from benchmarks.loaders.splits import spread_evenly
 from benchmarks.loaders.workload import Workload
 from dali_pipelines.source import PlannedBatch
@@ -220,3 +221,9 @@ def test_an_epoch_keeps_all_workers_busy(workload):
     assert len(asked.dataset("input", 16)) == 384
     assert asked.num_images("train-step", 16) == 2 * 3
     assert workload.num_images("input", 16) == 7
+
+
+def test_a_row_of_dali_says_that_dali_is_missing(workload, monkeypatch):
+    monkeypatch.setitem(sys.modules, "nvidia.dali", None)
+    with pytest.raises(CannotRun, match="needs NVIDIA DALI"):
+        OwnLoader(workload, "input", LoaderKind("dali"), CPU, num_workers=1)
