@@ -18,6 +18,7 @@ class LossConfig(Section):
     """Number of hard negatives per positive pixel."""
     per_image: bool = False
     """Average each part over the pixels of each image, then over the images. False averages over the pixels of the whole batch, as
-    the paper does, so that an image counts as much as it has text: in a batch of receipts and scenes, the receipts decide."""
+    the paper does, so that an image counts as much as it has text: in a batch of receipts and scenes, the receipts decide. True is
+    for continuing a training: an untrained head learns much more slowly with it."""
     k: float = Field(default=50.0, gt=0)
     """Steepness of the differentiable step."""
