@@ -20,8 +20,9 @@ def hard_negative_weights(logits: Tensor, negatives: Tensor, num_hard: Tensor) -
         negatives: (R, N), 1 where a pixel may be selected, else 0.
         num_hard: (R,).
     """
-    # The clamp also gives a NaN a valid bin, so that the NaN reaches the loss.
-    bins = ((logits + LOGIT_RANGE) * (NUM_BINS / (2 * LOGIT_RANGE))).long().clamp(0, NUM_BINS - 1)
+    clipped = logits.clamp(-LOGIT_RANGE, LOGIT_RANGE)  # before the conversion: a huge number has no integer
+    # The second clamp also gives a NaN a valid bin, so that the NaN reaches the loss.
+    bins = ((clipped + LOGIT_RANGE) * (NUM_BINS / (2 * LOGIT_RANGE))).long().clamp(0, NUM_BINS - 1)
     counts = _counts_by_row(bins, negatives)
     above = counts.flip(1).cumsum(1).flip(1) - counts
     shares = ((num_hard.unsqueeze(1) - above) / counts.clamp(min=1)).clamp(0, 1)

@@ -33,7 +33,7 @@ def test_hard_negatives_by_histogram_agree_with_sorting(share):
 
 
 def test_weights_select_the_highest_logits_of_a_hand_worked_case():
-    logits = torch.tensor([[3.0, -1.0, 2.0, 5.0, 0.5], [-3.0, 99.0, -99.0, 0.0, -3.5]])
+    logits = torch.tensor([[3.0, -1.0, 2.0, 5.0, 0.5], [-3.0, 1e30, -99.0, 0.0, -3.5]])
     negatives = torch.tensor([[1.0, 1.0, 1.0, 0.0, 1.0], [1.0, 1.0, 1.0, 1.0, 1.0]])  # the 5.0 is not a negative
     torch.testing.assert_close(
         hard_negative_weights(logits, negatives, torch.tensor([2.0, 3.0])),
