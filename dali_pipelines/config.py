@@ -47,9 +47,9 @@ class AugmentationConfig(Section):
     scale_max: float = Field(default=3.0, gt=0)
     """Largest scale, where 1.0 is again the scale of validation."""
     perspective: float = Field(default=0.0, ge=0, le=0.4)
-    """Strongest perspective, as in a photograph taken at an angle: it divides lengths by 1 - this at the near end of the image and by
-    1 + this at the far end; the image's centre keeps its scale. Direction and strength are uniform. 0.1: text at the near end is up
-    to 1.22 times as tall as at the far end. 0: none."""
+    """Strongest perspective, as in a photograph taken at an angle. It divides lengths by 1 - this at the near end of the image and
+    by 1 + this at the far end; the image's centre keeps its scale. At 0.1, text at the near end is up to 1.22 times as tall as at
+    the far end. Direction and strength are uniform. 0: none."""
     flip_probability: float = Field(default=0.5, ge=0, le=1)
     """Probability of a horizontal flip."""
     crop_size: int | None = Field(default=None, ge=32, multiple_of=32)

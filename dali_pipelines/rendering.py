@@ -36,7 +36,9 @@ def render(original: ImageArray, sample: PlannedSample, config: PipelineConfig, 
     if not training:
         return resize_whole(original, sample.region_xyxy, sample.resized_size)
     resized = resize_region(original, sample.region_xyxy, sample.resized_size)
-    return recolour(warp(resized, sample.input_from_resized, config.crop_size, config.in_perspective), sample.colour_matrix)
+    return recolour(
+        warp(resized, sample.input_from_resized, config.crop_size, config.in_perspective), sample.colour_matrix
+    )
 
 
 def resize_region(

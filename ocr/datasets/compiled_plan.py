@@ -245,9 +245,7 @@ def _bounding_box(vertices: Float32, matrix: Float64, in_perspective: bool, box:
 
 
 @compiled
-def move_point(
-    matrix: Float64, in_perspective: bool, x: np.float32, y: np.float32
-) -> tuple[np.float32, np.float32]:
+def move_point(matrix: Float64, in_perspective: bool, x: np.float32, y: np.float32) -> tuple[np.float32, np.float32]:
     """Returns a vertex of a polygon in another frame. Unless `in_perspective`, the last row of the matrix is (0, 0, 1)."""
     moved_x = (matrix[0, 0] * x + matrix[0, 1] * y) + matrix[0, 2]
     moved_y = (matrix[1, 0] * x + matrix[1, 1] * y) + matrix[1, 2]
@@ -266,9 +264,7 @@ def visible_fraction(box: Float32, x: float, y: float, crop_size: int) -> float:
 
 
 @compiled
-def _choose_crop(
-    boxes: Float32, extent: Float64, doubles: Float64, settings: Settings
-) -> tuple[float, float]:
+def _choose_crop(boxes: Float32, extent: Float64, doubles: Float64, settings: Settings) -> tuple[float, float]:
     """Returns the top left corner of the crop; see `reference_plan`."""
     crop_size, num_uniform = settings.crop_size, (settings.crop_candidates + 1) // 2
     picks = NUM_PLACE_DRAWS + 2 * num_uniform

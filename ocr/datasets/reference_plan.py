@@ -122,14 +122,19 @@ def hide_cut_polygons(polygons_input: PolygonBatch, min_visible: float, crop_siz
 def _slant_limit(
     original_size: tuple[int, int], polygons: PolygonBatch, scale: float, perspective: float, crop_size: int
 ) -> float:
-    """Returns the largest length of the slant per length of the tilt t, where |t| <= p = `perspective`.
+    """Returns the length of the slant g at full strength, where g = strength * limit * p, for the perspective p < 1/2.
 
-    The slant g divides a placed point x, that is scaled and rotated about the image's centre, by 1 + g . x. The way back divides a
-    point y of the input, moved like the crop's corner, by 1 - g . y. With |g| <= p / `farthest`, no point of the image and no vertex
-    is divided by less than 1 - p or more than 1 + p, so that none comes near the horizon, where the divisor is 0. With
-    |g| <= 2 p (1 - p) / `reach`, the way back divides no point of any crop by less than 1 - 2 p: crops lie in the image's extent in
-    perspective, or hold it, so that |y| <= `reach` / (1 - p). As p is below 1/2, the map of the crop has an inverse and, but for the
-    flip, keeps its orientation: the sign of its determinant is that of the divisor's cube.
+    Points are taken about the image's centre. The perspective divides a point x of the scaled, rotated image by 1 + g . x. The way
+    back divides a point y of the result by 1 - g . y, which is the reciprocal of the former. Both stay positive where it matters:
+
+    1. |g| <= p / `farthest`, so no point of the image and no vertex is divided by less than 1 - p or more than 1 + p. Nothing comes
+       near the horizon, where the divisor is 0.
+    2. A crop lies within the image's extent in perspective, or holds that extent. On each axis its points are at most b / (1 - p)
+       away, with b = max(half, crop_size - half), since the extent ends between half / (1 + p) and half / (1 - p). So
+       |y| <= `reach` / (1 - p), and |g| <= 2 p (1 - p) / `reach` keeps 1 - g . y between 1 - 2 p and 1 + 2 p on the whole crop.
+
+    Hence the map between image and crop has an inverse on the whole crop, and it keeps the orientation, but for the flip: the
+    determinant of its derivative has the sign of the divisor's cube.
     """
     height, width = original_size
     half = np.array([width, height]) * scale / 2
@@ -165,8 +170,8 @@ def _choose_crop(
 ) -> npt.NDArray[np.float64]:
     """Returns the top left corner (x, y) of the crop, in a frame whose origin is the centre of the image.
 
-    Half of the candidates are uniform over the `extent` of the image, half lie around a random polygon. Among those that show at least one whole
-    polygon, the first that cuts the smallest share of its polygons is chosen.
+    Half of the candidates are uniform over the `extent` of the image, half lie around a random polygon. Among those that show at
+    least one whole polygon, the first that cuts the smallest share of its polygons is chosen.
     """
     num_uniform = (augmentation.crop_candidates + 1) // 2
     num_around = augmentation.crop_candidates - num_uniform
