@@ -183,6 +183,7 @@ TRAINING = Group(
             ("loss.shrink_loss=focal_dice",),
             "all pixels of the shrink map in place of text and hard negatives",
         ),
+        Recipe("kernels of 7", ("model.fpn_kernel_size=7",), "large depthwise kernels in the feature pyramid"),
         Recipe("resnet18", ("model.backbone.name=resnet18", _RANDOM), "a larger network from random weights"),
     ),
     notes=(
