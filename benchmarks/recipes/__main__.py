@@ -2,7 +2,8 @@
 
     uv run python -m benchmarks.recipes --data FOLDER --weights FOLDER --json FILE --markdown FILE
     uv run python -m benchmarks.recipes --groups evaluation --checkpoint FILE --data FOLDER --json FILE --markdown FILE
-    uv run python -m benchmarks.recipes --groups fine_tuning --start FILE --data FOLDER --weights FOLDER --json FILE --markdown FILE
+    uv run python -m benchmarks.recipes --groups fine_tuning continuing --start FILE --data FOLDER --weights FOLDER --json FILE
+        --markdown FILE
 
 --data holds sroie_lines, sroie_more, icdar15_words and icdar15_more, as configs/data/sroie_and_icdar15.yaml lists them. --weights
 holds mobilenetv2_100.safetensors and efficientnet_lite0.safetensors of timm. A row that is in the JSON file with the same settings

@@ -178,6 +178,12 @@ TRAINING = Group(
         Recipe("negatives x2", ("loss.negative_ratio=6",), "more background pixels in the loss"),
         Recipe("pyramid of 64", ("model.fpn_channels=64",), "a narrower head"),
         Recipe("pyramid of 128", ("model.fpn_channels=128",), "a wider head"),
+        Recipe(
+            "focal and dice loss",
+            ("loss.shrink_loss=focal_dice",),
+            "all pixels of the shrink map in place of text and hard negatives",
+        ),
+        Recipe("kernels of 7", ("model.fpn_kernel_size=7",), "large depthwise kernels in the feature pyramid"),
         Recipe("resnet18", ("model.backbone.name=resnet18", _RANDOM), "a larger network from random weights"),
     ),
     notes=(
@@ -247,4 +253,52 @@ FINE_TUNING = Group(
     all_seeds=True,
 )
 
-GROUPS = (TRAINING, FINE_TUNING, EVALUATION)
+_AUGMENTATION = "pipeline.augmentation"
+
+CONTINUING = Group(
+    "continuing",
+    "Continuing from a trained detector, one change at a time",
+    "train",
+    (
+        "data=sroie_and_icdar15",
+        "dataset_base_path=$data",
+        *_SMALL,
+        "init_from=$start",
+        "optimizer.lr=3.0e-4",
+        "trainer.ema_decay=0.99",
+        "trainer.max_epochs=1",
+        "trainer.check_val_every_n_epoch=1",
+    ),
+    Recipe("as before", (), "experiment=small for one more epoch of 180 steps, at a fifth of its learning rate"),
+    (
+        Recipe("loss per image", ("loss.per_image=true",), "crowded receipts and sparse scenes count alike"),
+        Recipe(
+            "narrow scales",
+            (f"{_AUGMENTATION}.scale_min=0.7", f"{_AUGMENTATION}.scale_max=1.4"),
+            "closer to evaluation",
+        ),
+        Recipe("no rotation", (f"{_AUGMENTATION}.rotation_degrees=0",), "closer to evaluation"),
+        Recipe(
+            "crop 768",
+            (f"{_AUGMENTATION}.crop_size=768", "dataloader.batch_size=2"),
+            "whole lines of receipts; as many samples, 2.25 times the pixels",
+        ),
+        Recipe("learning rate x0.3", ("optimizer.lr=1.0e-4",), ""),
+        Recipe("learning rate x3", ("optimizer.lr=1.0e-3",), ""),
+        Recipe("no average", ("trainer.ema_decay=null",), "what is the moving average of the weights worth?"),
+        Recipe(
+            "frozen backbone", ("model.freeze=backbone",), "the head alone, with the backbone's batch-norm statistics"
+        ),
+        Recipe("negatives x2", ("loss.negative_ratio=6",), "more background pixels in the loss"),
+        Recipe("threshold map x0.5", ("loss.thresh_weight=5",), "half the weight of the threshold map"),
+        Recipe("binary map x2", ("loss.binary_weight=2",), "more weight on whole regions"),
+        Recipe(
+            "drawn 20 %",
+            (_sets("drawn", 180), _SAME_STEPS),
+            "drawn pictures as a fifth of the samples",
+        ),
+    ),
+    notes=("the trained detector has seen all training images of this table before",),
+)
+
+GROUPS = (TRAINING, CONTINUING, FINE_TUNING, EVALUATION)
