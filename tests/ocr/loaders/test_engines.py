@@ -181,9 +181,10 @@ def test_empty_folders_of_a_removed_dali_count_as_no_dali(monkeypatch):
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("training", [True, False])
-def test_gpu_decode_agrees_with_the_cpu(training, receipts):
-    planner = SamplePlanner(PipelineConfig(output_dtype="float32"), training=training, seed=5)
+@pytest.mark.parametrize(("training", "perspective"), [(True, 0.0), (True, 0.3), (False, 0.0)])
+def test_gpu_decode_agrees_with_the_cpu(training, perspective, receipts):
+    config = PipelineConfig(output_dtype="float32", augmentation=AugmentationConfig(perspective=perspective))
+    planner = SamplePlanner(config, training=training, seed=5)
     dataset = ValidatedOCRDataset(receipts.config, planner, manifest=receipts.manifest)
     on_gpu = BatchLoader(dataset, Engine("dali", torch.device("cuda", 0)), batch_size=3)
     for cpu, gpu in zip(first_batches(make_loader(dataset), 4), first_batches(on_gpu, 4), strict=True):
