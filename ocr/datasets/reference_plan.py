@@ -79,7 +79,7 @@ def _augment(
     extent = _extent((height * scale, width * scale), slant)
     corner = _choose_crop(boxes_placed, extent, augmentation, crop_size, rng)
     input_from_original = geometry.translation(-corner[0], -corner[1]) @ placed_from_original
-    resolution = scale * _magnification(1 - slant @ (corner + crop_size / 2), augmentation.perspective)
+    resolution = scale * _magnification(1 - float(slant @ (corner + crop_size / 2)), augmentation.perspective)
     region = _needed_region(input_from_original, original_size, crop_size, resolution)
     region_width, region_height = region[2] - region[0], region[3] - region[1]
     resized_size = max(1, round(region_height * resolution)), max(1, round(region_width * resolution))
