@@ -89,39 +89,26 @@ def num_draws(crop_candidates: int) -> int:
 @compiled
 def plan_samples(indices: Int64, images: Images, draws: Draws, settings: Settings, planned: Planned) -> None:
     """Fills `planned` for the images at the positions `indices`."""
-    crop_size = settings.crop_size
-    in_perspective = settings.perspective > 0
+    crop_size, in_perspective = settings.crop_size, settings.perspective > 0
     placed_from_original, product, inverse = np.zeros((3, 3)), np.zeros((3, 3)), np.zeros((3, 3))
     extent, shown = np.zeros(4), np.zeros(4)
     for row in range(len(indices)):
         image, doubles, scale = indices[row], draws.doubles[row], draws.scales[row]
         height, width = float(images.original_sizes[image, 0]), float(images.original_sizes[image, 1])
         _place_about_centre(height, width, scale, doubles, settings, placed_from_original)
-        first, last = images.polygon_starts[image], images.polygon_starts[image + 1]
-        first_vertex = images.vertex_starts[first]
-        vertices = images.vertices[first_vertex : images.vertex_starts[last]]
         slant_x = slant_y = 0.0
         if in_perspective:
-            limit = _slant_limit(height, width, scale, vertices, settings)
+            limit = _slant_limit(image, images, scale, settings)
             slant_x, slant_y = limit * draws.tilts[row, 0], limit * draws.tilts[row, 1]
-            for column in range(3):
-                placed_from_original[2, column] += (
-                    slant_x * placed_from_original[0, column] + slant_y * placed_from_original[1, column]
-                )
+            _slant(slant_x, slant_y, placed_from_original)
         _find_extent(height * scale, width * scale, slant_x, slant_y, extent)
-        moved, boxes = np.empty_like(vertices), np.empty((last - first, 4), np.float32)
-        _move(vertices, placed_from_original, in_perspective, moved)
-        for polygon in range(first, last):
-            start, end = images.vertex_starts[polygon] - first_vertex, images.vertex_starts[polygon + 1] - first_vertex
-            _bounding_box(moved, start, end, boxes[polygon - first])
+        boxes = _moved_boxes(image, images, placed_from_original, in_perspective)
         corner_x, corner_y = _choose_crop(boxes, extent, doubles, settings)
 
         input_from_original = planned.input_from_original[row]
         input_from_original[:] = placed_from_original
         if in_perspective:
-            for column in range(3):
-                input_from_original[0, column] -= corner_x * input_from_original[2, column]
-                input_from_original[1, column] -= corner_y * input_from_original[2, column]
+            _shift_in_perspective(corner_x, corner_y, input_from_original)
             _invert(input_from_original, inverse)
             _find_shown_in_perspective(inverse, crop_size, shown)
         else:
@@ -208,14 +195,31 @@ def _place_about_centre(
 
 
 @compiled
-def _slant_limit(height: float, width: float, scale: float, vertices: Float32, settings: Settings) -> float:
-    """Returns the length of `geometry.slant` per length of the tilt; `reference_plan` says what follows from it."""
+def _slant_limit(image: int, images: Images, scale: float, settings: Settings) -> float:
+    """Returns the length of `geometry.slant` at full strength; see `reference_plan`."""
+    height, width = float(images.original_sizes[image, 0]), float(images.original_sizes[image, 1])
     crop_size, farthest = settings.crop_size, math.hypot(width / 2, height / 2)
-    for i in range(len(vertices)):
-        farthest = max(farthest, math.hypot(vertices[i, 0] - width / 2, vertices[i, 1] - height / 2))
+    first, last = images.polygon_starts[image], images.polygon_starts[image + 1]
+    for i in range(images.vertex_starts[first], images.vertex_starts[last]):
+        farthest = max(farthest, math.hypot(images.vertices[i, 0] - width / 2, images.vertices[i, 1] - height / 2))
     half_width, half_height = width * scale / 2, height * scale / 2
     reach = math.hypot(max(half_width, crop_size - half_width), max(half_height, crop_size - half_height))
     return min(1 / (farthest * scale), 2 * (1 - settings.perspective) / reach)
+
+
+@compiled
+def _slant(slant_x: float, slant_y: float, matrix: Float64) -> None:
+    """Multiplies an affine matrix by `geometry.slant` from the left, in place."""
+    for column in range(3):
+        matrix[2, column] += slant_x * matrix[0, column] + slant_y * matrix[1, column]
+
+
+@compiled
+def _shift_in_perspective(corner_x: float, corner_y: float, matrix: Float64) -> None:
+    """Moves the target frame's origin to the corner, in place."""
+    for column in range(3):
+        matrix[0, column] -= corner_x * matrix[2, column]
+        matrix[1, column] -= corner_y * matrix[2, column]
 
 
 @compiled
@@ -235,6 +239,20 @@ def _find_extent(height: float, width: float, slant_x: float, slant_y: float, ex
         x, y = x / divisor, y / divisor
         extent[0], extent[1] = min(extent[0], x), min(extent[1], y)
         extent[2], extent[3] = max(extent[2], x), max(extent[3], y)
+
+
+@compiled
+def _moved_boxes(image: int, images: Images, matrix: Float64, in_perspective: bool) -> Float32:
+    """Returns the bounding boxes (P, 4) of an image's polygons in another frame."""
+    first, last = images.polygon_starts[image], images.polygon_starts[image + 1]
+    first_vertex = images.vertex_starts[first]
+    vertices = images.vertices[first_vertex : images.vertex_starts[last]]
+    moved, boxes = np.empty_like(vertices), np.empty((last - first, 4), np.float32)
+    _move(vertices, matrix, in_perspective, moved)
+    for polygon in range(first, last):
+        start, end = images.vertex_starts[polygon] - first_vertex, images.vertex_starts[polygon + 1] - first_vertex
+        _bounding_box(moved, start, end, boxes[polygon - first])
+    return boxes
 
 
 @compiled
