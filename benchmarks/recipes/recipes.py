@@ -184,6 +184,7 @@ TRAINING = Group(
             "all pixels of the shrink map in place of text and hard negatives",
         ),
         Recipe("kernels of 7", ("model.fpn_kernel_size=7",), "large depthwise kernels in the feature pyramid"),
+        Recipe("auxiliary head", ("loss.auxiliary_weight=0.4",), "a second head at stride 8 in training"),
         Recipe("resnet18", ("model.backbone.name=resnet18", _RANDOM), "a larger network from random weights"),
     ),
     notes=(

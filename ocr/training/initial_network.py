@@ -11,7 +11,7 @@ from dali_pipelines.config import AUTO
 from ocr.checkpoint import Weights, read_weights, without_backbone_weights
 from ocr.config import TrainConfig, described_problems, flat_keys, nested
 from ocr.errors import InputError
-from ocr.models.dbnet import DBNet, build_dbnet
+from ocr.models.dbnet import DBNet, add_auxiliary_head, build_dbnet
 from ocr.models.stages import freeze
 from ocr.training.ranks import is_first_rank
 
@@ -77,6 +77,8 @@ def with_network_of_file(config: TrainConfig, given: Collection[str] | None) -> 
 def initial_network(config: TrainConfig) -> DBNet:
     """Returns the network of a new run, on the CPU; of a resumed run one whose weights are still to be loaded.
 
+    An auxiliary head is part of it, if the loss has a weight for one.
+
     Raises:
         FileNotFoundError: a file of weights does not exist.
         InputError: the backbone cannot be built, or not one tensor of `init_from` fits.
@@ -90,6 +92,8 @@ def initial_network(config: TrainConfig) -> DBNet:
         if config.resume is None:
             network = _loaded(network, read_weights(config.init_from, "init_from"), config)
     freeze(network, model.freeze)
+    if config.loss.auxiliary_weight > 0:
+        add_auxiliary_head(network, model, stride)
     return network
 
 
