@@ -84,6 +84,7 @@ def make_targets_numba(
             outlines.role[first:last],
             outlines.distance[first:last],
             outlines.windows[first:last],
+            outlines.weight[first:last].astype(np.float32),
             rows,
             _Maps(*maps[:, image]),
         )
@@ -103,6 +104,7 @@ def _draw_image(
     role: npt.NDArray[np.uint8],
     distance: Float64,
     windows: Int64,
+    weight: Float32,
     rows: _Rows,
     maps: _Maps,
 ) -> None:
@@ -117,7 +119,9 @@ def _draw_image(
             _mask_out(vertices[vertex_starts[p] : vertex_starts[p + 1]], windows[p], rows, maps)
     for p in range(len(role)):
         if role[p] == TEXT:
-            _draw_text(vertices[vertex_starts[p] : vertex_starts[p + 1]], distance[p], windows[p], rows, maps)
+            _draw_text(
+                vertices[vertex_starts[p] : vertex_starts[p + 1]], distance[p], windows[p], weight[p], rows, maps
+            )
 
 
 @_compiled
@@ -131,7 +135,7 @@ def _mask_out(polygon: Float64, window: Int64, rows: _Rows, maps: _Maps) -> None
 
 
 @_compiled
-def _draw_text(polygon: Float64, distance: float, window: Int64, rows: _Rows, maps: _Maps) -> None:
+def _draw_text(polygon: Float64, distance: float, window: Int64, weight: np.float32, rows: _Rows, maps: _Maps) -> None:
     """Draws the core and the threshold band of one polygon."""
     limit = np.float32(distance * distance)
     for row in range(window[0], window[1]):
@@ -152,6 +156,7 @@ def _draw_text(polygon: Float64, distance: float, window: Int64, rows: _Rows, ma
             _draw_core(
                 rows.squared[first:last],
                 limit,
+                weight,
                 maps.shrink_map[row, first:last],
                 maps.shrink_mask[row, first:last],
             )
@@ -176,12 +181,14 @@ def _draw_band(
 
 
 @_compiled
-def _draw_core(squared: Float32, limit: np.float32, shrink_map: Float32, shrink_mask: Float32) -> None:
+def _draw_core(
+    squared: Float32, limit: np.float32, weight: np.float32, shrink_map: Float32, shrink_mask: Float32
+) -> None:
     one = np.float32(1)
     for col in range(len(squared)):
         is_core = squared[col] >= limit
         shrink_map[col] = one if is_core else shrink_map[col]
-        shrink_mask[col] = one if is_core else shrink_mask[col]
+        shrink_mask[col] = weight if is_core and weight > shrink_mask[col] else shrink_mask[col]
 
 
 @_compiled

@@ -5,6 +5,7 @@ exact pixel centres (cv2.fillPoly would also fill pixels that the border only to
 every edge in float64.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -41,7 +42,9 @@ def _draw_image(
 ) -> npt.NDArray[np.float32]:
     """Returns (4, Hm, Wm), the maps in the order of `TargetMaps`."""
     map_size = size[0] // config.map_stride, size[1] // config.map_stride
-    core, masked_out, text = np.zeros((3, *map_size), np.bool_)
+    masked_out, text = np.zeros((2, *map_size), np.bool_)
+    core_weight = np.zeros(map_size)
+    areas = [_area(polygon) for polygon in _texts_in_sight(polygons_input, ignore, size, config)]
     thresh_map = np.full(map_size, config.thresh_min)
     for vertices, is_ignored in zip(polygons_input, ignore, strict=True):
         polygon = vertices.astype(np.float64)
@@ -53,12 +56,31 @@ def _draw_image(
         if is_ignored or _short_side(area, perimeter) < config.min_side:
             masked_out[window] |= _fill([polygon], x, y)
             continue
-        core[window] |= _fill(_offset(polygon, -distance), x, y)
+        weight = min(max(1, math.floor(np.mean(areas) / area + 0.5)), config.max_text_weight) if areas else 1
+        core = _fill(_offset(polygon, -distance), x, y)
+        core_weight[window] = np.maximum(core_weight[window], weight * core)
         text[window] |= _fill(_offset(polygon, distance), x, y)
         strength = np.maximum(0, 1 - _distance_to_border(polygon, x, y) / distance)
         thresh = config.thresh_min + (config.thresh_max - config.thresh_min) * strength
         thresh_map[window] = np.maximum(thresh_map[window], thresh)
-    return np.stack([core, ~masked_out | core, thresh_map, text]).astype(np.float32)
+    shrink_mask = np.where(core_weight > 0, core_weight, ~masked_out)
+    return np.stack([core_weight > 0, shrink_mask, thresh_map, text]).astype(np.float32)
+
+
+def _texts_in_sight(
+    polygons_input: Sequence[npt.NDArray[np.float32]], ignore: Bool, size: tuple[int, int], config: TargetConfig
+) -> list[Float64]:
+    """Returns the polygons that are drawn as text and whose bounding box meets the input."""
+    found = []
+    for vertices, is_ignored in zip(polygons_input, ignore, strict=True):
+        polygon = vertices.astype(np.float64)
+        if is_ignored or not np.isfinite(polygon).all() or _area(polygon) < LEAST_AREA:
+            continue
+        perimeter = np.linalg.norm(polygon - np.roll(polygon, -1, axis=0), axis=1).sum()
+        is_visible = (polygon.max(axis=0) > 0).all() and (polygon.min(axis=0) < size[::-1]).all()
+        if is_visible and _short_side(_area(polygon), perimeter) >= config.min_side:
+            found.append(polygon)
+    return found
 
 
 def _area(polygon: Float64) -> float:

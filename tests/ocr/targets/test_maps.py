@@ -212,3 +212,36 @@ def test_blanked_images_have_no_weight() -> None:
     assert torch.equal(blanked.thresh_mask[0], maps.thresh_mask[0])
     assert maps.shrink_mask[1].all()
     assert blanked.shrink_map is maps.shrink_map
+
+
+def test_small_text_weighs_the_average_area_by_its_own(make: Way) -> None:
+    large, small = (
+        BOX * [2, 1] - [10, 0],
+        BOX / 2 + [5, 25],
+    )  # areas 400 and 50: on average 225, 4.5 times the small one
+    batch = PolygonBatch.from_lists([[large, small]])
+    for limit, expected in ((1, 1), (3, 3), (20, 5)):
+        config = TargetConfig(min_side=4, max_text_weight=limit)
+        maps = make(batch, SIZE, config)
+        assert maps.shrink_map.max() == 1
+        assert maps.shrink_mask[0, 31:34, 12:18].unique().tolist() == [expected]
+        assert maps.shrink_mask[0, :25].unique().tolist() == [1]
+        core = maps.shrink_map * (maps.shrink_mask == expected)
+        assert torch.equal(torch.where(maps.shrink_map > 0, 1, maps.shrink_mask), torch.ones(1, *SIZE))
+        assert core[0, 25:].sum() == maps.shrink_map[0, 25:].sum() > 0
+
+
+def test_weights_compare_legible_text_in_the_input_only(make: Way) -> None:
+    config = TargetConfig(min_side=4, max_text_weight=20)
+    outside, ignored, tiny = BOX * 10 + [100, 0], BOX * 3 - [20, 20], np.array([[40, 2], [43, 2], [43, 5], [40, 5]])
+    batch = PolygonBatch.from_lists([[BOX, outside, ignored, tiny]], [[False, False, True, False]])
+    assert make(batch, SIZE, config).shrink_mask.unique().tolist() == [0, 1]
+
+
+def test_overlapping_cores_have_the_greater_weight(make: Way) -> None:
+    config = TargetConfig(min_side=4, max_text_weight=20)
+    large, small = np.array([[4, 4], [56, 4], [56, 36], [4, 36]]), BOX
+    for polygons in ([large, small], [small, large]):
+        maps = make(PolygonBatch.from_lists([polygons]), SIZE, config)
+        assert maps.shrink_mask[0, 14:16, 15:25].unique().tolist() == [5]  # average area 932, 4.66 times the small one
+        assert maps.shrink_mask[0, 22:26, 15:25].unique().tolist() == [1]
