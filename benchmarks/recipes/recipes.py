@@ -178,6 +178,11 @@ TRAINING = Group(
         Recipe("negatives x2", ("loss.negative_ratio=6",), "more background pixels in the loss"),
         Recipe("pyramid of 64", ("model.fpn_channels=64",), "a narrower head"),
         Recipe("pyramid of 128", ("model.fpn_channels=128",), "a wider head"),
+        Recipe(
+            "focal and dice loss",
+            ("loss.shrink_loss=focal_dice",),
+            "all pixels of the shrink map in place of text and hard negatives",
+        ),
         Recipe("resnet18", ("model.backbone.name=resnet18", _RANDOM), "a larger network from random weights"),
     ),
     notes=(

@@ -1,4 +1,4 @@
-"""Dice loss of a binary map."""
+"""Dice loss of a binary map or a probability map."""
 
 from torch import Tensor
 

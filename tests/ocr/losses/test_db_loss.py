@@ -1,4 +1,5 @@
 from itertools import product
+from typing import get_args
 
 import pytest
 import torch
@@ -8,8 +9,11 @@ from ocr.losses.balanced_bce import balanced_bce, hard_negative_weights
 from ocr.losses.config import LossConfig
 from ocr.losses.db_loss import DBLoss
 from ocr.losses.dice import dice_loss
+from ocr.losses.focal import focal_loss
 from ocr.models.db_head import DBMaps
 from ocr.targets.target_maps import TargetMaps
+
+SHRINK_LOSSES = get_args(LossConfig.model_fields["shrink_loss"].annotation)
 
 
 def exact_balanced_bce(logits, target, mask, ratio):
@@ -51,13 +55,14 @@ def test_more_than_all_negatives_selects_all_of_them():
     torch.testing.assert_close(hard_negative_weights(torch.randn(1, 3), negatives, torch.tensor([99.0])), negatives)
 
 
-def test_an_empty_mask_and_a_batch_without_text_give_finite_gradients():
+@pytest.mark.parametrize("shrink_loss", SHRINK_LOSSES)
+def test_an_empty_mask_and_a_batch_without_text_give_finite_gradients(shrink_loss):
     for per_image, (mask_value, target_value) in product((False, True), ((0.0, 0.0), (0.0, 1.0), (1.0, 0.0))):
         logits = torch.randn(2, 32, 32, requires_grad=True)
         thresh = torch.rand(2, 32, 32, requires_grad=True)
         full = torch.full((2, 32, 32), mask_value)
         targets = TargetMaps(torch.full((2, 32, 32), target_value), full, torch.rand(2, 32, 32), full)
-        losses = DBLoss(LossConfig(per_image=per_image))(DBMaps(logits, thresh), targets)
+        losses = DBLoss(LossConfig(per_image=per_image, shrink_loss=shrink_loss))(DBMaps(logits, thresh), targets)
         losses.total.backward()
         assert torch.isfinite(losses.total)
         assert torch.isfinite(logits.grad).all()
@@ -93,11 +98,33 @@ def test_threshold_loss_is_the_masked_mean_and_weights_add_up():
     )
 
 
-def test_losses_are_float32_under_autocast():
-    maps = DBMaps(torch.randn(1, 8, 8), torch.rand(1, 8, 8))
-    ones = torch.ones(1, 8, 8)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert DBLoss(LossConfig())(maps, TargetMaps(ones, ones, ones, ones)).total.dtype == torch.float32
+@pytest.mark.parametrize("shrink_loss", SHRINK_LOSSES)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_huge_logits_under_autocast_give_the_float32_loss_and_finite_gradients(shrink_loss, dtype):
+    loss, targets = DBLoss(LossConfig(shrink_loss=shrink_loss)), random_batch(2)[1]
+    logits = (1e4 * torch.randn(2, 16, 24)).clamp(-1e4, 1e4).requires_grad_()
+    maps = DBMaps(logits, torch.full((2, 16, 24), 0.5))
+    with torch.autocast("cpu", dtype):
+        total = loss(maps, targets).total
+    assert total.dtype == torch.float32
+    assert total == loss(maps, targets).total
+    assert torch.isfinite(total)
+    total.backward()
+    assert torch.isfinite(logits.grad).all()
+    assert logits.grad.any()
+
+
+def test_focal_dice_adds_the_dice_loss_of_the_probabilities_to_the_focal_loss():
+    torch.manual_seed(0)
+    maps, targets = random_batch(3)
+    losses = DBLoss(LossConfig(shrink_loss="focal_dice", focal_gamma=1.5))(maps, targets)
+    logits, target, mask = (
+        values.reshape(1, -1) for values in (maps.prob_logits, targets.shrink_map, targets.shrink_mask)
+    )
+    expected = 5 * focal_loss(logits, target, mask, 1.5) + dice_loss(torch.sigmoid(logits), target, mask)
+    torch.testing.assert_close(losses.shrink, expected.squeeze(0))
+    other = DBLoss(LossConfig())(maps, targets)
+    assert losses[2:] == other[2:]
 
 
 def random_batch(num_images: int) -> tuple[DBMaps, TargetMaps]:
@@ -108,12 +135,13 @@ def random_batch(num_images: int) -> tuple[DBMaps, TargetMaps]:
     return DBMaps(torch.randn(shape), torch.rand(shape)), TargetMaps(shrink_map, masks[0], torch.rand(shape), masks[1])
 
 
-def test_the_loss_per_image_is_the_mean_over_batches_of_one():
+@pytest.mark.parametrize("shrink_loss", SHRINK_LOSSES)
+def test_the_loss_per_image_is_the_mean_over_batches_of_one(shrink_loss):
     torch.manual_seed(0)
     maps, targets = random_batch(3)
-    losses = DBLoss(LossConfig(per_image=True))(maps, targets)
+    losses = DBLoss(LossConfig(per_image=True, shrink_loss=shrink_loss))(maps, targets)
     alone = [
-        DBLoss(LossConfig())(
+        DBLoss(LossConfig(shrink_loss=shrink_loss))(
             DBMaps(*(values[i : i + 1] for values in maps)),
             TargetMaps(*(values[i : i + 1] for values in vars(targets).values())),
         )
@@ -122,11 +150,13 @@ def test_the_loss_per_image_is_the_mean_over_batches_of_one():
     torch.testing.assert_close(losses, type(losses)(*(torch.stack(parts).mean() for parts in zip(*alone, strict=True))))
 
 
-def test_the_loss_of_a_batch_is_that_of_one_image_with_all_its_pixels():
+@pytest.mark.parametrize("shrink_loss", SHRINK_LOSSES)
+def test_the_loss_of_a_batch_is_that_of_one_image_with_all_its_pixels(shrink_loss):
     torch.manual_seed(0)
+    per_image = DBLoss(LossConfig(per_image=True, shrink_loss=shrink_loss))
     maps, targets = random_batch(3)
     joined = DBMaps(*(values.reshape(1, 48, 24) for values in maps))
     joined_targets = TargetMaps(*(values.reshape(1, 48, 24) for values in vars(targets).values()))
-    expected = DBLoss(LossConfig(per_image=True))(joined, joined_targets)
-    torch.testing.assert_close(DBLoss(LossConfig())(maps, targets), expected)
-    assert (DBLoss(LossConfig(per_image=True))(maps, targets).total - expected.total).abs() > 0.01
+    expected = per_image(joined, joined_targets)
+    torch.testing.assert_close(DBLoss(LossConfig(shrink_loss=shrink_loss))(maps, targets), expected)
+    assert (per_image(maps, targets).total - expected.total).abs() > 0.01
