@@ -27,12 +27,12 @@ class TargetConfig(Section):
     map_stride: Literal[1, 2, 4] = 1
     """Input pixels per map pixel along each axis."""
     max_text_weight: int = Field(default=1, ge=1, le=255)
-    """Largest weight of a text's core in the losses of the shrink map and the binary map.
+    """Largest weight of a small text, with the band around it, in the losses of the shrink map and the binary map.
 
     With 1, all pixels count alike, as in the paper: a line of a receipt counts 30 times as much as a single digit, and digits are
     learned late or not at all. With more, a text that is smaller than the average text of its input weighs the average area / its
-    own area, as a whole number, at most this. (Instance-balanced cross-entropy of PixelLink, arXiv 1801.01315; there larger texts
-    also weigh less than 1.)
+    own area, as a whole number, at most this. (After PixelLink's instance-balanced cross-entropy, arXiv 1801.01315. That weighs text
+    pixels alone, which makes the regions of small text too large, and gives large texts less than 1.)
     """
 
     @model_validator(mode="after")

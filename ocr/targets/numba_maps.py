@@ -113,25 +113,26 @@ def _draw_image(
     maps.shrink_mask[:] = 1
     maps.thresh_map[:] = rows.thresh_min
     maps.thresh_mask[:] = 0
-    # Don't-care regions come first: the core of a legible word that overlaps one sets the mask again.
-    for p in range(len(role)):
-        if role[p] == DONT_CARE:
-            _mask_out(vertices[vertex_starts[p] : vertex_starts[p + 1]], windows[p], rows, maps)
     for p in range(len(role)):
         if role[p] == TEXT:
             _draw_text(
                 vertices[vertex_starts[p] : vertex_starts[p + 1]], distance[p], windows[p], weight[p], rows, maps
             )
+    # Don't-care regions come last, because they spare the cores of legible words.
+    for p in range(len(role)):
+        if role[p] == DONT_CARE:
+            _mask_out(vertices[vertex_starts[p] : vertex_starts[p + 1]], windows[p], rows, maps)
 
 
 @_compiled
 def _mask_out(polygon: Float64, window: Int64, rows: _Rows, maps: _Maps) -> None:
-    """Sets `shrink_mask` to 0 inside a don't-care region."""
+    """Sets `shrink_mask` to 0 inside a don't-care region, except in cores."""
     for row in range(window[0], window[1]):
         num_crossings = _cross_row(polygon, (row + 0.5) * rows.stride, rows.crossings)
         for i in range(0, num_crossings, 2):
             first, last = _columns_between(rows.crossings[i], rows.crossings[i + 1], window, rows.stride)
-            maps.shrink_mask[row, first:last] = 0
+            for col in range(first, last):
+                maps.shrink_mask[row, col] = maps.shrink_mask[row, col] if maps.shrink_map[row, col] > 0 else 0
 
 
 @_compiled
@@ -146,6 +147,8 @@ def _draw_text(polygon: Float64, distance: float, window: Int64, weight: np.floa
             limit,
             rows.thresh_min,
             rows.thresh_range,
+            weight,
+            maps.shrink_mask[row, first:last],
             maps.thresh_map[row, first:last],
             maps.thresh_mask[row, first:last],
         )
@@ -168,6 +171,8 @@ def _draw_band(
     limit: np.float32,
     thresh_min: np.float32,
     thresh_range: np.float32,
+    weight: np.float32,
+    shrink_mask: Float32,
     thresh_map: Float32,
     thresh_mask: Float32,
 ) -> None:
@@ -178,6 +183,7 @@ def _draw_band(
         value = thresh_min + thresh_range * (one - np.sqrt(squared[col]) * per_distance)
         thresh_map[col] = value if in_band and value > thresh_map[col] else thresh_map[col]
         thresh_mask[col] = one if in_band else thresh_mask[col]
+        shrink_mask[col] = weight if in_band and weight > shrink_mask[col] else shrink_mask[col]
 
 
 @_compiled
@@ -188,7 +194,7 @@ def _draw_core(
     for col in range(len(squared)):
         is_core = squared[col] >= limit
         shrink_map[col] = one if is_core else shrink_map[col]
-        shrink_mask[col] = weight if is_core and weight > shrink_mask[col] else shrink_mask[col]
+        shrink_mask[col] = weight if weight > shrink_mask[col] else shrink_mask[col]
 
 
 @_compiled

@@ -31,7 +31,7 @@ class Outlines:
     windows: npt.NDArray[np.int64]
     """(P, 4) rows first:last and columns first:last of the map pixels that the polygon can change; empty if it is outside."""
     weight: npt.NDArray[np.uint8]
-    """(P,) value of the shrink mask in the core of a text, 1 to `TargetConfig.max_text_weight`."""
+    """(P,) value of the shrink mask in a text and its band, 1 to `TargetConfig.max_text_weight`."""
     packed: npt.NDArray[np.int32] | None = None
     """The polygons and these measures as the kernel of a GPU reads them (`packing.pack_polygons`); None: not packed."""
 

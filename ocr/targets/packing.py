@@ -5,7 +5,7 @@ images with P polygons and V vertices:
 
 - (B, num_bands, 2) int32: for each band of map rows of an image the range of the polygons that can meet it;
 - (P, 7) int32: first row, last row, first column, last column of a polygon's window, first vertex, last vertex, weight of
-  the core, or 0 for a don't-care region;
+  a text, or 0 for a don't-care region;
 - (P,) float32: shrink distances D in input pixels;
 - (V, 2) float32: vertices, input frame.
 

@@ -105,7 +105,8 @@ def draw_tile(  # type: ignore[no-untyped-def]  # Triton takes annotations as it
     distances = (boxes + BOX_COLUMNS * num_polygons).to(tl.pointer_type(tl.float32), bitcast=True)
     vertices = distances + num_polygons
 
-    core_weight = tl.zeros((TILE_ROWS, TILE_COLS), tl.int32)  # 0 outside all cores
+    is_core = tl.zeros((TILE_ROWS, TILE_COLS), tl.int1)
+    text_weight = tl.full((TILE_ROWS, TILE_COLS), 1, tl.int32)
     is_masked_out = tl.zeros((TILE_ROWS, TILE_COLS), tl.int1)
     # 1 on the border, falling to 0 at distance D; 0 further inside, -1 elsewhere. The maximum over all polygons.
     strength = tl.full((TILE_ROWS, TILE_COLS), -1.0, tl.float32)
@@ -120,8 +121,8 @@ def draw_tile(  # type: ignore[no-untyped-def]  # Triton takes annotations as it
             if weight != 0:
                 distance = tl.load(distances + polygon)
                 in_band = squared < distance * distance
-                is_core = inside & (squared >= distance * distance)
-                core_weight = tl.maximum(core_weight, tl.where(is_core, weight, 0))
+                is_core = is_core | (inside & (squared >= distance * distance))
+                text_weight = tl.maximum(text_weight, tl.where(in_band | inside, weight, 1))
                 on_slope = tl.maximum(1 - tl.sqrt(squared) / distance, 0.0)
                 strength = tl.maximum(strength, tl.where(in_band, on_slope, tl.where(inside, 0.0, -1.0)))
             else:
@@ -132,9 +133,8 @@ def draw_tile(  # type: ignore[no-untyped-def]  # Triton takes annotations as it
     pixels_per_map = pixels_per_image * tl.num_programs(2)
     pixel = maps + image * pixels_per_image + row * num_cols + col
     in_map = (row < num_rows) & (col < num_cols)
-    background = tl.where(is_masked_out, 0.0, 1.0)
-    tl.store(pixel, tl.where(core_weight > 0, 1.0, 0.0), in_map)
-    tl.store(pixel + pixels_per_map, tl.where(core_weight > 0, core_weight.to(tl.float32), background), in_map)
+    tl.store(pixel, is_core.to(tl.float32), in_map)
+    tl.store(pixel + pixels_per_map, tl.where(is_masked_out & ~is_core, 0.0, text_weight.to(tl.float32)), in_map)
     tl.store(pixel + 2 * pixels_per_map, thresh_min + thresh_range * tl.maximum(strength, 0.0), in_map)
     tl.store(pixel + 3 * pixels_per_map, tl.where(strength >= 0, 1.0, 0.0), in_map)
 
