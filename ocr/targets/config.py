@@ -31,8 +31,8 @@ class TargetConfig(Section):
 
     With 1, all pixels count alike, as in the paper: a line of a receipt counts 30 times as much as a single digit, and digits are
     learned late or not at all. With more, a text that is smaller than the average text of its input weighs the average area / its
-    own area, as a whole number, at most this. (After PixelLink's instance-balanced cross-entropy, arXiv 1801.01315. That weighs text
-    pixels alone, which makes the regions of small text too large, and gives large texts less than 1.)
+    own area, as a whole number, at most this. The idea is PixelLink's instance-balanced cross-entropy (arXiv 1801.01315), which
+    weighs text pixels alone; then the regions of small text become too large.
     """
 
     @model_validator(mode="after")
