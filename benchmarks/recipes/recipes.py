@@ -144,6 +144,11 @@ TRAINING = Group(
         ),
         Recipe("no rotation", ("pipeline.augmentation.rotation_degrees=0",), ""),
         Recipe("rotation 15", ("pipeline.augmentation.rotation_degrees=15",), ""),
+        Recipe(
+            "perspective",
+            ("pipeline.augmentation.perspective=0.1",),
+            "photographs are taken at an angle: text at the near end is up to 1.22 times as tall as at the far end",
+        ),
         Recipe("learning rate x0.5", ("optimizer.lr=7.5e-4",), ""),
         Recipe(
             "frozen stages 1-2", ("model.freeze=stages:2",), "ImageNet's first stages with their batch-norm statistics"
@@ -183,6 +188,7 @@ TRAINING = Group(
             ("loss.shrink_loss=focal_dice",),
             "all pixels of the shrink map in place of text and hard negatives",
         ),
+        Recipe("kernels of 7", ("model.fpn_kernel_size=7",), "large depthwise kernels in the feature pyramid"),
         Recipe("resnet18", ("model.backbone.name=resnet18", _RANDOM), "a larger network from random weights"),
     ),
     notes=(

@@ -27,6 +27,7 @@ from ocr.checkpoint import CONFIG_KEY
 from ocr.config import TrainConfig
 from ocr.errors import InputError
 from ocr.models.dbnet import DBNet
+from ocr.models.large_kernel import LargeKernelConv
 from ocr.onnx_network import INPUT_NAME, OUTPUT_NAME, import_extra
 
 SIDE_STEP = 32
@@ -72,7 +73,7 @@ def trace(model: DBNet, config: TrainConfig, uint8_input: bool) -> ExportedProgr
         InputError: torch.export cannot trace this backbone with dynamic sizes.
     """
     model.head.float32 = False  # the whole network is float32 here
-    graph = InferenceGraph(with_folded_norms(model.eval()), config, uint8_input).requires_grad_(False)
+    graph = InferenceGraph(for_inference(model.eval()), config, uint8_input).requires_grad_(False)
     batch, height, width = _EXAMPLE_SIZE
     first = 1 if uint8_input else 2  # place of the height
     shape = (batch, height, width, 3) if uint8_input else (batch, 3, height, width)
@@ -85,16 +86,19 @@ def trace(model: DBNet, config: TrainConfig, uint8_input: bool) -> ExportedProgr
         raise _not_exportable(config, "torch.export", error) from error
 
 
-def with_folded_norms(model: DBNet) -> DBNet:
-    """Returns a copy of the network with the batch norms of the neck and the head folded into the convolutions before them.
+def for_inference(model: DBNet) -> DBNet:
+    """Returns a copy of the network whose neck and head have no batch norms and no parts of training.
 
+    Batch norms are folded into the convolutions before them, and the small kernels of the neck are merged into the large ones.
     The ONNX exporter folds the others. It leaves a batch norm where something reads the size of the convolution's output, as the
     neck does to scale its maps. Runtimes leave it too, and int8 would round between the two.
     """
     model = copy.deepcopy(model)
     for block in [module for module in model.modules() if type(module) is nn.Sequential]:
         for place, (layer, norm) in enumerate(pairwise(block)):
-            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) and isinstance(norm, nn.BatchNorm2d):
+            if isinstance(layer, LargeKernelConv):
+                block[place] = layer.merged()
+            elif isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) and isinstance(norm, nn.BatchNorm2d):
                 block[place] = fuse_conv_bn_eval(layer, norm, transpose=isinstance(layer, nn.ConvTranspose2d))
                 block[place + 1] = nn.Identity()
     return model

@@ -1,5 +1,7 @@
 """Configuration of the network."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from dali_pipelines.config import Section
@@ -22,6 +24,9 @@ class ModelConfig(Section):
     backbone: BackboneConfig = BackboneConfig()
     fpn_channels: int = Field(default=256, ge=16, multiple_of=16)
     """Number of channels of the fused feature pyramid."""
+    fpn_kernel_size: Literal[3, 5, 7, 9, 11, 13] = 3
+    """Side of the kernels that smooth the pyramid's levels. Above 3 they are depthwise, followed by a 1x1 convolution, and training
+    adds a small kernel to each, which evaluation and export merge into it."""
     adaptive_fusion: bool = False
     """Fuse the pyramid's levels by DBNet++'s adaptive scale fusion."""
     head_float32: bool = True

@@ -36,7 +36,7 @@ def build_dbnet(config: ModelConfig, map_stride: int) -> DBNet:
     """Builds the network, whose maps have 1 / map_stride of the input's resolution."""
     backbone, channels = build_backbone(config.backbone)
     use_fast_gradients(backbone)
-    fpn = FPN(channels, config.fpn_channels, config.adaptive_fusion)
+    fpn = FPN(channels, config.fpn_channels, config.fpn_kernel_size, config.adaptive_fusion)
     head = DBHead(config.fpn_channels, map_stride, config.head_float32)
     for module in (fpn, head):
         module.apply(_initialize)

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ocr.models.large_kernel import LargeKernelConv
+
 
 def conv_bn_relu(in_channels: int, out_channels: int, kernel_size: int) -> nn.Sequential:
     """Returns a convolution with batch norm and ReLU that keeps height and width."""
@@ -23,13 +25,14 @@ class FPN(nn.Module):
     Args:
         in_channels: number of channels of the backbone's levels at strides 4, 8, 16, 32.
         channels: number of channels of the output; divisible by 4.
+        kernel_size: side of the smoothing kernels; odd. Above 3 they are depthwise, and a 1x1 convolution follows.
         adaptive_fusion: weight the levels by DBNet++'s attention.
     """
 
-    def __init__(self, in_channels: list[int], channels: int, adaptive_fusion: bool) -> None:
+    def __init__(self, in_channels: list[int], channels: int, kernel_size: int, adaptive_fusion: bool) -> None:
         super().__init__()
         self.lateral = nn.ModuleList(conv_bn_relu(count, channels, 1) for count in in_channels)
-        self.smooth = nn.ModuleList(conv_bn_relu(channels, channels // 4, 3) for _ in in_channels)
+        self.smooth = nn.ModuleList(_smoothing(channels, kernel_size) for _ in in_channels)
         self.fusion = AdaptiveScaleFusion(channels, len(in_channels)) if adaptive_fusion else None
 
     def forward(self, features: list[Tensor]) -> Tensor:
@@ -44,6 +47,14 @@ class FPN(nn.Module):
         ]
         joined = torch.cat(smoothed, dim=1)
         return joined if self.fusion is None else self.fusion(joined)
+
+
+def _smoothing(channels: int, kernel_size: int) -> nn.Sequential:
+    """Returns layers from the number of channels of the pyramid to a quarter of it."""
+    if kernel_size == 3:
+        return conv_bn_relu(channels, channels // 4, 3)
+    pointwise = conv_bn_relu(channels, channels // 4, 1)
+    return nn.Sequential(LargeKernelConv(channels, kernel_size), nn.ReLU(inplace=True), *pointwise)
 
 
 class AdaptiveScaleFusion(nn.Module):

@@ -17,7 +17,13 @@ from ocr.training.ranks import is_first_rank
 
 log = logging.getLogger(__name__)
 
-NETWORK = ("model.backbone.name", "model.fpn_channels", "model.adaptive_fusion", "targets.map_stride")
+NETWORK = (
+    "model.backbone.name",
+    "model.fpn_channels",
+    "model.fpn_kernel_size",
+    "model.adaptive_fusion",
+    "targets.map_stride",
+)
 """Keys that decide which tensors a network has."""
 TAKEN = (*NETWORK, "model.head_float32", "pipeline.mean", "pipeline.std")
 """Keys that a run with `init_from` takes from the file where they are not given."""

@@ -31,12 +31,27 @@ def test_map_stride_sets_the_resolution_of_the_maps(map_stride):
     assert maps.prob_logits.shape == (1, 64 // map_stride, 64 // map_stride)
 
 
-def test_every_parameter_gets_a_gradient():
-    model = build_dbnet(ModelConfig(backbone=scratch(), fpn_channels=32, adaptive_fusion=True), 1)
+@pytest.mark.parametrize("kernel_size", [3, 7])
+def test_every_parameter_gets_a_gradient(kernel_size):
+    config = ModelConfig(
+        backbone=scratch(), fpn_channels=32, fpn_kernel_size=kernel_size, adaptive_fusion=kernel_size == 3
+    )
+    model = build_dbnet(config, 1)
     maps = model(torch.randn(2, 3, 64, 64))
     (maps.prob_logits.square().mean() + maps.thresh_map.mean()).backward()
     without = [name for name, parameter in model.named_parameters() if parameter.grad is None]
     assert without == []
+
+
+def test_only_a_large_kernel_changes_the_names_and_shapes_of_the_pyramid():
+    def smoothing(kernel_size: int) -> dict[str, tuple[int, ...]]:
+        config = ModelConfig(backbone=scratch(), fpn_channels=32, fpn_kernel_size=kernel_size)
+        state = build_dbnet(config, 4).fpn.smooth[3].state_dict()
+        return {name: tuple(tensor.shape) for name, tensor in state.items() if tensor.ndim > 1}
+
+    assert smoothing(3) == {"0.weight": (8, 32, 3, 3)}
+    kernels = {"0.large.0.weight": (32, 1, 9, 9), "0.small.0.weight": (32, 1, 3, 3), "2.weight": (8, 32, 1, 1)}
+    assert smoothing(9) == kernels
 
 
 @pytest.mark.parametrize("head_float32", [True, False])

@@ -110,6 +110,15 @@ def test_tensors_that_do_not_fit_are_listed_and_the_others_loaded(tiny_run, chec
     assert torch.equal(network.state_dict()["backbone.conv_stem.weight"], weights["model.backbone.conv_stem.weight"])
 
 
+def test_a_large_kernel_keeps_its_start_where_the_file_has_none(tiny_run, checkpoint, caplog):
+    with caplog.at_level("WARNING"):
+        network = initial_network(tiny_run(f"init_from={checkpoint}", "model.fpn_kernel_size=7"))
+    assert "left at random: fpn.smooth.0.0.large.0.weight (not in the file)" in caplog.text
+    weights = state(checkpoint)
+    assert torch.equal(network.state_dict()["fpn.lateral.0.0.weight"], weights["model.fpn.lateral.0.0.weight"])
+    assert torch.equal(network.state_dict()["head.prob.0.0.weight"], weights["model.head.prob.0.0.weight"])
+
+
 def test_averaged_weights_are_those_that_are_loaded(tiny_run, checkpoint, tmp_path):
     whole = torch.load(checkpoint, weights_only=True)
     raw = {name: tensor + 1 for name, tensor in whole["state_dict"].items()}
