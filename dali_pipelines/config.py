@@ -46,6 +46,10 @@ class AugmentationConfig(Section):
     """Smallest scale; at 1.0 the longest side is image_size, as in validation. The scale is log-uniform."""
     scale_max: float = Field(default=3.0, gt=0)
     """Largest scale, where 1.0 is again the scale of validation."""
+    perspective: float = Field(default=0.0, ge=0, le=0.4)
+    """Strongest perspective, as in a photograph taken at an angle. It divides lengths by 1 - this at the near end of the image and
+    by 1 + this at the far end; the image's centre keeps its scale. At 0.1, text at the near end is up to 1.22 times as tall as at
+    the far end. Direction and strength are uniform. 0: none."""
     flip_probability: float = Field(default=0.5, ge=0, le=1)
     """Probability of a horizontal flip."""
     crop_size: int | None = Field(default=None, ge=32, multiple_of=32)
@@ -121,6 +125,11 @@ class PipelineConfig(Section):
     def crop_size(self) -> int:
         """Side of the square training input in pixels."""
         return self.augmentation.crop_size or self.image_size
+
+    @property
+    def in_perspective(self) -> bool:
+        """Whether training images are warped in perspective; otherwise their warp is affine."""
+        return self.augmentation.perspective > 0
 
     @property
     def black(self) -> tuple[float, float, float]:

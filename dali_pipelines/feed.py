@@ -116,16 +116,24 @@ class SampleArrays:
         training: the fields of `steps.TrainSource`; otherwise those of `steps.EvalSource`.
         inputs: planned: these fields, and images in memory. images: the field of `steps.FileSource`, and images in memory.
             contents: as images, but without pixels in memory.
+        in_perspective: the warp is fed as a (3, 3) matrix, otherwise as (2, 3).
         max_pixels: largest number of pixels to decode at once. Images above `LARGE_SHARE` of it are decoded one by one.
     """
 
     def __init__(
-        self, images: SourceImages, *, training: bool, inputs: Inputs = "planned", max_pixels: float = math.inf
+        self,
+        images: SourceImages,
+        *,
+        training: bool,
+        inputs: Inputs = "planned",
+        in_perspective: bool = False,
+        max_pixels: float = math.inf,
     ) -> None:
         self.max_pixels = max_pixels
         self.images = images
         self.training = training
         self.inputs = inputs
+        self._num_warp_rows = 3 if in_perspective else 2
         self.failed_files = FailedFiles(images)
         self.read_errors: dict[int, str] = {}
         """Message for each index whose kept content could not be read the last time."""
@@ -201,7 +209,7 @@ class SampleArrays:
         ]
         if self.training:
             fields += [
-                samples.input_from_resized[:, :2].astype(np.float32),
+                samples.input_from_resized[:, : self._num_warp_rows].astype(np.float32),
                 np.ascontiguousarray(samples.colour_matrices[:, :, :3]),
                 np.ascontiguousarray(samples.colour_matrices[:, :, 3]),
             ]

@@ -29,6 +29,14 @@ def rotation(degrees: float) -> Matrix:
     return np.array([[cos, sin, 0.0], [-sin, cos, 0.0], [0.0, 0.0, 1.0]])
 
 
+def slant(gx: float, gy: float) -> Matrix:
+    """Returns the perspective that keeps the origin and its neighbourhood and divides a point p by 1 + (gx, gy) . p.
+
+    It is the view of a plane turned away from the camera. Points where the divisor is not positive lie behind the camera.
+    """
+    return np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [gx, gy, 1.0]])
+
+
 def resized_from_region(region_xyxy: npt.ArrayLike, resized_size: tuple[int, int]) -> Matrix:
     """Returns the matrix that resizes a region (x0, y0, x1, y1) to (H, W) pixels, per axis from the integer sizes."""
     x0, y0, x1, y1 = np.asarray(region_xyxy, np.float64)
@@ -44,11 +52,19 @@ def letterbox_size(original_size: tuple[int, int], longest_side: int) -> tuple[i
 
 
 def opencv_from_continuous(matrix: Matrix) -> Matrix:
-    """Returns the matrix for pixel centres at integers, as `cv2.warpAffine` expects it."""
+    """Returns the matrix for pixel centres at integers, as `cv2.warpAffine` and `cv2.warpPerspective` expect it."""
     return translation(-0.5, -0.5) @ matrix @ translation(0.5, 0.5)
 
 
 def transform_points(matrix: npt.ArrayLike, points: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Returns the points, (n, 2), moved by a 3x3 affine matrix."""
+    """Returns the points, (n, 2), moved by a 3x3 matrix, affine or a perspective."""
     matrix, points = np.asarray(matrix, np.float64), np.asarray(points, np.float64)
-    return points @ matrix[:2, :2].T + matrix[:2, 2]
+    moved = points @ matrix[:2, :2].T + matrix[:2, 2]
+    if is_affine(matrix):
+        return moved
+    return moved / (points @ matrix[2, :2] + matrix[2, 2])[..., None]
+
+
+def is_affine(matrices: npt.ArrayLike) -> bool:
+    """Returns whether the last row of the 3x3 matrix, or of all matrices (n, 3, 3), is (0, 0, 1)."""
+    return bool((np.asarray(matrices)[..., 2, :] == (0, 0, 1)).all())

@@ -72,6 +72,7 @@ class DaliLoader:
             images,
             training=training,
             inputs=on_cpu_fed if on_cpu else "planned",
+            in_perspective=config.in_perspective,
             max_pixels=config.max_batch_megapixels * 1e6,
         )
         self._feed = BatchFeed(self._arrays)

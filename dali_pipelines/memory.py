@@ -66,7 +66,7 @@ def pool_bytes(
         return PoolBytes(0, 0)
     side = config.input_size(training)
     num_alive = config.prefetch_queue_depth + (1 if on_gpu else BATCHES_RENDERED_AHEAD)
-    resized = _largest_resized(original, config, training)
+    resized = largest_resized(original, config, training)
     decoded = 3 * original.prod(axis=1)
     rendered = np.full(len(original), 3 * side**2) if training else 3 * resized.prod(axis=1)
     if not on_gpu:
@@ -85,17 +85,24 @@ def pool_bytes(
     return PoolBytes(int(SAFETY * device), int(SAFETY * pinned))
 
 
-def _largest_resized(
+def largest_resized(
     original: npt.NDArray[np.float64], config: PipelineConfig, training: bool
 ) -> npt.NDArray[np.float64]:
-    """Returns (N, 2), the largest (h, w) of each resized image. Training resizes only the part that the rotated crop covers."""
+    """Returns (N, 2), the largest (h, w) of each resized image. Training resizes only the part that the rotated crop covers.
+
+    A perspective p enlarges what is small within the image by (1 - p)**-1.5 at most, and so does the resize. The way back from the
+    crop divides by 1 - 2 p at least, so that distances grow by (1 - 2 p)**-2 at most; see `ocr.datasets.reference_plan`.
+    """
     scale = config.image_size / original.max(axis=1, keepdims=True)
     if not training:
         return original * scale
     augmentation = config.augmentation
     angle = math.radians(min(augmentation.rotation_degrees, 45))
     covered = config.crop_size * (math.cos(angle) + math.sin(angle))
-    return np.minimum(original * scale * augmentation.scale_max, math.ceil(covered))
+    magnification = (1 - augmentation.perspective) ** -1.5
+    if config.in_perspective:
+        covered = math.sqrt(2) * config.crop_size * magnification / (1 - 2 * augmentation.perspective) ** 2
+    return np.minimum(original * scale * augmentation.scale_max * magnification, math.ceil(covered))
 
 
 def _largest_batch(bytes_per_image: npt.NDArray[np.float64], batch_size: int) -> float:

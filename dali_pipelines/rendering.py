@@ -36,7 +36,9 @@ def render(original: ImageArray, sample: PlannedSample, config: PipelineConfig, 
     if not training:
         return resize_whole(original, sample.region_xyxy, sample.resized_size)
     resized = resize_region(original, sample.region_xyxy, sample.resized_size)
-    return recolour(warp(resized, sample.input_from_resized, config.crop_size), sample.colour_matrix)
+    return recolour(
+        warp(resized, sample.input_from_resized, config.crop_size, config.in_perspective), sample.colour_matrix
+    )
 
 
 def resize_region(
@@ -141,10 +143,17 @@ def _mix_in(lines: ImageArray, outermost: ImageArray, shares: tuple[float, float
         line[:] = np.rint(line + part * (outer.astype(np.float32) - line))
 
 
-def warp(resized: ImageArray, input_from_resized: Matrix, size: int) -> ImageArray:
-    """Returns (size, size, 3) RGB levels, black outside the image. The image is already scaled, so no filter is needed."""
-    matrix = opencv_from_continuous(input_from_resized)[:2]
-    return cv2.warpAffine(resized, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+def warp(resized: ImageArray, input_from_resized: Matrix, size: int, in_perspective: bool) -> ImageArray:
+    """Returns (size, size, 3) RGB levels, black outside the image. The image is already scaled, so no filter is needed.
+
+    in_perspective: the matrix may be a perspective; otherwise its last row is (0, 0, 1).
+    """
+    matrix = opencv_from_continuous(input_from_resized)
+    if in_perspective:
+        return cv2.warpPerspective(
+            resized, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT
+        )
+    return cv2.warpAffine(resized, matrix[:2], (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
 
 
 def recolour(image: ImageArray, colour_matrix: npt.NDArray[np.float32]) -> ImageArray:

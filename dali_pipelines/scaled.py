@@ -46,7 +46,7 @@ def render_file(
         return render(original, sample, config, training=training)
     reduced = decode_reduced(encoded, factor, stored.size)
     if training:
-        return _training_crop(reduced, factor, stored, sample, config.crop_size)
+        return _training_crop(reduced, factor, stored, sample, config)
     return _whole(reduced, factor, stored, sample.resized_size)
 
 
@@ -81,7 +81,7 @@ def _whole(reduced: ImageArray, factor: int, stored: StoredImage, resized_size: 
 
 
 def _training_crop(
-    reduced: ImageArray, factor: int, stored: StoredImage, sample: PlannedSample, crop_size: int
+    reduced: ImageArray, factor: int, stored: StoredImage, sample: PlannedSample, config: PipelineConfig
 ) -> ImageArray:
     upright = turned_upright(reduced, stored.orientation)
     available = np.array(upright.shape[:2])
@@ -96,5 +96,6 @@ def _training_crop(
     resized = resize(part, sample.resized_size, (float(end[0] - start[0]), float(end[1] - start[1])))
     # The part begins at a whole reduced pixel, up to half a resized pixel before the region. The warp makes up for that.
     shift_y, shift_x = (start - first) / scale
-    warped = warp(resized, sample.input_from_resized @ translation(-shift_x, -shift_y), crop_size)
+    matrix = sample.input_from_resized @ translation(-shift_x, -shift_y)
+    warped = warp(resized, matrix, config.crop_size, config.in_perspective)
     return recolour(warped, sample.colour_matrix)

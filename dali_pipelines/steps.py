@@ -46,7 +46,7 @@ class TrainSource(NamedTuple):
     region_end: DataNode
     resized_size: DataNode
     input_from_resized: DataNode
-    """(2, 3) float32."""
+    """(2, 3) float32; (3, 3) in perspective."""
     colour_matrix: DataNode
     """(3, 3) float32 on RGB levels."""
     colour_offset: DataNode
@@ -211,8 +211,18 @@ def resize(images: DataNode, region_start: DataNode, region_end: DataNode, resiz
     )
 
 
-def warp(images: DataNode, input_from_resized: DataNode, size: int) -> DataNode:
+def warp(images: DataNode, input_from_resized: DataNode, size: int, in_perspective: bool) -> DataNode:
     """Returns a square of `size` pixels, black outside the image. The image is already scaled, so no filter is needed."""
+    if in_perspective:  # runs once, when the graph is built
+        return fn.experimental.warp_perspective(
+            images,
+            matrix=input_from_resized,
+            size=(size, size),
+            inverse_map=False,
+            pixel_origin="corner",  # pixel centres at +0.5, as in warp_affine
+            interp_type=types.INTERP_LINEAR,
+            fill_value=0,
+        )
     return fn.warp_affine(
         images,
         matrix=input_from_resized,

@@ -25,7 +25,7 @@ def train_pipeline(
     source, kept = steps.receive(feed, steps.TrainSource)
     images = steps.load(source.path, kept, config, on_gpu, largest_stored)
     resized = steps.resize(images, source.region_start, source.region_end, source.resized_size)
-    warped = steps.warp(resized, source.input_from_resized, config.crop_size)
+    warped = steps.warp(resized, source.input_from_resized, config.crop_size, config.in_perspective)
     recoloured = steps.recolour(warped, source.colour_matrix, source.colour_offset)
     finished = steps.finish(recoloured, config, config.crop_size, dtype)
     return (finished, images) if feed.hands_out_images else finished

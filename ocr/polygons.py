@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from dali_pipelines.geometry import is_affine
+
 FloatArray = npt.NDArray[np.float32]
 
 
@@ -96,13 +98,15 @@ class PolygonBatch:
         return PolygonBatch(self.vertices[vertices], vertex_starts, polygon_starts, self.ignore[polygons])
 
     def transformed(self, matrices: npt.ArrayLike) -> "PolygonBatch":
-        """Returns the polygons moved to another frame, by one affine matrix per image.
+        """Returns the polygons moved to another frame, by one matrix per image, affine or a perspective.
 
         Args:
-            matrices: (B, 3, 3) float, target frame from this frame; the last row is taken as (0, 0, 1).
+            matrices: (B, 3, 3) float, target frame from this frame. A perspective must divide every vertex by a positive number.
         """
         per_vertex = np.asarray(matrices, np.float64)[self.image_of_polygon[self.polygon_of_vertex]]
         moved = np.einsum("vij,vj->vi", per_vertex[:, :2, :2], self.vertices) + per_vertex[:, :2, 2]
+        if not is_affine(matrices):
+            moved /= (np.einsum("vj,vj->v", per_vertex[:, 2, :2], self.vertices) + per_vertex[:, 2, 2])[:, None]
         return PolygonBatch(moved.astype(np.float32), self.vertex_starts, self.polygon_starts, self.ignore)
 
     def with_ignore(self, ignore: npt.NDArray[np.bool_]) -> "PolygonBatch":

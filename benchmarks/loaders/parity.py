@@ -16,7 +16,7 @@ import torch
 from PIL import Image, ImageOps
 
 from benchmarks.loaders.row_loader import InputBatch
-from dali_pipelines.geometry import Matrix
+from dali_pipelines.geometry import Matrix, is_affine
 from dali_pipelines.source import PlannedSample
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.plan import EpochPlan, SamplePlanner
@@ -84,7 +84,11 @@ def training_crop(path: str, sample: PlannedSample, size: int) -> Oracle:
     # Pixel centres lie at whole numbers in OpenCV, at +0.5 in the plan: the half pixel is taken off on both sides.
     shift = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
     matrix = np.linalg.inv(shift) @ sample.input_from_resized @ shift
-    warped = cv2.warpAffine(resized.astype(np.float32), matrix[:2], (size, size), flags=cv2.INTER_LINEAR)
+    levels = resized.astype(np.float32)
+    if is_affine(matrix):
+        warped = cv2.warpAffine(levels, matrix[:2], (size, size), flags=cv2.INTER_LINEAR)
+    else:
+        warped = cv2.warpPerspective(levels, matrix, (size, size), flags=cv2.INTER_LINEAR)
     colours = warped.round() @ sample.colour_matrix[:, :3].T + sample.colour_matrix[:, 3]
     scale_x, scale_y = width / (x1 - x0), height / (y1 - y0)
     resized_from_original = np.array([[scale_x, 0, -scale_x * x0], [0, scale_y, -scale_y * y0], [0, 0, 1]])
@@ -178,7 +182,7 @@ def _all(equal: Sequence[bool | None]) -> bool | None:
 def _polygons(originals: PolygonBatch, oracle: Oracle, planner: SamplePlanner) -> PolygonBatch:
     """Returns the polygons of one image moved by the oracle's matrix; the plan's rule ignores those that a crop cuts."""
     vertices = np.c_[originals.vertices, np.ones(len(originals.vertices))] @ oracle.input_from_original.T
-    moved = replace(originals, vertices=vertices[:, :2].astype(np.float32))
+    moved = replace(originals, vertices=(vertices[:, :2] / vertices[:, 2:]).astype(np.float32))
     if not planner.training:
         return moved
     return hide_cut_polygons(moved, planner.config.augmentation.min_visible, planner.input_size)

@@ -82,6 +82,10 @@ DRAWN = {"drawn": SyntheticConfig(num_train=240, num_val=1, min_side=700, max_si
 
 _SAME_STEPS = f"trainer.limit_train_batches={NUM_STEPS // 2}"
 
+_SMALL_TEXT = Recipe(
+    "small text x8", ("targets.max_text_weight=8",), "single digits count as much as words and short lines"
+)
+
 TRAINING = Group(
     "training",
     "Training, one change at a time",
@@ -101,6 +105,7 @@ TRAINING = Group(
             ("loss.per_image=true",),
             "crowded receipts and sparse scenes count alike: nine tenths of the text pixels are in receipts",
         ),
+        _SMALL_TEXT,
         Recipe("no average", ("trainer.ema_decay=null",), "does the moving average of the weights help a short run?"),
         Recipe("random backbone", (_RANDOM,), "what are ImageNet weights worth?"),
         Recipe("maps at stride 4", ("targets.map_stride=4",), "a quarter of the pixels of the maps, a cheaper head"),
@@ -144,6 +149,11 @@ TRAINING = Group(
         ),
         Recipe("no rotation", ("pipeline.augmentation.rotation_degrees=0",), ""),
         Recipe("rotation 15", ("pipeline.augmentation.rotation_degrees=15",), ""),
+        Recipe(
+            "perspective",
+            ("pipeline.augmentation.perspective=0.1",),
+            "photographs are taken at an angle: text at the near end is up to 1.22 times as tall as at the far end",
+        ),
         Recipe("learning rate x0.5", ("optimizer.lr=7.5e-4",), ""),
         Recipe(
             "frozen stages 1-2", ("model.freeze=stages:2",), "ImageNet's first stages with their batch-norm statistics"
@@ -273,6 +283,7 @@ CONTINUING = Group(
     Recipe("as before", (), "experiment=small for one more epoch of 180 steps, at a fifth of its learning rate"),
     (
         Recipe("loss per image", ("loss.per_image=true",), "crowded receipts and sparse scenes count alike"),
+        _SMALL_TEXT,
         Recipe(
             "narrow scales",
             (f"{_AUGMENTATION}.scale_min=0.7", f"{_AUGMENTATION}.scale_max=1.4"),

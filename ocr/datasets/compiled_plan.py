@@ -1,7 +1,8 @@
 """Plans all samples of a training batch in one compiled pass, without the GIL.
 
 The pass gives the numbers of `ocr.datasets.reference_plan`, bit for bit: it multiplies and inverts matrices in the order of the
-BLAS and LAPACK behind NumPy, with fused multiply-add where these have it, and rounds to float32 where the reference does.
+BLAS and LAPACK behind NumPy, with fused multiply-add where these have it, and rounds to float32 where the reference does. With a
+perspective the matrices may differ in the last bits.
 """
 
 import math
@@ -55,6 +56,8 @@ class Draws(NamedTuple):
     """(B,) pixels of the input per pixel of the original."""
     colours: Float64
     """(B, 5) relative brightness, contrast and saturation, sine and cosine of the turn of the hue."""
+    tilts: Float64
+    """(B, 2) strength of the perspective along x and y; their length is at most `Settings.perspective`."""
 
 
 class Settings(NamedTuple):
@@ -62,6 +65,7 @@ class Settings(NamedTuple):
 
     crop_size: int
     rotation_degrees: float
+    perspective: float
     flip_probability: float
     crop_candidates: int
 
@@ -86,43 +90,73 @@ def num_draws(crop_candidates: int) -> int:
 def plan_samples(indices: Int64, images: Images, draws: Draws, settings: Settings, planned: Planned) -> None:
     """Fills `planned` for the images at the positions `indices`."""
     crop_size = settings.crop_size
+    in_perspective = settings.perspective > 0
     placed_from_original, product, inverse = np.zeros((3, 3)), np.zeros((3, 3)), np.zeros((3, 3))
+    extent, shown = np.zeros(4), np.zeros(4)
     for row in range(len(indices)):
         image, doubles, scale = indices[row], draws.doubles[row], draws.scales[row]
         height, width = float(images.original_sizes[image, 0]), float(images.original_sizes[image, 1])
         _place_about_centre(height, width, scale, doubles, settings, placed_from_original)
         first, last = images.polygon_starts[image], images.polygon_starts[image + 1]
+        slant_x = slant_y = 0.0
+        if in_perspective:
+            vertices = images.vertices[images.vertex_starts[first] : images.vertex_starts[last]]
+            limit = _slant_limit(height, width, scale, vertices, settings)
+            slant_x, slant_y = limit * draws.tilts[row, 0], limit * draws.tilts[row, 1]
+            for column in range(3):
+                placed_from_original[2, column] += (
+                    slant_x * placed_from_original[0, column] + slant_y * placed_from_original[1, column]
+                )
+        _find_extent(height * scale, width * scale, slant_x, slant_y, extent)
         boxes = np.empty((last - first, 4), np.float32)
         for polygon in range(first, last):
             vertices = images.vertices[images.vertex_starts[polygon] : images.vertex_starts[polygon + 1]]
-            _bounding_box(vertices, placed_from_original, boxes[polygon - first])
-        corner_x, corner_y = _choose_crop(boxes, height * scale, width * scale, doubles, settings)
+            _bounding_box(vertices, placed_from_original, in_perspective, boxes[polygon - first])
+        corner_x, corner_y = _choose_crop(boxes, extent, doubles, settings)
 
         input_from_original = planned.input_from_original[row]
         input_from_original[:] = placed_from_original
-        input_from_original[0, 2] -= corner_x
-        input_from_original[1, 2] -= corner_y
-        invert_affine(input_from_original, inverse)
+        if in_perspective:
+            for column in range(3):
+                input_from_original[0, column] -= corner_x * input_from_original[2, column]
+                input_from_original[1, column] -= corner_y * input_from_original[2, column]
+            _invert(input_from_original, inverse)
+            _find_shown_in_perspective(inverse, crop_size, shown)
+        else:
+            input_from_original[0, 2] -= corner_x
+            input_from_original[1, 2] -= corner_y
+            invert_affine(input_from_original, inverse)
+            _find_shown(inverse, crop_size, shown)
+        at_centre = 1.0 - (slant_x * (corner_x + crop_size / 2) + slant_y * (corner_y + crop_size / 2))
+        resolution = scale * _magnification(at_centre, settings.perspective)
         region = planned.regions_xyxy[row]
-        _find_region(inverse, height, width, crop_size, scale, region)
+        _find_region(shown, height, width, resolution, region)
         # The reference multiplies and rounds in float32.
-        resized_height = max(1, int(np.rint(np.float32((region[3] - region[1]) * np.float32(scale)))))
-        resized_width = max(1, int(np.rint(np.float32((region[2] - region[0]) * np.float32(scale)))))
+        resized_height = max(1, int(np.rint(np.float32((region[3] - region[1]) * np.float32(resolution)))))
+        resized_width = max(1, int(np.rint(np.float32((region[2] - region[0]) * np.float32(resolution)))))
         planned.resized_sizes[row, 0], planned.resized_sizes[row, 1] = resized_height, resized_width
         _resized_from_region(region, resized_height, resized_width, product)
         invert_affine(product, inverse)
         multiply_affine(input_from_original, inverse, planned.input_from_resized[row])
+        if in_perspective:
+            _multiply_row(input_from_original[2], inverse, planned.input_from_resized[row, 2])
         _colour_matrix(draws.colours[row], planned.colour_matrices[row])
 
 
 @compiled
 def multiply_affine(a: Float64, b: Float64, out: Float64) -> None:
     """Sets `out` to a @ b, all (3, 3) with last row (0, 0, 1)."""
-    for i in range(2):
-        for j in range(3):
-            total = fused_multiply_add(a[i, 1], b[1, j], a[i, 0] * b[0, j])
-            out[i, j] = fused_multiply_add(a[i, 2], b[2, j], total)
+    _multiply_row(a[0], b, out[0])
+    _multiply_row(a[1], b, out[1])
     out[2, 0], out[2, 1], out[2, 2] = 0.0, 0.0, 1.0
+
+
+@compiled
+def _multiply_row(row: Float64, b: Float64, out: Float64) -> None:
+    """Sets `out`, (3,), to row @ b."""
+    for j in range(3):
+        total = fused_multiply_add(row[1], b[1, j], row[0] * b[0, j])
+        out[j] = fused_multiply_add(row[2], b[2, j], total)
 
 
 @compiled
@@ -145,6 +179,19 @@ def invert_affine(matrix: Float64, out: Float64) -> None:
 
 
 @compiled
+def _invert(matrix: Float64, out: Float64) -> None:
+    """Sets `out` to the inverse of any (3, 3) matrix that has one, by Cramer's rule."""
+    for i in range(3):
+        for j in range(3):
+            upper, lower, left, right = (j + 1) % 3, (j + 2) % 3, (i + 1) % 3, (i + 2) % 3
+            out[i, j] = matrix[upper, left] * matrix[lower, right] - matrix[upper, right] * matrix[lower, left]
+    determinant = matrix[0, 0] * out[0, 0] + matrix[0, 1] * out[1, 0] + matrix[0, 2] * out[2, 0]
+    for i in range(3):
+        for j in range(3):
+            out[i, j] /= determinant
+
+
+@compiled
 def _place_about_centre(
     height: float, width: float, scale: float, doubles: Float64, settings: Settings, out: Float64
 ) -> None:
@@ -159,19 +206,52 @@ def _place_about_centre(
 
 
 @compiled
-def _bounding_box(vertices: Float32, matrix: Float64, box: Float32) -> None:
+def _slant_limit(height: float, width: float, scale: float, vertices: Float32, settings: Settings) -> float:
+    """Returns the length of `geometry.slant` per length of the tilt; `reference_plan` says what follows from it."""
+    crop_size, farthest = settings.crop_size, math.hypot(width / 2, height / 2)
+    for i in range(len(vertices)):
+        farthest = max(farthest, math.hypot(vertices[i, 0] - width / 2, vertices[i, 1] - height / 2))
+    half_width, half_height = width * scale / 2, height * scale / 2
+    reach = math.hypot(max(half_width, crop_size - half_width), max(half_height, crop_size - half_height))
+    return min(1 / (farthest * scale), 2 * (1 - settings.perspective) / reach)
+
+
+@compiled
+def _magnification(divisor: float, perspective: float) -> float:
+    """Returns how many times larger a perspective shows a small square, per side; see `reference_plan`."""
+    within_image = min(max(divisor, 1 / (1 + perspective)), 1 / (1 - perspective))
+    return within_image * math.sqrt(within_image)
+
+
+@compiled
+def _find_extent(height: float, width: float, slant_x: float, slant_y: float, extent: Float64) -> None:
+    """Sets `extent` to (x0, y0, x1, y1) of an image about the origin, not rotated, in perspective."""
+    extent[0], extent[1], extent[2], extent[3] = np.inf, np.inf, -np.inf, -np.inf
+    for corner in range(4):
+        x, y = (-width / 2 if corner % 2 == 0 else width / 2), (-height / 2 if corner < 2 else height / 2)
+        divisor = 1.0 + (slant_x * x + slant_y * y)
+        x, y = x / divisor, y / divisor
+        extent[0], extent[1] = min(extent[0], x), min(extent[1], y)
+        extent[2], extent[3] = max(extent[2], x), max(extent[3], y)
+
+
+@compiled
+def _bounding_box(vertices: Float32, matrix: Float64, in_perspective: bool, box: Float32) -> None:
     """Sets `box` to (x0, y0, x1, y1) of the moved vertices."""
     box[0], box[1], box[2], box[3] = np.inf, np.inf, -np.inf, -np.inf
     for i in range(len(vertices)):
-        x, y = move_point(matrix, vertices[i, 0], vertices[i, 1])
+        x, y = move_point(matrix, in_perspective, vertices[i, 0], vertices[i, 1])
         box[0], box[1], box[2], box[3] = min(box[0], x), min(box[1], y), max(box[2], x), max(box[3], y)
 
 
 @compiled
-def move_point(matrix: Float64, x: np.float32, y: np.float32) -> tuple[np.float32, np.float32]:
-    """Returns a vertex of a polygon in another frame."""
+def move_point(matrix: Float64, in_perspective: bool, x: np.float32, y: np.float32) -> tuple[np.float32, np.float32]:
+    """Returns a vertex of a polygon in another frame. Unless `in_perspective`, the last row of the matrix is (0, 0, 1)."""
     moved_x = (matrix[0, 0] * x + matrix[0, 1] * y) + matrix[0, 2]
     moved_y = (matrix[1, 0] * x + matrix[1, 1] * y) + matrix[1, 2]
+    if in_perspective:
+        divisor = (matrix[2, 0] * x + matrix[2, 1] * y) + matrix[2, 2]
+        moved_x, moved_y = moved_x / divisor, moved_y / divisor
     return np.float32(moved_x), np.float32(moved_y)
 
 
@@ -184,23 +264,21 @@ def visible_fraction(box: Float32, x: float, y: float, crop_size: int) -> float:
 
 
 @compiled
-def _choose_crop(
-    boxes: Float32, placed_height: float, placed_width: float, doubles: Float64, settings: Settings
-) -> tuple[float, float]:
+def _choose_crop(boxes: Float32, extent: Float64, doubles: Float64, settings: Settings) -> tuple[float, float]:
     """Returns the top left corner of the crop; see `reference_plan`."""
     crop_size, num_uniform = settings.crop_size, (settings.crop_candidates + 1) // 2
     picks = NUM_PLACE_DRAWS + 2 * num_uniform
     offsets = picks + settings.crop_candidates - num_uniform
-    low_x, high_x = -placed_width / 2, placed_width / 2 - crop_size
-    low_y, high_y = -placed_height / 2, placed_height / 2 - crop_size
+    low_x, high_x = extent[0], extent[2] - crop_size
+    low_y, high_y = extent[1], extent[3] - crop_size
     best_x = best_y = 0.0
     least_share = np.inf
     for candidate in range(settings.crop_candidates):
         pair = candidate // 2
         if candidate % 2 == 0:
             first = NUM_PLACE_DRAWS + 2 * pair
-            x = low_x + doubles[first] * (placed_width - crop_size)
-            y = low_y + doubles[first + 1] * (placed_height - crop_size)
+            x = low_x + doubles[first] * (extent[2] - extent[0] - crop_size)
+            y = low_y + doubles[first + 1] * (extent[3] - extent[1] - crop_size)
         else:
             box = boxes[int(doubles[picks + pair] * len(boxes))]
             x = (box[0] + box[2]) / np.float32(2) - doubles[offsets + 2 * pair] * crop_size
@@ -228,21 +306,38 @@ def _share_cut(boxes: Float32, x: float, y: float, crop_size: int) -> float:
 
 
 @compiled
-def _find_region(
-    original_from_input: Float64, height: float, width: float, crop_size: int, scale: float, region_xyxy: Float32
-) -> None:
-    """Sets `region_xyxy` to the whole pixels of the original image that the crop shows, with a margin."""
-    margin = REGION_MARGIN * max(1.0, 1.0 / scale)
+def _find_shown(original_from_input: Float64, crop_size: int, shown: Float64) -> None:
+    """Sets `shown` to the box (x0, y0, x1, y1) of the crop in the original frame."""
     for axis in range(2):
-        limit = width if axis == 0 else height
         across, along, shift = original_from_input[axis, 0], original_from_input[axis, 1], original_from_input[axis, 2]
         right, below = crop_size * across + shift, crop_size * along + shift
         opposite = fused_multiply_add(float(crop_size), along, crop_size * across) + shift
-        low = min(min(shift, right), min(below, opposite))
-        high = max(max(shift, right), max(below, opposite))
-        lower = min(max(np.floor(low - margin), 0.0), limit - 1)
+        shown[axis] = min(min(shift, right), min(below, opposite))
+        shown[2 + axis] = max(max(shift, right), max(below, opposite))
+
+
+@compiled
+def _find_shown_in_perspective(original_from_input: Float64, crop_size: int, shown: Float64) -> None:
+    """Sets `shown` like `_find_shown`. The matrix divides every point of the crop by a positive number."""
+    shown[0], shown[1], shown[2], shown[3] = np.inf, np.inf, -np.inf, -np.inf
+    for corner in range(4):
+        x, y = float(crop_size * (corner % 2)), float(crop_size * (corner // 2))
+        divisor = (original_from_input[2, 0] * x + original_from_input[2, 1] * y) + original_from_input[2, 2]
+        for axis in range(2):
+            row = original_from_input[axis]
+            moved = ((row[0] * x + row[1] * y) + row[2]) / divisor
+            shown[axis], shown[2 + axis] = min(shown[axis], moved), max(shown[2 + axis], moved)
+
+
+@compiled
+def _find_region(shown: Float64, height: float, width: float, resolution: float, region_xyxy: Float32) -> None:
+    """Sets `region_xyxy` to the whole pixels of the original image in the box `shown`, with a margin."""
+    margin = REGION_MARGIN * max(1.0, 1.0 / resolution)
+    for axis in range(2):
+        limit = width if axis == 0 else height
+        lower = min(max(np.floor(shown[axis] - margin), 0.0), limit - 1)
         region_xyxy[axis] = lower
-        region_xyxy[2 + axis] = min(max(np.ceil(high + margin), lower + 1), limit)
+        region_xyxy[2 + axis] = min(max(np.ceil(shown[2 + axis] + margin), lower + 1), limit)
 
 
 @compiled
@@ -280,6 +375,7 @@ def move_polygons(
     """Returns the fields of `PolygonBatch` for the chosen images, moved by one matrix each.
 
     Args:
+        matrices: (B, 3, 3), affine, or a perspective that divides every vertex by a positive number.
         min_visible: polygons with a smaller visible fraction become don't-care; 0: none does.
         crop_size: side of the square input.
     """
@@ -295,12 +391,13 @@ def move_polygons(
     num_polygons = num_vertices = 0
     for row in range(len(indices)):
         image, matrix = indices[row], matrices[row]
+        in_perspective = matrix[2, 0] != 0 or matrix[2, 1] != 0 or matrix[2, 2] != 1
         polygon_starts[row] = num_polygons
         for polygon in range(images.polygon_starts[image], images.polygon_starts[image + 1]):
             vertex_starts[num_polygons] = num_vertices
             box[0], box[1], box[2], box[3] = np.inf, np.inf, -np.inf, -np.inf
             for vertex in range(images.vertex_starts[polygon], images.vertex_starts[polygon + 1]):
-                x, y = move_point(matrix, images.vertices[vertex, 0], images.vertices[vertex, 1])
+                x, y = move_point(matrix, in_perspective, images.vertices[vertex, 0], images.vertices[vertex, 1])
                 vertices[num_vertices, 0], vertices[num_vertices, 1] = x, y
                 box[0], box[1], box[2], box[3] = min(box[0], x), min(box[1], y), max(box[2], x), max(box[3], y)
                 num_vertices += 1

@@ -33,7 +33,7 @@ from ocr.datasets.compiled_plan import (
 )
 from ocr.datasets.epoch_order import epoch_order
 from ocr.datasets.manifest import Manifest
-from ocr.datasets.philox import AUGMENTATION_STREAM, random_doubles
+from ocr.datasets.philox import AUGMENTATION_STREAM, PERSPECTIVE_STREAM, random_doubles
 from ocr.errors import InputError
 from ocr.polygons import PolygonBatch
 from ocr.targets.config import TargetConfig
@@ -118,6 +118,7 @@ class SamplePlanner:
         settings = Settings(
             self.config.crop_size,
             augmentation.rotation_degrees,
+            augmentation.perspective,
             augmentation.flip_probability,
             augmentation.crop_candidates,
         )
@@ -148,12 +149,8 @@ class SamplePlanner:
     ) -> Draws:
         """Returns the random numbers of the images."""
         augmentation = self.config.augmentation
-        doubles = random_doubles(
-            (self.seed, epoch),
-            manifest.sample_ids[indices] + (passes << PASS_SHIFT),
-            AUGMENTATION_STREAM,
-            num_draws(augmentation.crop_candidates),
-        )
+        key, counters = (self.seed, epoch), manifest.sample_ids[indices] + (passes << PASS_SHIFT)
+        doubles = random_doubles(key, counters, AUGMENTATION_STREAM, num_draws(augmentation.crop_candidates))
         low, high = np.log(augmentation.scale_min), np.log(augmentation.scale_max)
         longest = manifest.original_sizes[indices].max(axis=1)
         scales = self.config.image_size / longest * np.exp(low + (high - low) * doubles[:, 1])
@@ -163,7 +160,13 @@ class SamplePlanner:
         colours[:, :3] = spread[:, :3] * limits
         hue = spread[:, 3] * np.radians(augmentation.hue_degrees)
         colours[:, 3], colours[:, 4] = np.sin(hue), np.cos(hue)
-        return Draws(doubles, scales, colours)
+        tilts = np.zeros((len(indices), 2))
+        if augmentation.perspective > 0:
+            directions, strengths = random_doubles(key, counters, PERSPECTIVE_STREAM, 2).T
+            radians = 2 * np.pi * directions
+            tilts[:, 0], tilts[:, 1] = np.cos(radians), np.sin(radians)
+            tilts *= (augmentation.perspective * strengths)[:, None]
+        return Draws(doubles, scales, colours, tilts)
 
 
 def _images(manifest: Manifest) -> Images:

@@ -39,11 +39,15 @@ def resize(image: Floats, start_yx: npt.ArrayLike, end_yx: npt.ArrayLike, size: 
 
 
 def warp(image: Floats, input_from_resized: npt.ArrayLike, size: int) -> Floats:
-    """Returns (size, size, 3), interpolated between the four nearest pixels. All pixels outside the image are black."""
+    """Returns (size, size, 3), interpolated between the four nearest pixels. All pixels outside the image are black.
+
+    input_from_resized: (2, 3), or (3, 3) in perspective.
+    """
     height, width = image.shape[:2]
-    inverse = np.linalg.inv(np.vstack([np.asarray(input_from_resized, np.float64), (0, 0, 1)]))
+    inverse = np.linalg.inv(np.vstack([np.asarray(input_from_resized, np.float64), (0, 0, 1)])[:3])
     y, x = np.mgrid[:size, :size] + 0.5
-    source_x, source_y = (row[0] * x + row[1] * y + row[2] - 0.5 for row in inverse[:2])
+    moved_x, moved_y, divisor = (row[0] * x + row[1] * y + row[2] for row in inverse)
+    source_x, source_y = moved_x / divisor - 0.5, moved_y / divisor - 0.5
     left, top = np.floor(source_x).astype(int), np.floor(source_y).astype(int)
     warped = np.zeros((size, size, 3))
     for tap_x, share_x in ((left, left + 1 - source_x), (left + 1, source_x - left)):

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,13 +12,20 @@ from nvidia.dali import types
 from nvidia.dali.pipeline import Pipeline
 
 from dali_pipelines import steps
-from dali_pipelines.config import PipelineConfig
-from dali_pipelines.geometry import letterbox_size, rotation, scaling, translation
+from dali_pipelines.config import AugmentationConfig, PipelineConfig
+from dali_pipelines.eval import eval_pipeline
+from dali_pipelines.geometry import letterbox_size, rotation, scaling, slant, translation
 from dali_pipelines.train import train_pipeline
 from tests.dali_pipelines import graph_oracle
 
 SIZE = 64
 DTYPES = {"float16": types.FLOAT16, "float32": types.FLOAT, "uint8": types.UINT8}
+
+
+def perspective_pipeline(*, config: PipelineConfig, **arguments: Any) -> Pipeline:
+    """Returns the training graph for images in perspective."""
+    in_perspective = config.model_copy(update={"augmentation": AugmentationConfig(perspective=0.3)})
+    return train_pipeline(config=in_perspective, **arguments)
 
 
 @dataclass(frozen=True)
@@ -32,8 +40,9 @@ class Numbers:
     colour_offset: npt.NDArray[np.float32]
 
 
-def numbers_of(image_size: tuple[int, int], number: int, training: bool) -> Numbers:
+def numbers_of(image_size: tuple[int, int], number: int, graph: Callable[..., Pipeline]) -> Numbers:
     """Returns the numbers of one image. In training: a part of it, other scales for each axis, rotation, shift and colours."""
+    training = graph is not eval_pipeline
     rng = np.random.default_rng(number)
     height, width = image_size
     if training:
@@ -46,12 +55,16 @@ def numbers_of(image_size: tuple[int, int], number: int, training: bool) -> Numb
     flipped = scaling(-1, 1) if number % 2 else scaling(1, 1)
     centre = translation(SIZE / 2 + rng.uniform(-6, 6), SIZE / 2 + rng.uniform(-6, 6))
     matrix = centre @ rotation(rng.uniform(4, 25)) @ flipped @ translation(-resized[1] / 2, -resized[0] / 2)
+    num_rows = 2
+    if graph is perspective_pipeline:
+        middle, num_rows = translation(SIZE / 2, SIZE / 2), 3
+        matrix = middle @ slant(*rng.uniform(0.1, 0.25, 2) / SIZE) @ np.linalg.inv(middle) @ matrix
     colours = np.eye(3) + rng.uniform(-0.25, 0.25, (3, 3))
     return Numbers(
         start,
         end,
         resized,
-        matrix[:2].astype(np.float32),
+        matrix[:num_rows].astype(np.float32),
         colours.astype(np.float32),
         rng.uniform(-40, 40, 3).astype(np.float32),
     )
@@ -66,8 +79,8 @@ def run(
     graph: Callable[..., Pipeline], files: Sequence[Path], layout: str = "CHW", dtype: str = "float32"
 ) -> tuple[str, npt.NDArray[np.generic]]:
     """Returns layout and output of a GPU's graph, run by DALI's CPU operators on all files as one batch."""
-    training = graph is train_pipeline
-    samples = [numbers_of(graph_oracle.upright(file).shape[:2], number, training) for number, file in enumerate(files)]
+    training = graph is not eval_pipeline
+    samples = [numbers_of(graph_oracle.upright(file).shape[:2], number, graph) for number, file in enumerate(files)]
     fields: list[list[npt.NDArray[np.generic]]] = [
         [np.frombuffer(os.fsencode(file), np.uint8) for file in files],
         [sample.start_yx for sample in samples],
@@ -94,14 +107,14 @@ def run(
     return images.layout(), images.as_array()
 
 
-def expected(files: Sequence[Path], training: bool) -> npt.NDArray[np.float64]:
+def expected(files: Sequence[Path], graph: Callable[..., Pipeline]) -> npt.NDArray[np.float64]:
     """Returns the RGB levels that the graph has to return, (B, 3, SIZE, SIZE)."""
     images = []
     for number, file in enumerate(files):
         original = graph_oracle.upright(file)
-        sample = numbers_of(original.shape[:2], number, training)
+        sample = numbers_of(original.shape[:2], number, graph)
         image = graph_oracle.resize(original, sample.start_yx, sample.end_yx, sample.resized_size)
-        if training:
+        if graph is not eval_pipeline:
             image = graph_oracle.warp(image, sample.input_from_resized, SIZE)
             image = graph_oracle.recolour(image, sample.colour_matrix, sample.colour_offset)
         images.append(graph_oracle.pad(image, SIZE))
@@ -132,7 +145,7 @@ def disagreement(
     found_layout, images = run(graph, files, layout, dtype)
     if (found_layout, str(images.dtype)) != (layout, dtype):
         return f"layout {found_layout}, dtype {images.dtype}; expected {layout}, {dtype}"
-    found, exact = levels(images, layout, dtype), expected(files, training=graph is train_pipeline)
+    found, exact = levels(images, layout, dtype), expected(files, graph)
     if found.shape != exact.shape:
         return f"shape {found.shape}, expected {exact.shape}"
     for file, difference in zip(files, np.abs(found - exact), strict=True):

@@ -60,6 +60,13 @@ def test_training_arrays_worked_by_hand():
     assert {field.dtype for field in (start, end, size, matrix, colours, offset)} == {np.dtype(np.float32)}
 
 
+def test_a_warp_in_perspective_is_fed_whole():
+    arrays = SampleArrays(SourceImages(["a.jpg"]), training=True, in_perspective=True)
+    (fields,) = arrays.for_batch(planned(0))
+    assert fields[4][0].tolist() == [[2, 0, 0], [0, 3, 0], [0, 0, 1]]
+    assert len(fields) == 7
+
+
 def test_evaluation_arrays_have_no_warp_and_no_colours():
     (fields,) = SampleArrays(SourceImages(["a.jpg"]), training=False).for_batch(planned(0))
     assert len(fields) == 4

@@ -37,3 +37,19 @@ def test_opencv_with_the_converted_matrix_moves_a_pixel_exactly():
     matrix = geometry.opencv_from_continuous(geometry.scaling(2, 2))
     doubled = cv2.warpAffine(image, matrix[:2], (10, 10), flags=cv2.INTER_NEAREST)
     assert set(zip(*np.nonzero(doubled), strict=True)) == {(2, 2), (2, 3), (3, 2), (3, 3)}
+
+
+def test_a_slant_divides_by_the_distance_along_it():
+    matrix = geometry.slant(0.01, 0.02)
+    # (100, 0) is divided by 2, (0, -25) by a half, the origin by 1.
+    moved = geometry.transform_points(matrix, [[100, 0], [0, -25], [0, 0]])
+    np.testing.assert_allclose(moved, [[50, 0], [0, -50], [0, 0]])
+    np.testing.assert_allclose(geometry.transform_points(np.linalg.inv(matrix), moved), [[100, 0], [0, -25], [0, 0]])
+
+
+def test_matrices_are_affine_if_their_last_rows_are():
+    affine, perspective = np.eye(3), geometry.slant(0.1, 0)
+    assert geometry.is_affine(affine)
+    assert not geometry.is_affine(perspective)
+    assert not geometry.is_affine([affine, perspective])
+    assert geometry.is_affine(np.zeros((0, 3, 3)))

@@ -16,11 +16,13 @@ from dali_pipelines.config import PipelineConfig
 from dali_pipelines.decode import decode_pipeline
 from dali_pipelines.eval import eval_pipeline
 from dali_pipelines.train import train_pipeline
+from tests.dali_pipelines.graph_runs import perspective_pipeline
 from tests.dali_pipelines.serialised import Graph, Operator, read_graph
 
 DTYPES = {"float16": types.FLOAT16, "float32": types.FLOAT, "uint8": types.UINT8}
 STEPS = {
     train_pipeline: ["Resize", "WarpAffine", "CoordTransform", "CropMirrorNormalize"],
+    perspective_pipeline: ["Resize", "experimental__WarpPerspective", "CoordTransform", "CropMirrorNormalize"],
     eval_pipeline: ["Resize", "CropMirrorNormalize"],
 }
 CONDITIONS = {"_conditional__Split", "_conditional__Merge", "_conditional__Not_"}
@@ -51,16 +53,16 @@ def feed(images: str) -> steps.Feed:
 
 
 IMAGES = ["from files", "kept on the cpu", "kept on the gpu", "kept on the gpu, handed out"]
-SIXTEEN = pytest.mark.parametrize(
+ALL = pytest.mark.parametrize(
     ("graph", "images", "layout"),
     [
         pytest.param(graph, images, layout, id=f"{graph.__name__}-{images}-{layout}")
-        for graph in (train_pipeline, eval_pipeline)
+        for graph in STEPS
         for images in IMAGES
         for layout in ("CHW", "HWC")
     ],
 )
-"""The two graphs for each place that images come from, in both layouts."""
+"""The graphs for each place that images come from, in both layouts."""
 
 
 def built(
@@ -92,7 +94,7 @@ def fed_arguments(operator: Operator) -> set[str]:
     return {node.argument for node in operator.inputs if node.argument}
 
 
-@SIXTEEN
+@ALL
 def test_everything_after_the_decoder_runs_on_the_gpu(graph, images, layout):
     operators = built(graph, images, layout).operators
     (decoder,) = (each for each in operators if each.name == "decoders__Image")
@@ -110,7 +112,7 @@ def test_everything_after_the_decoder_runs_on_the_gpu(graph, images, layout):
     assert on_cpu <= {"ExternalSource", "io__file__Read"} | CONDITIONS | SIZE_CHECK
 
 
-@SIXTEEN
+@ALL
 def test_each_step_takes_the_image_of_the_step_before(graph, images, layout):
     found = built(graph, images, layout)
     decoded = found.named("decoders__Image").outputs[0].name
@@ -129,7 +131,7 @@ def test_each_step_takes_the_image_of_the_step_before(graph, images, layout):
     assert [(node.name, node.device) for node in found.outputs] == [(name, "gpu") for name in outputs]
 
 
-@SIXTEEN
+@ALL
 def test_pixels_come_from_the_device_that_keeps_them(graph, images, layout):
     sources = [each for each in built(graph, images, layout).operators if each.name == "ExternalSource"]
     pixels = {(each.device, each.arguments["no_copy"]) for each in sources if each.arguments.get("layout") == "HWC"}
@@ -139,7 +141,7 @@ def test_pixels_come_from_the_device_that_keeps_them(graph, images, layout):
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "uint8"])
-@SIXTEEN
+@ALL
 def test_arguments_are_those_of_the_graph_that_is_tested_by_its_pixels(graph, images, layout, dtype):
     on_gpu = built(graph, images, layout, dtype=dtype)
     on_cpu = built(graph, "from files", layout, dtype=dtype, on_gpu=False)
@@ -148,6 +150,16 @@ def test_arguments_are_those_of_the_graph_that_is_tested_by_its_pixels(graph, im
         expected = fixed_arguments(tested) | (ONLY_ON_A_GPU if name == "decoders__Image" else {})
         assert fixed_arguments(found) == expected, name
         assert fed_arguments(found) == fed_arguments(tested), name
+
+
+def test_the_warp_in_perspective_has_the_arguments_of_the_affine_one():
+    affine, perspective = (
+        built(train_pipeline).named("WarpAffine"),
+        built(perspective_pipeline).named(STEPS[perspective_pipeline][1]),
+    )
+    assert fixed_arguments(perspective) == fixed_arguments(affine) | {"pixel_origin": "corner", "fill_value": [0.0]}
+    assert fed_arguments(perspective) == fed_arguments(affine) == {"matrix"}
+    assert [node.device for node in perspective.inputs] == [node.device for node in affine.inputs]
 
 
 def test_every_argument_of_the_training_graph():

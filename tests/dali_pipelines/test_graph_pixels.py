@@ -11,7 +11,7 @@ from nvidia.dali.pipeline import do_not_convert
 
 from dali_pipelines.eval import eval_pipeline
 from dali_pipelines.train import train_pipeline
-from tests.dali_pipelines.graph_runs import SIZE, disagreement
+from tests.dali_pipelines.graph_runs import SIZE, disagreement, perspective_pipeline
 from tests.dali_pipelines.odd_pictures import draw_odd_pictures
 
 # Mutations leave inputs of the graph unused.
@@ -19,6 +19,13 @@ pytestmark = pytest.mark.filterwarnings("ignore:The external source node")
 
 STEPS = {
     train_pipeline: ["decoders.image", "resize", "warp_affine", "coord_transform", "crop_mirror_normalize"],
+    perspective_pipeline: [
+        "decoders.image",
+        "resize",
+        "experimental.warp_perspective",
+        "coord_transform",
+        "crop_mirror_normalize",
+    ],
     eval_pipeline: ["decoders.image", "resize", "crop_mirror_normalize"],
 }
 """Operators of each graph after the file has been read."""
@@ -31,7 +38,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "uint8"])
 @pytest.mark.parametrize("layout", ["CHW", "HWC"])
-@pytest.mark.parametrize("graph", [train_pipeline, eval_pipeline])
+@pytest.mark.parametrize("graph", STEPS)
 def test_a_gpus_graph_agrees_with_the_oracle(graph, layout, dtype, pictures):
     assert disagreement(graph, pictures, layout, dtype) is None
 
@@ -89,6 +96,16 @@ WARP = [
     {"interp_type": types.INTERP_NN},
     {"size": (SIZE, SIZE - 1)},
 ]
+WARP_IN_PERSPECTIVE = [
+    {"inverse_map": True},
+    {"inverse_map": Without},
+    {"matrix": transposed},
+    {"pixel_origin": "center"},
+    {"fill_value": 255},
+    {"interp_type": types.INTERP_NN},
+    {"interp_type": types.INTERP_CUBIC},
+    {"size": (SIZE, SIZE - 1)},
+]
 COLOUR = [
     {"M": transposed},
     {"M": Without},
@@ -123,6 +140,8 @@ MUTATIONS = {
         "coord_transform": COLOUR,
         "crop_mirror_normalize": FINISH,
     },
+    # Its other steps are those of the training graph.
+    perspective_pipeline: {"experimental.warp_perspective": WARP_IN_PERSPECTIVE},
     eval_pipeline: {"decoders.image": DECODE, "resize": RESIZE, "crop_mirror_normalize": FINISH + PADDING},
 }
 
@@ -169,7 +188,7 @@ def test_the_oracle_notices_a_wrong_argument(graph, operator, mutation, pictures
     assert (difference is None) == (mutation in HARMLESS), difference
 
 
-@pytest.mark.parametrize("graph", [train_pipeline, eval_pipeline])
+@pytest.mark.parametrize("graph", STEPS)
 def test_each_argument_of_a_step_has_a_mutation(graph, pictures, monkeypatch):
     given: dict[str, set[str]] = {}
 

@@ -40,6 +40,18 @@ def test_training_resizes_only_what_the_rotated_crop_covers():
     assert predicted([(100, 200)], config, training=True, dtype=torch.float32).device == int(SAFETY * device)
 
 
+def test_a_perspective_resizes_more_for_what_it_enlarges():
+    config = PipelineConfig(image_size=64, augmentation=AugmentationConfig(scale_max=3.0, perspective=0.1))
+    magnification = 0.9**-1.5
+    covered = np.ceil(np.sqrt(2) * 64 * magnification / 0.8**2)  # 166
+    expected = [[96 * magnification, covered]]
+    np.testing.assert_allclose(memory.largest_resized(np.array([[100.0, 200.0]]), config, training=True), expected)
+    resized = expected[0]
+    decoded, between = 60_000, 4 * 3 * max(100 * resized[1], 200 * resized[0])
+    device = 3 * (decoded + between + 3 * resized[0] * resized[1] + 2 * 3 * 4_096 + 4 * 3 * 4_096) + 2 * decoded
+    assert predicted([(100, 200)], config, training=True, dtype=torch.float32).device == int(SAFETY * device)
+
+
 def test_without_a_gpu_decoded_and_rendered_images_are_counted():
     # Two batches that DALI prepares, and two in the rendering threads.
     assert predicted([(100, 200)], on_gpu=False) == PoolBytes(int(SAFETY * 4 * (60_000 + 6_144)), 0)

@@ -1,22 +1,26 @@
 """Compares CPU rendering with DALI's operators, which a GPU runs, and with the explicitly computed filter."""
 
+import json
 import re
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from nvidia.dali import types
 from PIL import Image
 
-from dali_pipelines.config import PipelineConfig
+from dali_pipelines.config import AugmentationConfig, PipelineConfig
 from dali_pipelines.eval import eval_pipeline
 from dali_pipelines.feed import BatchFeed, SampleArrays
 from dali_pipelines.loader import DaliLoader
 from dali_pipelines.rendering import recolour, resize_region, resize_whole, warp
 from dali_pipelines.source import SampleError, SourceImages
 from dali_pipelines.train import train_pipeline
+from ocr.datasets.audit import load_manifest
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.plan import EpochPlan, SamplePlanner
@@ -24,6 +28,7 @@ from ocr.datasets.schemas import DatasetConfig
 from tests.dali_pipelines.odd_pictures import draw_odd_pictures
 
 CONFIG = PipelineConfig(image_size=320, num_threads=1)
+IN_PERSPECTIVE = PipelineConfig(image_size=320, num_threads=1, augmentation=AugmentationConfig(perspective=0.3))
 
 
 @pytest.fixture
@@ -40,10 +45,12 @@ def manifest(request: pytest.FixtureRequest) -> Manifest:
     return ValidatedOCRDataset(DatasetConfig(image_path=str(folder)), planner).manifest
 
 
-def make_loader(manifest: Manifest, training: bool, batch_size: int, skip_failures: bool = True) -> DaliLoader:
+def make_loader(
+    manifest: Manifest, training: bool, batch_size: int, skip_failures: bool = True, config: PipelineConfig = CONFIG
+) -> DaliLoader:
     return DaliLoader(
-        SourceImages(manifest.image_paths),
-        CONFIG,
+        SourceImages(manifest.image_paths, stored_sizes=manifest.stored_sizes, orientations=manifest.orientations),
+        config,
         training=training,
         batch_size=batch_size,
         device=torch.device("cpu"),
@@ -51,13 +58,16 @@ def make_loader(manifest: Manifest, training: bool, batch_size: int, skip_failur
     )
 
 
-def rendered_by_dali_operators(manifest: Manifest, plan: EpochPlan, training: bool) -> Iterator[torch.Tensor]:
+def rendered_by_dali_operators(
+    manifest: Manifest, plan: EpochPlan, training: bool, config: PipelineConfig = CONFIG
+) -> Iterator[torch.Tensor]:
     """Yields batches from the graph of a GPU, run by DALI's CPU operators."""
-    feed = BatchFeed(SampleArrays(SourceImages(manifest.image_paths), training=training))
+    source = SourceImages(manifest.image_paths)
+    feed = BatchFeed(SampleArrays(source, training=training, in_perspective=config.in_perspective))
     graph = train_pipeline if training else eval_pipeline
     pipeline = graph(
         feed=feed.for_graph(),
-        config=CONFIG,
+        config=config,
         on_gpu=False,
         dtype=types.FLOAT,
         batch_size=plan.batch_size,
@@ -72,11 +82,14 @@ def rendered_by_dali_operators(manifest: Manifest, plan: EpochPlan, training: bo
 
 
 # PyTorch rounds to whole levels after each axis, DALI once: up to an eighth of the pixels may differ by one level.
-@pytest.mark.parametrize(("training", "worst", "mean"), [(False, 1, 0.15), (True, 3, 0.2)])
-def test_cpu_rendering_agrees_with_dali_operators(training, worst, mean, manifest):
-    plan = EpochPlan(manifest, SamplePlanner(CONFIG, training=training, seed=3), epoch=0, batch_size=4)
-    loader = make_loader(manifest, training, batch_size=4)
-    by_dali = rendered_by_dali_operators(manifest, plan, training)
+@pytest.mark.parametrize(
+    ("config", "training", "worst", "mean"),
+    [(CONFIG, False, 1, 0.15), (CONFIG, True, 3, 0.2), (IN_PERSPECTIVE, True, 3, 0.2)],
+)
+def test_cpu_rendering_agrees_with_dali_operators(config, training, worst, mean, manifest):
+    plan = EpochPlan(manifest, SamplePlanner(config, training=training, seed=3), epoch=0, batch_size=4)
+    loader = make_loader(manifest, training, batch_size=4, config=config)
+    by_dali = rendered_by_dali_operators(manifest, plan, training, config)
     num_images = 0
     for found, expected, _ in zip(loader.batches(plan), by_dali, range(6), strict=False):
         levels = (found.images - expected).abs() * torch.tensor(CONFIG.std)[:, None, None]
@@ -85,6 +98,79 @@ def test_cpu_rendering_agrees_with_dali_operators(training, worst, mean, manifes
         num_images += len(found.images)
     assert num_images == min(24, len(manifest.image_paths))
     assert not loader.failures
+
+
+@pytest.fixture(scope="module")
+def marks(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    """Two pictures of 1600 x 1200 pixels with white boxes, upright and rotated by EXIF, which are also the polygons."""
+    root, words = tmp_path_factory.mktemp("marks"), {}
+    (root / "images").mkdir()
+    for orientation in (1, 6):
+        exif, picture, boxes = Image.Exif(), np.zeros((1200, 1600, 3), np.uint8), {}
+        exif[0x0112] = orientation
+        for x, y in product(range(40, 1600, 320), range(40, 1200, 240)):
+            picture[y : y + 160, x : x + 240] = 255
+            box = [[x, y], [x + 240, y], [x + 240, y + 160], [x, y + 160]]
+            boxes[f"{x}-{y}"] = {"points": box}
+        name = f"{orientation}.jpg"
+        Image.fromarray(picture).save(root / "images" / name, quality=95, subsampling=0, exif=exif)
+        words[name] = {"words": boxes}
+    (root / "marks.json").write_text(json.dumps({"images": words}))
+    config = DatasetConfig(image_path=str(root / "images"), annotation_path=str(root / "marks.json"))
+    return load_manifest(config, max_megapixels=100)[0]
+
+
+def distances_to_edges(levels: np.ndarray, polygon: np.ndarray) -> list[float]:
+    """Returns how many pixels outside of a polygon's sides its white mark ends, at 5 points of each side that is in view."""
+    side, along, found = len(levels), np.linspace(-4, 4, 81), []
+    for start, end in zip(polygon, np.roll(polygon, -1, axis=0), strict=True):
+        middle, across = polygon.mean(axis=0), (end - start)[::-1] * (1, -1) / np.linalg.norm(end - start)
+        outwards = across * np.sign(across @ (start - middle))
+        for share in np.linspace(0.3, 0.7, 5):
+            points = start + share * (end - start) + along[:, None] * outwards
+            if points.min() < 1 or points.max() > side - 1:
+                continue
+            x, y = (points - 0.5).astype(np.float32).T[:, None]  # OpenCV's pixel centres lie at whole numbers
+            profile = cv2.remap(levels, x, y, cv2.INTER_LINEAR)[0]
+            found.append(float(along[np.argmax(profile < 127.5)]))
+    return found
+
+
+@pytest.mark.parametrize("rendered_by", ["cpu", "cpu, scaled decoding", "DALI's operators"])
+def test_marks_lie_under_their_polygons_in_perspective(rendered_by, marks):
+    config = IN_PERSPECTIVE.model_copy(
+        update={
+            "scaled_decode": "scaled" in rendered_by,
+            "augmentation": AugmentationConfig(
+                perspective=0.4,
+                rotation_degrees=30,
+                scale_max=1.5,
+                brightness=0,
+                contrast=0,
+                saturation=0,
+                hue_degrees=0,
+            ),
+        }
+    )
+    planner, distances, scales = SamplePlanner(config, training=True, seed=1), [], []
+    for epoch in range(5):
+        plan = EpochPlan(marks, planner, epoch=epoch, batch_size=2)
+        if rendered_by == "DALI's operators":
+            batches = rendered_by_dali_operators(marks, plan, True, config)
+        else:
+            batches = (batch.images for batch in make_loader(marks, True, 2, config=config).batches(plan))
+        for images, samples in zip(batches, map(plan.batch, range(len(plan))), strict=True):
+            levels = images[:, 1].numpy() * config.std[1] + config.mean[1]
+            polygons = planner.input_polygons(marks, samples)
+            for row, matrix in enumerate(samples.input_from_original):
+                scales.append(np.ptp(np.linalg.norm(np.diff(polygons.polygons_of(row), axis=1), axis=2)[:, 0]))
+                assert matrix[2, :2].any()
+                for polygon in polygons.polygons_of(row):
+                    distances += distances_to_edges(levels[row], polygon)
+    assert len(distances) > 1000
+    assert np.abs(distances).max() < 0.5
+    assert abs(np.mean(distances)) < 0.1
+    assert max(scales) > 10  # the perspective makes equal boxes unequal
 
 
 def filtered_explicitly(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -144,9 +230,10 @@ def test_a_region_is_resized_alone_and_the_image_is_not_changed():
     np.testing.assert_array_equal(image, before)
 
 
-def test_a_warp_by_whole_pixels_moves_pixels_and_fills_with_black():
+@pytest.mark.parametrize("in_perspective", [False, True])
+def test_a_warp_by_whole_pixels_moves_pixels_and_fills_with_black(in_perspective):
     image = np.arange(48, dtype=np.uint8).reshape(4, 4, 3) + 1
-    found = warp(image, np.array([[1.0, 0, 2], [0, 1, -1], [0, 0, 1]]), 4)
+    found = warp(image, np.array([[1.0, 0, 2], [0, 1, -1], [0, 0, 1]]), 4, in_perspective)
     expected = np.zeros_like(image)
     expected[:3, 2:] = image[1:, :2]
     np.testing.assert_array_equal(found, expected)

@@ -182,6 +182,8 @@ def test_a_wrong_key_fails_and_is_named(override):
         ("datasets.val_dataset.config.cache_config.device_budget=much", "device_budget"),
         ("+datasets.val_dataset.config.cache_config.size=3", "size"),
         ("pipeline.augmentation.scale_min=4", "scale_min"),
+        ("pipeline.augmentation.perspective=0.5", r"perspective: .* less than or equal to 0\.4 \(found 0\.5\)"),
+        ("pipeline.augmentation.perspective=-0.1", r"perspective: .* greater than or equal to 0 \(found -0\.1\)"),
     ],
 )
 def test_a_wrong_value_fails_and_is_named(override, named):

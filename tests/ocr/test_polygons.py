@@ -38,6 +38,14 @@ def test_each_image_is_moved_by_its_own_matrix_in_a_copy():
     assert batch.polygons_of(2)[0].tolist() == SQUARE
 
 
+def test_a_perspective_divides_each_vertex_of_its_own_image():
+    matrices = np.tile(np.eye(3), (3, 1, 1))
+    matrices[2, 2] = [0.5, 0, 1]
+    moved = make_batch().transformed(matrices)
+    assert moved.polygons_of(0)[0].tolist() == TRIANGLE
+    assert moved.polygons_of(2)[0].tolist() == [[0, 0], [1, 0], [1, 1], [0, 2]]
+
+
 def test_an_empty_batch_can_be_selected_and_moved():
     empty = PolygonBatch.from_lists([[], []])
     moved = empty.select([1]).transformed(np.eye(3)[None])

@@ -16,6 +16,7 @@ from benchmarks.loaders.parity import Parity, compare
 from benchmarks.loaders.row_loader import CannotRun, InputBatch
 from benchmarks.loaders.splits import spread_evenly
 from benchmarks.loaders.workload import Workload
+from dali_pipelines.config import AugmentationConfig
 from dali_pipelines.source import PlannedBatch
 from ocr.datasets import plan as plan_module
 from ocr.datasets.audit import load_manifest
@@ -100,9 +101,14 @@ def test_own_loaders_agree_with_the_oracle_on_real_images(request, loader, data_
     assert found.max_levels < 1.2
 
 
-@pytest.mark.parametrize(("loader", "keeps"), [("torch", "nothing"), ("dali", "nothing"), ("dali", "images")])
-def test_training_crops_agree_with_the_oracle(workload, loader, keeps):
-    augmented = replace(workload, config=workload.config.model_copy(update={"augment": True}))
+@pytest.mark.parametrize(
+    ("loader", "keeps", "perspective"),
+    [("torch", "nothing", 0.0), ("dali", "nothing", 0.0), ("dali", "images", 0.0), ("dali", "nothing", 0.3)],
+)
+def test_training_crops_agree_with_the_oracle(workload, loader, keeps, perspective):
+    pipeline = workload.config.pipeline.model_copy(update={"augmentation": AugmentationConfig(perspective=perspective)})
+    config = workload.config.model_copy(update={"augment": True, "pipeline": pipeline})
+    augmented = replace(workload, config=config)
     found = own_parity(augmented, loader, keeps, "input+targets")
     assert found.polygons_equal
     assert found.maps_equal

@@ -20,6 +20,8 @@ AUGMENTATIONS = {
     "defaults": AugmentationConfig(),
     "upright": AugmentationConfig(rotation_degrees=0, crop_candidates=5, min_visible=0.9),
     "wild": AugmentationConfig(rotation_degrees=90, scale_min=0.1, scale_max=9, crop_candidates=1),
+    "in perspective": AugmentationConfig(perspective=0.1),
+    "steep": AugmentationConfig(perspective=0.4, rotation_degrees=90, scale_min=0.1, scale_max=9, crop_candidates=3),
 }
 
 

@@ -5,6 +5,7 @@ import pytest
 
 from dali_pipelines import geometry
 from dali_pipelines.config import AugmentationConfig, PipelineConfig
+from dali_pipelines.memory import largest_resized
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.plan import EpochPlan, SamplePlanner
 from ocr.datasets.reference_plan import visible_fractions
@@ -48,8 +49,9 @@ def without_text(size: tuple[int, int]) -> Manifest:
     )
 
 
-def make_plan(manifest=None, *, training=True, seed=3, epoch=0, **kwargs) -> EpochPlan:
-    planner = SamplePlanner(PipelineConfig(), training=training, seed=seed)
+def make_plan(manifest=None, *, training=True, seed=3, epoch=0, perspective=0.0, **kwargs) -> EpochPlan:
+    config = PipelineConfig(augmentation=AugmentationConfig(perspective=perspective))
+    planner = SamplePlanner(config, training=training, seed=seed)
     kwargs.setdefault("batch_size", 4)
     return EpochPlan(manifest or make_manifest(), planner, epoch=epoch, **kwargs)
 
@@ -143,15 +145,17 @@ def test_evaluation_keeps_the_order_of_the_annotations_and_letterboxes():
     np.testing.assert_allclose(corner, samples[0].resized_size[::-1])
 
 
-def test_the_matrix_is_the_product_of_resize_and_warp():
-    for sample in all_samples(make_plan()):
+@pytest.mark.parametrize("perspective", [0.0, 0.4])
+def test_the_matrix_is_the_product_of_resize_and_warp(perspective):
+    for sample in all_samples(make_plan(perspective=perspective)):
         by_steps = sample.input_from_resized @ geometry.resized_from_region(sample.region_xyxy, sample.resized_size)
         np.testing.assert_allclose(by_steps, sample.input_from_original, atol=1e-9)
 
 
-def test_the_region_holds_all_of_the_image_that_the_crop_shows():
+@pytest.mark.parametrize("perspective", [0.0, 0.4])
+def test_the_region_holds_all_of_the_image_that_the_crop_shows(perspective):
     manifest = make_manifest()
-    for sample in all_samples(make_plan(manifest)):
+    for sample in all_samples(make_plan(manifest, perspective=perspective)):
         height, width = manifest.original_sizes[sample.index]
         grid = np.stack(np.meshgrid(np.linspace(0, 640, 20), np.linspace(0, 640, 20)), -1).reshape(-1, 2)
         original = geometry.transform_points(np.linalg.inv(sample.input_from_original), grid)
@@ -177,6 +181,96 @@ def test_without_augmentation_the_scale_is_that_of_validation():
     sample = planner.plan_batch(without_text((1280, 640)), [0], epoch=0)[0]
     np.testing.assert_allclose(sample.input_from_original[:2, :2], np.eye(2) / 2)
     np.testing.assert_allclose(sample.colour_matrix, np.eye(3, 4), atol=1e-6)
+
+
+def scale_at(matrix: np.ndarray, point: np.ndarray) -> np.ndarray:
+    """Returns the derivative, (2, 2), of a matrix's map at a point."""
+    steps = np.array([[1e-3, 0], [-1e-3, 0], [0, 1e-3], [0, -1e-3]])
+    right, left, below, above = geometry.transform_points(matrix, point + steps)
+    return np.stack([right - left, below - above], axis=1) / 2e-3
+
+
+def test_a_perspective_keeps_scale_and_rotation_at_the_centre_and_all_other_random_numbers():
+    manifest, tilts = make_manifest(), []
+    for without, sample in zip(
+        all_samples(make_plan(manifest)), all_samples(make_plan(manifest, perspective=0.2)), strict=True
+    ):
+        assert sample.index == without.index
+        np.testing.assert_array_equal(sample.colour_matrix, without.colour_matrix)
+        height, width = manifest.original_sizes[sample.index]
+        centre = np.array([width / 2, height / 2])
+        matrix = sample.input_from_original
+        np.testing.assert_allclose(scale_at(matrix, centre), without.input_from_original[:2, :2], rtol=1e-5, atol=1e-5)
+        corners = np.array([[0, 0, 1], [width, 0, 1], [width, height, 1], [0, height, 1]])
+        tilts.append(np.abs(corners @ matrix[2] - 1).max())
+    assert 0.15 < max(tilts) <= 0.2
+    assert min(tilts) < 0.05
+
+
+def with_far_vertices() -> Manifest:
+    """Images of several shapes, each with one polygon inside and one that reaches far beyond the image."""
+    sizes = [(300, 900), (900, 300), (50, 2000), (640, 640)]
+    inside = [[10, 10], [40, 10], [40, 30], [10, 30]]
+    beyond = [[[5, 5], [30, 5], [far, 5000], [5, 40]] for far in (1e4, -3e3, 1e5, 900)]
+    return Manifest(
+        image_paths=tuple(f"/{i}.jpg" for i in range(4)),
+        filenames=tuple(f"{i}.jpg" for i in range(4)),
+        sample_ids=np.arange(4),
+        stored_sizes=np.array(sizes, np.int32),
+        orientations=np.ones(4, np.uint8),
+        polygons=PolygonBatch.from_lists([[inside, polygon] for polygon in beyond]),
+        num_listed=4,
+    )
+
+
+@pytest.mark.parametrize("make", [make_manifest, with_far_vertices])
+@pytest.mark.parametrize("perspective", [0.05, 0.4])
+def test_nothing_in_a_crop_and_no_vertex_lies_behind_the_camera(perspective, make):
+    manifest = make()
+    augmentation = AugmentationConfig(
+        perspective=perspective, rotation_degrees=180, scale_min=0.05, scale_max=9, flip_probability=0, crop_size=640
+    )
+    planner = SamplePlanner(PipelineConfig(image_size=320, augmentation=augmentation), training=True, seed=0)
+    for epoch in range(30):
+        samples = planner.plan_batch(manifest, np.arange(len(manifest)), epoch)
+        polygons = planner.input_polygons(manifest, samples)
+        for row, matrix in enumerate(samples.input_from_original):
+            height, width = manifest.original_sizes[row]
+            assert matrix[2] @ (width / 2, height / 2, 1) == pytest.approx(1)
+            image = np.array([[0, 0], [width, 0], [width, height], [0, height]])
+            points = np.concatenate([image, *manifest.polygons.polygons_of(row)])
+            divisors = np.c_[points, np.ones(len(points))] @ matrix[2]
+            assert divisors.min() >= 1 - perspective - 1e-9
+            assert divisors.max() <= 1 + perspective + 1e-9
+            crop = np.array([[0, 0, 1], [640, 0, 1], [640, 640, 1], [0, 640, 1]])
+            back = crop @ np.linalg.inv(matrix)[2]
+            assert back.min() >= 1 - 2 * perspective - 1e-9
+            assert back.max() <= 1 + 2 * perspective + 1e-9
+            assert np.linalg.det(matrix) > 0
+            moved = geometry.transform_points(matrix, points[4:])
+            np.testing.assert_allclose(np.concatenate(polygons.polygons_of(row)), moved, rtol=1e-5, atol=1e-3)
+
+
+def test_a_perspective_is_resized_to_what_the_middle_of_the_crop_shows():
+    manifest, sides = make_manifest(), []
+    for sample in all_samples(make_plan(manifest, perspective=0.4)):
+        original_from_input = np.linalg.inv(sample.input_from_original)
+        (middle,) = geometry.transform_points(original_from_input, [[320, 320]])
+        if ((middle >= 0) & (middle <= manifest.original_sizes[sample.index][::-1])).all():
+            sides.append(np.linalg.det(scale_at(np.linalg.inv(sample.input_from_resized), np.array([320, 320]))))
+    assert len(sides) > 10
+    # The sign tells flipped samples; sizes are rounded to whole pixels.
+    np.testing.assert_allclose(np.abs(sides), 1, atol=0.02)
+
+
+def test_no_region_is_resized_to_more_than_is_predicted_for_the_memory():
+    manifest = make_manifest()
+    for perspective in (0.05, 0.4):
+        config = PipelineConfig(augmentation=AugmentationConfig(perspective=perspective))
+        for epoch in range(5):
+            for sample in all_samples(make_plan(manifest, perspective=perspective, epoch=epoch)):
+                largest = largest_resized(manifest.original_sizes[[sample.index]], config, training=True)[0]
+                assert (sample.resized_size <= largest + 1).all()
 
 
 def test_colour_keeps_grey_grey():

@@ -65,11 +65,15 @@ def test_dali_and_torch_give_the_same_pixels_for_evaluation(name, request):
         assert difference.mean() < 0.1
 
 
-def test_dali_and_torch_give_the_same_ids_order_polygons_and_targets_for_training(training_receipts):
+@pytest.mark.parametrize("perspective", [0.0, 0.3])
+def test_dali_and_torch_give_the_same_ids_order_polygons_and_targets_for_training(perspective, receipts):
     pixels = []
+    config = PipelineConfig(augmentation=AugmentationConfig(perspective=perspective))
+    planner = SamplePlanner(config, training=True, seed=5)
+    dataset = ValidatedOCRDataset(receipts.config, planner, manifest=receipts.manifest)
     for dali, plain in zip(
-        first_batches(make_loader(training_receipts), 4),
-        first_batches(make_loader(training_receipts, "torch", num_workers=1), 4),
+        first_batches(make_loader(dataset), 4),
+        first_batches(make_loader(dataset, "torch", num_workers=1), 4),
         strict=True,
     ):
         assert [s.index for s in dali.samples] == [s.index for s in plain.samples]
@@ -101,8 +105,10 @@ def filled(polygon: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return canvas
 
 
-@pytest.mark.parametrize("name", ["sroie", "icdar15", "odd_jpegs"])
-def test_warping_a_drawn_polygon_is_drawing_the_warped_polygon(name, request, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "perspective"), [("sroie", 0.0), ("icdar15", 0.0), ("odd_jpegs", 0.0), ("odd_jpegs", 0.4)]
+)
+def test_warping_a_drawn_polygon_is_drawing_the_warped_polygon(name, perspective, request, tmp_path):
     """A large polygon is drawn into a picture that DALI warps; the same polygon is moved by the plan's matrix."""
     root = request.getfixturevalue(name)
     if name == "odd_jpegs":
@@ -119,7 +125,9 @@ def test_warping_a_drawn_polygon_is_drawing_the_warped_polygon(name, request, tm
     write_annotations(tmp_path / "train.json", words)
     config = DatasetConfig(image_path=str(tmp_path / "images"), annotation_path=str(tmp_path / "train.json"))
     pipeline = PipelineConfig(
-        augmentation=AugmentationConfig(scale_max=1.5, brightness=0, contrast=0, saturation=0, hue_degrees=0)
+        augmentation=AugmentationConfig(
+            perspective=perspective, scale_max=1.5, brightness=0, contrast=0, saturation=0, hue_degrees=0
+        )
     )
     dataset = make_dataset(config, training=True, pipeline=pipeline)
     overlaps = []
@@ -173,9 +181,10 @@ def test_empty_folders_of_a_removed_dali_count_as_no_dali(monkeypatch):
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("training", [True, False])
-def test_gpu_decode_agrees_with_the_cpu(training, receipts):
-    planner = SamplePlanner(PipelineConfig(output_dtype="float32"), training=training, seed=5)
+@pytest.mark.parametrize(("training", "perspective"), [(True, 0.0), (True, 0.3), (False, 0.0)])
+def test_gpu_decode_agrees_with_the_cpu(training, perspective, receipts):
+    config = PipelineConfig(output_dtype="float32", augmentation=AugmentationConfig(perspective=perspective))
+    planner = SamplePlanner(config, training=training, seed=5)
     dataset = ValidatedOCRDataset(receipts.config, planner, manifest=receipts.manifest)
     on_gpu = BatchLoader(dataset, Engine("dali", torch.device("cuda", 0)), batch_size=3)
     for cpu, gpu in zip(first_batches(make_loader(dataset), 4), first_batches(on_gpu, 4), strict=True):
