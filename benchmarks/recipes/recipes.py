@@ -195,6 +195,16 @@ TRAINING = Group(
         ),
         Recipe("kernels of 7", ("model.fpn_kernel_size=7",), "large depthwise kernels in the feature pyramid"),
         Recipe("auxiliary head", ("loss.auxiliary_weight=0.4",), "a second head at stride 8 in training"),
+        Recipe(
+            "frozen statistics of the backbone",
+            ("model.batch_norm=frozen_backbone",),
+            "batches of 4 images normalised by ImageNet's statistics",
+        ),
+        Recipe(
+            "slower batch-norm statistics",
+            ("model.batch_norm_momentum=0.02",),
+            "statistics for evaluation from more batches",
+        ),
         Recipe("resnet18", ("model.backbone.name=resnet18", _RANDOM), "a larger network from random weights"),
     ),
     notes=(

@@ -24,7 +24,7 @@ class DBNet(nn.Module):
         self.auxiliary: AuxiliaryHead | None = None
         """A second head that training may have; see `add_auxiliary_head`."""
         self.frozen: list[nn.Module] = []
-        """Parts that stay in evaluation mode; see ocr/models/stages.py."""
+        """Parts that stay in evaluation mode; see ocr/models/stages.py and ocr/models/batch_norms.py."""
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)

@@ -152,6 +152,20 @@ def test_a_run_with_an_auxiliary_head_resumes_bit_for_bit(tiny_run, with_auxilia
     assert all(torch.equal(whole[name], ended[name]) for name in whole)
 
 
+def test_frozen_statistics_of_random_weights_are_warned_of_and_those_of_a_file_kept(tiny_run, checkpoint, caplog):
+    with caplog.at_level("WARNING"):
+        initial_network(tiny_run("model.batch_norm=frozen"))
+        initial_network(tiny_run("model.batch_norm=frozen_backbone"))
+    assert caplog.text.count("statistics of random weights") == 2
+    caplog.clear()
+    overrides = (f"init_from={checkpoint}", "model.batch_norm=frozen", "model.batch_norm_momentum=0.02")
+    network = initial_network(tiny_run(*overrides)).train()
+    assert "random" not in caplog.text
+    norm = network.head.prob[0][1]
+    assert (norm.training, norm.momentum) == (False, 0.02)
+    assert torch.equal(norm.running_mean, state(checkpoint)["model.head.prob.0.1.running_mean"])
+
+
 def test_averaged_weights_are_those_that_are_loaded(tiny_run, checkpoint, tmp_path):
     whole = torch.load(checkpoint, weights_only=True)
     raw = {name: tensor + 1 for name, tensor in whole["state_dict"].items()}
