@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ocr.config import TrainConfig, described_problems
 from ocr.errors import InputError
-from ocr.models.dbnet import DBNet, build_dbnet
+from ocr.models.dbnet import AUXILIARY_PREFIX, DBNet, build_dbnet
 from ocr.weights_file import EXTENSION, is_weights_file, read_weights_file
 
 log = logging.getLogger(__name__)
@@ -87,6 +87,7 @@ def read_weights(path: str | Path, key: str = "checkpoint") -> Weights:
             raise InputError(f"{key}={path}: it has no weights; expected a file written by scripts/train.py")
         state = {name: value for name, value in found.items() if name.startswith(MODEL_PREFIX)}
     state = {name.removeprefix(MODEL_PREFIX): value for name, value in state.items() if isinstance(value, Tensor)}
+    state = {name: value for name, value in state.items() if not name.startswith(AUXILIARY_PREFIX)}  # training only
     refuse_broken(state, path, key)
     return Weights(path, config, state)
 

@@ -82,6 +82,10 @@ DRAWN = {"drawn": SyntheticConfig(num_train=240, num_val=1, min_side=700, max_si
 
 _SAME_STEPS = f"trainer.limit_train_batches={NUM_STEPS // 2}"
 
+_SMALL_TEXT = Recipe(
+    "small text x8", ("targets.max_text_weight=8",), "single digits count as much as words and short lines"
+)
+
 TRAINING = Group(
     "training",
     "Training, one change at a time",
@@ -101,6 +105,7 @@ TRAINING = Group(
             ("loss.per_image=true",),
             "crowded receipts and sparse scenes count alike: nine tenths of the text pixels are in receipts",
         ),
+        _SMALL_TEXT,
         Recipe("no average", ("trainer.ema_decay=null",), "does the moving average of the weights help a short run?"),
         Recipe("random backbone", (_RANDOM,), "what are ImageNet weights worth?"),
         Recipe("maps at stride 4", ("targets.map_stride=4",), "a quarter of the pixels of the maps, a cheaper head"),
@@ -189,6 +194,17 @@ TRAINING = Group(
             "all pixels of the shrink map in place of text and hard negatives",
         ),
         Recipe("kernels of 7", ("model.fpn_kernel_size=7",), "large depthwise kernels in the feature pyramid"),
+        Recipe("auxiliary head", ("loss.auxiliary_weight=0.4",), "a second head at stride 8 in training"),
+        Recipe(
+            "frozen statistics of the backbone",
+            ("model.batch_norm=frozen_backbone",),
+            "batches of 4 images normalised by ImageNet's statistics",
+        ),
+        Recipe(
+            "slower batch-norm statistics",
+            ("model.batch_norm_momentum=0.02",),
+            "statistics for evaluation from more batches",
+        ),
         Recipe("resnet18", ("model.backbone.name=resnet18", _RANDOM), "a larger network from random weights"),
     ),
     notes=(
@@ -277,6 +293,7 @@ CONTINUING = Group(
     Recipe("as before", (), "experiment=small for one more epoch of 180 steps, at a fifth of its learning rate"),
     (
         Recipe("loss per image", ("loss.per_image=true",), "crowded receipts and sparse scenes count alike"),
+        _SMALL_TEXT,
         Recipe(
             "narrow scales",
             (f"{_AUGMENTATION}.scale_min=0.7", f"{_AUGMENTATION}.scale_max=1.4"),

@@ -23,6 +23,9 @@ class LossConfig(Section):
     """Number of hard negatives per positive pixel; focal_dice ignores it."""
     focal_gamma: float = Field(default=2.0, ge=0)
     """Exponent of the focal loss: the larger it is, the less nearly right pixels count; balanced_bce ignores it."""
+    auxiliary_weight: float = Field(default=0.0, ge=0)
+    """Weight of the same losses of an auxiliary head at stride 8, which only training has; 0: no such head. Its weights are in
+    checkpoints, for resuming; evaluation, export and `init_from` leave them out."""
     per_image: bool = False
     """Average each part over the pixels of each image, then over the images. False averages over the pixels of the whole batch, as
     the paper does, so that an image counts as much as it has text: in a batch of receipts and scenes, the receipts decide. True is

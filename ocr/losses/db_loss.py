@@ -9,7 +9,7 @@ from ocr.losses.balanced_bce import balanced_bce
 from ocr.losses.config import LossConfig
 from ocr.losses.dice import dice_loss
 from ocr.losses.focal import focal_loss
-from ocr.models.db_head import DBMaps, approximate_binary_map
+from ocr.models.db_head import DBMaps, TrainingMaps, approximate_binary_map
 from ocr.targets.target_maps import TargetMaps
 
 FOCAL_SCALE = 5.0
@@ -17,7 +17,7 @@ FOCAL_SCALE = 5.0
 
 
 class DBLosses(NamedTuple):
-    """Scalar losses. `total` is the weighted sum, the parts are unweighted."""
+    """Scalar losses. `total` is the weighted sum, the parts are unweighted. An auxiliary head only adds to `total`."""
 
     total: Tensor
     shrink: Tensor
@@ -32,8 +32,14 @@ class DBLoss(nn.Module):
         super().__init__()
         self.config = config
 
-    def forward(self, maps: DBMaps, targets: TargetMaps) -> DBLosses:
+    def forward(self, maps: DBMaps | TrainingMaps, targets: TargetMaps) -> DBLosses:
         """Returns the losses of one batch; maps and targets are (B, H, W)."""
+        if not isinstance(maps, TrainingMaps):
+            return self._losses(maps, targets)
+        losses, auxiliary = (self._losses(each, targets) for each in maps)
+        return losses._replace(total=losses.total + self.config.auxiliary_weight * auxiliary.total)
+
+    def _losses(self, maps: DBMaps, targets: TargetMaps) -> DBLosses:
         config = self.config
         with torch.autocast(maps.prob_logits.device.type, enabled=False):
             target, mask = self._rows(targets.shrink_map), self._rows(targets.shrink_mask)

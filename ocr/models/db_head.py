@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ocr.models.fpn import conv_bn_relu
@@ -20,6 +21,14 @@ class DBMaps(NamedTuple):
     def prob_map(self) -> Tensor:
         """Probability of the shrunk text regions, 0 to 1."""
         return torch.sigmoid(self.prob_logits)
+
+
+class TrainingMaps(NamedTuple):
+    """The output of a network with an auxiliary head, in training."""
+
+    maps: DBMaps
+    auxiliary: DBMaps
+    """Maps of the auxiliary head, in the same size."""
 
 
 def approximate_binary_map(maps: DBMaps, k: float) -> Tensor:
@@ -51,6 +60,22 @@ class DBHead(nn.Module):
 
     def _maps(self, pyramid: Tensor) -> DBMaps:
         return DBMaps(self.prob(pyramid).squeeze(1).float(), torch.sigmoid(self.thresh(pyramid).squeeze(1).float()))
+
+
+class AuxiliaryHead(nn.Module):
+    """A second head that only training has: it must find the text in a coarser level of the pyramid, which teaches that level.
+
+    Args:
+        in_channels, map_stride, float32: as in `DBHead`.
+    """
+
+    def __init__(self, in_channels: int, map_stride: int, float32: bool) -> None:
+        super().__init__()
+        self.head = DBHead(in_channels, map_stride, float32)
+
+    def forward(self, level: Tensor) -> DBMaps:
+        """Returns the maps of a level (B, C, H / 8, W / 8), enlarged to 1 / map_stride of the input, so that its targets fit."""
+        return DBMaps(*(F.interpolate(each.unsqueeze(1), scale_factor=2.0).squeeze(1) for each in self.head(level)))
 
 
 def _branch(in_channels: int, map_stride: int) -> nn.Sequential:

@@ -5,9 +5,12 @@ from typing_extensions import Self
 
 from ocr.models.backbone import build_backbone
 from ocr.models.config import ModelConfig
-from ocr.models.db_head import DBHead, DBMaps
+from ocr.models.db_head import AuxiliaryHead, DBHead, DBMaps, TrainingMaps
 from ocr.models.fpn import FPN
 from ocr.models.strided_depthwise import use_fast_gradients
+
+AUXILIARY_PREFIX = "auxiliary."
+"""Beginning of the names of the auxiliary head's tensors in `DBNet.state_dict()`."""
 
 
 class DBNet(nn.Module):
@@ -18,8 +21,10 @@ class DBNet(nn.Module):
         self.backbone = backbone
         self.fpn = fpn
         self.head = head
+        self.auxiliary: AuxiliaryHead | None = None
+        """A second head that training may have; see `add_auxiliary_head`."""
         self.frozen: list[nn.Module] = []
-        """Parts that stay in evaluation mode; see ocr/models/stages.py."""
+        """Parts that stay in evaluation mode; see ocr/models/stages.py and ocr/models/batch_norms.py."""
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
@@ -27,9 +32,12 @@ class DBNet(nn.Module):
             part.eval()
         return self
 
-    def forward(self, images: Tensor) -> DBMaps:
-        """Returns the maps of (B, 3, H, W) images; H and W are multiples of 32."""
-        return self.head(self.fpn(self.backbone(images)))
+    def forward(self, images: Tensor) -> DBMaps | TrainingMaps:
+        """Returns the maps of (B, 3, H, W) images, in training also those of an auxiliary head; H and W are multiples of 32."""
+        if self.auxiliary is None or not self.training:
+            return self.head(self.fpn(self.backbone(images)))
+        levels = self.fpn.levels(self.backbone(images))
+        return TrainingMaps(self.head(self.fpn.fused(levels)), self.auxiliary(levels[1]))
 
 
 def build_dbnet(config: ModelConfig, map_stride: int) -> DBNet:
@@ -41,6 +49,12 @@ def build_dbnet(config: ModelConfig, map_stride: int) -> DBNet:
     for module in (fpn, head):
         module.apply(_initialize)
     return DBNet(backbone, fpn, head)
+
+
+def add_auxiliary_head(network: DBNet, config: ModelConfig, map_stride: int) -> None:
+    """Gives a network that was built with these settings a second head for training, in place."""
+    network.auxiliary = AuxiliaryHead(config.fpn_channels, map_stride, config.head_float32)
+    network.auxiliary.apply(_initialize)
 
 
 def _initialize(module: nn.Module) -> None:

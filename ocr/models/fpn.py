@@ -36,10 +36,18 @@ class FPN(nn.Module):
         self.fusion = AdaptiveScaleFusion(channels, len(in_channels)) if adaptive_fusion else None
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        """Returns (B, channels, H / 4, W / 4) from the four levels, finest first."""
+        """Returns (B, channels, H / 4, W / 4) from the backbone's four levels, finest first."""
+        return self.fused(self.levels(features))
+
+    def levels(self, features: list[Tensor]) -> list[Tensor]:
+        """Returns the levels of the pyramid, each (B, channels, H / stride, W / stride), to which the coarser ones are added."""
         levels = [lateral(feature) for lateral, feature in zip(self.lateral, features, strict=True)]
         for i in range(len(levels) - 2, -1, -1):
             levels[i] = levels[i] + F.interpolate(levels[i + 1], size=levels[i].shape[-2:], mode="nearest")
+        return levels
+
+    def fused(self, levels: list[Tensor]) -> Tensor:
+        """Returns (B, channels, H / 4, W / 4) from the levels of the pyramid."""
         size = levels[0].shape[-2:]
         smoothed = [
             F.interpolate(smooth(level), size=size, mode="nearest")

@@ -95,7 +95,7 @@ def _overlays(
     bands = np.clip((whole(maps.thresh_map) - targets.thresh_min) / span, 0, 1)
     return [
         _mixed(pixels, whole(maps.shrink_map), (0, 200, 80)),
-        _mixed(pixels, 1 - whole(maps.shrink_mask), (230, 30, 30)),
+        _mixed(pixels, (whole(maps.shrink_mask) == 0).astype(np.float32), (230, 30, 30)),
         _mixed(pixels, bands, (255, 140, 0)),
         _mixed(pixels, whole(maps.thresh_mask), (40, 100, 255)),
     ]

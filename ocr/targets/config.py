@@ -26,6 +26,14 @@ class TargetConfig(Section):
     """
     map_stride: Literal[1, 2, 4] = 1
     """Input pixels per map pixel along each axis."""
+    max_text_weight: int = Field(default=1, ge=1, le=255)
+    """Largest weight of a small text, with the band around it, in the losses of the shrink map and the binary map.
+
+    With 1, all pixels count alike, as in the paper: a line of a receipt counts 30 times as much as a single digit, and digits are
+    learned late or not at all. With more, a text that is smaller than the average text of its input weighs the average area / its
+    own area, as a whole number, at most this. The idea is PixelLink's instance-balanced cross-entropy (arXiv 1801.01315), which
+    weighs text pixels alone; then the regions of small text become too large.
+    """
 
     @model_validator(mode="after")
     def _thresholds_ascend(self) -> Self:

@@ -84,6 +84,7 @@ def make_targets_numba(
             outlines.role[first:last],
             outlines.distance[first:last],
             outlines.windows[first:last],
+            outlines.weight[first:last].astype(np.float32),
             rows,
             _Maps(*maps[:, image]),
         )
@@ -103,6 +104,7 @@ def _draw_image(
     role: npt.NDArray[np.uint8],
     distance: Float64,
     windows: Int64,
+    weight: Float32,
     rows: _Rows,
     maps: _Maps,
 ) -> None:
@@ -111,27 +113,30 @@ def _draw_image(
     maps.shrink_mask[:] = 1
     maps.thresh_map[:] = rows.thresh_min
     maps.thresh_mask[:] = 0
-    # Don't-care regions come first: the core of a legible word that overlaps one sets the mask again.
+    for p in range(len(role)):
+        if role[p] == TEXT:
+            _draw_text(
+                vertices[vertex_starts[p] : vertex_starts[p + 1]], distance[p], windows[p], weight[p], rows, maps
+            )
+    # Don't-care regions come last, because they spare the cores of legible words.
     for p in range(len(role)):
         if role[p] == DONT_CARE:
             _mask_out(vertices[vertex_starts[p] : vertex_starts[p + 1]], windows[p], rows, maps)
-    for p in range(len(role)):
-        if role[p] == TEXT:
-            _draw_text(vertices[vertex_starts[p] : vertex_starts[p + 1]], distance[p], windows[p], rows, maps)
 
 
 @_compiled
 def _mask_out(polygon: Float64, window: Int64, rows: _Rows, maps: _Maps) -> None:
-    """Sets `shrink_mask` to 0 inside a don't-care region."""
+    """Sets `shrink_mask` to 0 inside a don't-care region, except in cores."""
     for row in range(window[0], window[1]):
         num_crossings = _cross_row(polygon, (row + 0.5) * rows.stride, rows.crossings)
         for i in range(0, num_crossings, 2):
             first, last = _columns_between(rows.crossings[i], rows.crossings[i + 1], window, rows.stride)
-            maps.shrink_mask[row, first:last] = 0
+            for col in range(first, last):
+                maps.shrink_mask[row, col] = maps.shrink_mask[row, col] if maps.shrink_map[row, col] > 0 else 0
 
 
 @_compiled
-def _draw_text(polygon: Float64, distance: float, window: Int64, rows: _Rows, maps: _Maps) -> None:
+def _draw_text(polygon: Float64, distance: float, window: Int64, weight: np.float32, rows: _Rows, maps: _Maps) -> None:
     """Draws the core and the threshold band of one polygon."""
     limit = np.float32(distance * distance)
     for row in range(window[0], window[1]):
@@ -142,6 +147,8 @@ def _draw_text(polygon: Float64, distance: float, window: Int64, rows: _Rows, ma
             limit,
             rows.thresh_min,
             rows.thresh_range,
+            weight,
+            maps.shrink_mask[row, first:last],
             maps.thresh_map[row, first:last],
             maps.thresh_mask[row, first:last],
         )
@@ -152,6 +159,7 @@ def _draw_text(polygon: Float64, distance: float, window: Int64, rows: _Rows, ma
             _draw_core(
                 rows.squared[first:last],
                 limit,
+                weight,
                 maps.shrink_map[row, first:last],
                 maps.shrink_mask[row, first:last],
             )
@@ -163,6 +171,8 @@ def _draw_band(
     limit: np.float32,
     thresh_min: np.float32,
     thresh_range: np.float32,
+    weight: np.float32,
+    shrink_mask: Float32,
     thresh_map: Float32,
     thresh_mask: Float32,
 ) -> None:
@@ -173,15 +183,18 @@ def _draw_band(
         value = thresh_min + thresh_range * (one - np.sqrt(squared[col]) * per_distance)
         thresh_map[col] = value if in_band and value > thresh_map[col] else thresh_map[col]
         thresh_mask[col] = one if in_band else thresh_mask[col]
+        shrink_mask[col] = weight if in_band and weight > shrink_mask[col] else shrink_mask[col]
 
 
 @_compiled
-def _draw_core(squared: Float32, limit: np.float32, shrink_map: Float32, shrink_mask: Float32) -> None:
+def _draw_core(
+    squared: Float32, limit: np.float32, weight: np.float32, shrink_map: Float32, shrink_mask: Float32
+) -> None:
     one = np.float32(1)
     for col in range(len(squared)):
         is_core = squared[col] >= limit
         shrink_map[col] = one if is_core else shrink_map[col]
-        shrink_mask[col] = one if is_core else shrink_mask[col]
+        shrink_mask[col] = weight if weight > shrink_mask[col] else shrink_mask[col]
 
 
 @_compiled

@@ -1,4 +1,4 @@
-"""Measures polygons before they are drawn: their role in the maps, their shrink distance and their window.
+"""Measures polygons before they are drawn: their role in the maps, shrink distance, window and weight.
 
 This happens on the host, in float64, in one compiled pass for a whole batch, because sizes on the device depend on it.
 """
@@ -30,12 +30,14 @@ class Outlines:
     """(P,) shrink distance D and width of the threshold band, in input pixels; 0 unless TEXT."""
     windows: npt.NDArray[np.int64]
     """(P, 4) rows first:last and columns first:last of the map pixels that the polygon can change; empty if it is outside."""
+    weight: npt.NDArray[np.uint8]
+    """(P,) value of the shrink mask in a text and its band, 1 to `TargetConfig.max_text_weight`."""
     packed: npt.NDArray[np.int32] | None = None
     """The polygons and these measures as the kernel of a GPU reads them (`packing.pack_polygons`); None: not packed."""
 
 
 def measure_outlines(polygons_input: PolygonBatch, size: tuple[int, int], config: TargetConfig) -> Outlines:
-    """Returns role, shrink distance and window of each polygon.
+    """Returns role, shrink distance, window and weight of each polygon.
 
     Args:
         polygons_input: polygons in the input frame, vertices in either direction, inside or outside the image.
@@ -43,7 +45,8 @@ def measure_outlines(polygons_input: PolygonBatch, size: tuple[int, int], config
     """
     num_polygons = polygons_input.num_polygons
     role = np.empty(num_polygons, np.uint8)
-    distance, windows = np.empty(num_polygons), np.empty((num_polygons, 4), np.int64)
+    text_area, distance = np.empty((2, num_polygons))
+    windows = np.empty((num_polygons, 4), np.int64)
     _measure_each(
         polygons_input.vertices,
         polygons_input.vertex_starts,
@@ -54,10 +57,14 @@ def measure_outlines(polygons_input: PolygonBatch, size: tuple[int, int], config
         size[0] // config.map_stride,
         size[1] // config.map_stride,
         role,
+        text_area,
         distance,
         windows,
     )
-    return Outlines(role, distance, windows)
+    weight = np.ones(num_polygons, np.uint8)
+    if config.max_text_weight > 1:
+        _weigh_each(polygons_input.polygon_starts, text_area, config.max_text_weight, weight)
+    return Outlines(role, distance, windows, weight)
 
 
 def short_sides(polygons: PolygonBatch) -> npt.NDArray[np.float32]:
@@ -87,19 +94,22 @@ def _measure_each(
     num_rows: int,
     num_cols: int,
     role: npt.NDArray[np.uint8],
+    text_area: npt.NDArray[np.float64],
     distance: npt.NDArray[np.float64],
     windows: npt.NDArray[np.int64],
 ) -> None:
-    """Fills the last three arrays. `shrink_factor` is 1 - r^2 of D = A (1 - r^2) / L; the map has num_rows x num_cols pixels."""
+    """Fills the last four arrays. `shrink_factor` is 1 - r^2 of D = A (1 - r^2) / L; the map has num_rows x num_cols pixels."""
     for p in range(len(role)):
         polygon = vertices[vertex_starts[p] : vertex_starts[p + 1]]
         area, perimeter = _area_and_perimeter(polygon)
+        text_area[p] = 0.0
         width = area * shrink_factor / perimeter if perimeter > 0 else math.nan
         if not (math.isfinite(width) and area >= LEAST_AREA):
             role[p], distance[p], windows[p] = NOTHING, 0.0, 0
             continue
         is_text = not (ignore[p] or _short_side(area, perimeter) < min_side)
         role[p], distance[p] = TEXT if is_text else DONT_CARE, width if is_text else 0.0
+        is_in_sight = bool(is_text)
         for axis, limit in ((1, num_rows), (0, num_cols)):
             low = high = np.float64(polygon[0, axis])
             for i in range(1, len(polygon)):
@@ -109,6 +119,32 @@ def _measure_each(
             first = min(max(np.ceil((low - distance[p]) / stride - 0.5), 0.0), float(limit))
             last = min(max(np.floor((high + distance[p]) / stride - 0.5) + 1.0, first), float(limit))
             windows[p, 2 - 2 * axis], windows[p, 3 - 2 * axis] = int(first), int(last)
+            is_in_sight = is_in_sight and bool(low < limit * stride and high > 0)
+        text_area[p] = area if is_in_sight else 0.0
+
+
+@compiled
+def _weigh_each(
+    polygon_starts: npt.NDArray[np.int64],
+    text_area: npt.NDArray[np.float64],
+    max_weight: int,
+    weight: npt.NDArray[np.uint8],
+) -> None:
+    """Raises the weight of texts that are smaller than the average text of their image.
+
+    Args:
+        text_area: (P,) area of the polygon in square pixels; 0 for polygons that are not text or are outside the input.
+    """
+    for image in range(len(polygon_starts) - 1):
+        polygons = range(polygon_starts[image], polygon_starts[image + 1])
+        total, num_texts = 0.0, 0
+        for p in polygons:
+            total += text_area[p]
+            num_texts += text_area[p] > 0
+        for p in polygons:
+            if text_area[p] > 0:
+                wanted = total / (num_texts * text_area[p])
+                weight[p] = int(min(max(wanted + 0.5, 1.0), float(max_weight)))
 
 
 @compiled

@@ -4,7 +4,8 @@ The thread that plans batches ahead does this; the thread that launches kernels 
 images with P polygons and V vertices:
 
 - (B, num_bands, 2) int32: for each band of map rows of an image the range of the polygons that can meet it;
-- (P, 7) int32: first row, last row, first column, last column of a polygon's window, first vertex, last vertex, whether it is text;
+- (P, 7) int32: first row, last row, first column, last column of a polygon's window, first vertex, last vertex, weight of
+  a text, or 0 for a don't-care region;
 - (P,) float32: shrink distances D in input pixels;
 - (V, 2) float32: vertices, input frame.
 
@@ -45,6 +46,7 @@ def pack_polygons(polygons_input: PolygonBatch, outlines: Outlines, num_rows: in
         outlines.role,
         outlines.distance,
         outlines.windows,
+        outlines.weight,
         band_rows,
         words[:boxes_start].reshape(num_images, num_bands, 2),
         words[boxes_start:distances_start].reshape(num_polygons, BOX_COLUMNS),
@@ -60,6 +62,7 @@ def _pack(
     role: npt.NDArray[np.uint8],
     distance: npt.NDArray[np.float64],
     windows: Int64,
+    weight: npt.NDArray[np.uint8],
     band_rows: int,
     ranges: Int32,
     boxes: Int32,
@@ -86,7 +89,7 @@ def _pack(
                 place_of_row[windows[p, 0]] += 1
                 boxes[place, :4] = windows[p]
                 boxes[place, 4], boxes[place, 5] = vertex_starts[p], vertex_starts[p + 1]
-                boxes[place, 6] = role[p] == TEXT
+                boxes[place, 6] = weight[p] if role[p] == TEXT else 0
                 distances[place] = distance[p]
         # A range leaves out the first polygons if they all end above the band, and those that start below it.
         ended = started = first

@@ -5,6 +5,7 @@ exact pixel centres (cv2.fillPoly would also fill pixels that the border only to
 every edge in float64.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -42,6 +43,12 @@ def _draw_image(
     """Returns (4, Hm, Wm), the maps in the order of `TargetMaps`."""
     map_size = size[0] // config.map_stride, size[1] // config.map_stride
     core, masked_out, text = np.zeros((3, *map_size), np.bool_)
+    text_weight = np.ones(map_size)
+    areas = [
+        _area(polygon.astype(np.float64))
+        for polygon, is_ignored in zip(polygons_input, ignore, strict=True)
+        if not is_ignored and _is_text(polygon, config) and _is_in_sight(polygon, size)
+    ]
     thresh_map = np.full(map_size, config.thresh_min)
     for vertices, is_ignored in zip(polygons_input, ignore, strict=True):
         polygon = vertices.astype(np.float64)
@@ -50,15 +57,34 @@ def _draw_image(
         area, perimeter = _area(polygon), np.linalg.norm(polygon - np.roll(polygon, -1, axis=0), axis=1).sum()
         distance = area * (1 - config.shrink_ratio**2) / perimeter
         window, x, y = _window(polygon, distance, map_size, config.map_stride)
-        if is_ignored or _short_side(area, perimeter) < config.min_side:
+        if is_ignored or not _is_text(vertices, config):
             masked_out[window] |= _fill([polygon], x, y)
             continue
+        wanted = math.floor(np.mean(areas) / area + 0.5) if _is_in_sight(vertices, size) else 1
+        weight = min(max(wanted, 1), config.max_text_weight)
         core[window] |= _fill(_offset(polygon, -distance), x, y)
-        text[window] |= _fill(_offset(polygon, distance), x, y)
+        with_band = _fill(_offset(polygon, distance), x, y)
+        text[window] |= with_band
+        text_weight[window] = np.maximum(text_weight[window], weight * with_band)
         strength = np.maximum(0, 1 - _distance_to_border(polygon, x, y) / distance)
         thresh = config.thresh_min + (config.thresh_max - config.thresh_min) * strength
         thresh_map[window] = np.maximum(thresh_map[window], thresh)
-    return np.stack([core, ~masked_out | core, thresh_map, text]).astype(np.float32)
+    shrink_mask = np.where(masked_out & ~core, 0, text_weight)
+    return np.stack([core, shrink_mask, thresh_map, text]).astype(np.float32)
+
+
+def _is_text(polygon: npt.NDArray[np.float32], config: TargetConfig) -> bool:
+    """Returns whether the polygon has an area and is not too small."""
+    vertices = polygon.astype(np.float64)
+    if not np.isfinite(vertices).all() or _area(vertices) < LEAST_AREA:
+        return False
+    perimeter = np.linalg.norm(vertices - np.roll(vertices, -1, axis=0), axis=1).sum()
+    return _short_side(_area(vertices), perimeter) >= config.min_side
+
+
+def _is_in_sight(polygon: npt.NDArray[np.float32], size: tuple[int, int]) -> bool:
+    """Returns whether the polygon's bounding box meets the input."""
+    return bool((polygon.max(axis=0) > 0).all() and (polygon.min(axis=0) < size[::-1]).all())
 
 
 def _area(polygon: Float64) -> float:

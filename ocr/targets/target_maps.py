@@ -15,7 +15,8 @@ class TargetMaps:
     shrink_map: torch.Tensor
     """1 in the core of legible text, 0 elsewhere."""
     shrink_mask: torch.Tensor
-    """0 where `shrink_map` does not count (don't-care regions and text that is too small), 1 elsewhere."""
+    """Weight of `shrink_map` in the loss: 0 in don't-care regions and text that is too small, except in cores; whole numbers from 1
+    to `TargetConfig.max_text_weight` where `thresh_mask` is 1; 1 elsewhere."""
     thresh_map: torch.Tensor
     """thresh_max on the border of legible text, falling to thresh_min at distance D on both sides; thresh_min elsewhere."""
     thresh_mask: torch.Tensor

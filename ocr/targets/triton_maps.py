@@ -106,6 +106,7 @@ def draw_tile(  # type: ignore[no-untyped-def]  # Triton takes annotations as it
     vertices = distances + num_polygons
 
     is_core = tl.zeros((TILE_ROWS, TILE_COLS), tl.int1)
+    text_weight = tl.full((TILE_ROWS, TILE_COLS), 1, tl.int32)
     is_masked_out = tl.zeros((TILE_ROWS, TILE_COLS), tl.int1)
     # 1 on the border, falling to 0 at distance D; 0 further inside, -1 elsewhere. The maximum over all polygons.
     strength = tl.full((TILE_ROWS, TILE_COLS), -1.0, tl.float32)
@@ -116,10 +117,12 @@ def draw_tile(  # type: ignore[no-untyped-def]  # Triton takes annotations as it
         meets_cols = (tl.load(box + 2) < tile_col + TILE_COLS) & (tl.load(box + 3) > tile_col)
         if meets_rows & meets_cols:
             squared, inside = measure_pixels(vertices, tl.load(box + 4), tl.load(box + 5), x, y)
-            if tl.load(box + 6) != 0:
+            weight = tl.load(box + 6)
+            if weight != 0:
                 distance = tl.load(distances + polygon)
                 in_band = squared < distance * distance
                 is_core = is_core | (inside & (squared >= distance * distance))
+                text_weight = tl.maximum(text_weight, tl.where(in_band | inside, weight, 1))
                 on_slope = tl.maximum(1 - tl.sqrt(squared) / distance, 0.0)
                 strength = tl.maximum(strength, tl.where(in_band, on_slope, tl.where(inside, 0.0, -1.0)))
             else:
@@ -131,7 +134,7 @@ def draw_tile(  # type: ignore[no-untyped-def]  # Triton takes annotations as it
     pixel = maps + image * pixels_per_image + row * num_cols + col
     in_map = (row < num_rows) & (col < num_cols)
     tl.store(pixel, is_core.to(tl.float32), in_map)
-    tl.store(pixel + pixels_per_map, tl.where(is_masked_out, is_core.to(tl.float32), 1.0), in_map)
+    tl.store(pixel + pixels_per_map, tl.where(is_masked_out & ~is_core, 0.0, text_weight.to(tl.float32)), in_map)
     tl.store(pixel + 2 * pixels_per_map, thresh_min + thresh_range * tl.maximum(strength, 0.0), in_map)
     tl.store(pixel + 3 * pixels_per_map, tl.where(strength >= 0, 1.0, 0.0), in_map)
 

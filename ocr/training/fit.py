@@ -27,6 +27,7 @@ from ocr.image_size import with_chosen_size
 from ocr.loaders.engines import check_dali
 from ocr.memory.out_of_memory import ExplainOutOfMemory
 from ocr.memory.remedies import Remedy, command_with, training_remedies
+from ocr.models.dbnet import AUXILIARY_PREFIX
 from ocr.placement import placement
 from ocr.predictions import write_predictions
 from ocr.splits import build_dataset, draw_if_synthetic, say_shared
@@ -235,7 +236,8 @@ def _fit(trainer: lightning.Trainer, module: DBNetModule, data: DBNetDataModule,
 
 
 def _log_network(module: DBNetModule, precision: str, device: str) -> None:
-    config, parameters = module.config, list(module.model.parameters())
+    config, named = module.config, module.model.named_parameters()
+    parameters = [parameter for name, parameter in named if not name.startswith(AUXILIARY_PREFIX)]
     num_trained = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
     log.info(
         "%s with %s, %.1f M parameters%s, %s, loader=%s, on %s",

@@ -11,7 +11,8 @@ from dali_pipelines.config import AUTO
 from ocr.checkpoint import Weights, read_weights, without_backbone_weights
 from ocr.config import TrainConfig, described_problems, flat_keys, nested
 from ocr.errors import InputError
-from ocr.models.dbnet import DBNet, build_dbnet
+from ocr.models.batch_norms import freeze_statistics, set_momentum
+from ocr.models.dbnet import DBNet, add_auxiliary_head, build_dbnet
 from ocr.models.stages import freeze
 from ocr.training.ranks import is_first_rank
 
@@ -77,6 +78,8 @@ def with_network_of_file(config: TrainConfig, given: Collection[str] | None) -> 
 def initial_network(config: TrainConfig) -> DBNet:
     """Returns the network of a new run, on the CPU; of a resumed run one whose weights are still to be loaded.
 
+    An auxiliary head is part of it, if the loss has a weight for one.
+
     Raises:
         FileNotFoundError: a file of weights does not exist.
         InputError: the backbone cannot be built, or not one tensor of `init_from` fits.
@@ -85,11 +88,17 @@ def initial_network(config: TrainConfig) -> DBNet:
     if config.init_from is None:
         network = build_dbnet(model, stride)
         _warn_of_random(config)
+        _warn_of_missing_statistics(config)
     else:
         network = build_dbnet(without_backbone_weights(config).model, stride)
         if config.resume is None:
             network = _loaded(network, read_weights(config.init_from, "init_from"), config)
     freeze(network, model.freeze)
+    freeze_statistics(network, model.batch_norm)
+    if config.loss.auxiliary_weight > 0:
+        add_auxiliary_head(network, model, stride)  # its batch norms have no statistics that could be kept
+    if model.batch_norm_momentum is not None:
+        set_momentum(network, model.batch_norm_momentum)
     return network
 
 
@@ -171,4 +180,18 @@ def _warn_of_random(config: TrainConfig) -> None:
         log.warning(
             "model.freeze=%s keeps random weights, which cannot learn; give init_from=FILE or model.backbone.weights=FILE",
             config.model.freeze,
+        )
+
+
+def _warn_of_missing_statistics(config: TrainConfig) -> None:
+    which = config.model.batch_norm
+    has_none = which == "frozen" or (which == "frozen_backbone" and config.model.backbone.weights is None)
+    if has_none and config.resume is None and is_first_rank():
+        log.warning(
+            "model.batch_norm=%s keeps the statistics of random weights, mean 0 and variance 1, which normalise nothing; give "
+            "init_from=FILE%s",
+            which,
+            ", or model.batch_norm=frozen_backbone for a trained backbone"
+            if which == "frozen"
+            else " or model.backbone.weights=FILE",
         )

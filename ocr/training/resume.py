@@ -55,7 +55,7 @@ FREE = (
     "model.backbone.weights",
 )
 """Keys inside `SAME` that change speed or memory only, or that a resumed run does not use."""
-UNFIT = ("model", "optimizer.name", "optimizer.layer_decay")
+UNFIT = ("model", "loss.auxiliary_weight", "optimizer.name", "optimizer.layer_decay")
 """Keys and sections without which the state in the checkpoint fits nothing."""
 DATA_MODULE = "DBNetDataModule"
 """Lightning's key of the data module's state."""

@@ -10,7 +10,7 @@ from ocr.losses.config import LossConfig
 from ocr.losses.db_loss import DBLoss
 from ocr.losses.dice import dice_loss
 from ocr.losses.focal import focal_loss
-from ocr.models.db_head import DBMaps
+from ocr.models.db_head import DBMaps, TrainingMaps
 from ocr.targets.target_maps import TargetMaps
 
 SHRINK_LOSSES = get_args(LossConfig.model_fields["shrink_loss"].annotation)
@@ -160,3 +160,12 @@ def test_the_loss_of_a_batch_is_that_of_one_image_with_all_its_pixels(shrink_los
     expected = per_image(joined, joined_targets)
     torch.testing.assert_close(DBLoss(LossConfig(shrink_loss=shrink_loss))(maps, targets), expected)
     assert (per_image(maps, targets).total - expected.total).abs() > 0.01
+
+
+def test_an_auxiliary_head_adds_its_weighted_loss_to_the_total_only():
+    torch.manual_seed(0)
+    (maps, targets), (auxiliary, _) = random_batch(3), random_batch(3)
+    loss = DBLoss(LossConfig(auxiliary_weight=0.3))
+    both, alone, other = loss(TrainingMaps(maps, auxiliary), targets), loss(maps, targets), loss(auxiliary, targets)
+    torch.testing.assert_close(both.total, alone.total + 0.3 * other.total)
+    assert both[1:] == alone[1:]

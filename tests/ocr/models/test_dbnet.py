@@ -5,10 +5,13 @@ import timm
 import torch
 
 from ocr.errors import InputError
+from ocr.losses.config import LossConfig
+from ocr.losses.db_loss import DBLoss
 from ocr.models.backbone import STRIDES, build_backbone
 from ocr.models.config import BackboneConfig, ModelConfig
-from ocr.models.db_head import DBMaps, approximate_binary_map
-from ocr.models.dbnet import build_dbnet
+from ocr.models.db_head import DBMaps, TrainingMaps, approximate_binary_map
+from ocr.models.dbnet import DBNet, add_auxiliary_head, build_dbnet
+from ocr.targets.target_maps import TargetMaps
 
 
 def scratch(name: str = "resnet18") -> BackboneConfig:
@@ -41,6 +44,49 @@ def test_every_parameter_gets_a_gradient(kernel_size):
     (maps.prob_logits.square().mean() + maps.thresh_map.mean()).backward()
     without = [name for name, parameter in model.named_parameters() if parameter.grad is None]
     assert without == []
+
+
+def with_auxiliary_head(map_stride: int) -> DBNet:
+    torch.manual_seed(0)
+    config = ModelConfig(backbone=scratch(), fpn_channels=32)
+    model = build_dbnet(config, map_stride)
+    add_auxiliary_head(model, config, map_stride)
+    return model
+
+
+@pytest.mark.parametrize("map_stride", [1, 2, 4])
+def test_the_maps_of_an_auxiliary_head_have_the_size_of_the_others(map_stride):
+    maps = with_auxiliary_head(map_stride)(torch.randn(2, 3, 64, 96))
+    assert isinstance(maps, TrainingMaps)
+    for tensor in (*maps.maps, *maps.auxiliary):
+        assert tensor.shape == (2, 64 // map_stride, 96 // map_stride)
+    blocks = maps.auxiliary.prob_logits.unflatten(2, (-1, 2)).unflatten(1, (-1, 2))
+    assert torch.equal(blocks[:, :, :1, :, :1].expand_as(blocks), blocks)
+    assert not torch.equal(maps.auxiliary.prob_logits, maps.maps.prob_logits)
+
+
+def test_an_auxiliary_head_changes_neither_the_other_maps_nor_the_other_weights():
+    model, images = with_auxiliary_head(4), torch.randn(2, 3, 64, 64)
+    torch.manual_seed(0)
+    plain = build_dbnet(ModelConfig(backbone=scratch(), fpn_channels=32), 4)
+    state = plain.state_dict()
+    others = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("auxiliary.")}
+    assert others.keys() == state.keys()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in others.items())
+    in_training = model(images)
+    assert all(map(torch.equal, in_training.maps, plain(images)))
+    in_evaluation = model.eval()(images)
+    assert isinstance(in_evaluation, DBMaps)
+    assert all(map(torch.equal, in_evaluation, plain.eval()(images)))
+
+
+def test_every_parameter_gets_a_gradient_from_the_loss_of_both_heads():
+    model = with_auxiliary_head(4)
+    maps = model(torch.randn(2, 3, 64, 64))
+    ones = torch.ones(2, 16, 16)
+    DBLoss(LossConfig(auxiliary_weight=0.5))(maps, TargetMaps(ones, ones, ones, ones)).total.backward()
+    assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
+    assert model.auxiliary.head.prob[0][0].weight.grad.any()
 
 
 def test_only_a_large_kernel_changes_the_names_and_shapes_of_the_pyramid():

@@ -44,8 +44,10 @@ def assert_agrees(
     stride: int,
     min_side: float = 8.0,
     max_mask_share: float = 1e-3,
+    max_text_weight: int = 1,
 ) -> None:
-    config = TargetConfig.model_validate({"map_stride": stride, "min_side": min_side})
+    settings = {"map_stride": stride, "min_side": min_side, "max_text_weight": max_text_weight}
+    config = TargetConfig.model_validate(settings)
     reference = make_targets_reference(polygons_input, size, config)
     agreement = compare_maps(make(polygons_input, size, config), reference, polygons_input, size, config)
     assert agreement.box_pixels > 1000, "hardly anything was compared"
@@ -68,9 +70,17 @@ def test_random_polygons_of_any_thickness(make: Way, num_images: int) -> None:
     assert_agrees(make, polygons_input, (320, 448), stride=1, min_side=0)
 
 
+def test_random_polygons_with_weights(make: Way, num_images: int) -> None:
+    polygons_input = random_polygons(np.random.default_rng(9), num_images, polygons_per_image=20, size=(256, 256))
+    weights = make(polygons_input, (256, 256), TargetConfig(max_text_weight=255)).shrink_mask
+    assert len(weights.unique()) > 3
+    assert_agrees(make, polygons_input, (256, 256), stride=1, max_text_weight=255)
+
+
 @strides
+@pytest.mark.parametrize("max_text_weight", [1, 8])
 @pytest.mark.parametrize("data_set", ["sroie", "icdar15"])
-def test_real_polygons(data_set: str, stride: int, request: pytest.FixtureRequest) -> None:
+def test_real_polygons(data_set: str, max_text_weight: int, stride: int, request: pytest.FixtureRequest) -> None:
     folder: Path = request.getfixturevalue(data_set)
     images = list(json.loads((folder / "jsons/val.json").read_text())["images"].values())[:4]
     words = [list(image["words"].values()) for image in images]
@@ -81,7 +91,7 @@ def test_real_polygons(data_set: str, stride: int, request: pytest.FixtureReques
         ],
         [[word.get("illegibility", False) for word in page] for page in words],
     )
-    assert_agrees(make_targets_numba, polygons_input, (640, 640), stride)
+    assert_agrees(make_targets_numba, polygons_input, (640, 640), stride, max_text_weight=max_text_weight)
 
 
 def test_vertices_on_or_near_pixel_centres_flip_no_row(make: Way, num_images: int) -> None:

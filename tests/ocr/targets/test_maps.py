@@ -212,3 +212,46 @@ def test_blanked_images_have_no_weight() -> None:
     assert torch.equal(blanked.thresh_mask[0], maps.thresh_mask[0])
     assert maps.shrink_mask[1].all()
     assert blanked.shrink_map is maps.shrink_map
+
+
+def test_small_text_weighs_the_average_area_by_its_own(make: Way) -> None:
+    large, small = (
+        BOX * [2, 1] - [10, 0],
+        BOX / 2 + [5, 25],
+    )  # areas 400 and 50: on average 225, 4.5 times the small one
+    batch = PolygonBatch.from_lists([[large, small]])
+    unweighted = make(batch, SIZE, TargetConfig(min_side=4))
+    assert unweighted.shrink_mask.unique().tolist() == [1]
+    for limit, expected in ((3, 3), (20, 5)):
+        maps = make(batch, SIZE, TargetConfig(min_side=4, max_text_weight=limit))
+        is_small = unweighted.thresh_mask * (torch.arange(SIZE[0])[:, None] > 27)
+        assert is_small[0, 30:35, 10:20].all()
+        assert torch.equal(maps.shrink_mask, 1 + (expected - 1) * is_small)
+        assert torch.equal(maps.shrink_map, unweighted.shrink_map)
+
+
+def test_weights_compare_legible_text_in_the_input_only(make: Way) -> None:
+    config = TargetConfig(min_side=4, max_text_weight=20)
+    outside, ignored, tiny = BOX * 10 + [100, 0], BOX * 3 - [20, 20], np.array([[40, 2], [43, 2], [43, 5], [40, 5]])
+    batch = PolygonBatch.from_lists([[BOX, outside, ignored, tiny]], [[False, False, True, False]])
+    assert make(batch, SIZE, config).shrink_mask.unique().tolist() == [0, 1]
+
+
+def test_overlapping_texts_have_the_greater_weight(make: Way) -> None:
+    config = TargetConfig(min_side=4, max_text_weight=20)
+    large, small = np.array([[4, 4], [56, 4], [56, 36], [4, 36]]), BOX
+    for polygons in ([large, small], [small, large]):
+        mask = make(PolygonBatch.from_lists([polygons]), SIZE, config).shrink_mask
+        assert mask[0, 10:20, 10:30].unique().tolist() == [5]  # average area 932, 4.66 times the small one
+        assert mask[0, 24:].unique().tolist() == [1]
+
+
+def test_weights_do_not_uncover_ignored_regions(make: Way) -> None:
+    config = TargetConfig(min_side=4, max_text_weight=20)
+    large, ignored = np.array([[2, 28], [58, 28], [58, 38], [2, 38]]), BOX + np.array([12, 0])
+    maps = make(PolygonBatch.from_lists([[large, BOX, ignored]], [[False, False, True]]), SIZE, config)
+    inside_ignored = maps.shrink_mask[0, 10:20, 22:42]
+    is_core = maps.shrink_map[0, 10:20, 22:42] > 0
+    assert is_core.any()
+    assert inside_ignored[is_core].unique().tolist() == [2]  # average area 380, 1.9 times the small one
+    assert inside_ignored[~is_core].unique().tolist() == [0]

@@ -148,7 +148,14 @@ def test_another_size_makes_maps_stale(tmp_path, polygons):
 
 @pytest.mark.parametrize(
     "change",
-    [{"shrink_ratio": 0.41}, {"thresh_min": 0.31}, {"thresh_max": 0.71}, {"min_side": 2.5}, {"map_stride": 2}],
+    [
+        {"shrink_ratio": 0.41},
+        {"thresh_min": 0.31},
+        {"thresh_max": 0.71},
+        {"min_side": 2.5},
+        {"map_stride": 2},
+        {"max_text_weight": 2},
+    ],
     ids=lambda change: next(iter(change)),
 )
 def test_each_changed_setting_makes_maps_stale(tmp_path, polygons, change):
@@ -160,7 +167,8 @@ def test_each_changed_setting_makes_maps_stale(tmp_path, polygons, change):
 
 
 def test_the_test_above_changes_every_setting():
-    assert set(TargetConfig.model_fields) == {"shrink_ratio", "thresh_min", "thresh_max", "min_side", "map_stride"}
+    changed = {"shrink_ratio", "thresh_min", "thresh_max", "min_side", "map_stride", "max_text_weight"}
+    assert set(TargetConfig.model_fields) == changed
 
 
 def test_moving_a_vertex_to_the_next_polygon_changes_the_key():

@@ -36,6 +36,12 @@ def test_last_band_may_be_smaller() -> None:
     assert words[4:11].tolist() == [1, 7, 1, 11, 0, 4, 1]
 
 
+def test_boxes_hold_the_weight_of_text_and_0_for_ignored_regions() -> None:
+    polygons_input = PolygonBatch.from_lists([[BOX, BOX * 3, BOX + 30]], [[False, False, True]])
+    words = packed(polygons_input, TargetConfig(max_text_weight=9))
+    assert sorted(words[2 * 6 :][: 3 * 7].reshape(3, 7)[:, 6].tolist()) == [0, 1, 5]
+
+
 @pytest.mark.parametrize("num_images", [0, 3])
 def test_images_without_polygons_have_empty_ranges(num_images: int) -> None:
     words = packed(PolygonBatch.from_lists([[]] * num_images), TargetConfig())

@@ -19,6 +19,13 @@ from ocr.training.resume import resumption
 
 RARE = ("trainer.check_val_every_n_epoch=99", "trainer.val_loss=false")
 
+AUXILIARY = ("loss.auxiliary_weight=0.4", "trainer.ema_decay=0.9", "trainer.limit_train_batches=2", *RARE)
+
+
+class StopAfterFirstEpoch(lightning.Callback):
+    def on_train_epoch_end(self, trainer, pl_module):
+        trainer.should_stop = True
+
 
 @pytest.fixture(scope="module")
 def other_run(tiny_run, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -79,11 +86,6 @@ def test_a_run_with_frozen_parts_and_layer_decay_resumes_bit_for_bit(tiny_run, c
 
     train(config, tmp_path / "whole")
     whole = state(tmp_path / "whole" / "checkpoints" / "last.ckpt")
-
-    class StopAfterFirstEpoch(lightning.Callback):
-        def on_train_epoch_end(self, trainer, pl_module):
-            trainer.should_stop = True
-
     train(config, tmp_path / "stopped", callbacks=[StopAfterFirstEpoch()])
     resumed = config.model_copy(update={"resume": str(tmp_path / "stopped" / "checkpoints" / "last.ckpt")})
     train(resumed, tmp_path / "resumed")
@@ -117,6 +119,51 @@ def test_a_large_kernel_keeps_its_start_where_the_file_has_none(tiny_run, checkp
     weights = state(checkpoint)
     assert torch.equal(network.state_dict()["fpn.lateral.0.0.weight"], weights["model.fpn.lateral.0.0.weight"])
     assert torch.equal(network.state_dict()["head.prob.0.0.weight"], weights["model.head.prob.0.0.weight"])
+
+
+@pytest.fixture(scope="module")
+def with_auxiliary_head(tiny_run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of a run with an auxiliary head and averaged weights."""
+    folder = tmp_path_factory.mktemp("auxiliary")
+    train(tiny_run(*AUXILIARY), folder)
+    return folder / "checkpoints" / "last.ckpt"
+
+
+def test_an_auxiliary_head_is_trained_but_only_a_resumed_run_loads_it(tiny_run, with_auxiliary_head, caplog):
+    weights = state(with_auxiliary_head)
+    assert weights["model.auxiliary.head.thresh.0.1.running_mean"].any()
+    network = load_checkpoint(with_auxiliary_head)[1]
+    assert network.auxiliary is None
+    with caplog.at_level("INFO"):
+        for weight in (0, 0.4):
+            tuned = initial_network(tiny_run(f"init_from={with_auxiliary_head}", f"loss.auxiliary_weight={weight}"))
+            assert (tuned.auxiliary is None) == (weight == 0)
+    assert caplog.text.count(f"all {len(network.state_dict())} tensors of the network are loaded") == 2
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(tensor, weights[f"model.{name}"])
+
+
+def test_a_run_with_an_auxiliary_head_resumes_bit_for_bit(tiny_run, with_auxiliary_head, tmp_path):
+    config = tiny_run(*AUXILIARY)
+    train(config, tmp_path / "stopped", callbacks=[StopAfterFirstEpoch()])
+    train(config.model_copy(update={"resume": str(tmp_path / "stopped/checkpoints/last.ckpt")}), tmp_path / "resumed")
+    whole, ended = state(with_auxiliary_head), state(tmp_path / "resumed/checkpoints/last.ckpt")
+    assert whole.keys() == ended.keys()
+    assert all(torch.equal(whole[name], ended[name]) for name in whole)
+
+
+def test_frozen_statistics_of_random_weights_are_warned_of_and_those_of_a_file_kept(tiny_run, checkpoint, caplog):
+    with caplog.at_level("WARNING"):
+        initial_network(tiny_run("model.batch_norm=frozen"))
+        initial_network(tiny_run("model.batch_norm=frozen_backbone"))
+    assert caplog.text.count("statistics of random weights") == 2
+    caplog.clear()
+    overrides = (f"init_from={checkpoint}", "model.batch_norm=frozen", "model.batch_norm_momentum=0.02")
+    network = initial_network(tiny_run(*overrides)).train()
+    assert "random" not in caplog.text
+    norm = network.head.prob[0][1]
+    assert (norm.training, norm.momentum) == (False, 0.02)
+    assert torch.equal(norm.running_mean, state(checkpoint)["model.head.prob.0.1.running_mean"])
 
 
 def test_averaged_weights_are_those_that_are_loaded(tiny_run, checkpoint, tmp_path):

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 
@@ -57,10 +58,17 @@ def test_settings_of_speed_and_place_may_differ(tiny_run, checkpoint, tmp_path):
     resumption(tiny_run(*free, f"resume={checkpoint}"), None, tmp_path)
 
 
-def test_another_network_does_not_resume_in_any_case(tiny_run, checkpoint, tmp_path):
-    other = tiny_run("model.fpn_channels=32", "resume_anyway=true", f"resume={checkpoint}")
-    with pytest.raises(InputError, match=r"model\.fpn_channels: 16 in the checkpoint, 32 given"):
-        resumption(other, None, tmp_path)
+@pytest.mark.parametrize(
+    ("override", "found"),
+    [
+        ("model.fpn_channels=32", "model.fpn_channels: 16 in the checkpoint, 32 given"),
+        ("model.fpn_kernel_size=7", "model.fpn_kernel_size: 3 in the checkpoint, 7 given"),
+        ("loss.auxiliary_weight=0.4", "loss.auxiliary_weight: 0.0 in the checkpoint, 0.4 given"),
+    ],
+)
+def test_another_network_does_not_resume_in_any_case(tiny_run, checkpoint, tmp_path, override, found):
+    with pytest.raises(InputError, match=re.escape(found)):
+        resumption(tiny_run(override, "resume_anyway=true", f"resume={checkpoint}"), None, tmp_path)
 
 
 def test_another_data_set_is_refused_also_behind_the_same_path(tiny_run, drawn, checkpoint, tmp_path):
