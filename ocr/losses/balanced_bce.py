@@ -12,8 +12,8 @@ def hard_negative_weights(logits: Tensor, negatives: Tensor, num_hard: Tensor) -
     """Returns the weights of the `num_hard` negatives with the highest logits of each row, (R, N); 0 elsewhere.
 
     A histogram replaces the sort. Negatives above the bin of the last selected one keep their weight; those in that bin share the
-    remainder. Where all weights are 1, a row sums to min(num_hard, number of negatives). Compared with an exact top-k, only the order
-    within one bin (1/64 of a logit) is lost.
+    remainder. Where all weights are 1, a row sums to min(num_hard, number of negatives). Compared with an exact top-k, only the
+    order within one bin (1/64 of a logit) is lost.
 
     Args:
         logits: (R, N) float32.
