@@ -63,7 +63,7 @@ ALL = pytest.mark.parametrize(
         if graph is not perspective_pipeline or images == "kept on the gpu"
     ],
 )
-"""The graphs for each place that images come from, in both layouts. The one in perspective differs from the training graph in one step."""
+"""The graphs for each place that images come from, in both layouts. That in perspective differs in one step: one place will do."""
 
 
 def built(
