@@ -40,7 +40,7 @@ class PlannedBatch:
     resized_sizes: npt.NDArray[np.int64]
     """(B, 2) the (H, W) that each region is resized to, with antialiasing."""
     input_from_resized: npt.NDArray[np.float64]
-    """(B, 3, 3) the warps from the resized regions to the network's input."""
+    """(B, 3, 3) the warps from the resized regions to the network's input: affine, unless training images are in perspective."""
     input_from_original: npt.NDArray[np.float64]
     """(B, 3, 3) resize and warp in one; they move the polygons."""
     colour_matrices: npt.NDArray[np.float32]

@@ -89,37 +89,26 @@ def num_draws(crop_candidates: int) -> int:
 @compiled
 def plan_samples(indices: Int64, images: Images, draws: Draws, settings: Settings, planned: Planned) -> None:
     """Fills `planned` for the images at the positions `indices`."""
-    crop_size = settings.crop_size
-    in_perspective = settings.perspective > 0
+    crop_size, in_perspective = settings.crop_size, settings.perspective > 0
     placed_from_original, product, inverse = np.zeros((3, 3)), np.zeros((3, 3)), np.zeros((3, 3))
     extent, shown = np.zeros(4), np.zeros(4)
     for row in range(len(indices)):
         image, doubles, scale = indices[row], draws.doubles[row], draws.scales[row]
         height, width = float(images.original_sizes[image, 0]), float(images.original_sizes[image, 1])
         _place_about_centre(height, width, scale, doubles, settings, placed_from_original)
-        first, last = images.polygon_starts[image], images.polygon_starts[image + 1]
         slant_x = slant_y = 0.0
         if in_perspective:
-            vertices = images.vertices[images.vertex_starts[first] : images.vertex_starts[last]]
-            limit = _slant_limit(height, width, scale, vertices, settings)
+            limit = _slant_limit(image, images, scale, settings)
             slant_x, slant_y = limit * draws.tilts[row, 0], limit * draws.tilts[row, 1]
-            for column in range(3):
-                placed_from_original[2, column] += (
-                    slant_x * placed_from_original[0, column] + slant_y * placed_from_original[1, column]
-                )
+            _slant(slant_x, slant_y, placed_from_original)
         _find_extent(height * scale, width * scale, slant_x, slant_y, extent)
-        boxes = np.empty((last - first, 4), np.float32)
-        for polygon in range(first, last):
-            vertices = images.vertices[images.vertex_starts[polygon] : images.vertex_starts[polygon + 1]]
-            _bounding_box(vertices, placed_from_original, in_perspective, boxes[polygon - first])
+        boxes = _moved_boxes(image, images, placed_from_original, in_perspective)
         corner_x, corner_y = _choose_crop(boxes, extent, doubles, settings)
 
         input_from_original = planned.input_from_original[row]
         input_from_original[:] = placed_from_original
         if in_perspective:
-            for column in range(3):
-                input_from_original[0, column] -= corner_x * input_from_original[2, column]
-                input_from_original[1, column] -= corner_y * input_from_original[2, column]
+            _shift_in_perspective(corner_x, corner_y, input_from_original)
             _invert(input_from_original, inverse)
             _find_shown_in_perspective(inverse, crop_size, shown)
         else:
@@ -206,14 +195,31 @@ def _place_about_centre(
 
 
 @compiled
-def _slant_limit(height: float, width: float, scale: float, vertices: Float32, settings: Settings) -> float:
-    """Returns the length of `geometry.slant` per length of the tilt; `reference_plan` says what follows from it."""
+def _slant_limit(image: int, images: Images, scale: float, settings: Settings) -> float:
+    """Returns the length of `geometry.slant` at full strength; see `reference_plan`."""
+    height, width = float(images.original_sizes[image, 0]), float(images.original_sizes[image, 1])
     crop_size, farthest = settings.crop_size, math.hypot(width / 2, height / 2)
-    for i in range(len(vertices)):
-        farthest = max(farthest, math.hypot(vertices[i, 0] - width / 2, vertices[i, 1] - height / 2))
+    first, last = images.polygon_starts[image], images.polygon_starts[image + 1]
+    for i in range(images.vertex_starts[first], images.vertex_starts[last]):
+        farthest = max(farthest, math.hypot(images.vertices[i, 0] - width / 2, images.vertices[i, 1] - height / 2))
     half_width, half_height = width * scale / 2, height * scale / 2
     reach = math.hypot(max(half_width, crop_size - half_width), max(half_height, crop_size - half_height))
     return min(1 / (farthest * scale), 2 * (1 - settings.perspective) / reach)
+
+
+@compiled
+def _slant(slant_x: float, slant_y: float, matrix: Float64) -> None:
+    """Multiplies an affine matrix by `geometry.slant` from the left, in place."""
+    for column in range(3):
+        matrix[2, column] += slant_x * matrix[0, column] + slant_y * matrix[1, column]
+
+
+@compiled
+def _shift_in_perspective(corner_x: float, corner_y: float, matrix: Float64) -> None:
+    """Moves the target frame's origin to the corner, in place."""
+    for column in range(3):
+        matrix[0, column] -= corner_x * matrix[2, column]
+        matrix[1, column] -= corner_y * matrix[2, column]
 
 
 @compiled
@@ -236,23 +242,45 @@ def _find_extent(height: float, width: float, slant_x: float, slant_y: float, ex
 
 
 @compiled
-def _bounding_box(vertices: Float32, matrix: Float64, in_perspective: bool, box: Float32) -> None:
-    """Sets `box` to (x0, y0, x1, y1) of the moved vertices."""
-    box[0], box[1], box[2], box[3] = np.inf, np.inf, -np.inf, -np.inf
-    for i in range(len(vertices)):
-        x, y = move_point(matrix, in_perspective, vertices[i, 0], vertices[i, 1])
-        box[0], box[1], box[2], box[3] = min(box[0], x), min(box[1], y), max(box[2], x), max(box[3], y)
+def _moved_boxes(image: int, images: Images, matrix: Float64, in_perspective: bool) -> Float32:
+    """Returns the bounding boxes (P, 4) of an image's polygons in another frame."""
+    first, last = images.polygon_starts[image], images.polygon_starts[image + 1]
+    first_vertex = images.vertex_starts[first]
+    vertices = images.vertices[first_vertex : images.vertex_starts[last]]
+    moved, boxes = np.empty_like(vertices), np.empty((last - first, 4), np.float32)
+    _move(vertices, matrix, in_perspective, moved)
+    for polygon in range(first, last):
+        start, end = images.vertex_starts[polygon] - first_vertex, images.vertex_starts[polygon + 1] - first_vertex
+        _bounding_box(moved, start, end, boxes[polygon - first])
+    return boxes
 
 
 @compiled
-def move_point(matrix: Float64, in_perspective: bool, x: np.float32, y: np.float32) -> tuple[np.float32, np.float32]:
-    """Returns a vertex of a polygon in another frame. Unless `in_perspective`, the last row of the matrix is (0, 0, 1)."""
-    moved_x = (matrix[0, 0] * x + matrix[0, 1] * y) + matrix[0, 2]
-    moved_y = (matrix[1, 0] * x + matrix[1, 1] * y) + matrix[1, 2]
+def _move(vertices: Float32, matrix: Float64, in_perspective: bool, moved: Float32) -> None:
+    """Sets `moved` to the vertices in another frame. Unless `in_perspective`, the last row of the matrix is (0, 0, 1).
+
+    A condition inside one loop for both would double the time of planning a receipt.
+    """
     if in_perspective:
-        divisor = (matrix[2, 0] * x + matrix[2, 1] * y) + matrix[2, 2]
-        moved_x, moved_y = moved_x / divisor, moved_y / divisor
-    return np.float32(moved_x), np.float32(moved_y)
+        for i in range(len(vertices)):
+            x, y = vertices[i, 0], vertices[i, 1]
+            divisor = (matrix[2, 0] * x + matrix[2, 1] * y) + matrix[2, 2]
+            moved[i, 0] = ((matrix[0, 0] * x + matrix[0, 1] * y) + matrix[0, 2]) / divisor
+            moved[i, 1] = ((matrix[1, 0] * x + matrix[1, 1] * y) + matrix[1, 2]) / divisor
+    else:
+        for i in range(len(vertices)):
+            x, y = vertices[i, 0], vertices[i, 1]
+            moved[i, 0] = (matrix[0, 0] * x + matrix[0, 1] * y) + matrix[0, 2]
+            moved[i, 1] = (matrix[1, 0] * x + matrix[1, 1] * y) + matrix[1, 2]
+
+
+@compiled
+def _bounding_box(vertices: Float32, first: int, last: int, box: Float32) -> None:
+    """Sets `box` to (x0, y0, x1, y1) of the vertices from `first` up to `last`."""
+    box[0], box[1], box[2], box[3] = np.inf, np.inf, -np.inf, -np.inf
+    for i in range(first, last):
+        x, y = vertices[i, 0], vertices[i, 1]
+        box[0], box[1], box[2], box[3] = min(box[0], x), min(box[1], y), max(box[2], x), max(box[3], y)
 
 
 @compiled
@@ -393,14 +421,14 @@ def move_polygons(
         image, matrix = indices[row], matrices[row]
         in_perspective = matrix[2, 0] != 0 or matrix[2, 1] != 0 or matrix[2, 2] != 1
         polygon_starts[row] = num_polygons
-        for polygon in range(images.polygon_starts[image], images.polygon_starts[image + 1]):
+        first, last = images.polygon_starts[image], images.polygon_starts[image + 1]
+        of_image = images.vertices[images.vertex_starts[first] : images.vertex_starts[last]]
+        _move(of_image, matrix, in_perspective, vertices[num_vertices : num_vertices + len(of_image)])
+        for polygon in range(first, last):
             vertex_starts[num_polygons] = num_vertices
-            box[0], box[1], box[2], box[3] = np.inf, np.inf, -np.inf, -np.inf
-            for vertex in range(images.vertex_starts[polygon], images.vertex_starts[polygon + 1]):
-                x, y = move_point(matrix, in_perspective, images.vertices[vertex, 0], images.vertices[vertex, 1])
-                vertices[num_vertices, 0], vertices[num_vertices, 1] = x, y
-                box[0], box[1], box[2], box[3] = min(box[0], x), min(box[1], y), max(box[2], x), max(box[3], y)
-                num_vertices += 1
+            end = num_vertices + images.vertex_starts[polygon + 1] - images.vertex_starts[polygon]
+            _bounding_box(vertices, num_vertices, end, box)
+            num_vertices = end
             is_hidden = visible_fraction(box, 0.0, 0.0, crop_size) < min_visible
             is_ignored[num_polygons] = ignore[polygon] or is_hidden
             num_polygons += 1

@@ -9,16 +9,16 @@ LOGIT_RANGE = 16.0
 
 
 def hard_negative_weights(logits: Tensor, negatives: Tensor, num_hard: Tensor) -> Tensor:
-    """Returns weights, 0 to 1, that select the `num_hard` negatives with the highest logits of each row.
+    """Returns the weights of the `num_hard` negatives with the highest logits of each row, (R, N); 0 elsewhere.
 
-    A histogram replaces the sort. Negatives above the bin of the last selected one get weight 1; the negatives in that bin share
-    the remainder. The weights of a row sum to min(num_hard, number of negatives). Compared with an exact top-k, only the order
-    within one bin (1/64 of a logit) is lost.
+    A histogram replaces the sort. Negatives above the bin of the last selected one keep their weight; those in that bin share the
+    remainder. Where all weights are 1, a row sums to min(num_hard, number of negatives). Compared with an exact top-k, only the
+    order within one bin (1/64 of a logit) is lost.
 
     Args:
         logits: (R, N) float32.
-        negatives: (R, N), 1 where a pixel may be selected, else 0.
-        num_hard: (R,).
+        negatives: (R, N), weights of the pixels that may be selected, else 0.
+        num_hard: (R,), a number of pixels.
     """
     clipped = logits.clamp(-LOGIT_RANGE, LOGIT_RANGE)  # before the conversion: a huge number has no integer
     # The second clamp also gives a NaN a valid bin, so that the NaN reaches the loss.
@@ -46,9 +46,9 @@ def balanced_bce(logits: Tensor, target: Tensor, mask: Tensor, negative_ratio: f
     Args:
         logits: (R, N) float32.
         target: (R, N), 1 in text, else 0.
-        mask: (R, N), 0 where a pixel is ignored.
-        negative_ratio: number of negatives per positive. At least one pixel in 1,000 counts as positive here, so that a row
-            without text has negatives too.
+        mask: (R, N), weight of each pixel: 1 or more, or 0 where a pixel is ignored.
+        negative_ratio: number of negatives per positive, or per unit of weight of the positives. At least one pixel in 1,000 counts
+            as positive here, so that a row without text has negatives too.
     """
     positives = target * mask
     negatives = (1 - target) * mask

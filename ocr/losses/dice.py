@@ -7,7 +7,8 @@ def dice_loss(prediction: Tensor, target: Tensor, mask: Tensor, eps: float = 1.0
     """Returns 1 - 2 |P T| / (|P| + |T|) over the masked pixels of each row, (R,); 0 if both are empty.
 
     Args:
-        prediction, target, mask: (R, N), 0 to 1.
+        prediction, target: (R, N), 0 to 1.
+        mask: (R, N), weight of each pixel, 0 where it is ignored.
         eps: added to numerator and denominator, so that an empty row gives 0 instead of 0 / 0.
     """
     overlap = (prediction * target * mask).sum(1)

@@ -13,7 +13,7 @@ def focal_loss(logits: Tensor, target: Tensor, mask: Tensor, gamma: float) -> Te
     Args:
         logits: (R, N) float32.
         target: (R, N), 1 in text, else 0.
-        mask: (R, N), 0 where a pixel is ignored.
+        mask: (R, N), weight of each pixel, 0 where it is ignored.
         gamma: at least 0; 0 is the cross-entropy.
     """
     right = torch.where(target > 0.5, logits, -logits)

@@ -71,6 +71,17 @@ def test_an_empty_mask_and_a_batch_without_text_give_finite_gradients(shrink_los
             assert losses.total == 0
 
 
+def test_a_pixel_of_weight_two_counts_as_two_pixels():
+    logits, target = torch.tensor([[0.3, -1.2, 0.9, -0.4]]), torch.tensor([[1.0, 0.0, 0.0, 1.0]])
+    mask = torch.tensor([[2.0, 2.0, 1.0, 1.0]])
+    twice = [torch.cat([row, row[:, :2]], dim=1) for row in (logits, target, torch.ones(1, 4))]
+    # All negatives are selected, so that no choice among equal ones decides.
+    weighted = balanced_bce(logits, target, mask, negative_ratio=10)
+    torch.testing.assert_close(weighted, balanced_bce(*twice, negative_ratio=10))
+    torch.testing.assert_close(focal_loss(logits, target, mask, 2.0), focal_loss(*twice, 2.0))
+    torch.testing.assert_close(dice_loss(logits.sigmoid(), target, mask), dice_loss(twice[0].sigmoid(), *twice[1:]))
+
+
 def test_a_nan_reaches_the_loss_instead_of_crashing():
     # In float16 training the gradient scaler must see the NaN to skip the step.
     logits = torch.randn(2, 64)
