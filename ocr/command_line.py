@@ -82,7 +82,7 @@ NOT_FOR_USERS = (
     "The dirpath has changed from",  # on a resume; BestCheckpoint handles it
     "Checkpoint directory",  # a run that resumes in its own folder; checkpoints there are replaced only by whole ones
     "The `srun` command is available",  # a run in a SLURM job may well be one process
-    "Found .* module.s. in eval mode",  # those that model.freeze freezes
+    "Found .* module.s. in eval mode",  # those that model.freeze and model.batch_norm freeze
     "predict returned None",  # on purpose: detections leave the module through its workers
 )
 """Warnings from libraries that a user can do nothing about."""

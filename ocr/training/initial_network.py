@@ -188,10 +188,7 @@ def _warn_of_missing_statistics(config: TrainConfig) -> None:
     has_none = which == "frozen" or (which == "frozen_backbone" and config.model.backbone.weights is None)
     if has_none and config.resume is None and is_first_rank():
         log.warning(
-            "model.batch_norm=%s keeps the statistics of random weights, mean 0 and variance 1, which normalise nothing; give "
-            "init_from=FILE%s",
+            "model.batch_norm=%s keeps statistics of random weights, mean 0 and variance 1, which normalise nothing; give "
+            "init_from=FILE",
             which,
-            ", or model.batch_norm=frozen_backbone for a trained backbone"
-            if which == "frozen"
-            else " or model.backbone.weights=FILE",
         )

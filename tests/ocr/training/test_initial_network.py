@@ -94,9 +94,11 @@ def test_a_run_with_frozen_parts_and_layer_decay_resumes_bit_for_bit(tiny_run, c
 
 
 def test_settings_of_the_network_come_from_the_file_unless_they_are_given(tiny_run, checkpoint, caplog):
-    config = tiny_run("model.fpn_channels=32", "model.backbone.name=resnet18", f"init_from={checkpoint}")
+    other = ("model.fpn_channels=32", "model.fpn_kernel_size=7", "model.backbone.name=resnet18")
+    config = tiny_run(*other, f"init_from={checkpoint}")
     taken = with_network_of_file(config, {"init_from", "model.freeze"})
     assert (taken.model.fpn_channels, taken.model.backbone.name) == (16, "mobilenetv3_small_050")
+    assert taken.model.fpn_kernel_size == 3
     with caplog.at_level("WARNING"):
         mixed = with_network_of_file(config, {"init_from", "model.fpn_channels"})
     assert (mixed.model.fpn_channels, mixed.model.backbone.name) == (32, "mobilenetv3_small_050")
