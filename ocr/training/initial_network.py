@@ -11,7 +11,7 @@ from dali_pipelines.config import AUTO
 from ocr.checkpoint import Weights, read_weights, without_backbone_weights
 from ocr.config import TrainConfig, described_problems, flat_keys, nested
 from ocr.errors import InputError
-from ocr.models.batch_norms import freeze_statistics, set_momentum
+from ocr.models.batch_norms import freeze_statistics, set_momentum, without_statistics
 from ocr.models.dbnet import DBNet, add_auxiliary_head, build_dbnet
 from ocr.models.stages import freeze
 from ocr.training.ranks import is_first_rank
@@ -88,13 +88,14 @@ def initial_network(config: TrainConfig) -> DBNet:
     if config.init_from is None:
         network = build_dbnet(model, stride)
         _warn_of_random(config)
-        _warn_of_missing_statistics(config)
     else:
         network = build_dbnet(without_backbone_weights(config).model, stride)
         if config.resume is None:
             network = _loaded(network, read_weights(config.init_from, "init_from"), config)
     freeze(network, model.freeze)
     freeze_statistics(network, model.batch_norm)
+    if config.resume is None:
+        _warn_of_missing_statistics(network, model.batch_norm)
     if config.loss.auxiliary_weight > 0:
         add_auxiliary_head(network, model, stride)  # its batch norms have no statistics that could be kept
     if model.batch_norm_momentum is not None:
@@ -183,12 +184,12 @@ def _warn_of_random(config: TrainConfig) -> None:
         )
 
 
-def _warn_of_missing_statistics(config: TrainConfig) -> None:
-    which = config.model.batch_norm
-    has_none = which == "frozen" or (which == "frozen_backbone" and config.model.backbone.weights is None)
-    if has_none and config.resume is None and is_first_rank():
+def _warn_of_missing_statistics(network: DBNet, which: str) -> None:
+    """Warns of frozen statistics that no file had; `which` is model.batch_norm."""
+    names = without_statistics(network, which)
+    if names and is_first_rank():
         log.warning(
-            "model.batch_norm=%s keeps statistics of random weights, mean 0 and variance 1, which normalise nothing; give "
-            "init_from=FILE",
-            which,
+            "model.batch_norm=%s keeps statistics of random weights, mean 0 and variance 1, which normalise nothing, in %d batch "
+            "norms, such as %s; give init_from=FILE of the same network, or freeze fewer",
+            *(which, len(names), names[-1]),
         )
