@@ -78,8 +78,9 @@ def environment_lines(environment: Mapping[str, Any], inputs: str) -> list[str]:
         inputs: line on the images, sizes and batches that were measured.
     """
     versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items() if version)
+    cores = "1 core" if environment["cores"] == 1 else f"{environment['cores']} cores"
     return [
-        f"machine: {environment['device']}, {environment['cores']} cores, {environment['ram_bytes'] / 1e9:.0f} GB RAM",
+        f"machine: {environment['device']}, {cores}, {environment['ram_bytes'] / 1e9:.0f} GB RAM",
         f"started: {environment['started']}, commit {environment['commit']}",
         f"command: `{shlex.join(environment['command'])}`",
         inputs,

@@ -17,7 +17,16 @@ _PIPELINE = (
 )
 _TRAINER = ("precision", "channels_last")
 _POSTPROCESS = (
-    *("bin_thresh", "box_thresh", "max_candidates", "min_side", "output", "unclip_ratio", "polygon_tolerance"),
+    *(
+        "bin_thresh",
+        "box_thresh",
+        "max_candidates",
+        "min_side",
+        "output",
+        "unclip_ratio",
+        "unclip_factor",
+        "polygon_tolerance",
+    ),
 )
 _DATASET = (
     *("image_path", "sets", "annotation_path", "annotation_format", "annotation_set", "annotation_frame", "shards"),

@@ -235,6 +235,8 @@ EVALUATION = Group(
             "a fixed ratio in place of the exact inverse of the shrinking",
         ),
         Recipe("unclip 1.5", ("postprocess.unclip_ratio=1.5",), "the fixed ratio of the DBNet paper"),
+        Recipe("unclip factor 1.1", ("postprocess.unclip_factor=1.1",), "larger boxes"),
+        Recipe("unclip factor 1.2", ("postprocess.unclip_factor=1.2",), "still larger boxes"),
         Recipe("min_side 2", ("postprocess.min_side=2",), "keeps lower text"),
         Recipe("min_side 6", ("postprocess.min_side=6",), "drops lower text"),
         Recipe("image_size 1920", ("image_size=1920",), "still higher text"),

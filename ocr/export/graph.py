@@ -161,6 +161,7 @@ def metadata(config: TrainConfig, uint8_input: bool, precision: str) -> dict[str
         "map_stride": targets.map_stride,
         "shrink_ratio": targets.shrink_ratio,
         **{name: getattr(post, name) for name in ("bin_thresh", "box_thresh", "unclip_ratio", "min_side", "output")},
+        "unclip_factor": post.unclip_factor,
         "max_candidates": post.max_candidates,
         "polygon_tolerance": post.polygon_tolerance,
         CONFIG_KEY: config.model_dump(mode="json"),

@@ -232,7 +232,7 @@ def _grown_rectangles(regions: Regions, shrink_ratio: float, config: Postprocess
     found = map(cv2.minAreaRect, regions.contours)
     rectangles = np.array([(*center, *sides, angle) for center, sides, angle in found])
     area, perimeter = _resize_(rectangles, regions.areas)
-    rectangles[:, 2:4] += 2 * unclip_distance(area, perimeter, shrink_ratio, config.unclip_ratio)[:, None]
+    rectangles[:, 2:4] += 2 * unclip_distance(area, perimeter, shrink_ratio, config)[:, None]
     return rectangles
 
 

@@ -29,7 +29,7 @@ def grown_outlines(regions: Regions, shrink_ratio: float, config: PostprocessCon
     area, perimeter = _measure(vertices, starts)
     border = _borders(area, perimeter, regions.areas)
     grown_area, grown_perimeter = area + perimeter * border + 4 * border**2, perimeter + 8 * border
-    distances = border + unclip_distance(grown_area, grown_perimeter, shrink_ratio, config.unclip_ratio)
+    distances = border + unclip_distance(grown_area, grown_perimeter, shrink_ratio, config)
     is_wide = (np.diff(starts) >= 4) & (area > 0)
     return grow_polygons(vertices, starts, np.where(is_wide, distances, np.nan))
 

@@ -13,6 +13,7 @@ import pyclipper
 import shapely
 
 from dali_pipelines.compiled import compiled
+from ocr.postprocess.config import PostprocessConfig
 
 UnclipRatio = Literal["exact"] | float
 Values = TypeVar("Values", float, npt.NDArray[np.float64])
@@ -50,11 +51,11 @@ def unshrink_distance(area: Values, perimeter: Values, shrink_ratio: float) -> V
     return (np.sqrt(b * b - 4 * a * c) - b) / (2 * a)
 
 
-def unclip_distance(area: Values, perimeter: Values, shrink_ratio: float, unclip_ratio: UnclipRatio) -> Values:
-    """Returns the distance to grow a shrunk region by: the exact inverse of the shrinking, or the paper's if a ratio is given."""
-    if unclip_ratio == "exact":
-        return unshrink_distance(area, perimeter, shrink_ratio)
-    return area * unclip_ratio / perimeter
+def unclip_distance(area: Values, perimeter: Values, shrink_ratio: float, config: PostprocessConfig) -> Values:
+    """Returns the distance to grow a shrunk region by: `unclip_factor` times the exact inverse of the shrinking, or the paper's."""
+    if config.unclip_ratio == "exact":
+        return unshrink_distance(area, perimeter, shrink_ratio) * config.unclip_factor
+    return area * config.unclip_ratio / perimeter * config.unclip_factor
 
 
 def grow_polygons(

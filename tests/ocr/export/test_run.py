@@ -117,7 +117,16 @@ def test_metadata_hold_what_postprocessing_needs(onnx_file):
     metadata = onnxruntime.InferenceSession(onnx_file).get_modelmeta().custom_metadata_map
     values = {key: json.loads(metadata[key]) for key in ("stride", "map_stride", "image_size", "bin_thresh", "classes")}
     assert values == {"stride": 32, "map_stride": 1, "image_size": 160, "bin_thresh": 0.5, "classes": ["text"]}
-    assert {"shrink_ratio", "box_thresh", "unclip_ratio", "mean", "std", "version", CONFIG_KEY} <= metadata.keys()
+    assert {
+        "shrink_ratio",
+        "box_thresh",
+        "unclip_ratio",
+        "unclip_factor",
+        "mean",
+        "std",
+        "version",
+        CONFIG_KEY,
+    } <= metadata.keys()
     assert metadata["input"] == "uint8 RGB, NHWC, 0 to 255"
 
 

@@ -209,7 +209,7 @@ def _grown_rectangles(regions: _Regions, shrink_ratio: float, config: Postproces
     sides = rectangles[:, 2:4]
     sides += 2 * _borders(sides.prod(axis=1), 2 * sides.sum(axis=1), regions.areas)[:, None]
     area, perimeter = sides.prod(axis=1), 2 * sides.sum(axis=1)
-    sides += 2 * unclip_distance(area, perimeter, shrink_ratio, config.unclip_ratio)[:, None]
+    sides += 2 * unclip_distance(area, perimeter, shrink_ratio, config)[:, None]
     return rectangles
 
 
@@ -225,7 +225,7 @@ def _grown_outlines(regions: _Regions, shrink_ratio: float, config: PostprocessC
     perimeter = np.array([cv2.arcLength(outline, True) for outline in outlines])
     border = _borders(area, perimeter, regions.areas)
     grown_area, grown_perimeter = area + perimeter * border + 4 * border**2, perimeter + 8 * border
-    distances = border + unclip_distance(grown_area, grown_perimeter, shrink_ratio, config.unclip_ratio)
+    distances = border + unclip_distance(grown_area, grown_perimeter, shrink_ratio, config)
     return [
         grow_polygon(outline[:, 0], distance) if len(outline) >= 4 and own_area > 0 else None
         for outline, own_area, distance in zip(outlines, area, distances.tolist(), strict=True)
@@ -279,11 +279,11 @@ def unshrink_distance(area: Numbers, perimeter: Numbers, shrink_ratio: float) ->
     return (np.sqrt(b * b - 4 * a * c) - b) / (2 * a)
 
 
-def unclip_distance(area: Numbers, perimeter: Numbers, shrink_ratio: float, unclip_ratio: float | str) -> Numbers:
-    """Returns the distance to grow a shrunk region by: the exact inverse of the shrinking, or the paper's if a ratio is given."""
-    if unclip_ratio == "exact":
-        return unshrink_distance(area, perimeter, shrink_ratio)
-    return area * unclip_ratio / perimeter
+def unclip_distance(area: Numbers, perimeter: Numbers, shrink_ratio: float, config: PostprocessConfig) -> Numbers:
+    """Returns the distance to grow a shrunk region by: `unclip_factor` times the exact inverse of the shrinking, or the paper's."""
+    if config.unclip_ratio == "exact":
+        return unshrink_distance(area, perimeter, shrink_ratio) * config.unclip_factor
+    return area * config.unclip_ratio / perimeter * config.unclip_factor
 
 
 def grow_polygon(polygon: npt.NDArray[np.generic], distance: float) -> npt.NDArray[np.float64] | None:

@@ -98,7 +98,7 @@ def quads_one_by_one(prob_map, shrink_ratio, config):
         center, (width, height), angle = cv2.minAreaRect(cv2.findNonZero(region))
         border = np.clip(distance_to_area(width * height, 2 * (width + height), area), -1, 0.5)
         width, height = width + 2 * border, height + 2 * border
-        distance = unclip_distance(width * height, 2 * (width + height), shrink_ratio, config.unclip_ratio)
+        distance = unclip_distance(width * height, 2 * (width + height), shrink_ratio, config)
         sides = width + 2 * distance, height + 2 * distance
         if score >= config.box_thresh:
             found.append((cv2.boxPoints((center, sides, angle)) + 0.5, score, min(sides)))
@@ -149,6 +149,9 @@ def test_unclipped_line_worked_by_hand():
     (polygon,) = detect(prob_map, map_stride=1, shrink_ratio=0.4, config=classic).polygons
     distance = 86 * 6 * 1.5 / 184
     np.testing.assert_allclose(polygon, box(37 - distance, 27 - distance, 123 + distance, 33 + distance), atol=1e-4)
+    larger = PostprocessConfig(unclip_factor=2)
+    (polygon,) = detect(prob_map, map_stride=1, shrink_ratio=0.4, config=larger).polygons
+    np.testing.assert_allclose(polygon, box(23, 13, 137, 47), atol=1e-4)
 
 
 @pytest.mark.parametrize("shrink_ratio", [0.4, 0.6])
@@ -480,6 +483,7 @@ def test_random_maps_give_the_bits_of_the_reference(output, unclip_ratio):
         config = PostprocessConfig(
             output=output,
             unclip_ratio=unclip_ratio,
+            unclip_factor=(1.0, 0.8, 1.3)[index % 3],
             min_side=4 * (index % 2),
             box_thresh=(0.0, 0.3, 0.6)[index % 3],
             max_candidates=(5, 1000)[index % 2],

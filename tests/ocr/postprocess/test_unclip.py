@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from ocr.postprocess.config import PostprocessConfig
 from ocr.postprocess.unclip import distance_to_area, grow_polygons, unclip_distance, unshrink_distance
 
 
@@ -30,8 +31,16 @@ def test_regions_that_were_not_shrunk_are_not_unclipped():
 
 
 def test_unclip_ratio_gives_the_classic_distance():
-    assert unclip_distance(86 * 6, 184, 0.4, 1.5) == pytest.approx(86 * 6 * 1.5 / 184)
-    assert unclip_distance(86 * 6, 184, 0.4, "exact") == pytest.approx(7)
+    classic = PostprocessConfig(unclip_ratio=1.5)
+    assert unclip_distance(86 * 6, 184, 0.4, classic) == pytest.approx(86 * 6 * 1.5 / 184)
+    assert unclip_distance(86 * 6, 184, 0.4, PostprocessConfig()) == pytest.approx(7)
+
+
+@pytest.mark.parametrize("unclip_ratio", ["exact", 1.5])
+def test_unclip_factor_multiplies_the_distance(unclip_ratio):
+    plain, larger = (PostprocessConfig(unclip_ratio=unclip_ratio, unclip_factor=factor) for factor in (1, 1.2))
+    distance = unclip_distance(86 * 6, 184, 0.4, plain)
+    assert unclip_distance(86 * 6, 184, 0.4, larger) == pytest.approx(1.2 * distance)
 
 
 def test_distance_to_area_of_a_rectangle():
