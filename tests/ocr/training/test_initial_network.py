@@ -163,6 +163,16 @@ def test_another_weight_of_the_auxiliary_head_may_resume_but_not_without_the_hea
         resumption(tiny_run(*longer, "loss.auxiliary_weight=0"), None, tmp_path)
 
 
+def test_frozen_random_weights_are_warned_of_also_where_a_file_lacks_them(tiny_run, checkpoint, caplog):
+    frozen = ("model.freeze=stages:2",)
+    other_backbone = (f"init_from={checkpoint}", "model.backbone.name=mobilenetv3_small_075")
+    for overrides, is_random in (((), True), (other_backbone, True), ((f"init_from={checkpoint}",), False)):
+        caplog.clear()
+        with caplog.at_level("WARNING"):
+            initial_network(tiny_run(*frozen, *overrides))
+        assert ("model.freeze=stages:2 keeps random weights" in caplog.text) == is_random
+
+
 def test_frozen_statistics_of_random_weights_are_warned_of_and_those_of_a_file_kept(tiny_run, checkpoint, caplog):
     with caplog.at_level("WARNING"):
         initial_network(tiny_run("model.batch_norm=frozen"))
