@@ -212,7 +212,10 @@ def resize(images: DataNode, region_start: DataNode, region_end: DataNode, resiz
 
 
 def warp(images: DataNode, input_from_resized: DataNode, size: int, in_perspective: bool) -> DataNode:
-    """Returns a square of `size` pixels, black outside the image. The image is already scaled, so no filter is needed."""
+    """Returns a square of `size` pixels, black outside the image. The image is already scaled, so no filter is needed.
+
+    in_perspective: the matrices are (3, 3) and may be perspectives; otherwise they are (2, 3).
+    """
     if in_perspective:  # runs once, when the graph is built
         return fn.experimental.warp_perspective(
             images,

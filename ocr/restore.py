@@ -9,6 +9,7 @@ from ocr.device import resolve_device, resolve_loading, resolve_pipeline, resolv
 from ocr.errors import InputError
 from ocr.models.dbnet import DBNet
 from ocr.onnx_network import OnnxNetwork, is_onnx, load_onnx
+from ocr.postprocess.config import RESULT_KEYS
 
 _SECTIONS = ("model", "targets", "metric", "loader", "dataset_base_path")
 _PIPELINE = (
@@ -16,18 +17,6 @@ _PIPELINE = (
     "max_megapixels",
 )
 _TRAINER = ("precision", "channels_last")
-_POSTPROCESS = (
-    *(
-        "bin_thresh",
-        "box_thresh",
-        "max_candidates",
-        "min_side",
-        "output",
-        "unclip_ratio",
-        "unclip_factor",
-        "polygon_tolerance",
-    ),
-)
 _DATASET = (
     *("image_path", "sets", "annotation_path", "annotation_format", "annotation_set", "annotation_frame", "shards"),
     *("image_extensions", "on_bad_sample", "check_pixels"),
@@ -82,14 +71,14 @@ def _with_overrides(saved: TrainConfig, config: InferenceConfig) -> TrainConfig:
             "pipeline": pipeline_config,
             "dataloader": resolve_loading(loading, pipeline_config.image_size, device),
             "trainer": default.trainer.model_copy(update=trainer),
-            "postprocess": default.postprocess.model_copy(update=_chosen(saved.postprocess, _POSTPROCESS) | given),
+            "postprocess": default.postprocess.model_copy(update=_chosen(saved.postprocess, RESULT_KEYS) | given),
         }
     )
 
 
 def what_results_depend_on(settings: TrainConfig) -> dict[str, Any]:
     """Returns the restored settings that can change a detection or a score, for JSON."""
-    sections = {"pipeline": _PIPELINE, "trainer": _TRAINER, "postprocess": _POSTPROCESS}
+    sections = {"pipeline": _PIPELINE, "trainer": _TRAINER, "postprocess": RESULT_KEYS}
     chosen = {name: _chosen(getattr(settings, name), keys) for name, keys in sections.items()}
     return chosen | {
         "targets": settings.targets.model_dump(mode="json"),

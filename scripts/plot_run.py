@@ -1,59 +1,66 @@
 """Plots loss and scores of a run, or of runs that continued each other: uv run scripts/plot_run.py RUN/summary.json... curve.png"""
 
 import json
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
-
+Epochs = Sequence[dict[str, Any]]
+"""The list `epochs` of a summary.json."""
 STYLES = {"hmean": ("o-", "IoU 0.5"), "hmean_iou0.7": ("s--", "IoU 0.7")}
 
 
 def main(summary_files: Sequence[Path], picture: Path) -> None:
-    """Plots the training loss of every epoch, and hmean of the validated ones for each validation set."""
-    figure, (score_axis, loss_axis) = plt.subplots(
-        2, 1, figsize=(8, 6), height_ratios=(2, 1), sharex=True, layout="constrained"
-    )
+    """Writes the picture of runs that continued each other."""
+    draw([json.loads(file.read_text())["epochs"] for file in summary_files]).savefig(picture, dpi=100)
+
+
+def draw(runs: Sequence[Epochs]) -> Figure:
+    """Returns the training loss of every epoch, and hmean of the validated ones for each validation set."""
+    figure = Figure(figsize=(8, 6), layout="constrained")
+    score_axis, loss_axis = figure.subplots(2, 1, height_ratios=(2, 1), sharex=True)
+    names = list(dict.fromkeys(name for epochs in runs for name in _set_names(epochs)))
     first = 1
-    for summary_file in summary_files:
-        epochs = json.loads(summary_file.read_text())["epochs"]
+    for epochs in runs:
         if first > 1:
             for axis in (score_axis, loss_axis):
                 axis.axvline(first - 0.5, color="0.8", linewidth=1)
-        numbers = [first + i for i in range(len(epochs))]
+        numbers = range(first, first + len(epochs))
         loss_axis.plot(numbers, [epoch["train_loss"] for epoch in epochs], color="0.4")
-        validated = [(number, epoch) for number, epoch in zip(numbers, epochs, strict=True) if "hmean" in epoch]
-        is_last = summary_file == summary_files[-1]
-        for i, name in enumerate(_set_names(epochs)):
-            for key, (style, label) in STYLES.items():
-                scores = [_scores(epoch, name).get(key, math.nan) for _, epoch in validated]
-                shown = [number for number, _ in validated]
-                text = f"{name} {label}".strip() if is_last else None
-                score_axis.plot(shown, scores, style, color=f"C{i}", label=text, markersize=4)
-                place = {"textcoords": "offset points", "ha": "right", "fontsize": "small"}
-                score_axis.annotate(f"{scores[-1]:.3f}", (shown[-1], scores[-1]), (-2, 5), **place)
-        first = numbers[-1] + 1
+        for name in _set_names(epochs):
+            _draw_scores(score_axis, numbers, epochs, name, f"C{names.index(name)}")
+        first += len(epochs)
     score_axis.set(ylabel="validation hmean", ylim=(0, 1))
-    score_axis.legend(loc="lower right", fontsize="small")
+    handles, labels = score_axis.get_legend_handles_labels()
+    by_label = dict(zip(labels, handles, strict=True))  # each run has lines of its own
+    score_axis.legend(by_label.values(), by_label.keys(), loc="lower right", fontsize="small")
     loss_axis.set(xlabel="epoch", ylabel="training loss", ylim=(0, None))
-    figure.savefig(picture, dpi=100)
+    return figure
 
 
-def _set_names(epochs: list[dict[str, Any]]) -> list[str]:
+def _draw_scores(axis: Axes, numbers: Sequence[int], epochs: Epochs, name: str, colour: str) -> None:
+    """Draws the scores of a set in one run. The first versions of summary.json have no `hmean_iou0.7`."""
+    validated = [
+        (number, epoch["sets"][name] if name else epoch)
+        for number, epoch in zip(numbers, epochs, strict=True)
+        if "hmean" in epoch
+    ]
+    for key, (style, label) in STYLES.items():
+        points = [(number, scores[key]) for number, scores in validated if key in scores]
+        if points:
+            axis.plot(*zip(*points, strict=True), style, color=colour, label=f"{name} {label}".strip(), markersize=4)
+            axis.annotate(
+                f"{points[-1][1]:.3f}", points[-1], (-2, 5), textcoords="offset points", ha="right", fontsize="small"
+            )
+
+
+def _set_names(epochs: Epochs) -> list[str]:
     """Returns the names of the validation sets, or one empty name for a run with a single set."""
     return list(next((epoch["sets"] for epoch in epochs if "sets" in epoch), [""]))
-
-
-def _scores(epoch: dict[str, Any], name: str) -> dict[str, float]:
-    """Returns the scores of a set in a validated epoch. The first versions of summary.json have no `hmean_iou0.7` of a set."""
-    scores: dict[str, float] = epoch["sets"][name] if name else epoch
-    return scores
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from ocr.errors import InputError
 from ocr.models.dbnet import DBNet
 from ocr.models.large_kernel import LargeKernelConv
 from ocr.onnx_network import INPUT_NAME, OUTPUT_NAME, import_extra
+from ocr.postprocess.config import RESULT_KEYS
 
 SIDE_STEP = 32
 """Height and width of an input are multiples of this."""
@@ -160,10 +161,7 @@ def metadata(config: TrainConfig, uint8_input: bool, precision: str) -> dict[str
         "std": pipeline.std,
         "map_stride": targets.map_stride,
         "shrink_ratio": targets.shrink_ratio,
-        **{name: getattr(post, name) for name in ("bin_thresh", "box_thresh", "unclip_ratio", "min_side", "output")},
-        "unclip_factor": post.unclip_factor,
-        "max_candidates": post.max_candidates,
-        "polygon_tolerance": post.polygon_tolerance,
+        **{name: getattr(post, name) for name in RESULT_KEYS},
         CONFIG_KEY: config.model_dump(mode="json"),
     }
     return {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}

@@ -35,10 +35,10 @@ class ModelConfig(Section):
     """Part of the network that training does not change, statistics of batch norms included: none, backbone, or stages:N, the stem
     and the first N of the backbone's four stages."""
     batch_norm: Literal["batch", "frozen_backbone", "frozen"] = "batch"
-    """Statistics by which batch norms normalise in training. batch: those of each batch, from which running ones for evaluation are
-    made. frozen: the running ones of the loaded weights, which stay as they are, while scale and bias are trained; for fine-tuning
-    (`init_from`) with batches of a few images, whose own statistics are noisy. frozen_backbone: so in the backbone only, for a
-    trained backbone with a new pyramid and head."""
+    """Statistics by which batch norms normalise in training. batch: those of each batch; evaluation uses their running averages.
+    frozen: the running averages of the loaded weights, which stay as they are, while scale and bias are trained; for fine-tuning
+    (`init_from`) with batches of a few images, whose own statistics are noisy. frozen_backbone: the same in the backbone only, for
+    a trained backbone with a new pyramid and head."""
     batch_norm_momentum: float | None = Field(default=None, gt=0, le=1)
     """Share of a batch in the running statistics; null: that of each layer, 0.1 in most networks. Less averages over more batches,
     which suits small ones."""

@@ -35,3 +35,10 @@ class PostprocessConfig(Section):
     max_pending: int = Field(default=64, ge=1)
     """Largest number of images that wait for post-processing; the forward pass pauses at this number. Each takes one byte per map
     pixel."""
+
+
+RESULT_KEYS = (
+    *("bin_thresh", "box_thresh", "max_candidates", "min_side", "output", "unclip_ratio", "unclip_factor"),
+    "polygon_tolerance",
+)
+"""Keys that decide the result. A trained network keeps them: they are in exported files and restored from checkpoints."""

@@ -30,9 +30,9 @@ class TargetConfig(Section):
     """Largest weight of a small text, with the band around it, in the losses of the shrink map and the binary map.
 
     With 1, all pixels count alike, as in the paper: a line of a receipt counts 30 times as much as a single digit, and digits are
-    learned late or not at all. With more, a text that is smaller than the average text of its input weighs the average area / its
-    own area, as a whole number, at most this. The idea is PixelLink's instance-balanced cross-entropy (arXiv 1801.01315), which
-    weighs text pixels alone; then the regions of small text become too large.
+    learned late or not at all. Above 1, a text that is smaller than the average text of its input has the weight average area /
+    own area, rounded, at most this. The idea is that of PixelLink's instance-balanced cross-entropy (arXiv 1801.01315), which
+    weighs text pixels only; that makes the regions of small text too large.
     """
 
     @model_validator(mode="after")

@@ -190,6 +190,7 @@ def _draw_band(
 def _draw_core(
     squared: Float32, limit: np.float32, weight: np.float32, shrink_map: Float32, shrink_mask: Float32
 ) -> None:
+    """Draws the core of a polygon between two borders of a row. The weight holds in the whole polygon."""
     one = np.float32(1)
     for col in range(len(squared)):
         is_core = squared[col] >= limit

@@ -11,7 +11,8 @@ from dali_pipelines.config import AUTO
 from ocr.checkpoint import Weights, read_weights, without_backbone_weights
 from ocr.config import TrainConfig, described_problems, flat_keys, nested
 from ocr.errors import InputError
-from ocr.models.batch_norms import freeze_statistics, set_momentum
+from ocr.models.batch_norms import freeze_statistics, set_momentum, without_statistics
+from ocr.models.config import ModelConfig
 from ocr.models.dbnet import DBNet, add_auxiliary_head, build_dbnet
 from ocr.models.stages import freeze
 from ocr.training.ranks import is_first_rank
@@ -85,16 +86,19 @@ def initial_network(config: TrainConfig) -> DBNet:
         InputError: the backbone cannot be built, or not one tensor of `init_from` fits.
     """
     model, stride = config.model, config.targets.map_stride
+    not_loaded: Collection[str] = ()
     if config.init_from is None:
         network = build_dbnet(model, stride)
-        _warn_of_random(config)
-        _warn_of_missing_statistics(config)
+        not_loaded = network.state_dict().keys()
     else:
         network = build_dbnet(without_backbone_weights(config).model, stride)
         if config.resume is None:
-            network = _loaded(network, read_weights(config.init_from, "init_from"), config)
+            network, not_loaded = _loaded(network, read_weights(config.init_from, "init_from"), config)
     freeze(network, model.freeze)
     freeze_statistics(network, model.batch_norm)
+    if config.resume is None:
+        _warn_of_random(network, not_loaded, model)
+        _warn_of_missing_statistics(network, model.batch_norm)
     if config.loss.auxiliary_weight > 0:
         add_auxiliary_head(network, model, stride)  # its batch norms have no statistics that could be kept
     if model.batch_norm_momentum is not None:
@@ -102,8 +106,11 @@ def initial_network(config: TrainConfig) -> DBNet:
     return network
 
 
-def _loaded(network: DBNet, weights: Weights, config: TrainConfig) -> DBNet:
-    """Returns the network with the weights that fit. If the backbone is another one, its own weights come first."""
+def _loaded(network: DBNet, weights: Weights, config: TrainConfig) -> tuple[DBNet, Collection[str]]:
+    """Returns the network with the weights that fit, and the names of the tensors that the file does not have.
+
+    If the backbone is another one, its own weights come first.
+    """
     unfit = _unfit(network, weights.state)
     rest = "random"
     if any(name.startswith("backbone.") for name in unfit) and config.model.backbone.weights is not None:
@@ -120,7 +127,7 @@ def _loaded(network: DBNet, weights: Weights, config: TrainConfig) -> DBNet:
     network.load_state_dict(fitting, strict=False)
     if is_first_rank():
         _say_loaded(weights, len(fitting), len(wanted), unfit, rest)
-    return network
+    return network, unfit.keys()
 
 
 def _say_loaded(weights: Weights, num_fitting: int, num_wanted: int, unfit: Mapping[str, str], rest: str) -> None:
@@ -170,25 +177,23 @@ def _say_different(
         )
 
 
-def _warn_of_random(config: TrainConfig) -> None:
-    if (
-        config.model.freeze != "none"
-        and config.model.backbone.weights is None
-        and config.resume is None
-        and is_first_rank()
-    ):
+def _warn_of_random(network: DBNet, not_loaded: Collection[str], config: ModelConfig) -> None:
+    """Warns of frozen weights that are random. `not_loaded` are the names of the tensors that `init_from` does not have."""
+    frozen = {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
+    if config.backbone.weights is None and not frozen.isdisjoint(not_loaded) and is_first_rank():
         log.warning(
-            "model.freeze=%s keeps random weights, which cannot learn; give init_from=FILE or model.backbone.weights=FILE",
-            config.model.freeze,
+            "model.freeze=%s keeps random weights, which cannot learn; give init_from=FILE of the same backbone or "
+            "model.backbone.weights=FILE",
+            config.freeze,
         )
 
 
-def _warn_of_missing_statistics(config: TrainConfig) -> None:
-    which = config.model.batch_norm
-    has_none = which == "frozen" or (which == "frozen_backbone" and config.model.backbone.weights is None)
-    if has_none and config.resume is None and is_first_rank():
+def _warn_of_missing_statistics(network: DBNet, which: str) -> None:
+    """Warns of frozen statistics that no file had; `which` is model.batch_norm."""
+    names = without_statistics(network, which)
+    if names and is_first_rank():
         log.warning(
-            "model.batch_norm=%s keeps statistics of random weights, mean 0 and variance 1, which normalise nothing; give "
-            "init_from=FILE",
-            which,
+            "model.batch_norm=%s keeps statistics of random weights, mean 0 and variance 1, which normalise nothing, in %d batch "
+            "norms, such as %s; give init_from=FILE of the same network, or freeze fewer",
+            *(which, len(names), names[-1]),
         )

@@ -55,8 +55,10 @@ FREE = (
     "model.backbone.weights",
 )
 """Keys inside `SAME` that change speed or memory only, or that a resumed run does not use."""
-UNFIT = ("model", "loss.auxiliary_weight", "optimizer.name", "optimizer.layer_decay")
+UNFIT = ("model", "optimizer.name", "optimizer.layer_decay")
 """Keys and sections without which the state in the checkpoint fits nothing."""
+FITTING = ("model.head_float32", "model.batch_norm", "model.batch_norm_momentum")
+"""Keys inside `UNFIT` that change no tensor of the network and no group of the optimizer."""
 DATA_MODULE = "DBNetDataModule"
 """Lightning's key of the data module's state."""
 
@@ -241,7 +243,10 @@ def _with_saved(config: TrainConfig, saved: TrainConfig, given: Collection[str] 
 def _differences(config: TrainConfig, saved: TrainConfig) -> list[str]:
     own, others = (flat_keys(one.model_dump(mode="json")) for one in (config, saved))
     different = [key for key in own if _is_in(key, SAME) and not _is_in(key, FREE) and own[key] != others.get(key)]
-    unfit = [key for key in different if _is_in(key, UNFIT)]
+    unfit = [key for key in different if _is_in(key, UNFIT) and key not in FITTING]
+    auxiliary = "loss.auxiliary_weight"
+    if auxiliary in different and 0 in (own[auxiliary], others[auxiliary]):  # one of the networks has no auxiliary head
+        unfit.append(auxiliary)
     if unfit:
         raise InputError(
             f"resume={config.resume}: its state does not fit another network or optimizer: "

@@ -233,11 +233,9 @@ def test_arguments_replace_the_settings_of_the_checkpoint(untrained_checkpoint):
         0.3,
         "quad",
     )
-    changed = TextDetector(
-        str(untrained_checkpoint), image_size=160, bin_thresh=0.4, box_thresh=0.2, unclip_ratio=1.5, output="polygon"
-    )
-    post = changed.postprocess
-    assert (post.bin_thresh, post.box_thresh, post.unclip_ratio, post.output) == (0.4, 0.2, 1.5, "polygon")
+    given = {"bin_thresh": 0.4, "box_thresh": 0.2, "unclip_ratio": 1.5, "unclip_factor": 1.1, "output": "polygon"}
+    changed = TextDetector(str(untrained_checkpoint), image_size=160, **given)
+    assert {name: getattr(changed.postprocess, name) for name in given} == given
     assert changed.pipeline.image_size == 160
 
 

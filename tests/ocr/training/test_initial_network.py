@@ -154,11 +154,32 @@ def test_a_run_with_an_auxiliary_head_resumes_bit_for_bit(tiny_run, with_auxilia
     assert all(torch.equal(whole[name], ended[name]) for name in whole)
 
 
+def test_another_weight_of_the_auxiliary_head_may_resume_but_not_without_the_head(
+    tiny_run, with_auxiliary_head, tmp_path
+):
+    longer = [*AUXILIARY, f"resume={with_auxiliary_head}", "trainer.max_epochs=3", "resume_anyway=true"]
+    resumption(tiny_run(*longer, "loss.auxiliary_weight=0.2"), None, tmp_path)
+    with pytest.raises(InputError, match=r"auxiliary_weight: 0\.4 in the checkpoint, 0\.0 given; leave these"):
+        resumption(tiny_run(*longer, "loss.auxiliary_weight=0"), None, tmp_path)
+
+
+def test_frozen_random_weights_are_warned_of_also_where_a_file_lacks_them(tiny_run, checkpoint, caplog):
+    frozen = ("model.freeze=stages:2",)
+    other_backbone = (f"init_from={checkpoint}", "model.backbone.name=mobilenetv3_small_075")
+    for overrides, is_random in (((), True), (other_backbone, True), ((f"init_from={checkpoint}",), False)):
+        caplog.clear()
+        with caplog.at_level("WARNING"):
+            initial_network(tiny_run(*frozen, *overrides))
+        assert ("model.freeze=stages:2 keeps random weights" in caplog.text) == is_random
+
+
 def test_frozen_statistics_of_random_weights_are_warned_of_and_those_of_a_file_kept(tiny_run, checkpoint, caplog):
     with caplog.at_level("WARNING"):
         initial_network(tiny_run("model.batch_norm=frozen"))
         initial_network(tiny_run("model.batch_norm=frozen_backbone"))
-    assert caplog.text.count("statistics of random weights") == 2
+        initial_network(tiny_run(f"init_from={checkpoint}", "model.batch_norm=frozen", "model.fpn_kernel_size=7"))
+    assert caplog.text.count("statistics of random weights") == 3
+    assert "in 12 batch norms, such as fpn.smooth.3.3" in caplog.text  # those that the file does not have
     caplog.clear()
     overrides = (f"init_from={checkpoint}", "model.batch_norm=frozen", "model.batch_norm_momentum=0.02")
     network = initial_network(tiny_run(*overrides)).train()

@@ -37,6 +37,9 @@ def checkpoint(finished) -> Path:
         ("pipeline.image_size=128", "pipeline.image_size: 96 in the checkpoint, 128 given"),
         ("seed=7", "seed: 42 in the checkpoint, 7 given"),
         ("trainer.ema_decay=0.5", "trainer.ema_decay: None in the checkpoint, 0.5 given"),
+        ("model.batch_norm=frozen", "model.batch_norm: batch in the checkpoint, frozen given"),
+        ("model.batch_norm_momentum=0.5", "model.batch_norm_momentum: None in the checkpoint, 0.5 given"),
+        ("model.head_float32=false", "model.head_float32: True in the checkpoint, False given"),
     ],
 )
 def test_another_setting_is_refused_by_name_unless_resume_anyway(tiny_run, checkpoint, tmp_path, override, found):
