@@ -29,8 +29,8 @@ class TargetConfig(Section):
     max_text_weight: int = Field(default=1, ge=1, le=255)
     """Largest weight of a small text, with the band around it, in the losses of the shrink map and the binary map.
 
-    With 1, all pixels count alike, as in the paper: a long line of a receipt counts 27 times as much as a single digit, and digits are
-    learned late or not at all. Above 1, a text that is smaller than the average text of its input has the weight average area /
+    With 1, all pixels count alike, as in the paper: a long line of a receipt counts 27 times as much as a single digit, and digits
+    are learned late or not at all. Above 1, a text that is smaller than the average text of its input has the weight average area /
     own area, rounded, at most this. The idea is that of PixelLink's instance-balanced cross-entropy (arXiv 1801.01315), which
     weighs text pixels only; that makes the regions of small text too large.
     """
