@@ -22,7 +22,13 @@ TILE_SIDE = 560
 """Longest side of an image on a page, in pixels."""
 PANEL_SIDE = 360
 """Side of one of the five pictures of a sample, in pixels."""
-PANELS = ("input with polygons", "shrink map", "shrink mask: 0 in red", "threshold map", "threshold mask: 1 in blue")
+PANELS = (
+    "input with polygons",
+    "shrink map",
+    "shrink mask: 0 in red, weights above 1 in violet",
+    "threshold map",
+    "threshold mask: 1 in blue",
+)
 """Headings of the five pictures of a sample."""
 _GAP = 8
 _PAPER, _INK = (226, 230, 235), (40, 40, 40)
@@ -93,9 +99,16 @@ def _overlays(
 
     span = targets.thresh_max - targets.thresh_min
     bands = np.clip((whole(maps.thresh_map) - targets.thresh_min) / span, 0, 1)
+    mask = whole(maps.shrink_mask)
+    more_than_one = (np.maximum(mask - 1, 0) / max(targets.max_text_weight - 1, 1)).astype(np.float32)
+    ignored = (mask == 0).astype(np.float32)
     return [
         _mixed(pixels, whole(maps.shrink_map), (0, 200, 80)),
-        _mixed(pixels, (whole(maps.shrink_mask) == 0).astype(np.float32), (230, 30, 30)),
+        np.where(
+            ignored[..., None] > 0,
+            _mixed(pixels, ignored, (230, 30, 30)),
+            _mixed(pixels, more_than_one, (130, 60, 220)),
+        ),
         _mixed(pixels, bands, (255, 140, 0)),
         _mixed(pixels, whole(maps.thresh_mask), (40, 100, 255)),
     ]

@@ -43,7 +43,9 @@ def config_of(root: Path, **values) -> InspectConfig:
 
 @pytest.fixture(scope="module")
 def report(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return inspect_data(config_of(drawn, png=True), tmp_path_factory.mktemp("inspection"))
+    return inspect_data(
+        config_of(drawn, png=True, targets={"max_text_weight": 2}), tmp_path_factory.mktemp("inspection")
+    )
 
 
 def test_the_page_refers_to_nothing_outside_itself_and_runs_no_script(report):
@@ -75,10 +77,14 @@ def test_a_sample_shows_the_input_and_four_maps_in_their_colours(report):
     with Image.open(report.with_name("report_train_samples.png")) as sheet:
         pixels = sheet.convert("RGB")
     assert pixels.width >= 5 * 360
-    shrink = pixels.crop((8 + 368, 44, 8 + 2 * 368, 44 + 360))
-    assert any(
-        green > red + 60 and green > blue + 60 for red, green, blue in np.asarray(shrink).reshape(-1, 3).astype(int)
+    shrink_map, shrink_mask = (
+        np.asarray(pixels.crop((8 + place * 368, 44, 360 + place * 368, 44 + 360))).reshape(-1, 3).astype(int)
+        for place in (1, 2)
     )
+    red, green, blue = shrink_map.T
+    assert ((green > red + 60) & (green > blue + 60)).any()
+    red, green, blue = shrink_mask.T
+    assert ((blue > red + 30) & (red > green + 15)).any()  # the weights of small text, in violet
 
 
 def test_sheets_lie_beside_the_page(report):
