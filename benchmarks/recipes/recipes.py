@@ -82,10 +82,6 @@ DRAWN = {"drawn": SyntheticConfig(num_train=240, num_val=1, min_side=700, max_si
 
 _SAME_STEPS = f"trainer.limit_train_batches={NUM_STEPS // 2}"
 
-_SMALL_TEXT = Recipe(
-    "small text x8", ("targets.max_text_weight=8",), "single digits count as much as words and short lines"
-)
-
 TRAINING = Group(
     "training",
     "Training, one change at a time",
@@ -105,7 +101,7 @@ TRAINING = Group(
             ("loss.per_image=true",),
             "crowded receipts and sparse scenes count alike: nine tenths of the text pixels are in receipts",
         ),
-        _SMALL_TEXT,
+        Recipe("small text x8", ("targets.max_text_weight=8",), "single digits count as much as words and short lines"),
         Recipe("no average", ("trainer.ema_decay=null",), "does the moving average of the weights help a short run?"),
         Recipe("random backbone", (_RANDOM,), "what are ImageNet weights worth?"),
         Recipe("maps at stride 4", ("targets.map_stride=4",), "a quarter of the pixels of the maps, a cheaper head"),
@@ -276,7 +272,11 @@ FINE_TUNING = Group(
     all_seeds=True,
 )
 
-_AUGMENTATION = "pipeline.augmentation"
+# These changes mean the same in a run of one more epoch.
+_ALSO_CONTINUING = (
+    *("loss per image", "small text x8", "no average", "narrow scales", "threshold map x0.5", "binary map x2"),
+    *("no rotation", "negatives x2", "drawn 20 %"),
+)
 
 CONTINUING = Group(
     "continuing",
@@ -294,32 +294,16 @@ CONTINUING = Group(
     ),
     Recipe("as before", (), "experiment=small for one more epoch of 180 steps, at a fifth of its learning rate"),
     (
-        Recipe("loss per image", ("loss.per_image=true",), "crowded receipts and sparse scenes count alike"),
-        _SMALL_TEXT,
-        Recipe(
-            "narrow scales",
-            (f"{_AUGMENTATION}.scale_min=0.7", f"{_AUGMENTATION}.scale_max=1.4"),
-            "closer to evaluation",
-        ),
-        Recipe("no rotation", (f"{_AUGMENTATION}.rotation_degrees=0",), "closer to evaluation"),
+        *(recipe for recipe in TRAINING.recipes if recipe.name in _ALSO_CONTINUING),
         Recipe(
             "crop 768",
-            (f"{_AUGMENTATION}.crop_size=768", "dataloader.batch_size=2"),
+            ("pipeline.augmentation.crop_size=768", "dataloader.batch_size=2"),
             "whole lines of receipts; as many samples, 2.25 times the pixels",
         ),
         Recipe("learning rate x0.3", ("optimizer.lr=1.0e-4",), ""),
         Recipe("learning rate x3", ("optimizer.lr=1.0e-3",), ""),
-        Recipe("no average", ("trainer.ema_decay=null",), "what is the moving average of the weights worth?"),
         Recipe(
             "frozen backbone", ("model.freeze=backbone",), "the head alone, with the backbone's batch-norm statistics"
-        ),
-        Recipe("negatives x2", ("loss.negative_ratio=6",), "more background pixels in the loss"),
-        Recipe("threshold map x0.5", ("loss.thresh_weight=5",), "half the weight of the threshold map"),
-        Recipe("binary map x2", ("loss.binary_weight=2",), "more weight on whole regions"),
-        Recipe(
-            "drawn 20 %",
-            (_sets("drawn", 180), _SAME_STEPS),
-            "drawn pictures as a fifth of the samples",
         ),
     ),
     notes=("the trained detector has seen all training images of this table before",),
