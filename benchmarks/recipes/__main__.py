@@ -33,7 +33,11 @@ log = logging.getLogger("benchmarks.recipes")
 
 
 def main() -> None:
-    """Runs the command. Both files are written after each row, so that an interrupted run leaves what it has measured."""
+    """Runs the command. Both files are written after each row, so that an interrupted run leaves what it has measured.
+
+    Raises:
+        SystemExit: with status 1 if a row could not be measured; the others are.
+    """
     logging.basicConfig(level=logging.INFO, format="[%(asctime)s] %(message)s", stream=sys.stdout)
     arguments = _parse_arguments()
     command = ["uv", "run", "python", "-m", "benchmarks.recipes", *sys.argv[1:]]
@@ -45,38 +49,46 @@ def main() -> None:
     if unknown := [name for name in arguments.only if name not in known]:
         raise SystemExit(f"--only {unknown[0]}: no such recipe; there are {', '.join(known)}")
     stop_at = time.monotonic() + 60 * arguments.minutes
+    num_failed = 0
     for job in planned(groups, arguments.seeds, results):
         if arguments.only and job.recipe.name not in (job.group.baseline.name, *arguments.only):
             continue
         if time.monotonic() > stop_at:
             log.info("--minutes=%g have passed; the next invocation continues", arguments.minutes)
             break
-        _measure(job, places, results)
+        num_failed += not _measure(job, places, results)
         _save(arguments, results)
     _save(arguments, results)
     recipes_report(results, arguments.note).print()
+    if num_failed:
+        raise SystemExit(f"{num_failed} rows could not be measured; the errors above say why")
 
 
-def _measure(job: Job, places: Places, results: Results) -> None:
-    """Adds the row of a job to the results, unless it is there with the same settings. Missing files and failures are logged."""
+def _measure(job: Job, places: Places, results: Results) -> bool:
+    """Adds the row of a job to the results, unless it is there with the same settings.
+
+    Returns:
+        False, after logging why, if a file is missing or the run failed.
+    """
     overrides = job.group.overrides_of(job.recipe)
     seed = [f"seed={job.seed}"] if job.group.has_seeds else []
     try:
         settings = {"overrides": overrides, "files": places.identities(overrides)}
         if is_measured(results, job, settings):
-            return
+            return True
         commit = git_commit()  # before the run: another one may be checked out meanwhile
         log.info("%s: %s, seed %d", job.group.name, job.recipe.name, job.seed)
         places.make(overrides)
         figures = run_recipe(job.group.script, [*places.filled(overrides), *seed], places.work / "run")
     except (InputError, FileNotFoundError) as error:
         log.error("%s, %s: %s", job.group.name, job.recipe.name, error)
-        return
+        return False
     key = {"group": job.group.name, "recipe": job.recipe.name, "seed": job.seed}
     results.put(key | {"settings": settings, "commit": commit} | figures)
     log.info(
         "  %s; %.0f s, %.0f of the processor", _told(figures["scores"]), figures["wall_seconds"], figures["cpu_seconds"]
     )
+    return True
 
 
 def _told(scores: dict[str, dict[str, float]]) -> str:

@@ -1,26 +1,32 @@
+import json
+import sys
 from pathlib import Path
 
 import pytest
 
-from benchmarks.recipes.__main__ import _measure
-from benchmarks.recipes.inputs import Places
-from benchmarks.recipes.recipes import EVALUATION
-from benchmarks.recipes.results import Job, Results
+from benchmarks.recipes.__main__ import main
 
 
 @pytest.mark.parametrize(
-    ("checkpoint", "message"),
+    ("given", "message"),
     [
-        (None, "--checkpoint is needed for this recipe"),
-        (Path("missing.ckpt"), "No such file or directory: 'missing.ckpt'"),
+        ([], "--checkpoint is needed for this recipe"),
+        (["--checkpoint", "missing.ckpt"], "No such file or directory: 'missing.ckpt'"),
     ],
 )
-def test_a_missing_file_is_logged_and_other_recipes_go_on(
-    checkpoint: Path | None, message: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_a_missing_file_is_logged_and_the_status_says_so(
+    given: list[str],
+    message: str,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    places = Places(data=tmp_path, weights=None, work=tmp_path, checkpoint=checkpoint, start=None)
-    results = Results({})
-    _measure(Job(EVALUATION, EVALUATION.baseline, 0), places, results)
-    assert results.rows == []
-    assert caplog.messages[0].startswith("evaluation, as trained: ")
-    assert caplog.messages[0].endswith(message)
+    rows = tmp_path / "rows.json"
+    command = ["--groups", "evaluation", "--only", "polygons", "--data", str(tmp_path), "--json", str(rows), *given]
+    monkeypatch.setattr(sys, "argv", ["recipes", *command])
+    with pytest.raises(SystemExit, match="2 rows could not be measured"):
+        main()
+    assert json.loads(rows.read_text())["rows"] == []
+    errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert [error.split(":")[0] for error in errors] == ["evaluation, as trained", "evaluation, polygons"]
+    assert all(error.endswith(message) for error in errors)
