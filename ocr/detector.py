@@ -106,7 +106,7 @@ class TextDetector:
         precision: auto, 32-true, 16-mixed or bf16-mixed, as in trainer.precision.
         image_size: longest side of the network's input in pixels, a multiple of 32.
         batch_size: images per forward pass, where a list is handed over.
-        bin_thresh, box_thresh, unclip_ratio, unclip_factor, output: as in the section postprocess.
+        bin_thresh, box_thresh, unclip_ratio, unclip_offset, output: as in the section postprocess.
         tile: "none", "auto" (pages whose text would be less than 8 pixels high are seen in tiles), or the side of a tile in pixels
             of the image.
         rotations: "none", "auto" (as they are or turned by 90 degrees, whichever gives longer lines), or the clockwise turns in
@@ -128,7 +128,7 @@ class TextDetector:
         bin_thresh: float | None = None,
         box_thresh: float | None = None,
         unclip_ratio: UnclipRatio | None = None,
-        unclip_factor: float | None = None,
+        unclip_offset: float | None = None,
         output: Literal["quad", "polygon"] | None = None,
         tile: Tile = "none",
         rotations: Rotations = "none",
@@ -137,7 +137,7 @@ class TextDetector:
             "bin_thresh": bin_thresh,
             "box_thresh": box_thresh,
             "unclip_ratio": unclip_ratio,
-            "unclip_factor": unclip_factor,
+            "unclip_offset": unclip_offset,
             "output": output,
         }
         arguments: dict[str, Any] = {"checkpoint": os.fspath(checkpoint), "device": device, "precision": precision}

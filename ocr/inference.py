@@ -72,7 +72,7 @@ from ocr.training.scores import STRICT_IOU, ValidationScores, scores_of_sets
 
 log = logging.getLogger(__name__)
 
-_SHOWN_POSTPROCESS = ("bin_thresh", "box_thresh", "min_side", "output", "unclip_ratio", "unclip_factor")
+_SHOWN_POSTPROCESS = ("bin_thresh", "box_thresh", "min_side", "output", "unclip_ratio", "unclip_offset")
 """Keys of the section `postprocess` that the report names."""
 
 

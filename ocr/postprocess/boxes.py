@@ -124,11 +124,14 @@ def detect_levels(
     regions = best_regions(levels, config, with_below=with_below)
     if not regions.contours:
         return Detections.from_polygons([], [])
-    rectangles = _grown_rectangles(regions, shrink_ratio, config)
-    is_large = rectangles[:, 2:4].min(axis=1) * map_stride >= config.min_side
+    rectangles = _grown_rectangles(regions, map_stride=map_stride, shrink_ratio=shrink_ratio, config=config)
+    shorter = rectangles[:, 2:4].min(axis=1) * map_stride
+    is_large = (shorter >= config.min_side) & (shorter > 0)
     vertices, starts = _corners(rectangles[is_large]), 4 * np.arange(np.count_nonzero(is_large) + 1)
     if config.output == "polygon":
-        outlines, outline_starts = grown_outlines(_subset(regions, is_large), shrink_ratio, config)
+        outlines, outline_starts = grown_outlines(
+            _subset(regions, is_large), map_stride=map_stride, shrink_ratio=shrink_ratio, config=config
+        )
         vertices, starts = _outlines_or_quads(vertices, outlines, outline_starts)
     # Contours run through pixel centres; the centre of index 0 is at 0.5 map pixels.
     vertices_input = ((vertices + 0.5) * map_stride).astype(np.float32)
@@ -224,7 +227,7 @@ def _subset(regions: Regions, is_kept: npt.NDArray[np.bool_]) -> Regions:
     return Regions(contours, regions.areas[is_kept], regions.scores[is_kept], regions.num_cut)
 
 
-def _grown_rectangles(regions: Regions, shrink_ratio: float, config: PostprocessConfig) -> Numbers:
+def _grown_rectangles(regions: Regions, *, map_stride: int, shrink_ratio: float, config: PostprocessConfig) -> Numbers:
     """Returns (N, 5): the smallest rectangle around each region, resized to the region's area, then unclipped.
 
     Columns as in OpenCV: centre x and y, two sides, angle of the first side in degrees.
@@ -232,7 +235,8 @@ def _grown_rectangles(regions: Regions, shrink_ratio: float, config: Postprocess
     found = map(cv2.minAreaRect, regions.contours)
     rectangles = np.array([(*center, *sides, angle) for center, sides, angle in found])
     area, perimeter = _resize_(rectangles, regions.areas)
-    rectangles[:, 2:4] += 2 * unclip_distance(area, perimeter, shrink_ratio, config)[:, None]
+    distance = unclip_distance(area, perimeter, map_stride=map_stride, shrink_ratio=shrink_ratio, config=config)
+    rectangles[:, 2:4] += 2 * distance[:, None]
     return rectangles
 
 

@@ -24,9 +24,9 @@ class PostprocessConfig(Section):
     unclip_ratio: Literal["exact"] | Annotated[float, Field(gt=0)] = "exact"
     """exact: grow each region by the distance that undoes the shrinking of the targets. A number: grow it by
     area * unclip_ratio / perimeter of the shrunk region (1.5 in the DBNet paper), which is too tight for long lines."""
-    unclip_factor: float = Field(default=1.0, gt=0)
-    """Regions grow by this multiple of the distance that `unclip_ratio` gives. Above 1 for a network whose boxes are too tight:
-    choose it by hmean at IoU 0.7 on training images."""
+    unclip_offset: float = 0.0
+    """Pixels of the network's input by which regions grow further on every side. Above 0 for a network whose boxes are too tight,
+    below 0 for one whose boxes are too loose: choose it by hmean at IoU 0.7 on training images."""
     polygon_tolerance: float = Field(default=0.1, gt=0, le=1)
     """Polygon output: largest distance between the simplified outline and the region's border, as a fraction of its thickness."""
     num_workers: int = Field(default=-1, ge=-1)
@@ -38,7 +38,7 @@ class PostprocessConfig(Section):
 
 
 RESULT_KEYS = (
-    *("bin_thresh", "box_thresh", "max_candidates", "min_side", "output", "unclip_ratio", "unclip_factor"),
+    *("bin_thresh", "box_thresh", "max_candidates", "min_side", "output", "unclip_ratio", "unclip_offset"),
     "polygon_tolerance",
 )
 """Keys that decide the result. A trained network keeps them: they are in exported files and restored from checkpoints."""

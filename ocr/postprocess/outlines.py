@@ -13,7 +13,9 @@ STAIR_STEP = 1.0
 """Distance in map pixels between a slanted straight border and its stair-shaped outline; simplification always tolerates it."""
 
 
-def grown_outlines(regions: Regions, shrink_ratio: float, config: PostprocessConfig) -> tuple[Points, Starts]:
+def grown_outlines(
+    regions: Regions, *, map_stride: int, shrink_ratio: float, config: PostprocessConfig
+) -> tuple[Points, Starts]:
     """Returns clockwise outlines of N regions, simplified, resized to the region's area, then unclipped.
 
     Returns:
@@ -29,7 +31,9 @@ def grown_outlines(regions: Regions, shrink_ratio: float, config: PostprocessCon
     area, perimeter = _measure(vertices, starts)
     border = _borders(area, perimeter, regions.areas)
     grown_area, grown_perimeter = area + perimeter * border + 4 * border**2, perimeter + 8 * border
-    distances = border + unclip_distance(grown_area, grown_perimeter, shrink_ratio, config)
+    distances = border + unclip_distance(
+        grown_area, grown_perimeter, map_stride=map_stride, shrink_ratio=shrink_ratio, config=config
+    )
     is_wide = (np.diff(starts) >= 4) & (area > 0)
     return grow_polygons(vertices, starts, np.where(is_wide, distances, np.nan))
 

@@ -51,11 +51,14 @@ def unshrink_distance(area: Values, perimeter: Values, shrink_ratio: float) -> V
     return (np.sqrt(b * b - 4 * a * c) - b) / (2 * a)
 
 
-def unclip_distance(area: Values, perimeter: Values, shrink_ratio: float, config: PostprocessConfig) -> Values:
-    """Returns the distance to grow a shrunk region by: `unclip_factor` times the exact inverse of the shrinking, or the paper's."""
+def unclip_distance(
+    area: Values, perimeter: Values, *, map_stride: int, shrink_ratio: float, config: PostprocessConfig
+) -> Values:
+    """Returns the distance in map pixels to grow a shrunk region by: `unclip_offset`, and what `unclip_ratio` says."""
+    offset = config.unclip_offset / map_stride
     if config.unclip_ratio == "exact":
-        return unshrink_distance(area, perimeter, shrink_ratio) * config.unclip_factor
-    return area * config.unclip_ratio / perimeter * config.unclip_factor
+        return unshrink_distance(area, perimeter, shrink_ratio) + offset
+    return area * config.unclip_ratio / perimeter + offset
 
 
 def grow_polygons(

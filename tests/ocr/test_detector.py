@@ -233,7 +233,7 @@ def test_arguments_replace_the_settings_of_the_checkpoint(untrained_checkpoint):
         0.3,
         "quad",
     )
-    given = {"bin_thresh": 0.4, "box_thresh": 0.2, "unclip_ratio": 1.5, "unclip_factor": 1.1, "output": "polygon"}
+    given = {"bin_thresh": 0.4, "box_thresh": 0.2, "unclip_ratio": 1.5, "unclip_offset": 1.1, "output": "polygon"}
     changed = TextDetector(str(untrained_checkpoint), image_size=160, **given)
     assert {name: getattr(changed.postprocess, name) for name in given} == given
     assert changed.pipeline.image_size == 160

@@ -100,7 +100,7 @@ def test_a_checkpoint_decides_neither_the_resources_to_use_nor_where_to_write(tm
         datasets={"val_dataset": _split(drawn, **values)},
         dataloader={"batch_size": 65_536, "eval_batch_size": 65_536, "num_workers": 1024, "worker_timeout": 0},
         trainer={"compile": True, "cuda_graphs": True, "devices": 64},
-        postprocess={"num_workers": 10**4, "max_pending": 10**9, "box_thresh": 0.25, "unclip_factor": 1.3},
+        postprocess={"num_workers": 10**4, "max_pending": 10**9, "box_thresh": 0.25, "unclip_offset": 1.3},
         logger={"num_pictures": 10**6},
         pipeline={"image_size": 320, "num_threads": 10**4, "prefetch_queue_depth": 10**4, "mean": [1, 2, 3]},
     )
@@ -109,7 +109,7 @@ def test_a_checkpoint_decides_neither_the_resources_to_use_nor_where_to_write(tm
     assert settings.dataloader.eval_batch_size <= 4
     assert settings.dataloader.num_workers == default.dataloader.num_workers
     assert (settings.trainer.compile, settings.trainer.cuda_graphs, settings.trainer.devices) == (False, False, "auto")
-    assert settings.postprocess == default.postprocess.model_copy(update={"box_thresh": 0.25, "unclip_factor": 1.3})
+    assert settings.postprocess == default.postprocess.model_copy(update={"box_thresh": 0.25, "unclip_offset": 1.3})
     assert settings.logger == default.logger
     assert (settings.pipeline.image_size, settings.pipeline.mean) == (320, (1, 2, 3))
     assert (settings.pipeline.num_threads, settings.pipeline.prefetch_queue_depth) == (0, 2)

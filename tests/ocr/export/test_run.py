@@ -121,7 +121,7 @@ def test_metadata_hold_what_postprocessing_needs(onnx_file):
         "shrink_ratio",
         "box_thresh",
         "unclip_ratio",
-        "unclip_factor",
+        "unclip_offset",
         "mean",
         "std",
         "version",

@@ -70,12 +70,15 @@ def detect_levels(levels: Levels, *, map_stride: int, shrink_ratio: float, confi
     regions = _best_regions(levels, config)
     if not regions.contours:
         return Detections([], np.zeros(0, np.float32))
-    rectangles = _grown_rectangles(regions, shrink_ratio, config)
-    is_large = rectangles[:, 2:4].min(axis=1) * map_stride >= config.min_side
+    rectangles = _grown_rectangles(regions, map_stride=map_stride, shrink_ratio=shrink_ratio, config=config)
+    shorter = rectangles[:, 2:4].min(axis=1) * map_stride
+    is_large = (shorter >= config.min_side) & (shorter > 0)
     regions, quads = regions.subset(is_large), _corners(rectangles[is_large])
     polygons_map = list(quads)
     if config.output == "polygon":
-        for index, outline in enumerate(_grown_outlines(regions, shrink_ratio, config)):
+        for index, outline in enumerate(
+            _grown_outlines(regions, map_stride=map_stride, shrink_ratio=shrink_ratio, config=config)
+        ):
             if outline is not None:
                 polygons_map[index] = _ordered_like(outline, quads[index])
     # Contours run through pixel centres; the centre of index 0 is at 0.5 map pixels.
@@ -199,7 +202,7 @@ def _outer_contours(text: Bytes, labels: Labels, num_regions: int) -> dict[int, 
     return found
 
 
-def _grown_rectangles(regions: _Regions, shrink_ratio: float, config: PostprocessConfig) -> Numbers:
+def _grown_rectangles(regions: _Regions, *, map_stride: int, shrink_ratio: float, config: PostprocessConfig) -> Numbers:
     """Returns (N, 5): the smallest rectangle around each region, resized to the region's area, then unclipped.
 
     Columns as in OpenCV: centre x and y, two sides, angle of the first side in degrees.
@@ -209,11 +212,15 @@ def _grown_rectangles(regions: _Regions, shrink_ratio: float, config: Postproces
     sides = rectangles[:, 2:4]
     sides += 2 * _borders(sides.prod(axis=1), 2 * sides.sum(axis=1), regions.areas)[:, None]
     area, perimeter = sides.prod(axis=1), 2 * sides.sum(axis=1)
-    sides += 2 * unclip_distance(area, perimeter, shrink_ratio, config)[:, None]
+    sides += (
+        2 * unclip_distance(area, perimeter, map_stride=map_stride, shrink_ratio=shrink_ratio, config=config)[:, None]
+    )
     return rectangles
 
 
-def _grown_outlines(regions: _Regions, shrink_ratio: float, config: PostprocessConfig) -> list[Points | None]:
+def _grown_outlines(
+    regions: _Regions, *, map_stride: int, shrink_ratio: float, config: PostprocessConfig
+) -> list[Points | None]:
     """Returns clockwise outlines, simplified, resized to the region's area, then unclipped; None for regions that are too thin."""
     lengths = np.array([cv2.arcLength(contour, True) for contour in regions.contours])
     tolerances = np.maximum(STAIR_STEP, config.polygon_tolerance * 2 * regions.areas / np.maximum(lengths, 1.0))
@@ -225,7 +232,9 @@ def _grown_outlines(regions: _Regions, shrink_ratio: float, config: PostprocessC
     perimeter = np.array([cv2.arcLength(outline, True) for outline in outlines])
     border = _borders(area, perimeter, regions.areas)
     grown_area, grown_perimeter = area + perimeter * border + 4 * border**2, perimeter + 8 * border
-    distances = border + unclip_distance(grown_area, grown_perimeter, shrink_ratio, config)
+    distances = border + unclip_distance(
+        grown_area, grown_perimeter, map_stride=map_stride, shrink_ratio=shrink_ratio, config=config
+    )
     return [
         grow_polygon(outline[:, 0], distance) if len(outline) >= 4 and own_area > 0 else None
         for outline, own_area, distance in zip(outlines, area, distances.tolist(), strict=True)
@@ -279,11 +288,14 @@ def unshrink_distance(area: Numbers, perimeter: Numbers, shrink_ratio: float) ->
     return (np.sqrt(b * b - 4 * a * c) - b) / (2 * a)
 
 
-def unclip_distance(area: Numbers, perimeter: Numbers, shrink_ratio: float, config: PostprocessConfig) -> Numbers:
-    """Returns the distance to grow a shrunk region by: `unclip_factor` times the exact inverse of the shrinking, or the paper's."""
+def unclip_distance(
+    area: Numbers, perimeter: Numbers, *, map_stride: int, shrink_ratio: float, config: PostprocessConfig
+) -> Numbers:
+    """Returns the distance in map pixels to grow a shrunk region by: `unclip_offset`, and what `unclip_ratio` says."""
+    offset = config.unclip_offset / map_stride
     if config.unclip_ratio == "exact":
-        return unshrink_distance(area, perimeter, shrink_ratio) * config.unclip_factor
-    return area * config.unclip_ratio / perimeter * config.unclip_factor
+        return unshrink_distance(area, perimeter, shrink_ratio) + offset
+    return area * config.unclip_ratio / perimeter + offset
 
 
 def grow_polygon(polygon: npt.NDArray[np.generic], distance: float) -> npt.NDArray[np.float64] | None:

@@ -98,7 +98,9 @@ def quads_one_by_one(prob_map, shrink_ratio, config):
         center, (width, height), angle = cv2.minAreaRect(cv2.findNonZero(region))
         border = np.clip(distance_to_area(width * height, 2 * (width + height), area), -1, 0.5)
         width, height = width + 2 * border, height + 2 * border
-        distance = unclip_distance(width * height, 2 * (width + height), shrink_ratio, config)
+        distance = unclip_distance(
+            width * height, 2 * (width + height), map_stride=1, shrink_ratio=shrink_ratio, config=config
+        )
         sides = width + 2 * distance, height + 2 * distance
         if score >= config.box_thresh:
             found.append((cv2.boxPoints((center, sides, angle)) + 0.5, score, min(sides)))
@@ -149,9 +151,21 @@ def test_unclipped_line_worked_by_hand():
     (polygon,) = detect(prob_map, map_stride=1, shrink_ratio=0.4, config=classic).polygons
     distance = 86 * 6 * 1.5 / 184
     np.testing.assert_allclose(polygon, box(37 - distance, 27 - distance, 123 + distance, 33 + distance), atol=1e-4)
-    larger = PostprocessConfig(unclip_factor=2)
+    larger = PostprocessConfig(unclip_offset=3)
     (polygon,) = detect(prob_map, map_stride=1, shrink_ratio=0.4, config=larger).polygons
-    np.testing.assert_allclose(polygon, box(23, 13, 137, 47), atol=1e-4)
+    np.testing.assert_allclose(polygon, box(27, 17, 133, 43), atol=1e-4)
+    (polygon,) = detect(prob_map, map_stride=2, shrink_ratio=0.4, config=larger).polygons
+    np.testing.assert_allclose(polygon, box(57, 37, 263, 83), atol=2e-4)
+
+
+@pytest.mark.parametrize("output", ["quad", "polygon"])
+def test_boxes_that_a_negative_offset_leaves_nothing_of_are_dropped(output):
+    prob_map = np.zeros((60, 160), np.float32)
+    prob_map[10:16, 20:106] = 1  # unclipped 100 x 20
+    prob_map[40:46, 20:26] = 1  # unclipped about 10 x 10
+    config = PostprocessConfig(output=output, unclip_offset=-7, min_side=0)
+    (polygon,) = detect(prob_map, map_stride=1, shrink_ratio=0.4, config=config).polygons
+    np.testing.assert_allclose(sorted(polygon.tolist()), sorted(box(20, 10, 106, 16).tolist()), atol=1e-3)
 
 
 @pytest.mark.parametrize("shrink_ratio", [0.4, 0.6])
@@ -483,7 +497,7 @@ def test_random_maps_give_the_bits_of_the_reference(output, unclip_ratio):
         config = PostprocessConfig(
             output=output,
             unclip_ratio=unclip_ratio,
-            unclip_factor=(1.0, 0.8, 1.3)[index % 3],
+            unclip_offset=(0.0, -3.0, 1.5)[index % 3],
             min_side=4 * (index % 2),
             box_thresh=(0.0, 0.3, 0.6)[index % 3],
             max_candidates=(5, 1000)[index % 2],

@@ -30,17 +30,25 @@ def test_regions_that_were_not_shrunk_are_not_unclipped():
     assert unshrink_distance(50.0, 30.0, 1.0) == 0
 
 
+def distance_of_the_line(config, map_stride=1):
+    """Returns the unclip distance of a line of 100 x 20 map pixels that was shrunk with r = 0.4, by 7, to 86 x 6."""
+    return unclip_distance(86 * 6, 184, map_stride=map_stride, shrink_ratio=0.4, config=config)
+
+
 def test_unclip_ratio_gives_the_classic_distance():
     classic = PostprocessConfig(unclip_ratio=1.5)
-    assert unclip_distance(86 * 6, 184, 0.4, classic) == pytest.approx(86 * 6 * 1.5 / 184)
-    assert unclip_distance(86 * 6, 184, 0.4, PostprocessConfig()) == pytest.approx(7)
+    assert distance_of_the_line(classic) == pytest.approx(86 * 6 * 1.5 / 184)
+    assert distance_of_the_line(PostprocessConfig()) == pytest.approx(7)
 
 
 @pytest.mark.parametrize("unclip_ratio", ["exact", 1.5])
-def test_unclip_factor_multiplies_the_distance(unclip_ratio):
-    plain, larger = (PostprocessConfig(unclip_ratio=unclip_ratio, unclip_factor=factor) for factor in (1, 1.2))
-    distance = unclip_distance(86 * 6, 184, 0.4, plain)
-    assert unclip_distance(86 * 6, 184, 0.4, larger) == pytest.approx(1.2 * distance)
+@pytest.mark.parametrize(("map_stride", "unclip_offset", "added"), [(1, 3, 3), (2, 3, 1.5), (4, -2, -0.5)])
+def test_unclip_offset_in_input_pixels_is_added(unclip_ratio, map_stride, unclip_offset, added):
+    plain, moved = (
+        distance_of_the_line(PostprocessConfig(unclip_ratio=unclip_ratio, unclip_offset=offset), map_stride)
+        for offset in (0, unclip_offset)
+    )
+    assert moved == pytest.approx(plain + added)
 
 
 def test_distance_to_area_of_a_rectangle():
