@@ -25,7 +25,7 @@ Points = npt.NDArray[np.float64]
 _FEATHER = 3
 """Pixels around a pasted word over which its pixels fade into the destination's."""
 _MARGIN = 8
-"""Pixels around a word that are cut with it: the feather at the smallest scale, and something to measure the background on."""
+"""Pixels around a word that are cut with it: more than the feather, even at the smallest scale."""
 _MAX_SCALE = 2.0
 """Largest enlargement of a word; the smallest is its inverse."""
 _MIN_HEIGHT = 7.0
@@ -148,7 +148,7 @@ def cut_words(source: str, image: Pixels, entry: dict[str, Any]) -> list[Word]:
     Args:
         source: name of the image.
         image: (H, W, 3), BGR.
-        entry: what the JSON file says of the image.
+        entry: the image's entry in the JSON file.
     """
     annotated = list(entry["words"].values())
     boxes = [_box_of(word["points"], image.shape) for word in annotated]
@@ -192,15 +192,15 @@ def paste_words(
     placed = []
     for words in kinds:
         for index in rng.integers(len(words), size=_NUM_WORDS_TRIED if words else 0):
-            found = _paste(rng, image, blocked, words[index])
+            found = _paste_(rng, image, blocked, words[index])
             if found:
                 placed.append(found)
                 break
     return image, placed
 
 
-def _paste(rng: np.random.Generator, image: Pixels, blocked: npt.NDArray[np.bool_], word: Word) -> PlacedWord | None:
-    """Pastes a word into the image and adds it to `blocked`, both in place. Returns None if it does not fit."""
+def _paste_(rng: np.random.Generator, image: Pixels, blocked: npt.NDArray[np.bool_], word: Word) -> PlacedWord | None:
+    """Changes image and blocked in place: pastes a word. Returns it, or None if it does not fit and nothing changed."""
     factor = max(image.shape[:2]) / word.longest_side
     if not 1 / _MAX_SCALE <= factor <= _MAX_SCALE:
         return None
@@ -261,13 +261,14 @@ def _is_on_plain_ground(word: Word) -> bool:
 
 
 def _contrast(pixels: Pixels, inside: npt.NDArray[np.bool_]) -> float:
+    """Returns the standard deviation of the grey values in a mask."""
     return float(cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY)[inside].std())
 
 
 def _free_place(
     rng: np.random.Generator, blocked: npt.NDArray[np.bool_], size: tuple[int, int]
 ) -> tuple[int, int] | None:
-    """Returns the left and top of a random window of this size (H, W) without a blocked pixel; None if none was found."""
+    """Returns left and top of a random window of this size (H, W) without a blocked pixel; None if no try finds one."""
     height, width = size
     if height > blocked.shape[0] or width > blocked.shape[1]:
         return None
@@ -285,13 +286,7 @@ def _write_group(
 ) -> dict[str, Any]:
     """Writes the images of a group. Returns their entries of the JSON file."""
     entries = dict(_entries(group, data))
-    words: list[Word] = []
-    for path, entry in entries.items():
-        found = cut_words(str(path), _read(path), entry)
-        short = [word.is_short(config.short_aspect) for word in found]
-        order = sorted(rng.permutation(len(found)).tolist(), key=lambda index: not short[index])
-        half = _KEPT_PER_IMAGE // 2
-        words += [found[index] for index in (*order[:half], *order[half:][-half:])]
+    words = [word for path, entry in entries.items() for word in _some_words(rng, config, path, entry)]
     images = {}
     for path in rng.permutation(np.array(list(entries), object))[: group.num_images]:
         others = [word for word in words if word.source != str(path)]
@@ -307,6 +302,15 @@ def _write_group(
     return images
 
 
+def _some_words(rng: np.random.Generator, config: PastedConfig, path: Path, entry: dict[str, Any]) -> list[Word]:
+    """Returns random words of an image, at most _KEPT_PER_IMAGE: half of them short, if there are as many."""
+    found = cut_words(str(path), _read(path), entry)
+    short = [word.is_short(config.short_aspect) for word in found]
+    order = sorted(rng.permutation(len(found)).tolist(), key=lambda index: not short[index])
+    half = _KEPT_PER_IMAGE // 2
+    return [found[index] for index in (*order[:half], *order[half:][-half:])]
+
+
 def _entries(group: PastedGroup, data: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Yields path and entry of the training images of a group, ordered by set and name."""
     for name in group.sets:
@@ -316,6 +320,7 @@ def _entries(group: PastedGroup, data: Path) -> Iterator[tuple[Path, dict[str, A
 
 
 def _annotated(placed: Sequence[PlacedWord]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields key and entry of the JSON file for each pasted word."""
     for number, one in enumerate(placed, start=1):
         yield (
             f"pasted_{number:04d}",
