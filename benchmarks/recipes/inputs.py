@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
-from benchmarks.recipes.recipes import DRAWN, FEW_RECEIPTS
+from benchmarks.recipes.pasted import write_pasted
+from benchmarks.recipes.recipes import DRAWN, FEW_RECEIPTS, PASTED
 from ocr.errors import InputError
 from ocr.synthetic.data_set import draw_data_set
 
@@ -38,7 +39,7 @@ class Places:
             raise InputError(f"--{error.args[0]} is needed for this recipe") from error
 
     def identities(self, overrides: Sequence[str]) -> dict[str, str]:
-        """Returns what the results depend on beside the overrides: SHA-256 of files, settings of drawn pictures.
+        """Returns what the results depend on beside the overrides: SHA-256 of files, settings of the pictures made here.
 
         Raises:
             InputError: a file or folder that they need was not given.
@@ -46,17 +47,19 @@ class Places:
         """
         names = sorted({name for override in overrides for name in _FILE.findall(override)})
         found = {name: _sha256(Path(self.filled([name])[0])) for name in names}
-        return found | {
-            f"$work/{name}": config.model_dump_json(exclude_defaults=True)
-            for name, config in DRAWN.items()
-            if any(f"$work/{name}/" in override for override in overrides)
-        }
+        drawn = {name: config.model_dump_json(exclude_defaults=True) for name, config in DRAWN.items()}
+        pasted = {name: config.model_dump_json() for name, config in PASTED.items()}
+        made = {f"$work/{name}": settings for name, settings in (drawn | pasted).items() if _is_named(name, overrides)}
+        return found | made
 
     def make(self, overrides: Sequence[str]) -> None:
         """Writes the files below $work that the overrides name; drawn pictures only if they do not exist yet."""
         for name, config in DRAWN.items():
-            if any(f"$work/{name}/" in override for override in overrides):
+            if _is_named(name, overrides):
                 draw_data_set(config, self.work / name, num_workers=1)
+        for name, pasted in PASTED.items():
+            if _is_named(name, overrides):
+                write_pasted(pasted, self.data, self.work / name)
         if any("few_receipts.json" in override for override in overrides):
             write_few(self.data / "sroie_lines/jsons/train.json", self.work / "few_receipts.json", FEW_RECEIPTS)
 
@@ -67,6 +70,11 @@ def write_few(annotations: Path, output: Path, number: int) -> None:
     first = sorted(document["images"])[:number]
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps({"images": {name: document["images"][name] for name in first}}))
+
+
+def _is_named(name: str, overrides: Sequence[str]) -> bool:
+    """Returns whether the overrides name a folder below $work."""
+    return any(f"$work/{name}/" in override for override in overrides)
 
 
 def _sha256(path: Path) -> str:

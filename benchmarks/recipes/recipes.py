@@ -7,6 +7,7 @@ fine-tuning begins with.
 
 from dataclasses import dataclass
 
+from benchmarks.recipes.pasted import PastedConfig
 from ocr.synthetic.config import SyntheticConfig
 
 
@@ -62,10 +63,10 @@ _SMALL = (
 _RANDOM = "model.backbone.weights=null"
 
 
-def _sets(drawn: str, weight: int) -> str:
-    """Returns the override of the training sets: the four real ones, each image as likely as without weights, and a drawn one."""
+def _sets(made: str, weight: int) -> str:
+    """Returns the override of the training sets: the four real ones, each image as likely as without weights, and a made one."""
     real = {"sroie_lines": 160, "sroie_more": 153, "icdar15_words": 90, "icdar15_more": 315}
-    folders = {f"$data/{name}": number for name, number in real.items()} | {f"$work/{drawn}": weight}
+    folders = {f"$data/{name}": number for name, number in real.items()} | {f"$work/{made}": weight}
     sets = [
         f"{{name:{folder.rpartition('/')[2]},weight:{number},image_path:{folder}/images/train,"
         f"annotation_path:{folder}/jsons/train.json}}"
@@ -79,6 +80,8 @@ _HARDER = SyntheticConfig(
 )
 DRAWN = {"drawn": SyntheticConfig(num_train=240, num_val=1, min_side=700, max_side=1280), "drawn_harder": _HARDER}
 """Sets of drawn pictures, by their folder below $work."""
+PASTED = {"pasted": PastedConfig()}
+"""Sets of real pictures with words pasted, by their folder below $work."""
 
 _SAME_STEPS = f"trainer.limit_train_batches={NUM_STEPS // 2}"
 
@@ -122,6 +125,11 @@ TRAINING = Group(
             "drawn harder 20 %",
             (_sets("drawn_harder", 180), _SAME_STEPS),
             "the same with text half as high and stronger JPEG compression",
+        ),
+        Recipe(
+            "words pasted 20 %",
+            (_sets("pasted", 180), _SAME_STEPS),
+            "a fifth of the samples are training images with words of other training images, half of them short, on free places",
         ),
         Recipe(
             "efficientnet_lite0",
@@ -275,7 +283,7 @@ FINE_TUNING = Group(
 # These changes mean the same in a run of one more epoch.
 _ALSO_CONTINUING = (
     *("loss per image", "small text x8", "no average", "narrow scales", "threshold map x0.5", "binary map x2"),
-    *("no rotation", "negatives x2", "drawn 20 %"),
+    *("no rotation", "negatives x2", "drawn 20 %", "words pasted 20 %"),
 )
 
 CONTINUING = Group(

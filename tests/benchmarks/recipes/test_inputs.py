@@ -39,6 +39,12 @@ def test_drawn_pictures_are_known_by_their_settings() -> None:
     assert '"min_text_height":6' in found["$work/drawn_harder"]
 
 
+def test_pasted_words_are_known_by_their_settings() -> None:
+    found = places(Path("w")).identities(["sets=[{image_path:$work/pasted/images}]"])
+    assert list(found) == ["$work/pasted"]
+    assert '"short_share":0.5' in found["$work/pasted"]
+
+
 def test_the_few_images_are_the_first_by_name(tmp_path: Path) -> None:
     source, output = tmp_path / "all.json", tmp_path / "new" / "few.json"
     source.write_text(json.dumps({"images": {name: {"words": {}, "img_w": 5} for name in ("c.jpg", "a.jpg", "b.jpg")}}))
