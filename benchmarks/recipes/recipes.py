@@ -202,7 +202,7 @@ TRAINING = Group(
         Recipe(
             "frozen statistics of the backbone",
             ("model.batch_norm=frozen_backbone",),
-            "batches of 4 images normalised by ImageNet's statistics",
+            "batches of 4 images normalised by the statistics of the initial weights",
         ),
         Recipe(
             "slower batch-norm statistics",
@@ -283,7 +283,8 @@ FINE_TUNING = Group(
 # These changes mean the same in a run of one more epoch.
 _ALSO_CONTINUING = (
     *("loss per image", "small text x8", "no average", "narrow scales", "threshold map x0.5", "binary map x2"),
-    *("no rotation", "negatives x2", "drawn 20 %", "words pasted 20 %"),
+    *("no rotation", "perspective", "negatives x2", "drawn 20 %", "words pasted 20 %", "focal and dice loss"),
+    *("frozen statistics of the backbone", "slower batch-norm statistics"),
 )
 
 CONTINUING = Group(
