@@ -154,7 +154,9 @@ def compared(
             insort(changes, ((-abs(change.gain), index), change), key=lambda pair: pair[0])
             del changes[num_changes:]
     if not num_images:
-        raise InputError(f"compare={other.given}: the two runs have no image in common")
+        raise InputError(
+            f"compare={other.given}: the two runs have no image in common; give a run on the same images, under the same names"
+        )
     here_scores, there_scores = (tuple(Scores.of(MatchCounts(*row)) for row in run) for run in sums.tolist())
     return Comparison(
         other=other.given,

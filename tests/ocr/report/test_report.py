@@ -105,7 +105,7 @@ def test_other_images_are_refused_for_a_comparison(folder, tmp_path, drawn, untr
     (tmp_path / "predictions.json").write_text('{"images": {"other.jpg": {"words": {}}}}')
     copy = shutil.copytree(folder / "first", tmp_path / "copy")
     settings = ("postprocess.bin_thresh=0.4", f"postprocess.box_thresh={PRESENT}", f"compare={tmp_path}")
-    with pytest.raises(InputError, match="the two runs have no image in common"):
+    with pytest.raises(InputError, match="the two runs have no image in common; give a run on the same images"):
         evaluate(configured(drawn, untrained_checkpoint, *settings), copy)
 
 
