@@ -26,6 +26,8 @@ MODEL_PREFIX = "model."
 SHIPPED = Path(__file__).resolve().parent / "weights"
 """Folder of the weights that come with this package, NAME.safetensors each. `init_from=NAME` and `checkpoint=NAME` take them."""
 _ZIP_START = b"PK\3\4"
+_GRAPHS = (".onnx", ".pt2")
+"""Endings of exported files that hold a graph."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,11 @@ def read_weights(path: str | Path, key: str = "checkpoint") -> Weights:
         InputError: not a file of weights, one that this version cannot read, or one with weights that are NaN.
     """
     path = weights_path(path, key)
+    if path.suffix.lower() in _GRAPHS:
+        raise InputError(
+            f"{key}={path}: found an exported graph, whose weights cannot be taken; give the .ckpt or {EXTENSION} file it was "
+            "exported from"
+        )
     if is_weights_file(path):
         text, state = read_weights_file(path, key)
         config = _config_of_text(text, path, key)
@@ -227,7 +234,10 @@ def _config_of_text(text: dict[str, str], path: Path, key: str) -> TrainConfig |
 
 def _unreadable_config(error: ValidationError, path: str | Path, key: str) -> InputError:
     problems = "; ".join(described_problems(error)[:3])
-    return InputError(f"{key}={path}: this version cannot read its configuration: {problems}")
+    return InputError(
+        f"{key}={path}: this version cannot read its configuration: {problems}. Another version wrote the file: use that one, or "
+        "train or export again with this one"
+    )
 
 
 def _load_all(model: DBNet, weights: Weights) -> None:

@@ -342,6 +342,15 @@ class TrainConfig(DataSection):
         return self
 
     @model_validator(mode="after")
+    def _search_begins_a_run(self) -> "TrainConfig":
+        if self.trainer.lr_find_steps is not None and self.resume is not None:
+            raise ValueError(
+                "trainer.lr_find_steps looks for the learning rate of a new run and would not load the checkpoint of resume; leave "
+                "resume out, and give init_from=FILE to begin with its weights"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _full_precision_needs_float32_images(self) -> "TrainConfig":
         if self.trainer.precision == "32-true" and self.pipeline.output_dtype == "float16":
             raise ValueError("trainer.precision=32-true needs pipeline.output_dtype=auto or float32, not float16")
@@ -610,17 +619,17 @@ def no_such_key(key: str, keys: Collection[str]) -> str:
     return f"no such key; {f'the nearest is {nearest[0]}; ' if nearest else ''}the option --cfg job lists all keys"
 
 
-def described_problems(error: ValidationError, keys: Collection[str] = ()) -> list[str]:
+def described_problems(error: ValidationError, keys: Collection[str] | None = None) -> list[str]:
     """Returns one line for each wrong value: its key, what is wrong with it, and what was found.
 
     Args:
-        keys: all keys of the schema, to name the nearest to an unknown one.
+        keys: all keys of the command, to name the nearest to an unknown one; None: the values are not those of a command line.
     """
     lines = []
     for item in error.errors():
         key = ".".join(map(str, item["loc"]))
         if item["type"] == "extra_forbidden":
-            lines.append(f"{key}: {no_such_key(key, keys)}")
+            lines.append(f"{key}: {'no such key' if keys is None else no_such_key(key, keys)}")
             continue
         is_shown = not isinstance(item["input"], dict) and item["type"] != "missing"
         found = f" (found {item['input']!r})" if is_shown else ""

@@ -186,8 +186,11 @@ def _write_report(
     for _ in draw_all(evaluated.dataset, drawn, run_dir / "pictures"):
         pass
     maps.drop_others()
-    split = evaluated.dataset.config
+    split, manifest = evaluated.dataset.config, evaluated.dataset.manifest
+    num_left_out = manifest.num_listed - len(manifest)
+    left_out = f"{num_left_out:,} of {manifest.num_listed:,}; audit_{config.split}*.json says why"
     shown_settings = [
+        *([("images left out as unusable", left_out)] if num_left_out else ()),
         ("checkpoint", config.checkpoint),
         ("split", f"{config.split}: {split.places}"),
         ("image_size", str(settings.pipeline.image_size)),

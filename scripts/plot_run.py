@@ -15,8 +15,27 @@ STYLES = {"hmean": ("o-", "IoU 0.5"), "hmean_iou0.7": ("s--", "IoU 0.7")}
 
 
 def main(summary_files: Sequence[Path], picture: Path) -> None:
-    """Writes the picture of runs that continued each other."""
-    draw([json.loads(file.read_text())["epochs"] for file in summary_files]).savefig(picture, dpi=100)
+    """Writes the picture of runs that continued each other.
+
+    Raises:
+        SystemExit: a file is not the summary of a run, or the picture has another format.
+    """
+    figure = draw([_epochs_of(file) for file in summary_files])
+    formats = figure.canvas.get_supported_filetypes()
+    if picture.suffix.removeprefix(".").lower() not in formats:
+        raise SystemExit(f"{picture}: expected a picture as the last file, such as curve.png ({', '.join(formats)})")
+    figure.savefig(picture, dpi=100)
+
+
+def _epochs_of(file: Path) -> Epochs:
+    try:
+        summary = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"{file}: not the summary.json of a run: {error}") from error
+    if not isinstance(summary, dict) or "epochs" not in summary:
+        raise SystemExit(f"{file}: not the summary.json of a run: it has no epochs")
+    epochs: Epochs = summary["epochs"]
+    return epochs
 
 
 def draw(runs: Sequence[Epochs]) -> Figure:

@@ -40,7 +40,7 @@ def export(config: ExportConfig) -> Comparison:
         FileNotFoundError: no such checkpoint.
         InputError: the network cannot be exported, or the file differs too much from PyTorch; nothing is written then.
     """
-    output = _checked_output(config)
+    output, card = _checked_output(config), _read_card(config.card)
     for name in ("onnx", "onnxscript", "onnxruntime") if config.format in ("onnx", "triton") else ():
         import_extra(name, f"format={config.format}")  # before any work
     settings, model = restore(
@@ -67,7 +67,7 @@ def export(config: ExportConfig) -> Comparison:
         file = folder / f"model{EXTENSION[config.format] or '.onnx'}"
         exported: nn.Module
         if config.format == "safetensors":
-            _write_weights(file, model, config, settings)
+            _write_weights(file, model, config, settings, card)
             exported = load_checkpoint(file)[1]
         elif config.format == "torch_export":
             save_torch_export(trace(model, settings, config.uint8_input), settings, file)
@@ -100,7 +100,20 @@ def _checked_output(config: ExportConfig) -> Path:
     return output
 
 
-def _write_weights(file: Path, model: DBNet, config: ExportConfig, settings: TrainConfig) -> None:
+def _read_card(path: str | None) -> str | None:
+    """Returns the text of the setting `card`; None: it is not set.
+
+    Raises:
+        InputError: not a text file.
+    """
+    try:
+        return None if path is None else Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise InputError(f"card={path}: cannot be read: {reason}; give a text file about the weights") from error
+
+
+def _write_weights(file: Path, model: DBNet, config: ExportConfig, settings: TrainConfig, card: str | None) -> None:
     """Writes weights with the configuration they were trained with, and this export's image_size and thresholds."""
     trained = read_weights(config.checkpoint).config
     if trained is None:
@@ -110,8 +123,8 @@ def _write_weights(file: Path, model: DBNet, config: ExportConfig, settings: Tra
     text |= {"version": __version__, "precision": config.precision}
     if config.license is not None:
         text["license"] = config.license
-    if config.card is not None:
-        text["card"] = Path(config.card).read_text()
+    if card is not None:
+        text["card"] = card
     float16 = config.precision == "float16"
     weights_file.write_weights_file(file, model.state_dict(), text, float16=float16)
 

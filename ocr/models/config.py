@@ -1,8 +1,9 @@
 """Configuration of the network."""
 
+import re
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from dali_pipelines.config import Section
 
@@ -31,7 +32,7 @@ class ModelConfig(Section):
     """Fuse the pyramid's levels by DBNet++'s adaptive scale fusion."""
     head_float32: bool = True
     """Compute the head in float32 under mixed precision. False is faster; it is safe with bfloat16 but not with float16."""
-    freeze: str = Field(default="none", pattern=r"^(none|backbone|stages:[1-4])$")
+    freeze: str = "none"
     """Part of the network that training does not change, statistics of batch norms included: none, backbone, or stages:N, the stem
     and the first N of the backbone's four stages."""
     batch_norm: Literal["batch", "frozen_backbone", "frozen"] = "batch"
@@ -42,3 +43,10 @@ class ModelConfig(Section):
     batch_norm_momentum: float | None = Field(default=None, gt=0, le=1)
     """Share of a batch in the running statistics; null: that of each layer, 0.1 in most networks. Less averages over more batches,
     which suits small ones."""
+
+    @field_validator("freeze")
+    @classmethod
+    def _is_part(cls, freeze: str) -> str:
+        if not re.fullmatch(r"none|backbone|stages:[1-4]", freeze, re.ASCII):
+            raise ValueError("expected none, backbone, or stages:N with N from 1 to 4")
+        return freeze

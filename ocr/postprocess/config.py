@@ -24,7 +24,7 @@ class PostprocessConfig(Section):
     unclip_ratio: Literal["exact"] | Annotated[float, Field(gt=0)] = "exact"
     """exact: grow each region by the distance that undoes the shrinking of the targets. A number: grow it by
     area * unclip_ratio / perimeter of the shrunk region (1.5 in the DBNet paper), which is too tight for long lines."""
-    unclip_offset: float = 0.0
+    unclip_offset: float = Field(default=0.0, ge=-100, le=100)
     """Pixels of the network's input by which regions grow further on every side. Above 0 for a network whose boxes are too tight,
     below 0 for one whose boxes are too loose: choose it by hmean at IoU 0.7 on training images."""
     polygon_tolerance: float = Field(default=0.1, gt=0, le=1)

@@ -49,6 +49,7 @@ def sweep_chart(sweep: Sweep, present: float, strict: str) -> str:
         strict: name of the stricter IoU threshold, whose hmean is drawn too.
     """
     last = max((at for at, scores in enumerate(sweep.scores[0]) if scores.hmean > 0), default=0)
+    last = max(last, sweep.at(present))
     loose, tight = (scores[: last + 1] for scores in sweep.scores[:2])
     lines = {
         "precision": [scores.precision for scores in loose],

@@ -9,11 +9,14 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ocr.datasets.formats.annotated import AnnotatedWord
 from ocr.datasets.formats.upstage import read_upstage
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.orientation import original_from_stored
 from ocr.errors import InputError
+from ocr.file_names import shown
 from ocr.metrics.icdar import MatchCounts, TargetRegions, match_image
+from ocr.polygons import FloatArray
 from ocr.postprocess.boxes import Detections, moved_detections
 from ocr.report.findings import Scores
 from ocr.report.reviewed import hmean_of
@@ -85,13 +88,16 @@ class OtherRun:
 
         Args:
             wanted: positions; None: all.
+
+        Raises:
+            InputError: a word is no polygon.
         """
         places = {name: index for index, name in enumerate(manifest.filenames) if wanted is None or index in wanted}
         for image in read_upstage(self._path):
             index = places.get(image.filename)
             if index is None:
                 continue
-            polygons = [word.points.astype(np.float32) for word in image.words if len(word.points) >= 3]
+            polygons = [self._polygon(image.filename, word) for word in image.words]
             stored = manifest.stored_image(index)
             height, width = manifest.original_sizes[index].tolist()
             yield (
@@ -102,6 +108,14 @@ class OtherRun:
                     (height, width),
                 ),
             )
+
+    def _polygon(self, filename: str, word: AnnotatedWord) -> FloatArray:
+        if len(word.points) < 3 or not np.isfinite(word.points).all():
+            raise InputError(
+                f"{self._path} ({shown(filename)}, word {shown(word.key)}): found {word.points.tolist()}, expected at least 3 "
+                "points of finite numbers; evaluate that run again"
+            )
+        return word.points.astype(np.float32)
 
 
 class CountsByImage:
@@ -154,7 +168,9 @@ def compared(
             insort(changes, ((-abs(change.gain), index), change), key=lambda pair: pair[0])
             del changes[num_changes:]
     if not num_images:
-        raise InputError(f"compare={other.given}: the two runs have no image in common")
+        raise InputError(
+            f"compare={other.given}: the two runs have no image in common; give a run on the same images, under the same names"
+        )
     here_scores, there_scores = (tuple(Scores.of(MatchCounts(*row)) for row in run) for run in sums.tolist())
     return Comparison(
         other=other.given,

@@ -1,6 +1,6 @@
 """The HTML file of an evaluation. It holds everything itself: pictures as data, charts and outlines as SVG, style and script."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
@@ -74,7 +74,7 @@ def page(report: ReportPage) -> str:
         *_misses(findings),
         *(_comparison(report, report.comparison) if report.comparison is not None else ()),
         *_images(report),
-        *_all(findings, {shown.row.name: f"i{number}" for number, shown in enumerate(report.images)}),
+        *_all(report),
     ]
     style = f"{_colours()}\n{_resource('page.css')}"
     return document(report.title, body, style=style, script=_resource("page.js"))
@@ -153,7 +153,7 @@ def _sweep(report: ReportPage) -> Iterator[str]:
         note = "best" if at == best and at != present else "present, best" if at == best else note
         numbers = (*scores, sweep.scores[1][at].hmean)
         cells = "".join(f'<td class="num">{number:.4f}</td>' for number in numbers)
-        yield f'<tr><td class="num">{sweep.thresholds[at]:.2f}</td>{cells}<td>{note}</td></tr>'
+        yield f'<tr><td class="num">{sweep.thresholds[at]:g}</td>{cells}<td>{note}</td></tr>'
     yield "</tbody></table></div></div>"
 
 
@@ -272,12 +272,10 @@ def _sortable(heads: Sequence[tuple[str, str]]) -> str:
     return f'<div class="scroll"><table class="sortable"><thead><tr>{cells}</tr></thead><tbody>'
 
 
-def _all(findings: Findings, links: Mapping[str, str]) -> Iterator[str]:
-    """Yields the table of all images.
-
-    Args:
-        links: places of the images that are shown in the page.
-    """
+def _all(report: ReportPage) -> Iterator[str]:
+    """Yields the table of all images, with links to those that are shown in the page."""
+    findings = report.findings
+    links = {shown.row.name: f"i{number}" for number, shown in enumerate(report.images)}
     shown = (
         f"the {len(findings.rows):,} worst of {findings.num_images:,}"
         if len(findings.rows) < findings.num_images
@@ -289,7 +287,7 @@ def _all(findings: Findings, links: Mapping[str, str]) -> Iterator[str]:
         [
             ("image", "ascending"),
             ("hmean", "ascending"),
-            ("IoU 0.7", "ascending"),
+            (f"IoU {report.iou_thresholds[1]:g}", "ascending"),
             *((name, "descending") for name in names),
         ]
     )

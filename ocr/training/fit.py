@@ -145,11 +145,12 @@ def _train(
     train_set, val_set = _build_splits(config, precision, run_dir)
     start.check_data({"train": train_set.manifest, "val": val_set.manifest})
     module = DBNetModule(initial_network(config), config, val_set.manifest)
+    search = config.trainer.lr_find_steps is not None
     if is_first_rank():
         averaged = config.trainer.ema_decay is not None
         check_room(run_dir / "checkpoints", checkpoint_bytes(module.model, config.optimizer.name, averaged=averaged))
         # Only now: a command that fails before it trains, at a wrong path for instance, leaves an earlier run as it was.
-        if config.resume is None and not config.trainer.fast_dev_run:
+        if config.resume is None and not config.trainer.fast_dev_run and not search:
             set_checkpoints_aside(run_dir)
     data = DBNetDataModule(
         train_set, val_set, config.dataloader, loader=config.engine, val_targets=config.trainer.val_loss
@@ -158,7 +159,6 @@ def _train(
     pictures = DetectionPictures(run_dir, config.logger.num_pictures, summary.summary)
     board_log = BoardLog(config, config.logger.num_pictures)
     run_callbacks = [MemoryWatch(summary.summary), summary, pictures, board_log, *callbacks, last]
-    search = config.trainer.lr_find_steps is not None
     trainer = build_trainer(
         settings_of_search(config) if search else config,
         ranks,

@@ -32,11 +32,13 @@ TAKEN = (*NETWORK, "model.head_float32", "pipeline.mean", "pipeline.std")
 LEARNED = (
     "targets.shrink_ratio",
     "targets.min_side",
+    "targets.max_text_weight",
     "targets.thresh_min",
     "targets.thresh_max",
+    "postprocess.unclip_offset",
     "pipeline.image_size",
 )
-"""Keys that say what the weights have learned. A run may well have others, so they are only compared."""
+"""Keys that say what the weights have learned, or suit their boxes. A run may well have others, so they are only compared."""
 _NUM_NAMED = 5
 """Number of tensors that a message names."""
 
@@ -135,8 +137,8 @@ def _say_loaded(weights: Weights, num_fitting: int, num_wanted: int, unfit: Mapp
         log.info("init_from=%s: all %d tensors of the network are loaded", weights.path, num_wanted)
         return
     log.warning(
-        "init_from=%s: %d of %d tensors fit; left at %s: %s",
-        *(weights.path, num_fitting, num_wanted, rest, _named(unfit)),
+        "init_from=%s: %d of %d tensors fit; left at %s:\n%s",
+        *(weights.path, num_fitting, num_wanted, rest, _by_part(unfit)),
     )
 
 
@@ -150,6 +152,17 @@ def _unfit(network: DBNet, state: Mapping[str, Tensor]) -> dict[str, str]:
         elif found is not None and found.shape != tensor.shape:
             unfit[name] = f"{_shape(found)} in the file, {_shape(tensor)} here"
     return unfit
+
+
+def _by_part(unfit: Mapping[str, str]) -> str:
+    """Returns a line for each part of the network, such as fpn.lateral: the number of its unfit tensors, and the first one."""
+    parts: dict[str, list[str]] = {}
+    for name, what in unfit.items():
+        parts.setdefault(".".join(name.split(".")[:2]), []).append(f"{name} ({what})")
+    return "\n".join(
+        f"  {part}: {len(names)} tensor{'s, first' if len(names) > 1 else ','} {names[0]}"
+        for part, names in parts.items()
+    )
 
 
 def _named(unfit: Mapping[str, str]) -> str:
@@ -194,6 +207,6 @@ def _warn_of_missing_statistics(network: DBNet, which: str) -> None:
     if names and is_first_rank():
         log.warning(
             "model.batch_norm=%s keeps statistics of random weights, mean 0 and variance 1, which normalise nothing, in %d batch "
-            "norms, such as %s; give init_from=FILE of the same network, or freeze fewer",
+            "norms, such as %s; give init_from=FILE of the same network, or model.batch_norm=batch",
             *(which, len(names), names[-1]),
         )

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ocr.checkpoint import CONFIG_KEY, average_weights, load_checkpoint
+from ocr.checkpoint import CONFIG_KEY, average_weights, load_checkpoint, read_weights
 from ocr.errors import InputError
 
 
@@ -80,6 +80,10 @@ def _changed(path: Path, source: Path, change) -> Path:
             lambda c: c[CONFIG_KEY]["model"].update(fpn_channels="a"),
             "cannot read its configuration: model.fpn_channels",
         ),
+        (
+            lambda c: c[CONFIG_KEY]["postprocess"].update(unclip_factor=1.1),  # a key of earlier versions
+            r"configuration: postprocess.unclip_factor: no such key\. Another version wrote the file: use that one",
+        ),
         (lambda c: c["state_dict"][next(iter(c["state_dict"]))].fill_(float("nan")), "1 of .* weights hold NaN"),
         (lambda c: c["state_dict"][next(iter(c["state_dict"]))].fill_(float("inf")), "optimizer.lr"),
     ],
@@ -88,6 +92,15 @@ def test_a_checkpoint_whose_parts_do_not_fit_is_refused_in_one_line(tmp_path, un
     with pytest.raises(InputError, match=said) as caught:
         load_checkpoint(_changed(tmp_path / "a.ckpt", untrained_checkpoint, change))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.pt2"])
+def test_an_exported_graph_is_no_file_of_weights(tmp_path, name):
+    (tmp_path / name).write_bytes(b"graph")
+    with pytest.raises(
+        InputError, match=f"average={tmp_path / name}: found an exported graph.*give the .ckpt or .safetensors"
+    ):
+        read_weights(tmp_path / name, "average")
 
 
 def test_weights_of_several_files_are_averaged(tmp_path, untrained_checkpoint):

@@ -226,6 +226,12 @@ def test_overrides_of_a_checkpoint_keep_their_bounds():
         load("checkpoint=a.ckpt", "postprocess.bin_thresh=5", name="evaluate", schema=EvaluateConfig)
 
 
+@pytest.mark.parametrize("resume", ["auto", "last.ckpt"])
+def test_a_search_for_a_learning_rate_resumes_nothing(resume):
+    with pytest.raises(SystemExit, match="leave resume out, and give init_from=FILE"):
+        load("trainer.lr_find_steps=24", f"resume={resume}")
+
+
 def test_float16_images_and_full_precision_exclude_each_other():
     with pytest.raises(SystemExit, match="output_dtype"):
         load("trainer.precision=32-true", "pipeline.output_dtype=float16")
@@ -254,6 +260,9 @@ def test_the_schemas_import_neither_torch_nor_dali():
         ("optimizer", {"lr": float("nan")}),
         ("optimizer", {"lr": -1.0}),
         ("optimizer", {"weight_decay": float("inf")}),
+        ("postprocess", {"unclip_offset": float("nan")}),
+        ("postprocess", {"unclip_offset": -1e300}),  # ended the process in pyclipper
+        ("postprocess", {"unclip_offset": 1e9}),
         ("loss", {"thresh_weight": float("inf")}),
         ("pipeline", {"mean": [0.0, float("nan"), 0.0]}),
         ("trainer", {"devices": 0}),
@@ -284,6 +293,10 @@ def test_devices_are_a_number_or_a_list(devices):
         ),
         ("seed=4294967296", "seed: Input should be less than 4294967296 (found 4294967296)"),
         ("trainer.devices=0", "trainer.devices: at least 1, or -1 for all (found 0)"),
+        (
+            "model.freeze=stages:5",
+            "model.freeze: expected none, backbone, or stages:N with N from 1 to 4 (found 'stages:5')",
+        ),
         (
             "+trainer.max_epoch=3",
             "trainer.max_epoch: no such key; the nearest is trainer.max_epochs; the option --cfg job lists all keys",

@@ -44,3 +44,18 @@ def test_runs_without_epochs_validations_or_the_strict_score_are_drawn_too(plot_
     file.write_text(json.dumps({"epochs": epochs}))
     plot_run.main([file], tmp_path / "curve.png")
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_other_files_and_a_missing_picture_are_named_in_one_line(plot_run, tmp_path):
+    summary, config = tmp_path / "summary.json", tmp_path / "config.yaml"
+    summary.write_text('{"epochs": []}')
+    config.write_text("seed: 1")
+    for files, picture, said in (
+        ([tmp_path / "none.json"], "curve.png", "none.json: not the summary.json of a run: .*No such file"),
+        ([tmp_path], "curve.png", "not the summary.json of a run: .*Is a directory"),
+        ([config], "curve.png", "config.yaml: not the summary.json"),
+        ([summary], "summary.json", "expected a picture as the last file, such as curve.png"),
+    ):
+        with pytest.raises(SystemExit, match=said):
+            plot_run.main(files, tmp_path / picture)
+    assert summary.read_text() == '{"epochs": []}'

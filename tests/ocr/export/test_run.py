@@ -226,6 +226,11 @@ def test_a_failed_check_writes_nothing(checkpoint, tmp_path, monkeypatch):
         ({"output": "model.bin"}, "writes a file that ends in .onnx"),
         ({"output": "."}, "writes a file that ends in .onnx"),
         ({"checkpoint": "model.onnx", "output": "again.onnx"}, "is exported already"),
+        (
+            {"format": "safetensors", "output": "a.safetensors", "card": "none.md"},
+            "card=none.md: cannot be read: No such file",
+        ),
+        ({"format": "safetensors", "output": "a.safetensors", "card": "."}, "card=.: cannot be read: Is a directory"),
     ],
 )
 def test_wrong_names_are_refused_before_any_work(given, message):

@@ -105,8 +105,31 @@ def test_other_images_are_refused_for_a_comparison(folder, tmp_path, drawn, untr
     (tmp_path / "predictions.json").write_text('{"images": {"other.jpg": {"words": {}}}}')
     copy = shutil.copytree(folder / "first", tmp_path / "copy")
     settings = ("postprocess.bin_thresh=0.4", f"postprocess.box_thresh={PRESENT}", f"compare={tmp_path}")
-    with pytest.raises(InputError, match="the two runs have no image in common"):
+    with pytest.raises(InputError, match="the two runs have no image in common; give a run on the same images"):
         evaluate(configured(drawn, untrained_checkpoint, *settings), copy)
+
+
+@pytest.mark.parametrize("points", ["[[0, 0], [NaN, 1], [2, 2]]", "[[0, 0], [1, 1]]"])
+def test_a_word_without_a_polygon_is_named_in_a_comparison(folder, tmp_path, drawn, untrained_checkpoint, points):
+    copy = shutil.copytree(folder / "first", tmp_path / "copy")
+    name = next(iter(json.loads((copy / "predictions.json").read_bytes())["images"]))
+    other = tmp_path / "predictions.json"
+    other.write_text(f'{{"images": {{"{name}": {{"words": {{"0007": {{"points": {points}}}}}}}}}}}')
+    settings = ("postprocess.bin_thresh=0.4", f"postprocess.box_thresh={PRESENT}", f"compare={other}")
+    with pytest.raises(
+        InputError, match=rf"predictions\.json \({name}, word 0007\): found .* expected at least 3 points"
+    ):
+        evaluate(configured(drawn, untrained_checkpoint, *settings), copy)
+
+
+def test_images_that_the_audit_left_out_are_counted_in_the_report(drawn, untrained_checkpoint, tmp_path):
+    data = shutil.copytree(drawn, tmp_path / "data")
+    image = min((data / "images" / "val").glob("*.jpg"))
+    image.write_bytes(image.read_bytes()[:600])
+    settings = ("image_size=64", "report.num_images=0")
+    evaluate(configured(data, untrained_checkpoint, *settings), tmp_path / "run")
+    said = "<th>images left out as unusable</th><td>1 of 8; audit_val*.json says why</td>"
+    assert said in (tmp_path / "run" / "report.html").read_text()
 
 
 def test_a_browser_shows_the_page_sorts_and_switches_layers(folder, tmp_path):

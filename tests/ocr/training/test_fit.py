@@ -346,6 +346,8 @@ def test_a_profiler_writes_into_the_folder_of_the_run(tiny_run, tmp_path, name):
 
 
 def test_the_search_for_a_learning_rate_trains_nothing_and_writes_its_curve(tiny_run, tmp_path, caplog):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "best.ckpt").touch()  # of an earlier run, which stays as it is
     with caplog.at_level("INFO"):
         found = train(tiny_run("trainer.lr_find_steps=24"), tmp_path)
     assert 1e-6 < found["lr_suggestion"] < 1
@@ -354,4 +356,4 @@ def test_the_search_for_a_learning_rate_trains_nothing_and_writes_its_curve(tiny
     assert rows[0] == "lr,loss"
     assert 20 < len(rows) <= 25
     assert not list(tmp_path.glob(".lr_find*"))
-    assert not list((tmp_path / "checkpoints").glob("*.ckpt"))
+    assert [file.name for file in (tmp_path / "checkpoints").glob("*.ckpt")] == ["best.ckpt"]

@@ -1,5 +1,6 @@
 """Fine-tuning: runs that begin with the weights of another one."""
 
+import re
 from pathlib import Path
 
 import lightning
@@ -109,7 +110,12 @@ def test_tensors_that_do_not_fit_are_listed_and_the_others_loaded(tiny_run, chec
     config = tiny_run(f"init_from={checkpoint}", "model.fpn_channels=32")
     with caplog.at_level("WARNING"):
         network = initial_network(config)
-    assert "left at random: fpn.lateral.0.0.weight (16x8x1x1 in the file, 32x8x1x1 here)" in caplog.text
+    assert (
+        "  fpn.lateral: 20 tensors, first fpn.lateral.0.0.weight (16x8x1x1 in the file, 32x8x1x1 here)\n" in caplog.text
+    )
+    listed = re.findall(r"^  \S+: (\d+) tensors?, ", caplog.text, re.MULTILINE)
+    num_fitting, num_all = map(int, re.findall(r"(\d+) of (\d+) tensors fit; left at random:\n", caplog.text)[0])
+    assert sum(map(int, listed)) == num_all - num_fitting  # each of them
     weights = state(checkpoint)
     assert torch.equal(network.state_dict()["backbone.conv_stem.weight"], weights["model.backbone.conv_stem.weight"])
 
@@ -117,7 +123,8 @@ def test_tensors_that_do_not_fit_are_listed_and_the_others_loaded(tiny_run, chec
 def test_a_large_kernel_keeps_its_start_where_the_file_has_none(tiny_run, checkpoint, caplog):
     with caplog.at_level("WARNING"):
         network = initial_network(tiny_run(f"init_from={checkpoint}", "model.fpn_kernel_size=7"))
-    assert "left at random: fpn.smooth.0.0.large.0.weight (not in the file)" in caplog.text
+    assert "left at random:\n  fpn.smooth: " in caplog.text
+    assert "first fpn.smooth.0.0.large.0.weight (not in the file)" in caplog.text
     weights = state(checkpoint)
     assert torch.equal(network.state_dict()["fpn.lateral.0.0.weight"], weights["model.fpn.lateral.0.0.weight"])
     assert torch.equal(network.state_dict()["head.prob.0.0.weight"], weights["model.head.prob.0.0.weight"])
