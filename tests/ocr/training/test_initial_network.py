@@ -125,6 +125,10 @@ def test_a_large_kernel_keeps_its_start_where_the_file_has_none(tiny_run, checkp
         network = initial_network(tiny_run(f"init_from={checkpoint}", "model.fpn_kernel_size=7"))
     assert "left at random:\n  fpn.smooth: " in caplog.text
     assert "first fpn.smooth.0.0.large.0.weight (not in the file)" in caplog.text
+    num_fitting, num_all, num_listed = map(
+        int, re.search(r"(\d+) of (\d+) tensors fit;.*:\n.*: (\d+) tensors", caplog.text).groups()
+    )
+    assert num_all - num_fitting == num_listed  # counters of batch norms that the file lacks count as fitting
     weights = state(checkpoint)
     assert torch.equal(network.state_dict()["fpn.lateral.0.0.weight"], weights["model.fpn.lateral.0.0.weight"])
     assert torch.equal(network.state_dict()["head.prob.0.0.weight"], weights["model.head.prob.0.0.weight"])
