@@ -106,6 +106,15 @@ def test_settings_of_the_network_come_from_the_file_unless_they_are_given(tiny_r
     assert "model.fpn_channels: 16 in the file, 32 here. To take the file's:\n  model.fpn_channels=16" in caplog.text
 
 
+def test_settings_that_suit_the_weights_are_compared_but_stay(tiny_run, checkpoint, caplog):
+    other = ("postprocess.unclip_offset=1", "targets.max_text_weight=8")
+    with caplog.at_level("INFO"):
+        config = with_network_of_file(tiny_run(f"init_from={checkpoint}", *other), {"init_from"})
+    assert (config.postprocess.unclip_offset, config.targets.max_text_weight) == (1, 8)
+    assert "postprocess.unclip_offset: 0.0 in the file, 1.0 here" in caplog.text
+    assert "targets.max_text_weight: 1 in the file, 8 here" in caplog.text
+
+
 def test_tensors_that_do_not_fit_are_listed_and_the_others_loaded(tiny_run, checkpoint, caplog):
     config = tiny_run(f"init_from={checkpoint}", "model.fpn_channels=32")
     with caplog.at_level("WARNING"):
