@@ -257,8 +257,8 @@ def _refuse_unfit(weights: Weights, wanted: dict[str, Tensor], key: str, reason:
     ]
     if unfit:
         raise InputError(
-            f"{key}={weights.path}: {len(unfit)} of {len(wanted)} weights are missing, superfluous or of another shape, first "
-            f"{unfit[0]}; {reason}"
+            f"{key}={weights.path}: {len(unfit)} of {len(wanted | state)} weights are missing, superfluous or of another shape, "
+            f"first {unfit[0]}; {reason}"
         )
 
 

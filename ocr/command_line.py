@@ -261,26 +261,37 @@ def checked_job(config_class: type[AnyConfig], hydra_config: DictConfig) -> Iter
 
     Raises:
         SystemExit: a key or the input is wrong, or memory ran out; its text is the message alone.
+        DivergedError, OutOfMemory: in a multirun. Hydra hands them to its sweeper, after whose end `run_command` says them in one
+            line. Optuna's goes on with the next run if hydra.sweeper.max_failure_rate allows it.
     """
     # Set by `run_command`. Processes that the job starts must not inherit it.
     os.environ.pop(FULL_ERROR, None)
     if _FULL_ERROR_AT_START is not None:
         os.environ[FULL_ERROR] = _FULL_ERROR_AT_START
-    with plain_errors():
-        try:
-            config = validate_config(config_class, hydra_config)
-            _refuse_multirun_of_ranks()
-        except (SystemExit, InputError):
-            _leave_to_first_rank()
-            raise
-        if config_class is not TrainConfig:
-            _go_on_alone()
-        colour_the_terminal()
-        log_above_bars()
-        output_dir = Path(HydraConfig.get().runtime.output_dir)
-        if placement().is_first:
-            log.info("starting: loading the libraries; the folder of this run is %s", output_dir)
-        yield Job(config, output_dir)
+    in_multirun = HydraConfig.get().mode == RunMode.MULTIRUN
+    try:
+        with plain_errors((DivergedError, OutOfMemory) if in_multirun else ()):
+            yield _checked_job(config_class, hydra_config)
+    finally:
+        if in_multirun:
+            os.environ[FULL_ERROR] = "1"  # Hydra hands the error of a job on when all have ended
+
+
+def _checked_job(config_class: type[AnyConfig], hydra_config: DictConfig) -> Job[AnyConfig]:
+    try:
+        config = validate_config(config_class, hydra_config)
+        _refuse_multirun_of_ranks()
+    except (SystemExit, InputError):
+        _leave_to_first_rank()
+        raise
+    if config_class is not TrainConfig:
+        _go_on_alone()
+    colour_the_terminal()
+    log_above_bars()
+    output_dir = Path(HydraConfig.get().runtime.output_dir)
+    if placement().is_first:
+        log.info("starting: loading the libraries; the folder of this run is %s", output_dir)
+    return Job(config, output_dir)
 
 
 class _CurrentStdout:
@@ -377,14 +388,20 @@ def compose_config(config_class: type[AnyConfig], name: str, overrides: Sequence
 
 
 @contextmanager
-def plain_errors() -> Iterator[None]:
+def plain_errors(left_to_sweeper: tuple[type[Exception], ...] = ()) -> Iterator[None]:
     """Ends the program with the message alone if the input is wrong, memory ran out, or a file cannot be read or written.
 
     HYDRA_FULL_ERROR=1 shows the traceback. All other errors are the program's own and always show theirs.
+
+    Args:
+        left_to_sweeper: errors that are logged and raised again, for Hydra's sweeper.
     """
     try:
         with ExplainOutOfMemory(when=""):  # for commands without advice of their own
             yield
+    except left_to_sweeper as error:
+        log.error("%s: %s", type(error).__name__, error)
+        raise
     except (InputError, StorageError, CacheError, OutOfMemory, WorkerError, DivergedError) as error:
         _end(error, str(error))
     except OSError as error:

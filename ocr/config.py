@@ -61,6 +61,11 @@ def _as_sets(config: Any) -> Any:
     return {"image_path": NOT_SET, "sets": config} if isinstance(config, list | tuple) else config
 
 
+def _as_list(value: Any) -> Any:
+    """Returns a text as a list of one, and anything else unchanged."""
+    return [value] if isinstance(value, str) else value
+
+
 class DatasetEntry(Section):
     """A split for training or prediction."""
 
@@ -449,9 +454,9 @@ class ExportConfig(DataSection):
 
     checkpoint: str = NOT_SET
     """A .ckpt file of a run, a .safetensors file of this command, or small, the weights that come with this package."""
-    average: list[str] = Field(default=[])
-    """More files of the same network, whose weights are averaged with those of `checkpoint` before anything else: the ends of
-    trainings that began with the same weights, for example."""
+    average: Annotated[list[str], BeforeValidator(_as_list)] = Field(default=[])
+    """One more file of the same network, or a list of them. Their weights are averaged with those of `checkpoint` before anything
+    else: the ends of trainings that began with the same weights, for example."""
     output: str = NOT_SET
     """File to write, .onnx, .pt2 or .safetensors by format; with format=triton a folder, the server's model repository."""
     format: Literal["onnx", "torch_export", "triton", "safetensors"] = "onnx"

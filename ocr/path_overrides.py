@@ -83,12 +83,14 @@ def _walk(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 
 def _alternatives(annotation: Any) -> Iterator[Any]:
-    """Yields the classes that a type allows: those of a union, and the type behind Annotated."""
+    """Yields the classes that a type allows: those of a union, the type behind Annotated, and str for a list of texts."""
     origin = get_origin(annotation)
     if origin is Annotated:
         yield from _alternatives(get_args(annotation)[0])
     elif origin in (Union, types.UnionType):
         for part in get_args(annotation):
             yield from _alternatives(part)
+    elif origin in (list, tuple) and str in get_args(annotation):
+        yield str
     else:
         yield annotation

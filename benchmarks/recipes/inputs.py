@@ -78,5 +78,4 @@ def _is_named(name: str, overrides: Sequence[str]) -> bool:
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return hashlib.sha256(path.read_bytes()).hexdigest()  # hashlib.file_digest came with Python 3.11

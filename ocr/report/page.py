@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
 
+import numpy as np
+
 from ocr.metrics.icdar import MatchCounts
 from ocr.metrics.review import FALSE_ALARM, HIT, JOINED, LOOSE, MISSED, SPLIT
 from ocr.report.charts import fates_chart, sweep_chart
@@ -130,10 +132,30 @@ def _sweep(report: ReportPage) -> Iterator[str]:
     sweep, strict = report.findings.sweep, f"IoU {report.iou_thresholds[1]:g}"
     present = sweep.at(report.box_thresh)
     best = sweep.best(report.box_thresh)
-    gain = sweep.scores[0][best].hmean - sweep.scores[0][present].hmean
     yield '<h2 id="box_thresh">Precision and recall over box_thresh</h2><div class="columns"><div>'
     yield sweep_chart(sweep, report.box_thresh, strict)
     yield "</div><div>"
+    if sweep.scores[0][best].hmean > 0:
+        yield from _best_threshold(report, present, best, strict)
+    else:
+        yield "<p>No detection matches a text at any threshold, so none is the best.</p>"
+    is_tenth = np.isclose(sweep.thresholds * 10, np.round(sweep.thresholds * 10))
+    chosen = sorted({0, present, best, *np.flatnonzero(is_tenth).tolist()})
+    yield '<table class="plain"><thead><tr><th>box_thresh</th><th>precision</th><th>recall</th><th>hmean</th>'
+    yield f"<th>hmean at {strict}</th><th></th></tr></thead><tbody>"
+    for at in chosen:
+        scores, note = sweep.scores[0][at], "present" if at == present else ""
+        if at == best and scores.hmean > 0:
+            note = "present, best" if at == present else "best"
+        numbers = (*scores, sweep.scores[1][at].hmean)
+        cells = "".join(f'<td class="num">{number:.4f}</td>' for number in numbers)
+        yield f'<tr><td class="num">{sweep.thresholds[at]:g}</td>{cells}<td>{note}</td></tr>'
+    yield "</tbody></table></div></div>"
+
+
+def _best_threshold(report: ReportPage, present: int, best: int, strict: str) -> Iterator[str]:
+    sweep = report.findings.sweep
+    gain = sweep.scores[0][best].hmean - sweep.scores[0][present].hmean
     if gain > 0:
         yield f"<p>The best threshold for these images gains <b>{gain:.4f}</b> of hmean at IoU {report.iou_thresholds[0]:g}:</p>"
     else:
@@ -145,16 +167,6 @@ def _sweep(report: ReportPage) -> Iterator[str]:
         f'<p class="soft">hmean at {strict} is highest at {sweep.thresholds[strictest]:g}. A threshold suits the images that it '
         "was chosen on; check it on others before you report a score with it.</p>"
     )
-    chosen = sorted({present, best, *range(0, len(sweep.thresholds), 10)})
-    yield '<table class="plain"><thead><tr><th>box_thresh</th><th>precision</th><th>recall</th><th>hmean</th>'
-    yield f"<th>hmean at {strict}</th><th></th></tr></thead><tbody>"
-    for at in chosen:
-        scores, note = sweep.scores[0][at], "present" if at == present else ""
-        note = "best" if at == best and at != present else "present, best" if at == best else note
-        numbers = (*scores, sweep.scores[1][at].hmean)
-        cells = "".join(f'<td class="num">{number:.4f}</td>' for number in numbers)
-        yield f'<tr><td class="num">{sweep.thresholds[at]:g}</td>{cells}<td>{note}</td></tr>'
-    yield "</tbody></table></div></div>"
 
 
 def _misses(findings: Findings) -> Iterator[str]:

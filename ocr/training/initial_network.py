@@ -128,17 +128,17 @@ def _loaded(network: DBNet, weights: Weights, config: TrainConfig) -> tuple[DBNe
         )
     network.load_state_dict(fitting, strict=False)
     if is_first_rank():
-        _say_loaded(weights, len(fitting), len(wanted), unfit, rest)
+        _say_loaded(weights, len(wanted), unfit, rest)
     return network, unfit.keys()
 
 
-def _say_loaded(weights: Weights, num_fitting: int, num_wanted: int, unfit: Mapping[str, str], rest: str) -> None:
+def _say_loaded(weights: Weights, num_wanted: int, unfit: Mapping[str, str], rest: str) -> None:
     if not unfit:
         log.info("init_from=%s: all %d tensors of the network are loaded", weights.path, num_wanted)
         return
     log.warning(
         "init_from=%s: %d of %d tensors fit; left at %s:\n%s",
-        *(weights.path, num_fitting, num_wanted, rest, _by_part(unfit)),
+        *(weights.path, num_wanted - len(unfit), num_wanted, rest, _by_part(unfit)),
     )
 
 

@@ -19,7 +19,7 @@ from ocr.training.content_forward import forward_content
 from ocr.training.network import forward_maps
 
 MAX_SCALE = 2
-"""Tiles are scaled up at most so many times: memory grows with the square, and there is nothing more to see."""
+"""Largest factor by which tiles are scaled up: memory grows with its square, and there is nothing more to see."""
 
 
 class RenderedForward:

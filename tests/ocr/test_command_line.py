@@ -82,6 +82,35 @@ def test_an_error_of_the_program_keeps_its_traceback():
         raise RuntimeError("bug")
 
 
+MULTIRUN = """
+import hydra
+from ocr.command_line import CONFIG_DIR, checked_job, prepare_hydra, run_command
+from ocr.config import TrainConfig
+from ocr.errors import DivergedError, InputError
+
+prepare_hydra()
+
+@hydra.main(config_path=str(CONFIG_DIR), config_name="train", version_base="1.3")
+def main(hydra_config):
+    with checked_job(TrainConfig, hydra_config) as job:
+        if job.config.seed == 1:
+            raise {error}("gone")
+        print("trained", job.config.seed)
+
+run_command(main, "train")
+"""
+
+
+@pytest.mark.parametrize(("error", "num_trained"), [("DivergedError", 2), ("InputError", 1)])
+def test_a_run_that_diverges_does_not_end_its_multirun(error, num_trained, tmp_path):
+    command = [sys.executable, "-c", MULTIRUN.format(error=error), "-m", "seed=0,1,2", "dataset_base_path=data"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert ended.stdout.count("trained") == num_trained
+    assert ended.stderr.splitlines()[-1] == f"{error}: gone"
+    assert "Traceback" not in ended.stderr
+
+
 def test_a_message_cannot_control_the_terminal():
     with pytest.raises(SystemExit) as ended, plain_errors():
         raise InputError("gt_\x1b[2J.txt\u2028:\n  line \u202etxt")

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from dali_pipelines.config import AugmentationConfig, PipelineConfig
 from ocr.command_line import compose_config, prepare_hydra
-from ocr.config import EvaluateConfig, PredictConfig, TrainConfig
+from ocr.config import EvaluateConfig, ExportConfig, PredictConfig, TrainConfig
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
@@ -224,6 +224,12 @@ def test_each_data_set_composes_with_the_other_commands(name):
 def test_overrides_of_a_checkpoint_keep_their_bounds():
     with pytest.raises(SystemExit, match=r"postprocess\.bin_thresh"):
         load("checkpoint=a.ckpt", "postprocess.bin_thresh=5", name="evaluate", schema=EvaluateConfig)
+
+
+@pytest.mark.parametrize("average", ["b.ckpt", "[b.ckpt]"])
+def test_one_file_to_average_with_needs_no_list(average):
+    config = load("checkpoint=a.ckpt", "output=a.onnx", f"average={average}", name="export", schema=ExportConfig)
+    assert config.average == ["b.ckpt"]
 
 
 @pytest.mark.parametrize("resume", ["auto", "last.ckpt"])

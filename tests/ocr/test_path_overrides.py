@@ -8,11 +8,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from ocr.command_line import prepare_hydra
-from ocr.config import PredictConfig, TrainConfig
+from ocr.config import ExportConfig, PredictConfig, TrainConfig
 from ocr.path_overrides import with_literal_paths
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-SECTIONS = (PredictConfig, TrainConfig)
+SECTIONS = (PredictConfig, TrainConfig, ExportConfig)
 
 AS_TYPED = [
     "영수증",
@@ -87,6 +87,11 @@ def test_what_hydra_means_by_quotes_lists_and_escapes_stays(value: str, expected
 @pytest.mark.parametrize("key", ["output", "++output", "checkpoint", "datasets.predict_dataset.config.image_path"])
 def test_other_keys_of_text_are_taken_as_typed_too(key: str) -> None:
     assert read_by_hydra(f"{key}=é, b (1)") == "é, b (1)"
+
+
+@pytest.mark.parametrize("key", ["average", "logger.wandb.tags"])
+def test_elements_of_keys_that_hold_only_lists_are_taken_as_typed_too(key: str) -> None:
+    assert read_by_hydra(f"{key}=[a=b (1).ckpt,é]") == ["a=b (1).ckpt", "é"]
 
 
 def test_a_command_gets_the_path() -> None:

@@ -32,11 +32,12 @@ class StopWithoutProgress(EarlyStopping):
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if self.stopped_epoch and is_first_rank():
             log.info(
-                "stopped early, after epoch %d of %s: no better val/hmean in %d validations "
+                "stopped early, after epoch %d of %s: no better val/hmean in %d validation%s "
                 "(trainer.early_stopping.patience=%d)",
                 self.stopped_epoch + 1,
                 trainer.max_epochs,
                 self.wait_count,
+                "s" if self.wait_count > 1 else "",
                 self.patience,
             )
 

@@ -106,6 +106,15 @@ def test_settings_of_the_network_come_from_the_file_unless_they_are_given(tiny_r
     assert "model.fpn_channels: 16 in the file, 32 here. To take the file's:\n  model.fpn_channels=16" in caplog.text
 
 
+def test_settings_that_suit_the_weights_are_compared_but_stay(tiny_run, checkpoint, caplog):
+    other = ("postprocess.unclip_offset=1", "targets.max_text_weight=8")
+    with caplog.at_level("INFO"):
+        config = with_network_of_file(tiny_run(f"init_from={checkpoint}", *other), {"init_from"})
+    assert (config.postprocess.unclip_offset, config.targets.max_text_weight) == (1, 8)
+    assert "postprocess.unclip_offset: 0.0 in the file, 1.0 here" in caplog.text
+    assert "targets.max_text_weight: 1 in the file, 8 here" in caplog.text
+
+
 def test_tensors_that_do_not_fit_are_listed_and_the_others_loaded(tiny_run, checkpoint, caplog):
     config = tiny_run(f"init_from={checkpoint}", "model.fpn_channels=32")
     with caplog.at_level("WARNING"):
@@ -125,6 +134,10 @@ def test_a_large_kernel_keeps_its_start_where_the_file_has_none(tiny_run, checkp
         network = initial_network(tiny_run(f"init_from={checkpoint}", "model.fpn_kernel_size=7"))
     assert "left at random:\n  fpn.smooth: " in caplog.text
     assert "first fpn.smooth.0.0.large.0.weight (not in the file)" in caplog.text
+    num_fitting, num_all, num_listed = map(
+        int, re.search(r"(\d+) of (\d+) tensors fit;.*:\n.*: (\d+) tensors", caplog.text).groups()
+    )
+    assert num_all - num_fitting == num_listed  # counters of batch norms that the file lacks count as fitting
     weights = state(checkpoint)
     assert torch.equal(network.state_dict()["fpn.lateral.0.0.weight"], weights["model.fpn.lateral.0.0.weight"])
     assert torch.equal(network.state_dict()["head.prob.0.0.weight"], weights["model.head.prob.0.0.weight"])
