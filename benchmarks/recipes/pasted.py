@@ -287,10 +287,13 @@ def _write_group(
     """Writes the images of a group. Returns their entries of the JSON file."""
     entries = dict(_entries(group, data))
     words = [word for path, entry in entries.items() for word in _some_words(rng, config, path, entry)]
+    is_short = [word.is_short(config.short_aspect) for word in words]
     images = {}
     for path in rng.permutation(np.array(list(entries), object))[: group.num_images]:
-        others = [word for word in words if word.source != str(path)]
-        by_kind = [[word for word in others if word.is_short(config.short_aspect) == short] for short in (False, True)]
+        by_kind: tuple[list[Word], list[Word]] = [], []
+        for word, short in zip(words, is_short, strict=True):
+            if word.source != str(path):
+                by_kind[short].append(word)
         num_words = int(rng.integers(group.min_words, group.max_words + 1))
         kinds = [by_kind[int(rng.random() < config.short_share)] for _ in range(num_words)]
         entry = entries[path]
