@@ -1,5 +1,6 @@
 """Checkpoints and files of weights with their configuration: the file alone rebuilds the network and its preprocessing."""
 
+import hashlib
 import logging
 import re
 import zipfile
@@ -144,6 +145,15 @@ def weights_path(given: str | Path, key: str = "checkpoint") -> Path:
             + (f"; weights that come with this package: {names}" if names else "")
         )
     return path
+
+
+def file_sha256(path: Path) -> str:
+    """Returns the SHA-256 of a file in hexadecimal digits, reading a part at a time."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while part := file.read(1 << 20):  # hashlib.file_digest came with Python 3.11
+            digest.update(part)
+    return digest.hexdigest()
 
 
 def without_backbone_weights(config: TrainConfig) -> TrainConfig:

@@ -19,7 +19,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import nn
 
 from ocr.atomic_write import explained_write, write_durably
-from ocr.checkpoint import weights_path
+from ocr.checkpoint import file_sha256, weights_path
 from ocr.command_line import silence_libraries
 from ocr.config import (
     NOT_SET,
@@ -313,10 +313,6 @@ def _header(
     config: InferenceConfig, settings: TrainConfig, dataset: ValidatedOCRDataset, **command: bool
 ) -> dict[str, str]:
     """Returns digests of what the results depend on: the checkpoint, the images with their annotations, and the settings."""
-    checkpoint = hashlib.sha256()
-    with weights_path(config.checkpoint).open("rb") as file:
-        while part := file.read(1 << 20):  # hashlib.file_digest came with Python 3.11
-            checkpoint.update(part)
     images = hashlib.sha256(data_fingerprint(dataset.manifest)["sha256"].encode())
     for index in range(len(dataset.manifest)):
         # Size and mtime: a copy of a folder has other inodes. Shards have no numbers here; their index is part of the manifest.
@@ -335,7 +331,7 @@ def _header(
         described |= {"tile": config.tile, "rotations": config.rotations}
     text = json.dumps(described, sort_keys=True, default=str)
     return {
-        "checkpoint": checkpoint.hexdigest(),
+        "checkpoint": file_sha256(weights_path(config.checkpoint)),
         "images": images.hexdigest(),
         "settings": hashlib.sha256(text.encode()).hexdigest(),
     }

@@ -1,6 +1,5 @@
 """The files that recipes need: those of the command line, and those made here."""
 
-import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from string import Template
 
 from benchmarks.recipes.pasted import write_pasted
 from benchmarks.recipes.recipes import DRAWN, FEW_RECEIPTS, PASTED
+from ocr.checkpoint import file_sha256
 from ocr.errors import InputError
 from ocr.synthetic.data_set import draw_data_set
 
@@ -46,7 +46,7 @@ class Places:
             FileNotFoundError: a file is missing.
         """
         names = sorted({name for override in overrides for name in _FILE.findall(override)})
-        found = {name: _sha256(Path(self.filled([name])[0])) for name in names}
+        found = {name: file_sha256(Path(self.filled([name])[0])) for name in names}
         drawn = {name: config.model_dump_json(exclude_defaults=True) for name, config in DRAWN.items()}
         pasted = {name: config.model_dump_json() for name, config in PASTED.items()}
         made = {f"$work/{name}": settings for name, settings in (drawn | pasted).items() if _is_named(name, overrides)}
@@ -75,7 +75,3 @@ def write_few(annotations: Path, output: Path, number: int) -> None:
 def _is_named(name: str, overrides: Sequence[str]) -> bool:
     """Returns whether the overrides name a folder below $work."""
     return any(f"$work/{name}/" in override for override in overrides)
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()  # hashlib.file_digest came with Python 3.11
