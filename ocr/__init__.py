@@ -19,6 +19,7 @@ predictions      detections as predictions.json and as pictures
 prediction_lines predictions.jsonl, continued after an interruption
 polygons         the polygons of a batch as flat arrays, and the pixel frames
 device           device and precision of a run
+device_stages    times stages on the device without waiting for it
 placement        the rank of this process among those of its run
 cache_statistics hits and misses of the caches, and their log line
 environment      machine, versions and commit, for results

@@ -9,6 +9,7 @@ from benchmarks.loaders.config import Level
 from benchmarks.loaders.row_loader import InputBatch, RowLoader
 from benchmarks.loaders.workload import Workload
 from ocr.device import AUTOCAST, resolve_precision
+from ocr.device_stages import DeviceStages
 from ocr.losses.db_loss import DBLoss
 from ocr.models.dbnet import DBNet, build_dbnet
 from ocr.postprocess.levels import to_levels
@@ -16,7 +17,6 @@ from ocr.targets.maps import make_targets
 from ocr.training.evaluation import OverlappedEvaluation
 from ocr.training.network import EvaluationForward, forward_maps, prepare_network
 from ocr.training.optimizer import build_optimizer
-from ocr.training.stages import DeviceStages
 
 
 class Pass(Protocol):

@@ -1,7 +1,7 @@
 """The loader that Lightning iterates: one split on one rank, its batches fresh or from the tensor cache."""
 
-import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from functools import partial
 
 import torch
@@ -14,11 +14,14 @@ from ocr.cache.store import TensorStore
 from ocr.cache_statistics import CacheSizes, CacheStatistics
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.plan import EpochPlan
+from ocr.device_stages import DeviceStages
 from ocr.loaders.batch import Batch
 from ocr.loaders.cached import CachedBatches
 from ocr.loaders.engines import Engine
 from ocr.loaders.fresh import FreshBatches
 from ocr.progress import followed
+
+_WAITING = "waiting"
 
 
 class BatchLoader:
@@ -53,11 +56,10 @@ class BatchLoader:
         self.num_epochs = 0
         """Epochs of the run; 0: not known. After every epoch but the last the next one is expected, so the
         image loader may prepare the next epoch's first batches during the last ones of an epoch."""
-        self.wait_seconds = 0.0
-        """Time that the consumer spent waiting for batches."""
         self.num_images = 0
         """Number of images handed out, without padding."""
-        self._rank, self._num_ranks = rank, num_ranks
+        self._rank, self._num_ranks, self._device = rank, num_ranks, engine.device
+        self._stages = DeviceStages()
         self._step = 0
         self._resume_at: tuple[int, int] | None = None
         """Epoch and samples of it, over all ranks, that were trained before."""
@@ -101,24 +103,25 @@ class BatchLoader:
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[Batch]:
-        started = time.perf_counter()
-        num_done = self._num_done()
-        plan, num_steps = self.plan(self.epoch, num_done), len(self)
-        # Counted back from the epoch's end: after a resume with other batches or ranks too, the last step is the last of an epoch.
-        self._step = num_steps - len(plan)
-        self._resumed = num_done, self._step
-        batches = (self._fresh if self.cache is None else self.cache).batches(plan)
+        with self._waiting():
+            num_done = self._num_done()
+            plan, num_steps = self.plan(self.epoch, num_done), len(self)
+            # Counted back from the epoch's end: after a resume with other batches or ranks too, the last step is the last of an
+            # epoch.
+            self._step = num_steps - len(plan)
+            self._resumed = num_done, self._step
+            batches = (self._fresh if self.cache is None else self.cache).batches(plan)
         while self._step < num_steps:
-            batch = next(batches, None)
-            if batch is None:  # the image loader was released
-                return
-            self.num_images += batch.samples.num_real
-            self._step += 1
-            if self._step == num_steps:
-                self._finish_epoch()  # before the last batch: Lightning knows the length and never resumes this generator after it
-            self.wait_seconds += time.perf_counter() - started
+            with self._waiting():
+                batch = next(batches, None)
+                if batch is None:  # the image loader was released
+                    return
+                self.num_images += batch.samples.num_real
+                self._step += 1
+                # Before the last batch: Lightning knows the length and never resumes this generator after it.
+                if self._step == num_steps:
+                    self._finish_epoch()
             yield batch
-            started = time.perf_counter()
 
     def state_dict(self) -> dict[str, int]:
         """Returns the position of the loader: the epoch, and the samples of it that all ranks have been given.
@@ -136,13 +139,27 @@ class BatchLoader:
 
     def reset_statistics(self) -> None:
         """Sets the waiting time, the number of images and the epoch's cache accesses to 0."""
-        self.wait_seconds, self.num_images = 0.0, 0
+        self._stages, self.num_images = DeviceStages(), 0
         self._fresh.target_seconds = 0.0
         self.statistics.start_epoch()
 
     @property
+    def wait_seconds(self) -> float:
+        """Time that the consumer spent waiting for batches; on a GPU the time that its stream did, which is read from the device.
+
+        The host's own waiting would mislead there: a batch is handed out before DALI has finished it, and while the host waits for
+        one, the GPU may still be busy with earlier steps.
+        """
+        return self._stages.seconds(_WAITING)
+
+    @property
+    def wait_seconds_so_far(self) -> float:
+        """`wait_seconds` as far as the device has come, without waiting for it."""
+        return self._stages.seconds_ended(_WAITING)
+
+    @property
     def target_seconds(self) -> float:
-        """Part of `wait_seconds` spent making targets."""
+        """Time that the host spent making targets while the consumer waited."""
         return self._fresh.target_seconds
 
     @property
@@ -169,6 +186,9 @@ class BatchLoader:
         self._fresh.close()
         if self.cache is not None:
             self.cache.close()
+
+    def _waiting(self) -> AbstractContextManager[None]:
+        return self._stages.stage(_WAITING, self._device)
 
     def _num_done(self) -> int:
         """Returns the samples of this epoch that were trained before; 0 unless the run resumes in the middle of it."""

@@ -8,6 +8,7 @@ from torch import nn
 from ocr.config import TrainConfig
 from ocr.datasets.manifest import Manifest
 from ocr.device import resolve_loading
+from ocr.device_stages import DeviceStages
 from ocr.loaders.batch import Batch
 from ocr.metrics.icdar import MatchCounts
 from ocr.models.db_head import DBMaps
@@ -17,7 +18,6 @@ from ocr.postprocess.levels import to_levels
 from ocr.training.evaluation import ImageResult, OverlappedEvaluation
 from ocr.training.network import EvaluationForward
 from ocr.training.result_lines import ResultLines
-from ocr.training.stages import DeviceStages
 
 
 @dataclass

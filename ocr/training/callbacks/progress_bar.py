@@ -86,6 +86,6 @@ class ProgressBar(_VanishingBar):
             metrics["hmean"] = f"{trainer.callback_metrics['val/hmean'].item():.3f}"
         loader = trainer.train_dataloader
         if isinstance(loader, BatchLoader):
-            metrics["waiting"] = f"{loader.wait_seconds / max(now - self._epoch_started, 1e-9):.0%}"
+            metrics["waiting"] = f"{loader.wait_seconds_so_far / max(now - self._epoch_started, 1e-9):.0%}"
         self._shown, self._shown_at = metrics, now
         return metrics

@@ -39,7 +39,8 @@ def training_verdict(epoch: dict[str, Any]) -> str:
     """Returns for example `training is input-bound: 62% of the time waiting for data (images 41%, targets 21%)`."""
     seconds = max(epoch["train_seconds"], 1e-9)
     waiting = epoch["train_data_wait_seconds"] / seconds
-    targets = epoch["train_target_seconds"] / seconds
+    # On a GPU, the host makes targets beside its work too, and waiting is what the device does.
+    targets = min(epoch["train_target_seconds"] / seconds, waiting)
     limit = training_limit(epoch)
     parts = f" (images {waiting - targets:.0%}, targets {targets:.0%})" if limit == "input-bound" else ""
     return f"training is {limit}: {waiting:.0%} of the time waiting for data{parts}"

@@ -48,3 +48,9 @@ def test_verdicts_are_logged_when_they_change_when_input_bound_and_at_the_end(ca
         "validation time",
     ]
     assert caplog.records[0].getMessage().endswith(", including start-up")
+
+
+def test_targets_made_beside_a_busy_gpu_are_not_more_than_the_waiting():
+    assert training_verdict(training_epoch(0.3, targets=0.4)) == (
+        "training is input-bound: 30% of the time waiting for data (images 0%, targets 30%)"
+    )
