@@ -56,10 +56,11 @@ def pool_bytes(
         + warped and recoloured 2 * 3 S S (training) + finished 3 S S itemsize
 
     DALI prepares `prefetch_queue_depth` batches ahead and holds the one it handed out, so depth + 1 batches are alive. Each is
-    counted as a batch of the largest images. The decoder's working memory comes on top, on the device for a batch and in pinned
-    RAM for one image per thread; so do the files themselves, in pinned RAM. The sum is multiplied by SAFETY. Without a GPU the
-    decoded images of the batches that DALI prepares and that the rendering threads hold are counted, and as many rendered ones; of
-    the images that `max_batch_megapixels` lets DALI decode alone, two.
+    counted as a batch of the largest images that `max_batch_megapixels` lets DALI decode together, or of one that it decodes alone,
+    whichever takes more: a batch of such images begins with one. Two more of those are counted, as they follow one after the other.
+    The decoder's working memory comes on top, on the device for a batch and in pinned RAM for one image per thread; so do the files
+    themselves, in pinned RAM. The sum is multiplied by SAFETY. Without a GPU the decoded images of the batches that DALI prepares
+    and that the rendering threads hold are counted, and as many rendered ones.
     """
     original = np.asarray(sizes, np.float64).reshape(-1, 2)
     if not len(original):
@@ -68,20 +69,29 @@ def pool_bytes(
     num_alive = config.prefetch_queue_depth + (1 if on_gpu else BATCHES_RENDERED_AHEAD)
     resized = largest_resized(original, config, training)
     decoded = 3 * original.prod(axis=1)
-    rendered = np.full(len(original), 3 * side**2) if training else 3 * resized.prod(axis=1)
+    limit = 3e6 * config.max_batch_megapixels
+    is_alone = decoded > limit * LARGE_SHARE
+
+    def of_a_batch(per_image: npt.NDArray[np.float64]) -> float:
+        """Returns the bytes of the largest batch, from those of each image besides its decoded levels."""
+        levels, others = (np.where(is_alone, 0, each) for each in (decoded, per_image))
+        bounded = min(_largest_batch(levels + others, batch_size), limit + _largest_batch(others, batch_size))
+        return max(bounded, float((decoded + per_image).max()))
+
+    def of_two_alone(per_image: npt.NDArray[np.float64]) -> float:
+        return 2 * float(np.where(is_alone, decoded + per_image, 0).max())
+
     if not on_gpu:
-        limit = 3e6 * config.max_batch_megapixels
-        together = np.where(decoded > limit * LARGE_SHARE, 0, decoded)
-        batch = min(_largest_batch(together + rendered, batch_size), limit + _largest_batch(rendered, batch_size))
-        # A large image is decoded alone: while it is rendered, DALI prepares the next one.
-        return PoolBytes(int(SAFETY * (num_alive * batch + 2 * (decoded - together).max())), 0)
+        rendered = np.full(len(original), 3.0 * side**2) if training else 3 * resized.prod(axis=1)
+        return PoolBytes(int(SAFETY * (num_alive * of_a_batch(rendered) + of_two_alone(rendered))), 0)
     crossed = np.maximum(original[:, 0] * resized[:, 1], original[:, 1] * resized[:, 0])
     between = RESIZE_BYTES_PER_LEVEL * 3 * crossed + 3 * resized.prod(axis=1) + (2 * 3 * side**2 if training else 0)
-    finished = 3 * side**2 * dtype.itemsize
-    device = num_alive * _largest_batch(decoded + between + finished, batch_size)
-    device += DECODER_SCRATCH * _largest_batch(decoded, batch_size)
-    pinned = num_alive * ENCODED_SHARE * _largest_batch(decoded, batch_size)
-    pinned += DECODER_SCRATCH * _largest_batch(decoded, num_threads)
+    nothing = np.zeros(len(original))
+    rest = between + 3 * side**2 * dtype.itemsize
+    largest_decoded = of_a_batch(nothing)
+    device = num_alive * of_a_batch(rest) + of_two_alone(rest) + DECODER_SCRATCH * largest_decoded
+    pinned = ENCODED_SHARE * (num_alive * largest_decoded + of_two_alone(nothing))
+    pinned += DECODER_SCRATCH * min(_largest_batch(decoded, num_threads), largest_decoded)
     return PoolBytes(int(SAFETY * device), int(SAFETY * pinned))
 
 

@@ -59,9 +59,25 @@ def test_without_a_gpu_decoded_and_rendered_images_are_counted():
 
 def test_without_a_gpu_huge_images_are_counted_as_decoded_alone():
     config = CONFIG.model_copy(update={"max_batch_megapixels": 0.08})
-    # Each has more than an eighth of the pixels that are decoded at once: two of them beside four rendered batches.
-    expected = PoolBytes(int(SAFETY * (4 * 3 * 6_144 + 2 * 60_000)), 0)
+    # Each has more than an eighth of the pixels that are decoded at once: one in each of four batches, and two that follow alone.
+    expected = PoolBytes(int(SAFETY * (4 * (60_000 + 6_144) + 2 * (60_000 + 6_144))), 0)
     assert predicted([(100, 200)] * 3, config, batch_size=3, on_gpu=False) == expected
+
+
+def test_on_a_gpu_huge_images_are_counted_as_decoded_alone():
+    limited = CONFIG.model_copy(update={"max_batch_megapixels": 0.08})
+    each = 60_000 + 4 * 3 * 6_400 + 6_144 + 2 * 3 * 4_096
+    device = (3 + 2) * each + 2 * 60_000
+    pinned = (3 + 2) * 60_000 / 2 + 2 * 60_000
+    expected = PoolBytes(int(SAFETY * device), int(SAFETY * pinned))
+    assert predicted([(100, 200)] * 16, limited, batch_size=16) == expected
+
+
+def test_on_a_gpu_a_batch_has_no_more_levels_than_are_decoded_at_once():
+    limited = CONFIG.model_copy(update={"max_batch_megapixels": 0.2})  # ten images of 0.02 megapixels
+    rest = 4 * 3 * 6_400 + 6_144 + 2 * 3 * 4_096
+    device = 3 * (10 * 60_000 + 16 * rest) + 2 * 10 * 60_000
+    assert predicted([(100, 200)] * 16, limited, batch_size=16).device == int(SAFETY * device)
 
 
 def test_an_empty_set_needs_no_memory():
@@ -69,11 +85,11 @@ def test_an_empty_set_needs_no_memory():
 
 
 def test_a_batch_is_counted_with_the_largest_images():
-    small, huge = (100, 200), (10_000, 10_000)
-    with_huge = predicted([small, huge, small, small], batch_size=2)
-    assert with_huge == predicted([huge, small], batch_size=2)
-    assert with_huge.device > 3 * 3 * 10_000**2
-    assert with_huge.device > 500 * predicted([small] * 4, batch_size=2).device
+    small, large = (100, 200), (7_000, 7_000)
+    with_large = predicted([small, large, small, small], batch_size=2)
+    assert with_large == predicted([large, small], batch_size=2)
+    assert with_large.device > 3 * 3 * 7_000**2
+    assert with_large.device > 500 * predicted([small] * 4, batch_size=2).device
     assert predicted([small], batch_size=8) == predicted([small], batch_size=1)
 
 
