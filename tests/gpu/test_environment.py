@@ -34,11 +34,11 @@ def test_the_machine_is_described(device, record):
 
 
 def test_the_driver_and_jpeg_library_are_found(device, record):
-    dali_cuda, nvjpeg = _dotted(backend.__cuda_version__), _nvjpeg_version()
+    dali_cuda, nvjpeg = _dotted(backend.__cuda_version__), _nvjpeg_version()  # CUDA 13 in docker/Dockerfile
     record("CUDA of torch", torch.version.cuda)
     record("CUDA of DALI", dali_cuda)
     record("nvJPEG", nvjpeg)
-    assert dali_cuda.startswith("12.")
+    assert dali_cuda.partition(".")[0] in ("12", "13")
     assert re.fullmatch(r"\d+\.\d+\.\d+", nvjpeg)
     if device.type == "cuda":
         torch.zeros(1, device=device)  # nvJPEG needs a context
@@ -66,10 +66,11 @@ def _nvidia_smi(key: str) -> str:
 
 def _nvjpeg() -> ctypes.CDLL:
     """Returns the library that DALI's decoder opens. Raises OSError if it is missing."""
+    name = f"libnvjpeg.so.{backend.__cuda_version__ // 1000}"
     for folder in nvidia.__path__:
-        for path in sorted(Path(folder).glob("nvjpeg/lib*/libnvjpeg.so*")):
+        for path in sorted(Path(folder).glob(f"*/lib*/{name}")):  # nvjpeg/lib, or cu13/lib
             return ctypes.CDLL(str(path))
-    return ctypes.CDLL("libnvjpeg.so.12")
+    return ctypes.CDLL(name)
 
 
 def _nvjpeg_version() -> str:
