@@ -1,6 +1,9 @@
 """Chooses the device and the precision of a run."""
 
+import functools
+import logging
 import math
+import os
 from pathlib import Path
 
 import torch
@@ -10,6 +13,14 @@ from ocr.config import Device
 from ocr.errors import InputError
 from ocr.loaders.config import DataLoaderConfig
 from ocr.machine import total_ram
+
+log = logging.getLogger(__name__)
+
+DEVICES = Path("/dev")
+_REMEDY = (
+    "PyTorch's builds for CUDA 13 need driver 580 or newer. Update the driver, or install a build for yours: uv pip install "
+    "--no-config --torch-backend=auto --reinstall-package torch --reinstall-package torchvision torch torchvision"
+)
 
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 """Autocast type of each mixed precision; 32-true has none."""
@@ -27,16 +38,49 @@ MEMORY_SHARE = {"cpu": 1 / 8, "cuda": 1 / 4}
 
 
 def resolve_device(device: Device) -> torch.device:
-    """Returns the device; auto is a GPU if there is one.
+    """Returns the device; auto is a GPU if PyTorch can use one. If it cannot use one that this machine has, a warning says why.
 
     Raises:
-        InputError: device=gpu, and there is no GPU.
+        InputError: device=gpu, and PyTorch can use no GPU.
     """
-    if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
+    if device == "cpu":
         return torch.device("cpu")
-    if not torch.cuda.is_available():
-        raise InputError("device=gpu: PyTorch finds no CUDA device; use device=auto or device=cpu")
-    return torch.device("cuda", 0)
+    if torch.cuda.is_available():
+        return torch.device("cuda", 0)
+    if device == "gpu":
+        reason = why_no_gpu()
+        remedy = f" {_REMEDY}." if _has_gpu() else ""
+        raise InputError(f"device=gpu: PyTorch can use no GPU ({reason}).{remedy} Or use device=auto or device=cpu")
+    if _has_gpu():
+        _warn_of_unused_gpu()
+    return torch.device("cpu")
+
+
+def why_no_gpu() -> str:
+    """Returns why PyTorch can use no GPU, in its own words."""
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:  # the latter from a build without CUDA
+        return " ".join(str(error).split())
+    return "it finds none"
+
+
+def _has_gpu() -> bool:
+    """Returns whether this machine has a GPU of NVIDIA's that is not hidden from this process."""
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1")
+    return not hidden and any(DEVICES.glob("nvidia[0-9]*"))
+
+
+@functools.cache
+def _warn_of_unused_gpu() -> None:
+    """Logs that the CPU is used in place of a GPU, once per process."""
+    log.warning(
+        "This machine has an NVIDIA GPU, but PyTorch %s cannot use it, so the CPU is used, which is many times slower: %s. %s. "
+        "device=cpu silences this warning",
+        torch.__version__,
+        why_no_gpu(),
+        _REMEDY,
+    )
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:

@@ -1,14 +1,19 @@
+import logging
+
 import pytest
 import torch
 
 from dali_pipelines.config import PipelineConfig
+from ocr import device as device_module
 from ocr.device import (
     cpu_is_faster_in_bfloat16,
     fitting_images,
+    resolve_device,
     resolve_loading,
     resolve_pipeline,
     resolve_precision,
 )
+from ocr.errors import InputError
 from ocr.loaders.config import DataLoaderConfig
 
 CPU = torch.device("cpu")
@@ -64,3 +69,46 @@ def test_a_given_evaluation_batch_is_kept():
     given = DataLoaderConfig(eval_batch_size=3)
     assert resolve_loading(given, 640, CPU) is given
     assert resolve_loading(DataLoaderConfig(), 320, CPU).eval_batch_size in (1, 2, 4)
+
+
+TOO_OLD = "The NVIDIA driver on your system is too old (found version 12040)."
+
+
+@pytest.fixture
+def unusable_gpu(monkeypatch, tmp_path):
+    """A machine with a GPU whose driver is too old for this PyTorch."""
+
+    def init():
+        raise RuntimeError(TOO_OLD)
+
+    (tmp_path / "nvidia0").touch()
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(device_module, "DEVICES", tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "init", init)
+    device_module._warn_of_unused_gpu.cache_clear()
+    yield
+    device_module._warn_of_unused_gpu.cache_clear()
+
+
+def test_a_gpu_that_pytorch_cannot_use_is_named_once_with_the_reason(unusable_gpu, caplog):
+    with caplog.at_level(logging.WARNING):
+        assert [resolve_device("auto") for _ in range(2)] == [CPU, CPU]
+    (warning,) = caplog.messages
+    assert TOO_OLD in warning
+    assert "uv pip install --no-config --torch-backend=auto" in warning
+    with pytest.raises(
+        InputError, match=r"^device=gpu: .* too old \(found version 12040\)\.\)\. .* --torch-backend=auto"
+    ):
+        resolve_device("gpu")
+
+
+def test_no_warning_where_the_cpu_is_wanted_or_there_is_no_gpu(unusable_gpu, caplog, monkeypatch, tmp_path):
+    with caplog.at_level(logging.WARNING):
+        assert resolve_device("cpu") == CPU
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+        assert resolve_device("auto") == CPU
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+        (tmp_path / "nvidia0").unlink()
+        assert resolve_device("auto") == CPU
+    assert caplog.messages == []
