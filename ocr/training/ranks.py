@@ -218,7 +218,9 @@ class Ranks:
             world_size=self._place.world_size,
             # Longer than the watch waits, which names the rank.
             timeout=max(_COLLECTIVE_LIMIT, timedelta(minutes=self._settings.stuck_rank_minutes + 1)),
-            device_id=device,
+            # Not on several nodes: versions of PyTorch before 2.15 would have the ranks outside a node's group split NCCL's
+            # communicator, but not those inside, and all would wait for ever.
+            device_id=device if self.num_nodes == 1 else None,
         )
         self._host_group = torch.distributed.new_group(backend="gloo", timeout=_NO_LIMIT)
         for node in self._nodes(watch):

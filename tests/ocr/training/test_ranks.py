@@ -3,10 +3,14 @@
 import os
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
-from ocr.training.ranks import first_of_node_first, num_ranks_of_node
+from ocr.config import TrainerConfig
+from ocr.placement import Placement
+from ocr.training.ranks import Ranks, first_of_node_first, num_ranks_of_node
 from tests.faults.process import OVERRIDES
 from tests.programs import Program
 
@@ -63,3 +67,17 @@ def test_a_rank_that_fails_ends_the_others_and_its_error_is_shown_once(slurm, dr
 def test_a_process_alone_is_the_only_one_of_its_node():
     with first_of_node_first():
         assert num_ranks_of_node() == 1
+
+
+@pytest.mark.parametrize(("nodes", "bound"), [(["a", "a"], torch.device("cuda", 1)), (["a", "a", "b", "b"], None)])
+def test_the_group_of_all_gpus_is_bound_to_one_only_where_no_rank_is_outside_its_node_group(nodes, bound, monkeypatch):
+    arguments = {}
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda *_, **given: arguments.update(given))
+    monkeypatch.setattr(torch.distributed, "new_group", lambda *_, **given: None)
+    ranks = Ranks(Placement("torchrun", rank=1, world_size=len(nodes), local_rank=1, node="a"), TrainerConfig(), "cuda")
+    ranks._gpus, ranks._meeting = [0, 1], SimpleNamespace(address="127.0.0.1", group_store=lambda: None)
+    ranks.num_nodes = len(set(nodes))
+    watch = SimpleNamespace(members=[SimpleNamespace(rank=rank, node=node) for rank, node in enumerate(nodes)])
+    ranks._join_groups(watch)
+    assert arguments["device_id"] == bound
