@@ -209,7 +209,7 @@ class Ranks:
         if self._gpus is not None:
             device = torch.device("cuda", self._gpus[self._place.local_rank % len(self._gpus)])
             torch.cuda.set_device(device)
-        elif self.num_nodes > 1:
+        if self.num_nodes > 1:  # for gloo, which the host processes use beside NCCL too
             choose_network(self._meeting.address)
         torch.distributed.init_process_group(
             "gloo" if device is None else "nccl",

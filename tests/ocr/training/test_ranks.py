@@ -10,6 +10,7 @@ import torch
 
 from ocr.config import TrainerConfig
 from ocr.placement import Placement
+from ocr.training import ranks as ranks_module
 from ocr.training.ranks import Ranks, first_of_node_first, num_ranks_of_node
 from tests.faults.process import OVERRIDES
 from tests.programs import Program
@@ -69,15 +70,21 @@ def test_a_process_alone_is_the_only_one_of_its_node():
         assert num_ranks_of_node() == 1
 
 
-@pytest.mark.parametrize(("nodes", "bound"), [(["a", "a"], torch.device("cuda", 1)), (["a", "a", "b", "b"], None)])
-def test_the_group_of_all_gpus_is_bound_to_one_only_where_no_rank_is_outside_its_node_group(nodes, bound, monkeypatch):
-    arguments = {}
+@pytest.mark.parametrize(
+    ("nodes", "bound", "networks"),
+    [(["a", "a"], torch.device("cuda", 1), []), (["a", "a", "b", "b"], None, ["10.0.0.2"])],
+)
+def test_groups_of_gpus(nodes, bound, networks, monkeypatch):
+    """NCCL's group is bound to the rank's GPU only where no rank is outside its node's group. gloo is told its network."""
+    arguments, chosen = {}, []
+    monkeypatch.setattr(ranks_module, "choose_network", chosen.append)
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
     monkeypatch.setattr(torch.distributed, "init_process_group", lambda *_, **given: arguments.update(given))
     monkeypatch.setattr(torch.distributed, "new_group", lambda *_, **given: None)
     ranks = Ranks(Placement("torchrun", rank=1, world_size=len(nodes), local_rank=1, node="a"), TrainerConfig(), "cuda")
-    ranks._gpus, ranks._meeting = [0, 1], SimpleNamespace(address="127.0.0.1", group_store=lambda: None)
+    ranks._gpus, ranks._meeting = [0, 1], SimpleNamespace(address="10.0.0.2", group_store=lambda: None)
     ranks.num_nodes = len(set(nodes))
     watch = SimpleNamespace(members=[SimpleNamespace(rank=rank, node=node) for rank, node in enumerate(nodes)])
     ranks._join_groups(watch)
     assert arguments["device_id"] == bound
+    assert chosen == networks
