@@ -24,7 +24,7 @@ def eval_pipeline(
     on_gpu: as in `train_pipeline`.
     """
     source, kept = steps.receive(feed, steps.EvalSource)
-    images = steps.load(source.path, kept, config, on_gpu, largest_stored)
+    images = steps.load(source.path, kept, config, on_gpu, largest_stored, source.stored_size)
     resized = steps.resize(images, source.region_start, source.region_end, source.resized_size)
     finished = steps.finish(resized, config, config.image_size, dtype)
     return (finished, images) if feed.hands_out_images else finished

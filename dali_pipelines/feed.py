@@ -206,6 +206,7 @@ class SampleArrays:
             np.ascontiguousarray(samples.regions_xyxy[:, 1::-1]),
             np.ascontiguousarray(samples.regions_xyxy[:, 3:1:-1]),
             samples.resized_sizes.astype(np.float32),
+            self._stored_sizes(samples),
         ]
         if self.training:
             fields += [
@@ -214,6 +215,12 @@ class SampleArrays:
                 np.ascontiguousarray(samples.colour_matrices[:, :, 3]),
             ]
         return tuple(fields)
+
+    def _stored_sizes(self, samples: PlannedBatch) -> npt.NDArray[np.int64]:
+        """Returns (B, 2), the (H, W) that each file must state; zeros if the sizes are not known."""
+        if self.images.stored_sizes is None:
+            return np.zeros((len(samples), 2), np.int64)
+        return self.images.stored_sizes[samples.indices].astype(np.int64)
 
     def _kept(self, kept: KeptImages, samples: PlannedBatch) -> FedArrays:
         indices = samples.indices.tolist()

@@ -36,7 +36,7 @@ class DaliLoader:
         batch_size: the largest batch of the plan.
         device: cpu, or cuda with an index.
         skip_failures: a file that cannot be decoded, or does not have the planned size, loses its slot and is listed in
-            `failures`; otherwise SampleError. On a GPU the size is not checked: see `steps.resize`.
+            `failures`; otherwise SampleError.
         levels: images are uint8 RGB levels, not normalised; evaluation only.
         failures: receives the reason for each file that fails; None: a new dict, `failures`.
     """

@@ -73,9 +73,9 @@ class BatchRecovery:
             if slot not in sound_rows:
                 reasons[slot] = self._failures[self._arrays.images.paths[index]]
                 continue
-            too_large = self._excess(index)
-            if too_large is not None:
-                reasons[slot] = too_large
+            replaced = self._replacement(index)
+            if replaced is not None:
+                reasons[slot] = replaced
                 continue
             try:
                 images[slot] = self._render_alone(samples.select([slot]))
@@ -84,8 +84,11 @@ class BatchRecovery:
                 reasons[slot] = self._arrays.read_errors.get(index) or " ".join(str(error).split())
         return reasons
 
-    def _excess(self, index: int) -> str | None:
-        """Returns the reason if the header of an image states more pixels than the configuration allows, else None."""
+    def _replacement(self, index: int) -> str | None:
+        """Returns the reason if the header of an image states another size, or more pixels than are allowed; else None.
+
+        Without sizes in `SourceImages`, and on a CPU, where rendering compares it, any size will do.
+        """
         kept = self._arrays.images.kept
         if kept is not None and kept.decoded(index) is not None:
             return None
@@ -97,9 +100,14 @@ class BatchRecovery:
             return f"the image has far more than {limit:g} megapixels: {IMAGE_REPLACED}"
         except (OSError, SyntaxError, ValueError):  # damaged, or at s3://: DALI says what is wrong
             return None
-        if width * height <= limit * 1e6:
+        if width * height > limit * 1e6:
+            return f"the image is {width} x {height} pixels, expected at most {limit:g} megapixels: {IMAGE_REPLACED}"
+        sizes = self._arrays.images.stored_sizes
+        if sizes is None or self._graphs.device.type == "cpu" or (height, width) == tuple(sizes[index].tolist()):
             return None
-        return f"the image is {width} x {height} pixels, expected at most {limit:g} megapixels: {IMAGE_REPLACED}"
+        return (
+            f"the image is {width} x {height} pixels, expected {sizes[index, 1]} x {sizes[index, 0]}: {IMAGE_REPLACED}"
+        )
 
     def _is_fault_of_file(self, index: int, reason: str) -> bool:
         """Returns whether a sample that failed would fail in any graph."""

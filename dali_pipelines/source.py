@@ -163,8 +163,8 @@ class SourceImages:
     largest_stored: tuple[int, int] | None = None
     """(H, W) that no file exceeds as it is stored; used by `preallocate_decoder`."""
     stored_sizes: npt.NDArray[np.integer] | None = None
-    """(N, 2) (H, W) of each file as it is stored; needed with `scaled_decode`. They bound what a batch decodes at once; None: no
-    bound."""
+    """(N, 2) (H, W) of each file as it is stored; needed with `scaled_decode`. They bound what a batch decodes at once, and a GPU
+    refuses files of another size; None: no bound, and any size."""
     orientations: npt.NDArray[np.integer] | None = None
     """(N,) EXIF orientation of each file, 1 to 8; needed with `scaled_decode`."""
 

@@ -36,15 +36,18 @@ class EvalSource(NamedTuple):
     region_end: DataNode
     resized_size: DataNode
     """(2,) float32 (H, W)."""
+    stored_size: DataNode
+    """(2,) int64 (H, W) that the file must state, before EXIF is applied; (0, 0): any."""
 
 
 class TrainSource(NamedTuple):
-    """The inputs of the training graph per sample; the first four are the fields of `EvalSource`."""
+    """The inputs of the training graph per sample; the first five are the fields of `EvalSource`."""
 
     path: DataNode
     region_start: DataNode
     region_end: DataNode
     resized_size: DataNode
+    stored_size: DataNode
     input_from_resized: DataNode
     """(2, 3) float32; (3, 3) in perspective."""
     colour_matrix: DataNode
@@ -122,18 +125,21 @@ def load(
     config: PipelineConfig,
     on_gpu: bool,
     largest_stored: tuple[int, int] | None = None,
+    stored_size: DataNode | None = None,
 ) -> DataNode:
     """Returns upright RGB images, uint8 HWC. Each comes from its file, from the file's content in memory, or from pixels in memory.
+
+    A file of another size than `stored_size` is not decoded, which is an error of the batch; None: any size will do.
 
     The first condition and `on_gpu` are decided once, when the graph is built. The conditions on nodes of `kept` are decided sample
     by sample, which needs a graph with `enable_conditionals`.
     """
     if kept is None:
-        return decode(read(path), config, on_gpu, largest_stored)
+        return decode(read(path), config, on_gpu, largest_stored, stored_size)
     if kept.pixels is not None and kept.is_decoded:
         images = kept.pixels.gpu() if on_gpu else kept.pixels
     else:
-        images = decode(content(path, kept), config, on_gpu, largest_stored)
+        images = decode(content(path, kept), config, on_gpu, largest_stored, stored_size)
     return images
 
 
@@ -156,14 +162,18 @@ def read(path: DataNode) -> DataNode:
     return fn.io.file.read(path)
 
 
-def within_limit(encoded: DataNode, config: PipelineConfig) -> DataNode:
-    """Returns the content of an image, or one byte, which no decoder accepts, if its header states too many pixels.
+def as_audited(encoded: DataNode, config: PipelineConfig, stored_size: DataNode | None = None) -> DataNode:
+    """Returns the content of an image, or one byte, which no decoder accepts, if its header states too many pixels or another size.
 
-    The audit has refused such images, so this file was replaced since. A file of 30 KB may decode to 13 GB. Reading the header
-    takes about 1 % of the time of decoding a receipt.
+    The audit has refused such images, so this file was replaced since. A file of 30 KB may decode to 13 GB, and `resize` trusts the
+    planned size. Reading the header takes about 1 % of the time of decoding a receipt.
     """
-    shape = fn.peek_image_shape(encoded)
-    if shape[0] * shape[1] > int(config.max_megapixels * 1e6):
+    shape = fn.peek_image_shape(encoded, adjust_orientation=False)
+    is_replaced = shape[0] * shape[1] > int(config.max_megapixels * 1e6)
+    if stored_size is not None:  # decided once, when the graph is built
+        is_other = (shape[0] != stored_size[0]) | (shape[1] != stored_size[1])
+        is_replaced = is_replaced | (is_other & (stored_size[0] > 0))
+    if is_replaced:  # noqa: SIM108  # DALI takes conditions on nodes in statements only
         accepted = types.Constant(np.zeros(1, np.uint8), device="cpu")
     else:
         accepted = encoded
@@ -171,13 +181,17 @@ def within_limit(encoded: DataNode, config: PipelineConfig) -> DataNode:
 
 
 def decode(
-    encoded: DataNode, config: PipelineConfig, on_gpu: bool, largest_stored: tuple[int, int] | None = None
+    encoded: DataNode,
+    config: PipelineConfig,
+    on_gpu: bool,
+    largest_stored: tuple[int, int] | None = None,
+    stored_size: DataNode | None = None,
 ) -> DataNode:
     """Returns RGB, uint8 HWC, turned upright by EXIF. The output type is RGB because DALI 2.4 crashes on grey JPEGs with ANY_DATA.
 
     largest_stored: (H, W) that no file exceeds as it is stored, before EXIF is applied; None if unknown.
     """
-    encoded = within_limit(encoded, config)
+    encoded = as_audited(encoded, config, stored_size)
     if not on_gpu:  # runs once, when the graph is built
         return fn.decoders.image(
             encoded, output_type=types.RGB, adjust_orientation=True, jpeg_fancy_upsampling=config.jpeg_fancy_upsampling
@@ -198,8 +212,9 @@ def decode(
 def resize(images: DataNode, region_start: DataNode, region_end: DataNode, resized_size: DataNode) -> DataNode:
     """Returns a region, given by its (y, x) corners in pixels, resized to (H, W) with an antialiased triangle filter.
 
-    DALI does not check the region. Where it exceeds the image, the outermost pixels are repeated. A region entirely outside the
-    image is read from foreign memory; on a CPU the process crashes (DALI 2.4).
+    DALI does not check the region, so `as_audited` refuses images that are too small for it. Where it exceeds the image, the
+    outermost pixels are repeated. A region entirely outside the image is read from foreign memory; on a CPU the process crashes
+    (DALI 2.4).
     """
     return fn.resize(
         images,

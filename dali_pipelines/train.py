@@ -23,7 +23,7 @@ def train_pipeline(
     on_gpu: False runs DALI's own operators on the CPU; only the tests do that, to check cpu.py against them.
     """
     source, kept = steps.receive(feed, steps.TrainSource)
-    images = steps.load(source.path, kept, config, on_gpu, largest_stored)
+    images = steps.load(source.path, kept, config, on_gpu, largest_stored, source.stored_size)
     resized = steps.resize(images, source.region_start, source.region_end, source.resized_size)
     warped = steps.warp(resized, source.input_from_resized, config.crop_size, config.in_perspective)
     recoloured = steps.recolour(warped, source.colour_matrix, source.colour_offset)

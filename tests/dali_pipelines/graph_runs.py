@@ -76,9 +76,16 @@ def config(layout: str) -> PipelineConfig:
 
 
 def run(
-    graph: Callable[..., Pipeline], files: Sequence[Path], layout: str = "CHW", dtype: str = "float32"
+    graph: Callable[..., Pipeline],
+    files: Sequence[Path],
+    layout: str = "CHW",
+    dtype: str = "float32",
+    stored_sizes: Sequence[tuple[int, int]] | None = None,
 ) -> tuple[str, npt.NDArray[np.generic]]:
-    """Returns layout and output of a GPU's graph, run by DALI's CPU operators on all files as one batch."""
+    """Returns layout and output of a GPU's graph, run by DALI's CPU operators on all files as one batch.
+
+    stored_sizes: (H, W) that each file must state; None: any.
+    """
     training = graph is not eval_pipeline
     samples = [numbers_of(graph_oracle.upright(file).shape[:2], number, graph) for number, file in enumerate(files)]
     fields: list[list[npt.NDArray[np.generic]]] = [
@@ -86,6 +93,7 @@ def run(
         [sample.start_yx for sample in samples],
         [sample.end_yx for sample in samples],
         [np.array(sample.resized_size, np.float32) for sample in samples],
+        [np.array(stored_size, np.int64) for stored_size in stored_sizes or [(0, 0)] * len(files)],
     ]
     if training:
         fields.append([sample.input_from_resized for sample in samples])

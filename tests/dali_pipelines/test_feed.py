@@ -51,9 +51,10 @@ class OneKept:
 
 def test_training_arrays_worked_by_hand():
     (fields,) = SampleArrays(SourceImages(["a.jpg"]), training=True).for_batch(planned(0))
-    path, start, end, size, matrix, colours, offset = (field[0] for field in fields)
+    path, start, end, size, stored, matrix, colours, offset = (field[0] for field in fields)
     assert bytes(path) == b"a.jpg"
     assert [start.tolist(), end.tolist(), size.tolist()] == [[2, 1], [40, 30], [8, 9]]
+    assert (stored.tolist(), stored.dtype) == ([0, 0], np.int64)  # not known
     assert matrix.tolist() == [[2, 0, 0], [0, 3, 0]]
     assert colours.tolist() == COLOURS[:, :3].tolist()
     assert offset.tolist() == [3, 7, 11]
@@ -63,13 +64,15 @@ def test_training_arrays_worked_by_hand():
 def test_a_warp_in_perspective_is_fed_whole():
     arrays = SampleArrays(SourceImages(["a.jpg"]), training=True, in_perspective=True)
     (fields,) = arrays.for_batch(planned(0))
-    assert fields[4][0].tolist() == [[2, 0, 0], [0, 3, 0], [0, 0, 1]]
-    assert len(fields) == 7
+    assert fields[5][0].tolist() == [[2, 0, 0], [0, 3, 0], [0, 0, 1]]
+    assert len(fields) == 8
 
 
 def test_evaluation_arrays_have_no_warp_and_no_colours():
-    (fields,) = SampleArrays(SourceImages(["a.jpg"]), training=False).for_batch(planned(0))
-    assert len(fields) == 4
+    images = SourceImages(["a.jpg", "b.jpg"], stored_sizes=np.array([[40, 30], [41, 31]], np.int32))
+    (fields,) = SampleArrays(images, training=False).for_batch(planned(1))
+    assert len(fields) == 5
+    assert (fields[4].tolist(), fields[4].dtype) == ([[41, 31]], np.int64)
 
 
 def test_kept_images_replace_files_and_unreadable_content_is_noted():

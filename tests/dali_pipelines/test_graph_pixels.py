@@ -5,13 +5,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from nvidia.dali import fn, types
 from nvidia.dali.pipeline import do_not_convert
+from PIL import Image
 
 from dali_pipelines.eval import eval_pipeline
 from dali_pipelines.train import train_pipeline
-from tests.dali_pipelines.graph_runs import SIZE, disagreement, perspective_pipeline
+from tests.dali_pipelines.graph_runs import SIZE, disagreement, perspective_pipeline, run
 from tests.dali_pipelines.odd_pictures import draw_odd_pictures
 
 # Mutations leave inputs of the graph unused.
@@ -41,6 +43,19 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.mark.parametrize("graph", STEPS)
 def test_a_gpus_graph_agrees_with_the_oracle(graph, layout, dtype, pictures):
     assert disagreement(graph, pictures, layout, dtype) is None
+
+
+@pytest.mark.parametrize("graph", STEPS)
+def test_a_gpus_graph_decodes_no_file_of_another_size_than_audited(graph, pictures):
+    stored_sizes = [Image.open(picture).size[::-1] for picture in pictures]
+    _, expected = run(graph, pictures)
+    _, found = run(graph, pictures, stored_sizes=stored_sizes)
+    np.testing.assert_array_equal(found, expected)
+    for axis in (0, 1):
+        others = [list(size) for size in stored_sizes]
+        others[1][axis] += 1
+        with pytest.raises(RuntimeError, match="nvImageCodec"):
+            run(graph, pictures, stored_sizes=others)
 
 
 class Without:

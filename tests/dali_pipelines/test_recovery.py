@@ -4,15 +4,19 @@ import logging
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from dali_pipelines import graphs
 from dali_pipelines.config import PipelineConfig
 from dali_pipelines.cpu import cpu_pipeline
+from dali_pipelines.feed import SampleArrays
 from dali_pipelines.loader import DaliLoader
+from dali_pipelines.recovery import BatchRecovery
 from dali_pipelines.source import KeptImages, PlannedBatch, PlannedSample, SampleError, SourceImages
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.kept_images import DecodedImages, ImageCache, preload_files
@@ -268,3 +272,26 @@ def test_an_error_that_no_file_causes_ends_the_run(manifest):
     with pytest.raises(RuntimeError, match="sizes should be greater than 0"):
         list(loader.batches(Unrenderable()))
     assert not loader.failures
+
+
+def test_on_a_gpu_a_picture_of_another_size_is_named_without_being_rendered(manifest):
+    """DALI refuses it in the graph, with an error that gives no reason. Here no graph runs."""
+    Image.new("RGB", (64, 48)).save(manifest.image_paths[1])
+    arrays = SampleArrays(SourceImages(manifest.image_paths, stored_sizes=manifest.stored_sizes), training=False)
+    on_gpu = SimpleNamespace(device=torch.device("cuda", 0), config=CONFIG)
+    rendered, failures = [], {}
+
+    def render_alone(sample: PlannedBatch) -> torch.Tensor:
+        rendered.extend(sample.indices.tolist())
+        return torch.ones(3, 96, 96)
+
+    recovery = BatchRecovery(arrays, on_gpu, render_alone, failures, skip_failures=True)
+    batch = recovery.redo(epoch_plan(manifest, training=False).batch(0), torch.zeros(4, 3, 96, 96), RuntimeError("#4"))
+    assert rendered == [0, 2, 3]
+    assert batch.samples.has_failed.tolist() == [False, True, False, False]
+    height, width = manifest.stored_sizes[1]
+    assert failures == {
+        manifest.image_paths[
+            1
+        ]: f"the image is 64 x 48 pixels, expected {width} x {height}: replaced since it was checked"
+    }

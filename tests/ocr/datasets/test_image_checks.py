@@ -103,6 +103,19 @@ def dali_upright(paths: list[str], device: str) -> list[np.ndarray]:
     return [np.array(output[i]) for i in range(len(paths))]
 
 
+def test_dali_reads_the_stored_size_of_the_manifest_from_every_accepted_odd_jpeg(odd_jpegs: Path) -> None:
+    """A GPU's graph decodes no file of another size: `steps.as_audited`."""
+    manifest, _ = load_manifest(DatasetConfig(image_path=str(odd_jpegs)), max_megapixels=100)
+    names = [np.frombuffer(path.encode(), np.uint8) for path in manifest.image_paths]
+
+    @pipeline_def(batch_size=len(names), num_threads=2, device_id=None)
+    def pipeline() -> Any:
+        return fn.peek_image_shape(fn.io.file.read(fn.external_source(source=lambda: names)), adjust_orientation=False)
+
+    (shapes,) = pipeline(prefetch_queue_depth=1).run()
+    np.testing.assert_array_equal(shapes.as_array()[:, :2], manifest.stored_sizes)
+
+
 def test_words_of_all_exif_orientations_sit_on_the_drawn_words(odd_jpegs: Path) -> None:
     entries = {file["file"]: file for file in json.loads((odd_jpegs / "manifest.json").read_text())["files"]}
     names = [f"exif_{orientation}.jpg" for orientation in range(1, 9)]
