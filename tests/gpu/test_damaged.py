@@ -39,6 +39,8 @@ def sound(drawn_set, open_split, device, tmp_path) -> tuple[ValidatedOCRDataset,
 
 @pytest.mark.parametrize("side", [64, 2000])
 def test_damaged_files_are_named_and_others_do_not_change(side, sound, device, record):
+    if device.type == "cpu" and side > 64:
+        pytest.skip("in training a CPU only checks that the planned region lies in the picture")
     dataset, whole = sound
     paths = [Path(path) for path in dataset.manifest.image_paths]
     broken = {**BROKEN, REPLACED: "another size"}
