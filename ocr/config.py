@@ -366,8 +366,7 @@ def _all_optional(section: type[Section], name: str) -> type[Section]:
     """Returns a section with the same fields, all null by default: overrides of the values in a checkpoint."""
     fields: dict[str, Any] = {}
     for key, field in section.model_fields.items():
-        bounded = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
-        fields[key] = (Optional[bounded], None)  # noqa: UP045  # the annotation is known at run time only
+        fields[key] = (Optional[field.rebuild_annotation()], None)  # noqa: UP045  # known at run time only
     return create_model(name, __base__=Section, **fields)
 
 
