@@ -29,13 +29,13 @@ NETWORK = (
 TAKEN = (*NETWORK, "model.head_float32", "pipeline.mean", "pipeline.std")
 """Keys that a run with `init_from` takes from the file where they are not given."""
 LEARNED = {
-    "targets.shrink_ratio": "how far the learned regions are shrunk; a new value is learned again",
+    "targets.shrink_ratio": "how far regions of text are shrunk; the network has to learn another value anew",
     "targets.min_side": "smaller text is a don't-care region",
     "targets.max_text_weight": "largest weight of small text in the loss",
-    "targets.thresh_min": "threshold map outside the bands; a new value is learned again",
-    "targets.thresh_max": "threshold map on the borders of text; a new value is learned again",
-    "postprocess.unclip_offset": "pixels by which every box grows further; the file's suits the boxes of its weights",
-    "pipeline.image_size": "longest side of an image in the network; with another, text has another height than it learned",
+    "targets.thresh_min": "threshold map away from text; the network has to learn another value anew",
+    "targets.thresh_max": "threshold map on the borders of text; the network has to learn another value anew",
+    "postprocess.unclip_offset": "pixels by which every box grows further; the file's suits the boxes of these weights",
+    "pipeline.image_size": "longest side of an image in the network; at another, text has another height than in its training",
 }
 """Keys that say what the weights have learned, or suit their boxes, and their meaning for somebody who begins with these weights. A
 run may well have others, so they are only compared."""
