@@ -18,7 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.callbacks import Callback
 from torch import nn
 
-from ocr.atomic_write import explained_write, write_durably
+from ocr.atomic_write import explained_write, refuse_unwritable, write_durably
 from ocr.checkpoint import file_sha256, weights_path
 from ocr.command_line import silence_libraries
 from ocr.config import (
@@ -435,6 +435,7 @@ def _images_and_output(config: PredictConfig, run_dir: Path) -> tuple[DatasetCon
             raise InputError(
                 f"output={output} lies in the folder of images, {entry}; the next run would read its own pictures"
             )
+    refuse_unwritable(output, f"output={output}")
     folder, names = Path(given[0]), None
     if len(given) > 1 or not folder.is_dir():
         folder, names = find_images(given, template.image_extensions)

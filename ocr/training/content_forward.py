@@ -28,7 +28,7 @@ def forward_inputs(
 ) -> Maps:
     """Returns the maps of a batch: on a CPU without most of the black, on a GPU of the whole inputs.
 
-    Args: as of `forward_content`.
+    The arguments are those of `forward_content`.
     """
     return forward_content(forward, images, sizes) if images.device.type == "cpu" else forward(images)
 

@@ -225,6 +225,11 @@ def test_a_failed_check_writes_nothing(checkpoint, tmp_path, monkeypatch):
     [
         ({"output": "model.bin"}, "writes a file that ends in .onnx"),
         ({"output": "."}, "writes a file that ends in .onnx"),
+        (
+            {"output": f"{__file__}/model.onnx"},
+            r"found a file, .*test_run\.py, expected a folder",
+        ),
+        ({"output": f"{__file__}/models", "format": "triton"}, r"found a file, .*test_run\.py, expected a folder"),
         ({"checkpoint": "model.onnx", "output": "again.onnx"}, "is exported already"),
         (
             {"format": "safetensors", "output": "a.safetensors", "card": "none.md"},
