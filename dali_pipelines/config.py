@@ -3,7 +3,17 @@
 import os
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WithJsonSchema,
+    WrapValidator,
+    model_validator,
+)
 
 LARGE_SHARE = 1 / 8
 """Share of `max_batch_megapixels` above which an image is decoded alone. DALI keeps the buffers of the largest batch for each batch
@@ -15,11 +25,28 @@ images: DALI holds `prefetch_queue_depth` batches besides these."""
 
 
 AUTO = 0
-"""`image_size` that is still to be chosen from the data; written auto."""
+"""`image_size` that is still to be chosen from the data; read and written as auto."""
+_SIDE = {"minimum": 32, "multipleOf": 32}
+"""Bounds of the side of an input, as JSON schema names them: what the deepest stage of the networks needs."""
 
 
-def _auto_as_number(value: Any) -> Any:
-    return AUTO if value == "auto" else value
+def _checked_size(value: Any, as_side: ValidatorFunctionWrapHandler) -> Any:
+    """Returns the number, that of auto too. Raises ValueError, with one message for all that is allowed."""
+    if value == "auto":
+        return AUTO
+    try:
+        return as_side(value)
+    except ValidationError:
+        raise ValueError("expected auto, or a multiple of 32 that is at least 32") from None
+
+
+ImageSize = Annotated[
+    int,
+    Field(ge=_SIDE["minimum"], multiple_of=_SIDE["multipleOf"]),
+    WrapValidator(_checked_size),
+    PlainSerializer(lambda size: "auto" if size == AUTO else size, return_type=int | str),
+    WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "integer", **_SIDE}]}),
+]
 
 
 class Section(BaseModel):
@@ -78,7 +105,7 @@ class AugmentationConfig(Section):
 class PipelineConfig(Section):
     """Settings that turn a JPEG file into the network's input. Every checkpoint carries this section."""
 
-    image_size: Annotated[int, BeforeValidator(_auto_as_number)] = Field(default=640, ge=0, multiple_of=32)
+    image_size: ImageSize = 640
     """Side of the square validation input: the longest side is scaled to it, then the image is padded right and below. auto: the
     smallest size at which 95 % of the training words are 8 pixels tall (or targets.min_side, if that is more), within a bound by
     memory that is never below 640: one image in evaluation takes at most an eighth of the RAM or a quarter of the GPU, at 1 kB a

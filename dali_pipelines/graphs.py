@@ -1,6 +1,8 @@
 """Chooses and builds the DALI graph of a split: train.py or eval.py on a GPU, cpu.py without one."""
 
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +16,9 @@ from dali_pipelines.decode import decode_pipeline
 from dali_pipelines.eval import eval_pipeline
 from dali_pipelines.train import train_pipeline
 
+_GENERATED = "__autograph_generated_file"
+"""Beginning of the names of the modules that DALI's AutoGraph makes from the graphs and steps (DALI 2.4,
+nvidia/dali/_autograph/pyct/loader.py)."""
 _DALI_TYPE = {torch.float16: types.FLOAT16, torch.float32: types.FLOAT, torch.uint8: types.UINT8}
 
 
@@ -39,12 +44,13 @@ class GraphBuilder:
             pipeline = graph(on_gpu=True, dtype=dtype, largest_stored=self.largest_stored, **shared)
         else:
             pipeline = cpu_pipeline(**shared)
+        _remove_generated_files()
         pipeline.build()
         return pipeline
 
     def build_decoder(self, next_batch: steps.NextBatch, *, is_path: bool) -> Pipeline:
         """Returns a pipeline that only decodes, one image at a time; see `decode_pipeline`. It is built by its first run."""
-        return decode_pipeline(
+        pipeline = decode_pipeline(
             next_batch=next_batch,
             config=self.config,
             on_gpu=self.device.type == "cuda",
@@ -52,6 +58,8 @@ class GraphBuilder:
             batch_size=1,
             **self._resources(),
         )
+        _remove_generated_files()
+        return pipeline
 
     def _resources(self) -> dict[str, Any]:
         return {
@@ -59,3 +67,16 @@ class GraphBuilder:
             "device_id": (self.device.index or 0) if self.device.type == "cuda" else None,
             "prefetch_queue_depth": self.config.prefetch_queue_depth,
         }
+
+
+def _remove_generated_files() -> None:
+    """Removes the source files of AutoGraph's modules, which are loaded by now, and their byte code, from the temporary folder.
+
+    DALI removes the sources when the interpreter ends, which a killed process and a forked one do not come to, and the byte code
+    never. Errors of a graph name the lines of the original functions, so nobody reads the files again.
+    """
+    for name, module in list(sys.modules.items()):
+        if name.startswith(_GENERATED) and module.__spec__ is not None:
+            for file in (module.__spec__.origin, module.__spec__.cached):
+                if file is not None:
+                    Path(file).unlink(missing_ok=True)

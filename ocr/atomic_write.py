@@ -2,12 +2,32 @@
 
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from ocr.errors import StorageError
+from ocr.errors import InputError, StorageError
+
+
+def refuse_unwritable(folder: Path, setting: str) -> None:
+    """Refuses, before a command's work, a folder that it could not write to after it. The folder may be missing; nothing is left.
+
+    Args:
+        setting: the setting that chooses the folder, as key=value.
+
+    Raises:
+        InputError: it is a file, or no file can be made there.
+    """
+    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(place))
+    if not there.is_dir():
+        raise InputError(f"{setting}: found a file, {there}, expected a folder; choose another place")
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise InputError(f"{setting}: {there} cannot be written to: {error.strerror}; choose another place") from error
 
 
 def write_atomically(path: Path, content: bytes, mtime_ns: int | None = None) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import pickle
 import re
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -198,6 +199,11 @@ def read_checkpoint(path: str | Path, key: str = "checkpoint") -> dict[str, Any]
             _check_archive(file)
             file.seek(0)
             checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:  # the archive is whole: its checksums match
+            raise InputError(
+                f"{key}={path}: found Python objects of another program, which are not loaded because they could run any code; "
+                "expected a file written by scripts/train.py"
+            ) from error
         except Exception as error:  # torch and pickle raise nearly every type for damaged files
             # torch's own text advises to load the file without protection.
             raise InputError(
@@ -205,7 +211,9 @@ def read_checkpoint(path: str | Path, key: str = "checkpoint") -> dict[str, Any]
                 "written by scripts/train.py; copy it again, or take the other one of best.ckpt and last.ckpt"
             ) from error
     if not isinstance(checkpoint, dict) or CONFIG_KEY not in checkpoint:
-        raise InputError(f"{key}={path}: it has no configuration; expected a file written by scripts/train.py")
+        raise InputError(
+            f"{key}={path}: it has no configuration, so another program wrote it; expected a file written by scripts/train.py"
+        )
     return checkpoint
 
 

@@ -114,10 +114,14 @@ class DatasetsConfig(Section):
         """
         config: DatasetConfig = getattr(self, f"{name}_dataset").config
         if not self.has_split(name):
-            folder = "images=FOLDER, or " if name == "predict" else ""
+            key = f"datasets.{name}_dataset.config.image_path"
+            if name == "predict":
+                raise InputError(
+                    "images is not set; give images=FOLDER, an image file, or a pattern such as images='scans/*.jpg' (or "
+                    f"{key}=FOLDER)"
+                )
             raise InputError(
-                f"datasets.{name}_dataset.config.image_path is not set; give {folder}a data set, for example "
-                "data=upstage dataset_base_path=FOLDER, or the path itself"
+                f"{key} is not set; give a data set, for example data=upstage dataset_base_path=FOLDER, or the path itself"
             )
         return config.without_list_of_one()
 
@@ -366,8 +370,7 @@ def _all_optional(section: type[Section], name: str) -> type[Section]:
     """Returns a section with the same fields, all null by default: overrides of the values in a checkpoint."""
     fields: dict[str, Any] = {}
     for key, field in section.model_fields.items():
-        bounded = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
-        fields[key] = (Optional[bounded], None)  # noqa: UP045  # the annotation is known at run time only
+        fields[key] = (Optional[field.rebuild_annotation()], None)  # noqa: UP045  # known at run time only
     return create_model(name, __base__=Section, **fields)
 
 
@@ -638,5 +641,6 @@ def described_problems(error: ValidationError, keys: Collection[str] | None = No
             continue
         is_shown = not isinstance(item["input"], dict) and item["type"] != "missing"
         found = f" (found {item['input']!r})" if is_shown else ""
-        lines.append(f"{key or 'configuration'}: {item['msg'].removeprefix('Value error, ')}{found}")
+        of_key = f"{key}: " if key else ""  # a rule about several keys names them itself
+        lines.append(f"{of_key}{item['msg'].removeprefix('Value error, ')}{found}")
     return lines

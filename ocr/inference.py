@@ -18,7 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.callbacks import Callback
 from torch import nn
 
-from ocr.atomic_write import explained_write, write_durably
+from ocr.atomic_write import explained_write, refuse_unwritable, write_durably
 from ocr.checkpoint import file_sha256, weights_path
 from ocr.command_line import silence_libraries
 from ocr.config import (
@@ -84,7 +84,7 @@ def evaluate(config: EvaluateConfig, run_dir: Path) -> dict[str, Any]:
 
     Raises:
         InputError: the split has no annotations, loader=dali without DALI, another process writes to the folder, or there is no
-            other run to compare with.
+            other run on these images to compare with.
         OutOfMemory: RAM or GPU memory ran out; the message names a smaller batch size.
         SignalExit: SIGTERM (code 143) or Ctrl-C (130) ended the evaluation.
     """
@@ -94,6 +94,8 @@ def evaluate(config: EvaluateConfig, run_dir: Path) -> dict[str, Any]:
         settings, model = restore(config)
         settings = _with_loader_of_this_machine(settings, config.loader)
         settings, dataset = _evaluated_split(config, settings, run_dir)
+        if other is not None:
+            other.check(dataset.manifest)
         header = _header(config, settings, dataset, evaluated=True, reviewed=True)
         maps = WorstMaps(run_dir / "worst_maps", dataset.manifest.filenames, config.report.num_images)
         with PredictionLines(run_dir, header, dataset.manifest.filenames) as file:
@@ -433,6 +435,7 @@ def _images_and_output(config: PredictConfig, run_dir: Path) -> tuple[DatasetCon
             raise InputError(
                 f"output={output} lies in the folder of images, {entry}; the next run would read its own pictures"
             )
+    refuse_unwritable(output, f"output={output}")
     folder, names = Path(given[0]), None
     if len(given) > 1 or not folder.is_dir():
         folder, names = find_images(given, template.image_extensions)

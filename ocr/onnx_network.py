@@ -1,6 +1,7 @@
 """Runs the network of an .onnx file that scripts/export.py wrote, with onnxruntime, in the place of a PyTorch network."""
 
 import json
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from dali_pipelines.config import PipelineConfig
+from ocr import __version__
 from ocr.checkpoint import CONFIG_KEY
 from ocr.config import Device, TrainConfig, described_problems
 from ocr.errors import InputError
@@ -122,15 +124,29 @@ def _session(runtime: Any, path: Path, device: Device) -> Any:
 
 def _saved_config(session: Any, path: Path) -> TrainConfig:
     try:
-        saved = session.get_modelmeta().custom_metadata_map.get(CONFIG_KEY)
+        metadata = session.get_modelmeta().custom_metadata_map
     except UnicodeDecodeError:
-        saved = None
-    if saved is None:
-        raise InputError(f"checkpoint={path}: it has no configuration; expected a file written by scripts/export.py")
+        metadata = {}
+    return config_of_metadata(metadata, f"checkpoint={path}")
+
+
+def config_of_metadata(metadata: Mapping[str, Any], where: str) -> TrainConfig:
+    """Returns the configuration in the metadata of an exported network.
+
+    Args:
+        where: names their file in messages.
+
+    Raises:
+        InputError: there is none, or this version cannot read it; the message names the keys and both versions.
+    """
+    saved = metadata.get(CONFIG_KEY)
+    if not isinstance(saved, str):
+        raise InputError(f"{where}: it has no configuration; expected a file written by scripts/export.py")
     try:
         return TrainConfig.model_validate(json.loads(saved))
     except (ValidationError, ValueError, RecursionError) as error:
         problems = "; ".join(described_problems(error)[:3]) if isinstance(error, ValidationError) else "not JSON"
         raise InputError(
-            f"checkpoint={path}: this version cannot read its configuration: {problems}; export the checkpoint again"
+            f"{where}: this version, {__version__}, cannot read its configuration, written by version "
+            f"{metadata.get('version', 'unknown')}: {problems}; export the checkpoint again with this version, or use that one"
         ) from error

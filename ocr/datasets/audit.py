@@ -230,7 +230,8 @@ def _without_annotations(
     names = in_folder or listing.images(CONVERTED_EXTENSIONS)
     if not names:
         raise FileNotFoundError(
-            f"{listing.folder.resolve()}: no image with extension {', '.join(extensions)} in this folder"
+            f"{listing.folder.resolve()}: no image with extension {', '.join(extensions)} in this folder "
+            "or below it; check the path"
         )
     warnings = _warnings_of_other_images(listing, extensions) if in_folder else []
     return [AnnotatedImage(name, "") for name in names], warnings

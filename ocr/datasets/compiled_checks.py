@@ -102,14 +102,14 @@ def fit_images(points: Float64, point_starts: Int64, word_starts: Int64, sizes: 
 
 
 @compiled
-def _code(bits: Int64) -> int:
+def _code(bits: Int64) -> np.uint64:
     """Returns a number that depends on the points alone, not on the first point or the direction."""
     total = np.uint64(0)
     for i in range(len(bits)):
         code = np.uint64(bits[i, 0]) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(bits[i, 1])
         code = (code ^ (code >> np.uint64(31))) * np.uint64(0xBF58476D1CE4E5B9)
         total += code ^ (code >> np.uint64(29))
-    return total  # type: ignore[return-value]  # numba's integer
+    return total
 
 
 @compiled

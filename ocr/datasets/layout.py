@@ -89,8 +89,8 @@ def find_splits(root: str, extensions: tuple[str, ...]) -> dict[str, FoundSplit]
     image_dirs = [look.path for look in looks if any(name.lower().endswith(extensions) for name in look.names)]
     if not annotations:
         raise InputError(
-            f"{root}: found {len(image_dirs)} folders of images, and no annotations that a reader knows in {len(looks)} folders; "
-            f"{advice_on(looks[0])}"
+            f"{root}: images in {len(image_dirs)} of {len(looks)} folders, but no annotations that a reader knows; "
+            f"{advice_on(looks[0])}; scripts/predict.py finds text without annotations"
         )
     splits = {}
     for split in ("train", "val", "test"):

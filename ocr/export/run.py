@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ocr import __version__, weights_file
-from ocr.atomic_write import write_durably
+from ocr.atomic_write import refuse_unwritable, write_durably
 from ocr.checkpoint import average_weights, load_checkpoint, read_weights, text_of
 from ocr.config import ExportConfig, InferenceConfig, TrainConfig
 from ocr.errors import InputError
@@ -95,6 +95,7 @@ def _checked_output(config: ExportConfig) -> Path:
         raise InputError(f"output={output}: found a folder, expected the name of a file")
     if config.format == "triton":
         check_output(output)
+    refuse_unwritable(output.parent if extension else output, f"output={output}")
     if is_onnx(config.checkpoint):
         raise InputError(f"checkpoint={config.checkpoint}: is exported already; give the .ckpt file of a run")
     return output

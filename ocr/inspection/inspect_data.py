@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from ocr.atomic_write import write_durably
+from ocr.atomic_write import refuse_unwritable, write_durably
 from ocr.config import NOT_SET, InspectConfig
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.data_checks import Measures, check_splits
@@ -60,6 +60,9 @@ def inspect_data(config: InspectConfig, run_dir: Path) -> Path:
     output = run_dir / "report.html" if config.output == NOT_SET else Path(config.output).resolve()
     if output.suffix.lower() != ".html":
         raise InputError(f"output={output}: expected a file that ends in .html")
+    if output.is_dir():
+        raise InputError(f"output={output}: found a folder, expected the name of a file")
+    refuse_unwritable(output.parent, f"output={output}")
     if config.images == NOT_SET:
         config = with_chosen_size(config)
     seen = {name: _look_at(name, split, config, run_dir) for name, split in _splits(config).items()}

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ocr.atomic_write import write_atomically
+from ocr.atomic_write import refuse_unwritable, write_atomically
 from ocr.config import NOT_SET, PrepareConfig
 from ocr.datasets.schemas import DatasetConfig
 from ocr.errors import InputError
@@ -51,6 +51,7 @@ def check_output(config: PrepareConfig, sources: dict[str, DatasetConfig]) -> tu
                 raise InputError(f"output={config.output} lies in the data set's own {path}; choose another folder")
     if output.exists() and not output.is_dir():
         raise InputError(f"output={config.output} is a file; a folder is needed")
+    refuse_unwritable(output, f"output={config.output}")
     if output.is_dir() and any(output.iterdir()):
         _check_marker(output, config, {name: paths_of(source) for name, source in sources.items()})
     return output, False

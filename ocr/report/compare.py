@@ -83,6 +83,17 @@ class OtherRun:
             )
         self.given, self._path = path, given
 
+    def check(self, manifest: Manifest) -> None:
+        """Reads the predictions once, before the evaluation: none may be refused after it.
+
+        Raises:
+            InputError: they are damaged, a word is no polygon, or there is no image of the manifest among them.
+        """
+        if not sum(1 for _ in self.detections(manifest)):
+            raise InputError(
+                f"compare={self.given}: the two runs have no image in common; give a run on the same images, under the same names"
+            )
+
     def detections(self, manifest: Manifest, wanted: Collection[int] | None = None) -> Iterator[tuple[int, Detections]]:
         """Yields position and detections, in pixels of the upright image, of each image of the manifest that the run has.
 
@@ -146,11 +157,7 @@ class CountsByImage:
 def compared(
     other: OtherRun, own: CountsByImage, manifest: Manifest, iou_thresholds: tuple[float, ...], num_changes: int
 ) -> Comparison:
-    """Returns the comparison with the `num_changes` largest differences.
-
-    Raises:
-        InputError: the runs have no image in common.
-    """
+    """Returns the comparison with the `num_changes` largest differences. `OtherRun.check` has passed."""
     sums = np.zeros((2, len(iou_thresholds), 3), np.int64)
     num_images = num_gains = num_losses = 0
     changes: list[tuple[tuple[float, int], Change]] = []
@@ -167,10 +174,6 @@ def compared(
         if change.gain:
             insort(changes, ((-abs(change.gain), index), change), key=lambda pair: pair[0])
             del changes[num_changes:]
-    if not num_images:
-        raise InputError(
-            f"compare={other.given}: the two runs have no image in common; give a run on the same images, under the same names"
-        )
     here_scores, there_scores = (tuple(Scores.of(MatchCounts(*row)) for row in run) for run in sums.tolist())
     return Comparison(
         other=other.given,

@@ -44,11 +44,7 @@ class Evaluated:
 
 
 def find(evaluated: Evaluated, config: ReportConfig, num_worst: int) -> tuple[Findings, Comparison | None]:
-    """Returns the findings, with at least `num_worst` of the worst images, and the comparison if there is another run.
-
-    Raises:
-        InputError: the other run has none of the images.
-    """
+    """Returns the findings, with at least `num_worst` of the worst images, and the comparison if there is another run."""
     manifest = evaluated.dataset.manifest
     own = CountsByImage(len(manifest)) if evaluated.other is not None else None
 

@@ -1,7 +1,7 @@
 """The forward pass over the part of each input that holds an image, without most of the black padding.
 
 Evaluation pads each image to a square, of which a receipt fills half. On a CPU the forward pass of a receipt then takes half of the
-time. A GPU takes the whole batch at once, in one shape for all batches.
+time. A GPU takes the whole batch at once, in one shape for all batches. `forward_inputs` decides which.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,6 +21,16 @@ _OUTSIDE = {"prob_logits": -100.0, "thresh_map": 1.0, "prob_map": 0.0}
 """Values of the maps outside the image: no text, and no loss."""
 
 Maps = TypeVar("Maps", DBMaps, ProbMap)
+
+
+def forward_inputs(
+    forward: Callable[[Tensor], Maps], images: Tensor, sizes: Sequence[tuple[int, int]] | npt.NDArray[np.int64]
+) -> Maps:
+    """Returns the maps of a batch: on a CPU without most of the black, on a GPU of the whole inputs.
+
+    The arguments are those of `forward_content`.
+    """
+    return forward_content(forward, images, sizes) if images.device.type == "cpu" else forward(images)
 
 
 def forward_content(

@@ -7,7 +7,6 @@ from typing import Any
 from pydantic import ValidationError
 from torch import Tensor
 
-from dali_pipelines.config import AUTO
 from ocr.checkpoint import Weights, read_weights, without_backbone_weights
 from ocr.config import TrainConfig, described_problems, flat_keys, nested
 from ocr.errors import InputError
@@ -29,16 +28,17 @@ NETWORK = (
 """Keys that decide which tensors a network has."""
 TAKEN = (*NETWORK, "model.head_float32", "pipeline.mean", "pipeline.std")
 """Keys that a run with `init_from` takes from the file where they are not given."""
-LEARNED = (
-    "targets.shrink_ratio",
-    "targets.min_side",
-    "targets.max_text_weight",
-    "targets.thresh_min",
-    "targets.thresh_max",
-    "postprocess.unclip_offset",
-    "pipeline.image_size",
-)
-"""Keys that say what the weights have learned, or suit their boxes. A run may well have others, so they are only compared."""
+LEARNED = {
+    "targets.shrink_ratio": "how far regions of text are shrunk; the network has to learn another value anew",
+    "targets.min_side": "smaller text is a don't-care region",
+    "targets.max_text_weight": "largest weight of small text in the loss",
+    "targets.thresh_min": "threshold map away from text; the network has to learn another value anew",
+    "targets.thresh_max": "threshold map on the borders of text; the network has to learn another value anew",
+    "postprocess.unclip_offset": "pixels by which every box grows further; the file's suits the boxes of these weights",
+    "pipeline.image_size": "longest side of an image in the network; at another, text has another height than in its training",
+}
+"""Keys that say what the weights have learned, or suit their boxes, and their meaning for somebody who begins with these weights. A
+run may well have others, so they are only compared."""
 _NUM_NAMED = 5
 """Number of tensors that a message names."""
 
@@ -72,9 +72,10 @@ def with_network_of_file(config: TrainConfig, given: Collection[str] | None) -> 
             ) from error
     own = flat_keys(config.model_dump(mode="json"))
     start = f"init_from={config.init_from}: the weights"
-    _say_different(logging.WARNING, own, saved, NETWORK, f"{start} are of another network")
-    learned = [key for key in LEARNED if key != "pipeline.image_size" or own[key] != AUTO]
-    _say_different(logging.INFO, own, saved, learned, f"{start} have learned with other settings")
+    _say_different(logging.WARNING, own, saved, dict.fromkeys(NETWORK, ""), f"{start} are of another network")
+    learned = {key: meaning for key, meaning in LEARNED.items() if key != "pipeline.image_size" or own[key] != "auto"}
+    what = f"{start} were trained with other settings. This run keeps its own, which may suit your data better"
+    _say_different(logging.INFO, own, saved, learned, what)
     return config
 
 
@@ -176,16 +177,23 @@ def _shape(tensor: Tensor) -> str:
 
 
 def _say_different(
-    level: int, own: Mapping[str, Any], saved: Mapping[str, Any], keys: Collection[str], what: str
+    level: int, own: Mapping[str, Any], saved: Mapping[str, Any], meanings: Mapping[str, str], what: str
 ) -> None:
-    """Logs settings that differ from the file's, with the line that sets the file's."""
-    different = [key for key in keys if own[key] != saved[key]]
+    """Logs settings that differ from the file's, a line for each, and the words for the command line that take the file's.
+
+    Args:
+        meanings: what to say about each key; empty: nothing.
+    """
+    different = [key for key in meanings if own[key] != saved[key]]
     if different and is_first_rank():
         log.log(
             level,
-            "%s: %s. To take the file's:\n  %s",
+            "%s:\n%s\nTo take the file's, add to the command:\n  %s",
             what,
-            "; ".join(f"{key}: {saved[key]} in the file, {own[key]} here" for key in different),
+            "\n".join(
+                f"  {key}: {saved[key]} in the file, {own[key]} here{meanings[key] and f' ({meanings[key]})'}"
+                for key in different
+            ),
             " ".join(f"{key}={saved[key]}" for key in different),
         )
 

@@ -14,7 +14,7 @@ from torch.utils.hooks import RemovableHandle
 
 from ocr.config import TrainerConfig
 from ocr.models.db_head import DBMaps
-from ocr.training.content_forward import forward_content
+from ocr.training.content_forward import forward_inputs
 from ocr.training.cuda_graphs import GraphedForward
 
 log = logging.getLogger(__name__)
@@ -76,8 +76,8 @@ class EvaluationForward:
     """The forward pass of evaluation, `forward_maps`, replayed as a CUDA graph if the settings say so.
 
     Where a change of batch size is expensive (torch.compile, CUDA graphs), a smaller batch, usually the last one, is padded to
-    the full size, and the maps of the padding are cut off. Elsewhere a CPU leaves out the black beside each image. In
-    evaluation the images of a batch do not influence each other.
+    the full size, and the maps of the padding are cut off. Elsewhere `forward_inputs` takes the batch. In evaluation the images of
+    a batch do not influence each other.
 
     Args:
         batch_size: size of every batch but the last.
@@ -94,7 +94,6 @@ class EvaluationForward:
             log.warning("trainer.cuda_graphs has no effect on a CPU")
         self._forward = self._graphed or eager
         self._pads = settings.compile or self._graphed is not None
-        self._trims = device_type == "cpu" and not self._pads
 
     def __call__(self, images: Tensor, sizes: npt.NDArray[np.int64]) -> DBMaps:
         """Returns the maps of a batch. With CUDA graphs, the next call overwrites them.
@@ -103,9 +102,9 @@ class EvaluationForward:
             images: (B, 3, H, W), each image at the top left.
             sizes: (B, 2) (H, W) of each image in pixels.
         """
-        if self._trims:
-            return forward_content(self._forward, images, sizes)
-        if not self._pads or len(images) >= self._batch_size:
+        if not self._pads:
+            return forward_inputs(self._forward, images, sizes)
+        if len(images) >= self._batch_size:
             return self._forward(images)
         maps = self._forward(_padded(images, self._batch_size))
         return DBMaps(*(tensor[: len(images)] for tensor in maps))

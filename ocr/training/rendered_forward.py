@@ -15,7 +15,7 @@ from ocr.models.db_head import DBMaps
 from ocr.pages.detector import PageDetector
 from ocr.pages.windows import NETWORK_STRIDE
 from ocr.postprocess.levels import Levels, to_levels
-from ocr.training.content_forward import forward_content
+from ocr.training.content_forward import forward_inputs
 from ocr.training.network import forward_maps
 
 MAX_SCALE = 2
@@ -53,7 +53,7 @@ class RenderedForward:
 
     def _maps(self, inputs: Tensor, sizes: Sequence[tuple[int, int]]) -> DBMaps:
         forward = partial(forward_maps, self._model, channels_last=self._channels_last)
-        return forward_content(forward, inputs, sizes) if self._device.type == "cpu" else forward(inputs)
+        return forward_inputs(forward, inputs, sizes)
 
     def _build_finisher(self, size: int) -> ImageFinisher:
         """Returns the part that pads and batches images: on a CPU it normalises them too, for a GPU it keeps uint8 levels."""

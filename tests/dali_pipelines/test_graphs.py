@@ -20,6 +20,7 @@ from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.plan import EpochPlan, SamplePlanner
 from ocr.datasets.schemas import DatasetConfig
 from tests.dali_pipelines.serialised import read_graph
+from tests.programs import Program
 
 SIZE = 64
 DTYPES = {"float16": types.FLOAT16, "float32": types.FLOAT, "uint8": types.UINT8}
@@ -127,3 +128,29 @@ def test_layout_and_hints_do_not_change_pixels_on_a_gpu(training, dataset):
     assert in_planes.is_contiguous()
     assert in_pixels.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(in_planes, in_pixels)
+
+
+BUILD_GRAPHS = """
+import sys, tempfile
+import numpy as np, torch
+from dali_pipelines import steps
+from dali_pipelines.config import PipelineConfig
+from dali_pipelines.graphs import GraphBuilder
+
+tempfile.tempdir, sys.dont_write_bytecode = sys.argv[1], False
+builder = GraphBuilder(PipelineConfig(), False, torch.device("cpu"), torch.float32)
+content = np.zeros(1, np.uint8)
+builder.build(steps.Feed(lambda: ([content],)), batch_size=1)
+builder.build_decoder(lambda: ([content],), is_path=True)
+"""
+"""Builds both graphs of a CPU with the first argument as the folder of temporary files."""
+
+
+def test_graphs_leave_no_generated_files_behind(tmp_path):
+    script, temporary = tmp_path / "build_graphs.py", tmp_path / "temporary"
+    script.write_text(BUILD_GRAPHS)
+    temporary.mkdir()
+    # A forked process ends without the exit handlers with which DALI removes its files.
+    done = Program(script, str(temporary), cwd=tmp_path).wait()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [path for path in temporary.rglob("*") if path.is_file()] == []

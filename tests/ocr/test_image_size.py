@@ -6,9 +6,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from dali_pipelines.config import AUTO, PipelineConfig
-from ocr.config import DatasetsConfig, PrepareConfig, TrainConfig
+from ocr.config import DatasetsConfig, PrepareConfig, TrainConfig, described_problems
 from ocr.datasets.data_checks import Measures
 from ocr.datasets.plan import SamplePlanner
 from ocr.device import largest_image_size
@@ -70,11 +71,19 @@ def test_a_loader_refuses_a_size_that_is_still_to_be_chosen():
         SamplePlanner(PipelineConfig(image_size="auto"), training=False, seed=0)
 
 
-@pytest.mark.parametrize("value", [16, -32, 100, "large"])
-def test_other_sizes_are_still_refused(value):
-    with pytest.raises(ValueError, match="image_size"):
-        PipelineConfig(image_size=value)
-    assert PipelineConfig(image_size="auto").image_size == AUTO
+@pytest.mark.parametrize("value", [AUTO, 16, -32, 100, "large"])
+def test_auto_is_a_word_and_other_sizes_are_refused(value):
+    expected = f"pipeline.image_size: expected auto, or a multiple of 32 that is at least 32 (found {value!r})"
+    with pytest.raises(ValidationError) as error:
+        TrainConfig.model_validate({"pipeline": {"image_size": value}})
+    assert described_problems(error.value) == [expected]
+
+
+def test_auto_is_written_as_it_is_read():
+    config = PipelineConfig(image_size="auto")
+    assert config.image_size == AUTO
+    assert config.model_dump()["image_size"] == config.model_dump(mode="json")["image_size"] == "auto"
+    assert PipelineConfig.model_validate_json(config.model_dump_json()) == config
 
 
 def test_prepared_maps_have_the_size_that_training_chooses(drawn, tmp_path, caplog):

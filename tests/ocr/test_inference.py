@@ -22,6 +22,20 @@ def test_predict_refuses_to_write_among_the_images(tmp_path, output):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_predict_refuses_an_output_that_is_a_file_before_it_loads_anything(tmp_path, drawn):
+    (tmp_path / "found").write_text("")
+    config = PredictConfig(checkpoint="any.ckpt", images=str(drawn / "images/val"), output=str(tmp_path / "found"))
+    with pytest.raises(
+        InputError, match=r"^output=.*/found: found a file, .*/found, expected a folder; choose another"
+    ):
+        predict(config, tmp_path / "run")
+
+
+def test_predict_without_images_says_how_to_give_them(tmp_path):
+    with pytest.raises(InputError, match=r"^images is not set; give images=FOLDER, an image file, or a pattern"):
+        predict(PredictConfig(output=str(tmp_path / "found")), tmp_path / "run")
+
+
 def _checkpoint_with(tmp_path, source, **config):
     checkpoint = torch.load(source, weights_only=True)
     checkpoint[CONFIG_KEY] |= config

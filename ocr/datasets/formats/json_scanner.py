@@ -89,9 +89,9 @@ def append_image(columns: Columns, image: AnnotatedImage) -> None:
 
 
 @compiled
-def _at(text: Bytes, position: int) -> int:
+def _at(text: Bytes, position: int) -> np.uint8:
     """Returns one byte; 0, which is never valid, behind the end."""
-    return text[position] if position < len(text) else np.uint8(0)  # type: ignore[return-value]  # in numba
+    return text[position] if position < len(text) else np.uint8(0)
 
 
 @compiled

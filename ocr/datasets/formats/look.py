@@ -70,7 +70,12 @@ def look_at(path: Path) -> Look:
                         break
         return Look(path, True, names=tuple(sorted(names[:MAX_NAMES])), is_whole=len(names) <= MAX_NAMES)
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such annotation file or folder")
+        missing = [folder for folder in path.parents if not folder.exists()]
+        since = f", since {missing[-1]} does not exist" if missing else ""
+        raise FileNotFoundError(
+            f"{path}: there is no such annotation file or folder{since}; check dataset_base_path, or choose the layout of the data "
+            "set with data="
+        )
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES + 1)
     return Look(path, False, head=decode_text(head[:HEAD_BYTES]), is_whole=len(head) <= HEAD_BYTES)

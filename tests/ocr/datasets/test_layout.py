@@ -122,7 +122,9 @@ def test_two_annotations_that_fit_equally_are_named(tmp_path: Path) -> None:
 
 def test_a_folder_without_annotations_is_described(tmp_path: Path) -> None:
     write_images(tmp_path / "images")
-    with pytest.raises(InputError, match="found 1 folders of images, and no annotations that a reader knows"):
+    with pytest.raises(
+        InputError, match=r"images in 1 of 2 folders, but no annotations .*; scripts/predict\.py finds text without"
+    ):
         find_splits(str(tmp_path), EXTENSIONS)
 
 

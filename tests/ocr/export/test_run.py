@@ -11,7 +11,7 @@ from ocr.checkpoint import CONFIG_KEY, MODEL_PREFIX
 from ocr.config import EvaluateConfig, ExportConfig, PredictConfig, TrainConfig
 from ocr.errors import InputError
 from ocr.export.run import LARGEST_HMEAN_LOSS, export
-from ocr.export.triton_client import find_text
+from ocr.export.triton_client import find_text, read_metadata
 from ocr.inference import evaluate, predict
 from ocr.models.dbnet import build_dbnet
 from tests.splits import splits
@@ -183,10 +183,10 @@ def test_torch_export_gives_the_network_with_metadata(checkpoint, images, tmp_pa
 
 def test_client_of_triton_finds_what_the_detector_finds(repository, onnx_file, images):
     session = onnxruntime.InferenceSession(onnx_file)
-    metadata = json.loads((repository / "dbnet/metadata.json").read_text())
+    network = read_metadata(repository / "dbnet/metadata.json")
     detector = TextDetector(onnx_file)
     for image in images[:2]:
-        found = find_text(image, metadata, lambda batch: session.run(None, {"images": np.ascontiguousarray(batch)})[0])
+        found = find_text(image, network, lambda batch: session.run(None, {"images": np.ascontiguousarray(batch)})[0])
         expected = detector(image)
         np.testing.assert_allclose(found.scores, expected.scores, atol=1e-3)
         assert len(found.polygons) == len(expected.polygons) > 0
@@ -225,6 +225,11 @@ def test_a_failed_check_writes_nothing(checkpoint, tmp_path, monkeypatch):
     [
         ({"output": "model.bin"}, "writes a file that ends in .onnx"),
         ({"output": "."}, "writes a file that ends in .onnx"),
+        (
+            {"output": f"{__file__}/model.onnx"},
+            r"found a file, .*test_run\.py, expected a folder",
+        ),
+        ({"output": f"{__file__}/models", "format": "triton"}, r"found a file, .*test_run\.py, expected a folder"),
         ({"checkpoint": "model.onnx", "output": "again.onnx"}, "is exported already"),
         (
             {"format": "safetensors", "output": "a.safetensors", "card": "none.md"},

@@ -141,5 +141,13 @@ def test_a_set_without_any_split_and_a_wrong_output_are_named(drawn, tmp_path):
         inspect_data(config_of(tmp_path / "none"), tmp_path)
     with pytest.raises(InputError, match="there is no such folder"):
         inspect_data(config_of(drawn, images=str(tmp_path / "none")), tmp_path)
-    with pytest.raises(InputError, match=r"ends in \.html"):
-        inspect_data(config_of(drawn, output=str(tmp_path / "report.pdf")), tmp_path)
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder.html").mkdir()
+    for output, message in (
+        ("report.pdf", r"ends in \.html"),
+        ("folder.html", "found a folder, expected the name of a file"),
+        ("file/report.html", "found a file, .*/file, expected a folder"),
+    ):
+        with pytest.raises(InputError, match=message):
+            inspect_data(config_of(drawn, output=str(tmp_path / output)), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

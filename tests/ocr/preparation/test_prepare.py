@@ -501,6 +501,7 @@ def test_foreign_folders_are_not_written_to(source, tmp_path):
     assert_refused(source / "jsons/val.json", "lies in the data set's own")
     (tmp_path / "file").write_text("")
     assert_refused(tmp_path / "file", "is a file; a folder is needed")
+    assert_refused(tmp_path / "file/out", "found a file, .*/file, expected a folder; choose another place")
     (tmp_path / "other").mkdir()
     (tmp_path / "other/prepared.json").write_text('{"of": "another program"}')
     assert_refused(tmp_path / "other", "is not empty and has no prepared.json of an earlier run")

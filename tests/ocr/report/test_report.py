@@ -101,25 +101,24 @@ def test_a_run_without_predictions_is_named_before_anything_is_read(tmp_path, dr
     assert not (tmp_path / "run").exists()
 
 
-def test_other_images_are_refused_for_a_comparison(folder, tmp_path, drawn, untrained_checkpoint):
+def test_other_images_are_refused_for_a_comparison_before_any_is_evaluated(tmp_path, drawn, untrained_checkpoint):
     (tmp_path / "predictions.json").write_text('{"images": {"other.jpg": {"words": {}}}}')
-    copy = shutil.copytree(folder / "first", tmp_path / "copy")
-    settings = ("postprocess.bin_thresh=0.4", f"postprocess.box_thresh={PRESENT}", f"compare={tmp_path}")
+    config = configured(drawn, untrained_checkpoint, f"compare={tmp_path}")
     with pytest.raises(InputError, match="the two runs have no image in common; give a run on the same images"):
-        evaluate(configured(drawn, untrained_checkpoint, *settings), copy)
+        evaluate(config, tmp_path / "run")
+    assert not (tmp_path / "run" / "predictions.jsonl").exists()
 
 
 @pytest.mark.parametrize("points", ["[[0, 0], [NaN, 1], [2, 2]]", "[[0, 0], [1, 1]]"])
-def test_a_word_without_a_polygon_is_named_in_a_comparison(folder, tmp_path, drawn, untrained_checkpoint, points):
-    copy = shutil.copytree(folder / "first", tmp_path / "copy")
-    name = next(iter(json.loads((copy / "predictions.json").read_bytes())["images"]))
+def test_a_word_without_a_polygon_is_named_before_any_image_is_evaluated(tmp_path, drawn, untrained_checkpoint, points):
+    name = max((drawn / "images/val").iterdir()).name
     other = tmp_path / "predictions.json"
     other.write_text(f'{{"images": {{"{name}": {{"words": {{"0007": {{"points": {points}}}}}}}}}}}')
-    settings = ("postprocess.bin_thresh=0.4", f"postprocess.box_thresh={PRESENT}", f"compare={other}")
     with pytest.raises(
         InputError, match=rf"predictions\.json \({name}, word 0007\): found .* expected at least 3 points"
     ):
-        evaluate(configured(drawn, untrained_checkpoint, *settings), copy)
+        evaluate(configured(drawn, untrained_checkpoint, f"compare={other}"), tmp_path / "run")
+    assert not (tmp_path / "run" / "predictions.jsonl").exists()
 
 
 def test_images_that_the_audit_left_out_are_counted_in_the_report(drawn, untrained_checkpoint, tmp_path):

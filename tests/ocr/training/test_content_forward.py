@@ -6,7 +6,7 @@ from torch import Tensor
 from ocr.models.config import BackboneConfig, ModelConfig
 from ocr.models.db_head import DBMaps
 from ocr.models.dbnet import build_dbnet
-from ocr.training.content_forward import forward_content
+from ocr.training.content_forward import forward_content, forward_inputs
 
 SIZES = np.array([[256, 100], [70, 256], [256, 128], [256, 256]])
 
@@ -53,3 +53,15 @@ def test_the_network_sees_each_shape_once(images):
 
     forward_content(forward, images, SIZES)
     assert sorted(shapes) == [(1, 3, 128, 256), (1, 3, 256, 256), (2, 3, 256, 128)]
+
+
+def test_only_a_cpu_leaves_out_the_black(images):
+    widths = {}
+
+    def forward(batch: Tensor) -> DBMaps:
+        widths.setdefault(batch.device.type, set()).add(batch.shape[3])
+        return DBMaps(batch[:, 0], batch[:, 1])
+
+    for device in ("cpu", "meta"):  # tensors without values stand for those of a GPU
+        forward_inputs(forward, images.to(device), SIZES)
+    assert widths == {"cpu": {128, 256}, "meta": {256}}

@@ -103,7 +103,8 @@ def test_settings_of_the_network_come_from_the_file_unless_they_are_given(tiny_r
     with caplog.at_level("WARNING"):
         mixed = with_network_of_file(config, {"init_from", "model.fpn_channels"})
     assert (mixed.model.fpn_channels, mixed.model.backbone.name) == (32, "mobilenetv3_small_050")
-    assert "model.fpn_channels: 16 in the file, 32 here. To take the file's:\n  model.fpn_channels=16" in caplog.text
+    taking = "To take the file's, add to the command:\n  model.fpn_channels=16\n"
+    assert f"of another network:\n  model.fpn_channels: 16 in the file, 32 here\n{taking}" in caplog.text
 
 
 def test_settings_that_suit_the_weights_are_compared_but_stay(tiny_run, checkpoint, caplog):
@@ -111,8 +112,13 @@ def test_settings_that_suit_the_weights_are_compared_but_stay(tiny_run, checkpoi
     with caplog.at_level("INFO"):
         config = with_network_of_file(tiny_run(f"init_from={checkpoint}", *other), {"init_from"})
     assert (config.postprocess.unclip_offset, config.targets.max_text_weight) == (1, 8)
-    assert "postprocess.unclip_offset: 0.0 in the file, 1.0 here" in caplog.text
-    assert "targets.max_text_weight: 1 in the file, 8 here" in caplog.text
+    (record,) = caplog.records
+    first, text_weight, offset, advice, taking = record.getMessage().splitlines()
+    assert first.endswith("trained with other settings. This run keeps its own, which may suit your data better:")
+    assert text_weight == "  targets.max_text_weight: 1 in the file, 8 here (largest weight of small text in the loss)"
+    assert offset.startswith("  postprocess.unclip_offset: 0.0 in the file, 1.0 here (pixels by which every box grows")
+    assert advice == "To take the file's, add to the command:"
+    assert taking == "  targets.max_text_weight=1 postprocess.unclip_offset=0.0"
 
 
 def test_tensors_that_do_not_fit_are_listed_and_the_others_loaded(tiny_run, checkpoint, caplog):

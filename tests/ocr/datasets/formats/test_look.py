@@ -1,8 +1,9 @@
 import json
+from pathlib import Path
 
 import pytest
 
-from ocr.datasets.formats.look import parse_beginning
+from ocr.datasets.formats.look import look_at, parse_beginning
 
 DOCUMENT = {"a": [1, {"b": 'x,y}]"\\'}], "c": {"d": [2.5, None]}, "e": "한글"}
 
@@ -24,3 +25,14 @@ def test_what_is_whole_is_kept() -> None:
 @pytest.mark.parametrize("text", ["", "1,2,3", "]", "[}", "<a>", '{"a" 1, ', "[" * 100_000])
 def test_other_text_is_no_json(text: str) -> None:
     assert parse_beginning(text) is None
+
+
+def test_a_missing_annotation_file_is_told_from_a_missing_folder(tmp_path: Path) -> None:
+    with pytest.raises(
+        FileNotFoundError, match=r"train\.json: .* or folder; check dataset_base_path, or choose the layout"
+    ):
+        look_at(tmp_path / "train.json")
+    with pytest.raises(
+        FileNotFoundError, match=rf"folder, since {tmp_path}/none does not exist; check dataset_base_path"
+    ):
+        look_at(tmp_path / "none/jsons/train.json")
