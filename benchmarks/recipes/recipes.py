@@ -251,7 +251,7 @@ def _preset(name: str, folder: str, weights: str, num_epochs: int, num_images: i
     )
 
 
-RECEIPTS = _preset("receipts", "sroie_lines", _RANDOM, 24, 160)
+RECEIPTS = _preset("receipts", "sroie_lines", _RANDOM, 16, 160)
 SCENES = _preset("scenes", "icdar15_words", _IMAGENET, 40, 90)
 
 EVALUATION = Group(
