@@ -79,7 +79,8 @@ def _measure(job: Job, places: Places, results: Results) -> bool:
         commit = git_commit()  # before the run: another one may be checked out meanwhile
         log.info("%s: %s, seed %d", job.group.name, job.recipe.name, job.seed)
         places.make(overrides)
-        figures = run_recipe(job.group.script, [*places.filled(overrides), *seed], places.work / "run")
+        command = [*places.filled(overrides), *seed]
+        figures = run_recipe(job.group.script, command, places.work / "run", job.group.images)
     except (InputError, FileNotFoundError) as error:
         log.error("%s, %s: %s", job.group.name, job.recipe.name, error)
         return False

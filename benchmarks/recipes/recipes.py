@@ -37,6 +37,9 @@ class Group:
     all_seeds: bool = False
     """Whether every recipe is measured with all seeds at once; else only with the first, and with the others where it is close."""
 
+    images: str = "receipts"
+    """Name of the scores if the validation has one set."""
+
     @property
     def has_seeds(self) -> bool:
         """Whether the result depends on the seed."""
@@ -52,15 +55,16 @@ NUM_STEPS = 360
 FEW_RECEIPTS = 20
 """Receipts of the fine-tuning: the first training receipts by name."""
 
+_IMAGENET = "model.backbone.weights=$weights/mobilenetv2_100.safetensors"
+_RANDOM = "model.backbone.weights=null"
 _SMALL = (
     "experiment=small",
-    "model.backbone.weights=$weights/mobilenetv2_100.safetensors",
+    _IMAGENET,
     "pipeline.num_threads=1",
     "postprocess.num_workers=0",
     "logger.tensorboard=false",
     "trainer.ema_decay=0.998",
 )
-_RANDOM = "model.backbone.weights=null"
 
 
 def _sets(made: str, weight: int) -> str:
@@ -219,6 +223,37 @@ TRAINING = Group(
     ),
 )
 
+_FOCAL_DICE = next(recipe for recipe in TRAINING.recipes if recipe.name == "focal and dice loss")
+
+
+def _preset(name: str, folder: str, weights: str, num_epochs: int, num_images: int) -> Group:
+    """Returns the group that tries the one clear winner of the training recipes in a preset."""
+    return Group(
+        name,
+        f"experiment={name}_cpu, two losses",
+        "train",
+        (
+            "data=upstage",
+            f"dataset_base_path=$data/{folder}",
+            f"experiment={name}_cpu",
+            weights,
+            "loss.shrink_loss=balanced_bce",
+            "pipeline.num_threads=1",
+            "postprocess.num_workers=0",
+            "logger.tensorboard=false",
+            f"trainer.max_epochs={num_epochs}",
+            f"trainer.check_val_every_n_epoch={num_epochs // 2}",
+        ),
+        Recipe("balanced cross-entropy", (), f"the paper's loss; {num_epochs} epochs of {num_images} images"),
+        (_FOCAL_DICE,),
+        all_seeds=True,
+        images=name,
+    )
+
+
+RECEIPTS = _preset("receipts", "sroie_lines", _RANDOM, 16, 160)
+SCENES = _preset("scenes", "icdar15_words", _IMAGENET, 40, 90)
+
 EVALUATION = Group(
     "evaluation",
     "Evaluation of one checkpoint, one change at a time",
@@ -318,4 +353,4 @@ CONTINUING = Group(
     notes=("the trained detector has seen all training images of this table before",),
 )
 
-GROUPS = (TRAINING, CONTINUING, FINE_TUNING, EVALUATION)
+GROUPS = (TRAINING, RECEIPTS, SCENES, CONTINUING, FINE_TUNING, EVALUATION)

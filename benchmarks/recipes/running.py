@@ -23,13 +23,14 @@ KEPT_MEMORY = {
 """glibc keeps freed memory and uses large pages: a CPU training spends less time in the kernel."""
 
 
-def run_recipe(script: str, overrides: Sequence[str], folder: Path) -> dict[str, Any]:
+def run_recipe(script: str, overrides: Sequence[str], folder: Path, images: str) -> dict[str, Any]:
     """Runs scripts/train.py or scripts/evaluate.py. Returns scores, curve and times.
 
     Args:
         script: train or evaluate.
         overrides: all but the run's folder.
         folder: folder of the run, removed before and after; its log stays beside it after an error.
+        images: name of the scores if the validation has one set.
 
     Raises:
         InputError: the command failed.
@@ -52,21 +53,22 @@ def run_recipe(script: str, overrides: Sequence[str], folder: Path) -> dict[str,
     if script == "train":
         num_pages = len(json.loads((folder / "predictions.json").read_bytes())["images"])
         summary = json.loads((folder / "summary.json").read_bytes())
-        figures = training_figures(summary, cpu_seconds / wall_seconds, num_pages)
+        figures = training_figures(summary, cpu_seconds / wall_seconds, num_pages, images)
     else:
-        figures = evaluation_figures(json.loads((folder / "metrics.json").read_bytes()))
+        figures = evaluation_figures(json.loads((folder / "metrics.json").read_bytes()), images)
     shutil.rmtree(folder)
     log_path.unlink()
     return figures | times
 
 
-def training_figures(summary: Mapping[str, Any], core_share: float, num_pages: int) -> dict[str, Any]:
+def training_figures(summary: Mapping[str, Any], core_share: float, num_pages: int, images: str) -> dict[str, Any]:
     """Returns the last scores, the curve, and the processor time of an image and of a page.
 
     Args:
         summary: content of summary.json.
         core_share: processor time of the command by its wall time, with which wall times become processor times.
         num_pages: images of a validation.
+        images: name of the scores if the validation has one set.
     """
     epochs = summary["epochs"]
     num_images, seconds, validation_seconds = 0.0, 0.0, 0.0
@@ -76,7 +78,9 @@ def training_figures(summary: Mapping[str, Any], core_share: float, num_pages: i
         num_images += epoch["train_seconds"] * epoch["train_images_per_second"]
         if "hmean" in epoch:
             validation_seconds += epoch["val_seconds"]
-            curve.append({"epoch": epoch["epoch"] + 1, "images": round(num_images), "scores": _scores_of(epoch)})
+            curve.append(
+                {"epoch": epoch["epoch"] + 1, "images": round(num_images), "scores": _scores_of(epoch, images)}
+            )
     return {
         "scores": curve[-1]["scores"],
         "curve": curve,
@@ -86,12 +90,12 @@ def training_figures(summary: Mapping[str, Any], core_share: float, num_pages: i
     }
 
 
-def evaluation_figures(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the scores in metrics.json."""
-    return {"scores": _scores_of(metrics)}
+def evaluation_figures(metrics: Mapping[str, Any], images: str) -> dict[str, Any]:
+    """Returns the scores in metrics.json; those of a single set under the name in `images`."""
+    return {"scores": _scores_of(metrics, images)}
 
 
-def _scores_of(scores: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """Returns hmean at IoU 0.5 and 0.7 by data set; the receipts' where there is one set only."""
-    sets = scores.get("sets") or {"receipts": scores}
+def _scores_of(scores: Mapping[str, Any], images: str) -> dict[str, dict[str, float]]:
+    """Returns hmean at IoU 0.5 and 0.7 by data set; those of a single set under the name in `images`."""
+    sets = scores.get("sets") or {images: scores}
     return {name: {key: round(own[key], 5) for key in ("hmean", "hmean_iou0.7")} for name, own in sets.items()}

@@ -95,11 +95,13 @@ def test_the_conclusions_tell_winners_losers_and_what_is_missing(results: Result
 def test_times_count_the_share_of_the_core() -> None:
     plain = {"train_seconds": 100.0, "train_images_per_second": 4.0}
     validated = plain | {"epoch": 1, "val_seconds": 30.0, "hmean": 0.9, "hmean_iou0.7": 0.8}
-    found = training_figures({"epochs": [plain | {"epoch": 0}, validated]}, core_share=0.5, num_pages=60)
+    found = training_figures(
+        {"epochs": [plain | {"epoch": 0}, validated]}, core_share=0.5, num_pages=60, images="scenes"
+    )
     assert found["images"] == 800
     assert found["image_cpu_ms"] == 125
     assert found["page_cpu_ms"] == 250
-    scores = {"receipts": {"hmean": 0.9, "hmean_iou0.7": 0.8}}
+    scores = {"scenes": {"hmean": 0.9, "hmean_iou0.7": 0.8}}
     assert found["curve"] == [{"epoch": 2, "images": 800, "scores": scores}]
     assert found["scores"] == scores
 
