@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import tempfile
+import threading
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -82,6 +83,11 @@ def _cpu_name() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
+_PARSING = threading.Lock()
+"""Held while a file is parsed: before Python 3.12, `ast.parse` in two threads may end with `SystemError: AST constructor recursion
+depth mismatch` when the garbage collector switches between them."""
+
+
 def digest_of_sources(sources: Sequence[Path]) -> str:
     """Returns the SHA-256, in hex, of the names and the code of the Python files among and below `sources`.
 
@@ -90,7 +96,8 @@ def digest_of_sources(sources: Sequence[Path]) -> str:
     digest = hashlib.sha256()
     for source in sources:
         for file in sorted(source.rglob("*.py")) if source.is_dir() else [source]:
-            code = _structure(ast.parse(file.read_bytes()))
+            with _PARSING:
+                code = _structure(ast.parse(file.read_bytes()))
             digest.update(f"{file.relative_to(source.parent)}\0{code}\0".encode())
     return digest.hexdigest()
 

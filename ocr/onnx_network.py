@@ -12,7 +12,6 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from dali_pipelines.config import PipelineConfig
-from ocr import __version__
 from ocr.checkpoint import CONFIG_KEY
 from ocr.config import Device, TrainConfig, described_problems
 from ocr.errors import InputError
@@ -137,7 +136,7 @@ def config_of_metadata(metadata: Mapping[str, Any], where: str) -> TrainConfig:
         where: names their file in messages.
 
     Raises:
-        InputError: there is none, or this version cannot read it; the message names the keys and both versions.
+        InputError: there is none, or this version cannot read it; the message names the keys and the version that wrote it.
     """
     saved = metadata.get(CONFIG_KEY)
     if not isinstance(saved, str):
@@ -147,6 +146,6 @@ def config_of_metadata(metadata: Mapping[str, Any], where: str) -> TrainConfig:
     except (ValidationError, ValueError, RecursionError) as error:
         problems = "; ".join(described_problems(error)[:3]) if isinstance(error, ValidationError) else "not JSON"
         raise InputError(
-            f"{where}: this version, {__version__}, cannot read its configuration, written by version "
-            f"{metadata.get('version', 'unknown')}: {problems}; export the checkpoint again with this version, or use that one"
+            f"{where}: this version cannot read its configuration, which version {metadata.get('version', 'unknown')} wrote: {problems}; "
+            "export the checkpoint again with this version, or use that one"
         ) from error

@@ -27,6 +27,7 @@ from ocr.cache.budget import FreeMemory, decoded_bytes, file_bytes
 from ocr.cache.entry import EntryLayout
 from ocr.datasets.manifest import Manifest
 from ocr.device import resolve_device, resolve_pipeline, resolve_precision
+from ocr.image_size import with_chosen_size
 from ocr.splits import draw_if_synthetic
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ def compare_loaders(
     log.info("writing to %s", run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
     draw_if_synthetic(config)
+    config = with_chosen_size(config)
     device = resolve_device(config.device)
     pipeline = resolve_pipeline(config.pipeline, resolve_precision(config.trainer.precision, device))
     config = config.model_copy(update={"pipeline": pipeline})

@@ -1,4 +1,7 @@
+import ast
 import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -79,3 +82,22 @@ def test_a_user_without_a_home_has_a_cache_folder(monkeypatch):
     monkeypatch.delenv("HOME")
     monkeypatch.setattr("os.getuid", lambda: 54321)  # a user id without an account
     assert cache_folder().parts[-2:] == ("cache-of-user-54321", "dali-dbnet")
+
+
+def test_two_threads_do_not_parse_at_the_same_time(tmp_path, monkeypatch):
+    (tmp_path / "module.py").write_text(CODE)
+    parsing, most = [], []
+    parse = ast.parse
+
+    def watched(source):
+        parsing.append(source)
+        most.append(len(parsing))
+        time.sleep(0.01)  # lets the other threads come
+        parsing.pop()
+        return parse(source)
+
+    monkeypatch.setattr(ocr.environment.ast, "parse", watched)
+    with ThreadPoolExecutor(4) as pool:
+        digests = set(pool.map(digest_of_sources, [[tmp_path]] * 8))
+    assert len(digests) == 1
+    assert max(most) == 1

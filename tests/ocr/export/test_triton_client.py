@@ -12,7 +12,6 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from ocr import __version__
 from ocr.checkpoint import CONFIG_KEY
 from ocr.config import TrainConfig
 from ocr.export.graph import metadata
@@ -49,8 +48,8 @@ def change_config(repository: Path, section: str, **values: Any) -> None:
 def test_a_key_of_another_version_is_one_line_with_file_key_and_remedy(repository, monkeypatch):
     change_config(repository, "pipeline", sharpness=3)
     assert message(repository, monkeypatch, "localhost:8000", "page.png") == (
-        f"InputError: {repository}/metadata.json: this version, {__version__}, cannot read its configuration, written by version "
-        "9.8.7: pipeline.sharpness: no such key; export the checkpoint again with this version, or use that one"
+        f"InputError: {repository}/metadata.json: this version cannot read its configuration, which version 9.8.7 "
+        "wrote: pipeline.sharpness: no such key; export the checkpoint again with this version, or use that one"
     )
 
 
