@@ -145,7 +145,8 @@ def config_of_metadata(metadata: Mapping[str, Any], where: str) -> TrainConfig:
         return TrainConfig.model_validate(json.loads(saved))
     except (ValidationError, ValueError, RecursionError) as error:
         problems = "; ".join(described_problems(error)[:3]) if isinstance(error, ValidationError) else "not JSON"
+        writer = metadata.get("version", "unknown")
         raise InputError(
-            f"{where}: this version cannot read its configuration, which version {metadata.get('version', 'unknown')} wrote: {problems}; "
+            f"{where}: this version cannot read its configuration, which version {writer} wrote: {problems}; "
             "export the checkpoint again with this version, or use that one"
         ) from error
