@@ -247,8 +247,8 @@ def _preset(name: str, folder: str, weights: str, num_epochs: int, num_images: i
         Recipe("balanced cross-entropy", (), f"the paper's loss; {num_epochs} epochs of {num_images} images"),
         (_FOCAL_DICE,),
         notes=(
-            "one core of an Intel Xeon (2.8 GHz) in float32, with other programs on it; all other tables: one core of an AMD EPYC in "
-            "bfloat16, so the times do not compare",
+            "one core of an Intel Xeon (2.8 GHz) in float32, with other programs on it; all other tables: one core of an "
+            "AMD EPYC in bfloat16, so the times do not compare",
         ),
         all_seeds=True,
         images=name,
