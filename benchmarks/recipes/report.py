@@ -17,6 +17,9 @@ LEGEND = (
     "command with its start-up. The first two are wall times of one process on one core, times the share of the core that it had."
 )
 
+LESS_TIME = 0.5
+"""Share of the baseline's time below which a recipe is about time too, and the report says how much it takes."""
+
 
 def recipes_report(results: Results, notes: Sequence[str]) -> Report:
     """Returns one table for each group that has rows, curves of runs with several validations, and conclusions.
@@ -61,7 +64,9 @@ def conclusions(results: Results, group: Group) -> list[str]:
         if verdict in by_verdict:
             lines.append(f"{group.title}, {verdict}: {', '.join(by_verdict[verdict])}.")
     lines += [
-        _budget(results, group, recipe) for recipe in group.recipes if group.all_seeds and recipe.name not in missing
+        _budget(results, group, recipe)
+        for recipe in group.recipes
+        if group.all_seeds and recipe.name not in missing and _ratio_of_times(results, group, recipe) < LESS_TIME
     ]
     if missing:
         lines.append(f"{group.title}, not measured yet: {', '.join(missing)}.")
@@ -70,19 +75,27 @@ def conclusions(results: Results, group: Group) -> list[str]:
 
 def _budget(results: Results, group: Group, recipe: Recipe) -> str:
     """Returns a sentence on scores and processor time of a recipe that has less time than its baseline."""
-    seconds = {}
     told = []
     for one in (recipe, group.baseline):
         rows = results.rows_of(group, one)
-        seconds[one.name] = statistics.mean(row["cpu_seconds"] for row in rows)
+        seconds = _mean_seconds(rows)
         ranges = [
             f"{min(values):.4f} to {max(values):.4f} ({column})"
             for column in columns_of(rows)
             if (values := [score_of(row, column) for row in rows])
         ]
-        told.append(f"{one.name}: {', '.join(ranges)} in {seconds[one.name]:.0f} s of the processor, {len(rows)} seeds")
-    ratio = seconds[recipe.name] / seconds[group.baseline.name]
+        told.append(f"{one.name}: {', '.join(ranges)} in {seconds:.0f} s of the processor, {len(rows)} seeds")
+    ratio = _ratio_of_times(results, group, recipe)
     return f"{'; '.join(told)}. The ratio of the times is {ratio:.2f}.{_before(results, results.rows_of(group, recipe)[-1])}"
+
+
+def _ratio_of_times(results: Results, group: Group, recipe: Recipe) -> float:
+    """Returns the processor time of a recipe, as a share of its baseline's."""
+    return _mean_seconds(results.rows_of(group, recipe)) / _mean_seconds(results.rows_of(group, group.baseline))
+
+
+def _mean_seconds(rows: Sequence[Mapping[str, Any]]) -> float:
+    return statistics.mean(row["cpu_seconds"] for row in rows)
 
 
 def _before(results: Results, row: Mapping[str, Any]) -> str:

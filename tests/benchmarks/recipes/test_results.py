@@ -124,6 +124,8 @@ def test_the_report_has_losers_curves_and_the_ratio_of_times(results: Results) -
     assert f"| {tuned.name} | 1 | 0.0900 (-0.3100) | 0.7000 (+0.0000) |" in text
     assert f"| {tuned.name} | 100 | 15 | 0.8000 [0.8000-0.8000] |" in text
     assert "- a note" in text
+    results.rows = [row | {"cpu_seconds": 390.0} for row in results.rows]
+    assert "The ratio of the times" not in recipes_report(results, []).markdown()
 
 
 def test_an_empty_report_has_no_table() -> None:
