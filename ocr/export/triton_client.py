@@ -5,7 +5,8 @@ It needs this project and `pip install tritonclient[http]`. metadata.json lies b
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,10 +81,11 @@ def find_text(image: GivenImage, network: ServedNetwork, infer: Infer) -> Detect
 
 
 def infer_with(url: str) -> Infer:
-    """Returns the function that asks the model `dbnet` of a server.
+    """Returns the function that asks the model `dbnet` of a server, all images over one connection.
 
     Raises:
-        InputError: the package tritonclient is not installed. The function raises it where the server does not answer.
+        InputError: the package tritonclient is not installed, or the address cannot be read. The function raises it where the
+            server does not answer.
     """
     try:  # a package of the client's machine only
         from tritonclient import http  # type: ignore[import-not-found]
@@ -91,17 +93,24 @@ def infer_with(url: str) -> Infer:
     except ImportError as error:
         raise InputError("the client needs a package: pip install 'tritonclient[http]'") from error
 
+    @contextmanager
+    def explained() -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError, InferenceServerException) as error:
+            raise InputError(
+                f"{url}: {error}; expected the HTTP address of a Triton server that has the model dbnet, such as localhost:8000"
+            ) from error
+
+    with explained():
+        client = http.InferenceServerClient(url.removeprefix("http://"))
+
     def infer(images: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         data_type = "UINT8" if images.dtype == np.uint8 else "FP32"
         given = http.InferInput(INPUT_NAME, list(images.shape), data_type)
         given.set_data_from_numpy(images)
-        try:
-            with http.InferenceServerClient(url.removeprefix("http://")) as client:
-                return client.infer("dbnet", [given]).as_numpy(OUTPUT_NAME)
-        except (OSError, InferenceServerException) as error:
-            raise InputError(
-                f"{url}: {error}; expected the HTTP address of a Triton server that has the model dbnet, such as localhost:8000"
-            ) from error
+        with explained():
+            return client.infer("dbnet", [given]).as_numpy(OUTPUT_NAME)
 
     return infer
 
