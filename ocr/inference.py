@@ -5,8 +5,7 @@ import json
 import logging
 import signal
 import sys
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -41,6 +40,7 @@ from ocr.errors import InputError, SignalExit
 from ocr.loaders.engines import check_dali, has_dali
 from ocr.memory.out_of_memory import ExplainOutOfMemory
 from ocr.memory.remedies import inference_remedies
+from ocr.metrics.pooled_counts import PooledCounts, with_margin
 from ocr.metrics.review import sweep_thresholds
 from ocr.pages.detector import PageDetector
 from ocr.placement import Placement
@@ -72,6 +72,7 @@ from ocr.training.scores import STRICT_IOU, ValidationScores, scores_of_sets
 
 log = logging.getLogger(__name__)
 
+_STRICT = f"hmean_iou{STRICT_IOU}"
 _SHOWN_POSTPROCESS = ("bin_thresh", "box_thresh", "min_side", "output", "unclip_ratio", "unclip_offset")
 """Keys of the section `postprocess` that the report names."""
 
@@ -110,22 +111,10 @@ def evaluate(config: EvaluateConfig, run_dir: Path) -> dict[str, Any]:
             write_entries(run_dir / "predictions.json", lines.entries())
             evaluated = _evaluated(settings, dataset, lines, other)
             _write_report(config, settings, evaluated, metrics, maps, run_dir)
-    names = ("hmean", "precision", "recall", f"hmean_iou{STRICT_IOU}")
-    log.info(
-        "hmean %.4f, precision %.4f, recall %.4f at IoU 0.5; hmean %.4f at IoU %.1f; CLEval hmean %.4f; %d images",
-        *(metrics[name] for name in names),
-        STRICT_IOU,
-        metrics["cleval"]["hmean"],
-        metrics["images"],
-    )
+    log.info("%s; CLEval hmean %.4f", _told(metrics), metrics["cleval"]["hmean"])
     for set_name, own in metrics.get("sets", {}).items():
-        log.info(
-            "%s: hmean %.4f, precision %.4f, recall %.4f at IoU 0.5; hmean %.4f at IoU %.1f; %d images",
-            set_name,
-            *(own[name] for name in names),
-            STRICT_IOU,
-            own["images"],
-        )
+        log.info("%s: %s", set_name, _told(own))
+    log.info("± is twice the standard error: how far other images of the same kind would move a score")
     log.info("everything is in %s", run_dir)
     return metrics
 
@@ -201,7 +190,8 @@ def _write_report(
     ]
     cleval = ", ".join(f"{name} {value:.4f}" for name, value in metrics["cleval"].items())
     of_sets = [
-        (name, f"hmean {own['hmean']:.4f}, {own['images']} images") for name, own in metrics.get("sets", {}).items()
+        (name, f"hmean {with_margin(own['hmean'], own['hmean_error'])}, {own['images']:,} images")
+        for name, own in metrics.get("sets", {}).items()
     ]
     report = ReportPage(
         title=f"Evaluation of {Path(config.checkpoint).name} on {config.split}",
@@ -286,28 +276,54 @@ def _page_detector(config: InferenceConfig, settings: TrainConfig, model: nn.Mod
 
 def _metrics(settings: TrainConfig, manifest: Manifest, metric: ValidationScores, lines: ResultLines) -> dict[str, Any]:
     """Returns the content of metrics.json."""
-    counted = Counter[str]()
-    stops = np.cumsum([part.num_images for part in manifest.sets])
-
-    def noted(results: Iterator[ImageResult]) -> Iterator[ImageResult]:
-        for result in results:
-            counted[""] += 1
-            if manifest.sets:
-                counted[manifest.sets[int(np.searchsorted(stops, result.sample_index, side="right"))].name] += 1
-            yield result
-
-    scores = {name: float(value) for name, value in metric.compute(noted(lines.results())).items()}
+    pooled = _PooledBySet(manifest)
+    scores = {name: float(value) for name, value in metric.compute(pooled.noted(lines.results())).items()}
     iou = "iou_" if settings.metric == "cleval" else ""  # val/hmean is CLEval's then
     metrics: dict[str, Any] = {name: scores[f"val/{iou}{name}"] for name in ("hmean", "precision", "recall")}
     of_sets = scores_of_sets(scores, f"val/{iou}")
     metrics |= {
-        f"hmean_iou{STRICT_IOU}": scores[f"val/hmean_iou{STRICT_IOU}"],
-        "images": counted[""],
+        _STRICT: scores[f"val/{_STRICT}"],
+        **_errors_and_images(pooled.whole),
         "cleval": {name: scores[f"val/cleval_{name}"] for name in ("hmean", "precision", "recall")},
         "failed_files": lines.failed_files(),
     }
-    return metrics | (
-        {"sets": {name: own | {"images": counted[name]} for name, own in of_sets.items()}} if of_sets else {}
+    sets = {name: {**own, **_errors_and_images(pooled.of_sets[name])} for name, own in of_sets.items()}
+    return metrics | ({"sets": sets} if sets else {})
+
+
+class _PooledBySet:
+    """The counts of the whole split and of each of several sets, at each IoU threshold."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self.whole = [PooledCounts() for _ in IOU_THRESHOLDS]
+        self.of_sets = {part.name: [PooledCounts() for _ in IOU_THRESHOLDS] for part in manifest.sets}
+        self._in_order = list(self.of_sets.values())
+        self._stops = np.cumsum([part.num_images for part in manifest.sets])
+
+    def noted(self, results: Iterator[ImageResult]) -> Iterator[ImageResult]:
+        """Yields the results, whose counts it adds."""
+        for result in results:
+            targets = [self.whole]
+            if self._in_order:
+                targets.append(self._in_order[int(np.searchsorted(self._stops, result.sample_index, side="right"))])
+            for target in targets:
+                for pooled, counts in zip(target, result.matches, strict=True):
+                    pooled.add(counts)
+            yield result
+
+
+def _errors_and_images(pooled: Sequence[PooledCounts]) -> dict[str, float | int | None]:
+    """Returns the standard errors of both hmeans, None with fewer than two images, and the number of images."""
+    errors = [None if (scores := counts.errors()) is None else scores.hmean for counts in pooled]
+    return {"hmean_error": errors[0], f"{_STRICT}_error": errors[1], "images": pooled[0].num_images}
+
+
+def _told(metrics: Mapping[str, Any]) -> str:
+    """Returns the scores of a split or of one of its sets as a line."""
+    hmean, strict = (with_margin(metrics[name], metrics[f"{name}_error"]) for name in ("hmean", _STRICT))
+    return (
+        f"hmean {hmean}, precision {metrics['precision']:.4f}, recall {metrics['recall']:.4f} at IoU {IOU_THRESHOLDS[0]:g}; "
+        f"hmean {strict} at IoU {STRICT_IOU:g}; {metrics['images']:,} images"
     )
 
 

@@ -16,9 +16,9 @@ from ocr.datasets.orientation import original_from_stored
 from ocr.errors import InputError
 from ocr.file_names import shown
 from ocr.metrics.icdar import MatchCounts, TargetRegions, match_image
+from ocr.metrics.pooled_counts import PooledCounts
 from ocr.polygons import FloatArray
 from ocr.postprocess.boxes import Detections, moved_detections
-from ocr.report.findings import Scores
 from ocr.report.reviewed import hmean_of
 
 _BESIDE = ("metrics.json", "predictions.jsonl")
@@ -48,17 +48,19 @@ class Comparison:
 
     other: str
     """The other run, as the user named it."""
-    here: tuple[Scores, ...]
-    """At each IoU threshold."""
-    there: tuple[Scores, ...]
-    num_images: int
-    """Number of images that both have."""
+    pooled: tuple[PooledCounts, ...]
+    """Counts of this run and the other one, at each IoU threshold, over the images that both have."""
     num_missing: int
     """Number of images of this run that the other does not have."""
     num_gains: int
     num_losses: int
     changes: tuple[Change, ...]
     """The largest differences of hmean, largest first."""
+
+    @property
+    def num_images(self) -> int:
+        """Number of images that both have."""
+        return self.pooled[0].num_images
 
 
 class OtherRun:
@@ -158,8 +160,8 @@ def compared(
     other: OtherRun, own: CountsByImage, manifest: Manifest, iou_thresholds: tuple[float, ...], num_changes: int
 ) -> Comparison:
     """Returns the comparison with the `num_changes` largest differences. `OtherRun.check` has passed."""
-    sums = np.zeros((2, len(iou_thresholds), 3), np.int64)
-    num_images = num_gains = num_losses = 0
+    pooled = tuple(PooledCounts(num_runs=2) for _ in iou_thresholds)
+    num_gains = num_losses = 0
     changes: list[tuple[tuple[float, int], Change]] = []
     for index, detections in other.detections(manifest):
         here = own.of(index)
@@ -167,20 +169,17 @@ def compared(
             continue
         polygons, ignore = manifest.polygons.polygons_of(index), manifest.polygons.ignore_of(index)
         there = match_image(detections.polygons, TargetRegions.from_polygons(polygons, ignore), iou_thresholds)
-        sums += np.array([here, there])
-        num_images += 1
+        for sums, *pair in zip(pooled, here, there, strict=True):
+            sums.add(*pair)
         change = Change(index, manifest.filenames[index], here[0], there[0])
         num_gains, num_losses = num_gains + (change.gain > 0), num_losses + (change.gain < 0)
         if change.gain:
             insort(changes, ((-abs(change.gain), index), change), key=lambda pair: pair[0])
             del changes[num_changes:]
-    here_scores, there_scores = (tuple(Scores.of(MatchCounts(*row)) for row in run) for run in sums.tolist())
     return Comparison(
         other=other.given,
-        here=here_scores,
-        there=there_scores,
-        num_images=num_images,
-        num_missing=own.num_images - num_images,
+        pooled=pooled,
+        num_missing=own.num_images - pooled[0].num_images,
         num_gains=num_gains,
         num_losses=num_losses,
         changes=tuple(change for _, change in changes),

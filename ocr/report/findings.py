@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from ocr.datasets.manifest import Manifest
 from ocr.metrics.icdar import MatchCounts
+from ocr.metrics.pooled_counts import PooledCounts, Scores
 from ocr.metrics.regions import Floats
 from ocr.metrics.review import HIT, IGNORED, JOINED, LOOSE, MISSED, SPLIT
 from ocr.polygons import PolygonBatch
@@ -27,22 +28,6 @@ _EDGES = {
     "Angle to the horizontal": ("°", (0, 1, 2, 5, 10, 20, 45, 80, 100, 180.1)),
 }
 """Unit and edges of the bins by title."""
-
-
-class Scores(NamedTuple):
-    """Scores of all images together."""
-
-    precision: float
-    recall: float
-    hmean: float
-
-    @classmethod
-    def of(cls, counts: MatchCounts) -> "Scores":
-        """Returns the scores of summed counts; 0 without detections or without text."""
-        matched, num_texts, num_found = counts
-        return cls(
-            matched / max(num_found, 1), matched / max(num_texts, 1), 2 * matched / max(num_texts + num_found, 1)
-        )
 
 
 class Sweep(NamedTuple):
@@ -100,9 +85,8 @@ class Row(NamedTuple):
 class Findings:
     """The results of all images together."""
 
-    num_images: int
-    counts: tuple[MatchCounts, ...]
-    """Summed, at each IoU threshold."""
+    counts: tuple[PooledCounts, ...]
+    """At each IoU threshold."""
     letters: Counter[str]
     """Number of texts by what happened to them."""
     letters_of_found: Counter[str]
@@ -113,6 +97,11 @@ class Findings:
     """The worst images, worst first."""
     rows: tuple[Row, ...]
     """The same with less about each, for more images."""
+
+    @property
+    def num_images(self) -> int:
+        """Number of images."""
+        return self.counts[0].num_images
 
     @classmethod
     def of(
@@ -140,8 +129,7 @@ class Findings:
 
 class _Sums:
     def __init__(self, thresholds: Floats, num_worst: int, num_rows: int) -> None:
-        self.num_images = 0
-        self.counts: npt.NDArray[np.int64] = np.zeros((2, 3), np.int64)
+        self.counts = (PooledCounts(), PooledCounts())
         self.letters, self.letters_of_found = Counter[str](), Counter[str]()
         self.steps = np.zeros((len(thresholds) + 1, 3), np.int64)
         self.fates = {title: np.zeros((len(FATES), len(edges) - 1), np.int64) for title, (_, edges) in _EDGES.items()}
@@ -149,8 +137,8 @@ class _Sums:
         self.rows: _Least[Row] = _Least(num_rows)
 
     def add(self, image: ReviewedImage) -> None:
-        self.num_images += 1
-        self.counts += np.array(image.matches)
+        for pooled, counts in zip(self.counts, image.matches, strict=True):
+            pooled.add(counts)
         self.letters.update(image.review.texts)
         self.letters_of_found.update(image.review.found)
         for step, *numbers in image.review.steps:
@@ -173,7 +161,7 @@ class _Sums:
                     self.fates[title][FATES.index(fate), place] += 1
 
     def findings(self, thresholds: Floats) -> Findings:
-        num_texts = int(self.counts[0, 1])
+        num_texts = self.counts[0].counts().num_targets
         # A detection of `step` s is left at the thresholds 0 to s - 1.
         left = np.cumsum(self.steps[::-1], axis=0)[::-1][1:]
         sweep = Sweep(
@@ -185,8 +173,7 @@ class _Sums:
         )
         fates = tuple(Fates(title, _labels(*_EDGES[title]), counts) for title, counts in self.fates.items())
         return Findings(
-            self.num_images,
-            tuple(MatchCounts(*row) for row in self.counts.tolist()),
+            self.counts,
             self.letters,
             self.letters_of_found,
             sweep,

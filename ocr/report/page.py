@@ -8,14 +8,18 @@ from importlib.resources import files
 import numpy as np
 
 from ocr.metrics.icdar import MatchCounts
+from ocr.metrics.pooled_counts import MARGIN, Scores
 from ocr.metrics.review import FALSE_ALARM, HIT, JOINED, LOOSE, MISSED, SPLIT
 from ocr.report.charts import fates_chart, sweep_chart
 from ocr.report.compare import Change, Comparison
-from ocr.report.findings import Findings, Row, Scores
+from ocr.report.findings import Findings, Row
 from ocr.report.html import document, table
 from ocr.report.marks import COLOURS
 from ocr.report.overlay import LAYER_OF, LAYERS, SHOWN_AT_FIRST, Overlay, picture, view
 from ocr.report.reviewed import errors_of, hmean_of
+
+_SHOWN = ("hmean", "precision", "recall")
+"""Scores in the order of the page."""
 
 
 @dataclass(frozen=True)
@@ -94,19 +98,24 @@ def _resource(name: str) -> str:
 
 def _summary(report: ReportPage) -> Iterator[str]:
     findings = report.findings
-    for threshold, counts in zip(report.iou_thresholds, findings.counts, strict=True):
-        scores = Scores.of(counts)
-        yield f'<div class="numbers">{_number("hmean", scores.hmean, threshold)}'
-        yield f"{_number('precision', scores.precision, threshold)}{_number('recall', scores.recall, threshold)}</div>"
+    for threshold, pooled in zip(report.iou_thresholds, findings.counts, strict=True):
+        scores, errors = pooled.scores(), pooled.errors()
+        numbers = (_number(name, getattr(scores, name), _of(errors, name), threshold) for name in _SHOWN)
+        yield f'<div class="numbers">{"".join(numbers)}</div>'
+    if errors is not None:
+        yield (
+            f'<p class="soft">± is {MARGIN} standard errors: most other sets of {findings.num_images:,} images of the same kind '
+            "would score within it. Each image counts as a draw of its own.</p>"
+        )
     texts, found = findings.letters, findings.letters_of_found
-    num_texts = findings.counts[0].num_targets
+    _, num_texts, num_found = findings.counts[0].counts()
     rows = [
         ("texts found", _share(texts[HIT] + texts[LOOSE], num_texts)),
         (f"of these loosely, IoU at most {report.iou_thresholds[1]:g}", _share(texts[LOOSE], num_texts)),
         ("texts missed", _share(texts[MISSED], num_texts)),
         ("texts joined with another one by one detection", _share(texts[JOINED], num_texts)),
         ("texts split into several detections", _share(texts[SPLIT], num_texts)),
-        ("detections without a text (false alarms)", _share(found[FALSE_ALARM], findings.counts[0].num_predictions)),
+        ("detections without a text (false alarms)", _share(found[FALSE_ALARM], num_found)),
         ("detections over several texts", f"{found[JOINED]:,}"),
         ("detections of a part of a text", f"{found[SPLIT]:,}"),
     ]
@@ -120,8 +129,14 @@ def _summary(report: ReportPage) -> Iterator[str]:
         yield table(report.failed[:50])
 
 
-def _number(name: str, value: float, threshold: float) -> str:
-    return f"<div><b>{value:.4f}</b>{name} at IoU {threshold:g}</div>"
+def _number(name: str, score: float, error: float | None, threshold: float) -> str:
+    margin = f" <small>± {MARGIN * error:.4f}</small>" if error else ""
+    return f"<div><b>{score:.4f}{margin}</b>{name} at IoU {threshold:g}</div>"
+
+
+def _of(errors: Scores | None, name: str) -> float | None:
+    """Returns the standard error of one score."""
+    return None if errors is None else float(getattr(errors, name))
 
 
 def _share(count: int, total: int) -> str:
@@ -232,13 +247,20 @@ def _comparison(report: ReportPage, comparison: Comparison) -> Iterator[str]:
     num_alike = comparison.num_images - comparison.num_gains - comparison.num_losses
     yield f"<p>{comparison.num_images:,} images in both{missing}: {comparison.num_gains:,} better here, "
     yield f"{comparison.num_losses:,} worse, {num_alike:,} alike.</p>"
-    yield "<table><thead><tr><th></th><th>this run</th><th>other run</th><th>difference</th></tr></thead><tbody>"
-    for threshold, here, there in zip(report.iou_thresholds, comparison.here, comparison.there, strict=True):
-        for name in ("hmean", "precision", "recall"):
+    heads = ("", "this run", "other run", "difference", "", "")
+    yield f"<table><thead><tr>{''.join(f'<th>{head}</th>' for head in heads)}</tr></thead><tbody>"
+    for threshold, pooled in zip(report.iou_thresholds, comparison.pooled, strict=True):
+        here, there, errors = pooled.scores(0), pooled.scores(1), pooled.difference_errors()
+        for name in _SHOWN:
             one, other = getattr(here, name), getattr(there, name)
             yield f'<tr><th>{name} at IoU {threshold:g}</th><td class="num">{one:.4f}</td><td class="num">{other:.4f}</td>'
-            yield f"{_difference(one - other, 4)}</tr>"
+            yield f"{_difference(one - other, 4)}{_doubt(one - other, _of(errors, name))}</tr>"
     yield "</tbody></table>"
+    if comparison.num_images > 1:
+        yield (
+            f'<p class="soft">± is {MARGIN} standard errors of the difference, image by image. A difference within it may be '
+            "chance: other images of the same kind could turn it round.</p>"
+        )
     if comparison.changes:
         yield "<h3>Largest gains and losses first</h3>"
         yield from _changes(comparison.changes)
@@ -272,6 +294,14 @@ def _changes(changes: Sequence[Change]) -> Iterator[str]:
 def _difference(value: float, digits: int) -> str:
     kind = " gain" if value > 0 else " loss" if value < 0 else ""
     return f'<td class="num{kind}" data-value="{value:.6f}">{value:+.{digits}f}</td>'
+
+
+def _doubt(difference: float, error: float | None) -> str:
+    """Returns the cells with the margin of a difference, and whether the difference exceeds it."""
+    if not error:
+        return "<td></td><td></td>"
+    said = "clear" if abs(difference) > MARGIN * error else "may be chance"
+    return f'<td class="num">± {MARGIN * error:.4f}</td><td>{said}</td>'
 
 
 def _sortable(heads: Sequence[tuple[str, str]]) -> str:

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from ocr.metrics.pooled_counts import Scores
 from ocr.report.charts import sweep_chart
-from ocr.report.findings import Scores, Sweep
+from ocr.report.findings import Sweep
 
 
 def sweep_of(*hmeans: float) -> Sweep:

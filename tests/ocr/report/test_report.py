@@ -5,12 +5,15 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ocr.command_line import compose_config
 from ocr.config import EvaluateConfig
 from ocr.errors import InputError
 from ocr.inference import evaluate
+from ocr.metrics.icdar import MatchCounts
+from ocr.metrics.pooled_counts import PooledCounts
 from tests.browser import browser_page
 
 PRESENT = 0.45
@@ -92,6 +95,45 @@ def test_a_comparison_lists_the_largest_differences_first(folder):
     first, second = (json.loads((folder / name / "metrics.json").read_text()) for name in ("first", "second"))
     row = re.search(r"hmean at IoU 0.5</th><td[^>]*>([\d.]+)</td><td[^>]*>([\d.]+)</td>", part)
     assert [float(value) for value in row.groups()] == pytest.approx([second["hmean"], first["hmean"]], abs=1e-4)
+
+
+@pytest.fixture(scope="module")
+def trained(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two evaluations of the shipped weights, large/ and small/, which compares itself with the first."""
+    root = tmp_path_factory.mktemp("trained")
+    evaluate(configured(drawn, Path("small"), "image_size=160"), root / "large")
+    evaluate(configured(drawn, Path("small"), "image_size=128", f"compare={root / 'large'}"), root / "small")
+    return root
+
+
+def test_the_page_and_the_metrics_have_the_margin_that_the_residuals_of_the_images_give(trained):
+    first = trained / "large"
+    metrics = json.loads((first / "metrics.json").read_text())
+    lines = [json.loads(line) for line in (first / "predictions.jsonl").read_text().splitlines()[1:]]
+    for place, name in enumerate(("hmean", "hmean_iou0.7")):
+        counts = np.array([line["matches"][place] for line in lines])
+        total = counts[:, 1:].sum()
+        residuals = (2 * counts[:, 0] - metrics[name] * counts[:, 1:].sum(axis=1)) / total
+        assert metrics[f"{name}_error"] == pytest.approx((8 / 7 * (residuals**2).sum()) ** 0.5)
+    told = f"{metrics['hmean']:.4f} <small>± {2 * metrics['hmean_error']:.4f}</small></b>hmean at IoU 0.5"
+    assert metrics["hmean_error"] > 0
+    assert told in (first / "report.html").read_text()
+
+
+def test_a_difference_has_the_margin_of_the_images_that_both_runs_share(trained):
+    pooled = PooledCounts(num_runs=2)
+    runs = []
+    for name in ("small", "large"):
+        lines = (trained / name / "predictions.jsonl").read_text().splitlines()[1:]
+        runs.append({(line := json.loads(text))["image"]: line["matches"][0] for text in lines})
+    for image, here in runs[0].items():
+        pooled.add(MatchCounts(*here), MatchCounts(*runs[1][image]))
+    margin = 2 * pooled.difference_errors().hmean
+    text = (trained / "small" / "report.html").read_text()
+    row = text[text.index("hmean at IoU 0.5</th>") :].partition("</tr>")[0]
+    assert f"± {margin:.4f}</td>" in row
+    difference = pooled.scores(0).hmean - pooled.scores(1).hmean
+    assert ("<td>clear</td>" in row) == (abs(difference) > margin)
 
 
 def test_a_run_without_predictions_is_named_before_anything_is_read(tmp_path, drawn, untrained_checkpoint):
