@@ -12,7 +12,6 @@ from types import TracebackType
 from typing import Any
 
 import lightning
-import numpy as np
 from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.callbacks import Callback
 from torch import nn
@@ -40,7 +39,7 @@ from ocr.errors import InputError, SignalExit
 from ocr.loaders.engines import check_dali, has_dali
 from ocr.memory.out_of_memory import ExplainOutOfMemory
 from ocr.memory.remedies import inference_remedies
-from ocr.metrics.pooled_counts import PooledCounts, with_margin
+from ocr.metrics.pooled_counts import PooledCounts, PooledSplit, with_margin
 from ocr.metrics.review import sweep_thresholds
 from ocr.pages.detector import PageDetector
 from ocr.placement import Placement
@@ -276,8 +275,14 @@ def _page_detector(config: InferenceConfig, settings: TrainConfig, model: nn.Mod
 
 def _metrics(settings: TrainConfig, manifest: Manifest, metric: ValidationScores, lines: ResultLines) -> dict[str, Any]:
     """Returns the content of metrics.json."""
-    pooled = _PooledBySet(manifest)
-    scores = {name: float(value) for name, value in metric.compute(pooled.noted(lines.results())).items()}
+    pooled = PooledSplit(manifest.set_sizes, len(IOU_THRESHOLDS))
+
+    def noted(results: Iterator[ImageResult]) -> Iterator[ImageResult]:
+        for result in results:
+            pooled.add(result.sample_index, result.matches)
+            yield result
+
+    scores = {name: float(value) for name, value in metric.compute(noted(lines.results())).items()}
     iou = "iou_" if settings.metric == "cleval" else ""  # val/hmean is CLEval's then
     metrics: dict[str, Any] = {name: scores[f"val/{iou}{name}"] for name in ("hmean", "precision", "recall")}
     of_sets = scores_of_sets(scores, f"val/{iou}")
@@ -289,27 +294,6 @@ def _metrics(settings: TrainConfig, manifest: Manifest, metric: ValidationScores
     }
     sets = {name: {**own, **_errors_and_images(pooled.of_sets[name])} for name, own in of_sets.items()}
     return metrics | ({"sets": sets} if sets else {})
-
-
-class _PooledBySet:
-    """The counts of the whole split and of each of several sets, at each IoU threshold."""
-
-    def __init__(self, manifest: Manifest) -> None:
-        self.whole = [PooledCounts() for _ in IOU_THRESHOLDS]
-        self.of_sets = {part.name: [PooledCounts() for _ in IOU_THRESHOLDS] for part in manifest.sets}
-        self._in_order = list(self.of_sets.values())
-        self._stops = np.cumsum([part.num_images for part in manifest.sets])
-
-    def noted(self, results: Iterator[ImageResult]) -> Iterator[ImageResult]:
-        """Yields the results, whose counts it adds."""
-        for result in results:
-            targets = [self.whole]
-            if self._in_order:
-                targets.append(self._in_order[int(np.searchsorted(self._stops, result.sample_index, side="right"))])
-            for target in targets:
-                for pooled, counts in zip(target, result.matches, strict=True):
-                    pooled.add(counts)
-            yield result
 
 
 def _errors_and_images(pooled: Sequence[PooledCounts]) -> dict[str, float | int | None]:

@@ -120,6 +120,11 @@ class Manifest:
         return StoredImage((int(height), int(width)), int(self.orientations[index]))
 
     @property
+    def set_sizes(self) -> dict[str, int]:
+        """Number of images of each of several data sets, by its name; empty with one set."""
+        return {part.name: part.num_images for part in self.sets}
+
+    @property
     def largest_stored(self) -> tuple[int, int]:
         """Greatest height and greatest width (H, W) of the files as stored, perhaps from two different files."""
         height, width = self.stored_sizes.max(axis=0, initial=0)

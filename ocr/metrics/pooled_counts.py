@@ -13,6 +13,9 @@ The images count as independent draws. Where they are alike, as those of one sho
 fewer than ten images the standard error is a rough estimate, and where all images agree it is 0, which says nothing about others.
 """
 
+from bisect import bisect
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
@@ -95,6 +98,37 @@ class PooledCounts:
         )
         squares = np.einsum("si,ij,sj->s", gradients, self._products.astype(np.float64), gradients)
         return Scores(*np.sqrt(np.maximum(squares, 0) * self.num_images / (self.num_images - 1)).tolist())
+
+
+class PooledSplit:
+    """The counts of all images of a split, and of those of each of its data sets, at each IoU threshold.
+
+    Args:
+        sizes: number of images by data set, in the order of the images. Empty for a single set, which is the whole.
+        num_thresholds: of the counts of an image.
+        num_runs: as in `PooledCounts`.
+    """
+
+    def __init__(self, sizes: Mapping[str, int], num_thresholds: int, num_runs: int = 1) -> None:
+        def pooled() -> tuple[PooledCounts, ...]:
+            return tuple(PooledCounts(num_runs) for _ in range(num_thresholds))
+
+        self.whole = pooled()
+        self.of_sets = {name: pooled() for name in sizes}
+        self._in_order = list(self.of_sets.values())
+        self._stops = list(accumulate(sizes.values()))
+
+    def add(self, index: int, *runs: Sequence[MatchCounts]) -> None:
+        """Adds an image.
+
+        Args:
+            index: its position in the split.
+            runs: of each run the counts at each threshold.
+        """
+        parts = [self.whole, *self._in_order[(place := bisect(self._stops, index)) : place + 1]]
+        for part in parts:
+            for pooled, counts in zip(part, zip(*runs, strict=True), strict=True):
+                pooled.add(*counts)
 
 
 def _gradients(counts: MatchCounts) -> Floats:

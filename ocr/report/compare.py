@@ -16,7 +16,7 @@ from ocr.datasets.orientation import original_from_stored
 from ocr.errors import InputError
 from ocr.file_names import shown
 from ocr.metrics.icdar import MatchCounts, TargetRegions, match_image
-from ocr.metrics.pooled_counts import PooledCounts
+from ocr.metrics.pooled_counts import PooledSplit
 from ocr.polygons import FloatArray
 from ocr.postprocess.boxes import Detections, moved_detections
 from ocr.report.reviewed import hmean_of
@@ -48,8 +48,8 @@ class Comparison:
 
     other: str
     """The other run, as the user named it."""
-    pooled: tuple[PooledCounts, ...]
-    """Counts of this run and the other one, at each IoU threshold, over the images that both have."""
+    pooled: PooledSplit
+    """Counts of this run and the other one over the images that both have."""
     num_missing: int
     """Number of images of this run that the other does not have."""
     num_gains: int
@@ -60,7 +60,7 @@ class Comparison:
     @property
     def num_images(self) -> int:
         """Number of images that both have."""
-        return self.pooled[0].num_images
+        return self.pooled.whole[0].num_images
 
 
 class OtherRun:
@@ -160,7 +160,7 @@ def compared(
     other: OtherRun, own: CountsByImage, manifest: Manifest, iou_thresholds: tuple[float, ...], num_changes: int
 ) -> Comparison:
     """Returns the comparison with the `num_changes` largest differences. `OtherRun.check` has passed."""
-    pooled = tuple(PooledCounts(num_runs=2) for _ in iou_thresholds)
+    pooled = PooledSplit(manifest.set_sizes, len(iou_thresholds), num_runs=2)
     num_gains = num_losses = 0
     changes: list[tuple[tuple[float, int], Change]] = []
     for index, detections in other.detections(manifest):
@@ -169,8 +169,7 @@ def compared(
             continue
         polygons, ignore = manifest.polygons.polygons_of(index), manifest.polygons.ignore_of(index)
         there = match_image(detections.polygons, TargetRegions.from_polygons(polygons, ignore), iou_thresholds)
-        for sums, *pair in zip(pooled, here, there, strict=True):
-            sums.add(*pair)
+        pooled.add(index, here, there)
         change = Change(index, manifest.filenames[index], here[0], there[0])
         num_gains, num_losses = num_gains + (change.gain > 0), num_losses + (change.gain < 0)
         if change.gain:
@@ -179,7 +178,7 @@ def compared(
     return Comparison(
         other=other.given,
         pooled=pooled,
-        num_missing=own.num_images - pooled[0].num_images,
+        num_missing=own.num_images - pooled.whole[0].num_images,
         num_gains=num_gains,
         num_losses=num_losses,
         changes=tuple(change for _, change in changes),

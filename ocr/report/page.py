@@ -8,7 +8,7 @@ from importlib.resources import files
 import numpy as np
 
 from ocr.metrics.icdar import MatchCounts
-from ocr.metrics.pooled_counts import MARGIN, Scores
+from ocr.metrics.pooled_counts import MARGIN, PooledCounts, Scores
 from ocr.metrics.review import FALSE_ALARM, HIT, JOINED, LOOSE, MISSED, SPLIT
 from ocr.report.charts import fates_chart, sweep_chart
 from ocr.report.compare import Change, Comparison
@@ -249,12 +249,16 @@ def _comparison(report: ReportPage, comparison: Comparison) -> Iterator[str]:
     yield f"{comparison.num_losses:,} worse, {num_alike:,} alike.</p>"
     heads = ("", "this run", "other run", "difference", "", "")
     yield f"<table><thead><tr>{''.join(f'<th>{head}</th>' for head in heads)}</tr></thead><tbody>"
-    for threshold, pooled in zip(report.iou_thresholds, comparison.pooled, strict=True):
-        here, there, errors = pooled.scores(0), pooled.scores(1), pooled.difference_errors()
-        for name in _SHOWN:
-            one, other = getattr(here, name), getattr(there, name)
-            yield f'<tr><th>{name} at IoU {threshold:g}</th><td class="num">{one:.4f}</td><td class="num">{other:.4f}</td>'
-            yield f"{_difference(one - other, 4)}{_doubt(one - other, _of(errors, name))}</tr>"
+    of_sets = comparison.pooled.of_sets.items()
+    parts = (
+        ("", _SHOWN, comparison.pooled.whole),
+        *((f"{escape(name)}: ", _SHOWN[:1], pooled) for name, pooled in of_sets),
+    )
+    for prefix, names, at_thresholds in parts:
+        for threshold, pooled in zip(report.iou_thresholds, at_thresholds, strict=True):
+            yield from (
+                f"<tr><th>{prefix}{name} at IoU {threshold:g}</th>{_compared(pooled, name)}</tr>" for name in names
+            )
     yield "</tbody></table>"
     if comparison.num_images > 1:
         yield (
@@ -294,6 +298,13 @@ def _changes(changes: Sequence[Change]) -> Iterator[str]:
 def _difference(value: float, digits: int) -> str:
     kind = " gain" if value > 0 else " loss" if value < 0 else ""
     return f'<td class="num{kind}" data-value="{value:.6f}">{value:+.{digits}f}</td>'
+
+
+def _compared(pooled: PooledCounts, name: str) -> str:
+    """Returns the cells of a score of both runs."""
+    here, there = (getattr(pooled.scores(run), name) for run in range(2))
+    doubt = _doubt(here - there, _of(pooled.difference_errors(), name))
+    return f'<td class="num">{here:.4f}</td><td class="num">{there:.4f}</td>{_difference(here - there, 4)}{doubt}'
 
 
 def _doubt(difference: float, error: float | None) -> str:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from ocr.metrics.icdar import MatchCounts, TargetRegions, match_image
-from ocr.metrics.pooled_counts import PooledCounts, Scores, with_margin
+from ocr.metrics.pooled_counts import PooledCounts, PooledSplit, Scores, with_margin
 
 NUM_RESAMPLES = 4000
 
@@ -81,6 +81,19 @@ def test_one_image_has_no_error(num_images):
     pooled = pooled_of(drawn_counts(3, seed=3)[:num_images])
     assert pooled.errors() is None
     assert pooled.difference_errors() is None
+
+
+def test_a_split_pools_each_of_its_sets_by_itself():
+    counts = drawn_counts(10, seed=4)
+    split = PooledSplit({"receipts": 4, "none": 0, "scenes": 6}, num_thresholds=1, num_runs=2)
+    for index in np.random.default_rng(0).permutation(10).tolist():
+        split.add(index, *([MatchCounts(*run)] for run in counts[index].tolist()))
+    parts = {"receipts": counts[:4], "scenes": counts[4:]}
+    for (pooled,), own in [(split.whole, counts), *((split.of_sets[name], own) for name, own in parts.items())]:
+        expected = pooled_of(own)
+        assert [pooled.counts(run) for run in range(2)] == [expected.counts(run) for run in range(2)]
+        assert pooled.difference_errors() == expected.difference_errors()
+    assert split.of_sets["none"][0].num_images == 0
 
 
 def test_pages_without_text_and_detections_score_0_and_have_no_margin():
