@@ -73,7 +73,8 @@ def _measure(
         for detector in detectors:
             rounds = measured[detector.name]
             found[detector.name] += rounds[0]
-            results.rows.append(row_of(pages, detector.name, detector.name in own, rounds, detector.facts))
+            firsts = measured[detectors[0].name][0]
+            results.rows.append(row_of(pages, detector.name, detector.name in own, rounds, firsts, detector.facts))
     for detector in detectors:
         if detector.name in own:
             found[detector.name] += [detector.find(page) for page in arguments.turned]

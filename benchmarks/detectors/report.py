@@ -7,10 +7,11 @@ from typing import Any
 
 from benchmarks.detectors.agreement import MOST_PIXELS, MOST_SCORE, Agreement
 from benchmarks.detectors.processes import Found
-from benchmarks.detectors.scoring import IOUS, Pages
+from benchmarks.detectors.scoring import IOUS, Pages, scores_of
 from benchmarks.detectors.sharing import Sharing
 from benchmarks.environment import environment_lines
 from benchmarks.report import Report, Table
+from ocr.metrics.pooled_counts import MARGIN, with_margin
 
 MOST_HMEAN_LOSS = {"float16": 0.002, "int8": 0.01}
 """Largest accepted loss of hmean against float32, by precision of the exported file."""
@@ -24,8 +25,8 @@ class Row:
     num_pages: int
     detector: str
     is_ours: bool
-    scores: dict[str, dict[str, float]]
-    """hmean, precision and recall, by IoU."""
+    scores: dict[str, dict[str, Any]]
+    """The scores and standard errors of `scores_of`, by IoU."""
     cpu_ms: list[float]
     """Median over the pages of the processor time from the file to its polygons, by round."""
     mean_cpu_ms: float
@@ -59,16 +60,27 @@ class DetectorResults:
 
 
 def row_of(
-    pages: Pages, detector: str, is_ours: bool, rounds: Sequence[Sequence[Found]], facts: Mapping[str, Any]
+    pages: Pages,
+    detector: str,
+    is_ours: bool,
+    rounds: Sequence[Sequence[Found]],
+    firsts: Sequence[Found],
+    facts: Mapping[str, Any],
 ) -> Row:
-    """Returns a detector's figures on some pages."""
+    """Returns a detector's figures on some pages.
+
+    Args:
+        rounds: its results of each pass.
+        firsts: the results of the first detector, with which all others are compared.
+        facts: those of its process.
+    """
     seconds = [[page.cpu_seconds for page in found] for found in rounds]
     return Row(
         pages.name,
         len(pages.paths),
         detector,
         is_ours,
-        {str(iou): pages.scores(rounds[0], iou) for iou in IOUS},
+        {str(iou): scores_of(pages.counts(rounds[0], iou), pages.counts(firsts, iou)) for iou in IOUS},
         [1000 * median(each) for each in seconds],
         1000 * sum(map(sum, seconds)) / sum(map(len, seconds)),
         max(page.peak_bytes for found in rounds for page in found),
@@ -88,7 +100,8 @@ def report(results: DetectorResults) -> Report:
         legend=(
             "Each page goes to all detectors in turn, each in a process of its own with one thread. CPU ms: processor time from "
             "the path of the file to its polygons, decoding included, median over the pages. hmean: ICDAR 2015 protocol, one "
-            "evaluator for all. Peak: largest resident set of the process, its libraries and model included."
+            "evaluator for all; ± is twice its standard error over the pages, in the sentences that of the difference on the same "
+            "pages. Peak: largest resident set of the process, its libraries and model included."
         ),
         conclusions=("What it shows", _conclusions(results)),
         is_interrupted=False,
@@ -105,8 +118,10 @@ def _cells(row: Row) -> list[str]:
     loose, strict = (row.scores[str(iou)] for iou in IOUS)
     return [
         row.detector,
-        *(f"{loose[name]:.4f}" for name in ("hmean", "precision", "recall")),
-        f"{strict['hmean']:.4f}",
+        with_margin(loose["hmean"], loose["hmean_error"]),
+        f"{loose['precision']:.4f}",
+        f"{loose['recall']:.4f}",
+        with_margin(strict["hmean"], strict["hmean_error"]),
         f"{row.median_cpu_ms:,.0f}",
         ", ".join(f"{value:,.0f}" for value in row.cpu_ms),
         f"{row.loaded_bytes / 1e6:,.0f}",
@@ -153,7 +168,7 @@ def _conclusions(results: DetectorResults) -> list[str]:
 
 
 def _beside_rivals(results: DetectorResults, pages: str) -> list[str]:
-    """Compares each rival with our best float32 row, whoever wins."""
+    """Compares each rival with the checkpoint's row, whoever wins."""
     rows = [row for row in results.rows if row.pages == pages]
     ours = next((row for row in rows if row.is_ours), None)
     lines = []
@@ -161,18 +176,23 @@ def _beside_rivals(results: DetectorResults, pages: str) -> list[str]:
         if ours is None or rival.is_ours:
             continue
         cheapest = min((row for row in rows if row.is_ours), key=lambda row: row.median_cpu_ms)
-        hmeans = [[row.scores[str(iou)]["hmean"] for iou in IOUS] for row in (ours, rival)]
-        verdict = " and ".join(
-            f"{'better' if own > other else 'worse'} at IoU {iou} ({own:.3f}, {other:.3f})"
-            for iou, own, other in zip(IOUS, *hmeans, strict=True)
-        )
+        verdict = " and ".join(_verdict(ours.scores[str(iou)], rival.scores[str(iou)], iou) for iou in IOUS)
         lines.append(
-            f"{pages}: {ours.detector} is {verdict} than {rival.detector}. It takes "
+            f"{pages}: {ours.detector} beside {rival.detector} is {verdict}. It takes "
             f"{ours.median_cpu_ms / rival.median_cpu_ms:.2f} times the processor time, our cheapest row, {cheapest.detector}, "
             f"{cheapest.median_cpu_ms / rival.median_cpu_ms:.2f} times, and {ours.peak_bytes / rival.peak_bytes:.2f} times the "
             "memory."
         )
     return lines
+
+
+def _verdict(own: Mapping[str, Any], rival: Mapping[str, Any], iou: float) -> str:
+    """Returns whether our score differs from a rival's by more than its margin."""
+    difference, error = own["hmean"] - rival["hmean"], rival["difference_error"]
+    margin = f", {difference:+.3f} ± {MARGIN * error:.3f}" if error else ""
+    is_clear = bool(error) and abs(difference) > MARGIN * error
+    told = ("better" if difference > 0 else "worse") if is_clear else "not clearly different"
+    return f"{told} at IoU {iou} ({own['hmean']:.3f}, {rival['hmean']:.3f}{margin})"
 
 
 def _reduced(results: DetectorResults) -> list[str]:

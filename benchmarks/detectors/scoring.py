@@ -7,7 +7,8 @@ from pathlib import Path
 from benchmarks.detectors.processes import Found
 from ocr.config import TrainConfig
 from ocr.datasets.schemas import DatasetConfig
-from ocr.metrics.icdar import ICDARMetric
+from ocr.metrics.icdar import MatchCounts, TargetRegions, best_first, match_image
+from ocr.metrics.pooled_counts import PooledCounts
 from ocr.polygons import FloatArray
 from ocr.splits import build_dataset
 
@@ -38,8 +39,27 @@ class Pages:
             [manifest.polygons.ignore_of(index).tolist() for index in chosen],
         )
 
-    def scores(self, found: Sequence[Found], iou: float) -> dict[str, float]:
-        """Returns hmean, precision and recall of the results of all pages, matched best first."""
-        metric = ICDARMetric(iou)
-        metric.update([page.polygons for page in found], self.polygons, self.ignore, [page.scores for page in found])
-        return {name: float(value) for name, value in metric.compute().items()}
+    def counts(self, found: Sequence[Found], iou: float) -> list[MatchCounts]:
+        """Returns the counts of each page, its detections matched best first."""
+        return [
+            match_image(best_first(page.polygons, page.scores), TargetRegions.from_polygons(polygons, ignore), (iou,))[
+                0
+            ]
+            for page, polygons, ignore in zip(found, self.polygons, self.ignore, strict=True)
+        ]
+
+
+def scores_of(counts: Sequence[MatchCounts], firsts: Sequence[MatchCounts]) -> dict[str, float | None]:
+    """Returns hmean, precision and recall over all pages, and two standard errors, None with fewer than two pages.
+
+    hmean_error is that of hmean, difference_error that of its difference to the first detector's on the same pages.
+    """
+    pooled = PooledCounts(num_runs=2)
+    for pair in zip(counts, firsts, strict=True):
+        pooled.add(*pair)
+    error, difference = pooled.errors(), pooled.difference_errors()
+    return {
+        **pooled.scores()._asdict(),
+        "hmean_error": None if error is None else error.hmean,
+        "difference_error": None if difference is None else difference.hmean,
+    }

@@ -90,7 +90,7 @@ class ICDARMetric(PooledMetric[MatchCounts]):
         def count(
             found: Polygons, polygons: Polygons, flags: npt.ArrayLike, ranks: npt.ArrayLike | None
         ) -> MatchCounts:
-            ordered = found if ranks is None else _best_first(found, ranks)
+            ordered = found if ranks is None else best_first(found, ranks)
             return match_image(ordered, TargetRegions.from_polygons(polygons, flags), (self.iou_threshold,))[0]
 
         all_scores = [None] * len(predictions) if scores is None else scores
@@ -182,7 +182,12 @@ def matched_pairs(
     return is_counted, target_of
 
 
-def _best_first(polygons: Polygons, scores: npt.ArrayLike) -> Polygons:
+def best_first(polygons: Polygons, scores: npt.ArrayLike) -> Polygons:
+    """Returns polygons in the order of matching: the highest score first, and equal ones in the given order.
+
+    Raises:
+        ValueError: the numbers of polygons and scores differ.
+    """
     scores = np.asarray(scores)
     if scores.shape != (len(polygons),):
         raise ValueError(
