@@ -124,6 +124,8 @@ class TensorStore:
 
     def refresh(self, keys: Sequence[Key]) -> None:
         """Sets the key of each entry. Memory that was filled under another key becomes invalid."""
+        if self._stream is not None:
+            self._stream.synchronize()  # once an epoch: files are read into memory by the host, which would overtake a copy
         self._wanted = list(keys)
         for entry, key in enumerate(keys):
             if key is None or self._resident[entry] != key:
@@ -170,23 +172,42 @@ class TensorStore:
         return StoredBatch(entries, tensors, sorted(missing + list(errors)), errors)
 
     def fill(self, batch: StoredBatch, made: Tensors, keep: Sequence[Keep]) -> Tensors:
-        """Fills the missing rows of a batch and returns the whole batch on the device.
+        """Fills the missing rows of a batch and returns the whole batch on the device, which nobody may write to.
 
         Args:
             made: (M, ...) on the device, the M missing rows in order.
             keep: where each of these rows may be kept.
         """
         has_place = self._block(batch.entries) is not None
+        self._copy(made, batch)
         for number, row in enumerate(batch.missing):
             entry = batch.entries[row]
-            for name, tensor in batch.tensors.items():
-                tensor[row].copy_(made[name][number])
             self._set_resident(entry, self._wanted[entry] if has_place and keep[number] is not Keep.NOT else None)
             if keep[number] is Keep.EVERYWHERE:
                 self._write(entry, {name: tensor[number] for name, tensor in made.items()})
         if len(batch.missing) == len(batch.entries) and (not batch.tensors or self.device.type == "cuda"):
             return made
         return self.upload(batch.tensors)
+
+    def _copy(self, made: Tensors, batch: StoredBatch) -> None:
+        """Copies entries to the missing rows of a batch.
+
+        From the GPU to pinned RAM on the store's own stream, so that the thread that launches kernels does not wait. Whoever reads
+        these rows does so by `upload`, on the same stream.
+        """
+        is_download = self._stream is not None and any(not tensor.is_cuda for tensor in batch.tensors.values())
+        stream = self._stream if is_download else None
+        if stream is not None:
+            stream.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(stream):  # None: the current one
+            for name, tensor in batch.tensors.items():
+                if len(batch.missing) == len(batch.entries):
+                    tensor.copy_(made[name], non_blocking=True)
+                else:
+                    for number, row in enumerate(batch.missing):
+                        tensor[row].copy_(made[name][number], non_blocking=True)
+                if stream is not None:
+                    made[name].record_stream(stream)
 
     def upload(self, tensors: Tensors) -> Tensors:
         """Returns the tensors on the device; the copy from pinned memory overlaps with the device's other work."""

@@ -172,6 +172,7 @@ class _Server(ThreadingHTTPServer):
 @pytest.fixture
 def s3(aws: pytest.MonkeyPatch, copied_receipts: Path) -> Iterator[Endpoint]:
     """An S3 endpoint that has `copied_receipts` as the bucket `copied`; AWS_ENDPOINT_URL points to it."""
+    pytest.importorskip("s3fs", reason="needs uv sync --extra s3")
     endpoint = Endpoint()
     root = copied_receipts.parent
     server = _Server(("127.0.0.1", 0), partial(_Handler, root, endpoint))

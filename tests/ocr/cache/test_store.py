@@ -55,6 +55,30 @@ def test_filled_entries_are_served_as_a_view():
     assert store.read(ALL).tensors["images"].data_ptr() == found.tensors["images"].data_ptr()
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("known", [(), (1, 2)], ids=["all rows missing", "two rows known"])
+def test_filling_ram_from_a_gpu_does_not_make_the_host_wait(known):
+    device = torch.device("cuda", torch.cuda.current_device())
+    plan = TierPlan(NUM_ENTRIES, LAYOUT.num_bytes, num_on_gpu=0, num_in_ram=NUM_ENTRIES, disk_budget=0)
+    store = TensorStore(LAYOUT, plan, device)
+    store.refresh([KEYS[entry] if entry in known else None for entry in ALL])
+    on_gpu = {name: tensor.to(device) for name, tensor in level_images([10, 11, 12, 13]).items()}
+    store.fill(store.read(ALL), on_gpu, [Keep.EVERYWHERE] * NUM_ENTRIES)
+    store.refresh(KEYS)
+    stored = store.read(ALL)
+    assert stored.missing == [entry for entry in ALL if entry not in known]
+    made = {name: tensor.to(device) for name, tensor in level_images([20 + row for row in stored.missing]).items()}
+    torch.cuda.synchronize(device)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        filled = store.fill(stored, made, [Keep.EVERYWHERE] * len(stored.missing))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    expected = [10 + entry if entry in known else 20 + entry for entry in ALL]
+    assert levels_of(filled) == expected
+    assert levels_of(store.upload(store.read(ALL).tensors)) == expected
+
+
 def test_entries_under_another_key_or_without_one_are_missing():
     store = make_store()
     fill(store)
