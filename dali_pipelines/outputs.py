@@ -74,7 +74,8 @@ class CpuOutputs:
         """Returns a rendered image; the decoded image goes to `images.kept` if that wants it. Runs in several threads."""
         # A GPU's graph takes its matrices as float32, and a seeded run is to repeat bit for bit: the same matrix here.
         in_float32 = replace(sample, input_from_resized=sample.input_from_resized.astype(np.float32))
-        rendered = render(decoded, in_float32, self._config, training=self._training)
+        planned_with = self._images.upright_size(sample.index)
+        rendered = render(decoded, in_float32, self._config, training=self._training, upright_size=planned_with)
         kept = self._images.kept
         if kept is not None and kept.wants(sample.index):
             kept.keep(sample.index, torch.from_numpy(np.require(decoded, requirements="W")))

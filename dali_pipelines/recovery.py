@@ -87,7 +87,7 @@ class BatchRecovery:
     def _replacement(self, index: int) -> str | None:
         """Returns the reason if the header of an image states another size, or more pixels than are allowed; else None.
 
-        Without sizes in `SourceImages`, and on a CPU, where rendering checks the planned region, any size will do.
+        Without sizes in `SourceImages` any size will do. On a CPU rendering compares it, once the image is decoded.
         """
         kept = self._arrays.images.kept
         if kept is not None and kept.decoded(index) is not None:

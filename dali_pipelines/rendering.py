@@ -25,14 +25,26 @@ IMAGE_REPLACED = "replaced since it was checked"
 cv2.setNumThreads(1)
 
 
-def render(original: ImageArray, sample: PlannedSample, config: PipelineConfig, *, training: bool) -> ImageArray:
+def render(
+    original: ImageArray,
+    sample: PlannedSample,
+    config: PipelineConfig,
+    *,
+    training: bool,
+    upright_size: tuple[int, int] | None = None,
+) -> ImageArray:
     """Returns the planned network input before normalisation, (H, W, 3) RGB levels.
 
     In training this is the crop, black outside the image; in evaluation the resized image, not yet padded.
 
+    Args:
+        upright_size: (H, W) that the image was planned with; None: an image that contains the planned region will do.
+
     Raises:
         ValueError: the image does not have the size that it was planned with.
     """
+    if upright_size is not None:
+        _refuse_other_size(original, upright_size)
     if not training:
         return resize_whole(original, sample.region_xyxy, sample.resized_size)
     resized = resize_region(original, sample.region_xyxy, sample.resized_size)
@@ -72,13 +84,16 @@ def resize_whole(
     original: ImageArray, region_xyxy: npt.NDArray[np.float32], resized_size: tuple[int, int]
 ) -> ImageArray:
     """Returns a whole image, resized by `resize_region`. Raises ValueError if the image is not exactly as large as the region."""
-    height, width = original.shape[:2]
-    expected_width, expected_height = (int(value) for value in region_xyxy[2:])
-    if (height, width) != (expected_height, expected_width):
-        raise ValueError(
-            f"the image is {width} x {height} pixels, expected {expected_width} x {expected_height}: {IMAGE_REPLACED}"
-        )
+    _refuse_other_size(original, (int(region_xyxy[3]), int(region_xyxy[2])))
     return resize_region(original, region_xyxy, resized_size)
+
+
+def _refuse_other_size(original: ImageArray, expected: tuple[int, int]) -> None:
+    height, width = original.shape[:2]
+    if (height, width) != expected:
+        raise ValueError(
+            f"the image is {width} x {height} pixels, expected {expected[1]} x {expected[0]}: {IMAGE_REPLACED}"
+        )
 
 
 def resize(image: ImageArray, size: tuple[int, int], sides: tuple[float, float] | None = None) -> ImageArray:

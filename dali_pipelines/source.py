@@ -163,10 +163,16 @@ class SourceImages:
     largest_stored: tuple[int, int] | None = None
     """(H, W) that no file exceeds as it is stored; used by `preallocate_decoder`."""
     stored_sizes: npt.NDArray[np.integer] | None = None
-    """(N, 2) (H, W) of each file as it is stored; needed with `scaled_decode`. They bound what a batch decodes at once, and a GPU
-    refuses files of another size; None: no bound, and any size."""
+    """(N, 2) (H, W) of each file as it is stored; needed with `scaled_decode`. They bound what a batch decodes at once, and files
+    of another size are refused; None: no bound, and any size."""
     orientations: npt.NDArray[np.integer] | None = None
-    """(N,) EXIF orientation of each file, 1 to 8; needed with `scaled_decode`."""
+    """(N,) EXIF orientation of each file, 1 to 8; needed with `scaled_decode`, and on a CPU to refuse files of another size."""
+
+    def upright_size(self, index: int) -> tuple[int, int] | None:
+        """Returns the (H, W) of one image after EXIF is applied; None: sizes and orientations are not known."""
+        if self.stored_sizes is None or self.orientations is None:
+            return None
+        return self.stored_image(index).upright_size
 
     def stored_image(self, index: int) -> StoredImage:
         """Returns how one image is stored.

@@ -269,7 +269,8 @@ class ValidatedOCRDataset(Dataset[Any]):
         kept = self.kept_images
         if kept is not None and kept.wants(index):
             kept.keep(index, torch.from_numpy(np.require(original, requirements="W")))
-        return render(original, sample, config, training=training)
+        planned_with = self.manifest.stored_image(index).upright_size
+        return render(original, sample, config, training=training, upright_size=planned_with)
 
 
 def refuse_caches_of_random_samples(split: DatasetConfig, planner: SamplePlanner) -> None:

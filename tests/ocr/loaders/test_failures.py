@@ -124,6 +124,25 @@ def huge_jpeg(content: bytes, width: int, height: int) -> bytes:
     return content[: place + 5] + struct.pack(">HH", height, width) + content[place + 9 :]
 
 
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("scaled", [True, False])
+@pytest.mark.parametrize("name", ["dali", "torch"])
+def test_a_file_exchanged_for_a_larger_picture_is_named(name, scaled, training, copied):
+    dataset = uncached_dataset(copied, training=training, pipeline=PipelineConfig(image_size=160, scaled_decode=scaled))
+    whole = list(make_loader(dataset, name))
+    exchanged = Path(dataset.manifest.image_paths[bad_index(dataset)])
+    with Image.open(exchanged) as image:
+        width, height = image.size
+        image.resize((width + 8, height + 40)).save(exchanged)
+    loader = make_loader(dataset, name)
+    assert_only_the_bad_file_fails(loader, whole)
+    (reason,) = loader.failures.values()
+    expected = (
+        f"the image is {width + 8} x {height + 40} pixels, expected {width} x {height}: replaced since it was checked"
+    )
+    assert expected in reason
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 @pytest.mark.parametrize("name", ["dali", "torch"])
 def test_a_file_exchanged_for_one_with_a_huge_header_is_not_decoded(name, kind, copied):
