@@ -30,7 +30,7 @@ from ocr.postprocess.boxes import Detections, detect_letterboxed, warn_of_cut_re
 from ocr.postprocess.levels import Levels
 from ocr.postprocess.unclip import UnclipRatio
 from ocr.predictions import draw_picture, image_entry, stored_detections
-from ocr.restore import restore
+from ocr.restore import restore_for_inference
 from ocr.training.network import prepare_network
 from ocr.training.rendered_forward import RenderedForward, build_page_detector
 
@@ -145,7 +145,7 @@ class TextDetector:
         arguments |= {"tile": tile, "rotations": rotations}
         try:
             config = InferenceConfig.model_validate(arguments)
-            settings, model = restore(config)
+            settings, model = restore_for_inference(config)
         except ValidationError as error:
             raise InputError("TextDetector: " + "; ".join(described_problems(error))) from None
         self.device = resolve_device(settings.device)

@@ -50,7 +50,7 @@ from ocr.report.compare import OtherRun
 from ocr.report.page import ReportPage
 from ocr.report.worst import WorstMaps
 from ocr.report.write import Evaluated, find, shown_changes, shown_images, write_report
-from ocr.restore import restore, what_results_depend_on
+from ocr.restore import restore_for_inference, what_results_depend_on
 from ocr.splits import build_dataset, draw_if_synthetic
 from ocr.training.callbacks.between_batches import StopBetweenBatches
 from ocr.training.callbacks.memory import FollowForOutOfMemory
@@ -91,7 +91,7 @@ def evaluate(config: EvaluateConfig, run_dir: Path) -> dict[str, Any]:
     log.info("writing to %s", run_dir)
     other = OtherRun(config.compare) if config.compare is not None else None
     with _Progress(run_dir, "hydra.run.dir", is_named=_is_given("hydra.run.dir")) as progress, RunLock(run_dir):
-        settings, model = restore(config)
+        settings, model = restore_for_inference(config)
         settings = _with_loader_of_this_machine(settings, config.loader)
         settings, dataset = _evaluated_split(config, settings, run_dir)
         if other is not None:
@@ -133,7 +133,7 @@ def predict(config: PredictConfig, run_dir: Path) -> Path:
     log.info("writing to %s", output)
     key = "hydra.run.dir" if _is_given("hydra.run.dir") and config.output == NOT_SET else "output"
     with _Progress(output, key, is_named=config.output != NOT_SET or _is_given(key)) as progress:
-        settings, model = restore(config)
+        settings, model = restore_for_inference(config)
         settings = _with_loader_of_this_machine(settings, config.loader)
         settings = _with_loose_files(settings)
         with RunLock(output, key):

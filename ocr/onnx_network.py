@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,17 +15,11 @@ from dali_pipelines.config import PipelineConfig
 from ocr.checkpoint import CONFIG_KEY
 from ocr.config import Device, TrainConfig, described_problems
 from ocr.errors import InputError
+from ocr.models.db_head import ProbMap
 
 INPUT_NAME, OUTPUT_NAME = "images", "prob_map"
 """Names of the graph's input and output."""
 _CUDA = "CUDAExecutionProvider"
-
-
-class ProbMap(NamedTuple):
-    """The output of an exported network."""
-
-    prob_map: Tensor
-    """(B, H / map_stride, W / map_stride) float32, probability of the shrunk text regions, 0 to 1."""
 
 
 class OnnxNetwork(nn.Module):

@@ -8,6 +8,7 @@ from ocr.datasets.schemas import DatasetConfig
 from ocr.device import resolve_device, resolve_loading, resolve_pipeline, resolve_precision
 from ocr.errors import InputError
 from ocr.models.dbnet import DBNet
+from ocr.models.inference import InferenceNet, for_inference
 from ocr.onnx_network import OnnxNetwork, is_onnx, load_onnx
 from ocr.postprocess.config import RESULT_KEYS
 
@@ -47,6 +48,12 @@ def restore(config: InferenceConfig) -> tuple[TrainConfig, DBNet | OnnxNetwork]:
         return _with_overrides(exported, config.model_copy(update={"device": device, "precision": "32-true"})), network
     saved, model = load_checkpoint(config.checkpoint)
     return _with_overrides(saved, config), model
+
+
+def restore_for_inference(config: InferenceConfig) -> tuple[TrainConfig, InferenceNet | OnnxNetwork]:
+    """Returns what `restore` returns, the network without the parts that only training needs."""
+    settings, model = restore(config)
+    return settings, for_inference(model) if isinstance(model, DBNet) else model
 
 
 def _with_overrides(saved: TrainConfig, config: InferenceConfig) -> TrainConfig:

@@ -6,28 +6,25 @@ Batch, height and width are dynamic; height and width are multiples of 32.
 """
 
 import contextlib
-import copy
 import io
 import json
 import logging
 import os
 import warnings
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ocr import __version__
 from ocr.checkpoint import CONFIG_KEY
 from ocr.config import TrainConfig
 from ocr.errors import InputError
 from ocr.models.dbnet import DBNet
-from ocr.models.large_kernel import LargeKernelConv
+from ocr.models.inference import InferenceNet, for_inference
 from ocr.onnx_network import INPUT_NAME, OUTPUT_NAME, import_extra
 from ocr.postprocess.config import RESULT_KEYS
 
@@ -41,7 +38,7 @@ class InferenceGraph(nn.Module):
     """The network as it is exported: images in, probability map out.
 
     Args:
-        model: the network, in evaluation mode.
+        model: the network.
         config: its configuration, for mean and std.
         uint8_input: take RGB levels, and normalise them inside.
     """
@@ -49,7 +46,7 @@ class InferenceGraph(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, model: DBNet, config: TrainConfig, uint8_input: bool) -> None:
+    def __init__(self, model: InferenceNet, config: TrainConfig, uint8_input: bool) -> None:
         super().__init__()
         self.model = model
         self.uint8_input = uint8_input
@@ -64,7 +61,8 @@ class InferenceGraph(nn.Module):
         """
         if self.uint8_input:
             images = (images.permute(0, 3, 1, 2).float() - self.mean) / self.std
-        return self.model(images).prob_map
+        prob_map: Tensor = self.model(images).prob_map
+        return prob_map
 
 
 def trace(model: DBNet, config: TrainConfig, uint8_input: bool) -> ExportedProgram:
@@ -74,7 +72,7 @@ def trace(model: DBNet, config: TrainConfig, uint8_input: bool) -> ExportedProgr
         InputError: torch.export cannot trace this backbone with dynamic sizes.
     """
     model.head.float32 = False  # the whole network is float32 here
-    graph = InferenceGraph(for_inference(model.eval()), config, uint8_input).requires_grad_(False)
+    graph = InferenceGraph(for_inference(model), config, uint8_input).requires_grad_(False)
     batch, height, width = _EXAMPLE_SIZE
     first = 1 if uint8_input else 2  # place of the height
     shape = (batch, height, width, 3) if uint8_input else (batch, 3, height, width)
@@ -85,24 +83,6 @@ def trace(model: DBNet, config: TrainConfig, uint8_input: bool) -> ExportedProgr
             return torch.export.export(graph, (example,), dynamic_shapes={"images": sizes})
     except Exception as error:  # torch.export raises many types
         raise _not_exportable(config, "torch.export", error) from error
-
-
-def for_inference(model: DBNet) -> DBNet:
-    """Returns a copy of the network whose neck and head have no batch norms and no parts of training.
-
-    Batch norms are folded into the convolutions before them, and the small kernels of the neck are merged into the large ones.
-    The ONNX exporter folds the others. It leaves a batch norm where something reads the size of the convolution's output, as the
-    neck does to scale its maps. Runtimes leave it too, and int8 would round between the two.
-    """
-    model = copy.deepcopy(model)
-    for block in [module for module in model.modules() if type(module) is nn.Sequential]:
-        for place, (layer, norm) in enumerate(pairwise(block)):
-            if isinstance(layer, LargeKernelConv):
-                block[place] = layer.merged()
-            elif isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) and isinstance(norm, nn.BatchNorm2d):
-                block[place] = fuse_conv_bn_eval(layer, norm, transpose=isinstance(layer, nn.ConvTranspose2d))
-                block[place + 1] = nn.Identity()
-    return model
 
 
 def save_torch_export(program: ExportedProgram, config: TrainConfig, path: Path) -> None:

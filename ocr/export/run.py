@@ -18,8 +18,9 @@ from ocr.export.check import Comparison, Pictures, calibration_pictures, choose_
 from ocr.export.graph import describe, metadata, save_torch_export, to_onnx, trace
 from ocr.export.reduced import to_float16, to_int8
 from ocr.export.triton import check_output, write_repository
+from ocr.models.db_head import ProbMap
 from ocr.models.dbnet import DBNet
-from ocr.onnx_network import ProbMap, import_extra, is_onnx, levels_of, load_onnx
+from ocr.onnx_network import import_extra, is_onnx, levels_of, load_onnx
 from ocr.restore import restore
 
 log = logging.getLogger(__name__)

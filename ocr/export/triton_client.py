@@ -21,7 +21,8 @@ from ocr.config import TrainConfig
 from ocr.datasets.given_image import GivenImage, read_image
 from ocr.datasets.plan import letterbox
 from ocr.errors import InputError
-from ocr.onnx_network import INPUT_NAME, OUTPUT_NAME, ProbMap, config_of_metadata
+from ocr.models.db_head import ProbMap
+from ocr.onnx_network import INPUT_NAME, OUTPUT_NAME, config_of_metadata
 from ocr.postprocess.boxes import Detections, detect_letterboxed
 from ocr.postprocess.levels import to_levels
 from ocr.training.content_forward import forward_content

@@ -11,4 +11,5 @@ db_head   the head, its two maps, and the differentiable step function
 dbnet     builds the network from these parts
 stages    the depth of the backbone's layers, and freezing
 batch_norms  which batch norms keep their statistics in training
+inference  the network without what only training needs
 """

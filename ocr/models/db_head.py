@@ -23,6 +23,13 @@ class DBMaps(NamedTuple):
         return torch.sigmoid(self.prob_logits)
 
 
+class ProbMap(NamedTuple):
+    """The output of a network that only predicts."""
+
+    prob_map: Tensor
+    """(B, H / map_stride, W / map_stride) float32, probability of the shrunk text regions, 0 to 1."""
+
+
 class TrainingMaps(NamedTuple):
     """The output of a network with an auxiliary head, in training."""
 
@@ -58,8 +65,19 @@ class DBHead(nn.Module):
                 return self._maps(pyramid.float())
         return self._maps(pyramid)
 
+    def prob_logits(self, pyramid: Tensor) -> Tensor:
+        """Returns the first map of `forward` alone."""
+        if self.float32:
+            with torch.autocast(pyramid.device.type, enabled=False):
+                return self._logits(pyramid.float())
+        return self._logits(pyramid)
+
     def _maps(self, pyramid: Tensor) -> DBMaps:
-        return DBMaps(self.prob(pyramid).squeeze(1).float(), torch.sigmoid(self.thresh(pyramid).squeeze(1).float()))
+        return DBMaps(self._logits(pyramid), torch.sigmoid(self.thresh(pyramid).squeeze(1).float()))
+
+    def _logits(self, pyramid: Tensor) -> Tensor:
+        logits: Tensor = self.prob(pyramid).squeeze(1).float()
+        return logits
 
 
 class AuxiliaryHead(nn.Module):

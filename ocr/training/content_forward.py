@@ -11,8 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from ocr.models.db_head import DBMaps
-from ocr.onnx_network import ProbMap
+from ocr.models.db_head import DBMaps, ProbMap
 
 CONTENT_STEP = 64
 """Sides are rounded up to a multiple of this many pixels, itself a multiple of the network's stride. So there are few shapes, and

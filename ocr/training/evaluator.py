@@ -50,7 +50,7 @@ class Evaluator:
     Worker threads and CUDA graph are created in the first pass and kept until `close`.
 
     Args:
-        model: the network, a DBNet or that of an exported file.
+        model: the network, a DBNet, or a network for inference.
         config: configuration of the run.
         manifest: manifest of the evaluated split; its polygons are the ground truth.
         with_cleval: count characters for CLEval too.

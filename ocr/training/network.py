@@ -33,7 +33,7 @@ def forward_maps(model: nn.Module, images: Tensor, channels_last: bool) -> DBMap
     """Returns the maps of (B, 3, H, W) normalised images of any float type and memory format.
 
     Args:
-        model: a DBNet, or the network of an exported file, whose result has `prob_map` only.
+        model: a DBNet, or a network for inference, whose result has `prob_map` only.
     """
     if not torch.is_autocast_enabled(images.device.type):
         weight = next(model.parameters(), None)  # the network of an .onnx file has none
@@ -107,7 +107,7 @@ class EvaluationForward:
         if len(images) >= self._batch_size:
             return self._forward(images)
         maps = self._forward(_padded(images, self._batch_size))
-        return DBMaps(*(tensor[: len(images)] for tensor in maps))
+        return type(maps)(*(tensor[: len(images)] for tensor in maps))
 
     def release(self) -> None:
         """Frees the memory of a CUDA graph; the next batch captures it again."""

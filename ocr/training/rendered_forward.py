@@ -26,7 +26,7 @@ class RenderedForward:
     """Runs the network over rendered images. Threads may share it.
 
     Args:
-        model: the network, on the device and prepared; a DBNet or that of an exported file.
+        model: the network, on the device and prepared; a DBNet, or a network for inference.
         settings: configuration of the run.
         device: device of the network.
     """

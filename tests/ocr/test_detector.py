@@ -18,7 +18,7 @@ from ocr.inference import predict
 from ocr.loaders.batch import Batch
 from ocr.loaders.torch_workers import TorchLoader
 from ocr.predictions import stored_detections
-from ocr.restore import restore
+from ocr.restore import restore_for_inference
 from ocr.splits import build_dataset
 from ocr.training.evaluator import Evaluator
 
@@ -72,7 +72,7 @@ def test_results_equal_those_of_predict(detector, untrained_checkpoint, folder, 
 
 def test_polygons_and_scores_equal_those_of_the_evaluation_bit_for_bit(detector, untrained_checkpoint, drawn):
     config = InferenceConfig(checkpoint=str(untrained_checkpoint), loader="torch", postprocess=THRESHOLDS, **SETTINGS)
-    settings, model = restore(config)
+    settings, model = restore_for_inference(config)
     dataset = build_dataset(DatasetConfig(image_path=str(drawn / "images/val")), settings, training=False)
     manifest = dataset.manifest
     evaluator = Evaluator(model.to(memory_format=torch.channels_last), settings, manifest, with_cleval=False)
