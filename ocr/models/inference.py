@@ -49,7 +49,7 @@ def for_inference(model: DBNet) -> InferenceNet:
             _replace(net, name, layer.merged())
     folded = copy.deepcopy(net)
     for conv_name, norm_name in _foldable(folded):
-        conv, norm = folded.get_submodule(conv_name), cast(Any, folded.get_submodule(norm_name))
+        conv, norm = (cast(Any, folded.get_submodule(name)) for name in (conv_name, norm_name))
         fused = fuse_conv_bn_eval(conv, norm, transpose=isinstance(conv, nn.ConvTranspose2d))
         _replace(folded, conv_name, fused)
         is_plain = type(norm) is nn.BatchNorm2d  # timm's has dropout and activation in it
