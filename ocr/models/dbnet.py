@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from ocr.models.activations import avoid_copies
 from ocr.models.backbone import build_backbone
 from ocr.models.config import ModelConfig
 from ocr.models.db_head import AuxiliaryHead, DBHead, DBMaps, TrainingMaps
@@ -44,6 +45,7 @@ def build_dbnet(config: ModelConfig, map_stride: int) -> DBNet:
     """Builds the network, whose maps have 1 / map_stride of the input's resolution."""
     backbone, channels = build_backbone(config.backbone)
     use_fast_gradients(backbone)
+    avoid_copies(backbone)
     fpn = FPN(channels, config.fpn_channels, config.fpn_kernel_size, config.adaptive_fusion)
     head = DBHead(config.fpn_channels, map_stride, config.head_float32)
     for module in (fpn, head):
