@@ -52,7 +52,8 @@ setup: $(UV)  ## install what training needs into .venv
 	$(UV) sync --quiet
 
 setup-all: $(UV)  ## install what tests and benchmarks need too
-	$(UV) sync --quiet --extra webdataset --extra s3 --extra onnx --extra bench --compile-bytecode  # the tests start many interpreters
+	# The tests start many interpreters. On a busy machine one file has taken more than the 60 seconds that uv allows.
+	UV_COMPILE_BYTECODE_TIMEOUT=900 $(UV) sync --quiet --extra webdataset --extra s3 --extra onnx --extra bench --compile-bytecode
 
 .uv/bin/uv:
 	$(PYTHON) -m venv .uv
