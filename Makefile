@@ -51,8 +51,8 @@ image-proof:  ## install the CPU image's packages into an empty environment and 
 setup: $(UV)  ## install what training needs into .venv
 	$(UV) sync --quiet
 
+# The packages are compiled because the tests start many interpreters. On a busy machine this exceeds the 60 seconds that uv allows.
 setup-all: $(UV)  ## install what tests and benchmarks need too
-	# The tests start many interpreters. On a busy machine one file has taken more than the 60 seconds that uv allows.
 	UV_COMPILE_BYTECODE_TIMEOUT=900 $(UV) sync --quiet --extra webdataset --extra s3 --extra onnx --extra bench --compile-bytecode
 
 .uv/bin/uv:
