@@ -10,7 +10,7 @@ from ocr.models.config import BackboneConfig, ModelConfig
 from ocr.models.db_head import DBHead
 from ocr.models.dbnet import DBNet, build_dbnet
 from ocr.models.fpn import FPN
-from ocr.models.inference import for_inference
+from ocr.models.inference import InferenceNet, for_inference
 
 CHANNELS = [8, 8, 8, 8]
 
@@ -33,11 +33,12 @@ def norms_of(net: nn.Module) -> list[str]:
 
 
 @torch.no_grad()
-def assert_same_maps(model: DBNet, net: nn.Module) -> None:
+def assert_same_maps(model: DBNet, net: InferenceNet) -> None:
     images = torch.randn(2, 3, 96, 64)
-    expected = model(images).prob_map
-    assert expected.std() > 1e-3
-    torch.testing.assert_close(net(images).prob_map, expected, rtol=1e-4, atol=1e-5)
+    expected = model(images)
+    assert expected.prob_logits.std() > 1e-3
+    torch.testing.assert_close(net.logits(images), expected.prob_logits, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(net(images).prob_map, expected.prob_map, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
