@@ -35,6 +35,14 @@ class Signal(lightning.Callback):
             os.kill(os.getpid(), self.signum)
 
 
+@pytest.fixture(autouse=True)
+def hangups_are_heard():
+    """Hears SIGHUP even if the tests themselves run under nohup, whose child ignores it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.fixture(scope="module")
 def whole(tiny_run, tmp_path_factory) -> dict[tuple[str, ...], Path]:
     """Folders of uninterrupted runs, by their overrides."""
@@ -83,7 +91,8 @@ def test_a_closed_terminal_is_heard_and_no_longer_written_to(tmp_path):
         with StopSignals() as signals:
             signals.defer()
             os.write(1, b"ready")
-            while signals.received is None:
+            deadline = time.monotonic() + 60
+            while signals.received is None and time.monotonic() < deadline:
                 time.sleep(0.01)
             time.sleep(0.2)  # the thread that hears the signal leaves the terminal
             os.write(1, b"to nobody")
