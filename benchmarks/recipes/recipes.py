@@ -249,7 +249,12 @@ ON_FOCAL_DICE = Group(
         Recipe("pyramid of 128", ("model.fpn_channels=128",), "a wider head"),
         Recipe("resnet18", ("model.backbone.name=resnet18", _RANDOM), "a larger network from random weights"),
     ),
-    notes=(_XEON, *_SHORT),
+    notes=(
+        _XEON,
+        "on receipts, seed 1 of the baseline is 0.13 below the other two, so rows of this seed alone look better beside it than "
+        "they are",
+        *_SHORT,
+    ),
 )
 
 
