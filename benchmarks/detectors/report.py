@@ -11,7 +11,7 @@ from benchmarks.detectors.scoring import IOUS, Pages, scores_of
 from benchmarks.detectors.sharing import Sharing
 from benchmarks.environment import environment_lines
 from benchmarks.report import Report, Table
-from ocr.metrics.pooled_counts import MARGIN, with_margin
+from ocr.metrics.pooled_counts import MARGIN, is_clear, with_margin
 
 MOST_HMEAN_LOSS = {"float16": 0.002, "int8": 0.01}
 """Largest accepted loss of hmean against float32, by precision of the exported file."""
@@ -80,7 +80,7 @@ def row_of(
         len(pages.paths),
         detector,
         is_ours,
-        {str(iou): scores_of(pages.counts(rounds[0], iou), pages.counts(firsts, iou)) for iou in IOUS},
+        scores_of(pages.counts(rounds[0]), pages.counts(firsts)),
         [1000 * median(each) for each in seconds],
         1000 * sum(map(sum, seconds)) / sum(map(len, seconds)),
         max(page.peak_bytes for found in rounds for page in found),
@@ -190,8 +190,7 @@ def _verdict(own: Mapping[str, Any], rival: Mapping[str, Any], iou: float) -> st
     """Returns whether our score differs from a rival's by more than its margin."""
     difference, error = own["hmean"] - rival["hmean"], rival["difference_error"]
     margin = f", {difference:+.3f} ± {MARGIN * error:.3f}" if error else ""
-    is_clear = bool(error) and abs(difference) > MARGIN * error
-    told = ("better" if difference > 0 else "worse") if is_clear else "not clearly different"
+    told = ("better" if difference > 0 else "worse") if is_clear(difference, error) else "not clearly different"
     return f"{told} at IoU {iou} ({own['hmean']:.3f}, {rival['hmean']:.3f}{margin})"
 
 

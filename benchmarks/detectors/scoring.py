@@ -8,7 +8,7 @@ from benchmarks.detectors.processes import Found
 from ocr.config import TrainConfig
 from ocr.datasets.schemas import DatasetConfig
 from ocr.metrics.icdar import MatchCounts, TargetRegions, best_first, match_image
-from ocr.metrics.pooled_counts import PooledCounts
+from ocr.metrics.pooled_counts import PooledSplit
 from ocr.polygons import FloatArray
 from ocr.splits import build_dataset
 
@@ -39,27 +39,36 @@ class Pages:
             [manifest.polygons.ignore_of(index).tolist() for index in chosen],
         )
 
-    def counts(self, found: Sequence[Found], iou: float) -> list[MatchCounts]:
-        """Returns the counts of each page, its detections matched best first."""
-        return [
-            match_image(best_first(page.polygons, page.scores), TargetRegions.from_polygons(polygons, ignore), (iou,))[
-                0
-            ]
-            for page, polygons, ignore in zip(found, self.polygons, self.ignore, strict=True)
-        ]
+    def counts(self, found: Sequence[Found]) -> list[tuple[MatchCounts, ...]]:
+        """Returns the counts of each page at each of `IOUS`, its detections matched best first."""
+        counts = []
+        for page, polygons, ignore in zip(found, self.polygons, self.ignore, strict=True):
+            regions = TargetRegions.from_polygons(polygons, ignore)
+            counts.append(match_image(best_first(page.polygons, page.scores), regions, IOUS))
+        return counts
 
 
-def scores_of(counts: Sequence[MatchCounts], firsts: Sequence[MatchCounts]) -> dict[str, float | None]:
-    """Returns hmean, precision and recall over all pages, and two standard errors, None with fewer than two pages.
+def scores_of(
+    counts: Sequence[tuple[MatchCounts, ...]], firsts: Sequence[tuple[MatchCounts, ...]]
+) -> dict[str, dict[str, float | None]]:
+    """Returns the scores of a detector over all pages, by IoU: hmean, precision, recall, and standard errors.
 
-    hmean_error is that of hmean, difference_error that of its difference to the first detector's on the same pages.
+    hmean_error is that of hmean, difference_error that of its difference to the first detector's on the same pages; both are None
+    with fewer than two pages.
+
+    Args:
+        counts: of each page, from `Pages.counts`.
+        firsts: those of the first detector.
     """
-    pooled = PooledCounts(num_runs=2)
-    for pair in zip(counts, firsts, strict=True):
-        pooled.add(*pair)
-    error, difference = pooled.errors(), pooled.difference_errors()
-    return {
-        **pooled.scores()._asdict(),
-        "hmean_error": None if error is None else error.hmean,
-        "difference_error": None if difference is None else difference.hmean,
-    }
+    pooled = PooledSplit({}, len(IOUS), num_runs=2)
+    for index, pair in enumerate(zip(counts, firsts, strict=True)):
+        pooled.add(index, *pair)
+    scores: dict[str, dict[str, float | None]] = {}
+    for iou, of_pages in zip(IOUS, pooled.whole, strict=True):
+        error, difference = of_pages.errors(), of_pages.difference_errors()
+        scores[str(iou)] = {
+            **of_pages.scores()._asdict(),
+            "hmean_error": None if error is None else error.hmean,
+            "difference_error": None if difference is None else difference.hmean,
+        }
+    return scores

@@ -36,6 +36,15 @@ def with_margin(score: float, error: float | None) -> str:
     return f"{score:.4f} ± {MARGIN * error:.4f}" if error else f"{score:.4f}"
 
 
+def is_clear(difference: float, error: float | None) -> bool:
+    """Returns whether a difference exceeds its margin, so that chance in the choice of the images hardly explains it.
+
+    Args:
+        error: standard error; None or 0: unknown, so no difference is clear.
+    """
+    return bool(error) and abs(difference) > MARGIN * (error or 0)
+
+
 class Scores(NamedTuple):
     """Precision, recall and hmean of all images together, or the same of each one's standard error."""
 

@@ -8,7 +8,7 @@ from importlib.resources import files
 import numpy as np
 
 from ocr.metrics.icdar import MatchCounts
-from ocr.metrics.pooled_counts import MARGIN, PooledCounts, Scores
+from ocr.metrics.pooled_counts import MARGIN, PooledCounts, Scores, is_clear
 from ocr.metrics.review import FALSE_ALARM, HIT, JOINED, LOOSE, MISSED, SPLIT
 from ocr.report.charts import fates_chart, sweep_chart
 from ocr.report.compare import Change, Comparison
@@ -311,7 +311,7 @@ def _doubt(difference: float, error: float | None) -> str:
     """Returns the cells with the margin of a difference, and whether the difference exceeds it."""
     if not error:
         return "<td></td><td></td>"
-    said = "clear" if abs(difference) > MARGIN * error else "may be chance"
+    said = "clear" if is_clear(difference, error) else "may be chance"
     return f'<td class="num">± {MARGIN * error:.4f}</td><td>{said}</td>'
 
 
