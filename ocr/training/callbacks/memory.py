@@ -24,7 +24,8 @@ once took, so few measurements are enough."""
 class MemoryWatch(Callback):
     """Measures the GPU memory in use, keeps `summary["memory_plan"]` up to date, and warns once if the plan is exceeded.
 
-    After each validation it also logs the memory in use as scalars, and warns if little is left.
+    After each validation it also logs the memory in use as scalars. It warns once if less than a tenth is left: of the RAM on the
+    first rank of a machine, of a GPU on its own rank.
 
     Args:
         summary: content of the run's summary.json.
@@ -32,7 +33,7 @@ class MemoryWatch(Callback):
 
     def __init__(self, summary: dict[str, Any]) -> None:
         self._summary = summary
-        self._has_warned = False
+        self._warned_of: set[str] = set()
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
         self.measure(trainer)
@@ -57,7 +58,7 @@ class MemoryWatch(Callback):
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         self.measure(trainer)
         if not trainer.sanity_checking:
-            log_memory_in_use(trainer)
+            self._log_memory_in_use(trainer)
 
     def on_exception(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
@@ -76,30 +77,34 @@ class MemoryWatch(Callback):
         plan.sample(trainer.strategy.root_device)
         self._summary["memory_plan"] = plan.as_summary()
         warning = plan.warning()
-        if warning is not None and not self._has_warned:
-            self._has_warned = True
-            log.warning("%s", warning)
+        if warning is not None:
+            self._warn_once("the plan", warning)
 
+    def _log_memory_in_use(self, trainer: lightning.Trainer) -> None:
+        free = free_ram()
+        scalars = {"memory/ram_used": resident_set(), "memory/ram_free": free}
+        if trainer.local_rank == 0:
+            self._warn_if_nearly_full("RAM", free, total_ram())
+        device = trainer.strategy.root_device
+        if device.type == "cuda":
+            # The driver counts DALI's share too; torch's own count does not.
+            free, total = torch.cuda.mem_get_info(device)
+            scalars["memory/gpu_used"] = total - free
+            self._warn_if_nearly_full("GPU memory", free, total)
+        log_scalars(trainer, dict(scalars))
 
-def log_memory_in_use(trainer: lightning.Trainer) -> None:
-    """Logs the memory in use as scalars, and warns if less than a tenth is left."""
-    free_and_total = {"RAM": (free_ram(), total_ram())}
-    scalars = {"memory/ram_used": resident_set(), "memory/ram_free": free_ram()}
-    device = trainer.strategy.root_device
-    if device.type == "cuda":
-        # The driver counts DALI's share too; torch's own count does not.
-        free_and_total["GPU memory"] = free, total = torch.cuda.mem_get_info(device)
-        scalars["memory/gpu_used"] = total - free
-    log_scalars(trainer, dict(scalars))
-    for name, (free, total) in free_and_total.items():
+    def _warn_if_nearly_full(self, name: str, free: int, total: int) -> None:
         if free < NEARLY_FULL * total:
-            log.warning(
-                "memory: only %.1f of %.1f GB of %s is free; lower cache_config.ram_budget or device_budget, or use "
-                "performance=constrained",
-                free / 1e9,
-                total / 1e9,
+            self._warn_once(
                 name,
+                f"memory: only {free / 1e9:.1f} of {total / 1e9:.1f} GB of {name} is free; lower cache_config.ram_budget or "
+                "device_budget, or use performance=constrained",
             )
+
+    def _warn_once(self, subject: str, warning: str) -> None:
+        if subject not in self._warned_of:
+            self._warned_of.add(subject)
+            log.warning("%s", warning)
 
 
 class FollowForOutOfMemory(Callback):
