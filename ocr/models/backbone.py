@@ -129,11 +129,12 @@ def _check_sizes(backbone: nn.Module, name: str) -> None:
 def _create_pretrained(name: str) -> nn.Module | None:
     """Returns the backbone with timm's weights, or None if they are not available.
 
-    If the hub does not answer, it is switched off first: its client would retry for minutes.
+    If the hub does not answer, it is switched off first: its client would retry for minutes. HF_HUB_OFFLINE=1 is respected.
     """
     from huggingface_hub import constants
 
-    was_offline, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, not _hub_answers(constants.ENDPOINT)
+    was_offline = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = was_offline or not _hub_answers(constants.ENDPOINT)
     try:
         return _create(name, pretrained=True)
     # The hub's errors derive from OSError; timm raises RuntimeError for a model without published weights.

@@ -61,7 +61,9 @@ def sweep_chart(sweep: Sweep, present: float, strict: str) -> str:
     high = max(math.ceil(max(map(max, lines.values())) * 20) / 20, 0.05)
     low = min(max(math.floor(least * 10) / 10, 0.0), high - 0.05)
     thresholds = sweep.thresholds[: last + 1].tolist()
-    frame = _Frame((640, 320), (thresholds[0], float(sweep.thresholds[max(last, 1)])), low, high)
+    frame = _Frame(
+        (640, 320), (thresholds[0], float(sweep.thresholds[min(max(last, 1), len(sweep.thresholds) - 1)])), low, high
+    )
     parts = _axes(frame)
     _, _, top, bottom = frame.box
     for kind, at in (("now", present), ("best", float(sweep.thresholds[sweep.best(present)]))):

@@ -29,10 +29,10 @@ from ocr.memory.out_of_memory import ExplainOutOfMemory
 from ocr.memory.remedies import Remedy, command_with, training_remedies
 from ocr.models.dbnet import AUXILIARY_PREFIX
 from ocr.placement import placement
-from ocr.predictions import write_predictions
 from ocr.splits import build_dataset, draw_if_synthetic, say_shared
 from ocr.training.callbacks.board_log import BoardLog
 from ocr.training.callbacks.checkpoints import LastCheckpoint
+from ocr.training.callbacks.last_epoch import LastPredictions
 from ocr.training.callbacks.memory import FollowForOutOfMemory, MemoryWatch
 from ocr.training.callbacks.pictures import DetectionPictures
 from ocr.training.callbacks.summary import RunSummary
@@ -158,7 +158,8 @@ def _train(
     summary = RunSummary(config, run_dir, device_name(device))
     pictures = DetectionPictures(run_dir, config.logger.num_pictures, summary.summary)
     board_log = BoardLog(config, config.logger.num_pictures)
-    run_callbacks = [MemoryWatch(summary.summary), summary, pictures, board_log, *callbacks, last]
+    predictions = LastPredictions(run_dir / "predictions.json", val_set.manifest)
+    run_callbacks = [predictions, MemoryWatch(summary.summary), summary, pictures, board_log, *callbacks, last]
     trainer = build_trainer(
         settings_of_search(config) if search else config,
         ranks,
@@ -174,7 +175,7 @@ def _train(
         return search_learning_rate(trainer, module, data, run_dir)
     _fit(trainer, module, data, summary)
     if trainer.is_global_zero:
-        write_predictions(run_dir / "predictions.json", val_set.manifest, module.evaluation.detections_original)
+        predictions.write(module.evaluation)
         _log_result(summary.summary, time.perf_counter() - started)
         log.info("everything is in %s", run_dir)
         if last.time_is_up:

@@ -89,17 +89,15 @@ def initial_network(config: TrainConfig) -> DBNet:
         InputError: the backbone cannot be built, or not one tensor of `init_from` fits.
     """
     model, stride = config.model, config.targets.map_stride
-    not_loaded: Collection[str] = ()
-    if config.init_from is None:
-        network = build_dbnet(model, stride)
-        not_loaded = network.state_dict().keys()
-    else:
-        network = build_dbnet(without_backbone_weights(config).model, stride)
-        if config.resume is None:
-            network, not_loaded = _loaded(network, read_weights(config.init_from, "init_from"), config)
+    is_new = config.resume is None
+    begins_with_backbone = is_new and config.init_from is None
+    network = build_dbnet((config if begins_with_backbone else without_backbone_weights(config)).model, stride)
+    not_loaded: Collection[str] = network.state_dict().keys()
+    if is_new and config.init_from is not None:
+        network, not_loaded = _loaded(network, read_weights(config.init_from, "init_from"), config)
     freeze(network, model.freeze)
     freeze_statistics(network, model.batch_norm)
-    if config.resume is None:
+    if is_new:
         _warn_of_random(network, not_loaded, model)
         _warn_of_missing_statistics(network, model.batch_norm)
     if config.loss.auxiliary_weight > 0:

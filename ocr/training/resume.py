@@ -85,8 +85,8 @@ class Resumption:
         """
         different = []
         for name, manifest in manifests.items():
-            saved, found = self.data.get(name), data_fingerprint(manifest)
-            if saved is not None and saved != found:
+            saved = self.data.get(name)
+            if saved is not None and saved != (found := data_fingerprint(manifest)):
                 what = "other images" if saved["images"] == found["images"] else f"{found['images']} images"
                 different.append(f"{name} data: {saved['images']} images in the checkpoint, {what} found")
         _refuse(self.config, different, "give the data set of the run")

@@ -20,7 +20,7 @@ from ocr.training.boards import WANDB_ID_NAME, wandb_arguments
 from ocr.training.callbacks.checkpoints import BestCheckpoint
 from ocr.training.callbacks.early_stopping import StopWithoutProgress
 from ocr.training.callbacks.finite_losses import FiniteLosses
-from ocr.training.callbacks.last_epoch import LastPredictions, ValidateLastEpoch
+from ocr.training.callbacks.last_epoch import ValidateLastEpoch
 from ocr.training.callbacks.learning_rates import LearningRates
 from ocr.training.callbacks.losses import LossLog
 from ocr.training.callbacks.moving_average import MovingAverage
@@ -82,7 +82,7 @@ def build_trainer(
             default_root_dir=run_dir,
             plugins=[files, ranks.environment()],
             profiler=_build_profiler(settings, run_dir),
-            callbacks=_run_callbacks(settings, run_dir, callbacks, has_loggers=bool(loggers)),
+            callbacks=_run_callbacks(config, run_dir, callbacks, has_loggers=bool(loggers)),
             logger=loggers,
             enable_progress_bar=sys.stderr.isatty(),
             enable_model_summary=False,
@@ -93,17 +93,16 @@ def build_trainer(
 
 
 def _run_callbacks(
-    settings: TrainerConfig, run_dir: Path, callbacks: Sequence[Callback], *, has_loggers: bool
+    config: TrainConfig, run_dir: Path, callbacks: Sequence[Callback], *, has_loggers: bool
 ) -> list[Callback]:
     """Returns the callbacks of every run, with `callbacks` among them. Their order is that of their calls."""
-    stopping = settings.early_stopping
+    settings, stopping = config.trainer, config.trainer.early_stopping
     finite_losses = FiniteLosses(run_dir / "checkpoints")
     losses = LossLog(settings.log_every_n_steps, finite_losses.check)
     return [
-        build_best_checkpoint(run_dir / "checkpoints"),
+        BestCheckpoint(run_dir / "checkpoints", None if config.resume is None else Path(config.resume)),
         ValidateLastEpoch(),
         *([] if stopping.patience is None else [StopWithoutProgress(stopping.patience, stopping.min_delta)]),
-        LastPredictions(run_dir / "predictions.json"),
         losses,  # before the callbacks that read its means at the end of an epoch
         finite_losses,
         *callbacks,
@@ -132,19 +131,6 @@ def _refusals_in_words(settings: TrainerConfig) -> Iterator[None]:
         given = ", ".join(f"trainer.{name}={getattr(settings, name)}" for name in ("devices", "strategy", "precision"))
         reason = " ".join(str(error).split())
         raise InputError(f"found {given}: Lightning refuses one of them: {reason[:400]}; correct it") from error
-
-
-def build_best_checkpoint(folder: Path) -> BestCheckpoint:
-    """Returns the callback that writes best.ckpt, at the end of an epoch."""
-    return BestCheckpoint(
-        folder,
-        filename="best",
-        monitor="val/hmean",
-        mode="max",
-        enable_version_counter=False,
-        # A run resumed from a checkpoint within an epoch, after its validation, would train nothing in the rest of it.
-        save_on_train_epoch_end=True,
-    )
 
 
 def build_loggers(config: LoggerConfig, run_dir: Path, exp_name: str, first_step: int = 0) -> list[Logger]:

@@ -21,12 +21,14 @@ class CacheReport:
     def __init__(self) -> None:
         self._last_rates: dict[str, float] = {}
         """Hit rate by split, of the last epoch with accesses."""
+        self._lowest_rates: dict[str, float] = {}
+        """Hit rate by split that the last warning gave."""
 
     def figures(self, trainer: lightning.Trainer, split: str, loaders: list[BatchLoader]) -> dict[str, int]:
         """Returns hits, misses and bytes of this epoch, and logs them as scalars.
 
         Also logs the counts as a line if the hit rate has changed since the last epoch, except after an epoch that only fills
-        empty caches. Warns of a low hit rate after the first epoch.
+        empty caches. Warns of a low hit rate after the first epoch, and again only if it falls further.
         """
         bytes_by_tier = cache_bytes_by_tier(loaders)
         counts = CacheCounts(*map(sum, zip(*(loader.statistics.counts() for loader in loaders), strict=True)))
@@ -49,7 +51,8 @@ class CacheReport:
         last_rate = self._last_rates.get(split)
         if counts is not None and rate != (last_rate or 0.0):
             log.info("%s", counts.line())
-        if last_rate is not None and rate < LOW_HIT_RATE:
+        if last_rate is not None and rate < self._lowest_rates.get(split, LOW_HIT_RATE):
+            self._lowest_rates[split] = rate
             log.warning(
                 "cache: only %.0f %% of the %s samples came from the cache; give it more room (cache_config.ram_budget, "
                 "device_budget, directory) or use performance=constrained, which needs half the memory",

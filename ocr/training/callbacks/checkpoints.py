@@ -25,7 +25,26 @@ NOTHING, SAVE, TIME_IS_UP, STOP = 0, 1, 2, 100
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Keeps best.ckpt. A resumed run has its own folder, so the best checkpoint so far is copied there, with its score."""
+    """Keeps best.ckpt: the weights of the best val/hmean at the end of an epoch.
+
+    A resumed run goes on from the best score so far. If it has another folder, best.ckpt is copied there.
+
+    Args:
+        folder: of the checkpoints.
+        resumed: checkpoint that the run continues from; None: a new run.
+    """
+
+    def __init__(self, folder: Path, resumed: Path | None) -> None:
+        super().__init__(
+            folder,
+            filename="best",
+            monitor="val/hmean",
+            mode="max",
+            enable_version_counter=False,
+            # A run resumed from a checkpoint within an epoch, after its validation, would train nothing in the rest of it.
+            save_on_train_epoch_end=True,
+        )
+        self._resumed = resumed
 
     @cached_property
     def state_key(self) -> str:
@@ -36,13 +55,28 @@ class BestCheckpoint(ModelCheckpoint):
         """Does nothing: best.ckpt is written at the end of an epoch."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        earlier, score = Path(state_dict["best_model_path"]), state_dict["best_model_score"]
-        if earlier.is_file() and score is not None and self.dirpath is not None:
-            copied = Path(self.dirpath) / earlier.name
-            if copied != earlier and is_first_rank():
-                copy_checkpoint(earlier, copied)
-            best = {"best_model_path": str(copied), "best_k_models": {str(copied): score}, "dirpath": self.dirpath}
-            super().load_state_dict(state_dict | best | {"kth_best_model_path": str(copied)})
+        saved, score = state_dict["best_model_path"], state_dict["best_model_score"]
+        if not saved or score is None or self.dirpath is None:
+            return
+        earlier = Path(saved)
+        if not earlier.is_file() and self._resumed is not None:
+            earlier = self._resumed.parent / earlier.name  # the folder of the run was moved
+        if not earlier.is_file():
+            if is_first_rank():
+                log.warning(
+                    "resume=%s: the best checkpoint so far, with val/hmean %.4f, is neither %s nor %s; best.ckpt will be the best "
+                    "of the epochs that follow",
+                    self._resumed,
+                    score,
+                    saved,
+                    earlier,
+                )
+            return
+        copied = Path(self.dirpath) / earlier.name
+        if copied != earlier and is_first_rank():
+            copy_checkpoint(earlier, copied)
+        best = {"best_model_path": str(copied), "best_k_models": {str(copied): score}, "dirpath": self.dirpath}
+        super().load_state_dict(state_dict | best | {"kth_best_model_path": str(copied)})
 
 
 class LastCheckpoint(Checkpoint):

@@ -28,6 +28,7 @@ class StopWithoutProgress(EarlyStopping):
         patience = self.patience
         super().load_state_dict(state_dict)
         self.patience = patience
+        self.stopped_epoch = 0  # the earlier run stopped there; this one goes on
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if self.stopped_epoch and is_first_rank():

@@ -5,8 +5,10 @@ from pathlib import Path
 import lightning
 from lightning.pytorch.callbacks import Callback
 
+from ocr.datasets.manifest import Manifest
 from ocr.predictions import write_predictions
-from ocr.training.trainer_parts import dbnet_module, val_loaders
+from ocr.training.evaluator import EvaluationResult
+from ocr.training.trainer_parts import dbnet_module
 
 
 class ValidateLastEpoch(Callback):
@@ -25,14 +27,25 @@ class LastPredictions(Callback):
     """Writes predictions.json after the validation of the last epoch.
 
     That is before the last checkpoint, which marks the run as finished: a run killed between them would never write the file.
+
+    Args:
+        path: the file.
+        manifest: of the validation images.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, manifest: Manifest) -> None:
         self.path = path
+        self._manifest = manifest
+        self._written: EvaluationResult | None = None
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         is_last = trainer.max_epochs is not None and trainer.current_epoch + 1 >= trainer.max_epochs
         is_last |= trainer.should_stop  # early stopping comes before this callback
         if trainer.is_global_zero and is_last and not trainer.sanity_checking:
-            manifest = val_loaders(trainer)[0].dataset.manifest
-            write_predictions(self.path, manifest, dbnet_module(pl_module).evaluation.detections_original)
+            self.write(dbnet_module(pl_module).evaluation)
+
+    def write(self, evaluation: EvaluationResult) -> None:
+        """Writes the detections of a validation, unless the file holds them already."""
+        if evaluation is not self._written:
+            write_predictions(self.path, self._manifest, evaluation.detections_original)
+            self._written = evaluation

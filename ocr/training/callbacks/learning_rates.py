@@ -17,14 +17,17 @@ class LearningRates(Callback):
 
     def __init__(self, every_n_steps: int) -> None:
         self._every_n_steps = every_n_steps
+        self._last_step: int | None = None
 
     def on_train_batch_start(self, trainer: lightning.Trainer, *_: Any) -> None:
-        if (trainer.global_step + 1) % self._every_n_steps != 0 and not trainer.should_stop:
-            return
+        step = trainer.global_step
+        if ((step + 1) % self._every_n_steps != 0 and not trainer.should_stop) or step == self._last_step:
+            return  # the second reason: gradients accumulate over several batches of one step
+        self._last_step = step
         rates = {
             f"lr-{type(optimizer).__name__}/pg{number}": group["lr"]
             for optimizer in trainer.optimizers
             for number, group in enumerate(optimizer.param_groups, start=1)
         }
         for logger in trainer.loggers:
-            logger.log_metrics(rates, step=trainer.global_step)
+            logger.log_metrics(rates, step=step)

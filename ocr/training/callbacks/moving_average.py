@@ -1,6 +1,7 @@
 """The moving average of the weights, kept on each rank's device and updated without waiting for it."""
 
 import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import lightning
@@ -61,17 +62,17 @@ class Average(AveragedModel):
     def update_parameters(self, model: nn.Module) -> None:
         if self._num_updates is None:
             self._num_updates = int(self.n_averaged)  # waits for the device, in the first update of a run only
-        kept: list[Tensor] = []
-        new: list[Tensor] = []
+        averaged: tuple[list[Tensor], list[Tensor]] = ([], [])
+        copied: tuple[list[Tensor], list[Tensor]] = ([], [])
         for own, other in zip(_tensors(self.module), _tensors(model), strict=True):
-            if self._num_updates and own.is_floating_point():
-                kept.append(own)
-                new.append(other)
-            else:
-                own.copy_(other)
-        if kept:
+            target, source = averaged if self._num_updates and own.is_floating_point() else copied
+            target.append(own)
+            source.append(other)
+        if averaged[0]:
             decay = min(self._decay, (1 + self._num_updates) / (10 + self._num_updates))
-            torch._foreach_lerp_(kept, new, 1 - decay)
+            torch._foreach_lerp_(*averaged, 1 - decay)
+        if copied[0]:
+            torch._foreach_copy_(*copied)
         self._num_updates += 1
         self.n_averaged += 1
 
@@ -80,5 +81,5 @@ class Average(AveragedModel):
         return super().load_state_dict(*args, **kwargs)
 
 
-def _tensors(model: nn.Module) -> list[Tensor]:
-    return [tensor.detach() for tensor in itertools.chain(model.parameters(), model.buffers())]
+def _tensors(model: nn.Module) -> Iterator[Tensor]:
+    return itertools.chain(model.parameters(), model.buffers())

@@ -1,4 +1,5 @@
 import logging
+import socket
 
 import pytest
 import timm
@@ -202,3 +203,18 @@ def test_without_network_and_cache_weights_are_random_without_delay(monkeypatch,
     _, channels = build_backbone(BackboneConfig(name="resnet18", weights="pretrained"))
     assert channels == [64, 128, 256, 512]
     assert "starts from random weights" in caplog.text
+
+
+def test_a_hub_that_the_user_switched_off_is_left_alone(monkeypatch, tmp_path):
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    with socket.create_server(("127.0.0.1", 0)) as hub:
+        hub.setblocking(False)
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", f"http://127.0.0.1:{hub.getsockname()[1]}")
+        build_backbone(BackboneConfig(name="resnet18", weights="pretrained"))
+        with pytest.raises(BlockingIOError):
+            hub.accept()  # nobody has called
+    assert huggingface_hub.constants.HF_HUB_OFFLINE is True

@@ -98,9 +98,10 @@ def test_entries_on_disk_serve_the_next_run_and_verify_finds_altered_ones(run, t
         run(tmp_path / "third", directory, f"{VAL}.cache_config.verify=8")
 
 
-def test_a_low_hit_rate_warns_after_the_first_epoch(run, tmp_path):
+def test_a_low_hit_rate_warns_once_after_the_first_epoch(run, tmp_path):
     half = 4 * (2 * 3 + 3 + 2) * 96 * 96
-    _, lines = run(tmp_path, f"{VAL}.cache_config.ram_budget={half}", f"{VAL}.preload_images=false")
+    small = (f"{VAL}.cache_config.ram_budget={half}", f"{VAL}.preload_images=false", "trainer.max_epochs=3")
+    _, lines = run(tmp_path, *small)
     warnings = [line for line in lines if "of the validation samples came from the cache" in line]
     assert len(warnings) == 1
     assert "only 50 %" in warnings[0]

@@ -260,6 +260,11 @@ def test_a_resumed_run_does_not_need_the_file_it_began_with(tiny_run, fine_tuned
     assert initial_network(config).frozen == []
 
 
+def test_a_resumed_run_does_not_need_the_weights_of_the_backbone(tiny_run, checkpoint):
+    config = tiny_run("model.backbone.weights=gone.pth").model_copy(update={"resume": str(checkpoint)})
+    assert initial_network(config).state_dict().keys() == initial_network(tiny_run()).state_dict().keys()
+
+
 def test_a_backbone_takes_its_weights_from_a_checkpoint_of_ours(tiny_run, checkpoint):
     network = initial_network(tiny_run(f"model.backbone.weights={checkpoint}", "model.fpn_channels=32"))
     weights = state(checkpoint)
