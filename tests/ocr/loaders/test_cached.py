@@ -4,12 +4,17 @@ import logging
 import os
 import time
 
+import numpy as np
 import pytest
 import torch
 
 from dali_pipelines.config import PipelineConfig
+from ocr.datasets.kept_images import ImageCache, preload_files
+from ocr.loaders.engines import Engine
+from ocr.loaders.loader import BatchLoader
 from tests.ocr.loaders.batches import (
     BATCH,
+    CPU,
     DISK,
     NUM_IMAGES,
     assert_same,
@@ -179,8 +184,35 @@ def test_a_file_that_fails_is_left_out_each_epoch_and_never_reaches_the_disk(cop
         assert flags == [index == 5 for index in range(NUM_IMAGES)]
         assert not batches[1].targets.shrink_mask[1].any()
         assert list(cached.failures) == [str(path)]
-    assert counts(cached) == (NUM_IMAGES, 0)
+    assert counts(cached) == (NUM_IMAGES - 1, 1)  # made again in each epoch: it may be readable then
     assert len(list((tmp_path / "cache").iterdir())) == NUM_IMAGES - 1
+
+
+class AwayForAnEpoch(ImageCache):
+    """Cannot read image 5 until the test says so. Its file has not changed then."""
+
+    is_away = True
+
+    def encoded(self, index: int) -> np.ndarray | None:
+        if index == 5 and self.is_away:
+            raise OSError("the share is away")
+        return super().encoded(index)
+
+
+@pytest.mark.parametrize("budget_entries", [0, None], ids=["nothing", "ram"])
+def test_a_file_that_can_be_read_again_counts_again_and_is_kept(drawn, budget_entries):
+    expected = run_epoch(cached_loader(drawn))
+    whole = cached_loader(drawn, budget_entries=budget_entries)
+    dataset, tiers = whole.dataset, whole.cache.store.plan
+    kept = AwayForAnEpoch(dataset.manifest.image_paths, preload_files(dataset.manifest, 10**9, range(NUM_IMAGES)))
+    dataset.kept_images = kept
+    cached = BatchLoader(dataset, Engine("dali", CPU), BATCH, with_targets=True, tiers=tiers)
+    (failed,) = [sample.index for batch in run_epoch(cached) for sample in batch.samples if sample.has_failed]
+    assert failed == 5
+    kept.is_away = False
+    assert_same(run_epoch(cached, 1), expected)
+    run_epoch(cached, 2)
+    assert counts(cached) == ((NUM_IMAGES, 0) if budget_entries is None else (0, NUM_IMAGES))
 
 
 def test_real_receipts_and_scenes_are_the_same_from_the_cache(sroie, icdar15, tmp_path):
