@@ -55,10 +55,9 @@ class CachedBatches:
         self._samples = PlannedBatch.concatenate(batches)
         starts = np.cumsum([0, *map(len, batches)]).tolist()
         self._entries = [range(start, stop) for start, stop in pairwise(starts)]
-        self._sample_digests = [
-            sample_digest(dataset.manifest, self._samples, row) for row in range(len(self._samples))
-        ]
-        self._digests = ImageDigests(dataset.manifest.images, self._samples.indices.tolist())
+        self._digests = ImageDigests(
+            dataset.manifest.images, self._samples.indices.tolist(), by_content=store.files is not None
+        )
         self._keys: list[Key] = [None] * len(self._samples)
         self._reader = ThreadPoolExecutor(1, "cache-reader")
         self._ahead: Future[StoredBatch] | None = None
@@ -125,9 +124,14 @@ class CachedBatches:
         signatures = [self._digests.signature(entry) for entry in changed]
         self._maker.forget_changed(dict(zip(indices, signatures, strict=True)))
         for entry in changed:
-            image = self._digests.digest(entry)
-            self._keys[entry] = None if image is None else entry_key(self._recipe, self._sample_digests[entry], image)
+            self._keys[entry] = self._key(entry)
         self.store.refresh(self._keys)
+
+    def _key(self, entry: int) -> Key:
+        image = self._digests.digest(entry)
+        if image is None or self.store.files is None:
+            return image
+        return entry_key(self._recipe, sample_digest(self._dataset.manifest, self._samples, entry), image)
 
     def _verify_some(self, epoch: int) -> None:
         count, seed = self._dataset.config.cache_config.verify, self._dataset.planner.seed

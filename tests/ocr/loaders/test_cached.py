@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from dali_pipelines.config import PipelineConfig
+from ocr.datasets.image_source import ImageFiles
 from ocr.datasets.kept_images import ImageCache, preload_files
 from ocr.loaders.engines import Engine
 from ocr.loaders.loader import BatchLoader
@@ -55,6 +56,16 @@ def test_every_tier_serves_the_batches_of_the_uncached_loader(drawn, tmp_path, s
         assert_same(run_epoch(cached, epoch), first)
         assert counts(cached) == (num_hits, NUM_IMAGES - num_hits)
     cached.close()
+
+
+@pytest.mark.parametrize(
+    ("settings", "num_read"), [({}, 0), ({"budget_entries": 0}, 0), (DISK, NUM_IMAGES)], ids=["ram", "nothing", "disk"]
+)
+def test_only_the_keys_of_a_disk_tier_cost_a_read_of_each_file(drawn, tmp_path, monkeypatch, settings, num_read):
+    read = []
+    monkeypatch.setattr(ImageFiles, "digest", lambda images, index: read.append(index) or bytes(32))
+    run_epoch(cached_loader(drawn, **in_folder(settings, tmp_path)))
+    assert len(read) == num_read
 
 
 @pytest.mark.parametrize("settings", [{}, {"budget_entries": 0}, DISK], ids=["ram", "nothing", "disk"])
