@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ocr.cache.entry import EntryLayout
-from ocr.cache.files import SUFFIX
+from ocr.cache.files import list_entries
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.schemas import CacheConfig
 from ocr.machine import free_ram
@@ -122,7 +122,7 @@ def decoded_bytes(manifest: Manifest, indices: Sequence[int]) -> int:
 
 def free_on_disk(directory: Path) -> int:
     """Returns the bytes that entries in this folder may take: the free space plus the entries that are already there."""
-    existing = sum(path.stat().st_size for path in directory.glob(f"*{SUFFIX}"))
+    existing = sum(size for _, size, _ in list_entries(directory)) if directory.is_dir() else 0
     while not directory.exists() and directory != directory.parent:
         directory = directory.parent
     return shutil.disk_usage(directory).free + existing
