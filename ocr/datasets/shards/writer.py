@@ -16,6 +16,7 @@ from ocr.datasets.manifest import Manifest
 from ocr.datasets.names import Names
 from ocr.datasets.shards.index import HEADER_SIZE, INDEX_NAME, OLD_INDEX_NAME, Shard, ShardIndex
 from ocr.errors import InputError
+from ocr.file_names import json_in_utf8
 
 _END = bytes(2 * HEADER_SIZE)
 _PNG_START = b"\x89PNG"
@@ -188,7 +189,8 @@ def _annotation(manifest: Manifest, index: int) -> bytes:
     """Returns the .json member: the file name and its Upstage entry, in pixels of the file as stored."""
     ((filename, entry),) = upstage_document(manifest, [index], canonical=False)["images"].items()
     orientation = int(manifest.orientations[index])
-    return json.dumps({"filename": filename, "orientation": orientation} | entry, ensure_ascii=False).encode()
+    member = {"filename": filename, "orientation": orientation} | entry
+    return json_in_utf8(json.dumps(member, ensure_ascii=False))
 
 
 def _member(name: str, content: bytes) -> Iterator[bytes]:
