@@ -57,6 +57,11 @@ class TierPlan:
         """Number of entries on the GPU or in RAM."""
         return self.num_on_gpu + self.num_in_ram
 
+    @property
+    def num_kept(self) -> int:
+        """Number of entries on the GPU, in RAM or on disk: each is made once."""
+        return min(max(self.num_resident, self.disk_budget // self.entry_bytes), self.num_entries)
+
 
 @dataclass(frozen=True)
 class FreeMemory:

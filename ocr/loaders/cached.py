@@ -98,7 +98,7 @@ class CachedBatches:
         if self._is_maker_released:
             return
         resident = self.store.resident_entries
-        self._maker.drop_files(self._samples.indices[resident].tolist())
+        self._maker.drop_inputs(self._samples.indices[resident].tolist())
         if len(resident) == len(self._samples):
             # Once, not every epoch: on a GPU it waits for the device and empties the allocators.
             self._maker.release()

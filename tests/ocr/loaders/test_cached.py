@@ -13,11 +13,14 @@ from ocr.datasets.image_source import ImageFiles
 from ocr.datasets.kept_images import ImageCache, preload_files
 from ocr.loaders.engines import Engine
 from ocr.loaders.loader import BatchLoader
+from ocr.targets.maps import make_targets
+from ocr.targets.offline import OfflineMaps, maps_file, maps_key, write_maps
 from tests.ocr.loaders.batches import (
     BATCH,
     CPU,
     DISK,
     NUM_IMAGES,
+    SIZE,
     assert_same,
     cached_loader,
     change_first_image,
@@ -162,6 +165,22 @@ def test_entries_that_vanish_during_the_run_are_recomputed(drawn, tmp_path):
         (tmp_path / "cache").rename(tmp_path / f"gone_{len(batches)}")  # at once: entries are being written into it
         (tmp_path / "cache").mkdir()
     assert_same(batches, expected)
+
+
+def test_maps_from_files_leave_ram_once_their_entries_are_in_it(drawn, tmp_path):
+    cached = cached_loader(drawn, budget_entries=5)
+    dataset = cached.dataset
+    for index, name in enumerate(dataset.manifest.filenames):
+        polygons = dataset.planner.input_polygons(dataset.manifest, dataset.planned([index]))
+        targets, key = (
+            make_targets(polygons, (SIZE, SIZE), dataset.targets),
+            maps_key(polygons, (SIZE, SIZE), dataset.targets),
+        )
+        write_maps(maps_file(tmp_path, name), targets, key)
+    dataset.offline_maps = OfflineMaps(tmp_path, dataset.manifest.filenames, dataset.targets)
+    dataset.offline_maps.budget = NUM_IMAGES * dataset.offline_maps.bytes_of_one(SIZE)
+    run_epoch(cached)
+    assert (dataset.offline_maps.hits, dataset.offline_maps.num_kept) == (NUM_IMAGES, NUM_IMAGES - BATCH)
 
 
 def test_an_abandoned_epoch_keeps_its_entries(drawn):
