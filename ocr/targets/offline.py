@@ -1,6 +1,7 @@
 """Target maps on disk: one .npz per image, written by scripts/prepare_data.py, for splits without random augmentation.
 
-    <maps_dir>/<filename>.npz    prob_map, prob_mask, thresh_mask   (Hm, Wm) uint8, 0 or 1
+    <maps_dir>/<filename>.npz    prob_map, thresh_mask              (Hm, Wm) uint8, 0 or 1
+                                 prob_mask                          (Hm, Wm) uint8, the weight of a pixel, 0 to 255
                                  thresh_map                         (Hm, Wm) float16
                                  key                                SHA-256 of everything the maps depend on
 
