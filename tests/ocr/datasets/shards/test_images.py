@@ -32,9 +32,7 @@ def loose_manifest(root: Path) -> Manifest:
 
 
 def write_shards(manifest: Manifest, folder: Path) -> None:
-    writer = ShardWriter(manifest, folder, "train", 10**9)
-    writer.write(0)
-    writer.finish()
+    ShardWriter(manifest, folder, "train", 10**9).write_all()
 
 
 def test_an_index_of_other_shards_of_equal_size_is_refused_on_read(reader, tmp_path):
