@@ -11,7 +11,7 @@ import torch
 
 from ocr.cache.entry import EntryLayout
 from ocr.cache.files import list_entries
-from ocr.datasets.image_source import for_each
+from ocr.datasets.image_source import ask_each
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.schemas import CacheConfig
 from ocr.machine import free_ram
@@ -118,7 +118,7 @@ def _whole_batches(num_fitting: int, num_wanted: int, batch_size: int) -> int:
 
 def file_bytes(manifest: Manifest, indices: Sequence[int]) -> int:
     """Returns the bytes of these images' files. A missing file counts as 0; it is reported when it is read."""
-    return sum(for_each(manifest.images.num_bytes, indices))
+    return sum(ask_each(manifest.images.num_bytes, indices))
 
 
 def decoded_bytes(manifest: Manifest, indices: Sequence[int]) -> int:

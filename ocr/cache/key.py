@@ -21,7 +21,7 @@ from dali_pipelines.config import PipelineConfig, num_cores
 from dali_pipelines.signature import Signature
 from dali_pipelines.source import PlannedBatch
 from ocr.cache.entry import EntryLayout
-from ocr.datasets.image_source import ImageSource, for_each
+from ocr.datasets.image_source import ImageSource, ask_each
 from ocr.datasets.manifest import Manifest
 from ocr.environment import digest_of_sources, package_versions
 from ocr.targets.config import TargetConfig
@@ -131,7 +131,7 @@ class ImageDigests:
 
     def refresh(self) -> list[int]:
         """Checks the signatures of all files and returns the entries of the changed ones; the first time all entries."""
-        signatures = for_each(self._images.signature, self._indices)
+        signatures = ask_each(self._images.signature, self._indices)
         changed = [
             entry for entry, signature in enumerate(signatures) if self._is_new or signature != self._signatures[entry]
         ]

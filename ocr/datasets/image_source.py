@@ -17,7 +17,7 @@ _AT_ONCE = 64
 """Number of files that a thread asks about in a row."""
 
 
-def for_each(ask: Callable[[int], T], indices: Sequence[int]) -> list[T]:
+def ask_each(ask: Callable[[int], T], indices: Sequence[int]) -> list[T]:
     """Returns `ask(index)` of each index, in order. Threads hide the time that a network file system takes to answer."""
     parts = [indices[first : first + _AT_ONCE] for first in range(0, len(indices), _AT_ONCE)]
     with ThreadPoolExecutor(_NUM_THREADS) as pool:

@@ -16,7 +16,7 @@ import torch
 from dali_pipelines.config import num_cores
 from dali_pipelines.signature import Signature
 from dali_pipelines.turbojpeg import decode_upright
-from ocr.datasets.image_source import for_each
+from ocr.datasets.image_source import ask_each
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.schemas import DatasetConfig
 from ocr.progress import followed
@@ -225,7 +225,7 @@ def keep_images(
     if not does_preload and not cache.cache_decoded_images:
         return None
     order = range(len(manifest)) if indices is None else indices
-    signatures = dict(zip(order, for_each(manifest.images.signature, order), strict=True))  # before anything is read
+    signatures = dict(zip(order, ask_each(manifest.images.signature, order), strict=True))  # before anything is read
     files = preload_files(manifest, ram_budget, order) if does_preload and not does_predecode else None
     if not does_predecode and not cache.cache_decoded_images:
         return ImageCache(manifest.image_paths, files, None, signatures)
@@ -247,7 +247,7 @@ def keep_images(
 
 def preload_files(manifest: Manifest, budget: int, indices: Sequence[int]) -> dict[int, Content]:
     """Returns the content of the files of `indices`, by index, in order until `budget` bytes are spent."""
-    sizes = for_each(manifest.images.num_bytes, indices)
+    sizes = ask_each(manifest.images.num_bytes, indices)
     num_places = int(np.searchsorted(np.cumsum(sizes), budget, side="right"))
     files: dict[int, Content] = {}
 

@@ -1,6 +1,6 @@
 import threading
 
-from ocr.datasets.image_source import for_each
+from ocr.datasets.image_source import ask_each
 
 
 def test_files_are_asked_at_the_same_time_and_answers_keep_their_order():
@@ -12,8 +12,8 @@ def test_files_are_asked_at_the_same_time_and_answers_keep_their_order():
             both.wait()
         return 10 * index
 
-    assert for_each(ask, range(200)) == list(range(0, 2000, 10))
+    assert ask_each(ask, range(200)) == list(range(0, 2000, 10))
 
 
 def test_no_file_gives_no_answer():
-    assert for_each(lambda index: index, []) == []
+    assert ask_each(lambda index: index, []) == []
