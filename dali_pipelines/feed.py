@@ -55,11 +55,11 @@ class FailedFiles:
             self._retries[index] = self._pass + 2 ** (num_failures - 1), num_failures
 
     def start_pass(self) -> None:
-        """Begins a pass over the data: files that may be sound are tried again."""
+        """Begins a pass over the data: files that may be sound are tried again. A thread may call `choose` meanwhile."""
         self._pass += 1
         self._signatures = {
             index: signature
-            for index, signature in self._signatures.items()
+            for index, signature in list(self._signatures.items())
             if (signature is not None or self._is_local(index)) and not self._is_due(index, self._pass)
         }
 

@@ -98,9 +98,9 @@ class DaliLoader:
         if chain is None:
             self.stop()
             self._drain()
-            self._arrays.failed_files.start_pass()
         else:
             chain.begun.pop(0)
+        self._arrays.failed_files.start_pass()
         self._chain = None
         self._iteration = iteration = object()
         try:

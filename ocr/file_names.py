@@ -63,6 +63,14 @@ def path_inside(folder: Path, name: str) -> Path:
     return path
 
 
+def json_in_utf8(text: str) -> bytes:
+    """Returns JSON text in UTF-8, whatever names it holds.
+
+    A byte of a file name that is not UTF-8 is half of a surrogate pair in Python. It becomes \\udcNN, which JSON reads as the same.
+    """
+    return text.encode(errors="backslashreplace")
+
+
 def shown(text: str) -> str:
     """Returns the text for a log or a terminal, with control characters as \\xNN or \\uNNNN."""
     if text.isprintable():

@@ -149,10 +149,7 @@ def _written_as_shards(
     manifest: Manifest, folder: "TemporaryDirectory[str]", reader: ShardReader
 ) -> tuple[Manifest, list[str]]:
     """Writes tar shards; returns their manifest and paths."""
-    writer = ShardWriter(manifest, Path(folder.name), "benchmark", SHARD_SIZE)
-    for number in range(len(writer)):
-        writer.write(number)
-    writer.finish()
+    ShardWriter(manifest, Path(folder.name), "benchmark", SHARD_SIZE).write_all()
     try:
         in_shards = load_shards(folder.name, reader)[0]
     except InputError as error:  # the package is missing

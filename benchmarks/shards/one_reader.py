@@ -70,10 +70,7 @@ def _write(folder: Path, num_images: int, num_words: int) -> None:
         ),
         num_listed=num_images,
     )
-    writer = ShardWriter(manifest, folder, folder.name, _SHARD_BYTES)
-    for number in range(len(writer)):
-        writer.write(number)
-    writer.finish()
+    ShardWriter(manifest, folder, folder.name, _SHARD_BYTES).write_all()
 
 
 class _Reading:

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from ocr.cache.entry import EntryLayout
-from ocr.cache.files import SUFFIX
+from ocr.cache.files import list_entries
+from ocr.datasets.image_source import ask_each
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.schemas import CacheConfig
 from ocr.machine import free_ram
@@ -55,6 +56,11 @@ class TierPlan:
     def num_resident(self) -> int:
         """Number of entries on the GPU or in RAM."""
         return self.num_on_gpu + self.num_in_ram
+
+    @property
+    def num_kept(self) -> int:
+        """Number of entries on the GPU, in RAM or on disk: each is made once."""
+        return min(max(self.num_resident, self.disk_budget // self.entry_bytes), self.num_entries)
 
 
 @dataclass(frozen=True)
@@ -112,7 +118,7 @@ def _whole_batches(num_fitting: int, num_wanted: int, batch_size: int) -> int:
 
 def file_bytes(manifest: Manifest, indices: Sequence[int]) -> int:
     """Returns the bytes of these images' files. A missing file counts as 0; it is reported when it is read."""
-    return sum(manifest.images.num_bytes(index) for index in indices)
+    return sum(ask_each(manifest.images.num_bytes, indices))
 
 
 def decoded_bytes(manifest: Manifest, indices: Sequence[int]) -> int:
@@ -122,7 +128,7 @@ def decoded_bytes(manifest: Manifest, indices: Sequence[int]) -> int:
 
 def free_on_disk(directory: Path) -> int:
     """Returns the bytes that entries in this folder may take: the free space plus the entries that are already there."""
-    existing = sum(path.stat().st_size for path in directory.glob(f"*{SUFFIX}"))
+    existing = sum(size for _, size, _ in list_entries(directory)) if directory.is_dir() else 0
     while not directory.exists() and directory != directory.parent:
         directory = directory.parent
     return shutil.disk_usage(directory).free + existing

@@ -28,14 +28,15 @@ class EntryLayout:
     def shapes(self) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
         """Shape and dtype of each tensor.
 
-        The three binary target maps are stacked as bytes; `thresh_map` is float16 (error below 2.5e-4).
+        `byte_maps` are `shrink_map`, `shrink_mask` and `thresh_mask`: 0 or 1, or the whole weights of `shrink_mask` up to 255.
+        `thresh_map` is float16 (error below 2.5e-4).
         """
         image_dtype = torch.float16 if self.image_dtype == "float16" else torch.uint8
         tensors: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
             "images": ((3, self.input_size, self.input_size), image_dtype)
         }
         if self.map_size is not None:
-            tensors["binary_maps"] = ((3, self.map_size, self.map_size), torch.uint8)
+            tensors["byte_maps"] = ((3, self.map_size, self.map_size), torch.uint8)
             tensors["thresh_map"] = ((self.map_size, self.map_size), torch.float16)
         return tensors
 
@@ -71,15 +72,15 @@ class EntryLayout:
         """
         packed = {"images": images.to(self.shapes["images"][1], memory_format=torch.contiguous_format)}
         if targets is not None:
-            binary = torch.stack([targets.shrink_map, targets.shrink_mask, targets.thresh_mask], dim=1)
-            packed |= {"binary_maps": binary.to(torch.uint8), "thresh_map": targets.thresh_map.to(torch.float16)}
+            byte_maps = torch.stack([targets.shrink_map, targets.shrink_mask, targets.thresh_mask], dim=1)
+            packed |= {"byte_maps": byte_maps.to(torch.uint8), "thresh_map": targets.thresh_map.to(torch.float16)}
         return packed
 
     def unpack_targets(self, batch: Tensors) -> TargetMaps | None:
         """Returns the target maps of a batch as views, in the types of the entries."""
         if self.map_size is None:
             return None
-        shrink_map, shrink_mask, thresh_mask = batch["binary_maps"].unbind(dim=1)
+        shrink_map, shrink_mask, thresh_mask = batch["byte_maps"].unbind(dim=1)
         return TargetMaps(shrink_map, shrink_mask, batch["thresh_map"], thresh_mask)
 
 

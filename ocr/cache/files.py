@@ -27,7 +27,7 @@ from ocr.file_lock import lock_of_open_file
 log = logging.getLogger(__name__)
 
 Bytes = npt.NDArray[np.uint8]
-_Entry = tuple[float, int, Path]
+Entry = tuple[float, int, Path]
 """Last use, bytes and path of an entry."""
 
 MAGIC = b"DBNETTC1"
@@ -66,7 +66,7 @@ class EntryFiles:
         self._started = time.time()
         self._num_unlisted_writes = 0
         """Number of writes since the folder was last listed."""
-        self._oldest: deque[_Entry] = deque()
+        self._oldest: deque[Entry] = deque()
         """Entries found then that have not been looked at since, least recently used first."""
         self._stopped: str | None = None
         self._remove_abandoned()
@@ -148,16 +148,8 @@ class EntryFiles:
         return self.directory / f"{key.hex()}{SUFFIX}"
 
     def _list(self) -> None:
-        """Lists the entries: other runs write and delete too."""
-        found: list[_Entry] = []
-        with os.scandir(self.directory) as entries:
-            for entry in entries:
-                if entry.name.endswith(SUFFIX):
-                    try:
-                        status = entry.stat()
-                    except FileNotFoundError:
-                        continue
-                    found.append((status.st_mtime, status.st_size, Path(entry.path)))
+        """Lists the entries again: other runs write and delete too."""
+        found = list_entries(self.directory)
         self._oldest = deque(sorted(found))
         self._num_listed = len(found)
         self._num_unlisted_writes = 0
@@ -203,6 +195,20 @@ class EntryFiles:
                     path.unlink(missing_ok=True)
             except OSError:
                 continue
+
+
+def list_entries(directory: Path) -> list[Entry]:
+    """Returns the entries in a folder, without those that another run deletes meanwhile."""
+    found: list[Entry] = []
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            if entry.name.endswith(SUFFIX):
+                try:
+                    status = entry.stat()
+                except FileNotFoundError:
+                    continue
+                found.append((status.st_mtime, status.st_size, Path(entry.path)))
+    return found
 
 
 def _last_use(path: Path) -> float | None:

@@ -4,6 +4,8 @@ key = SHA-256(recipe, sample, image)
 recipe   pipeline, targets, entry layout, loader, device type, versions of code and libraries: the same for a whole split
 sample   size, orientation, polygons with their don't-care flags, and the plan's matrix
 image    the bytes of the file
+
+Within a run recipe and sample do not change, so an entry that is not on disk has a shorter key: the signature of its file.
 """
 
 import hashlib
@@ -19,7 +21,7 @@ from dali_pipelines.config import PipelineConfig, num_cores
 from dali_pipelines.signature import Signature
 from dali_pipelines.source import PlannedBatch
 from ocr.cache.entry import EntryLayout
-from ocr.datasets.image_source import ImageSource
+from ocr.datasets.image_source import ImageSource, ask_each
 from ocr.datasets.manifest import Manifest
 from ocr.environment import digest_of_sources, package_versions
 from ocr.targets.config import TargetConfig
@@ -110,36 +112,39 @@ def entry_key(recipe: bytes, sample: bytes, image: bytes) -> bytes:
 
 
 class ImageDigests:
-    """The SHA-256 of each image, recomputed when the signature of its file (inode, size, mtime, ctime) changes.
+    """The digest of each image, recomputed when the signature of its file (inode, size, mtime, ctime) changes.
 
     The ctime cannot be set back, so a file rewritten with its old size and mtime is noticed too.
 
     Args:
         images: images of the split.
         indices: position of each image in the manifest, in the order of the entries.
+        by_content: a digest is the SHA-256 of the file, which is the same in every run and on every machine. False: it is the
+            signature, which holds for this run only and spares reading the file.
     """
 
-    def __init__(self, images: ImageSource, indices: Sequence[int]) -> None:
-        self._images, self._indices = images, indices
+    def __init__(self, images: ImageSource, indices: Sequence[int], *, by_content: bool) -> None:
+        self._images, self._indices, self._by_content = images, indices, by_content
         self._signatures: list[Signature | None] = [None] * len(indices)
         self._digests: list[bytes | None] = [None] * len(indices)
         self._is_new = True
 
     def refresh(self) -> list[int]:
-        """Checks the signatures of all files, hashes the changed ones, and returns their entries; the first time all entries."""
-        signatures = [self._images.signature(index) for index in self._indices]
+        """Checks the signatures of all files and returns the entries of the changed ones; the first time all entries."""
+        signatures = ask_each(self._images.signature, self._indices)
         changed = [
             entry for entry, signature in enumerate(signatures) if self._is_new or signature != self._signatures[entry]
         ]
         self._is_new = False
+        for entry in changed:
+            self._signatures[entry] = signatures[entry]
         with ThreadPoolExecutor(num_cores()) as pool:  # hashing releases the GIL
-            digests = list(pool.map(lambda entry: self._images.digest(self._indices[entry]), changed))
-        for entry, digest in zip(changed, digests, strict=True):
-            self._signatures[entry], self._digests[entry] = signatures[entry], digest
+            for entry, digest in zip(changed, pool.map(self._digest, changed), strict=True):
+                self._digests[entry] = digest
         return changed
 
     def digest(self, entry: int) -> bytes | None:
-        """Returns the SHA-256 of the image at the last `refresh`; None if it could not be read."""
+        """Returns the digest of the image at the last `refresh`; None if it could not be read."""
         return self._digests[entry]
 
     def signature(self, entry: int) -> Signature | None:
@@ -149,3 +154,9 @@ class ImageDigests:
     def is_unchanged(self, entry: int) -> bool:
         """Returns whether the file still has the signature of the last `refresh`."""
         return self._images.signature(self._indices[entry]) == self._signatures[entry]
+
+    def _digest(self, entry: int) -> bytes | None:
+        if self._by_content:
+            return self._images.digest(self._indices[entry])
+        signature = self._signatures[entry]
+        return None if signature is None else repr(signature).encode()

@@ -7,7 +7,6 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from enum import Enum
 
 import numpy as np
 import torch
@@ -22,14 +21,6 @@ MAX_PENDING_WRITES = 8
 
 Key = bytes | None
 """The key of an entry; None: the image cannot be read, so its entry cannot be kept."""
-
-
-class Keep(Enum):
-    """Where a new entry may be kept, and why."""
-
-    NOT = "the file changed while it was read"
-    IN_MEMORY = "the file failed; its black image is good for this run"
-    EVERYWHERE = "the entry is sound"
 
 
 @dataclass(frozen=True)
@@ -171,19 +162,19 @@ class TensorStore:
                 self._set_resident(entries[row], key)
         return StoredBatch(entries, tensors, sorted(missing + list(errors)), errors)
 
-    def fill(self, batch: StoredBatch, made: Tensors, keep: Sequence[Keep]) -> Tensors:
+    def fill(self, batch: StoredBatch, made: Tensors, keep: Sequence[bool]) -> Tensors:
         """Fills the missing rows of a batch and returns the whole batch on the device, which nobody may write to.
 
         Args:
             made: (M, ...) on the device, the M missing rows in order.
-            keep: where each of these rows may be kept.
+            keep: whether each of these rows may be served again.
         """
         has_place = self._block(batch.entries) is not None
         self._copy(made, batch)
         for number, row in enumerate(batch.missing):
             entry = batch.entries[row]
-            self._set_resident(entry, self._wanted[entry] if has_place and keep[number] is not Keep.NOT else None)
-            if keep[number] is Keep.EVERYWHERE:
+            self._set_resident(entry, self._wanted[entry] if has_place and keep[number] else None)
+            if keep[number]:
                 self._write(entry, {name: tensor[number] for name, tensor in made.items()})
         if len(batch.missing) == len(batch.entries) and (not batch.tensors or self.device.type == "cuda"):
             return made

@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -48,6 +49,8 @@ MEMO_FOLDER = ".dbnet_audit"
 _LAYOUT = 1
 _DAMAGED = (OSError, ColumnFileError, ValueError, TypeError, LookupError, AttributeError)
 """Errors of reading a memo whose JSON has another layout."""
+_DAYS_MAPPED = 7
+"""Age in days from which a memo of another version is removed: a run of that version is unlikely to map it any more."""
 _BATCH = 2048
 """Number of files whose signatures a thread compares at once."""
 
@@ -82,13 +85,23 @@ class MemoKey:
         )
 
     @property
-    def inspection_digest(self) -> str:
-        return _digest([_LAYOUT, auditor_digest(), self.inspection])
+    def settings_digest(self) -> str:
+        """Beginning of the memo's name: the same in every version of the code, and another for each data set."""
+        return f"{_digest(self.inspection)}-{_digest(self.judgement)}"
 
     @property
     def file_name(self) -> str:
         """Name of the memo's file."""
-        return f"{self.inspection_digest}-{_digest(self.judgement)}.memo"
+        return f"{self.settings_digest}-{_version_digest()}.memo"
+
+    @property
+    def files_of_same_images(self) -> str:
+        """Pattern of the memos, of this version, that have seen the same image files."""
+        return f"{_digest(self.inspection)}-*-{_version_digest()}.memo*"
+
+
+def _version_digest() -> str:
+    return _digest([_LAYOUT, auditor_digest()])
 
 
 def _digest(values: Any) -> str:
@@ -157,7 +170,7 @@ class AuditMemo:
         if self._path is None:
             return joined([])
         parts = []
-        for path in sorted(self._path.parent.glob(f"{self._key.inspection_digest}-*")):
+        for path in sorted(self._path.parent.glob(self._key.files_of_same_images)):
             if path.suffix != ".lock":
                 with suppress(*_DAMAGED):
                     parts.append(_files_in(map_columns(path)))
@@ -193,13 +206,24 @@ class AuditMemo:
         except (OSError, ColumnFileError) as error:
             log.warning("%s: the audit cannot be kept for the next start: %s", self._path, error)
             return audited.manifest()
-        for path in self._parts():
+        for path in [*self._parts(), *self._outdated()]:
             path.unlink(missing_ok=True)
         log.info("%s: the audit is kept in %s", self._key.image_dir, self._path)
         return _manifest_in(mapped)
 
     def _parts(self) -> list[Path]:
         return [] if self._path is None else list(self._path.parent.glob(f"{self._path.name}.part*"))
+
+    def _outdated(self) -> Iterator[Path]:
+        """Yields what other versions of the code kept of the same audit, unless a run may still map it."""
+        if self._path is None:
+            return
+        newest = time.time() - _DAYS_MAPPED * 24 * 3600
+        for path in self._path.parent.glob(f"{self._key.settings_digest}-*"):
+            if not path.name.startswith(self._path.name):
+                with suppress(OSError):
+                    if path.stat().st_mtime < newest:
+                        yield path
 
     def _is_current(self, mapped: ColumnFile, files: InspectedFiles) -> bool:
         image_dir = self._key.image_dir

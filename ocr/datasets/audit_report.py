@@ -10,7 +10,7 @@ from rich.text import Text
 
 from ocr.atomic_write import write_durably
 from ocr.errors import InputError
-from ocr.file_names import shown
+from ocr.file_names import json_in_utf8, shown
 
 Severity = Literal["annotation", "image", "note"]
 
@@ -163,8 +163,7 @@ class AuditReport:
         )
         text = json.dumps(document, indent=1, ensure_ascii=False).removesuffix("\n}")
         text += f',\n "findings": [\n  {findings}\n ]\n}}'
-        # Half of a surrogate pair, which UTF-8 cannot hold, becomes \udNNN: the same in JSON.
-        write_durably(path, text.encode(errors="backslashreplace"))
+        write_durably(path, json_in_utf8(text))
 
     def summary(self) -> Text:
         """Returns a few lines for the terminal; their `.plain` suits a log."""

@@ -80,8 +80,7 @@ class ValidatedOCRDataset(Dataset[Any]):
         self.offline_maps: OfflineMaps | None = None
         """Target maps from files, with `config.load_maps`."""
         if config.load_maps:
-            keep = config.cache_config.cache_maps
-            self.offline_maps = OfflineMaps(config.maps_dir, maps_names(config, self.manifest), self.targets, keep)
+            self.offline_maps = OfflineMaps(config.maps_dir, maps_names(config, self.manifest), self.targets)
         self.epoch = 0
         self.kept_images: ImageCache | None = None
         """Images in memory, used in place of their files. Set this before worker processes start: they inherit it."""
@@ -100,6 +99,20 @@ class ValidatedOCRDataset(Dataset[Any]):
         """Sets the epoch that keys the random numbers."""
         self.epoch = epoch
 
+    def bytes_of_kept_maps(self, num_images: int, num_cached: int) -> int:
+        """Returns the bytes in RAM of the offline maps that the configuration keeps.
+
+        Args:
+            num_images: images of this process.
+            num_cached: images among them whose finished samples are kept. Their maps are read once, so that only preloading keeps
+                them.
+        """
+        config = self.config
+        if self.offline_maps is None or not (config.preload_maps or config.cache_config.cache_maps):
+            return 0
+        num_maps = num_images if config.preload_maps else max(num_images - num_cached, 0)
+        return num_maps * self.offline_maps.bytes_of_one(self.planner.input_size)
+
     def _fill_memory(self) -> None:
         """Preloads images and maps, and prepares the cache of finished samples, as the configuration says."""
         cache = self.config.cache_config
@@ -109,8 +122,12 @@ class ValidatedOCRDataset(Dataset[Any]):
         self.kept_images = kept
         if kept is not None:
             budget -= kept.file_bytes + (0 if kept.pixels is None else kept.pixels.capacity)
-        if self.offline_maps is not None and self.config.preload_maps:
-            self.offline_maps.preload()
+        if self.offline_maps is not None:
+            num_cached = len(self) if cache.cache_transformed_tensors else 0
+            self.offline_maps.budget = min(self.bytes_of_kept_maps(len(self), num_cached), max(budget, 0))
+            budget -= self.offline_maps.budget
+            if self.config.preload_maps:
+                self.offline_maps.preload()
         if cache.cache_transformed_tensors:
             side, side_of_map = self.planner.input_size, self.planner.input_size // self.targets.map_stride
             shapes = {"image": (3, side, side), **dict.fromkeys(_MAPS, (side_of_map, side_of_map))}

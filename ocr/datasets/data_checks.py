@@ -15,6 +15,7 @@ from rich.text import Text
 
 from dali_pipelines.config import PipelineConfig
 from ocr.datasets.audit_report import AuditReport
+from ocr.datasets.image_source import ask_each
 from ocr.datasets.manifest import Manifest
 from ocr.file_names import shown
 from ocr.polygons import PolygonBatch
@@ -189,12 +190,12 @@ def shared_images(train: Manifest, val: Manifest) -> list[tuple[int, int]]:
     sizes = [_size_keys(manifest) for manifest in (train, val)]
     ours, theirs = (np.flatnonzero(np.isin(keys, other)).tolist() for keys, other in (sizes, (sizes[1], sizes[0])))
     by_bytes: dict[tuple[int, int], list[int]] = defaultdict(list)
-    for index in ours:
-        by_bytes[int(sizes[0][index]), train.images.num_bytes(index)].append(index)
+    for index, num_bytes in zip(ours, ask_each(train.images.num_bytes, ours), strict=True):
+        by_bytes[int(sizes[0][index]), num_bytes].append(index)
     digests: dict[int, bytes | None] = {}
     shared = []
-    for index in theirs:
-        candidates = by_bytes.get((int(sizes[1][index]), val.images.num_bytes(index)), [])
+    for index, num_bytes in zip(theirs, ask_each(val.images.num_bytes, theirs), strict=True):
+        candidates = by_bytes.get((int(sizes[1][index]), num_bytes), [])
         if not candidates:
             continue
         path = val.image_paths[index]

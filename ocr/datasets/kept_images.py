@@ -16,6 +16,7 @@ import torch
 from dali_pipelines.config import num_cores
 from dali_pipelines.signature import Signature
 from dali_pipelines.turbojpeg import decode_upright
+from ocr.datasets.image_source import ask_each
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.schemas import DatasetConfig
 from ocr.progress import followed
@@ -221,11 +222,13 @@ def keep_images(
     cache = config.cache_config
     does_preload = config.preload_images and cache.cache_images
     does_predecode = does_preload and cache.image_format == "decoded"
+    if not does_preload and not cache.cache_decoded_images:
+        return None
     order = range(len(manifest)) if indices is None else indices
-    signatures = {index: manifest.images.signature(index) for index in order}  # before anything is read
+    signatures = dict(zip(order, ask_each(manifest.images.signature, order), strict=True))  # before anything is read
     files = preload_files(manifest, ram_budget, order) if does_preload and not does_predecode else None
     if not does_predecode and not cache.cache_decoded_images:
-        return None if files is None else ImageCache(manifest.image_paths, files, None, signatures)
+        return ImageCache(manifest.image_paths, files, None, signatures)
     on_device = device if cache.cache_decoded_images else torch.device("cpu")
     budget = device_budget if on_device.type == "cuda" else ram_budget - _num_bytes(files or {})
     pixels = DecodedImages(manifest.original_sizes, budget, on_device, order)
@@ -244,7 +247,7 @@ def keep_images(
 
 def preload_files(manifest: Manifest, budget: int, indices: Sequence[int]) -> dict[int, Content]:
     """Returns the content of the files of `indices`, by index, in order until `budget` bytes are spent."""
-    sizes = [manifest.images.num_bytes(index) for index in indices]
+    sizes = ask_each(manifest.images.num_bytes, indices)
     num_places = int(np.searchsorted(np.cumsum(sizes), budget, side="right"))
     files: dict[int, Content] = {}
 

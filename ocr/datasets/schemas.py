@@ -23,7 +23,8 @@ class CacheConfig(Section):
     cache_images: bool = True
     """Keep the images read by preload_images in RAM; false: files are read again in each epoch."""
     cache_maps: bool = True
-    """Keep offline target maps (load_maps) in RAM after their first read."""
+    """Keep offline target maps (load_maps) in RAM after their first read, as far as ram_budget goes. Those of finished samples that
+    are kept are freed."""
     cache_transformed_tensors: bool = False
     """Keep finished inputs and targets after epoch 0. Only for a split without randomness."""
     log_statistics_every_n: int | None = Field(default=None, ge=1)
@@ -100,7 +101,7 @@ class DatasetConfig(Section):
     """Folder of the 8-bit PNGs that TIFF, BMP, WebP, GIF, CMYK, 16-bit and transparent images are read through; each is written
     once. null: dali-dbnet/converted in $XDG_CACHE_HOME or ~/.cache."""
     preload_maps: bool = False
-    """Read all offline target maps into RAM before the run (with load_maps)."""
+    """Read the offline target maps (with load_maps) into RAM before the run, as far as ram_budget goes."""
     load_maps: bool = False
     """Read target maps from the .npz files of scripts/prepare_data.py; missing and outdated maps are computed."""
     maps_path: str | None = None

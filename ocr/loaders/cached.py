@@ -17,7 +17,7 @@ from dali_pipelines.normalize import BatchMemory, input_dtype, normalize_levels
 from dali_pipelines.source import PlannedBatch, PlannedBatches
 from ocr.cache.entry import Tensors
 from ocr.cache.key import ImageDigests, entry_key, sample_digest
-from ocr.cache.store import Keep, Key, StoredBatch, TensorStore
+from ocr.cache.store import Key, StoredBatch, TensorStore
 from ocr.cache_statistics import CacheStatistics
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.loaders.batch import Batch
@@ -55,13 +55,10 @@ class CachedBatches:
         self._samples = PlannedBatch.concatenate(batches)
         starts = np.cumsum([0, *map(len, batches)]).tolist()
         self._entries = [range(start, stop) for start, stop in pairwise(starts)]
-        self._sample_digests = [
-            sample_digest(dataset.manifest, self._samples, row) for row in range(len(self._samples))
-        ]
-        self._digests = ImageDigests(dataset.manifest.images, self._samples.indices.tolist())
+        self._digests = ImageDigests(
+            dataset.manifest.images, self._samples.indices.tolist(), by_content=store.files is not None
+        )
         self._keys: list[Key] = [None] * len(self._samples)
-        self._failed: dict[int, Key] = {}
-        """Key of each entry whose file failed. Until the key changes, the entry is served as a black image marked as padding."""
         self._reader = ThreadPoolExecutor(1, "cache-reader")
         self._ahead: Future[StoredBatch] | None = None
         """The batch that is being read ahead."""
@@ -90,8 +87,8 @@ class CachedBatches:
         memory = BatchMemory()
         for stored, entries in zip(self._read_ahead(served), missing, strict=True):
             self._count(stored)
-            tensors = self._complete(stored, next(made) if entries else None)
-            yield self._batch(stored.entries, tensors, memory)
+            tensors, failed = self._complete(stored, next(made) if entries else None)
+            yield self._batch(stored.entries, tensors, failed, memory)
             if self._iteration is not iteration:
                 return
 
@@ -101,7 +98,7 @@ class CachedBatches:
         if self._is_maker_released:
             return
         resident = self.store.resident_entries
-        self._maker.drop_files(self._samples.indices[resident].tolist())
+        self._maker.drop_inputs(self._samples.indices[resident].tolist())
         if len(resident) == len(self._samples):
             # Once, not every epoch: on a GPU it waits for the device and empties the allocators.
             self._maker.release()
@@ -127,16 +124,20 @@ class CachedBatches:
         signatures = [self._digests.signature(entry) for entry in changed]
         self._maker.forget_changed(dict(zip(indices, signatures, strict=True)))
         for entry in changed:
-            image = self._digests.digest(entry)
-            self._keys[entry] = None if image is None else entry_key(self._recipe, self._sample_digests[entry], image)
-        self._failed = {entry: key for entry, key in self._failed.items() if self._keys[entry] == key}
+            self._keys[entry] = self._key(entry)
         self.store.refresh(self._keys)
+
+    def _key(self, entry: int) -> Key:
+        image = self._digests.digest(entry)
+        if image is None or self.store.files is None:
+            return image
+        return entry_key(self._recipe, sample_digest(self._dataset.manifest, self._samples, entry), image)
 
     def _verify_some(self, epoch: int) -> None:
         count, seed = self._dataset.config.cache_config.verify, self._dataset.planner.seed
         if not count:
             return
-        kept = [entry for entry in range(len(self._samples)) if self.store.has(entry) and entry not in self._failed]
+        kept = [entry for entry in range(len(self._samples)) if self.store.has(entry)]
         for entry in choose_entries(kept, count, seed=seed, epoch=epoch):
             verify_entry(self.store, entry, self._samples.select([entry]), self._maker, self._dataset)
 
@@ -155,34 +156,40 @@ class CachedBatches:
         num_misses = int(is_real[list(stored.missing)].sum())
         self._statistics.count(hits=int(is_real.sum()) - num_misses, misses=num_misses)
 
-    def _complete(self, stored: StoredBatch, made: Batch | None) -> Tensors:
-        """Returns the whole batch on the device; `made` fills the rows that were known to be missing."""
+    def _complete(self, stored: StoredBatch, made: Batch | None) -> tuple[Tensors, list[int]]:
+        """Returns the whole batch on the device, and its rows whose files failed: their images are black.
+
+        Args:
+            made: fills the rows that were known to be missing.
+        """
         for row, error in stored.errors.items():
             entry = stored.entries[row]
             filename = self._dataset.manifest.filenames[int(self._samples.indices[entry])]
             log.warning("cache: %s; recomputing the entry of %s", error, filename)
             self.store.forget(entry)
+        failed: list[int] = []
         if stored.errors:
             bad = list(stored.errors)
-            self._fill(stored, bad, self._maker.make_now(self._samples.select([stored.entries[row] for row in bad])))
+            made_now = self._maker.make_now(self._samples.select([stored.entries[row] for row in bad]))
+            _, failed = self._fill(stored, bad, made_now)
         if made is None:
-            return self.store.upload(stored.tensors)
-        return self._fill(stored, [row for row in stored.missing if row not in stored.errors], made)
+            return self.store.upload(stored.tensors), failed
+        tensors, also_failed = self._fill(stored, [row for row in stored.missing if row not in stored.errors], made)
+        return tensors, failed + also_failed
 
-    def _fill(self, stored: StoredBatch, rows: Sequence[int], made: Batch) -> Tensors:
+    def _fill(self, stored: StoredBatch, rows: Sequence[int], made: Batch) -> tuple[Tensors, list[int]]:
+        """Returns the batch on the device with these rows filled, and those of them whose files failed.
+
+        A failed entry is not kept: the next epoch makes it again, when its file may be readable.
+        """
         self._is_maker_released = False
-        has_failed = made.samples.has_failed.tolist()
-        keep = [self._may_keep(stored.entries[row], failed) for row, failed in zip(rows, has_failed, strict=True)]
+        has_failed = dict(zip(rows, made.samples.has_failed.tolist(), strict=True))
+        keep = [not has_failed[row] and self._digests.is_unchanged(stored.entries[row]) for row in rows]
         packed = self.store.layout.pack(made.images, made.targets)
-        return self.store.fill(StoredBatch(stored.entries, stored.tensors, list(rows)), packed, keep)
+        tensors = self.store.fill(StoredBatch(stored.entries, stored.tensors, list(rows)), packed, keep)
+        return tensors, [row for row in rows if has_failed[row]]
 
-    def _may_keep(self, entry: int, has_failed: bool) -> Keep:
-        if has_failed:
-            self._failed[entry] = self._keys[entry]
-            return Keep.IN_MEMORY
-        return Keep.EVERYWHERE if self._digests.is_unchanged(entry) else Keep.NOT
-
-    def _batch(self, entries: range, tensors: Tensors, memory: BatchMemory) -> Batch:
+    def _batch(self, entries: range, tensors: Tensors, failed: Sequence[int], memory: BatchMemory) -> Batch:
         """Returns the batch of these entries, normalised here if the cache holds levels."""
         config, device, layout = self._dataset.planner.config, self.store.device, self.store.layout
         images = tensors["images"]
@@ -190,7 +197,6 @@ class CachedBatches:
             dtype = input_dtype(config, device.type)
             out = memory.empty(images.shape, dtype) if images.device.type == "cpu" else None
             images = normalize_levels(images, config.mean, config.std, out, dtype)
-        failed = [row for row, entry in enumerate(entries) if entry in self._failed]
         samples = self._samples.select(slice(entries.start, entries.stop)).with_failed(failed)
         batch = Batch(images, samples, layout.unpack_targets(tensors), self._dataset)
         return batch.with_padding_blanked()

@@ -1,7 +1,7 @@
 """Makes batches from scratch: images from an image loader, target maps from their polygons."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -80,10 +80,13 @@ class FreshBatches:
             if self._second is not None:
                 self._second.release()
 
-    def drop_files(self, indices: Iterable[int]) -> None:
-        """Drops the encoded files of images whose entries are in memory."""
-        if self._dataset.kept_images is not None:
-            self._dataset.kept_images.drop_files(indices)
+    def drop_inputs(self, indices: Sequence[int]) -> None:
+        """Drops the encoded files and the target maps of images whose entries are in memory."""
+        kept, maps = self._dataset.kept_images, self._dataset.offline_maps
+        if kept is not None:
+            kept.drop_files(indices)
+        if maps is not None:
+            maps.drop(indices)
 
     def release(self) -> None:
         """Frees the pipeline and the images and maps in memory, once every sample is cached.

@@ -1,6 +1,6 @@
 """The contract between the tensor cache and the code that makes the samples missing in it."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -25,8 +25,8 @@ class Maker(Protocol):
             signatures: present signature of each file, by position in the manifest; None for a missing file.
         """
 
-    def drop_files(self, indices: Iterable[int]) -> None:
-        """Drops the encoded files of images whose entries are in memory."""
+    def drop_inputs(self, indices: Sequence[int]) -> None:
+        """Drops the encoded files and the target maps of images whose entries are in memory."""
 
     def release(self) -> None:
         """Frees the memory and threads that making needs, once every sample is cached. A later call builds them again."""

@@ -64,6 +64,8 @@ class Preload:
     """Device of the decoded images."""
     device_budget: int
     ram_budget: int
+    maps_budget: int = 0
+    """Bytes of target maps from files that may stay in RAM, a part of `ram_budget`."""
 
 
 @dataclass(frozen=True)
@@ -112,8 +114,10 @@ def preload_images(preload: Preload) -> None:
         device_budget=preload.device_budget,
         indices=preload.indices,
     )
-    if dataset.offline_maps is not None and dataset.config.preload_maps:
-        dataset.offline_maps.preload(preload.indices)
+    if dataset.offline_maps is not None:
+        dataset.offline_maps.budget = preload.maps_budget
+        if dataset.config.preload_maps:
+            dataset.offline_maps.preload(preload.indices)
 
 
 def _plan_pools(plan: MemoryPlan, data: RunData) -> list[PoolBytes]:
@@ -175,17 +179,20 @@ def _plan_images(
     if not dataset.planner.is_random:  # this rank gets the same images in every epoch
         indices = indices[data.rank :: data.num_ranks]
     does_preload = config.preload_images and cache.cache_images
-    planned_files = 0
+    planned_in_ram = 0
     if does_preload and cache.image_format == "encoded":
-        planned_files = min(file_bytes(dataset.manifest, indices), ram_budget)
-        plan.add(f"{name}: preloaded image files", RAM, planned_files, ram_budget)
+        planned_in_ram = min(file_bytes(dataset.manifest, indices), ram_budget)
+        plan.add(f"{name}: preloaded image files", RAM, planned_in_ram, ram_budget)
     if cache.cache_decoded_images or (does_preload and cache.image_format == "decoded"):
-        budget = gpu_budget if on_gpu else ram_budget - planned_files
+        budget = gpu_budget if on_gpu else ram_budget - planned_in_ram
         planned = min(decoded_bytes(dataset.manifest, indices), budget)
         plan.add(f"{name}: decoded images", GPU if on_gpu else RAM, planned, budget)
-    if dataset.offline_maps is not None and config.preload_maps:
-        plan.add(f"{name}: preloaded map files", RAM, dataset.offline_maps.file_bytes(indices), ram_budget)
-    return Preload(dataset, indices, device, gpu_budget, ram_budget)
+        planned_in_ram += 0 if on_gpu else planned
+    budget = ram_budget - planned_in_ram
+    maps_budget = min(dataset.bytes_of_kept_maps(len(indices), tiers.num_kept if tiers else 0), budget)
+    if maps_budget:
+        plan.add(f"{name}: target maps from files", RAM, maps_budget, budget)
+    return Preload(dataset, indices, device, gpu_budget, ram_budget, maps_budget)
 
 
 def _rest(budget: int | None, taken: int) -> int | None:

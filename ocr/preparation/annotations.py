@@ -11,6 +11,7 @@ from dali_pipelines.signature import signature_of
 from ocr.atomic_write import atomic_file, write_atomically
 from ocr.datasets.formats.upstage import upstage_document
 from ocr.datasets.manifest import Manifest
+from ocr.file_names import json_in_utf8
 
 _BLOCK = 512
 """Images whose annotations are in memory at once."""
@@ -73,7 +74,7 @@ def _blocks(manifest: Manifest, indices: Sequence[int], canonical: bool) -> Iter
     for first in range(0, len(indices), _BLOCK):
         document = upstage_document(manifest, indices[first : first + _BLOCK], canonical=canonical)
         members = json.dumps(document["images"], ensure_ascii=False)[1:-1]
-        yield f"{', ' if first else ''}{members}".encode()
+        yield json_in_utf8(f"{', ' if first else ''}{members}")
     yield b"}}"
 
 

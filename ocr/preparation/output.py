@@ -14,6 +14,7 @@ from ocr.config import NOT_SET, PrepareConfig
 from ocr.datasets.schemas import DatasetConfig
 from ocr.errors import InputError
 from ocr.file_lock import lock_of_open_file
+from ocr.file_names import json_in_utf8
 from ocr.preparation.report import SplitReport
 
 log = logging.getLogger(__name__)
@@ -114,7 +115,7 @@ def write_marker(
         "targets": config.targets.model_dump(mode="json"),
         "splits": earlier["splits"] | {name: asdict(report) for name, report in (reports or {}).items()},
     }
-    write_atomically(output / MARKER, json.dumps(document, indent=1, ensure_ascii=False).encode())
+    write_atomically(output / MARKER, json_in_utf8(json.dumps(document, indent=1, ensure_ascii=False)))
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from ocr.config import PrepareConfig
 from ocr.datasets.formats.writers import LAYOUTS, WrittenImages, write_annotations
 from ocr.device import resolve_device
 from ocr.errors import InputError
-from ocr.file_names import path_inside
+from ocr.file_names import path_inside, shown
 from ocr.image_size import with_size_for_words
 from ocr.loaders.config import DataLoaderConfig
 from ocr.preparation.annotations import write_upstage
@@ -41,6 +41,7 @@ def prepare_data(config: PrepareConfig, run_dir: Path) -> dict[str, SplitReport]
     sources = {name: config.datasets.split(name) for name in chosen_splits(config)}
     output, is_in_place = check_output(config, sources)
     jobs = audited_jobs(config, sources, output, is_in_place, run_dir)
+    _check_names(jobs, config)
     config = _with_chosen_size(config, jobs)
     paths = {job.name: job.source for job in jobs}
     try:
@@ -60,6 +61,21 @@ def prepare_data(config: PrepareConfig, run_dir: Path) -> dict[str, SplitReport]
     write_reports(reports, run_dir)
     log.info("Prepared data: %s; findings: %s/audit_*.json", output, run_dir)
     return reports
+
+
+def _check_names(jobs: list[SplitJob], config: PrepareConfig) -> None:
+    """Raises InputError if the label file of PaddleOCR, where names are plain text, cannot hold the name of an image."""
+    if config.to != "paddleocr":
+        return
+    for job in jobs:
+        for name in job.manifest.filenames:
+            try:
+                name.encode()
+            except UnicodeEncodeError:
+                raise InputError(
+                    f"{job.source['image_path']}: found the name {shown(name)}; expected UTF-8, which PaddleOCR's label file is "
+                    "in; rename the file, or choose another format: to=upstage"
+                ) from None
 
 
 def _with_chosen_size(config: PrepareConfig, jobs: list[SplitJob]) -> PrepareConfig:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ocr.atomic_write import write_durably
-from ocr.file_names import shown
+from ocr.file_names import json_in_utf8, shown
 from ocr.preparation.outcomes import Outcome
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ def report_on_files(folder: Path, names: Sequence[str], outcomes: Sequence[Outco
 def write_reports(reports: dict[str, SplitReport], run_dir: Path) -> None:
     """Writes report.json to `run_dir`, and to the log one line for each kind of file and one for each failure."""
     document = {name: asdict(report) for name, report in reports.items()}
-    write_durably(run_dir / "report.json", json.dumps(document, indent=1, ensure_ascii=False).encode())
+    write_durably(run_dir / "report.json", json_in_utf8(json.dumps(document, indent=1, ensure_ascii=False)))
     for name, report in reports.items():
         for kind, files in (("images", report.images), ("maps", report.maps), ("shards", report.shards)):
             if files is None:

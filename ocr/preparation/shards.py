@@ -8,9 +8,9 @@ from ocr.datasets.audit import load_manifest
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.schemas import DatasetConfig
 from ocr.datasets.shards.index import INDEX_NAME, OLD_INDEX_NAME
-from ocr.datasets.shards.writer import ShardWriter
+from ocr.datasets.shards.writer import PlacedShard, ShardWriter
 from ocr.preparation.jobs import SplitJob
-from ocr.preparation.outcomes import Outcome, in_threads
+from ocr.preparation.outcomes import Outcome, outcomes_in_threads
 from ocr.preparation.report import FilesReport, report_on_files
 
 log = logging.getLogger(__name__)
@@ -29,11 +29,11 @@ def write_shards(job: SplitJob, config: PrepareConfig, num_workers: int) -> File
     """Writes the shards of a split whose images and annotations are in place; existing equal shards are kept."""
     writer = ShardWriter(_prepared_manifest(job, config), job.shards_dir, job.name, config.shard_size)
 
-    def write(number: int) -> Outcome:
-        num_bytes = writer.write(number)
+    def write(shard: PlacedShard) -> Outcome:
+        num_bytes = writer.write(shard)
         return Outcome("kept") if num_bytes is None else Outcome("made", num_bytes)
 
-    outcomes = in_threads(write, range(len(writer)), f"Writing shards of {job.name}", num_workers)
+    outcomes = list(outcomes_in_threads(write, writer.placed(f"Writing shards of {job.name}"), num_workers))
     writer.finish()
     return report_on_files(job.shards_dir, writer.names, outcomes)
 

@@ -1,6 +1,7 @@
 """Target maps on disk: one .npz per image, written by scripts/prepare_data.py, for splits without random augmentation.
 
-    <maps_dir>/<filename>.npz    prob_map, prob_mask, thresh_mask   (Hm, Wm) uint8, 0 or 1
+    <maps_dir>/<filename>.npz    prob_map, thresh_mask              (Hm, Wm) uint8, 0 or 1
+                                 prob_mask                          (Hm, Wm) uint8, the weight of a pixel, 0 to 255
                                  thresh_map                         (Hm, Wm) float16
                                  key                                SHA-256 of everything the maps depend on
 
@@ -20,7 +21,7 @@ import math
 import threading
 import zipfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -42,6 +43,8 @@ log = logging.getLogger(__name__)
 
 DTYPES = {"prob_map": np.uint8, "prob_mask": np.uint8, "thresh_map": np.float16, "thresh_mask": np.uint8}
 """Arrays of a file, in the order of `TargetMaps`."""
+BYTES_PER_PIXEL = sum(np.dtype(dtype).itemsize for dtype in DTYPES.values())
+"""Bytes of the maps of one image in RAM, per map pixel."""
 COMPRESSION_LEVEL = 1
 
 _MAX_KEY_BYTES = 4 * 64
@@ -193,10 +196,11 @@ class OfflineMaps:
         directory: folder of the files; it need not exist.
         filenames: names of the images, as in the manifest; an absolute one lies outside the folder.
         config: settings of the wanted maps.
-        keep: keep files in RAM after they have been read.
     """
 
-    def __init__(self, directory: str | Path, filenames: Sequence[str], config: TargetConfig, keep: bool) -> None:
+    def __init__(self, directory: str | Path, filenames: Sequence[str], config: TargetConfig) -> None:
+        self.budget = 0
+        """Most bytes of maps that stay in RAM after they have been read."""
         self.hits = 0
         """Number of times that maps came from a file."""
         self.fallbacks = 0
@@ -204,7 +208,6 @@ class OfflineMaps:
         self._directory = Path(directory)
         self._paths = [maps_file(self._directory, filename) for filename in filenames]
         self._config = config
-        self._keep = keep
         self._kept: dict[int, _StoredMaps] = {}
         self._num_bytes = 0
         self._used: set[int] = set()
@@ -219,12 +222,12 @@ class OfflineMaps:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of the maps in RAM: 5 per map pixel, 2 MB per image at 640."""
+        """Bytes of the maps in RAM."""
         return self._num_bytes
 
-    def file_bytes(self, indices: Sequence[int]) -> int:
-        """Returns the size in bytes of the files of these images."""
-        return sum(self._paths[index].stat().st_size for index in indices if self._paths[index].is_file())
+    def bytes_of_one(self, input_size: int) -> int:
+        """Returns the bytes in RAM of the maps of one image, for a square input of this side: 2 MB at 640."""
+        return BYTES_PER_PIXEL * math.prod(self._map_size((input_size, input_size)))
 
     def clear(self) -> None:
         """Frees the maps in RAM."""
@@ -232,8 +235,13 @@ class OfflineMaps:
             self._kept.clear()
             self._num_bytes = 0
 
+    def drop(self, indices: Iterable[int]) -> None:
+        """Frees the maps of these images in RAM."""
+        for index in indices:
+            self._replace_kept(index, None)
+
     def preload(self, indices: Sequence[int] | None = None) -> None:
-        """Reads the files of these images (None: all images) into RAM, with a progress bar.
+        """Reads the files of these images (None: all images) into RAM until the budget is spent, with a progress bar.
 
         Their keys are compared later, when the maps are used.
         """
@@ -245,6 +253,8 @@ class OfflineMaps:
                 log.debug("%s", unfit)
                 continue
             self._replace_kept(index, stored)
+            if index not in self._kept:
+                break
         share = self.num_kept / max(len(wanted), 1)
         size = self.num_bytes / 1e6
         log.info("Preloaded %d/%d maps into RAM (%.1f%%), %.1f MB", self.num_kept, len(wanted), 100 * share, size)
@@ -343,17 +353,16 @@ class OfflineMaps:
         # Also if the kept maps are stale: the file may have been rewritten.
         stored = _read_file(self._paths[index], map_size)
         stored.check(key, map_size)
-        if self._keep:
-            self._replace_kept(index, stored)
+        self._replace_kept(index, stored)
         return stored
 
     def _replace_kept(self, index: int, stored: _StoredMaps | None) -> None:
-        """Keeps the maps of one image in place of those kept before; None: keeps none."""
+        """Keeps the maps of one image, if the budget allows, in place of those kept before; None: keeps none."""
         with self._lock:
             before = self._kept.pop(index, None)
             if before is not None:
                 self._num_bytes -= before.num_bytes
-            if stored is not None:
+            if stored is not None and self._num_bytes + stored.num_bytes <= self.budget:
                 self._kept[index] = stored
                 self._num_bytes += stored.num_bytes
 

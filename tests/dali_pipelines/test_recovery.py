@@ -27,6 +27,8 @@ from ocr.datasets.schemas import DatasetConfig
 CPU = torch.device("cpu")
 PLENTY = 10**10
 CONFIG = PipelineConfig(image_size=96)
+PLANNERS = {training: SamplePlanner(CONFIG, training=training, seed=3) for training in (True, False)}
+"""One of each kind, as plans with different planners differ."""
 BROKEN = 5
 
 
@@ -38,8 +40,8 @@ def manifest(drawn: Path, tmp_path: Path) -> Manifest:
     return ValidatedOCRDataset(DatasetConfig(image_path=str(tmp_path / "images")), planner).manifest
 
 
-def epoch_plan(manifest: Manifest, training: bool) -> EpochPlan:
-    return EpochPlan(manifest, SamplePlanner(CONFIG, training=training, seed=3), epoch=0, batch_size=4)
+def epoch_plan(manifest: Manifest, training: bool, epoch: int = 0, num_epochs: int = 0) -> EpochPlan:
+    return EpochPlan(manifest, PLANNERS[training], epoch=epoch, batch_size=4, num_epochs=num_epochs)
 
 
 def make_loader(manifest: Manifest, kept: KeptImages | None = None, *, training: bool = True, **options) -> DaliLoader:
@@ -47,9 +49,11 @@ def make_loader(manifest: Manifest, kept: KeptImages | None = None, *, training:
     return DaliLoader(images, CONFIG, training=training, batch_size=4, device=CPU, **options)
 
 
-def run(loader: DaliLoader, manifest: Manifest) -> tuple[torch.Tensor, list[PlannedSample]]:
+def run(
+    loader: DaliLoader, manifest: Manifest, epoch: int = 0, num_epochs: int = 0
+) -> tuple[torch.Tensor, list[PlannedSample]]:
     """Returns the images and samples of an epoch."""
-    batches = list(loader.batches(epoch_plan(manifest, loader.training)))
+    batches = list(loader.batches(epoch_plan(manifest, loader.training, epoch, num_epochs)))
     return torch.cat([batch.images for batch in batches]), [sample for batch in batches for sample in batch.samples]
 
 
@@ -228,16 +232,19 @@ class AwayForAnEpoch(ImageCache):
         return super().encoded(index)
 
 
-def test_a_file_that_could_not_be_read_is_tried_again_next_epoch_and_then_less_often(manifest):
-    whole, _ = run(make_loader(manifest), manifest)
+@pytest.mark.parametrize("num_epochs", [0, 8], ids=["alone", "with the next epoch prepared"])
+def test_a_file_that_could_not_be_read_is_tried_again_next_epoch_and_then_less_often(num_epochs, manifest):
+    whole, _ = run(make_loader(manifest), manifest, epoch=7)
     kept = AwayForAnEpoch(manifest.image_paths, preload_files(manifest, PLENTY, range(len(manifest))))
     loader = make_loader(manifest, kept)
-    failed = []
-    for epoch in range(4):
-        kept.is_away = epoch < 2
-        images, samples = run(loader, manifest)
+    failed, goes_on = [], []
+    for epoch in range(8):
+        kept.is_away = epoch < 4
+        goes_on.append(loader.has_prepared(epoch_plan(manifest, True, epoch, num_epochs)))
+        images, samples = run(loader, manifest, epoch, num_epochs)
         failed.append(any(sample.has_failed for sample in samples))
-    assert failed == [True, True, True, False]  # the third epoch does not try it
+    assert failed == 7 * [True] + [False]  # tried in epochs 0, 1, 3 and 7
+    assert [epoch for epoch in range(8) if goes_on[epoch]] == ([2, 4, 5, 6] if num_epochs else [])
     assert torch.equal(images, whole)
 
 

@@ -28,6 +28,7 @@ from ocr.atomic_write import atomic_file
 from ocr.datasets.formats.upstage import shortest_decimals
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.orientation import stored_from_original
+from ocr.file_names import json_in_utf8
 from ocr.polygons import FloatArray
 
 log = logging.getLogger(__name__)
@@ -80,11 +81,14 @@ def write_annotations(path: Path, images: Iterable[WrittenImage], writer: Writer
     """
     with atomic_file(path) as file:
         for piece in writer(images, image_dir, root):
-            file.write(piece.encode())
+            file.write(json_in_utf8(piece))
 
 
 def paddleocr_pieces(images: Iterable[WrittenImage], image_dir: Path, root: Path) -> Iterator[str]:
-    """Yields PaddleOCR's label file: a line per image, with its path relative to the root folder."""
+    """Yields PaddleOCR's label file: a line per image, with its path relative to the root folder.
+
+    The path is plain text, so that every name must be UTF-8.
+    """
     for image in images:
         words = [
             {"transcription": "###" if ignore else "text", "points": _points(polygon), "difficult": ignore}

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,8 @@ from ocr.datasets.manifest import Manifest
 from ocr.datasets.names import Names
 from ocr.datasets.shards.index import HEADER_SIZE, INDEX_NAME, OLD_INDEX_NAME, Shard, ShardIndex
 from ocr.errors import InputError
+from ocr.file_names import json_in_utf8
+from ocr.progress import followed
 
 _END = bytes(2 * HEADER_SIZE)
 _PNG_START = b"\x89PNG"
@@ -39,8 +41,22 @@ class _PlacedSample:
         return self.json_offset + _padded(self.json_bytes)
 
 
+@dataclass(frozen=True)
+class PlacedShard:
+    """A shard that is laid out and can be written."""
+
+    number: int
+    samples: Sequence[_PlacedSample]
+    annotations: Sequence[bytes]
+    """The .json member of each sample."""
+
+
 class ShardWriter:
     """Writes the shards of one split, then their index.
+
+        for shard in writer.placed():
+            writer.write(shard)    # in any order, or in threads
+        writer.finish()
 
     The index is removed before the first shard changes and written last, so that an existing index always fits.
 
@@ -53,35 +69,54 @@ class ShardWriter:
 
     def __init__(self, manifest: Manifest, folder: Path, split: str, shard_size: int) -> None:
         self.folder = folder
-        self._manifest, self._split = manifest, split
-        self._shards = list(_placed(manifest, shard_size))
+        self._manifest, self._split, self._shard_size = manifest, split, shard_size
+        self._shards: list[Sequence[_PlacedSample]] = []
+        """Samples of each shard that is laid out."""
         self._extensions = [""] * len(manifest)
         self._sha256 = [b""] * len(manifest)
 
-    def __len__(self) -> int:
-        """Returns the number of shards."""
-        return len(self._shards)
-
     @property
     def names(self) -> list[str]:
-        """File names of the shards."""
-        return [f"{self._split}-{number:06d}.tar" for number in range(len(self))]
+        """File names of the shards that are laid out."""
+        return [self._name(number) for number in range(len(self._shards))]
 
-    def write(self, number: int) -> int | None:
+    def placed(self, description: str = "Writing shards") -> Iterator[PlacedShard]:
+        """Lays out and yields one shard after the other, and shows the progress in images under this description."""
+        samples: list[_PlacedSample] = []
+        annotations: list[bytes] = []
+        start, num_images = 0, len(self._manifest)
+        for index in followed(range(num_images), description, num_images):
+            offset, num_bytes = start + HEADER_SIZE, self._manifest.images.num_bytes(index)
+            json_offset = offset + _padded(num_bytes) + HEADER_SIZE
+            annotations.append(_annotation(self._manifest, index))
+            samples.append(_PlacedSample(index, offset, num_bytes, json_offset, len(annotations[-1])))
+            start = samples[-1].end
+            if start >= self._shard_size or index == num_images - 1:
+                self._shards.append(samples)
+                yield PlacedShard(len(self._shards) - 1, samples, annotations)
+                samples, annotations, start = [], [], 0
+
+    def write_all(self) -> list[int | None]:
+        """Writes all shards, one after the other, and the index. Returns what `write` does for each."""
+        written = [self.write(shard) for shard in self.placed()]
+        self.finish()
+        return written
+
+    def write(self, shard: PlacedShard) -> int | None:
         """Writes one shard and its DALI index. Returns the bytes written; None if the shard exists with the same content.
 
         Raises:
             OSError: the folder or the disk cannot be written to.
             InputError: an image can no longer be read.
         """
-        path = self.folder / self.names[number]
+        path = self.folder / self._name(shard.number)
         num_bytes = None
-        if not self._is_there(path, number):
+        if not self._is_there(path, shard):
             for name in (INDEX_NAME, OLD_INDEX_NAME):
                 (self.folder / name).unlink(missing_ok=True)
             with atomic_file(path) as file:
-                num_bytes = sum(file.write(part) for part in self._parts(number))
-        _write_if_new(path.with_suffix(".idx"), self._dali_index(number))
+                num_bytes = sum(file.write(part) for part in self._parts(shard))
+        _write_if_new(path.with_suffix(".idx"), self._dali_index(shard.samples))
         return num_bytes
 
     def finish(self) -> None:
@@ -98,25 +133,27 @@ class ShardWriter:
         (self.folder / OLD_INDEX_NAME).unlink(missing_ok=True)
         self._index().write(self.folder / INDEX_NAME)
 
-    def _is_there(self, path: Path, number: int) -> bool:
+    def _name(self, number: int) -> str:
+        return f"{self._split}-{number:06d}.tar"
+
+    def _is_there(self, path: Path, shard: PlacedShard) -> bool:
         try:
-            if path.stat().st_size != _shard_bytes(self._shards[number]):
+            if path.stat().st_size != _shard_bytes(shard.samples):
                 return False
             with path.open("rb") as file:
-                return all(file.read(len(part)) == part for part in self._parts(number))
+                return all(file.read(len(part)) == part for part in self._parts(shard))
         except FileNotFoundError:
             return False
 
-    def _parts(self, number: int) -> Iterator[bytes]:
+    def _parts(self, shard: PlacedShard) -> Iterator[bytes]:
         """Yields the bytes of a shard, piece by piece."""
-        samples = self._shards[number]
-        for sample in samples:
+        for sample, annotation in zip(shard.samples, shard.annotations, strict=True):
             content = self._read(sample)
             self._sha256[sample.index] = hashlib.sha256(content).digest()
             self._extensions[sample.index] = "png" if content.startswith(_PNG_START) else "jpg"
             image_name, json_name = self._member_names(sample)
             yield from _member(image_name, content)
-            yield from _member(json_name, _annotation(self._manifest, sample.index))
+            yield from _member(json_name, annotation)
         yield _END
 
     def _read(self, sample: _PlacedSample) -> bytes:
@@ -136,10 +173,10 @@ class ShardWriter:
         key = f"{self._manifest.sample_ids[sample.index]:06d}"
         return f"{key}.{self._extensions[sample.index]}", f"{key}.json"
 
-    def _dali_index(self, number: int) -> bytes:
+    def _dali_index(self, samples: Sequence[_PlacedSample]) -> bytes:
         """Returns format v1.2: the number of samples, then one line per sample: extension, offset, size and name of each member."""
-        lines = [f"v1.2 {len(self._shards[number])}"]
-        for sample in self._shards[number]:
+        lines = [f"v1.2 {len(samples)}"]
+        for sample in samples:
             image_name, json_name = self._member_names(sample)
             image = f"{self._extensions[sample.index]} {sample.offset} {sample.num_bytes} {image_name}"
             lines.append(f"{image} json {sample.json_offset} {sample.json_bytes} {json_name}")
@@ -168,27 +205,12 @@ class ShardWriter:
         )
 
 
-def _placed(manifest: Manifest, shard_size: int) -> Iterator[list[_PlacedSample]]:
-    """Yields the samples of each shard."""
-    samples: list[_PlacedSample] = []
-    start = 0
-    for index in range(len(manifest)):
-        offset, num_bytes = start + HEADER_SIZE, manifest.images.num_bytes(index)
-        json_offset = offset + _padded(num_bytes) + HEADER_SIZE
-        samples.append(_PlacedSample(index, offset, num_bytes, json_offset, len(_annotation(manifest, index))))
-        start = samples[-1].end
-        if start >= shard_size:
-            yield samples
-            samples, start = [], 0
-    if samples:
-        yield samples
-
-
 def _annotation(manifest: Manifest, index: int) -> bytes:
     """Returns the .json member: the file name and its Upstage entry, in pixels of the file as stored."""
     ((filename, entry),) = upstage_document(manifest, [index], canonical=False)["images"].items()
     orientation = int(manifest.orientations[index])
-    return json.dumps({"filename": filename, "orientation": orientation} | entry, ensure_ascii=False).encode()
+    member = {"filename": filename, "orientation": orientation} | entry
+    return json_in_utf8(json.dumps(member, ensure_ascii=False))
 
 
 def _member(name: str, content: bytes) -> Iterator[bytes]:
@@ -204,7 +226,7 @@ def _padded(num_bytes: int) -> int:
     return -(-num_bytes // HEADER_SIZE) * HEADER_SIZE
 
 
-def _shard_bytes(samples: list[_PlacedSample]) -> int:
+def _shard_bytes(samples: Sequence[_PlacedSample]) -> int:
     return samples[-1].end + len(_END)
 
 

@@ -3,7 +3,7 @@ import torch
 
 from ocr.cache.budget import FreeMemory, free_on_disk, plan_tiers
 from ocr.cache.entry import EntryLayout
-from ocr.cache.files import EntryFiles
+from ocr.cache.files import EntryFiles, list_entries
 from ocr.cache.store import TensorStore
 from ocr.datasets.schemas import CacheConfig
 
@@ -87,3 +87,10 @@ def test_the_store_takes_the_predicted_bytes(tmp_path):
 def test_ranks_of_a_machine_share_its_memory():
     alone, one_of_two = FreeMemory.measured(CPU), FreeMemory.measured(CPU, num_ranks=2)
     assert one_of_two.ram == pytest.approx(alone.ram / 2, rel=0.2)
+
+
+def test_an_entry_that_another_run_deletes_meanwhile_counts_as_nothing(tmp_path):
+    (tmp_path / "one.entry").write_bytes(bytes(100))
+    (tmp_path / "gone.entry").symlink_to(tmp_path / "deleted")  # listed, but without a size, like a file just deleted
+    assert [size for _, size, _ in list_entries(tmp_path)] == [100]
+    assert free_on_disk(tmp_path) > 100

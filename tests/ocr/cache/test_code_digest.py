@@ -18,6 +18,7 @@ CANNOT_CHANGE_ENTRIES = {
     "ocr.cache_statistics": "only counts",
     "ocr.datasets.epoch_order": "orders the samples of training, which has no entries",
     "ocr.datasets.items": "serves code that uses no loader, and has no entries on disk",
+    "ocr.datasets.image_source": "the SHA-256 of what it reads is in the key",
     "ocr.datasets.manifest": "sizes, orientations and polygons are in the key",
     "ocr.datasets.schemas": "settings are in the key by value",
     "ocr.datasets.sets": "sizes, orientations and polygons are in the key",

@@ -17,19 +17,20 @@ def test_an_entry_has_the_bytes_of_its_tensors():
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_packed_targets_come_back_and_images_are_in_planes(memory_format):
     images = torch.rand(2, 3, 64, 64).contiguous(memory_format=memory_format)
-    binary = [(torch.rand(2, 32, 32) > 0.5).float() for _ in range(3)]
+    in_bytes = [(torch.rand(2, 32, 32) > 0.5).float() for _ in range(3)]
+    in_bytes[1] *= 255  # the largest weight of a text
     thresh_map = torch.rand(2, 32, 32)
-    packed = LAYOUT.pack(images, TargetMaps(binary[0], binary[1], thresh_map, binary[2]))
+    packed = LAYOUT.pack(images, TargetMaps(in_bytes[0], in_bytes[1], thresh_map, in_bytes[2]))
     for name, (shape, dtype) in LAYOUT.shapes.items():
         assert packed[name].shape == (2, *shape)
         assert packed[name].dtype == dtype
         assert packed[name].is_contiguous()
     assert torch.equal(packed["images"], images.half())
     found = LAYOUT.unpack_targets(packed)
-    for maps, expected in zip((found.shrink_map, found.shrink_mask, found.thresh_mask), binary, strict=True):
+    for maps, expected in zip((found.shrink_map, found.shrink_mask, found.thresh_mask), in_bytes, strict=True):
         assert torch.equal(maps.float(), expected)
     assert (found.thresh_map.float() - thresh_map).abs().max() < 2.5e-4
-    assert found.shrink_map.data_ptr() == packed["binary_maps"].data_ptr()  # a view
+    assert found.shrink_map.data_ptr() == packed["byte_maps"].data_ptr()  # a view
 
 
 def test_a_layout_without_maps_has_no_targets():

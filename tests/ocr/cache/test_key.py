@@ -93,10 +93,11 @@ def test_each_part_of_an_annotation_changes_the_digest():
     assert sample_digest(manifests[0], replace(sample, is_padding=np.array([True])), 0) == digests[0]
 
 
-def test_a_change_that_keeps_size_and_mtime_is_noticed(tmp_path):
+@pytest.mark.parametrize("by_content", [True, False])
+def test_a_change_that_keeps_size_and_mtime_is_noticed(by_content, tmp_path):
     path = tmp_path / "a.jpg"
     path.write_bytes(b"old bytes")
-    digests = ImageDigests(ImageFiles([str(path)]), [0])
+    digests = ImageDigests(ImageFiles([str(path)]), [0], by_content=by_content)
     digests.refresh()
     before, status = digests.digest(0), path.stat()
     assert digests.is_unchanged(0)
@@ -108,11 +109,12 @@ def test_a_change_that_keeps_size_and_mtime_is_noticed(tmp_path):
     assert digests.digest(0) != before
 
 
-def test_only_the_first_refresh_and_changed_files_need_new_keys(tmp_path):
+@pytest.mark.parametrize("by_content", [True, False])
+def test_only_the_first_refresh_and_changed_files_need_new_keys(by_content, tmp_path):
     paths = [tmp_path / f"{name}.jpg" for name in "abc"]
     for path in paths[:2]:
         path.write_bytes(b"bytes")
-    digests = ImageDigests(ImageFiles([str(path) for path in paths]), [0, 1, 2])
+    digests = ImageDigests(ImageFiles([str(path) for path in paths]), [0, 1, 2], by_content=by_content)
     assert digests.refresh() == [0, 1, 2]
     assert digests.refresh() == []
     paths[1].unlink()
@@ -122,7 +124,8 @@ def test_only_the_first_refresh_and_changed_files_need_new_keys(tmp_path):
     assert digests.digest(2) is not None
 
 
-def test_a_missing_file_has_no_digest(tmp_path):
-    digests = ImageDigests(ImageFiles([str(tmp_path / "none.jpg")]), [0])
+@pytest.mark.parametrize("by_content", [True, False])
+def test_a_missing_file_has_no_digest(by_content, tmp_path):
+    digests = ImageDigests(ImageFiles([str(tmp_path / "none.jpg")]), [0], by_content=by_content)
     digests.refresh()
     assert digests.digest(0) is None

@@ -6,7 +6,7 @@ import torch
 from ocr.cache.budget import TierPlan
 from ocr.cache.entry import EntryLayout, Tensors
 from ocr.cache.files import EntryFiles
-from ocr.cache.store import Keep, TensorStore
+from ocr.cache.store import TensorStore
 
 LAYOUT = EntryLayout(input_size=4, map_size=None, image_dtype="uint8")
 NUM_ENTRIES = 4
@@ -37,7 +37,7 @@ def levels_of(tensors: Tensors) -> list[int]:
     return tensors["images"][:, 0, 0, 0].tolist()
 
 
-def fill(store: TensorStore, keep: Keep = Keep.EVERYWHERE) -> None:
+def fill(store: TensorStore, keep: bool = True) -> None:
     """Fills what is missing with the levels 10, 11, 12, 13."""
     stored = store.read(ALL)
     store.fill(stored, level_images([10 + row for row in stored.missing]), [keep] * len(stored.missing))
@@ -63,7 +63,7 @@ def test_filling_ram_from_a_gpu_does_not_make_the_host_wait(known):
     store = TensorStore(LAYOUT, plan, device)
     store.refresh([KEYS[entry] if entry in known else None for entry in ALL])
     on_gpu = {name: tensor.to(device) for name, tensor in level_images([10, 11, 12, 13]).items()}
-    store.fill(store.read(ALL), on_gpu, [Keep.EVERYWHERE] * NUM_ENTRIES)
+    store.fill(store.read(ALL), on_gpu, [True] * NUM_ENTRIES)
     store.refresh(KEYS)
     stored = store.read(ALL)
     assert stored.missing == [entry for entry in ALL if entry not in known]
@@ -71,7 +71,7 @@ def test_filling_ram_from_a_gpu_does_not_make_the_host_wait(known):
     torch.cuda.synchronize(device)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        filled = store.fill(stored, made, [Keep.EVERYWHERE] * len(stored.missing))
+        filled = store.fill(stored, made, [True] * len(stored.missing))
     finally:
         torch.cuda.set_sync_debug_mode("default")
     expected = [10 + entry if entry in known else 20 + entry for entry in ALL]
@@ -89,15 +89,12 @@ def test_entries_under_another_key_or_without_one_are_missing():
     assert store.read(ALL).missing == [1, 2]  # their memory may hold anything
 
 
-@pytest.mark.parametrize(
-    ("keep", "num_resident", "num_on_disk"),
-    [(Keep.NOT, 0, 0), (Keep.IN_MEMORY, NUM_ENTRIES, 0), (Keep.EVERYWHERE, NUM_ENTRIES, NUM_ENTRIES)],
-)
-def test_entries_are_kept_where_they_may_be(keep, num_resident, num_on_disk, tmp_path):
+@pytest.mark.parametrize(("keep", "num_kept"), [(False, 0), (True, NUM_ENTRIES)])
+def test_entries_are_kept_if_they_may_be(keep, num_kept, tmp_path):
     store = make_store(folder=tmp_path)
     fill(store, keep)
-    assert len(store.resident_entries) == num_resident
-    assert len(list(tmp_path.iterdir())) == num_on_disk
+    assert len(store.resident_entries) == num_kept
+    assert len(list(tmp_path.iterdir())) == num_kept
 
 
 @pytest.mark.parametrize("num_in_ram", [0, NUM_ENTRIES])

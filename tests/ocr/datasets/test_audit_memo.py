@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ocr.datasets import audit_memo
 from ocr.datasets.audit import load_manifest
 from ocr.datasets.audit_memo import MEMO_FOLDER
 from ocr.datasets.audit_report import AuditReport, BadDataError
@@ -151,6 +152,32 @@ def test_other_settings_have_their_own_memo(config: DatasetConfig) -> None:
     with pytest.raises(BadDataError, match="bad_dimensions"):
         load_manifest(config.model_copy(update={"on_bad_sample": "error"}), max_megapixels=0.0001)
     assert load_manifest(config, max_megapixels=100)[1].counts == {"missing": 1}
+
+
+def test_a_week_later_what_another_version_kept_is_removed(
+    config: DatasetConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(config.audit_memo)
+    load(config)
+    (ours,) = folder.glob("*.memo")
+    ours.with_name(f"{ours.name}.part000000").touch()
+    other_set = tmp_path / "others"
+    other_set.mkdir()
+    (other_set / "a.jpg").write_bytes(encoded())
+    load(DatasetConfig(image_path=str(other_set), audit_memo=str(folder)))
+    (theirs,) = set(folder.glob("*.memo")) - {ours}
+
+    for version, are_old in (("next", False), ("after next", True)):
+        if are_old:
+            for path in folder.iterdir():
+                os.utime(path, (0, 0))
+        before = set(folder.iterdir())
+        monkeypatch.setattr(audit_memo, "auditor_digest", lambda version=version: version)
+        load(config)
+        assert bool(before - set(folder.iterdir())) == are_old
+    assert theirs in folder.iterdir()
+    assert len(list(folder.glob("*.memo"))) == 2
+    assert not list(folder.glob("*.part*"))
 
 
 @pytest.mark.parametrize("damage", [b"", b"hello", None, "flipped"])

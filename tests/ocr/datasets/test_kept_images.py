@@ -8,6 +8,7 @@ import torch
 
 from dali_pipelines.config import PipelineConfig
 from ocr.datasets.base import ValidatedOCRDataset
+from ocr.datasets.image_source import ImageFiles
 from ocr.datasets.kept_images import DecodedImages, ImageCache, keep_images, preload_files
 from ocr.datasets.plan import SamplePlanner
 from ocr.datasets.schemas import CacheConfig, DatasetConfig
@@ -142,8 +143,11 @@ def test_a_file_that_cannot_be_read_is_named_and_left_to_the_loader(image_format
         dataset.load_image(3)
 
 
-def test_without_settings_nothing_is_kept(turned):
-    assert keep(make_dataset(turned)) is None
+def test_without_settings_nothing_is_kept_and_no_file_is_asked(turned, monkeypatch):
+    dataset, asked = make_dataset(turned), []
+    monkeypatch.setattr(ImageFiles, "signature", lambda images, index: asked.append(index))
+    assert keep(dataset) is None
+    assert not asked
     assert keep(make_dataset(turned, preload_images=True, cache_config=CacheConfig(cache_images=False))) is None
 
 

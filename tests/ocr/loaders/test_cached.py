@@ -4,14 +4,23 @@ import logging
 import os
 import time
 
+import numpy as np
 import pytest
 import torch
 
 from dali_pipelines.config import PipelineConfig
+from ocr.datasets.image_source import ImageFiles
+from ocr.datasets.kept_images import ImageCache, preload_files
+from ocr.loaders.engines import Engine
+from ocr.loaders.loader import BatchLoader
+from ocr.targets.maps import make_targets
+from ocr.targets.offline import OfflineMaps, maps_file, maps_key, write_maps
 from tests.ocr.loaders.batches import (
     BATCH,
+    CPU,
     DISK,
     NUM_IMAGES,
+    SIZE,
     assert_same,
     cached_loader,
     change_first_image,
@@ -50,6 +59,16 @@ def test_every_tier_serves_the_batches_of_the_uncached_loader(drawn, tmp_path, s
         assert_same(run_epoch(cached, epoch), first)
         assert counts(cached) == (num_hits, NUM_IMAGES - num_hits)
     cached.close()
+
+
+@pytest.mark.parametrize(
+    ("settings", "num_read"), [({}, 0), ({"budget_entries": 0}, 0), (DISK, NUM_IMAGES)], ids=["ram", "nothing", "disk"]
+)
+def test_only_the_keys_of_a_disk_tier_cost_a_read_of_each_file(drawn, tmp_path, monkeypatch, settings, num_read):
+    read = []
+    monkeypatch.setattr(ImageFiles, "digest", lambda images, index: read.append(index) or bytes(32))
+    run_epoch(cached_loader(drawn, **in_folder(settings, tmp_path)))
+    assert len(read) == num_read
 
 
 @pytest.mark.parametrize("settings", [{}, {"budget_entries": 0}, DISK], ids=["ram", "nothing", "disk"])
@@ -148,6 +167,22 @@ def test_entries_that_vanish_during_the_run_are_recomputed(drawn, tmp_path):
     assert_same(batches, expected)
 
 
+def test_maps_from_files_leave_ram_once_their_entries_are_in_it(drawn, tmp_path):
+    cached = cached_loader(drawn, budget_entries=5)
+    dataset = cached.dataset
+    for index, name in enumerate(dataset.manifest.filenames):
+        polygons = dataset.planner.input_polygons(dataset.manifest, dataset.planned([index]))
+        targets, key = (
+            make_targets(polygons, (SIZE, SIZE), dataset.targets),
+            maps_key(polygons, (SIZE, SIZE), dataset.targets),
+        )
+        write_maps(maps_file(tmp_path, name), targets, key)
+    dataset.offline_maps = OfflineMaps(tmp_path, dataset.manifest.filenames, dataset.targets)
+    dataset.offline_maps.budget = NUM_IMAGES * dataset.offline_maps.bytes_of_one(SIZE)
+    run_epoch(cached)
+    assert (dataset.offline_maps.hits, dataset.offline_maps.num_kept) == (NUM_IMAGES, NUM_IMAGES - BATCH)
+
+
 def test_an_abandoned_epoch_keeps_its_entries(drawn):
     cached = cached_loader(drawn)
     batches = iter(cached)
@@ -179,8 +214,35 @@ def test_a_file_that_fails_is_left_out_each_epoch_and_never_reaches_the_disk(cop
         assert flags == [index == 5 for index in range(NUM_IMAGES)]
         assert not batches[1].targets.shrink_mask[1].any()
         assert list(cached.failures) == [str(path)]
-    assert counts(cached) == (NUM_IMAGES, 0)
+    assert counts(cached) == (NUM_IMAGES - 1, 1)  # made again in each epoch: it may be readable then
     assert len(list((tmp_path / "cache").iterdir())) == NUM_IMAGES - 1
+
+
+class AwayForAnEpoch(ImageCache):
+    """Cannot read image 5 until the test says so. Its file has not changed then."""
+
+    is_away = True
+
+    def encoded(self, index: int) -> np.ndarray | None:
+        if index == 5 and self.is_away:
+            raise OSError("the share is away")
+        return super().encoded(index)
+
+
+@pytest.mark.parametrize("budget_entries", [0, None], ids=["nothing", "ram"])
+def test_a_file_that_can_be_read_again_counts_again_and_is_kept(drawn, budget_entries):
+    expected = run_epoch(cached_loader(drawn))
+    whole = cached_loader(drawn, budget_entries=budget_entries)
+    dataset, tiers = whole.dataset, whole.cache.store.plan
+    kept = AwayForAnEpoch(dataset.manifest.image_paths, preload_files(dataset.manifest, 10**9, range(NUM_IMAGES)))
+    dataset.kept_images = kept
+    cached = BatchLoader(dataset, Engine("dali", CPU), BATCH, with_targets=True, tiers=tiers)
+    (failed,) = [sample.index for batch in run_epoch(cached) for sample in batch.samples if sample.has_failed]
+    assert failed == 5
+    kept.is_away = False
+    assert_same(run_epoch(cached, 1), expected)
+    run_epoch(cached, 2)
+    assert counts(cached) == ((NUM_IMAGES, 0) if budget_entries is None else (0, NUM_IMAGES))
 
 
 def test_real_receipts_and_scenes_are_the_same_from_the_cache(sroie, icdar15, tmp_path):

@@ -67,10 +67,7 @@ def make_loader(
 
 
 def write_shards(manifest: Manifest, folder: Path) -> None:
-    writer = ShardWriter(manifest, folder, "train", 10**9)
-    for number in range(len(writer)):
-        writer.write(number)
-    writer.finish()
+    ShardWriter(manifest, folder, "train", 10**9).write_all()
 
 
 def folder_of(root: Path, name: str) -> Path:

@@ -177,10 +177,7 @@ def test_an_image_damaged_before_it_was_written_costs_its_slot_and_is_named(
 
 
 def write_shards(manifest: Manifest, folder: Path) -> None:
-    writer = ShardWriter(manifest, folder, "train", 10**9)
-    for number in range(len(writer)):
-        writer.write(number)
-    writer.finish()
+    ShardWriter(manifest, folder, "train", 10**9).write_all()
 
 
 OTHER_BYTES = r"^/.*train-00000\d\.tar: the bytes of .* do not match index\.columns: .*copy the shards again together"

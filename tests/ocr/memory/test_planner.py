@@ -17,14 +17,15 @@ from ocr.memory.plan import RAM, MemoryPlan
 from ocr.memory.planner import RunData, plan_memory, preload_images
 
 ENTRY_BYTES = (2 * 3 + 3 + 2) * 64 * 64
+MAP_BYTES = 5 * 64 * 64
 
 
-def validation_data(drawn: Path, **cache) -> RunData:
+def validation_data(drawn: Path, split: dict | None = None, **cache) -> RunData:
     config = DatasetConfig(
         image_path=str(drawn / "images/val"),
         annotation_path=str(drawn / "jsons/val.json"),
-        preload_images=True,
-        cache_config=CacheConfig(cache_transformed_tensors=True, **cache),
+        cache_config=CacheConfig(**({"cache_transformed_tensors": True} | cache)),
+        **({"preload_images": True} | (split or {})),
     )
     dataset = ValidatedOCRDataset(config, SamplePlanner(PipelineConfig(image_size=64), training=False, seed=0))
     loading = DataLoaderConfig(eval_batch_size=2)
@@ -84,3 +85,25 @@ def test_preloaded_images_stay_within_the_budget(drawn):
     assert data.val.kept_images.num_images == 8
     preload_images(replace(planned.preloads[0], ram_budget=0))
     assert data.val.kept_images.num_images == 0
+
+
+@pytest.mark.parametrize(
+    ("split", "cache", "num_maps"),
+    [
+        ({}, {"cache_transformed_tensors": False}, 8),
+        ({"preload_maps": True}, {"cache_transformed_tensors": False, "cache_maps": False}, 8),
+        ({}, {"cache_transformed_tensors": False, "cache_maps": False}, 0),
+        ({}, {}, 0),  # the tensor cache holds what is made of them
+        ({"preload_maps": True}, {}, 8),
+        ({}, {"ram_budget": 6 * ENTRY_BYTES + 1, "device_budget": 0}, 0),  # two wanted, but no room is left
+        ({}, {"cache_transformed_tensors": False, "ram_budget": 3 * MAP_BYTES}, 3),
+    ],
+)
+def test_maps_from_files_are_planned_with_their_bytes_in_ram(drawn, split, cache, num_maps):
+    data = validation_data(drawn, {"preload_images": False, "load_maps": True} | split, **cache)
+    plan = free_ram(10**9)
+    planned = plan_memory(plan, data)
+    (maps_bytes,) = [row.predicted for row in plan.rows if "maps" in row.what] or [0]
+    assert maps_bytes // MAP_BYTES == num_maps
+    preload_images(planned.preloads[0])
+    assert data.val.offline_maps.budget == maps_bytes

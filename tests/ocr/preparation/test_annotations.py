@@ -1,11 +1,12 @@
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ocr.datasets.formats.upstage import upstage_document
+from ocr.datasets.formats.upstage import read_upstage, upstage_document
 from ocr.datasets.manifest import Manifest
 from ocr.polygons import PolygonBatch
 from ocr.preparation.annotations import write_upstage
@@ -65,3 +66,10 @@ def test_only_other_content_is_announced_and_written(tmp_path: Path, manifest: M
     write(599)
     assert len(changes) == 3
     assert path.read_bytes() == content
+
+
+def test_a_name_that_is_not_utf8_reads_back_as_the_same(tmp_path: Path, manifest: Manifest) -> None:
+    names = ("caf\udce9.jpg", *manifest.filenames[1:])
+    path = tmp_path / "a.json"
+    write_upstage(path, replace(manifest, filenames=names), [0, 1], canonical=False, before_change=lambda: None)
+    assert [image.filename for image in read_upstage(path)] == list(names[:2])

@@ -215,7 +215,7 @@ def test_offline_maps_are_those_of_the_prepared_images(source, tmp_path):
     dataset = ValidatedOCRDataset(dataset_config, planner, config.targets)
     samples = dataset.planned(range(len(dataset)))
     polygons_input = dataset.planner.input_polygons(dataset.manifest, samples)
-    maps = OfflineMaps(dataset_config.maps_dir, dataset.manifest.filenames, config.targets, keep=False)
+    maps = OfflineMaps(dataset_config.maps_dir, dataset.manifest.filenames, config.targets)
     found = maps.targets(range(len(dataset)), polygons_input, (128, 128))
     assert (maps.hits, maps.fallbacks) == (NUM_VAL, 0)
     expected = make_targets(polygons_input, (128, 128), config.targets)

@@ -23,6 +23,8 @@ from ocr.targets.target_maps import TargetMaps
 SIZE = (96, 128)
 CONFIG = TargetConfig(min_side=2)
 NAMES = ("a.jpg", "a.png", "sub/b.jpg")
+BYTES_OF_ONE = 5 * SIZE[0] * SIZE[1]
+"""Bytes of the maps of one image in RAM."""
 HALF = 2.0**-12
 """Largest rounding error of float16 between 0.5 and 1."""
 
@@ -41,7 +43,9 @@ def write(
 
 
 def offline(folder: Path, config: TargetConfig = CONFIG, keep: bool = False) -> OfflineMaps:
-    return OfflineMaps(folder, NAMES, config, keep)
+    maps = OfflineMaps(folder, NAMES, config)
+    maps.budget = 3 * BYTES_OF_ONE if keep else 0
+    return maps
 
 
 def assert_equal(found: TargetMaps, expected: TargetMaps, tolerance: float = 0.0) -> None:
@@ -89,7 +93,7 @@ def test_values_of_a_square_worked_by_hand(tmp_path):
     config = TargetConfig(shrink_ratio=0.5)
     square = PolygonBatch.from_lists([[np.array([[10, 10], [30, 10], [30, 30], [10, 30]])]])
     write(tmp_path, square, config, (40, 40))
-    found = OfflineMaps(tmp_path, NAMES[:1], config, keep=False).targets([0], square, (40, 40))
+    found = OfflineMaps(tmp_path, NAMES[:1], config).targets([0], square, (40, 40))
     row = 20
     assert found.shrink_map[0, row].nonzero().flatten().tolist() == list(range(14, 26))
     assert found.thresh_map[0, row, 10].item() == pytest.approx(0.3 + 0.4 * (1 - 0.5 / 3.75), abs=HALF)
@@ -309,7 +313,7 @@ def test_without_samples_there_is_no_fallback(tmp_path):
     assert offline(tmp_path).fallback_line() == "Fallback to on-the-fly generation: 0/0 samples (0.0%)"
 
 
-def test_maps_stay_in_ram_only_with_keep(tmp_path, polygons):
+def test_maps_stay_in_ram_only_with_a_budget(tmp_path, polygons):
     write(tmp_path, polygons)
     keeping, reading = offline(tmp_path, keep=True), offline(tmp_path)
     before = [maps.targets([0, 1, 2], polygons, SIZE) for maps in (keeping, reading)]
@@ -319,7 +323,28 @@ def test_maps_stay_in_ram_only_with_keep(tmp_path, polygons):
     assert_equal(after[0], before[0])
     assert (keeping.hits, keeping.fallbacks, keeping.num_kept) == (6, 0, 3)
     assert (reading.hits, reading.fallbacks, reading.num_kept, reading.num_bytes) == (3, 3, 0, 0)
-    assert keeping.num_bytes == 3 * 5 * SIZE[0] * SIZE[1]
+    assert keeping.num_bytes == 3 * BYTES_OF_ONE
+    keeping.drop([0, 2])
+    assert (keeping.num_kept, keeping.num_bytes) == (1, BYTES_OF_ONE)
+
+
+@pytest.mark.parametrize("preload", [True, False])
+def test_maps_beyond_the_budget_are_read_each_time(tmp_path, polygons, preload):
+    write(tmp_path, polygons)
+    maps = offline(tmp_path)
+    maps.budget = 3 * BYTES_OF_ONE - 1
+    if preload:
+        maps.preload()
+    expected = make_targets(polygons, SIZE, CONFIG)
+    for _ in range(2):
+        assert_equal(maps.targets([0, 1, 2], polygons, SIZE), expected, HALF)
+        assert (maps.num_kept, maps.num_bytes) == (2, 2 * BYTES_OF_ONE)
+    assert (maps.hits, maps.fallbacks) == (6, 0)
+
+
+def test_the_bytes_in_ram_are_known_before_a_file_is_read(tmp_path):
+    assert offline(tmp_path).bytes_of_one(640) == 5 * 640 * 640
+    assert offline(tmp_path, TargetConfig(map_stride=4)).bytes_of_one(640) == 5 * 160 * 160
 
 
 def test_preloading_reads_existing_files_and_logs_their_number(tmp_path, polygons, caplog):
@@ -339,14 +364,13 @@ def test_rewritten_files_replace_those_in_ram(tmp_path, polygons):
     maps = offline(tmp_path, keep=True)
     maps.preload()
     changed = moved_by_a_64th(polygons)
-    bytes_of_one = 5 * SIZE[0] * SIZE[1]
     maps.targets([0, 1, 2], changed, SIZE)
-    assert (maps.fallbacks, maps.num_kept, maps.num_bytes) == (1, 2, 2 * bytes_of_one)
+    assert (maps.fallbacks, maps.num_kept, maps.num_bytes) == (1, 2, 2 * BYTES_OF_ONE)
     write(tmp_path, changed)
     maps.targets([0, 1, 2], changed, SIZE)
-    assert (maps.fallbacks, maps.num_kept, maps.num_bytes) == (1, 3, 3 * bytes_of_one)
+    assert (maps.fallbacks, maps.num_kept, maps.num_bytes) == (1, 3, 3 * BYTES_OF_ONE)
     maps.preload()
-    assert maps.num_bytes == 3 * bytes_of_one
+    assert maps.num_bytes == 3 * BYTES_OF_ONE
     assert maps.fallback_line() == "Fallback to on-the-fly generation: 0/3 samples (0.0%)"
 
 

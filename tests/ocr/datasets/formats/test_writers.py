@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from shapely import Polygon
 
 from ocr.command_line import compose_config
@@ -15,11 +17,13 @@ from ocr.datasets.audit import load_manifest
 from ocr.datasets.formats.writers import LAYOUTS, four_corners
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.schemas import DatasetConfig
+from ocr.datasets.shards.images import load_shards
 from ocr.errors import InputError
 from ocr.polygons import FloatArray
 from ocr.preparation.prepare import prepare_data
 
 TARGETS = sorted(LAYOUTS)
+NOT_UTF8 = os.fsdecode(b"caf\xe9.jpg")
 POLYGON = [[30.1, 40.7], [80, 38.123456], [120, 44], [118, 60.5], [75, 56], [32, 58]]
 
 
@@ -141,3 +145,30 @@ def test_a_second_run_keeps_the_images_and_another_format_needs_another_folder(s
 def test_shards_are_of_our_format_only():
     with pytest.raises(SystemExit, match="to=coco writes files only"):
         compose_config(PrepareConfig, "prepare_data", ["to=coco", "shards=true", "output=unused"])
+
+
+@pytest.fixture
+def latin1(tmp_path: Path) -> Path:
+    """An ICDAR folder whose only image has a name in Latin-1."""
+    images, texts = tmp_path / "ch4_training_images", tmp_path / "ch4_training_localization_transcription_gt"
+    images.mkdir()
+    texts.mkdir()
+    Image.new("RGB", (60, 40), "white").save(images / NOT_UTF8)
+    (texts / f"gt_{Path(NOT_UTF8).stem}.txt").write_text("5,5,30,5,30,15,5,15,text")
+    return tmp_path
+
+
+@pytest.mark.parametrize("to", ["coco", "doctr", "mmocr", "upstage"])
+def test_a_name_that_is_not_utf8_reads_back_as_the_same(latin1, tmp_path, to):
+    shards = "true" if to == "upstage" else "false"
+    prepared(latin1, tmp_path / "out", "data=icdar", "splits=[train]", f"to={to}", f"shards={shards}")
+    assert list(read_back(tmp_path / "out", to, "train").filenames) == [NOT_UTF8]
+    if to == "upstage":
+        assert list(load_shards(str(tmp_path / "out/shards/train"))[0].filenames) == [NOT_UTF8]
+
+
+def test_paddleocr_refuses_a_name_that_is_not_utf8_before_anything_is_written(latin1, tmp_path):
+    expected = r"ch4_training_images: found the name caf\\udce9\.jpg; expected UTF-8.*to=upstage"
+    with pytest.raises(InputError, match=expected):
+        prepared(latin1, tmp_path / "out", "data=icdar", "splits=[train]", "to=paddleocr")
+    assert not list((tmp_path / "out").rglob("*"))

@@ -32,9 +32,7 @@ def loose_manifest(root: Path) -> Manifest:
 
 
 def write_shards(manifest: Manifest, folder: Path) -> None:
-    writer = ShardWriter(manifest, folder, "train", 10**9)
-    writer.write(0)
-    writer.finish()
+    ShardWriter(manifest, folder, "train", 10**9).write_all()
 
 
 def test_an_index_of_other_shards_of_equal_size_is_refused_on_read(reader, tmp_path):
@@ -57,7 +55,7 @@ def test_an_index_of_other_shards_of_equal_size_is_refused_on_read(reader, tmp_p
 
 
 def digests_of(images) -> list[bytes | None]:
-    digests = ImageDigests(images, range(14))
+    digests = ImageDigests(images, range(14), by_content=True)
     digests.refresh()
     return [digests.digest(place) for place in range(14)]
 

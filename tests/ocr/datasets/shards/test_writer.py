@@ -16,9 +16,11 @@ from ocr.datasets.audit import build_manifest, load_manifest
 from ocr.datasets.column_file import map_columns
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.schemas import DatasetConfig
+from ocr.datasets.shards import writer as writer_module
 from ocr.datasets.shards.images import load_shards
-from ocr.datasets.shards.writer import ShardWriter
+from ocr.datasets.shards.writer import PlacedShard, ShardWriter
 from ocr.errors import InputError
+from ocr.preparation.outcomes import Outcome, outcomes_in_threads
 
 
 def loose(root: Path, split: str, folder: str | None = None) -> Manifest:
@@ -41,12 +43,6 @@ def files_of(folder: Path) -> dict[str, tuple[int, bytes]]:
     """Returns modification time and content of each file, without the time of the index, which every run writes."""
     times = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} | {"index.columns": 0}
     return {path.name: (times[path.name], path.read_bytes()) for path in folder.iterdir()}
-
-
-def write_all(writer: ShardWriter) -> list[int | None]:
-    written = [writer.write(number) for number in range(len(writer))]
-    writer.finish()
-    return written
 
 
 def members_of(tar: Path) -> list[tarfile.TarInfo]:
@@ -101,7 +97,7 @@ def test_a_shard_is_laid_out_as_worked_by_hand(tmp_path):
     assert max(sizes) < 512
     writer = ShardWriter(manifest, tmp_path / "out", "val", shard_size=10**6)
     # Two samples of header, image, header, json: 512 bytes each; and an end of two blocks.
-    assert write_all(writer) == [2 * 4 * 512 + 2 * 512]
+    assert writer.write_all() == [2 * 4 * 512 + 2 * 512]
     json_bytes = len(b'{"filename": "0.png", "orientation": 1, "img_w": 3, "img_h": 2, "words": {}}')
     assert (tmp_path / "out/val-000000.idx").read_text() == (
         f"v1.2 2\npng 512 {sizes[0]} 000000.png json 1536 {json_bytes} 000000.json\n"
@@ -117,8 +113,30 @@ def test_a_shard_is_laid_out_as_worked_by_hand(tmp_path):
 def test_a_shard_ends_with_the_image_that_reaches_its_size(tmp_path):
     manifest = png_manifest(tmp_path / "images", 5)
     writer = ShardWriter(manifest, tmp_path / "out", "val", shard_size=2 * 4 * 512)
-    assert write_all(writer) == [2 * 4 * 512 + 1024] * 2 + [4 * 512 + 1024]
+    assert writer.write_all() == [2 * 4 * 512 + 1024] * 2 + [4 * 512 + 1024]
     assert_same_manifest(load_shards(str(tmp_path / "out"))[0], manifest)
+
+
+def test_each_annotation_is_formatted_once_and_shards_are_laid_out_as_they_are_written(tmp_path, monkeypatch):
+    manifest, formatted = png_manifest(tmp_path / "images", 40), []
+    original = writer_module.upstage_document
+
+    def counted(manifest: Manifest, indices: list[int], *, canonical: bool) -> dict:
+        formatted.extend(indices)
+        return original(manifest, indices, canonical=canonical)
+
+    monkeypatch.setattr(writer_module, "upstage_document", counted)
+    writer = ShardWriter(manifest, tmp_path / "out", "val", shard_size=2 * 4 * 512)
+    assert formatted == []
+    num_ahead = []
+
+    def write(shard: PlacedShard) -> Outcome:
+        num_ahead.append(len(formatted) - shard.samples[-1].index)
+        return Outcome("made", writer.write(shard) or 0)
+
+    assert len(list(outcomes_in_threads(write, writer.placed(), num_workers=1))) == 20
+    assert formatted == list(range(40))
+    assert max(num_ahead) <= 2 * 3  # the shard in work and two that wait, of two images each
 
 
 def test_a_split_without_images_gives_an_empty_index(tmp_path):
@@ -126,7 +144,7 @@ def test_a_split_without_images_gives_an_empty_index(tmp_path):
     none = Manifest(
         (), (), empty.sample_ids[:0], empty.stored_sizes[:0], empty.orientations[:0], empty.polygons.select([]), 1
     )
-    assert write_all(ShardWriter(none, tmp_path / "out", "val", 10**6)) == []
+    assert ShardWriter(none, tmp_path / "out", "val", 10**6).write_all() == []
     assert len(load_shards(str(tmp_path / "out"))[0]) == 0
 
 
@@ -241,10 +259,11 @@ def test_outdated_shards_lose_their_index(drawn, tmp_path, prepare, caplog):
 
 def test_while_shards_change_there_is_no_index(tmp_path):
     manifest = png_manifest(tmp_path / "images", 2)
-    write_all(ShardWriter(manifest, tmp_path / "out", "val", 10**6))
+    ShardWriter(manifest, tmp_path / "out", "val", 10**6).write_all()
     Image.fromarray(np.full((2, 3, 3), 9, np.uint8)).save(tmp_path / "images/0.png")
     writer = ShardWriter(manifest, tmp_path / "out", "val", 10**6)
-    writer.write(0)
+    for shard in writer.placed():
+        writer.write(shard)
     assert not (tmp_path / "out/index.columns").exists()
     writer.finish()
     assert load_shards(str(tmp_path / "out"))[0].images.read(0) == (tmp_path / "images/0.png").read_bytes()
@@ -253,13 +272,14 @@ def test_while_shards_change_there_is_no_index(tmp_path):
 def test_an_image_that_disappears_is_named(tmp_path):
     manifest = png_manifest(tmp_path / "images", 2)
     writer = ShardWriter(manifest, tmp_path / "out", "val", 10**6)
+    (shard,) = writer.placed()
     Path(manifest.image_paths[1]).unlink()
     with pytest.raises(InputError, match=r"1\.png: cannot be read: No such file"):
-        writer.write(0)
+        writer.write(shard)
     assert list((tmp_path / "out").iterdir()) == []
     Path(manifest.image_paths[1]).write_bytes(b"other")
     with pytest.raises(InputError, match=r"1\.png: 5 bytes, but \d+ when the shards were laid out"):
-        writer.write(0)
+        writer.write(shard)
 
 
 @pytest.mark.parametrize("size", ["0", "-1", "many"])
@@ -271,7 +291,7 @@ def test_an_invalid_shard_size_is_refused(size):
 def test_member_bytes_are_those_of_tarfile(tmp_path):
     """The standard library, told to leave out times and owners, packs the same members."""
     manifest = png_manifest(tmp_path / "images", 2)
-    write_all(ShardWriter(manifest, tmp_path / "out", "val", 10**6))
+    ShardWriter(manifest, tmp_path / "out", "val", 10**6).write_all()
     written = (tmp_path / "out/val-000000.tar").read_bytes()
     packed = io.BytesIO()
     with (
