@@ -27,8 +27,8 @@ Trains a text detector (DBNet) from a folder of annotated JPEGs.
   help                       print this text
   COMMAND                    any other word runs as a command: bash, python, nvidia-smi
 
-The first six print their keys with --help. The working folder is /, and runs write to outputs/: mount a folder at /outputs to
-keep it, and your data at /data. The project is in /opt/dali-dbnet; its docker/README.md has complete command lines.
+The commands above self-test print their keys with --help. The working folder is /, and runs write to outputs/: mount a folder at
+/outputs to keep it, and your data at /data. The project is in /opt/dali-dbnet; its docker/README.md has complete command lines.
 END
         ;;
     *) exec "${word}" "$@" ;;

@@ -23,7 +23,7 @@ device_stages    times stages on the device without waiting for it
 placement        the rank of this process among those of its run
 cache_statistics hits and misses of the caches, and their log line
 environment      machine, versions and commit, for results
-machine          RAM, within the limits of the control group
+machine          RAM, within the limits of the control groups
 atomic_write     files written completely or not at all
 file_lock        locks on open files, which keep other processes out
 file_names       the rule for file names that come from data

@@ -53,6 +53,7 @@ _CHECKPOINT_NEEDED = (
 )
 
 Device = Literal["auto", "cpu", "gpu"]
+Precision = Literal["auto", "32-true", "16-mixed", "bf16-mixed"]
 LoaderName = Literal["dali", "torch", "webdataset"]
 
 
@@ -174,7 +175,7 @@ class TrainerConfig(Section):
 
     max_epochs: int = Field(default=100, ge=1)
     """Epochs of the run; the schedule ends with the last one."""
-    precision: Literal["auto", "32-true", "16-mixed", "bf16-mixed"] = "auto"
+    precision: Precision = "auto"
     """auto: bf16-mixed on a GPU or CPU that is faster in bfloat16 (CPUs: AMX, or AVX512-BF16 by AMD), else 16-mixed on a GPU and
     32-true on a CPU. A run that resumes on the same type of device keeps the precision of its checkpoint."""
     limit_train_batches: BatchLimit = None
@@ -395,7 +396,7 @@ class InferenceConfig(DataSection):
     """Loader, as in training."""
     batch_size: int | None = Field(default=None, ge=1)
     """Images per forward pass; null: as many as suit this device (dataloader.eval_batch_size=0)."""
-    precision: Literal["auto", "32-true", "16-mixed", "bf16-mixed"] | None = None
+    precision: Precision | None = None
     """Precision of the forward pass, as in trainer.precision."""
     image_size: int | None = Field(default=None, ge=32, multiple_of=32)
     """Longest side of the input in pixels."""

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from dali_pipelines.rendering import ImageArray, render
 from dali_pipelines.source import PlannedSample
-from ocr.config import SHIPPED_WEIGHTS, Device, InferenceConfig, described_problems
+from ocr.config import SHIPPED_WEIGHTS, Device, InferenceConfig, Precision, described_problems
 from ocr.datasets.given_image import GivenImage, read_image
 from ocr.datasets.plan import letterbox
 from ocr.device import resolve_device
@@ -33,8 +33,6 @@ from ocr.predictions import draw_picture, image_entry, stored_detections
 from ocr.restore import restore_for_inference
 from ocr.training.network import prepare_network
 from ocr.training.rendered_forward import RenderedForward, build_page_detector
-
-Precision = Literal["auto", "32-true", "16-mixed", "bf16-mixed"]
 
 
 @dataclass(frozen=True, eq=False)

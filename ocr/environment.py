@@ -120,10 +120,15 @@ def _has_no_effect(node: object) -> bool:
 def git_commit() -> str | None:
     """Returns the checked-out commit, with -dirty if files differ from it.
 
-    Outside a checkout, it returns DALI_DBNET_COMMIT, which the container images of docker/ set, or None.
+    Outside a checkout, as in a wheel, it returns DALI_DBNET_COMMIT, which the container images of docker/ set, or None.
     """
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
+    file = Path(__file__)
+    git = ["git", "-C", str(file.parent)]
+    # A package that lies in the environment of another project, below its folder, is no file of that project.
+    is_tracked = [*git, "ls-files", "--error-unmatch", file.name]
+    describe = [*git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]  # tags have no place in a commit
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        subprocess.run(is_tracked, capture_output=True, check=True)
+        return subprocess.run(describe, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return os.environ.get("DALI_DBNET_COMMIT")

@@ -43,9 +43,11 @@ def _with_literal_value(argument: str, keys: frozenset[str], may_sweep: bool) ->
     if os.path.lexists(value):
         is_read_as_it_is = parsed is not None and not parsed.is_sweep_override() and parsed.value() == value
         return argument if is_read_as_it_is and "${" not in value else start + _quoted(value.replace("${", "\\${"))
-    if parsed is None and value.startswith("[") and value.endswith("]"):
+    if value.startswith("[") and value.endswith("]") and (parsed is None or _has_numbers(parsed.value())):
         elements = [element.strip() for element in _ELEMENT.findall(value[1:-1])]
-        return f"{start}[{','.join(element if element[0] in _QUOTES else _quoted(element) for element in elements)}]"
+        return (
+            f"{start}[{','.join(element if element.startswith(_QUOTES) else _quoted(element) for element in elements)}]"
+        )
     if parsed is not None and parsed.is_sweep_override():
         is_kept = may_sweep
     else:
@@ -53,7 +55,12 @@ def _with_literal_value(argument: str, keys: frozenset[str], may_sweep: bool) ->
     return argument if is_kept else start + _quoted(value)
 
 
-_QUOTES = "'\""
+_QUOTES = ("'", '"')
+
+
+def _has_numbers(value: object) -> bool:
+    """Returns whether Hydra reads an element of a list, such as the folder 2024.10, as a number or as true or false."""
+    return isinstance(value, list) and any(isinstance(element, int | float) for element in value)
 
 
 def _quoted(text: str) -> str:

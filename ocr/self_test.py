@@ -1,8 +1,8 @@
 """Checks in seconds, without a network, that everything works on this machine: python -m ocr.self_test [--device D] [--loader L]
 
 Draws a receipt, reads it with DALI and with PyTorch, makes its target maps, trains one step and finds the text in the maps. Ends
-with "self-test passed" and exit code 0, or with the failed check and exit code 1. Writes to a temporary folder, and to
-NUMBA_CACHE_DIR if set.
+with "self-test passed" and exit code 0, or with the failed check and exit code 1. Writes to a temporary folder; compiled functions
+are kept where numba keeps them.
 """
 
 import argparse
@@ -16,7 +16,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import Literal, get_args
 
-import numba
 import numpy as np
 import torch
 
@@ -242,8 +241,6 @@ def main(arguments: Sequence[str]) -> int:
     )
     given = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
-        if not numba.config.CACHE_DIR:  # else numba writes beside the code, where this user may lack permission
-            numba.config.CACHE_DIR = str(Path(folder, "numba"))
         # PyTorch creates this folder for every optimizer.
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(folder, "inductor")))
         try:

@@ -12,7 +12,7 @@ from typing import cast
 import torch
 
 from ocr import TextDetector
-from ocr.detector import Precision
+from ocr.config import Precision
 from ocr.environment import package_versions
 
 

@@ -26,7 +26,7 @@ from dali_pipelines.config import num_cores
 from ocr.cache.budget import FreeMemory, decoded_bytes, file_bytes
 from ocr.cache.entry import EntryLayout
 from ocr.datasets.manifest import Manifest
-from ocr.device import resolve_device, resolve_pipeline, resolve_precision
+from ocr.device import resolve_device, resolve_loading, resolve_pipeline, resolve_precision
 from ocr.image_size import with_chosen_size
 from ocr.splits import draw_if_synthetic
 
@@ -59,7 +59,8 @@ def compare_loaders(
     config = with_chosen_size(config)
     device = resolve_device(config.device)
     pipeline = resolve_pipeline(config.pipeline, resolve_precision(config.trainer.precision, device))
-    config = config.model_copy(update={"pipeline": pipeline})
+    loading = resolve_loading(config.dataloader, pipeline.image_size, device)
+    config = config.model_copy(update={"pipeline": pipeline, "dataloader": loading})
     train, audit = load_split(config, "train", run_dir)
     val = load_split(config, "val", run_dir)[0] if "val-epoch" in config.levels else None
     results = Results(

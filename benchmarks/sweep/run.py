@@ -23,7 +23,8 @@ from benchmarks.sweep.report import sweep_report, write_sweep
 from benchmarks.sweep.results import Combined, Sweep, Swept
 from benchmarks.terminal import ended_by_ctrl_c, progress_bars
 from dali_pipelines.config import default_num_threads, num_cores
-from ocr.device import resolve_device, resolve_pipeline, resolve_precision
+from ocr.device import resolve_device, resolve_loading, resolve_pipeline, resolve_precision
+from ocr.image_size import with_chosen_size
 from ocr.splits import draw_if_synthetic
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,9 @@ def sweep_defaults(config: SweepConfig, run_dir: Path) -> Sweep:
     log.info("writing to %s", run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
     draw_if_synthetic(config)
+    config = with_chosen_size(config)
+    loading = resolve_loading(config.dataloader, config.pipeline.image_size, device)
+    config = config.model_copy(update={"dataloader": loading})
     train, _ = load_split(config, "train", run_dir)
     to_vary = [factor for factor in factors if factor.reason is None]
     needs_val = any(factor.level == "val-epoch" for factor in to_vary)

@@ -71,8 +71,8 @@ class SamplePlanner:
         """
         if config.image_size == AUTO:
             raise InputError(
-                "pipeline.image_size=auto: train.py, prepare_data.py, inspect_data.py and compare_loaders.py choose a size and log "
-                "it; give this command that number"
+                "pipeline.image_size=auto: train.py, prepare_data.py, inspect_data.py, compare_loaders.py and sweep_defaults.py "
+                "choose a size and log it; give this command that number"
             )
         self.config = config
         self.shuffle_block = shuffle_block

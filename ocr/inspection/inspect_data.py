@@ -9,10 +9,12 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from dali_pipelines.config import AUTO, PipelineConfig
 from ocr.atomic_write import refuse_unwritable, write_durably
 from ocr.config import NOT_SET, InspectConfig
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.data_checks import Measures, check_splits
+from ocr.datasets.image_checks import IMAGE_EXTENSIONS
 from ocr.datasets.plan import SamplePlanner
 from ocr.datasets.schemas import DatasetConfig
 from ocr.errors import InputError
@@ -57,6 +59,11 @@ def inspect_data(config: InspectConfig, run_dir: Path) -> Path:
     """
     if config.images == NOT_SET:
         draw_if_synthetic(config)
+    elif config.pipeline.image_size == AUTO:
+        raise InputError(
+            f"images={config.images} pipeline.image_size=auto: auto goes by the heights of annotated training words, and these "
+            f"images have no annotations; give a number, such as pipeline.image_size={PipelineConfig().image_size}"
+        )
     output = run_dir / "report.html" if config.output == NOT_SET else Path(config.output).resolve()
     if output.suffix.lower() != ".html":
         raise InputError(f"output={output}: expected a file that ends in .html")
@@ -89,7 +96,7 @@ def _splits(config: InspectConfig) -> dict[str, DatasetConfig]:
     if config.images != NOT_SET:
         if not Path(config.images).is_dir():
             raise InputError(f"images={config.images}: there is no such folder")
-        return {"images": DatasetConfig(image_path=config.images)}
+        return {"images": DatasetConfig(image_path=config.images, image_extensions=IMAGE_EXTENSIONS)}
     names = config.splits or ("train", "val", "test")
     splits: dict[str, DatasetConfig] = {
         name: config.datasets.split(name) for name in names if config.datasets.has_split(name)

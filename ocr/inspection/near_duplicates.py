@@ -84,7 +84,7 @@ def _hashes(manifest: Manifest, chosen: npt.NDArray[np.int64]) -> list[npt.NDArr
 
 
 def _num_bits(hashes: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
-    return np.unpackbits(hashes, axis=1).sum(axis=1, dtype=np.int64)
+    return np.bitwise_count(hashes.view(np.uint64)).sum(axis=1, dtype=np.int64)
 
 
 def _table(

@@ -4,6 +4,8 @@ A headline may be too high for a tile: the network sees parts of it, or nothing.
 network.
 """
 
+from typing import NamedTuple
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -39,52 +41,71 @@ def with_large_texts(tiled: Detections, whole: Detections, min_height: float) ->
     candidates = np.flatnonzero(whole_heights >= min_height).tolist()
     if not candidates:
         return tiled
-    polygons, scores = tiled.polygons, tiled.scores.tolist()
-    hulls, heights = [cv2.convexHull(polygon) for polygon in polygons], text_heights(tiled)
+    polygons, scores, whole_polygons = tiled.polygons, tiled.scores.tolist(), whole.polygons
+    hulls, heights = _hulls(polygons), text_heights(tiled)
+    large = _hulls([whole_polygons[index] for index in candidates])
     is_kept = np.ones(len(polygons), np.bool_)
     added: list[int] = []
-    for index in candidates:
-        large = whole.polygons[index]
-        parts = _parts(large, float(whole_heights[index]), hulls, heights)
-        others = [cv2.convexHull(whole.polygons[other]) for other in added]
-        if parts is not None and not _shared(large, others)[0].any():
+    for place, index in enumerate(candidates):
+        parts = _parts(large.only([place]), float(whole_heights[index]), hulls, heights)
+        if parts is not None and not _shared(large.only([place]), large.only(added))[0].any():
             is_kept[parts] = False
-            added.append(index)
+            added.append(place)
     if not added:
         return tiled
-    kept = np.flatnonzero(is_kept).tolist()
-    joined = [*(polygons[place] for place in kept), *(whole.polygons[index] for index in added)]
-    joined_scores = np.array([*(scores[place] for place in kept), *whole.scores[added]], np.float32)
+    kept, indices = np.flatnonzero(is_kept).tolist(), [candidates[place] for place in added]
+    joined = [*(polygons[place] for place in kept), *(whole_polygons[index] for index in indices)]
+    joined_scores = np.array([*(scores[place] for place in kept), *whole.scores[indices]], np.float32)
     order = np.argsort(-joined_scores, kind="stable").tolist()
     found = Detections.from_polygons([joined[place] for place in order], joined_scores[order])
     return Detections(found.vertices, found.vertex_starts, found.scores, tiled.num_cut)
 
 
-def _parts(
-    large: npt.NDArray[np.float32],
-    height: float,
-    hulls: list[npt.NDArray[np.float32]],
-    heights: npt.NDArray[np.float32],
-) -> Flags | None:
-    """Returns flags of the texts that are parts of a large one; None: it is one of them, or has text of its own inside."""
+class _Hulls(NamedTuple):
+    """Convex hulls of N texts, with their bounding boxes and areas."""
+
+    outlines: list[npt.NDArray[np.float32]]
+    lows: npt.NDArray[np.float32]
+    """(N, 2), (x, y)."""
+    highs: npt.NDArray[np.float32]
+    """(N, 2), (x, y)."""
+    areas: npt.NDArray[np.float64]
+    """(N,)."""
+
+    def only(self, places: list[int]) -> "_Hulls":
+        """Returns the hulls at these places."""
+        outlines = [self.outlines[place] for place in places]
+        return _Hulls(outlines, self.lows[places], self.highs[places], self.areas[places])
+
+
+def _hulls(polygons: list[npt.NDArray[np.float32]]) -> _Hulls:
+    outlines = [cv2.convexHull(polygon) for polygon in polygons]
+    return _Hulls(
+        outlines,
+        np.array([outline.min(axis=(0, 1)) for outline in outlines], np.float32).reshape(-1, 2),
+        np.array([outline.max(axis=(0, 1)) for outline in outlines], np.float32).reshape(-1, 2),
+        np.array([cv2.contourArea(outline) for outline in outlines], np.float64),
+    )
+
+
+def _parts(large: _Hulls, height: float, hulls: _Hulls, heights: npt.NDArray[np.float32]) -> Flags | None:
+    """Returns flags of the texts that are parts of a large one; None: it is one of them, or has text of its own inside.
+
+    Args:
+        large: the hull of the large text alone.
+    """
     shares, ious = _shared(large, hulls)
     is_part = (shares >= _INSIDE) & (heights >= _PART_HEIGHT * height)
     return None if (ious >= _SAME).any() or (shares[~is_part] >= _TOUCHING).any() else is_part
 
 
-def _shared(
-    polygon: npt.NDArray[np.float32], hulls: list[npt.NDArray[np.float32]]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Returns (N,) the share of each hull's area that lies in the hull of the polygon, and the IoU of the two; 0 where they are
+def _shared(large: _Hulls, hulls: _Hulls) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Returns (N,) the share of each hull's area that lies in the only one of `large`, and the IoU of the two; 0 where they are
     apart."""
-    shares, ious = np.zeros(len(hulls)), np.zeros(len(hulls))
-    own = cv2.convexHull(polygon)
-    low, high = own.min(axis=(0, 1)), own.max(axis=(0, 1))
-    own_area = cv2.contourArea(own)
-    for place, hull in enumerate(hulls):
-        if (hull.max(axis=(0, 1)) <= low).any() or (hull.min(axis=(0, 1)) >= high).any():
-            continue
-        common, area = cv2.intersectConvexConvex(own, hull)[0], cv2.contourArea(hull)
+    shares, ious = np.zeros(len(hulls.outlines)), np.zeros(len(hulls.outlines))
+    is_near = ((hulls.highs > large.lows) & (hulls.lows < large.highs)).all(axis=1)
+    for place in np.flatnonzero(is_near).tolist():
+        common, area = cv2.intersectConvexConvex(large.outlines[0], hulls.outlines[place])[0], hulls.areas[place]
         shares[place] = common / area if area else 0.0
-        ious[place] = common / (own_area + area - common)
+        ious[place] = common / (large.areas[0] + area - common)
     return shares, ious

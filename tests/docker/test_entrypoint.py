@@ -30,8 +30,10 @@ def run(*words: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
         ("train", "train.py"),
         ("evaluate", "evaluate.py"),
         ("predict", "predict.py"),
+        ("export", "export.py"),
         ("compare", "compare_loaders.py"),
         ("prepare", "prepare_data.py"),
+        ("inspect", "inspect_data.py"),
     ],
 )
 def test_a_word_runs_its_script_with_the_arguments_as_they_are(word, script, env):
@@ -61,7 +63,7 @@ def test_self_test_runs_the_module(env):
 def test_help_is_the_default_and_names_every_command(words, env):
     done = run(*words, env=env)
     assert done.returncode == 0
-    for word in ("train", "evaluate", "predict", "compare", "prepare", "self-test"):
+    for word in ("train", "evaluate", "predict", "export", "compare", "prepare", "inspect", "self-test"):
         assert f"  {word} " in done.stdout
 
 

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
 
+from benchmarks.loaders.config import CompareConfig
 from ocr.command_line import SafeLogRecord, given_keys, plain_errors, prepare_hydra, run_command, without_files
-from ocr.config import TrainConfig
+from ocr.config import EvaluateConfig, TrainConfig
 from ocr.datasets.audit import load_manifest
 from ocr.datasets.schemas import DatasetConfig
 from ocr.errors import InputError, StorageError
@@ -73,6 +76,16 @@ def test_help_shows_the_keys_of_a_command_before_those_of_sections(monkeypatch, 
     text = capsys.readouterr().out
     assert text.startswith("Finds text in images.")
     assert text.index("\ncheckpoint: ") < text.index("\nsynthetic:\n")
+
+
+def test_schemas_are_stored_once_in_a_process(monkeypatch):
+    prepare_hydra(("compare_schema", CompareConfig))
+    stored = []
+    monkeypatch.setattr(ConfigStore, "store", lambda _, name, node: stored.append(name))
+    prepare_hydra(("compare_schema", CompareConfig))
+    assert stored == []
+    node = ConfigStore.instance().load("evaluate_schema.yaml").node
+    assert OmegaConf.to_container(node) == EvaluateConfig.model_construct().model_dump(mode="json")
 
 
 def test_an_error_of_the_program_keeps_its_traceback():

@@ -45,6 +45,43 @@ def test_outside_a_checkout_a_container_image_names_the_commit(tmp_path, monkeyp
     assert git_commit() == "abc"
 
 
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """Returns a function that runs git in a new project, which has one commit and an annotated tag."""
+    for key in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{key}_NAME", "A")
+        monkeypatch.setenv(f"GIT_{key}_EMAIL", "a@b.c")
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=tmp_path, capture_output=True, text=True, check=True).stdout.strip()
+
+    (tmp_path / "environment.py").write_text("VALUE = 1\n")
+    git("init", "-q")
+    git("add", "environment.py")
+    git("commit", "-q", "-m", "First")
+    git("tag", "-a", "v1", "-m", "Release")
+    return git
+
+
+def test_a_tag_does_not_replace_the_commit(project, tmp_path, monkeypatch):
+    monkeypatch.setattr(ocr.environment, "__file__", str(tmp_path / "environment.py"))
+    assert git_commit() == project("rev-parse", "HEAD")
+    (tmp_path / "environment.py").write_text("VALUE = 2\n")
+    assert git_commit() == project("rev-parse", "HEAD") + "-dirty"
+
+
+@pytest.mark.parametrize("is_ignored", [True, False])
+def test_the_commit_of_a_project_that_installed_this_package_is_not_ours(project, tmp_path, monkeypatch, is_ignored):
+    installed = tmp_path / ".venv/ocr/environment.py"
+    installed.parent.mkdir(parents=True)
+    installed.touch()
+    if is_ignored:
+        (tmp_path / ".gitignore").write_text(".venv\n")
+    monkeypatch.setattr(ocr.environment, "__file__", str(installed))
+    monkeypatch.setenv("DALI_DBNET_COMMIT", "abc")
+    assert git_commit() == "abc"
+
+
 def digest_of(folder: Path, code: str, name: str = "module.py") -> str:
     for path in folder.iterdir():
         path.unlink()

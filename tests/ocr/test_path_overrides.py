@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from ocr.command_line import prepare_hydra
 from ocr.config import ExportConfig, PredictConfig, TrainConfig
 from ocr.path_overrides import with_literal_paths
+from ocr.set_overrides import with_sets
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 SECTIONS = (PredictConfig, TrainConfig, ExportConfig)
@@ -74,6 +75,9 @@ def test_the_name_of_an_existing_file_is_that_name(path: str, tmp_path: Path, mo
         ("", ""),
         ("[a.jpg,b c.jpg]", ["a.jpg", "b c.jpg"]),
         ("[a=b.jpg, 영수증,'c,d.jpg']", ["a=b.jpg", "영수증", "c,d.jpg"]),
+        ("[2024,2025]", ["2024", "2025"]),
+        ("[A, 2024.10,1e5,true,'0x10']", ["A", "2024.10", "1e5", "true", "0x10"]),
+        ("[é, ]", ["é", ""]),
         ("'a=b.jpg'", "a=b.jpg"),
         ('"a=b.jpg"', "a=b.jpg"),
         ("a\\=b.jpg", "a=b.jpg"),
@@ -100,6 +104,14 @@ def test_a_command_gets_the_path() -> None:
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         config = compose("predict", overrides=overrides)
     assert (config.images, config.output) == ("영=수 (1)", "a,b")
+
+
+def test_folders_of_several_sets_are_taken_as_typed() -> None:
+    given = ["data=[upstage,upstage]", "dataset_base_path=[2024.10,1e5]"]
+    chosen = with_sets(with_literal_paths(given, SECTIONS), CONFIGS)
+    sets = next(argument for argument in chosen if argument.startswith("datasets.train_dataset.config.sets="))
+    assert "2024.10/" in sets
+    assert "1e5/" in sets
 
 
 @pytest.mark.parametrize(

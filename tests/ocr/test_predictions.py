@@ -1,12 +1,14 @@
 """Each image has a picture of its own, inside the folder of the pictures."""
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from ocr.errors import InputError
 from ocr.postprocess.boxes import Detections
-from ocr.predictions import FOUND_COLOUR, draw_picture, save_picture
+from ocr.predictions import FOUND_COLOUR, draw_picture, image_entry, save_picture, write_entries
 
 
 def test_outlines_on_a_large_page_do_not_hide_small_text():
@@ -58,3 +60,40 @@ def test_a_picture_keeps_the_size_of_a_smaller_image():
     found = Detections.from_polygons([], np.zeros(0, np.float32))
     for longest_side in (800, None):
         assert draw_picture(np.zeros((30, 40, 3), np.uint8), found, longest_side=longest_side).size == (40, 30)
+
+
+def drawn_entries():
+    """Returns entries of images with 0 to 60 texts, quads and outlines, at names that JSON has to escape."""
+    rng = np.random.default_rng(5)
+    names = ["a.jpg", 'of "1".jpg', "back\\slash.jpg", "영수증 é 😀.jpg", "tab\tline\n.jpg", "sub/b.png"]
+    for name, num_texts in zip(names, (0, 1, 2, 60, 17, 0), strict=True):
+        polygons = [rng.uniform(0, 5000, (rng.integers(4, 12), 2)).astype(np.float32) for _ in range(num_texts)]
+        polygons = [polygon.round() if number % 3 == 0 else polygon for number, polygon in enumerate(polygons)]
+        yield name, image_entry(Detections.from_polygons(polygons, rng.uniform(0, 1, num_texts) ** 8))
+
+
+@pytest.mark.parametrize("num_images", [0, 1, 6])
+def test_the_file_is_that_of_json_with_an_indent(num_images, tmp_path):
+    entries = list(drawn_entries())[:num_images]
+    expected = json.dumps({"images": dict(entries)}, indent=1)
+    write_entries(tmp_path / "predictions.json", entries)
+    assert (tmp_path / "predictions.json").read_bytes() == expected.encode()
+
+
+def test_entries_are_written_without_the_slow_encoder(tmp_path, monkeypatch):
+    """With an indent, `json` encodes each number in Python, which takes longer than finding the text."""
+    monkeypatch.setattr("json.encoder._make_iterencode", None)
+    write_entries(tmp_path / "predictions.json", drawn_entries())
+    assert len(json.loads((tmp_path / "predictions.json").read_bytes())["images"]) == 6
+
+
+def test_an_entry_rounds_points_to_hundredths_and_confidences_to_four_digits():
+    triangle = np.array([[0.126, 7], [10.004, 0], [3, 4999.997]], np.float32)
+    quad = np.array([[1, 2], [3, 2], [3, 4.5], [1, 4.5]], np.float32)
+    assert image_entry(Detections.from_polygons([triangle, quad], [0.98766, 0.5])) == {
+        "words": {
+            "0001": {"points": [[0.13, 7.0], [10.0, 0.0], [3.0, 5000.0]], "confidence": 0.9877},
+            "0002": {"points": [[1.0, 2.0], [3.0, 2.0], [3.0, 4.5], [1.0, 4.5]], "confidence": 0.5},
+        }
+    }
+    assert image_entry(Detections.from_polygons([], [])) == {"words": {}}

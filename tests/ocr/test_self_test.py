@@ -88,7 +88,6 @@ def test_a_requested_gpu_that_is_missing_fails_with_what_to_do(device, environme
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_the_command_ends_with_the_failed_check_and_exit_code_1(monkeypatch, capsys):
     monkeypatch.setenv("NVIDIA_VISIBLE_DEVICES", "all")
-    monkeypatch.setattr("numba.config.CACHE_DIR", "unused")
     assert self_test.main([]) == 1
     captured = capsys.readouterr()
     assert captured.err.startswith("self-test FAILED: CheckFailed: a GPU was requested (NVIDIA_VISIBLE_DEVICES=all)")

@@ -193,6 +193,20 @@ def test_missing_package_costs_only_its_rows(compared, drawn, tmp_path):
     assert rows["replay"]["rounds"]
 
 
+def test_the_batch_size_of_evaluation_is_chosen_as_for_a_run(drawn, tmp_path):
+    chosen = (
+        "dataloader.eval_batch_size=0",
+        "levels=[val-epoch]",
+        "--only=dali_tensors",
+        "--rounds=1",
+        "--seconds=0.01",
+    )
+    done, results = compare(tmp_path, *on(drawn), *chosen)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert results["settings"]["dataloader"]["eval_batch_size"] in (1, 2, 4)
+    assert results["levels"]["val-epoch"]["dali_tensors"]["rounds"]
+
+
 def test_missing_data_set_is_named(tmp_path):
     config = compose_config(CompareConfig, "compare_loaders", [*on(tmp_path), "only=[torch]", "levels=[input]"])
     with pytest.raises(FileNotFoundError, match=r"jsons/train\.json: there is no such annotation file"):

@@ -15,6 +15,7 @@ from benchmarks.sweep.factors import Factor, JudgedBy
 from benchmarks.sweep.results import Judgement
 from benchmarks.sweep.run import sweep_defaults
 from tests.programs import Program
+from tests.splits import splits
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = (
@@ -123,3 +124,16 @@ def test_failed_value_is_named_and_better_ones_are_measured_together(monkeypatch
     (together,) = found.combined
     assert len(together.combined.rounds) == 3
     assert " pipeline.image_size=64" in (tmp_path / "swept/sweep.md").read_text().split("Paste: ")[1].splitlines()[0]
+
+
+def test_sizes_that_a_run_chooses_are_chosen(drawn, tmp_path):
+    values = {
+        "device": "cpu",
+        "only": ["cuda_graphs"],  # nothing to vary on a CPU
+        "pipeline": {"image_size": "auto"},
+        "dataloader": {"eval_batch_size": 0},
+        "datasets": splits(drawn, audit_memo="off"),
+    }
+    settings = sweep_defaults(SweepConfig.model_validate(values), tmp_path / "swept").settings
+    assert settings["pipeline"]["image_size"] % 32 == 0
+    assert settings["dataloader"]["eval_batch_size"] in (1, 2, 4)

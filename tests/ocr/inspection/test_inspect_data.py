@@ -119,6 +119,22 @@ def test_images_without_annotations_are_shown_without_words(odd_jpegs, tmp_path)
     assert "none (" in page.text
 
 
+def test_images_of_all_formats_in_a_folder_are_shown(tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    for number, extension in enumerate(("jpg", "bmp", "tif", "webp")):
+        Image.new("RGB", (64 + number, 48), (200, 90, 10)).save(images / f"of_{extension}.{extension}")
+    config = config_of(tmp_path, images=str(images), num_samples=1, num_images=4)
+    page = Page(inspect_data(config, tmp_path).read_text())
+    assert all(f"of_{extension}.{extension}" in page.text for extension in ("jpg", "bmp", "tif", "webp"))
+
+
+def test_no_size_is_chosen_for_images_without_annotations(odd_jpegs, tmp_path):
+    config = config_of(odd_jpegs, images=str(odd_jpegs), pipeline={"image_size": "auto"})
+    with pytest.raises(InputError, match=r"image_size=auto: auto goes by .* annotated training words.*give a number"):
+        inspect_data(config, tmp_path)
+
+
 def test_a_bad_word_is_listed_and_does_not_end_the_inspection(drawn, tmp_path):
     root = shutil.copytree(drawn, tmp_path / "copy")
     annotations = root / "jsons" / "train.json"

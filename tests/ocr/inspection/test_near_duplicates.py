@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image, ImageDraw
 
 from ocr.datasets.audit import load_manifest
@@ -48,6 +49,19 @@ def test_other_pictures_of_one_kind_are_no_duplicates(drawn):
 def test_real_receipts_of_two_splits_are_no_duplicates(sroie):
     train, val = manifest_of(sroie / "images/train"), manifest_of(sroie / "images/val")
     assert len(near_duplicates(train, val, 40)) <= 1
+
+
+def test_the_distance_is_the_share_of_the_bits_of_either_hash_that_differ(drawn):
+    train, val = manifest_of(drawn / "images/train"), manifest_of(drawn / "images/val")
+    ours, theirs = ([np.unpackbits(image_hash(m.images.read(i))) for i in range(len(m))] for m in (train, val))
+    distances = np.array([[(a ^ b).sum() / (a | b).sum() for a in ours] for b in theirs])
+    nearest = distances.argmin(axis=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ocr.inspection.near_duplicates.MAX_DISTANCE", 1)
+        patch.setattr(np, "unpackbits", None)  # takes seconds for all pairs of two thousand images
+        pairs = sorted(near_duplicates(train, val, 100), key=lambda pair: pair.val)
+    assert [pair.train for pair in pairs] == nearest.tolist()
+    assert [pair.distance for pair in pairs] == distances.min(axis=1).tolist()
 
 
 def test_plain_and_unreadable_images_have_no_hash(drawn):

@@ -53,3 +53,13 @@ def test_two_large_texts_in_one_place_are_added_once():
 def test_cut_regions_are_counted_on():
     tiled = Detections(np.zeros((0, 2), np.float32), np.zeros(1, np.int64), np.zeros(0, np.float32), num_cut=3)
     assert with_large_texts(tiled, found(HEADLINE), 64).num_cut == 3
+
+
+def test_the_outlines_of_a_page_are_taken_apart_once(monkeypatch):
+    """Taking them apart for each pair of texts made a page of a thousand texts take seconds."""
+    taken_apart = []
+    polygons = Detections.polygons.fget
+    monkeypatch.setattr(Detections, "polygons", property(lambda self: taken_apart.append(self) or polygons(self)))
+    headlines = found(*(box(0, 200 * number, 900, 120) for number in range(20)))
+    assert len(with_large_texts(found(box(5, 10, 200, 100)), headlines, 64)) == 20
+    assert len(taken_apart) == 4  # once for the heights and once for the hulls, of either side
