@@ -3,7 +3,8 @@
 docs/architecture.md says what each folder holds. The files beside the folders:
 
 config           the configuration of each command
-command_line     what all commands share: schemas, help, plain errors
+command_line     what all commands share: schemas, plain errors
+  command_help   --help, and --help KEY
   path_overrides, set_overrides
                  overrides in the user's form, written as Hydra reads them
   program          names commands as this user types them

@@ -28,6 +28,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dali_pipelines.config import Section
 from ocr.coloured_log import colour_the_terminal
+from ocr.command_help import help_text, wants_help
 from ocr.config import (
     NOT_SET,
     AnyConfig,
@@ -154,8 +155,8 @@ def run_command(main: Callable[[], object], config_name: str) -> None:
             sys.argv[1:] = without_files(sys.argv[1:])
         try:
             sys.argv[1:] = with_sets(with_literal_paths(sys.argv[1:], set(_schemas.values())), CONFIG_DIR)
-            if _wants_help(sys.argv[1:]):
-                print(_help(config_name, [argument for argument in sys.argv[1:] if not argument.startswith("-")]))
+            if wants_help(sys.argv[1:]):
+                print(help_text(config_name, CONFIG_DIR, _schemas[config_name.partition("_")[0]], sys.argv[1:]))
             else:
                 main()
         except SignalExit as stop:
@@ -205,42 +206,6 @@ def _say_that_it_ended(signum: int) -> None:
     if placement().is_first:
         line = f"{signal.Signals(signum).name} ended the command; the same command starts it again\n"
         os.write(sys.stderr.fileno(), line.encode())  # the signal may have come in the middle of a `print`
-
-
-def _wants_help(arguments: Sequence[str]) -> bool:
-    """Returns whether to show the command's help; with another folder or file of configurations Hydra shows it."""
-    elsewhere = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn")
-    options = [argument.partition("=")[0] for argument in arguments if argument.startswith("-")]
-    return ("--help" in options or "-h" in options) and not any(option in elsewhere for option in options)
-
-
-def _help(config_name: str, overrides: list[str]) -> str:
-    """Returns the help of a command: its purpose, its choices of files, and its keys with their values.
-
-    Hydra's own lists the files of all commands, and takes five times as long.
-    """
-    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-        config = compose(config_name, overrides=overrides, return_hydra_config=True)
-    choices = [
-        f"{group}={'|'.join(sorted(file.stem for file in (CONFIG_DIR / group).glob('*.yaml')))}"
-        for group in config.hydra.runtime.choices
-        if (CONFIG_DIR / group).is_dir()
-    ]
-    keys = [str(key) for key in config if key != "hydra"]
-    sections = [key for key in keys if not OmegaConf.is_missing(config, key) and OmegaConf.is_dict(config[key])]
-    own, in_sections = (
-        OmegaConf.to_yaml(OmegaConf.masked_copy(config, chosen)).strip()
-        for chosen in ([key for key in keys if key not in sections], sections)
-    )
-    header = in_users_words(config.hydra.help.header.strip())
-    parts = [
-        header,
-        "Files of settings:\n\n" + "\n".join(choices),
-        f"Keys and their values (key=value):\n\n{own}",
-        f"Keys of sections (section.key=value):\n\n{in_sections}",
-        "--cfg job shows only the keys, --multirun runs several values of a key, --hydra-help lists Hydra's own options.",
-    ]
-    return "\n\n".join(parts)
 
 
 @dataclass(frozen=True)

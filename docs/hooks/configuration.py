@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.loaders.config import CompareConfig
 from benchmarks.sweep.config import SweepConfig
 from dali_pipelines.config import Section
+from ocr.command_help import type_in_words
 from ocr.config import NOT_SET, EvaluateConfig, ExportConfig, InspectConfig, PredictConfig, PrepareConfig, TrainConfig
 
 if TYPE_CHECKING:
@@ -123,37 +124,8 @@ def _table(keys: Mapping[str, Schema], path: str) -> Iterator[str]:
     for name, key in keys.items():
         anchor = f"{path}.{name}".lstrip(".")
         meaning = _cell(key.get("description", ""))
-        yield f"| `{name}`{{ #{anchor} }} | {_type(key)} | {_default(key)} | {meaning} |"
+        yield f"| `{name}`{{ #{anchor} }} | {type_in_words(key, '`{}`'.format)} | {_default(key)} | {meaning} |"
     yield "\n</div>\n"
-
-
-def _type(key: Schema) -> str:
-    """Returns type and bounds in words, for instance `float`, above 0."""
-    if "anyOf" in key:
-        return " or ".join(_type(choice) for choice in key["anyOf"])
-    if "enum" in key or "const" in key:
-        return " ".join(f"`{json.dumps(value).strip(chr(34))}`" for value in key.get("enum", [key.get("const")]))
-    if "$ref" in key:  # an element of a list of sections; the key's meaning names its keys
-        return f"`{key['$ref'].rpartition('/')[2]}`"
-    if key["type"] == "array":
-        if "prefixItems" in key:
-            return f"{len(key['prefixItems'])} times {_type(key['prefixItems'][0])}"
-        return f"list of {_type(key['items'])}"
-    names = {"integer": "int", "number": "float", "boolean": "bool", "null": "null", "string": "text"}
-    bounds = [
-        f"{word}&nbsp;{'2<sup>63</sup>' if key[bound] == 2**63 else key[bound]}"
-        for bound, word in {
-            "exclusiveMinimum": "above",
-            "minimum": "≥",
-            "exclusiveMaximum": "below",
-            "maximum": "≤",
-            "multipleOf": "multiple of",
-        }.items()
-        if bound in key
-    ]
-    if "pattern" in key:
-        bounds.append(f"`{key['pattern']}`")
-    return ", ".join([f"`{names[key['type']]}`", *bounds])
 
 
 def _default(key: Schema) -> str:

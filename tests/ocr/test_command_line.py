@@ -11,6 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from benchmarks.loaders.config import CompareConfig
+from ocr.command_help import key_help
 from ocr.command_line import SafeLogRecord, given_keys, plain_errors, prepare_hydra, run_command, without_files
 from ocr.config import EvaluateConfig, TrainConfig
 from ocr.datasets.audit import load_manifest
@@ -76,6 +77,37 @@ def test_help_shows_the_keys_of_a_command_before_those_of_sections(monkeypatch, 
     text = capsys.readouterr().out
     assert text.startswith("Finds text in images.")
     assert text.index("\ncheckpoint: ") < text.index("\nsynthetic:\n")
+    assert "# Save each image with its detections drawn on it.\ndraw: true" in text
+    assert "\noutput: (not set)" in text
+    assert "???" not in text
+
+
+@pytest.mark.parametrize(
+    ("asked", "lines"),
+    [
+        ("trainer.ema_decay", ["trainer.ema_decay (float, above 0, below 1 or null; default: null)"]),
+        ("device", ["device (auto, cpu, gpu; default: auto)", "  auto: a GPU if there is one."]),
+        (
+            "model",
+            [
+                "model.backbone: a section; --help model.backbone",
+                "model.fpn_channels (int, ≥ 16, multiple of 16; default: 256)",
+            ],
+        ),
+    ],
+)
+def test_help_explains_the_keys_that_are_asked_for(monkeypatch, capsys, asked, lines):
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # the command sets it
+    monkeypatch.setattr(sys, "argv", ["train.py", "--help", asked])
+    prepare_hydra()
+    run_command(lambda: None, "train")
+    assert set(lines) <= set(capsys.readouterr().out.splitlines())
+
+
+@pytest.mark.parametrize("asked", ["trainer.max_epoch", "trainer.max_epochs.value", "trainers"])
+def test_help_names_the_nearest_key_to_an_unknown_one(asked):
+    with pytest.raises(InputError, match=rf"--help {asked}: no such key; the nearest is trainer"):
+        key_help(TrainConfig, asked)
 
 
 def test_schemas_are_stored_once_in_a_process(monkeypatch):
