@@ -138,7 +138,7 @@ def predict(config: PredictConfig, run_dir: Path) -> Path:
         settings = _with_loose_files(settings)
         with RunLock(output, key):
             dataset = build_dataset(
-                _for_one_pass(split_config), settings, training=False, names=names, size_key="image_size"
+                _for_one_pass(split_config), settings, training=False, names=names, before_training=False
             )
             header = _header(config, settings, dataset, drawn=config.draw)
             draw = partial(_draw, dataset, output / "pictures") if config.draw else None
@@ -394,7 +394,7 @@ def _evaluated_split(
     report_path = run_dir / f"audit_{config.split}.json"
     split_config = _for_one_pass(split_config)
     return settings, build_dataset(
-        split_config, settings, training=False, report_path=report_path, size_key="image_size"
+        split_config, settings, training=False, report_path=report_path, before_training=False
     )
 
 

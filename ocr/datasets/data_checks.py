@@ -47,8 +47,13 @@ class CheckSettings:
     """Whether the split is trained on."""
     annotated: bool = True
     """Whether the split has annotations; without them, only the images are checked."""
-    size_key: str = "pipeline.image_size"
-    """Key of the command that sets the size of the input."""
+    before_training: bool = True
+    """Whether the command trains or inspects training data. Otherwise it evaluates, predicts or exports."""
+
+    @property
+    def size_key(self) -> str:
+        """Key of the command that sets the size of the input."""
+        return "pipeline.image_size" if self.before_training else "image_size"
 
 
 @dataclass(frozen=True)
@@ -143,19 +148,24 @@ def check_data(manifest: Manifest, report: AuditReport | None, settings: CheckSe
     """
     measures = Measures.of(manifest)
     rows, warnings = [_size_row(measures)], []
+    small_words = None
     if settings.annotated:
         rows += _word_rows(measures, settings)
+        small_words = _small_words(measures, settings)
         findings = (
             _no_text(measures),
-            _small_words(measures, settings),
+            small_words,
             _covered_images(measures),
             _too_many_words(manifest, settings),
             _frame_of_reported(report),
             _frame_of_upright_words(measures),
         )
         warnings += [finding for finding in findings if finding]
-    large = _large_images(measures, settings)
-    return DataCheck(tuple(rows), (*warnings, large) if large else tuple(warnings))
+    # A larger image_size, which small words call for, needs larger images.
+    if settings.before_training and small_words is None:
+        large = _large_images(measures, settings)
+        warnings += [large] if large else []
+    return DataCheck(tuple(rows), tuple(warnings))
 
 
 def check_splits(train: Manifest, val: Manifest) -> list[str]:
@@ -362,8 +372,8 @@ def _large_images(measures: Measures, settings: CheckSettings) -> str | None:
         return None
     return (
         f"{share:.0%} of the images are larger than {settings.size_key}={pipeline.image_size} needs, with "
-        f"{pixels.mean() / 1e6:.1f} megapixels on average over all; scale images and points once to at most {needed:,.0f} px, "
-        f"and each epoch decodes {saved:.0%} fewer pixels; pipeline.scaled_decode=true saves part of it on a CPU"
+        f"{pixels.mean() / 1e6:.1f} megapixels on average over all; pipeline.scaled_decode=true decodes fewer pixels on a CPU; "
+        f"or train on copies of at most {needed:,.0f} px, images and points scaled alike, which have {saved:.0%} fewer pixels"
     )
 
 

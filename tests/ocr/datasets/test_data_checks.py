@@ -36,8 +36,10 @@ def manifest_of(words: list[list[list[list[float]]]], size=(1000, 1000), orienta
     )
 
 
-def settings(training: bool = True, annotated: bool = True, **pipeline) -> CheckSettings:
-    return CheckSettings(PipelineConfig(**pipeline), 8.0, 1000, training=training, annotated=annotated)
+def settings(training: bool = True, annotated: bool = True, before_training: bool = True, **pipeline) -> CheckSettings:
+    return CheckSettings(
+        PipelineConfig(**pipeline), 8.0, 1000, training=training, annotated=annotated, before_training=before_training
+    )
 
 
 def checked(manifest: Manifest, report: AuditReport | None = None, **values) -> DataCheck:
@@ -119,6 +121,26 @@ def test_images_far_larger_than_needed_say_what_smaller_ones_would_save():
     assert "90% fewer pixels" in warning
     assert checked(large, scaled_decode=True).warnings == ()
     assert "1,280 px" in checked(large, training=False).warnings[0]
+    assert warning.index("pipeline.scaled_decode=true") < warning.index("copies")
+
+
+def test_smaller_images_are_advised_before_training_only():
+    large = manifest_of([[rectangle(600, 300)]], size=(6000, 6000))
+    assert checked(large, training=False, before_training=False).warnings == ()
+    assert checked(large, training=False, before_training=False, annotated=False).warnings == ()
+
+
+def test_smaller_images_are_not_advised_while_words_are_too_small():
+    (warning,) = checked(manifest_of([[rectangle(100, 50)]], size=(6000, 6000))).warnings
+    assert "pipeline.image_size=960 keeps 95 %" in warning
+    (warning,) = checked(manifest_of([[rectangle(100, 50)]], size=(6000, 6000)), image_size=960).warnings
+    assert "pipeline.scaled_decode=true" in warning
+
+
+def test_advice_names_the_key_of_the_command():
+    (warning,) = checked(manifest_of([[rectangle(60, 10)]]), training=False, before_training=False).warnings
+    assert "at image_size=640" in warning
+    assert "; image_size=800 keeps 95 %" in warning
 
 
 def test_images_in_both_splits_are_found_by_content_not_by_name(drawn, tmp_path):
