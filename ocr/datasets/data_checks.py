@@ -121,13 +121,13 @@ class DataCheck:
     """One line for each thing to mend: what was found, and what to do."""
 
     def table(self) -> Text:
-        """Returns the rows for the terminal; their `.plain` suits a log. Its end says whether there is anything to do."""
+        """Returns the rows for the terminal; their `.plain` suits a log. Its end says so if there are no problems."""
         text = Text()
         for name, value in self.rows:
             text.append(f"  {name}: ", "dim")
             text.append(f"{value}\n")
         if not self.warnings:
-            text.append("  nothing to do", "green")
+            text.append("  no problems found", "green")
         return text
 
     def advice(self, title: str = "what to do before training:") -> Text:

@@ -55,7 +55,7 @@ def test_good_words_bring_no_warning_and_the_table_says_so():
     found = checked(manifest_of([[rectangle(60, 30)] * 3] * 4))
     assert found.warnings == ()
     assert "median 19.2 px, 5 % under 19.2, 0.0% below the 8 px" in found.table().plain
-    assert found.table().plain.endswith("nothing to do")
+    assert found.table().plain.endswith("no problems found")
 
 
 def test_small_words_name_the_size_at_which_95_percent_are_learned():
