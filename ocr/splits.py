@@ -83,7 +83,7 @@ def build_dataset(
         )
         log.info("%s:\n%s", split.places, found.table())
         if found.warnings:
-            advice = found.advice() if before_training else found.advice("what may cost text or time:")
+            advice = found.advice() if before_training else found.advice("what may cost accuracy or time:")
             log.warning("%s: %s", split.places, advice)
     return ValidatedOCRDataset(split, planner, config.targets, manifest)
 

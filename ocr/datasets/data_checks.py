@@ -262,24 +262,25 @@ def _word_rows(measures: Measures, settings: CheckSettings) -> list[tuple[str, s
     median, long = np.quantile(measures.aspects[measures.legible], [0.5, 0.9])
     return [
         (
-            f"height of words at {settings.size_key}={size}",
-            f"median {np.median(heights):.1f} px, 5 % under {np.quantile(heights, 0.05):.1f}, "
-            f"{(heights < min_side).mean():.1%} below the {min_side:g} px that targets keep",
+            f"word height at {settings.size_key}={size}",
+            f"median {np.median(heights):.1f} px, 5th percentile {np.quantile(heights, 0.05):.1f} px; "
+            f"{100 * (heights < min_side).mean():.1f} % are below targets.min_side ({min_side:g} px), "
+            "too small to learn at this size",
         ),
         (
-            "words of an image",
-            f"median {np.median(measures.num_words):,.0f}, at most {measures.num_words.max():,}, none in "
-            f"{(measures.num_words == 0).mean():.1%}",
+            "words per image",
+            f"median {np.median(measures.num_words):,.0f}, maximum {measures.num_words.max():,}; "
+            f"{100 * (measures.num_words == 0).mean():.1f} % of the images have none",
         ),
         (
-            "length to height of words",
-            f"median {median:.1f}, one in ten above {long:.1f}, which suits {_kind_of_text(long)}",
+            "word length / height",
+            f"median {median:.1f}, 90th percentile {long:.1f} ({_kind_of_text(long)})",
         ),
     ]
 
 
 def _kind_of_text(long_aspect: float) -> str:
-    return "lines" if long_aspect >= _LINE_ASPECT else "single words"
+    return "text lines" if long_aspect >= _LINE_ASPECT else "single words"
 
 
 def _no_text(measures: Measures) -> str | None:

@@ -54,7 +54,7 @@ def split_of(root: Path, split: str) -> Manifest:
 def test_good_words_bring_no_warning_and_the_table_says_so():
     found = checked(manifest_of([[rectangle(60, 30)] * 3] * 4))
     assert found.warnings == ()
-    assert "median 19.2 px, 5 % under 19.2, 0.0% below the 8 px" in found.table().plain
+    assert "median 19.2 px, 5th percentile 19.2 px; 0.0 % are below targets.min_side (8 px)" in found.table().plain
     assert found.table().plain.endswith("no problems found")
 
 
@@ -161,7 +161,7 @@ def test_images_in_both_splits_are_found_by_content_not_by_name(drawn, tmp_path)
 def test_lines_in_one_split_and_words_in_the_other_are_named():
     lines, words = manifest_of([[rectangle(600, 40)] * 3]), manifest_of([[rectangle(90, 40)] * 3], size=(1001, 1000))
     (line,) = check_splits(lines, words)
-    assert "training regions look like lines (one in ten longer than 15.0" in line
+    assert "training regions look like text lines (one in ten longer than 15.0" in line
 
 
 def test_the_drawn_set_brings_no_warning_at_a_size_that_suits_it(drawn):
@@ -176,7 +176,7 @@ def test_real_receipts_bring_only_the_warning_that_is_true(sroie):
     assert "26% of the words are below 8 px" in warning
     assert "pipeline.image_size=960 keeps 95 %" in warning
     assert checked(train, image_size=960).warnings == ()
-    assert "which suits lines" in checked(train).table().plain
+    assert "(text lines)" in checked(train).table().plain
 
 
 def test_a_part_of_many_images_is_measured(drawn):
