@@ -110,10 +110,7 @@ def evaluate(config: EvaluateConfig, run_dir: Path) -> dict[str, Any]:
             write_entries(run_dir / "predictions.json", lines.entries())
             evaluated = _evaluated(settings, dataset, lines, other)
             _write_report(config, settings, evaluated, metrics, maps, run_dir)
-    log.info("%s; CLEval hmean %.4f", _told(metrics), metrics["cleval"]["hmean"])
-    for set_name, own in metrics.get("sets", {}).items():
-        log.info("%s: %s", set_name, _told(own))
-    log.info("± is twice the standard error: how far other images of the same kind would move a score")
+    _say_scores(metrics)
     log.info("everything is in %s", run_dir)
     return metrics
 
@@ -300,6 +297,15 @@ def _errors_and_images(pooled: Sequence[PooledCounts]) -> dict[str, float | int 
     """Returns the standard errors of both hmeans, None with fewer than two images, and the number of images."""
     errors = [None if (scores := counts.errors()) is None else scores.hmean for counts in pooled]
     return {"hmean_error": errors[0], f"{_STRICT}_error": errors[1], "images": pooled[0].num_images}
+
+
+def _say_scores(metrics: Mapping[str, Any]) -> None:
+    lines = [f"{_told(metrics)}; CLEval hmean {metrics['cleval']['hmean']:.4f}"]
+    lines += [f"{name}: {_told(own)}" for name, own in metrics.get("sets", {}).items()]
+    if any("±" in line for line in lines):
+        lines.append("± is twice the standard error: how far other images of the same kind would move a score")
+    for line in lines:
+        log.info("%s", line)
 
 
 def _told(metrics: Mapping[str, Any]) -> str:
