@@ -110,10 +110,7 @@ def evaluate(config: EvaluateConfig, run_dir: Path) -> dict[str, Any]:
             write_entries(run_dir / "predictions.json", lines.entries())
             evaluated = _evaluated(settings, dataset, lines, other)
             _write_report(config, settings, evaluated, metrics, maps, run_dir)
-    log.info("%s; CLEval hmean %.4f", _told(metrics), metrics["cleval"]["hmean"])
-    for set_name, own in metrics.get("sets", {}).items():
-        log.info("%s: %s", set_name, _told(own))
-    log.info("± is twice the standard error: how far other images of the same kind would move a score")
+    _say_scores(metrics)
     log.info("everything is in %s", run_dir)
     return metrics
 
@@ -138,7 +135,7 @@ def predict(config: PredictConfig, run_dir: Path) -> Path:
         settings = _with_loose_files(settings)
         with RunLock(output, key):
             dataset = build_dataset(
-                _for_one_pass(split_config), settings, training=False, names=names, size_key="image_size"
+                _for_one_pass(split_config), settings, training=False, names=names, before_training=False
             )
             header = _header(config, settings, dataset, drawn=config.draw)
             draw = partial(_draw, dataset, output / "pictures") if config.draw else None
@@ -302,6 +299,15 @@ def _errors_and_images(pooled: Sequence[PooledCounts]) -> dict[str, float | int 
     return {"hmean_error": errors[0], f"{_STRICT}_error": errors[1], "images": pooled[0].num_images}
 
 
+def _say_scores(metrics: Mapping[str, Any]) -> None:
+    lines = [f"{_told(metrics)}; CLEval hmean {metrics['cleval']['hmean']:.4f}"]
+    lines += [f"{name}: {_told(own)}" for name, own in metrics.get("sets", {}).items()]
+    if any("±" in line for line in lines):
+        lines.append("± is twice the standard error: how far other images of the same kind would move a score")
+    for line in lines:
+        log.info("%s", line)
+
+
 def _told(metrics: Mapping[str, Any]) -> str:
     """Returns the scores of a split or of one of its sets as a line."""
     hmean, strict = (with_margin(metrics[name], metrics[f"{name}_error"]) for name in ("hmean", _STRICT))
@@ -394,7 +400,7 @@ def _evaluated_split(
     report_path = run_dir / f"audit_{config.split}.json"
     split_config = _for_one_pass(split_config)
     return settings, build_dataset(
-        split_config, settings, training=False, report_path=report_path, size_key="image_size"
+        split_config, settings, training=False, report_path=report_path, before_training=False
     )
 
 

@@ -37,7 +37,7 @@ def build_dataset(
     training: bool,
     report_path: Path | None = None,
     names: Sequence[str] | None = None,
-    size_key: str = "pipeline.image_size",
+    before_training: bool = True,
 ) -> ValidatedOCRDataset:
     """Returns the audited data set of one split: loose files or, with loader=webdataset, shards.
 
@@ -47,7 +47,7 @@ def build_dataset(
         training: augment at random; otherwise letterbox.
         report_path: JSON file for the findings of the audit.
         names: files of the split's folder to read without annotations; None: the whole split.
-        size_key: key of the command that sets the size of the input, for advice.
+        before_training: the advice is for a training; otherwise for evaluation, prediction or export.
 
     Raises:
         InputError: the split cannot be used, or its settings contradict the run.
@@ -78,11 +78,12 @@ def build_dataset(
             )
         raise InputError(f"{split.places}: no usable image; expected files ending in {split.image_extensions}")
     if placement().is_first:
-        found = checks_of_split(manifest, reports.get(""), split, config, training=training, size_key=size_key)
+        found = checks_of_split(
+            manifest, reports.get(""), split, config, training=training, before_training=before_training
+        )
         log.info("%s:\n%s", split.places, found.table())
         if found.warnings:
-            in_training = size_key == "pipeline.image_size"
-            advice = found.advice() if in_training else found.advice("what may cost text or time:")
+            advice = found.advice() if before_training else found.advice("what may cost accuracy or time:")
             log.warning("%s: %s", split.places, advice)
     return ValidatedOCRDataset(split, planner, config.targets, manifest)
 
@@ -108,7 +109,7 @@ def checks_of_split(
     config: TrainConfig,
     *,
     training: bool,
-    size_key: str = "pipeline.image_size",
+    before_training: bool = True,
 ) -> DataCheck:
     """Returns how the data of a split suit the settings of the run; see `build_dataset` for the arguments."""
     annotated = [one.annotation_path is not None for one in split.each_set().values()]
@@ -118,7 +119,7 @@ def checks_of_split(
         config.postprocess.max_candidates,
         training=training,
         annotated=all(annotated) or config.loader == "webdataset",
-        size_key=size_key,
+        before_training=before_training,
     )
     return check_data(manifest, report, settings)
 

@@ -47,8 +47,13 @@ class CheckSettings:
     """Whether the split is trained on."""
     annotated: bool = True
     """Whether the split has annotations; without them, only the images are checked."""
-    size_key: str = "pipeline.image_size"
-    """Key of the command that sets the size of the input."""
+    before_training: bool = True
+    """Whether the command trains or inspects training data. Otherwise it evaluates, predicts or exports."""
+
+    @property
+    def size_key(self) -> str:
+        """Key of the command that sets the size of the input."""
+        return "pipeline.image_size" if self.before_training else "image_size"
 
 
 @dataclass(frozen=True)
@@ -116,13 +121,13 @@ class DataCheck:
     """One line for each thing to mend: what was found, and what to do."""
 
     def table(self) -> Text:
-        """Returns the rows for the terminal; their `.plain` suits a log. Its end says whether there is anything to do."""
+        """Returns the rows for the terminal; their `.plain` suits a log. Its end says so if there are no problems."""
         text = Text()
         for name, value in self.rows:
             text.append(f"  {name}: ", "dim")
             text.append(f"{value}\n")
         if not self.warnings:
-            text.append("  nothing to do", "green")
+            text.append("  no problems found", "green")
         return text
 
     def advice(self, title: str = "what to do before training:") -> Text:
@@ -143,19 +148,24 @@ def check_data(manifest: Manifest, report: AuditReport | None, settings: CheckSe
     """
     measures = Measures.of(manifest)
     rows, warnings = [_size_row(measures)], []
+    small_words = None
     if settings.annotated:
         rows += _word_rows(measures, settings)
+        small_words = _small_words(measures, settings)
         findings = (
             _no_text(measures),
-            _small_words(measures, settings),
+            small_words,
             _covered_images(measures),
             _too_many_words(manifest, settings),
             _frame_of_reported(report),
             _frame_of_upright_words(measures),
         )
         warnings += [finding for finding in findings if finding]
-    large = _large_images(measures, settings)
-    return DataCheck(tuple(rows), (*warnings, large) if large else tuple(warnings))
+    # A larger image_size, which small words call for, needs larger images.
+    if settings.before_training and small_words is None:
+        large = _large_images(measures, settings)
+        warnings += [large] if large else []
+    return DataCheck(tuple(rows), tuple(warnings))
 
 
 def check_splits(train: Manifest, val: Manifest) -> list[str]:
@@ -252,24 +262,25 @@ def _word_rows(measures: Measures, settings: CheckSettings) -> list[tuple[str, s
     median, long = np.quantile(measures.aspects[measures.legible], [0.5, 0.9])
     return [
         (
-            f"height of words at {settings.size_key}={size}",
-            f"median {np.median(heights):.1f} px, 5 % under {np.quantile(heights, 0.05):.1f}, "
-            f"{(heights < min_side).mean():.1%} below the {min_side:g} px that targets keep",
+            f"word height at {settings.size_key}={size}",
+            f"median {np.median(heights):.1f} px, 5th percentile {np.quantile(heights, 0.05):.1f} px; "
+            f"{100 * (heights < min_side).mean():.1f} % are below targets.min_side ({min_side:g} px), "
+            "too small to learn at this size",
         ),
         (
-            "words of an image",
-            f"median {np.median(measures.num_words):,.0f}, at most {measures.num_words.max():,}, none in "
-            f"{(measures.num_words == 0).mean():.1%}",
+            "words per image",
+            f"median {np.median(measures.num_words):,.0f}, maximum {measures.num_words.max():,}; "
+            f"{100 * (measures.num_words == 0).mean():.1f} % of the images have none",
         ),
         (
-            "length to height of words",
-            f"median {median:.1f}, one in ten above {long:.1f}, which suits {_kind_of_text(long)}",
+            "word length / height",
+            f"median {median:.1f}, 90th percentile {long:.1f} ({_kind_of_text(long)})",
         ),
     ]
 
 
 def _kind_of_text(long_aspect: float) -> str:
-    return "lines" if long_aspect >= _LINE_ASPECT else "single words"
+    return "text lines" if long_aspect >= _LINE_ASPECT else "single words"
 
 
 def _no_text(measures: Measures) -> str | None:
@@ -362,8 +373,8 @@ def _large_images(measures: Measures, settings: CheckSettings) -> str | None:
         return None
     return (
         f"{share:.0%} of the images are larger than {settings.size_key}={pipeline.image_size} needs, with "
-        f"{pixels.mean() / 1e6:.1f} megapixels on average over all; scale images and points once to at most {needed:,.0f} px, "
-        f"and each epoch decodes {saved:.0%} fewer pixels; pipeline.scaled_decode=true saves part of it on a CPU"
+        f"{pixels.mean() / 1e6:.1f} megapixels on average over all; pipeline.scaled_decode=true decodes fewer pixels on a CPU; "
+        f"or train on copies of at most {needed:,.0f} px, images and points scaled alike, which have {saved:.0%} fewer pixels"
     )
 
 

@@ -99,15 +99,15 @@ def choose_pictures(config: ExportConfig, settings: TrainConfig, folder: Path) -
     if config.images != NOT_SET:
         split = DatasetConfig(image_path=config.images, image_extensions=IMAGE_EXTENSIONS)
         log.info("checking on the pictures in %s", config.images)
-        return Pictures(build_dataset(split, _plain(settings), training=False), False, config.num_images)
+        return Pictures(_data_set(split, settings), False, config.num_images)
     found = _split_of(config.datasets, settings, "val")
     if found is not None:
         log.info("checking on the validation set, %s", found.places)
-        return Pictures(build_dataset(found, _plain(settings), training=False), True, config.num_images)
+        return Pictures(_data_set(found, settings), True, config.num_images)
     log.warning("the checkpoint's validation set is not here; checking on drawn receipts (images=FOLDER: on your own)")
     root = draw_data_set(SyntheticConfig(num_train=1, num_val=min(config.num_images, 16)), folder, num_workers=1)
     drawn = DatasetConfig(image_path=str(root / "images/val"), annotation_path=str(root / "jsons/val.json"))
-    return Pictures(build_dataset(drawn, _plain(settings), training=False), True, config.num_images)
+    return Pictures(_data_set(drawn, settings), True, config.num_images)
 
 
 def calibration_pictures(config: ExportConfig, settings: TrainConfig, checked: Pictures) -> Pictures:
@@ -117,7 +117,7 @@ def calibration_pictures(config: ExportConfig, settings: TrainConfig, checked: P
         log.warning("the checkpoint's training set is not here; calibrating on the pictures of the check")
         return checked
     log.info("calibrating on training pictures, %s", found.places)
-    return Pictures(build_dataset(found, _plain(settings), training=False), True, config.num_images)
+    return Pictures(_data_set(found, settings), True, config.num_images)
 
 
 def compare(model: nn.Module, exported: nn.Module, settings: TrainConfig, pictures: Pictures) -> Comparison:
@@ -170,6 +170,7 @@ def _split_of(given: DatasetsConfig, settings: TrainConfig, name: str) -> Datase
     return None
 
 
-def _plain(settings: TrainConfig) -> TrainConfig:
-    """Returns the settings with loose files, even if the training read shards."""
-    return settings.model_copy(update={"loader": "torch"})
+def _data_set(split: DatasetConfig, settings: TrainConfig) -> ValidatedOCRDataset:
+    """Returns the audited data set of a split, not augmented. It has loose files, even if the training read shards."""
+    settings = settings.model_copy(update={"loader": "torch"})
+    return build_dataset(split, settings, training=False, before_training=False)

@@ -51,7 +51,7 @@ def _split(split: SplitPage) -> Iterator[str]:
     if to_do:
         yield todo("What to do before training", to_do)
     else:
-        yield '<p class="good">The checks of the settings found nothing to do.</p>'
+        yield '<p class="good">The checks of the settings found no problems.</p>'
     yield "<h3>Audit</h3>"
     for name, report in split.reports.items():
         yield from _audit(name, report, split.check.rows if not name else ())

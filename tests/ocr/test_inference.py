@@ -1,4 +1,5 @@
 import json
+import logging
 import shutil
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from ocr.checkpoint import CONFIG_KEY
 from ocr.command_line import compose_config
 from ocr.config import EvaluateConfig, PredictConfig, TrainConfig
 from ocr.errors import InputError
-from ocr.inference import evaluate, predict
+from ocr.inference import _say_scores, evaluate, predict
 from ocr.restore import restore
 
 
@@ -144,3 +145,15 @@ def test_evaluating_a_split_that_is_missing_names_those_there_are(tmp_path, draw
     given = [f"checkpoint={untrained_checkpoint}", "data=upstage", f"dataset_base_path={drawn}"]
     with pytest.raises(InputError, match=r"split=test: .* has no such split; it has val, train: add split=val"):
         evaluate(compose_config(EvaluateConfig, "evaluate", given), tmp_path / "run")
+
+
+@pytest.mark.parametrize("error", [None, 0.0, 0.02])
+def test_the_margin_is_explained_only_if_a_score_has_one(caplog, error):
+    scores = dict.fromkeys(("hmean", "precision", "recall", "hmean_iou0.7"), 0.5)
+    own = scores | {"hmean_error": None, "hmean_iou0.7_error": error, "images": 3}
+    whole = scores | {"hmean_error": None, "hmean_iou0.7_error": None, "images": 3, "cleval": {"hmean": 0.4}}
+    with caplog.at_level(logging.INFO):
+        _say_scores(whole | {"sets": {"receipts": own}})
+    explained = [line for line in caplog.messages if line.startswith("± is twice")]
+    assert len(explained) == (1 if error else 0)
+    assert len(caplog.messages) == 2 + len(explained)

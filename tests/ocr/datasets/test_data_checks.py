@@ -36,8 +36,10 @@ def manifest_of(words: list[list[list[list[float]]]], size=(1000, 1000), orienta
     )
 
 
-def settings(training: bool = True, annotated: bool = True, **pipeline) -> CheckSettings:
-    return CheckSettings(PipelineConfig(**pipeline), 8.0, 1000, training=training, annotated=annotated)
+def settings(training: bool = True, annotated: bool = True, before_training: bool = True, **pipeline) -> CheckSettings:
+    return CheckSettings(
+        PipelineConfig(**pipeline), 8.0, 1000, training=training, annotated=annotated, before_training=before_training
+    )
 
 
 def checked(manifest: Manifest, report: AuditReport | None = None, **values) -> DataCheck:
@@ -52,8 +54,8 @@ def split_of(root: Path, split: str) -> Manifest:
 def test_good_words_bring_no_warning_and_the_table_says_so():
     found = checked(manifest_of([[rectangle(60, 30)] * 3] * 4))
     assert found.warnings == ()
-    assert "median 19.2 px, 5 % under 19.2, 0.0% below the 8 px" in found.table().plain
-    assert found.table().plain.endswith("nothing to do")
+    assert "median 19.2 px, 5th percentile 19.2 px; 0.0 % are below targets.min_side (8 px)" in found.table().plain
+    assert found.table().plain.endswith("no problems found")
 
 
 def test_small_words_name_the_size_at_which_95_percent_are_learned():
@@ -119,6 +121,26 @@ def test_images_far_larger_than_needed_say_what_smaller_ones_would_save():
     assert "90% fewer pixels" in warning
     assert checked(large, scaled_decode=True).warnings == ()
     assert "1,280 px" in checked(large, training=False).warnings[0]
+    assert warning.index("pipeline.scaled_decode=true") < warning.index("copies")
+
+
+def test_smaller_images_are_advised_before_training_only():
+    large = manifest_of([[rectangle(600, 300)]], size=(6000, 6000))
+    assert checked(large, training=False, before_training=False).warnings == ()
+    assert checked(large, training=False, before_training=False, annotated=False).warnings == ()
+
+
+def test_smaller_images_are_not_advised_while_words_are_too_small():
+    (warning,) = checked(manifest_of([[rectangle(100, 50)]], size=(6000, 6000))).warnings
+    assert "pipeline.image_size=960 keeps 95 %" in warning
+    (warning,) = checked(manifest_of([[rectangle(100, 50)]], size=(6000, 6000)), image_size=960).warnings
+    assert "pipeline.scaled_decode=true" in warning
+
+
+def test_advice_names_the_key_of_the_command():
+    (warning,) = checked(manifest_of([[rectangle(60, 10)]]), training=False, before_training=False).warnings
+    assert "at image_size=640" in warning
+    assert "; image_size=800 keeps 95 %" in warning
 
 
 def test_images_in_both_splits_are_found_by_content_not_by_name(drawn, tmp_path):
@@ -139,7 +161,7 @@ def test_images_in_both_splits_are_found_by_content_not_by_name(drawn, tmp_path)
 def test_lines_in_one_split_and_words_in_the_other_are_named():
     lines, words = manifest_of([[rectangle(600, 40)] * 3]), manifest_of([[rectangle(90, 40)] * 3], size=(1001, 1000))
     (line,) = check_splits(lines, words)
-    assert "training regions look like lines (one in ten longer than 15.0" in line
+    assert "training regions look like text lines (one in ten longer than 15.0" in line
 
 
 def test_the_drawn_set_brings_no_warning_at_a_size_that_suits_it(drawn):
@@ -154,7 +176,7 @@ def test_real_receipts_bring_only_the_warning_that_is_true(sroie):
     assert "26% of the words are below 8 px" in warning
     assert "pipeline.image_size=960 keeps 95 %" in warning
     assert checked(train, image_size=960).warnings == ()
-    assert "which suits lines" in checked(train).table().plain
+    assert "(text lines)" in checked(train).table().plain
 
 
 def test_a_part_of_many_images_is_measured(drawn):
