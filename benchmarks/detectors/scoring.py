@@ -30,7 +30,7 @@ class Pages:
         config = DatasetConfig(
             image_path=str(folder / "images/val"), annotation_path=str(folder / "jsons/val.json"), audit_memo="off"
         )
-        manifest = build_dataset(config, TrainConfig(), training=False).manifest
+        manifest = build_dataset(config, TrainConfig(), training=False, before_training=False).manifest
         chosen = range(len(manifest))[:at_most]
         return cls(
             name,
