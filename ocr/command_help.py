@@ -82,16 +82,15 @@ def key_help(schema: type[Section], asked: str) -> str:
     Raises:
         InputError: the command has no such key.
     """
-    section, field = schema, None
+    section: type[Section] = schema
+    annotation: Any = schema
     for name in asked.split("."):
-        if field is not None:
-            section = field.annotation if _is_section(field.annotation) else Section
-        field = section.model_fields.get(name)
-        if field is None:
+        if not _is_section(annotation) or name not in annotation.model_fields:
             raise InputError(f"--help {asked}: {no_such_key(asked, [*schema.model_fields, *keys_of(schema)])}")
-    if field is None or not _is_section(field.annotation):
+        section, annotation = annotation, annotation.model_fields[name].annotation
+    if not _is_section(annotation):
         return _explained(asked, _properties(section)[name])
-    section = field.annotation
+    section = annotation
     properties, doc = _properties(section), section.__doc__
     parts = [textwrap.fill(" ".join(cleandoc(doc).split()), _WIDTH)] if doc and doc != Section.__doc__ else []
     for name, inner in section.model_fields.items():
