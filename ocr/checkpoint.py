@@ -26,7 +26,8 @@ PRECISION_KEY = "dali_dbnet_precision"
 """Key of the precision that a run was trained in: {"device_type", "precision"}, the latter by Lightning's name."""
 MODEL_PREFIX = "model."
 SHIPPED = Path(__file__).resolve().parent / "weights"
-"""Folder of the weights that come with this package, NAME.safetensors each. `init_from=NAME` and `checkpoint=NAME` take them."""
+"""Folder of the weights that come with this package, NAME.safetensors each, and of the README.md about them. `init_from=NAME` and
+`checkpoint=NAME` take the weights."""
 _ZIP_START = b"PK\3\4"
 _GRAPHS = (".onnx", ".pt2")
 """Endings of exported files that hold a graph."""
@@ -57,7 +58,7 @@ def load_checkpoint(path: str | Path) -> tuple[TrainConfig, DBNet]:
     weights = read_weights(path)
     if weights.path.parent == SHIPPED:
         log.info(
-            "checkpoint=%s: weights that come with this package; docs/shipped_weights.md says what they know", path
+            "checkpoint=%s: weights that come with this package; %s says what they know", path, SHIPPED / "README.md"
         )
     if weights.config is None:
         raise InputError(

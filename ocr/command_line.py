@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import select
+import shlex
 import signal
 import sys
 import time
@@ -13,15 +14,17 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from types import FrameType
 from typing import Generic, NoReturn
 
 import yaml
 from hydra import compose, initialize_config_dir
+from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -154,6 +157,7 @@ def run_command(main: Callable[[], object], config_name: str) -> None:
         if not placement().is_first:
             sys.argv[1:] = without_files(sys.argv[1:])
         try:
+            _refuse_unknown_options(sys.argv[1:])
             sys.argv[1:] = with_sets(with_literal_paths(sys.argv[1:], set(_schemas.values())), CONFIG_DIR)
             if wants_help(sys.argv[1:]):
                 print(help_text(config_name, CONFIG_DIR, _schemas[config_name.partition("_")[0]], sys.argv[1:]))
@@ -206,6 +210,27 @@ def _say_that_it_ended(signum: int) -> None:
     if placement().is_first:
         line = f"{signal.Signals(signum).name} ended the command; the same command starts it again\n"
         os.write(sys.stderr.fileno(), line.encode())  # the signal may have come in the middle of a `print`
+
+
+def _refuse_unknown_options(arguments: Sequence[str]) -> None:
+    """Raises InputError if an option is not one of Hydra's, such as `--images FOLDER` in the place of `images=FOLDER`."""
+    unknown = get_args_parser().parse_known_args(list(arguments))[1]
+    options = [argument for argument in unknown if argument.startswith("-")]
+    if not unknown:
+        return
+    _leave_to_first_rank()
+    if not options:
+        raise InputError(
+            f"{unknown[0]}: an option stands between the settings; give options such as --multirun after all of them"
+        )
+    settings = []
+    for option, following in zip(arguments, [*arguments[1:], "-"], strict=True):
+        if option in options:
+            key, has_value, value = option.lstrip("-").partition("=")
+            if not has_value:
+                value = "true" if following.startswith("-") or "=" in following else following
+            settings.append(shlex.quote(f"{key.replace('-', '_')}={value}"))
+    raise InputError(f"{options[0]}: settings are written key=value: {' '.join(settings)}")
 
 
 @dataclass(frozen=True)
@@ -401,6 +426,10 @@ def _composition_problem(error: Exception, config_name: str) -> str:
 
     Hydra advises to append an unknown key with a plus sign. The schemas refuse such a key, so this advice is replaced.
     """
+    if isinstance(error, OverrideParseException):
+        return _unreadable_override(error, config_name)
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+        return _missing_choice(error, error.missing_cfg_file, error.options)
     first, *more = str(error).splitlines()
     if more and more[0].startswith("To append to your config use"):
         key = re.search("'([^']+)'", first)
@@ -408,6 +437,34 @@ def _composition_problem(error: Exception, config_name: str) -> str:
     if "Cannot merge DictConfig with ListConfig" in str(error):
         return f"{first.rstrip(':')}: a list in the place of a section; in a file, several data sets are a list under config.sets"
     return "\n".join(str(part).expandtabs(4) for part in (error, error.__cause__) if part is not None)
+
+
+def _unreadable_override(error: OverrideParseException, config_name: str) -> str:
+    """Returns what is wrong with an argument that Hydra cannot read."""
+    given = error.override
+    if "=" not in given:
+        keys = keys_of(_schemas[config_name.partition("_")[0]])
+        path_key = "images" if config_name == "predict" else "dataset_base_path"
+        example = f"{given}=VALUE" if given in (*keys, *_groups_of(config_name)) else f"{path_key}={given}"
+        return f"{given}: expected key=value, for example {example}"
+    parts = re.split(r"[,;\s]+(?=[A-Za-z_][\w.]*=)", given)
+    if len(parts) > 1:
+        return f"{given}: {len(parts)} settings in one argument; write them apart: {' '.join(parts)}"
+    key, _, value = given.partition("=")
+    return (
+        f"{given}: the value has a special character, or a bracket that is not closed; correct it, or quote it twice: "
+        f"'{key}=\"{value}\"'"
+    )
+
+
+def _missing_choice(error: MissingConfigException, choice: str, options: Sequence[str]) -> str:
+    """Returns what to say about a file of settings that does not exist: the nearest one, or all."""
+    group, _, name = choice.rpartition("/")
+    nearest = get_close_matches(name, options, 1)
+    advice = f"the nearest is {nearest[0]} (all: --help)" if nearest else f"there are {', '.join(options)}"
+    asking = re.match(r"In '([^']+/[^']+)'", str(error))  # a file that a user wrote
+    where = f"{asking[1]}.yaml: " if asking and not asking[1].startswith("hydra/") else ""
+    return f"{where}{group}={name}: no such choice; {advice}"
 
 
 def _unknown_key(key: str, config_name: str) -> str:

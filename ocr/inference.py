@@ -399,8 +399,9 @@ def _evaluated_split(
         )
     report_path = run_dir / f"audit_{config.split}.json"
     split_config = _for_one_pass(split_config)
+    of_source = settings.model_copy(update={"dataset_base_path": source.dataset_base_path})
     return settings, build_dataset(
-        split_config, settings, training=False, report_path=report_path, before_training=False
+        split_config, of_source, training=False, report_path=report_path, before_training=False
     )
 
 

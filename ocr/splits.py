@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ocr.config import DataSection, TrainConfig
+from ocr.config import NOT_SET, DataSection, TrainConfig
 from ocr.datasets.audit import load_named_images
 from ocr.datasets.audit_report import AuditReport
 from ocr.datasets.base import ValidatedOCRDataset, refuse_caches_of_random_samples
 from ocr.datasets.data_checks import CheckSettings, DataCheck, advice_text, check_data, check_splits
+from ocr.datasets.layout import format_in
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.plan import SamplePlanner
 from ocr.datasets.schemas import DatasetConfig
@@ -94,12 +95,46 @@ def audited_split(
     """Returns the checked manifest of a split and the reports of `load_split`, or those of its shards with loader=webdataset.
 
     Raises:
+        FileNotFoundError: its annotations do not exist.
         InputError: the split cannot be used.
     """
     if config.loader != "webdataset":
+        _refuse_missing_annotations(split, config)
         return load_split(split, max_megapixels=config.pipeline.max_megapixels, report_path=report_path)
     manifest, report = _load_shards(split, config, report_path)
     return manifest, {"": report}
+
+
+def _refuse_missing_annotations(split: DatasetConfig, config: DataSection) -> None:
+    for one in split.each_set().values():
+        path = one.annotation_path
+        if path is not None and not Path(path).exists():
+            advice = layout_advice(one, "annotation_path", config)
+            raise FileNotFoundError(f"{path}: there is no such annotation file or folder; {advice}")
+
+
+def layout_advice(data_set: DatasetConfig, key: str, config: DataSection) -> str:
+    """Returns what to change where images or annotations of a data set do not exist.
+
+    Args:
+        key: the key of the path that does not exist, image_path or annotation_path.
+        config: configuration of the command, for dataset_base_path.
+    """
+    root = Path(config.dataset_base_path)
+    if config.dataset_base_path == NOT_SET or root.absolute() not in Path(getattr(data_set, key)).absolute().parents:
+        return f"check {key}, and dataset_base_path if data= names several data sets"
+    if not root.is_dir():
+        return f"the folder {root} does not exist; check dataset_base_path"
+    advice = []
+    has_images = Path(data_set.image_path).is_dir()
+    if has_images:
+        advice.append(f"check {key}")
+    found = format_in(root)
+    if found is not None and found.name != data_set.annotation_format:
+        advice.append(f"{root} looks like {found.title}: data={found.name}")
+    elif found is not None and not has_images:
+        advice.append(f"{root} looks like {found.title} with other names of folders: data=auto looks for them")
+    return "; ".join(advice) or "check dataset_base_path, or choose the layout of the data set with data="
 
 
 def checks_of_split(

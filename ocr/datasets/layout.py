@@ -111,6 +111,14 @@ def find_splits(root: str, extensions: tuple[str, ...]) -> dict[str, FoundSplit]
     return splits
 
 
+def format_in(root: Path) -> AnnotationFormat | None:
+    """Returns the format of the annotations in a folder; None: no reader knows them, or several fit equally well."""
+    found = [one for look in _folders(root) for one in _annotations_in(look)]
+    most = max((one.fit.confidence for one in found), default=Confidence.NONE)
+    formats = {one.format.name: one.format for one in found if one.fit.confidence == most}
+    return next(iter(formats.values())) if len(formats) == 1 else None
+
+
 def split_of(path: Path, root: str | Path) -> str | None:
     """Returns train, val or test if a name in the path below a folder says so; the last name that does is meant."""
     for part in reversed(path.relative_to(root).parts):

@@ -91,7 +91,9 @@ def export(config: ExportConfig) -> Comparison:
 def _checked_output(config: ExportConfig) -> Path:
     output, extension = Path(config.output), EXTENSION[config.format]
     if output.suffix.lower() != extension and extension:
-        raise InputError(f"output={output}: format={config.format} writes a file that ends in {extension}")
+        others = [name for name, ending in EXTENSION.items() if ending and ending == output.suffix.lower()]
+        advice = f"; for {output.suffix} give format={others[0]}" if others else ""
+        raise InputError(f"output={output}: format={config.format} writes a file that ends in {extension}{advice}")
     if extension and output.is_dir():
         raise InputError(f"output={output}: found a folder, expected the name of a file")
     if config.format == "triton":

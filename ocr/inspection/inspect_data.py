@@ -29,7 +29,7 @@ from ocr.loaders.engines import Engine, has_dali
 from ocr.loaders.loader import BatchLoader
 from ocr.report.html import Shown
 from ocr.report.samples import PANELS, as_jpeg, histogram_sheet, sample_strips, sheet, tile
-from ocr.splits import audited_split, checks_of_split, draw_if_synthetic
+from ocr.splits import audited_split, checks_of_split, draw_if_synthetic, layout_advice
 
 log = logging.getLogger(__name__)
 
@@ -98,13 +98,14 @@ def _splits(config: InspectConfig) -> dict[str, DatasetConfig]:
             raise InputError(f"images={config.images}: there is no such folder")
         return {"images": DatasetConfig(image_path=config.images, image_extensions=IMAGE_EXTENSIONS)}
     names = config.splits or ("train", "val", "test")
-    splits: dict[str, DatasetConfig] = {
+    named: dict[str, DatasetConfig] = {
         name: config.datasets.split(name) for name in names if config.datasets.has_split(name)
     }
+    splits = named
     if config.loader != "webdataset" and config.splits is None:
         splits = {
             name: split
-            for name, split in splits.items()
+            for name, split in named.items()
             if all(Path(one.image_path).is_dir() for one in split.each_set().values())
         }
     # Without a test split, data= names the validation images as the test split too.
@@ -113,11 +114,22 @@ def _splits(config: InspectConfig) -> dict[str, DatasetConfig]:
         name: split for name, split in splits.items() if config.loader == "webdataset" or firsts[split.places] == name
     }
     if not splits:
-        raise InputError(
-            "no split of this data set exists; give data=NAME dataset_base_path=FOLDER, or images=FOLDER for images without "
-            "annotations"
-        )
+        raise InputError(f"{_missing(named, config)}; images=FOLDER shows images without annotations")
     return splits
+
+
+def _missing(named: dict[str, DatasetConfig], config: InspectConfig) -> str:
+    """Returns which image folders of the splits do not exist, and what to change."""
+    if not named:
+        return "no image_path is set; give data=NAME dataset_base_path=FOLDER"
+    missing = [
+        (name, one)
+        for name, split in named.items()
+        for one in split.each_set().values()
+        if not Path(one.image_path).is_dir()
+    ]
+    places = "; ".join(f"{name}: {one.image_path}: no such folder" for name, one in missing)
+    return f"{places}; {layout_advice(missing[0][1], 'image_path', config)}"
 
 
 def _look_at(name: str, split: DatasetConfig, config: InspectConfig, run_dir: Path) -> _Seen:

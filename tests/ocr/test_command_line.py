@@ -1,4 +1,5 @@
 import logging
+import re
 import signal
 import subprocess
 import sys
@@ -12,7 +13,15 @@ from omegaconf import OmegaConf
 
 from benchmarks.loaders.config import CompareConfig
 from ocr.command_help import key_help
-from ocr.command_line import SafeLogRecord, given_keys, plain_errors, prepare_hydra, run_command, without_files
+from ocr.command_line import (
+    CONFIG_DIR,
+    SafeLogRecord,
+    given_keys,
+    plain_errors,
+    prepare_hydra,
+    run_command,
+    without_files,
+)
 from ocr.config import EvaluateConfig, TrainConfig
 from ocr.datasets.audit import load_manifest
 from ocr.datasets.schemas import DatasetConfig
@@ -108,6 +117,48 @@ def test_help_explains_the_keys_that_are_asked_for(monkeypatch, capsys, asked, l
 def test_help_names_the_nearest_key_to_an_unknown_one(asked):
     with pytest.raises(InputError, match=rf"--help {asked}: no such key; the nearest is trainer"):
         key_help(TrainConfig, asked)
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "message"),
+    [
+        ("predict", "--images imgs --output f5", "--images: settings are written key=value: images=imgs output=f5"),
+        (
+            "predict",
+            "seed=1 --image-size=640 --draw",
+            "--image-size=640: settings are written key=value: image_size=640 draw=true",
+        ),
+        (
+            "train",
+            "seed=1 --multirun device=cpu",
+            "device=cpu: an option stands between the settings; give options such as ",
+        ),
+        ("predict", "imgs f5", "imgs: expected key=value, for example images=imgs"),
+        ("train", "ds", "ds: expected key=value, for example dataset_base_path=ds"),
+        ("train", "resume", "resume: expected key=value, for example resume=VALUE"),
+        (
+            "train",
+            "data=upstage,dataset_base_path=ds",
+            "2 settings in one argument; write them apart: data=upstage dataset_base_path=ds",
+        ),
+        ("train", "seed=[1", "seed=[1: the value has a special character, or a bracket that is not closed; "),
+        ("train", "data=upstag", "data=upstag: no such choice; the nearest is upstage (all: --help)"),
+        ("train", "performance=q", "performance=q: no such choice; there are balanced, baseline, constrained, max"),
+    ],
+)
+def test_a_mistake_in_the_syntax_of_a_command_is_one_line_that_names_the_argument(
+    monkeypatch, command, arguments, message
+):
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # the command sets it
+    monkeypatch.setattr(sys, "argv", [f"{command}.py", *arguments.split()])
+    prepare_hydra()
+
+    def main() -> None:
+        with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+            compose(command, overrides=sys.argv[1:])
+
+    with pytest.raises(SystemExit, match=rf"^[^\n]*{re.escape(message)}[^\n]*$"):
+        run_command(main, command)
 
 
 def test_schemas_are_stored_once_in_a_process(monkeypatch):

@@ -1,13 +1,15 @@
 """The weights that come with the package find text, begin a training, and are small."""
 
 import json
+import logging
+import re
 from pathlib import Path
 
 import pytest
 import torch
 
 from ocr import TextDetector
-from ocr.checkpoint import SHIPPED, read_weights
+from ocr.checkpoint import SHIPPED, load_checkpoint, read_weights
 from ocr.config import SHIPPED_WEIGHTS, EvaluateConfig, PredictConfig, TrainConfig
 from ocr.inference import evaluate, predict
 from ocr.training.initial_network import initial_network, with_network_of_file
@@ -44,6 +46,14 @@ def test_the_file_is_at_most_10_mb_and_carries_its_card_and_licence():
     assert FILE.stat().st_size <= 10_000_000
     assert text["license"] == "Apache-2.0"
     assert text["card"] == (SHIPPED / "README.md").read_text()
+
+
+def test_the_log_names_the_card_that_is_installed_with_them(caplog):
+    with caplog.at_level(logging.INFO):
+        load_checkpoint(SHIPPED_WEIGHTS)
+    (named,) = re.findall(r"come with this package; (\S+) says what they know", caplog.text)
+    assert Path(named).is_file()
+    assert Path(named).parent == SHIPPED
 
 
 def test_a_detector_and_a_prediction_without_checkpoint_find_the_same_text(drawn, tmp_path):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ocr.command_line import compose_config
 from ocr.config import TrainConfig
 from ocr.datasets.audit import load_manifest
 from ocr.datasets.manifest import Manifest
@@ -98,3 +99,42 @@ def test_a_split_that_keeps_decoded_images_decodes_them_whole(cache, scales, dra
         dataset = build_dataset(split, config, training=True)
     assert dataset.planner.config.scaled_decode is scales
     assert ("pipeline.scaled_decode is ignored" in caplog.text) is not scales
+
+
+def error_of(*overrides: str) -> str:
+    config = compose_config(TrainConfig, "train", overrides)
+    with pytest.raises(FileNotFoundError) as error:
+        build_dataset(config.datasets.split("train"), config, training=True)
+    return str(error.value)
+
+
+def test_a_wrong_layout_is_answered_with_the_one_that_the_folder_looks_like(drawn):
+    said = error_of("data=icdar", f"dataset_base_path={drawn}")
+    missing = drawn / "ch4_training_localization_transcription_gt"
+    assert said == (
+        f"{missing}: there is no such annotation file or folder; {drawn} looks like Upstage JSON: data=upstage"
+    )
+
+
+def test_other_names_of_folders_are_left_to_data_auto(drawn, tmp_path):
+    shutil.copytree(drawn / "images/train", tmp_path / "train/pictures")
+    shutil.copy(drawn / "jsons/train.json", tmp_path / "train/words.json")
+    said = error_of("data=upstage", f"dataset_base_path={tmp_path}")
+    assert said.endswith(f"; {tmp_path} looks like Upstage JSON with other names of folders: data=auto looks for them")
+
+
+def test_a_wrong_annotation_path_is_named_beside_a_right_folder(drawn, tmp_path):
+    for missing in (drawn / "jsons/nope.json", tmp_path / "nope.json"):
+        key = "datasets.train_dataset.config.annotation_path"
+        said = error_of("data=upstage", f"dataset_base_path={drawn}", f"{key}={missing}")
+        assert said.startswith(f"{missing}: there is no such annotation file or folder; check annotation_path")
+        assert "looks like" not in said
+
+
+def test_a_folder_that_does_not_exist_is_named(tmp_path):
+    said = error_of("data=upstage", f"dataset_base_path={tmp_path}/none")
+    assert said.endswith(f"or folder; the folder {tmp_path}/none does not exist; check dataset_base_path")
+    tmp_path.joinpath("notes.txt").write_text("no data set")
+    assert "; check dataset_base_path, or choose the layout" in error_of(
+        "data=upstage", f"dataset_base_path={tmp_path}"
+    )

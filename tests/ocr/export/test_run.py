@@ -223,8 +223,10 @@ def test_a_failed_check_writes_nothing(checkpoint, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"output": "model.bin"}, "writes a file that ends in .onnx"),
-        ({"output": "."}, "writes a file that ends in .onnx"),
+        ({"output": "model.bin"}, r"writes a file that ends in \.onnx$"),
+        ({"output": "."}, r"writes a file that ends in \.onnx$"),
+        ({"output": "m.pt2"}, r"format=onnx writes a file that ends in \.onnx; for \.pt2 give format=torch_export$"),
+        ({"output": "m.safetensors"}, r"ends in \.onnx; for \.safetensors give format=safetensors$"),
         (
             {"output": f"{__file__}/model.onnx"},
             r"found a file, .*test_run\.py, expected a folder",

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ocr.command_line import compose_config
 from ocr.config import InspectConfig
 from ocr.errors import InputError
 from ocr.inspection.inspect_data import inspect_data
@@ -152,9 +153,30 @@ def test_a_test_split_that_is_the_validation_split_is_shown_once(drawn, tmp_path
     assert re.findall('<h2 id="([a-z]+)"', document) == ["train", "val"]
 
 
-def test_a_set_without_any_split_and_a_wrong_output_are_named(drawn, tmp_path):
-    with pytest.raises(InputError, match="no split of this data set exists"):
-        inspect_data(config_of(tmp_path / "none"), tmp_path)
+def error_of(run_dir: Path, *overrides: str) -> str:
+    with pytest.raises(InputError) as error:
+        inspect_data(compose_config(InspectConfig, "inspect_data", overrides), run_dir)
+    return str(error.value)
+
+
+def test_a_set_without_any_split_is_answered_with_the_folders_looked_for_and_what_is_there(
+    drawn, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    for base, overrides in (("data", []), ("nods", ["dataset_base_path=nods"])):
+        assert error_of(tmp_path, *overrides) == (
+            f"train: {base}/images/train: no such folder; val: {base}/images/val: no such folder; "
+            f"test: {base}/images/test: no such folder; the folder {base} does not exist; check dataset_base_path; "
+            "images=FOLDER shows images without annotations"
+        )
+    said = error_of(tmp_path, "data=icdar", f"dataset_base_path={drawn}")
+    assert f"train: {drawn}/ch4_training_images: no such folder; " in said
+    assert f"; {drawn} looks like Upstage JSON: data=upstage; images=FOLDER" in said
+    with pytest.raises(InputError, match=r"^no image_path is set; give data=NAME dataset_base_path=FOLDER; images="):
+        inspect_data(InspectConfig(), tmp_path)
+
+
+def test_a_wrong_folder_of_images_and_a_wrong_output_are_named(drawn, tmp_path):
     with pytest.raises(InputError, match="there is no such folder"):
         inspect_data(config_of(drawn, images=str(tmp_path / "none")), tmp_path)
     (tmp_path / "file").write_text("")

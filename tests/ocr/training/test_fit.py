@@ -159,9 +159,11 @@ def test_a_run_stopped_by_max_time_still_ends_with_a_score(tiny_run, tmp_path):
     assert (tmp_path / "checkpoints" / "last.ckpt").is_file()
 
 
-def test_a_missing_checkpoint_to_resume_from_is_named_before_anything_else(tiny_run, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"resume=nowhere\.ckpt"):
-        train(tiny_run("resume=nowhere.ckpt"), tmp_path)
+@pytest.mark.parametrize("name", ["nowhere.ckpt", "true", "small"])
+def test_a_missing_checkpoint_to_resume_from_is_named_before_anything_else(tiny_run, tmp_path, name):
+    advice = r"give resume=auto, or a checkpoint file, such as checkpoints/last\.ckpt of a run folder"
+    with pytest.raises(FileNotFoundError, match=rf"^resume={name}: no such file; {advice}$"):
+        train(tiny_run(f"resume={name}"), tmp_path)
 
 
 @pytest.mark.parametrize("ema_decay", ["null", "0.9"])
