@@ -37,8 +37,8 @@ def help_text(config_name: str, config_dir: Path, schema: type[Section], argumen
     given = [argument for argument in arguments if not argument.startswith("-")]
     asked = [argument for argument in given if "=" not in argument]
     if asked:
-        return "\n\n".join(key_help(schema, key) for key in asked)
-    return _command_help(config_name, config_dir, schema, given)
+        return in_users_words("\n\n".join(key_help(schema, key) for key in asked))
+    return in_users_words(_command_help(config_name, config_dir, schema, given))
 
 
 def _command_help(config_name: str, config_dir: Path, schema: type[Section], overrides: list[str]) -> str:
@@ -62,7 +62,7 @@ def _command_help(config_name: str, config_dir: Path, schema: type[Section], ove
         if key not in sections
     ]
     parts = [
-        in_users_words(config.hydra.help.header.strip()),
+        config.hydra.help.header.strip(),
         "Files of settings:\n\n" + "\n".join(choices),
         "Keys and their values (key=value):\n\n" + "\n".join(own),
         f"Keys of sections (section.key=value):\n\n{_values(config, sections)}",

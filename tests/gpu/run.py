@@ -195,19 +195,25 @@ class Driver:
             )
 
     def _read(self, batch: Sequence[Check]) -> bool:
-        """Adds the new records to the results. Returns False when the next check has begun but may not run."""
+        """Adds the new records to the results. Returns False when the next check has begun but may not run.
+
+        After Ctrl-C in the middle, the next call goes on with the record that was under way.
+        """
         with self._records.open("rb") as file:
             file.seek(self._read_bytes)
             lines = file.read()
         whole = lines[: lines.rfind(b"\n") + 1]
-        self._read_bytes += len(whole)
-        for record in map(json.loads, whole.splitlines()):
+        end = self._read_bytes + len(whole)
+        for line in whole.splitlines(keepends=True):
+            record = json.loads(line)
             owner = _owner(record["test"], batch)
             if record.get("started") and owner is not self._current:
                 self._finish(self._current)
                 if self._reason_to_skip(owner):
+                    self._read_bytes = end
                     return False
                 self._begin(owner)
+            self._read_bytes += len(line)
             self.results[owner.name].add(record)
         return True
 

@@ -132,6 +132,23 @@ def test_ctrl_c_keeps_what_was_seen(drive, tmp_path):
     assert not is_alive(int((tmp_path / "child").read_text()))
 
 
+def test_ctrl_c_while_a_result_is_written_loses_none(drive, monkeypatch):
+    import run
+
+    written = []
+
+    def write(*arguments):
+        written.append(arguments)
+        if len(written) == 1:  # of the first check, when the second one has begun
+            raise KeyboardInterrupt
+        write_reports(*arguments)
+
+    write_reports = run.write_reports
+    monkeypatch.setattr(run, "write_reports", write)
+    checks = drive("good", "hangs", "skips")
+    assert [check["status"] for check in checks.values()] == ["passed", "interrupted", "skipped"]
+
+
 @pytest.mark.parametrize(
     ("statuses", "status"),
     [
