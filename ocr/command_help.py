@@ -55,7 +55,7 @@ def _command_help(config_name: str, config_dir: Path, schema: type[Section], ove
     ]
     keys = [str(key) for key in config if key != "hydra"]
     sections = [key for key in keys if not OmegaConf.is_missing(config, key) and OmegaConf.is_dict(config[key])]
-    properties = _properties(schema)
+    properties = properties_of(schema)
     own = [
         f"{_commented(_first_sentence(properties[key].get('description', '')))}{_values(config, [key])}"
         for key in keys
@@ -85,18 +85,18 @@ def key_help(schema: type[Section], asked: str) -> str:
     section: type[Section] = schema
     annotation: Any = schema
     for name in asked.split("."):
-        if not _is_section(annotation) or name not in annotation.model_fields:
+        if not is_section(annotation) or name not in annotation.model_fields:
             raise InputError(f"--help {asked}: {no_such_key(asked, [*schema.model_fields, *keys_of(schema)])}")
         section, annotation = annotation, annotation.model_fields[name].annotation
-    if not _is_section(annotation):
-        return _explained(asked, _properties(section)[name])
+    if not is_section(annotation):
+        return _explained(asked, properties_of(section)[name])
     section = annotation
-    properties, doc = _properties(section), section.__doc__
+    properties, doc = properties_of(section), section.__doc__
     parts = [textwrap.fill(" ".join(cleandoc(doc).split()), _WIDTH)] if doc and doc != Section.__doc__ else []
     for name, inner in section.model_fields.items():
         key = f"{asked}.{name}"
         parts.append(
-            f"{key}: a section; --help {key}" if _is_section(inner.annotation) else _explained(key, properties[name])
+            f"{key}: a section; --help {key}" if is_section(inner.annotation) else _explained(key, properties[name])
         )
     return "\n\n".join(parts)
 
@@ -158,10 +158,12 @@ def _values(config: DictConfig, keys: Sequence[str]) -> str:
     return OmegaConf.to_yaml(OmegaConf.masked_copy(config, list(keys))).strip().replace(f": {NOT_SET}", ": (not set)")
 
 
-def _is_section(annotation: Any) -> bool:
+def is_section(annotation: Any) -> bool:
+    """Returns whether a field of this type is a section of its own."""
     return isinstance(annotation, type) and issubclass(annotation, Section)
 
 
-def _properties(section: type[Section]) -> dict[str, Schema]:
+def properties_of(section: type[Section]) -> dict[str, Schema]:
+    """Returns the JSON schema of each key."""
     properties: dict[str, Schema] = section.model_json_schema()["properties"]
     return properties

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.loaders.config import CompareConfig
 from benchmarks.sweep.config import SweepConfig
 from dali_pipelines.config import Section
-from ocr.command_help import type_in_words
+from ocr.command_help import Schema, is_section, properties_of, type_in_words
 from ocr.config import NOT_SET, EvaluateConfig, ExportConfig, InspectConfig, PredictConfig, PrepareConfig, TrainConfig
 
 if TYPE_CHECKING:
@@ -44,8 +44,6 @@ the command line as `section.key=value`. `--cfg job --resolve` prints the values
 wrong value ends the run at its start and is named.
 """
 
-Schema = Mapping[str, Any]
-
 
 def on_files(files: "Files", config: "MkDocsConfig") -> "Files":
     """Adds configuration.md to the site."""
@@ -69,10 +67,10 @@ def _training() -> Iterator[str]:
 def _section(section: type[Section], path: str, described: dict[type[Section], str]) -> Iterator[str]:
     """Yields the table of a section, then the sections inside it. A section that stands in two places is described once."""
     base = next((known for known in described if _is_variant(section, known)), None)
-    keys = _properties(section)
+    keys = properties_of(section)
     if base is not None:
-        keys = {name: key for name, key in keys.items() if key != _properties(base)[name]}
-    inner = {name: field.annotation for name, field in section.model_fields.items() if _is_section(field.annotation)}
+        keys = {name: key for name, key in keys.items() if key != properties_of(base)[name]}
+    inner = {name: field.annotation for name, field in section.model_fields.items() if is_section(field.annotation)}
     has_own_keys = bool(section.model_fields.keys() - inner.keys())
     if path and (has_own_keys or "." not in path):
         yield f"### {path} {{ #{path} }}\n"
@@ -92,10 +90,10 @@ def _section(section: type[Section], path: str, described: dict[type[Section], s
 
 
 def _commands() -> Iterator[str]:
-    training = _properties(TrainConfig)
+    training = properties_of(TrainConfig)
     for script, section in COMMANDS:
-        keys = _properties(section)
-        inner = {name for name, field in section.model_fields.items() if _is_section(field.annotation)}
+        keys = properties_of(section)
+        inner = {name for name, field in section.model_fields.items() if is_section(field.annotation)}
         shared = [name for name, key in keys.items() if training.get(name) == key]
         yield f"## {script}\n"
         if len(shared) == len(training):
@@ -140,16 +138,6 @@ def _cell(text: str) -> str:
     return html.escape(" ".join(text.split()), quote=False).replace("|", "\\|")
 
 
-def _is_section(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, Section)
-
-
 def _is_variant(section: type[Section], known: type[Section]) -> bool:
     """Returns whether both have the same keys, as the splits for training and for evaluation do."""
     return issubclass(section, known) and section.model_fields.keys() == known.model_fields.keys()
-
-
-def _properties(section: type[Section]) -> dict[str, Any]:
-    """Returns the JSON schema of each key."""
-    properties: dict[str, Any] = section.model_json_schema()["properties"]
-    return properties

@@ -138,14 +138,19 @@ class ImageDigests:
         self._is_new = False
         for entry in changed:
             self._signatures[entry] = signatures[entry]
-        with ThreadPoolExecutor(num_cores()) as pool:  # hashing releases the GIL
-            for entry, digest in zip(changed, pool.map(self._digest, changed), strict=True):
-                self._digests[entry] = digest
+        if self._by_content:
+            with ThreadPoolExecutor(num_cores()) as pool:  # hashing releases the GIL
+                digests = pool.map(lambda entry: self._images.digest(self._indices[entry]), changed)
+                for entry, digest in zip(changed, digests, strict=True):
+                    self._digests[entry] = digest
         return changed
 
     def digest(self, entry: int) -> bytes | None:
         """Returns the digest of the image at the last `refresh`; None if it could not be read."""
-        return self._digests[entry]
+        if self._by_content:
+            return self._digests[entry]
+        signature = self._signatures[entry]
+        return None if signature is None else repr(signature).encode()
 
     def signature(self, entry: int) -> Signature | None:
         """Returns the signature of the file at the last `refresh`; None if there was no such file."""
@@ -154,9 +159,3 @@ class ImageDigests:
     def is_unchanged(self, entry: int) -> bool:
         """Returns whether the file still has the signature of the last `refresh`."""
         return self._images.signature(self._indices[entry]) == self._signatures[entry]
-
-    def _digest(self, entry: int) -> bytes | None:
-        if self._by_content:
-            return self._images.digest(self._indices[entry])
-        signature = self._signatures[entry]
-        return None if signature is None else repr(signature).encode()

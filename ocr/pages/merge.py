@@ -47,8 +47,9 @@ def with_large_texts(tiled: Detections, whole: Detections, min_height: float) ->
     is_kept = np.ones(len(polygons), np.bool_)
     added: list[int] = []
     for place, index in enumerate(candidates):
-        parts = _parts(large.only([place]), float(whole_heights[index]), hulls, heights)
-        if parts is not None and not _shared(large.only([place]), large.only(added))[0].any():
+        own = large.only([place])
+        parts = _parts(own, float(whole_heights[index]), hulls, heights)
+        if parts is not None and not _shared(own, large.only(added))[0].any():
             is_kept[parts] = False
             added.append(place)
     if not added:
