@@ -444,4 +444,5 @@ def _reopened(path: Path, identity: tuple[int, int, int]) -> Manifest:
 def _report_in(mapped: ColumnFile) -> AuditReport:
     values = mapped.values["report"]
     findings = tuple(Finding(*finding) for finding in values["findings"])
-    return AuditReport(**(values | {"findings": findings}))
+    not_annotated = tuple(map(str, values.get("not_annotated", ())))
+    return AuditReport(**(values | {"findings": findings, "not_annotated": not_annotated}))

@@ -86,6 +86,8 @@ def test_a_second_start_finds_the_same_manifest_and_report(
     config: DatasetConfig, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     caplog.set_level(logging.INFO)
+    Path(config.image_path, "unlisted.jpg").write_bytes(encoded())
+    time.sleep(0.03)
     reports = []
     for start in range(2):
         caplog.clear()
@@ -97,6 +99,7 @@ def test_a_second_start_finds_the_same_manifest_and_report(
         assert f"{config.annotation_path}: read as Upstage JSON (certain: " in caplog.text
     assert reports[0] == reports[1]
     assert reports[0][0].counts == {"missing": 1}
+    assert reports[0][0].not_annotated == ("unlisted.jpg",)
     plain, _ = load(config.model_copy(update={"audit_memo": "off"}))
     assert_same(manifest, plain)
     assert manifest.filenames == ("a.jpg", "영수증.jpg", "sub/c.png")
