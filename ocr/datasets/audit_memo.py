@@ -51,6 +51,8 @@ _DAMAGED = (OSError, ColumnFileError, ValueError, TypeError, LookupError, Attrib
 """Errors of reading a memo whose JSON has another layout."""
 _DAYS_MAPPED = 7
 """Age in days from which a memo of another version is removed: a run of that version is unlikely to map it any more."""
+_NAME_OF_FIRST_VERSIONS = f"{'?' * 16}-{'?' * 16}.memo*"
+"""Pattern of the names of memos that do not tell which audit they are of. No version of today reads them."""
 _BATCH = 2048
 """Number of files whose signatures a thread compares at once."""
 
@@ -215,15 +217,16 @@ class AuditMemo:
         return [] if self._path is None else list(self._path.parent.glob(f"{self._path.name}.part*"))
 
     def _outdated(self) -> Iterator[Path]:
-        """Yields what other versions of the code kept of the same audit, unless a run may still map it."""
+        """Yields what other versions of the code kept of the same audit, the first ones of any, unless a run may still map it."""
         if self._path is None:
             return
         newest = time.time() - _DAYS_MAPPED * 24 * 3600
-        for path in self._path.parent.glob(f"{self._key.settings_digest}-*"):
-            if not path.name.startswith(self._path.name):
-                with suppress(OSError):
-                    if path.stat().st_mtime < newest:
-                        yield path
+        for pattern in (f"{self._key.settings_digest}-*", _NAME_OF_FIRST_VERSIONS):
+            for path in self._path.parent.glob(pattern):
+                if not path.name.startswith(self._path.name):
+                    with suppress(OSError):
+                        if path.stat().st_mtime < newest:
+                            yield path
 
     def _is_current(self, mapped: ColumnFile, files: InspectedFiles) -> bool:
         image_dir = self._key.image_dir

@@ -169,6 +169,8 @@ def test_a_week_later_what_another_version_kept_is_removed(
     (other_set / "a.jpg").write_bytes(encoded())
     load(DatasetConfig(image_path=str(other_set), audit_memo=str(folder)))
     (theirs,) = set(folder.glob("*.memo")) - {ours}
+    first = folder / f"{'0' * 16}-{'1' * 16}.memo"  # as the first versions named them
+    first.touch()
 
     for version, are_old in (("next", False), ("after next", True)):
         if are_old:
@@ -179,6 +181,7 @@ def test_a_week_later_what_another_version_kept_is_removed(
         load(config)
         assert bool(before - set(folder.iterdir())) == are_old
     assert theirs in folder.iterdir()
+    assert not first.exists()
     assert len(list(folder.glob("*.memo"))) == 2
     assert not list(folder.glob("*.part*"))
 
