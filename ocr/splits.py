@@ -95,22 +95,30 @@ def audited_split(
     """Returns the checked manifest of a split and the reports of `load_split`, or those of its shards with loader=webdataset.
 
     Raises:
-        FileNotFoundError: its annotations do not exist.
+        FileNotFoundError: its annotations or images do not exist.
         InputError: the split cannot be used.
     """
     if config.loader != "webdataset":
-        _refuse_missing_annotations(split, config)
-        return load_split(split, max_megapixels=config.pipeline.max_megapixels, report_path=report_path)
+        return audited_files(split, config, config.pipeline.max_megapixels, report_path)
     manifest, report = _load_shards(split, config, report_path)
     return manifest, {"": report}
 
 
-def _refuse_missing_annotations(split: DatasetConfig, config: DataSection) -> None:
+def audited_files(
+    split: DatasetConfig, config: DataSection, max_megapixels: float, report_path: Path | None
+) -> tuple[Manifest, dict[str, AuditReport]]:
+    """Returns what `load_split` returns, for a split of loose files in the data set of a command.
+
+    Raises:
+        FileNotFoundError: its annotations or images do not exist; the message says what to change in the command.
+        InputError: the split cannot be used.
+    """
     for one in split.each_set().values():
-        path = one.annotation_path
-        if path is not None and not Path(path).exists():
-            advice = layout_advice(one, "annotation_path", config)
-            raise FileNotFoundError(f"{path}: there is no such annotation file or folder; {advice}")
+        for key, kind in (("annotation_path", "annotation file or folder"), ("image_path", "image folder")):
+            path = getattr(one, key)
+            if path is not None and not Path(path).exists():
+                raise FileNotFoundError(f"{path}: there is no such {kind}; {layout_advice(one, key, config)}")
+    return load_split(split, max_megapixels=max_megapixels, report_path=report_path)
 
 
 def layout_advice(data_set: DatasetConfig, key: str, config: DataSection) -> str:
