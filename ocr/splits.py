@@ -72,12 +72,6 @@ def build_dataset(
         reports = {"": report}
     for name, report in reports.items():
         log.info("%s%s", f"data set {name}: " if name else "", report.summary())
-    if not len(manifest):
-        if config.loader == "webdataset":
-            raise InputError(
-                f"{split.shards}: these shards hold no image; write them again with scripts/prepare_data.py shards=true"
-            )
-        raise InputError(f"{split.places}: no usable image; expected files ending in {split.image_extensions}")
     if placement().is_first:
         found = checks_of_split(
             manifest, reports.get(""), split, config, training=training, before_training=before_training
@@ -190,6 +184,10 @@ def _load_shards(split: DatasetConfig, config: TrainConfig, report_path: Path | 
     manifest, report = load_shards(
         split.shards, config.dataloader.shard_reader, report_path, config.dataloader.shard_connections
     )
+    if not len(manifest):
+        raise InputError(
+            f"{split.shards}: these shards hold no image; write them again with scripts/prepare_data.py shards=true"
+        )
     _refuse_huge_images(manifest, config.pipeline.max_megapixels)
     return manifest, report
 

@@ -38,8 +38,6 @@ def load_split(config: TrainConfig, split: str, run_dir: Path) -> tuple[Manifest
     manifest, reports = audited_files(dataset, config, config.pipeline.max_megapixels, run_dir / f"audit_{split}.json")
     audit = reports[""]
     log.info("%s: %s", split, audit.summary())
-    if not len(manifest):
-        raise InputError(f"{dataset.image_path}: no usable image; expected files ending in {dataset.image_extensions}")
     return manifest, audit
 
 
