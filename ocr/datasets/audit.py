@@ -53,7 +53,7 @@ def load_manifest(
     image_dir = Path(config.image_path)
     key = MemoKey.of(config, max_megapixels)
     with AuditMemo.opened(key, config.audit_memo) as memo:
-        kept = memo.load()
+        kept = None if memo is None else memo.load()
         if kept is not None:
             manifest, report, warnings = kept
         else:
@@ -76,7 +76,8 @@ def load_manifest(
             )
             if chosen is not None:
                 audited = replace(audited, format_reason=chosen.reason, warnings=[*chosen.warnings, *audited.warnings])
-            manifest, report, warnings = memo.store(audited), audited.report, audited.warnings
+            manifest = audited.manifest() if memo is None else memo.store(audited)
+            report, warnings = audited.report, audited.warnings
     _conclude(report, warnings, image_dir.resolve(), config.on_bad_sample, report_path)
     return with_converted_images(manifest, _converted_folder(config)), report
 
