@@ -116,7 +116,6 @@ def build_manifest(
     on_bad_sample: Literal["error", "skip"] | None = None,
     check_pixels: bool = True,
     max_megapixels: float = 100.0,
-    num_threads: int | None = None,
     report_path: Path | None = None,
     listing: FolderListing | None = None,
 ) -> tuple[Manifest, AuditReport]:
@@ -132,7 +131,6 @@ def build_manifest(
             unreadable or whose annotation is bad as a whole. None: error for annotations, skip for unreadable images.
         check_pixels: decode every file once. Without it, only headers are read, and damage in a scan stays hidden.
         max_megapixels: images whose header states more are refused.
-        num_threads: decoding threads; None: one per core, at most 8.
         report_path: JSON file for all findings, written even if an error is raised.
         listing: files of the folder; None: it is listed.
 
@@ -147,7 +145,6 @@ def build_manifest(
         annotation_frame=annotation_frame,
         check_pixels=check_pixels,
         max_megapixels=max_megapixels,
-        num_threads=num_threads,
         listing=listing,
     )
     _conclude(audited.report, audited.warnings, Path(image_dir).resolve(), on_bad_sample, report_path)
@@ -180,7 +177,6 @@ def _audit(
     annotation_frame: Frame,
     check_pixels: bool,
     max_megapixels: float,
-    num_threads: int | None = None,
     listing: FolderListing | None = None,
     memo: AuditMemo | None = None,
 ) -> Audited:
@@ -197,7 +193,6 @@ def _audit(
         extensions,
         max_megapixels=max_megapixels,
         check_pixels=check_pixels,
-        num_threads=num_threads,
         known=memo.known_files() if memo is not None else None,
     )
     result = AuditResult(annotation_frame)

@@ -154,7 +154,6 @@ class FileInspector:
         *,
         max_megapixels: float,
         check_pixels: bool,
-        num_threads: int | None = None,
         known: InspectedFiles | None = None,
     ) -> None:
         """Takes the settings of the audit.
@@ -164,7 +163,6 @@ class FileInspector:
             extensions: image extensions, lower case, with their dot.
             max_megapixels: images whose header states more are refused.
             check_pixels: decode every file.
-            num_threads: number of threads; None: one a core, at most 8.
             known: files that earlier audits with the same settings have seen.
         """
         self._image_dir = image_dir
@@ -174,7 +172,7 @@ class FileInspector:
         self._known = known or joined([])
         self._headers: list[dict[str, Any]] = list(self._known.headers)
         self._header_positions: dict[tuple[Any, ...], int] = {}
-        self._pool = ThreadPoolExecutor(num_threads or min(num_cores(), 8), "audit")
+        self._pool = ThreadPoolExecutor(min(num_cores(), 8), "audit")
 
     def start(self, located: Sequence[LocatedFile]) -> InspectionInProgress:
         """Begins the inspection of some files."""
