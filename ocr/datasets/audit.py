@@ -8,7 +8,6 @@ Annotations pass through in chunks, which leave only arrays behind. `ocr.dataset
 """
 
 import logging
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -30,6 +29,7 @@ from ocr.datasets.image_checks import CONVERTED_EXTENSIONS
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.names import Names
 from ocr.datasets.schemas import DatasetConfig
+from ocr.progress import Pulse
 
 logger = logging.getLogger(__name__)
 
@@ -271,19 +271,17 @@ def _one_ahead(chunks: Iterator[_Chunk]) -> Iterator[_Chunk]:
 def _saved_parts(memo: AuditMemo | None) -> Iterator[Callable[[InspectedFiles, int], None]]:
     """Yields a function that takes inspected files; from time to time, and at an error, the memo gets those not saved yet."""
     unsaved: list[InspectedFiles] = []
-    last = time.monotonic()
+    pulse = Pulse(_SECONDS_BETWEEN_PARTS)
 
     def flush() -> None:
-        nonlocal last
         if memo is not None and unsaved:
             memo.save_part(joined(unsaved))
         unsaved.clear()
-        last = time.monotonic()
 
     def save(files: InspectedFiles, num_opened: int) -> None:
         if num_opened:
             unsaved.append(files)
-        if time.monotonic() - last > _SECONDS_BETWEEN_PARTS:
+        if pulse.is_due():
             flush()
 
     try:
