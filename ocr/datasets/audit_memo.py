@@ -27,13 +27,14 @@ import numpy.typing as npt
 
 from dali_pipelines.compiled import compiled
 from dali_pipelines.signature import signature_of
-from ocr.datasets.audit_files import HEADER_KEYS, NOT_OPENED, ROW, InspectedFiles, Remark, joined
+from ocr.datasets.audit_files import HEADER_KEYS, NOT_OPENED, ROW, InspectedFiles, joined
 from ocr.datasets.audit_report import KINDS, AuditReport, Finding
 from ocr.datasets.audit_result import Audited
 from ocr.datasets.column_file import ColumnFile, ColumnFileError, identity_of, map_columns, write_columns
 from ocr.datasets.file_states import MISSING, state_of
 from ocr.datasets.formats.icdar import db_list_file
 from ocr.datasets.formats.read import READ_AS
+from ocr.datasets.image_checks import Remark
 from ocr.datasets.manifest import COLUMNS, Manifest
 from ocr.datasets.names import Names
 from ocr.datasets.schemas import DatasetConfig
