@@ -17,7 +17,7 @@ Sources: the task pages of the Robust Reading Competition, rrc.cvc.uab.es, chall
 import logging
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -31,8 +31,8 @@ from ocr.datasets.formats.interface import NO_FIT, AnnotationFormat, Confidence,
 from ocr.datasets.formats.look import Look
 from ocr.datasets.formats.rectangles import Corners, refuse_other_rectangles
 from ocr.datasets.formats.text import read_text
-from ocr.datasets.formats.text_folder import lines_of, sampled_lines, text_files, with_images
-from ocr.datasets.formats.text_lines import Line, is_mark, split_lines
+from ocr.datasets.formats.text_folder import lines_in, lines_of, sampled_lines, text_files, with_images
+from ocr.datasets.formats.text_lines import Line, is_mark
 from ocr.errors import InputError
 
 Shape = Literal["rectangle", "quad", "polygon"]
@@ -112,14 +112,8 @@ def read_icdar(annotation_dir: Path, images: ImageFolder, corners: Corners | Non
     if layout.shape == "rectangle" and corners is None:
         refuse_other_rectangles(paths, images)
     for path, filename, problems in with_images(paths, images):
-        words = []
-        for line in lines_of(path):
-            word = _read_word(line, layout, corners or Corners.LEFT_TOP_RIGHT_BOTTOM)
-            if isinstance(word, FormatProblem):
-                problems.append(word)
-            else:
-                words.append(word)
-        yield AnnotatedImage(filename, path.name, tuple(words), problems=tuple(problems), keys_are_lines=True)
+        words = (_read_word(line, layout, corners or Corners.LEFT_TOP_RIGHT_BOTTOM) for line in lines_of(path))
+        yield AnnotatedImage.of(filename, path.name, [*problems, *words], keys_are_lines=True)
 
 
 def _read_word(line: Line, layout: Layout, corners: Corners) -> AnnotatedWord | FormatProblem:
@@ -220,8 +214,7 @@ Dialect = Literal["icdar", "mlt", "sroie", "db"]
 def _dialect_of(look: Look) -> tuple[Dialect, Fit] | None:
     """Returns the dialect that a folder is in; the reader of all is the same. None: other files, or no coordinates."""
     names = look.names_with(".txt")
-    files = look.files(".txt")
-    lines = [line for file in files for line in split_lines("\n".join(file.first_lines))]
+    lines = lines_in(look.files(".txt"))
     if not names or sum(line.num_leading >= 4 for line in lines) <= len(lines) / 2 < len(lines):
         return None
     if not lines:
@@ -248,7 +241,7 @@ def _examiner(dialect: Dialect) -> Callable[[Look], Fit]:
 
 
 def _rectangle_examiner(look: Look) -> Fit:
-    lines: Sequence[Line] = [line for file in look.files(".txt") for line in split_lines("\n".join(file.first_lines))]
+    lines = lines_in(look.files(".txt"))
     is_rectangle = bool(lines) and layout_of(lines).shape == "rectangle"
     return Fit(Confidence.POSSIBLE, "four numbers in each line") if is_rectangle else NO_FIT
 

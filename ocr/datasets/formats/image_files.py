@@ -1,9 +1,9 @@
-"""Code shared by formats with one annotation file for each image."""
+"""Finds the image of an annotation file, for formats with one file for each image."""
 
 import re
 from collections.abc import Sequence
 
-from ocr.datasets.formats.annotated import AnnotatedImage, AnnotatedWord, FormatProblem
+from ocr.datasets.formats.annotated import FormatProblem
 from ocr.datasets.formats.image_folder import ImageFolder
 
 _CTW1500_TEST = re.compile(r"000\d{4}")
@@ -27,15 +27,3 @@ def image_of_stem(images: ImageFolder, stem: str, prefixes: Sequence[str] = ("",
             return found[0], []
     missing = names[-1]
     return (missing if missing.lower().endswith(images.extensions) else missing + images.extensions[0]), []
-
-
-def annotated_image(
-    filename: str,
-    source: str,
-    parts: Sequence[AnnotatedWord | FormatProblem],
-    declared_size: tuple[float | None, float | None] = (None, None),
-) -> AnnotatedImage:
-    """Returns the image with the words and the problems among `parts`, each in order."""
-    words = tuple(part for part in parts if isinstance(part, AnnotatedWord))
-    problems = tuple(part for part in parts if isinstance(part, FormatProblem))
-    return AnnotatedImage(filename, source, words, declared_size, problems)

@@ -7,12 +7,13 @@ poly_gt_img1.txt  img1.jpg     Total-Text
 """
 
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ocr.datasets.formats.annotated import FormatProblem
 from ocr.datasets.formats.image_files import image_of_stem
 from ocr.datasets.formats.image_folder import ImageFolder
+from ocr.datasets.formats.look import Look
 from ocr.datasets.formats.text import read_text
 from ocr.datasets.formats.text_lines import Line, split_lines
 from ocr.errors import InputError
@@ -61,6 +62,11 @@ def lines_of(path: Path) -> list[Line]:
             "the file, or correct it"
         )
     return split_lines(text)
+
+
+def lines_in(files: Iterable[Look]) -> list[Line]:
+    """Returns the first lines of text files that were looked at."""
+    return [line for file in files for line in split_lines("\n".join(file.first_lines))]
 
 
 def sampled_lines(paths: Sequence[Path]) -> Iterator[Line]:

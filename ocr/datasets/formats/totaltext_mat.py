@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ocr.datasets.formats.annotated import AnnotatedImage, AnnotatedWord, FormatProblem
-from ocr.datasets.formats.image_files import annotated_image, image_of_stem
+from ocr.datasets.formats.image_files import image_of_stem
 from ocr.datasets.formats.image_folder import ImageFolder
 from ocr.datasets.formats.interface import NO_FIT, AnnotationFormat, Confidence, Fit
 from ocr.datasets.formats.look import Look
@@ -49,7 +49,7 @@ def read_totaltext_mat(path: Path, images: ImageFolder) -> Iterator[AnnotatedIma
         raise FileNotFoundError(f"{path}: found no .mat file; expected a folder of poly_gt_<image>.mat files")
     for file in paths:
         filename, problems = image_of_stem(images, file.stem, ("", "gt_", "poly_gt_"))
-        yield annotated_image(filename, file.name, [*problems, *_words_in(file)])
+        yield AnnotatedImage.of(filename, file.name, [*problems, *_words_in(file)])
 
 
 TOTALTEXT_MAT = AnnotationFormat(

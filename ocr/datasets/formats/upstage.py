@@ -350,9 +350,8 @@ def upstage_document(manifest: Manifest, indices: Sequence[int] | np.ndarray, *,
     sizes = manifest.original_sizes
     if not canonical and chosen:
         sizes = manifest.stored_sizes
-        polygons = polygons.transformed(
-            np.stack([_stored_from_original(manifest, index) for index in chosen]),
-        )
+        stored = map(manifest.stored_image, chosen)
+        polygons = polygons.transformed(np.stack([stored_from_original(one.orientation, one.size) for one in stored]))
     return {
         "images": {
             manifest.filenames[index]: {
@@ -363,11 +362,6 @@ def upstage_document(manifest: Manifest, indices: Sequence[int] | np.ndarray, *,
             for place, index in enumerate(chosen)
         }
     }
-
-
-def _stored_from_original(manifest: Manifest, index: int) -> np.ndarray:
-    height, width = manifest.stored_sizes[index]
-    return stored_from_original(int(manifest.orientations[index]), (int(height), int(width)))
 
 
 def shortest_decimals(values: np.ndarray) -> list[float]:
@@ -433,19 +427,15 @@ def _read_image(filename: str, entry: Any, source: str) -> AnnotatedImage:
             size = None
         sizes.append(size)
 
-    words: list[AnnotatedWord] = []
+    parts: list[AnnotatedWord | FormatProblem] = [*problems]
     listed = entry.get("words")
     if listed is not None and not isinstance(listed, _Object):
-        problems.append(FormatProblem(None, f"words = {brief(listed)}", "an object of words by key"))
+        parts.append(FormatProblem(None, f"words = {brief(listed)}", "an object of words by key"))
     elif listed is not None:
-        problems += [FormatProblem(key, "the word's key twice", "each key once") for key in listed.repeated]
-        for key, value in listed.members():
-            word = _read_word(key, value)
-            if isinstance(word, FormatProblem):
-                problems.append(word)
-            elif key not in listed.repeated:
-                words.append(word)
-    return AnnotatedImage(filename, source, tuple(words), (sizes[0], sizes[1]), tuple(problems))
+        parts += [FormatProblem(key, "the word's key twice", "each key once") for key in listed.repeated]
+        words = (_read_word(key, value) for key, value in listed.members())
+        parts += [word for word in words if isinstance(word, FormatProblem) or word.key not in listed.repeated]
+    return AnnotatedImage.of(filename, source, parts, (sizes[0], sizes[1]))
 
 
 def _read_word(key: str, value: Any) -> AnnotatedWord | FormatProblem:
