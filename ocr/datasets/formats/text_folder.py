@@ -11,7 +11,6 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ocr.datasets.formats.annotated import FormatProblem
-from ocr.datasets.formats.image_files import image_of_stem
 from ocr.datasets.formats.image_folder import ImageFolder
 from ocr.datasets.formats.look import Look
 from ocr.datasets.formats.text import read_text
@@ -84,7 +83,7 @@ def with_images(paths: Sequence[Path], images: ImageFolder) -> Iterator[tuple[Pa
     """
     text_file_of: dict[str, str] = {}
     for path in paths:
-        filename, problems = image_of_stem(images, path.stem, PREFIXES)
+        filename, problems = images.belonging_to(path.stem, PREFIXES)
         if filename in text_file_of:
             both = shown(f"{text_file_of[filename]} and {path.name}")
             raise InputError(

@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ocr.datasets.formats.annotated import AnnotatedImage, AnnotatedWord, FormatProblem
-from ocr.datasets.formats.image_files import image_of_stem
 from ocr.datasets.formats.image_folder import ImageFolder
 from ocr.datasets.formats.interface import NO_FIT, Confidence, Fit
 from ocr.datasets.formats.look import Look
@@ -64,7 +63,7 @@ class XmlPages(NamedTuple):
         root, problems = self._root_of(path)
         filename = _existing(images, "" if root is None else self.filename(root))
         if not filename:
-            filename, several = image_of_stem(images, path.stem)
+            filename, several = images.belonging_to(path.stem)
             problems += several
         if root is None:
             return AnnotatedImage.of(filename, path.name, problems)
