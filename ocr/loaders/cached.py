@@ -191,10 +191,12 @@ class CachedBatches:
         failed, keep = [], []
         for row, has_failed in zip(rows, made.samples.has_failed.tolist(), strict=True):
             entry = stored.entries[row]
-            is_damaged = has_failed and self._is_damaged(entry)
-            (self._damaged.add if is_damaged else self._damaged.discard)(entry)
-            failed += [row] if has_failed else []
-            keep.append((is_damaged or not has_failed) and self._digests.is_unchanged(entry))
+            self._damaged.discard(entry)
+            if has_failed:
+                failed.append(row)
+                if self._is_damaged(entry):
+                    self._damaged.add(entry)
+            keep.append((entry in self._damaged or not has_failed) and self._digests.is_unchanged(entry))
         packed = self.store.layout.pack(made.images, made.targets)
         missing = StoredBatch(stored.entries, stored.tensors, list(rows))
         return self.store.fill(missing, packed, keep, memory_only=self._damaged), failed

@@ -418,16 +418,16 @@ def _object_of(pairs: list[tuple[str, Any]]) -> _Object:
 def _read_image(filename: str, entry: Any, source: str) -> AnnotatedImage:
     if not isinstance(entry, _Object):
         return AnnotatedImage(filename, source, problems=(FormatProblem(None, brief(entry), "an object"),))
-    problems = [FormatProblem(None, f"the key {brief(key)} twice", "each key once") for key in entry.repeated]
+    parts: list[AnnotatedWord | FormatProblem] = []
+    parts += [FormatProblem(None, f"the key {brief(key)} twice", "each key once") for key in entry.repeated]
     sizes = []
     for key in ("img_h", "img_w"):
         size = entry.get(key)
         if size is not None and not _is_number(size):
-            problems.append(FormatProblem(None, f"{key} = {brief(size)}", "a number of pixels"))
+            parts.append(FormatProblem(None, f"{key} = {brief(size)}", "a number of pixels"))
             size = None
         sizes.append(size)
 
-    parts: list[AnnotatedWord | FormatProblem] = [*problems]
     listed = entry.get("words")
     if listed is not None and not isinstance(listed, _Object):
         parts.append(FormatProblem(None, f"words = {brief(listed)}", "an object of words by key"))
