@@ -17,8 +17,9 @@ Sources: the task pages of the Robust Reading Competition, rrc.cvc.uab.es, chall
 import logging
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Literal
@@ -232,33 +233,32 @@ def _dialect_of(look: Look) -> tuple[Dialect, Fit] | None:
     return "icdar", Fit(Confidence.LIKELY, f"a {layout.shape} in each line")
 
 
-def _examiner(dialect: Dialect) -> Callable[[Look], Fit]:
-    def examine(look: Look) -> Fit:
-        found = _dialect_of(look)
-        return found[1] if found is not None and found[0] == dialect else NO_FIT
-
-    return examine
+def _examine(dialect: Dialect, look: Look) -> Fit:
+    found = _dialect_of(look)
+    return found[1] if found is not None and found[0] == dialect else NO_FIT
 
 
-def _rectangle_examiner(look: Look) -> Fit:
+def _examine_rectangles(look: Look) -> Fit:
     lines = lines_in(look.files(".txt"))
     is_rectangle = bool(lines) and layout_of(lines).shape == "rectangle"
     return Fit(Confidence.POSSIBLE, "four numbers in each line") if is_rectangle else NO_FIT
 
 
-def _read_xywh(annotation_dir: Path, images: ImageFolder) -> Iterator[AnnotatedImage]:
-    return read_icdar(annotation_dir, images, Corners.LEFT_TOP_WIDTH_HEIGHT)
-
-
-def _read_cxcywh(annotation_dir: Path, images: ImageFolder) -> Iterator[AnnotatedImage]:
-    return read_icdar(annotation_dir, images, Corners.CENTRE_WIDTH_HEIGHT)
-
-
-ICDAR = AnnotationFormat("icdar", "ICDAR 2013/2015 text files", "folder", _examiner("icdar"), _read_listed)
-MLT = AnnotationFormat("mlt", "ICDAR MLT text files", "folder", _examiner("mlt"), _read_listed)
-SROIE = AnnotationFormat("sroie", "SROIE text files", "folder", _examiner("sroie"), _read_listed)
-DB = AnnotationFormat("db", "MhLiao/DB text files", "folder", _examiner("db"), _read_listed)
-XYWH = AnnotationFormat("xywh", "text files of x,y,width,height", "folder", _rectangle_examiner, _read_xywh)
+ICDAR = AnnotationFormat("icdar", "ICDAR 2013/2015 text files", "folder", partial(_examine, "icdar"), _read_listed)
+MLT = AnnotationFormat("mlt", "ICDAR MLT text files", "folder", partial(_examine, "mlt"), _read_listed)
+SROIE = AnnotationFormat("sroie", "SROIE text files", "folder", partial(_examine, "sroie"), _read_listed)
+DB = AnnotationFormat("db", "MhLiao/DB text files", "folder", partial(_examine, "db"), _read_listed)
+XYWH = AnnotationFormat(
+    "xywh",
+    "text files of x,y,width,height",
+    "folder",
+    _examine_rectangles,
+    partial(read_icdar, corners=Corners.LEFT_TOP_WIDTH_HEIGHT),
+)
 CXCYWH = AnnotationFormat(
-    "cxcywh", "text files of centre x,centre y,width,height", "folder", _rectangle_examiner, _read_cxcywh
+    "cxcywh",
+    "text files of centre x,centre y,width,height",
+    "folder",
+    _examine_rectangles,
+    partial(read_icdar, corners=Corners.CENTRE_WIDTH_HEIGHT),
 )

@@ -42,8 +42,8 @@ _WINDOW_BYTES = 4 << 20
 """Part of the file that is read at once."""
 
 
-def read_upstage(annotation_path: Path) -> "UpstageAnnotations":
-    """Returns the images that a JSON file lists, in its order; a file that is listed twice comes twice.
+def read_upstage(annotation_path: Path, _: ImageFolder | None = None) -> "UpstageAnnotations":
+    """Returns the images that a JSON file lists by name, in its order; a file that is listed twice comes twice.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -329,12 +329,7 @@ def examine_upstage(look: Look) -> Fit:
     return Fit(Confidence.LIKELY, 'an object "images" by file name')
 
 
-def _read(path: Path, images: ImageFolder) -> UpstageAnnotations:
-    del images  # the file names its images
-    return read_upstage(path)
-
-
-UPSTAGE = AnnotationFormat("upstage", "Upstage JSON", "file", examine_upstage, _read)
+UPSTAGE = AnnotationFormat("upstage", "Upstage JSON", "file", examine_upstage, read_upstage)
 
 
 def upstage_document(manifest: Manifest, indices: Sequence[int] | np.ndarray, *, canonical: bool) -> dict[str, Any]:
