@@ -76,10 +76,7 @@ def build_dataset(
         found = checks_of_split(
             manifest, reports.get(""), split, config, training=training, before_training=before_training
         )
-        log.info("%s:\n%s", split.places, found.table())
-        if found.warnings:
-            advice = found.advice() if before_training else found.advice("what may cost accuracy or time:")
-            log.warning("%s: %s", split.places, advice)
+        say_check(split.places, found, before_training=before_training)
     return ValidatedOCRDataset(split, planner, config.targets, manifest)
 
 
@@ -159,6 +156,14 @@ def checks_of_split(
         before_training=before_training,
     )
     return check_data(manifest, report, settings)
+
+
+def say_check(place: str, found: DataCheck, *, before_training: bool = True) -> None:
+    """Logs what the checks of a split found."""
+    log.info("%s:\n%s", place, found.table())
+    if found.warnings:
+        title = "what to do before training:" if before_training else "what may cost accuracy or time:"
+        log.warning("%s: %s", place, advice_text(title, found.warnings))
 
 
 def say_shared(train: Manifest, val: Manifest) -> None:
