@@ -72,20 +72,11 @@ def build_dataset(
         reports = {"": report}
     for name, report in reports.items():
         log.info("%s%s", f"data set {name}: " if name else "", report.summary())
-    if not len(manifest):
-        if config.loader == "webdataset":
-            raise InputError(
-                f"{split.shards}: these shards hold no image; write them again with scripts/prepare_data.py shards=true"
-            )
-        raise InputError(f"{split.places}: no usable image; expected files ending in {split.image_extensions}")
     if placement().is_first:
         found = checks_of_split(
             manifest, reports.get(""), split, config, training=training, before_training=before_training
         )
-        log.info("%s:\n%s", split.places, found.table())
-        if found.warnings:
-            advice = found.advice() if before_training else found.advice("what may cost accuracy or time:")
-            log.warning("%s: %s", split.places, advice)
+        say_check(split.places, found, before_training=before_training)
     return ValidatedOCRDataset(split, planner, config.targets, manifest)
 
 
@@ -95,22 +86,30 @@ def audited_split(
     """Returns the checked manifest of a split and the reports of `load_split`, or those of its shards with loader=webdataset.
 
     Raises:
-        FileNotFoundError: its annotations do not exist.
+        FileNotFoundError: its annotations or images do not exist.
         InputError: the split cannot be used.
     """
     if config.loader != "webdataset":
-        _refuse_missing_annotations(split, config)
-        return load_split(split, max_megapixels=config.pipeline.max_megapixels, report_path=report_path)
+        return audited_files(split, config, config.pipeline.max_megapixels, report_path)
     manifest, report = _load_shards(split, config, report_path)
     return manifest, {"": report}
 
 
-def _refuse_missing_annotations(split: DatasetConfig, config: DataSection) -> None:
+def audited_files(
+    split: DatasetConfig, config: DataSection, max_megapixels: float, report_path: Path | None
+) -> tuple[Manifest, dict[str, AuditReport]]:
+    """Returns what `load_split` returns, for a split of loose files in the data set of a command.
+
+    Raises:
+        FileNotFoundError: its annotations or images do not exist; the message says what to change in the command.
+        InputError: the split cannot be used.
+    """
     for one in split.each_set().values():
-        path = one.annotation_path
-        if path is not None and not Path(path).exists():
-            advice = layout_advice(one, "annotation_path", config)
-            raise FileNotFoundError(f"{path}: there is no such annotation file or folder; {advice}")
+        for key, kind in (("annotation_path", "annotation file or folder"), ("image_path", "image folder")):
+            path = getattr(one, key)
+            if path is not None and not Path(path).exists():
+                raise FileNotFoundError(f"{path}: there is no such {kind}; {layout_advice(one, key, config)}")
+    return load_split(split, max_megapixels=max_megapixels, report_path=report_path)
 
 
 def layout_advice(data_set: DatasetConfig, key: str, config: DataSection) -> str:
@@ -159,6 +158,14 @@ def checks_of_split(
     return check_data(manifest, report, settings)
 
 
+def say_check(place: str, found: DataCheck, *, before_training: bool = True) -> None:
+    """Logs what the checks of a split found."""
+    log.info("%s:\n%s", place, found.table())
+    if found.warnings:
+        title = "what to do before training:" if before_training else "what may cost accuracy or time:"
+        log.warning("%s: %s", place, advice_text(title, found.warnings))
+
+
 def say_shared(train: Manifest, val: Manifest) -> None:
     """Logs what is wrong with training and validation split together, such as images that are in both."""
     lines = check_splits(train, val)
@@ -182,6 +189,10 @@ def _load_shards(split: DatasetConfig, config: TrainConfig, report_path: Path | 
     manifest, report = load_shards(
         split.shards, config.dataloader.shard_reader, report_path, config.dataloader.shard_connections
     )
+    if not len(manifest):
+        raise InputError(
+            f"{split.shards}: these shards hold no image; write them again with scripts/prepare_data.py shards=true"
+        )
     _refuse_huge_images(manifest, config.pipeline.max_megapixels)
     return manifest, report
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from ocr.config import TrainConfig
-from ocr.datasets.audit import load_manifest
 from ocr.datasets.audit_report import AuditReport
 from ocr.datasets.manifest import Manifest
 from ocr.errors import InputError
+from ocr.splits import audited_files
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +22,7 @@ def load_split(config: TrainConfig, split: str, run_dir: Path) -> tuple[Manifest
     """Returns the usable images of a split, and the audit's findings, which are written to `run_dir` too.
 
     Raises:
+        FileNotFoundError: the images or their annotations do not exist.
         InputError: the images are not files of this machine, or none is usable.
     """
     dataset = config.datasets.split(split)
@@ -34,12 +35,9 @@ def load_split(config: TrainConfig, split: str, run_dir: Path) -> tuple[Manifest
             f"datasets.{split}_dataset.config.image_path={dataset.image_path}: only local files can be measured; give a local "
             "folder (the cost of reading shards from s3:// shows in a training run with loader=webdataset)"
         )
-    manifest, audit = load_manifest(
-        dataset, max_megapixels=config.pipeline.max_megapixels, report_path=run_dir / f"audit_{split}.json"
-    )
-    log.info("%s: %s", split, audit.summary().plain.rstrip())
-    if not len(manifest):
-        raise InputError(f"{dataset.image_path}: no usable image; expected files ending in {dataset.image_extensions}")
+    manifest, reports = audited_files(dataset, config, config.pipeline.max_megapixels, run_dir / f"audit_{split}.json")
+    audit = reports[""]
+    log.info("%s: %s", split, audit.summary())
     return manifest, audit
 
 

@@ -4,7 +4,7 @@ Entries are in the order of the batches, so a batch is a view of the tensors.
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -162,19 +162,22 @@ class TensorStore:
                 self._set_resident(entries[row], key)
         return StoredBatch(entries, tensors, sorted(missing + list(errors)), errors)
 
-    def fill(self, batch: StoredBatch, made: Tensors, keep: Sequence[bool]) -> Tensors:
+    def fill(
+        self, batch: StoredBatch, made: Tensors, keep: Sequence[bool], memory_only: Container[int] = ()
+    ) -> Tensors:
         """Fills the missing rows of a batch and returns the whole batch on the device, which nobody may write to.
 
         Args:
             made: (M, ...) on the device, the M missing rows in order.
             keep: whether each of these rows may be served again.
+            memory_only: entries that are kept in memory and never reach the disk.
         """
         has_place = self._block(batch.entries) is not None
         self._copy(made, batch)
         for number, row in enumerate(batch.missing):
             entry = batch.entries[row]
             self._set_resident(entry, self._wanted[entry] if has_place and keep[number] else None)
-            if keep[number]:
+            if keep[number] and entry not in memory_only:
                 self._write(entry, {name: tensor[number] for name, tensor in made.items()})
         if len(batch.missing) == len(batch.entries) and (not batch.tensors or self.device.type == "cuda"):
             return made

@@ -8,7 +8,6 @@ Annotations pass through in chunks, which leave only arrays behind. `ocr.dataset
 """
 
 import logging
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -30,6 +29,7 @@ from ocr.datasets.image_checks import CONVERTED_EXTENSIONS
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.names import Names
 from ocr.datasets.schemas import DatasetConfig
+from ocr.progress import Pulse
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ def load_manifest(
     image_dir = Path(config.image_path)
     key = MemoKey.of(config, max_megapixels)
     with AuditMemo.opened(key, config.audit_memo) as memo:
-        kept = memo.load()
+        kept = None if memo is None else memo.load()
         if kept is not None:
             manifest, report, warnings = kept
         else:
@@ -76,7 +76,8 @@ def load_manifest(
             )
             if chosen is not None:
                 audited = replace(audited, format_reason=chosen.reason, warnings=[*chosen.warnings, *audited.warnings])
-            manifest, report, warnings = memo.store(audited), audited.report, audited.warnings
+            manifest = audited.manifest() if memo is None else memo.store(audited)
+            report, warnings = audited.report, audited.warnings
     _conclude(report, warnings, image_dir.resolve(), config.on_bad_sample, report_path)
     return with_converted_images(manifest, _converted_folder(config)), report
 
@@ -115,7 +116,6 @@ def build_manifest(
     on_bad_sample: Literal["error", "skip"] | None = None,
     check_pixels: bool = True,
     max_megapixels: float = 100.0,
-    num_threads: int | None = None,
     report_path: Path | None = None,
     listing: FolderListing | None = None,
 ) -> tuple[Manifest, AuditReport]:
@@ -131,7 +131,6 @@ def build_manifest(
             unreadable or whose annotation is bad as a whole. None: error for annotations, skip for unreadable images.
         check_pixels: decode every file once. Without it, only headers are read, and damage in a scan stays hidden.
         max_megapixels: images whose header states more are refused.
-        num_threads: decoding threads; None: one per core, at most 8.
         report_path: JSON file for all findings, written even if an error is raised.
         listing: files of the folder; None: it is listed.
 
@@ -146,7 +145,6 @@ def build_manifest(
         annotation_frame=annotation_frame,
         check_pixels=check_pixels,
         max_megapixels=max_megapixels,
-        num_threads=num_threads,
         listing=listing,
     )
     _conclude(audited.report, audited.warnings, Path(image_dir).resolve(), on_bad_sample, report_path)
@@ -179,7 +177,6 @@ def _audit(
     annotation_frame: Frame,
     check_pixels: bool,
     max_megapixels: float,
-    num_threads: int | None = None,
     listing: FolderListing | None = None,
     memo: AuditMemo | None = None,
 ) -> Audited:
@@ -196,7 +193,6 @@ def _audit(
         extensions,
         max_megapixels=max_megapixels,
         check_pixels=check_pixels,
-        num_threads=num_threads,
         known=memo.known_files() if memo is not None else None,
     )
     result = AuditResult(annotation_frame)
@@ -275,19 +271,17 @@ def _one_ahead(chunks: Iterator[_Chunk]) -> Iterator[_Chunk]:
 def _saved_parts(memo: AuditMemo | None) -> Iterator[Callable[[InspectedFiles, int], None]]:
     """Yields a function that takes inspected files; from time to time, and at an error, the memo gets those not saved yet."""
     unsaved: list[InspectedFiles] = []
-    last = time.monotonic()
+    pulse = Pulse(_SECONDS_BETWEEN_PARTS)
 
     def flush() -> None:
-        nonlocal last
         if memo is not None and unsaved:
             memo.save_part(joined(unsaved))
         unsaved.clear()
-        last = time.monotonic()
 
     def save(files: InspectedFiles, num_opened: int) -> None:
         if num_opened:
             unsaved.append(files)
-        if time.monotonic() - last > _SECONDS_BETWEEN_PARTS:
+        if pulse.is_due():
             flush()
 
     try:

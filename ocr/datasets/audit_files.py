@@ -18,7 +18,7 @@ from dali_pipelines.config import num_cores
 from dali_pipelines.signature import Signature, signature_of
 from ocr.datasets.file_states import MISSING, settled
 from ocr.datasets.folder_listing import AmbiguousName, FolderListing, escaped
-from ocr.datasets.image_checks import InspectedImage, inspect_image
+from ocr.datasets.image_checks import InspectedImage, Remark, inspect_image
 from ocr.datasets.image_header import ImageHeader
 from ocr.datasets.names import Names
 from ocr.file_names import name_problem
@@ -40,14 +40,6 @@ _BATCH = 32
 """Number of files that a thread takes at once."""
 
 Rows = npt.NDArray[Any]
-
-
-class Remark(NamedTuple):
-    """A finding on a file, before it is tied to a listed image."""
-
-    kind: str
-    found: str
-    expected: str
 
 
 @dataclass(frozen=True)
@@ -154,7 +146,6 @@ class FileInspector:
         *,
         max_megapixels: float,
         check_pixels: bool,
-        num_threads: int | None = None,
         known: InspectedFiles | None = None,
     ) -> None:
         """Takes the settings of the audit.
@@ -164,7 +155,6 @@ class FileInspector:
             extensions: image extensions, lower case, with their dot.
             max_megapixels: images whose header states more are refused.
             check_pixels: decode every file.
-            num_threads: number of threads; None: one a core, at most 8.
             known: files that earlier audits with the same settings have seen.
         """
         self._image_dir = image_dir
@@ -174,7 +164,7 @@ class FileInspector:
         self._known = known or joined([])
         self._headers: list[dict[str, Any]] = list(self._known.headers)
         self._header_positions: dict[tuple[Any, ...], int] = {}
-        self._pool = ThreadPoolExecutor(num_threads or min(num_cores(), 8), "audit")
+        self._pool = ThreadPoolExecutor(min(num_cores(), 8), "audit")
 
     def start(self, located: Sequence[LocatedFile]) -> InspectionInProgress:
         """Begins the inspection of some files."""
@@ -199,10 +189,8 @@ class FileInspector:
             rows[position]["signature"] = signature
             if image is not None:
                 self._fill(rows[position], image)
-                if image.problem is not None:
-                    remarks[position] = [Remark(image.problem.kind, image.problem.found, image.problem.expected)]
-                elif image.notes:
-                    remarks[position] = [Remark(*note) for note in image.notes]
+                if image.remarks:
+                    remarks[position] = image.remarks
             elif file.problem is not None:
                 rows[position]["header"] = -1
                 remarks[position] = [file.problem]

@@ -27,13 +27,14 @@ import numpy.typing as npt
 
 from dali_pipelines.compiled import compiled
 from dali_pipelines.signature import signature_of
-from ocr.datasets.audit_files import HEADER_KEYS, NOT_OPENED, ROW, InspectedFiles, Remark, joined
+from ocr.datasets.audit_files import HEADER_KEYS, NOT_OPENED, ROW, InspectedFiles, joined
 from ocr.datasets.audit_report import KINDS, AuditReport, Finding
 from ocr.datasets.audit_result import Audited
 from ocr.datasets.column_file import ColumnFile, ColumnFileError, identity_of, map_columns, write_columns
 from ocr.datasets.file_states import MISSING, state_of
 from ocr.datasets.formats.icdar import db_list_file
 from ocr.datasets.formats.read import READ_AS
+from ocr.datasets.image_checks import Remark
 from ocr.datasets.manifest import COLUMNS, Manifest
 from ocr.datasets.names import Names
 from ocr.datasets.schemas import DatasetConfig
@@ -51,6 +52,8 @@ _DAMAGED = (OSError, ColumnFileError, ValueError, TypeError, LookupError, Attrib
 """Errors of reading a memo whose JSON has another layout."""
 _DAYS_MAPPED = 7
 """Age in days from which a memo of another version is removed: a run of that version is unlikely to map it any more."""
+_NAME_OF_FIRST_VERSIONS = f"{'?' * 16}-{'?' * 16}.memo*"
+"""Pattern of the names of memos that do not tell which audit they are of. No version of today reads them."""
 _BATCH = 2048
 """Number of files whose signatures a thread compares at once."""
 
@@ -120,18 +123,18 @@ def auditor_digest() -> str:
 
 
 class AuditMemo:
-    """The memo of one split. Without a path nothing is kept."""
+    """The memo of one split."""
 
-    def __init__(self, key: MemoKey, path: Path | None) -> None:
+    def __init__(self, key: MemoKey, path: Path) -> None:
         self._key = key
         self._path = path
-        self._annotations: list[Any] = _annotation_state(key.annotation_path) if path is not None else []
+        self._annotations = _annotation_state(key.annotation_path)
         """State of the annotations before they were read."""
 
     @classmethod
     @contextmanager
-    def opened(cls, key: MemoKey, where: str) -> Iterator["AuditMemo"]:
-        """Yields the memo of a split, which no other process makes at the same time.
+    def opened(cls, key: MemoKey, where: str) -> Iterator["AuditMemo | None"]:
+        """Yields the memo of a split, which no other process makes at the same time; None: nothing is kept.
 
         Args:
             key: settings of the audit.
@@ -139,14 +142,14 @@ class AuditMemo:
         """
         folder = _folder_for(key, where)
         if folder is None:
-            yield cls(key, None)
+            yield None
             return
         with _lock(folder / f"{key.file_name}.lock", key.image_dir):
             yield cls(key, folder / key.file_name)
 
     def load(self) -> tuple[Manifest, AuditReport, list[str]] | None:
         """Returns manifest, report and warnings if nothing has changed since they were kept, otherwise None."""
-        if self._path is None or not self._path.is_file():
+        if not self._path.is_file():
             return None
         try:
             mapped = map_columns(self._path)
@@ -167,8 +170,6 @@ class AuditMemo:
 
     def known_files(self) -> InspectedFiles:
         """Returns what this and other memos with the same settings, and interrupted audits, have seen of the image files."""
-        if self._path is None:
-            return joined([])
         parts = []
         for path in sorted(self._path.parent.glob(self._key.files_of_same_images)):
             if path.suffix != ".lock":
@@ -178,17 +179,12 @@ class AuditMemo:
 
     def save_part(self, files: InspectedFiles) -> None:
         """Keeps what an audit in progress has seen."""
-        if self._path is None:
-            return
-        number = sum(1 for _ in self._parts())
-        path = self._path.with_name(f"{self._path.name}.part{number:06d}")
+        path = self._path.with_name(f"{self._path.name}.part{len(self._parts()):06d}")
         with suppress(OSError):  # the audit itself goes on
             write_columns(path, _file_values(files), _file_columns(files))
 
     def store(self, audited: Audited) -> Manifest:
         """Keeps a finished audit. Returns its manifest, mapped if it could be kept."""
-        if self._path is None:
-            return audited.manifest()
         report = vars(audited.report) | {"findings": [astuple(finding) for finding in audited.report.findings]}
         values = {
             **_file_values(audited.files),
@@ -212,18 +208,17 @@ class AuditMemo:
         return _manifest_in(mapped)
 
     def _parts(self) -> list[Path]:
-        return [] if self._path is None else list(self._path.parent.glob(f"{self._path.name}.part*"))
+        return list(self._path.parent.glob(f"{self._path.name}.part*"))
 
     def _outdated(self) -> Iterator[Path]:
-        """Yields what other versions of the code kept of the same audit, unless a run may still map it."""
-        if self._path is None:
-            return
+        """Yields what other versions of the code kept of the same audit, the first ones of any, unless a run may still map it."""
         newest = time.time() - _DAYS_MAPPED * 24 * 3600
-        for path in self._path.parent.glob(f"{self._key.settings_digest}-*"):
-            if not path.name.startswith(self._path.name):
-                with suppress(OSError):
-                    if path.stat().st_mtime < newest:
-                        yield path
+        for pattern in (f"{self._key.settings_digest}-*", _NAME_OF_FIRST_VERSIONS):
+            for path in self._path.parent.glob(pattern):
+                if not path.name.startswith(self._path.name):
+                    with suppress(OSError):
+                        if path.stat().st_mtime < newest:
+                            yield path
 
     def _is_current(self, mapped: ColumnFile, files: InspectedFiles) -> bool:
         image_dir = self._key.image_dir
@@ -444,4 +439,5 @@ def _reopened(path: Path, identity: tuple[int, int, int]) -> Manifest:
 def _report_in(mapped: ColumnFile) -> AuditReport:
     values = mapped.values["report"]
     findings = tuple(Finding(*finding) for finding in values["findings"])
-    return AuditReport(**(values | {"findings": findings}))
+    not_annotated = tuple(map(str, values.get("not_annotated", ())))
+    return AuditReport(**(values | {"findings": findings, "not_annotated": not_annotated}))

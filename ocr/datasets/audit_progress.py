@@ -7,23 +7,22 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ocr.progress import Pulse
+
 logger = logging.getLogger(__name__)
 
 SHOW_PROGRESS_FROM = 500
 """Smallest number of images that get a progress bar; they take about a second."""
-_SECONDS_BETWEEN_LINES = 30.0
 
 
 class AuditProgress:
     """Counts the images of one audit. Their number is estimated from the share of the annotations that has been read."""
 
     def __init__(self) -> None:
-        console = Console(stderr=True)
         self._bar: Progress | None = None
-        self._is_terminal = console.is_terminal
-        self._console = console
+        self._console = Console(stderr=True)
         self._num_done = 0
-        self._start = self._last_line = time.monotonic()
+        self._start, self._pulse = time.monotonic(), Pulse()
 
     def __enter__(self) -> "AuditProgress":
         return self
@@ -45,16 +44,15 @@ class AuditProgress:
         total = round(self._num_done / share_read) if share_read else None
         if (total or self._num_done) < SHOW_PROGRESS_FROM:
             return
-        if self._is_terminal:
+        if self._console.is_terminal:
             self._draw(total)
-        elif time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES:
-            self._last_line = time.monotonic()
+        elif self._pulse.is_due():
             self._log(total, share_read)
 
     def _draw(self, total: int | None) -> None:
         if self._bar is None:
             columns = (TextColumn("Checking images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            self._bar = Progress(*columns, console=self._console)
+            self._bar = Progress(*columns, console=self._console, transient=True)
             self._bar.add_task("")
             self._bar.start()
         self._bar.update(self._bar.task_ids[0], completed=self._num_done, total=total)

@@ -16,6 +16,10 @@ Severity = Literal["annotation", "image", "note"]
 
 NUM_SHOWN = 20
 """Largest number of findings that an error message or log line lists; the report file has all."""
+MAX_NOT_ANNOTATED = 10_000
+"""Largest number of images without annotations that a report names."""
+_NUM_NAMED = 5
+"""Number of these images that the summary names."""
 
 
 @dataclass(frozen=True)
@@ -67,21 +71,6 @@ _RULES = {
 
 KINDS = frozenset(_RULES)
 """All kinds of findings."""
-
-_LABELS = {
-    "sampling": "chroma sampling",
-    "bits": "bits per channel",
-    "orientation": "EXIF orientation",
-    "profile": "colour profile (not applied)",
-    "gamma": "gamma (not applied)",
-    "-": "none",
-}
-"""Words in the summary for names and values of the statistics."""
-
-
-def in_words(name: str) -> str:
-    """Returns the words for a name or a value of the statistics."""
-    return _LABELS.get(name, name)
 
 
 @dataclass(frozen=True)
@@ -138,6 +127,8 @@ class AuditReport:
     findings: tuple[Finding, ...]
     statistics: dict[str, dict[str, int]] = field(default_factory=dict)
     """Usable images by property: {"coding": {"baseline": 403, "progressive": 1}, "color": ..., ...}."""
+    not_annotated: tuple[str, ...] = ()
+    """Names of the images that the annotations do not list, the first `MAX_NOT_ANNOTATED`."""
 
     @property
     def counts(self) -> dict[str, int]:
@@ -166,22 +157,24 @@ class AuditReport:
         write_durably(path, json_in_utf8(text))
 
     def summary(self) -> Text:
-        """Returns a few lines for the terminal; their `.plain` suits a log."""
+        """Returns a line of counts for the terminal, and below it one for each kind of finding; its `.plain` suits a log."""
         text = Text()
         text.append(f"{self.num_images} of {self.num_listed} images usable", "bold")
         if self.num_words:
             text.append(f", {self.num_words} words, {self.num_ignored} of them don't-care")
-        text.append("\n")
-        for name, values in self.statistics.items():
-            shares = [f"{in_words(value)} {count / self.num_images:.1%}" for value, count in values.items()]
-            text.append(f"  {in_words(name)}: {', '.join(shares)}\n")
         if self.num_not_annotated:
-            text.append(f"  {self.num_not_annotated} images in the folder are not in the annotations\n")
+            text.append(f"\n  {self.num_not_annotated} images in the folder are not in the annotations")
+            text.append(f": {self.names_not_annotated(_NUM_NAMED)}", "dim")
         for kind, count in sorted(self.counts.items()):
             rule = _RULES[kind]
-            text.append(f"  {kind}: {count}", "dim" if rule.severity == "note" else "yellow")
-            text.append(f"; {rule.advice}\n", "dim")
+            text.append(f"\n  {kind}: {count}", "dim" if rule.severity == "note" else "yellow")
+            text.append(f"; {rule.advice}", "dim")
         return text
+
+    def names_not_annotated(self, at_most: int) -> str:
+        """Returns the names of the first images that the annotations do not list."""
+        names = [shown(name) for name in self.not_annotated[:at_most]]
+        return ", ".join([*names, "..."] if self.num_not_annotated > len(names) else names)
 
 
 class BadDataError(InputError):

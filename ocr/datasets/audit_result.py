@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ocr.datasets.annotation_checks import Frame, WordFinding, check_annotation, distinct_rings, doubtful_images
 from ocr.datasets.audit_files import InspectedFiles, LocatedFile, joined
-from ocr.datasets.audit_report import AuditReport, Finding
+from ocr.datasets.audit_report import MAX_NOT_ANNOTATED, AuditReport, Finding
 from ocr.datasets.formats.annotated import AnnotatedChunk, AnnotatedImage
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.names import Names
@@ -135,15 +135,17 @@ class AuditResult:
             "polygon_starts": [starts_of(_counts([part.polygon_starts for part in polygons]))],
             "ignore": [np.zeros(0, np.bool_), *(part.ignore for part in polygons)],
         }
+        not_annotated = np.flatnonzero(~np.isin(in_folder.codes, files.names.codes))
         report = AuditReport(
             num_listed=self._num_listed,
             num_images=len(sample_ids),
             num_words=sum(part.num_polygons for part in polygons),
             num_ignored=int(sum(part.ignore.sum() for part in polygons)),
             num_skipped_words=sum(n for index, n in self._skipped_words.items() if index not in times_listed),
-            num_not_annotated=int((~np.isin(in_folder.codes, files.names.codes)).sum()),
+            num_not_annotated=len(not_annotated),
             findings=tuple(finding for _, findings in sorted(self._findings.items()) for finding in findings),
             statistics=_statistics(rows["header"], files.headers),
+            not_annotated=tuple(in_folder[index] for index in not_annotated[:MAX_NOT_ANNOTATED].tolist()),
         )
         return Audited(image_dir, folders, files, columns, report, warnings)
 

@@ -16,8 +16,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-from rich.console import Console
-from rich.progress import track
 
 from dali_pipelines.config import num_cores
 from ocr.atomic_write import atomic_file
@@ -28,6 +26,7 @@ from ocr.datasets.manifest import Manifest
 from ocr.datasets.names import Names
 from ocr.environment import cache_folder
 from ocr.errors import InputError, StorageError
+from ocr.progress import followed
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +39,6 @@ _NUM_HEAD_BYTES = 200
 _ORIENTATION = 0x0112
 _LONGEST_NAME = 200
 """Bytes of a name; longer ones are hashed, so that the name of a temporary file fits too."""
-_SHOW_PROGRESS_FROM = 50
 
 
 def default_folder() -> Path:
@@ -65,15 +63,7 @@ def with_converted_images(manifest: Manifest, folder: Path) -> Manifest:
     targets = [copy_path(folder, source) for source in sources]
     with ThreadPoolExecutor(min(num_cores(), 8)) as pool:
         written = pool.map(_convert, sources, targets)
-        num_bytes = list(
-            track(
-                written,
-                "Converting images",
-                total=len(due),
-                console=Console(stderr=True),
-                disable=len(due) < _SHOW_PROGRESS_FROM,
-            )
-        )
+        num_bytes = list(followed(written, "Converting images", len(due)))
     if any(num_bytes):
         num_new = sum(size > 0 for size in num_bytes)
         log.info("converted %d images to 8-bit PNG in %s (%.1f MB)", num_new, folder, sum(num_bytes) / 1e6)

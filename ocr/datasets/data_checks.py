@@ -130,10 +130,6 @@ class DataCheck:
             text.append("  no problems found", "green")
         return text
 
-    def advice(self, title: str = "what to do before training:") -> Text:
-        """Returns the warnings below a title, one a line."""
-        return advice_text(title, self.warnings)
-
 
 def evenly(number: int, at_most: int) -> npt.NDArray[np.int64]:
     """Returns `at_most` positions spread evenly over `number`, or all of them, ascending."""

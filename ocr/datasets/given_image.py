@@ -16,7 +16,7 @@ from ocr.datasets.image_levels import decode_levels, levels_of
 from ocr.errors import InputError
 
 GivenImage = str | os.PathLike[str] | bytes | Image.Image | ImageArray
-"""Path of an image file, content of one, Pillow image of any mode, or (H, W, 3) RGB uint8."""
+"""Path of an image file, content of one, Pillow image of any mode (its current frame), or (H, W, 3) RGB uint8."""
 
 _ORIENTATION_TAG = 0x0112
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import simplejpeg
 from PIL.JpegImagePlugin import JpegImageFile
@@ -33,18 +34,23 @@ CONVERTED_EXTENSIONS = tuple(
 """Extensions of formats that are only read through a converted copy. Annotations may name such files whatever `image_extensions`
 says."""
 _SRGB_GAMMA = "0.4545"  # as `ImageHeader.gamma` writes it
-Note = tuple[str, str, str]
-"""(kind, found, expected) of an oddity that does no harm."""
 # libjpeg's warnings about oddities of the header that leave the pixels whole. All others mean damage.
 _HARMLESS_WARNINGS = ("unknown JFIF revision", "Unknown Adobe color", "Invalid SOS parameters", "bad ICC marker")
-
 
 _START_OF_SCAN = b"\xff\xda"
 _MAX_SCANS = 50
 """Most scans of a progressive JPEG; programs write about ten."""
 
 
-def check_pixels(header: ImageHeader, data: bytes) -> Note | None:
+class Remark(NamedTuple):
+    """A finding on a file, before it is tied to a listed image."""
+
+    kind: str
+    found: str
+    expected: str
+
+
+def check_pixels(header: ImageHeader, data: bytes) -> Remark | None:
     """Decodes a whole file and discards the pixels. A JPEG takes about 1 ms per megapixel, without the GIL.
 
     Raises:
@@ -61,7 +67,7 @@ def check_pixels(header: ImageHeader, data: bytes) -> Note | None:
     except ValueError as error:
         message = str(error)
         if any(harmless in message for harmless in _HARMLESS_WARNINGS):
-            return "decoder_warning", message, "a header without oddities"
+            return Remark("decoder_warning", message, "a header without oddities")
         if "subsampling" in message:  # libjpeg-turbo reads 4:1:0 and the like, but not through its strict interface
             return _check_odd_sampling(header, data)
         kind = "truncated" if message.startswith("Premature end") else "damaged"
@@ -69,19 +75,21 @@ def check_pixels(header: ImageHeader, data: bytes) -> Note | None:
     return None
 
 
-def _check_levels(header: ImageHeader, data: bytes) -> Note | None:
+def _check_levels(header: ImageHeader, data: bytes) -> Remark | None:
     bits = decode_levels(data, header).bits
     if header.bits == 16 and bits < header.bits:
-        return "low_range", f"16-bit samples below {2**bits}, read as {bits}-bit samples", "samples up to 65535"
+        return Remark("low_range", f"16-bit samples below {2**bits}, read as {bits}-bit samples", "samples up to 65535")
     return None
 
 
-def _check_odd_sampling(header: ImageHeader, data: bytes) -> Note:
+def _check_odd_sampling(header: ImageHeader, data: bytes) -> Remark:
     try:
         JpegImageFile(io.BytesIO(data)).load()
     except Exception as error:  # on broken files Pillow raises SyntaxError, OSError, struct.error, ...
         raise ImageProblem("damaged", f"JPEG data that Pillow calls {str(error)!r}", "a whole JPEG") from error
-    return "scan_not_checked", f"chroma sampling {header.sampling}", "one that can be checked for a damaged scan"
+    return Remark(
+        "scan_not_checked", f"chroma sampling {header.sampling}", "one that can be checked for a damaged scan"
+    )
 
 
 def _check_png(data: bytes) -> None:
@@ -94,11 +102,12 @@ def _check_png(data: bytes) -> None:
 
 @dataclass(frozen=True)
 class InspectedImage:
-    """Header of a readable image, or the problem of an unreadable one."""
+    """Result of the inspection of an image file."""
 
-    header: ImageHeader | None = None
-    problem: ImageProblem | None = None
-    notes: tuple[Note, ...] = ()
+    header: ImageHeader | None
+    """None: the image is not usable."""
+    remarks: Sequence[Remark]
+    """The problem of an image that is not usable, or else notes."""
 
 
 def inspect_image(path: Path, extensions: Sequence[str], max_megapixels: float, with_pixels: bool) -> InspectedImage:
@@ -122,12 +131,13 @@ def inspect_image(path: Path, extensions: Sequence[str], max_megapixels: float, 
             if with_pixels:
                 stream.seek(0)
                 with decoding_slot(header):
-                    notes.append(check_pixels(header, stream.read()))
-            return InspectedImage(header, notes=tuple(note for note in notes if note is not None))
+                    note = check_pixels(header, stream.read())
+                notes += [] if note is None else [note]
+            return InspectedImage(header, notes)
     except OSError as error:
-        return InspectedImage(problem=ImageProblem("unreadable", error.strerror or str(error), "a readable file"))
+        return InspectedImage(None, [Remark("unreadable", error.strerror or str(error), "a readable file")])
     except ImageProblem as problem:
-        return InspectedImage(problem=problem)
+        return InspectedImage(None, [Remark(problem.kind, problem.found, problem.expected)])
 
 
 def _found_instead(path: Path) -> str:
@@ -136,13 +146,13 @@ def _found_instead(path: Path) -> str:
     return "a folder" if path.is_dir() else "nothing there"
 
 
-def _notes_on_header(header: ImageHeader, path: Path) -> list[Note | None]:
-    notes: list[Note | None] = []
+def _notes_on_header(header: ImageHeader, path: Path) -> list[Remark]:
+    notes = []
     named = _FORMAT_OF_EXTENSION.get(path.suffix.lower(), header.format)
     if named != header.format:
-        notes.append(("wrong_extension", f"{header.format} content", f"{named} content, as {path.suffix} says"))
+        notes.append(Remark("wrong_extension", f"{header.format} content", f"{named} content, as {path.suffix} says"))
     if header.gamma not in ("-", _SRGB_GAMMA):
-        notes.append(("gamma", f"gamma {header.gamma}", f"{_SRGB_GAMMA}, that of sRGB"))
+        notes.append(Remark("gamma", f"gamma {header.gamma}", f"{_SRGB_GAMMA}, that of sRGB"))
     return notes
 
 

@@ -11,7 +11,6 @@ from ocr.datasets.audit_report import AuditReport
 from ocr.datasets.manifest import SET_SHIFT, Manifest, ManifestSet
 from ocr.datasets.names import Names
 from ocr.datasets.schemas import DatasetConfig
-from ocr.errors import InputError
 from ocr.polygons import PolygonBatch
 
 
@@ -25,7 +24,7 @@ def load_split(
 
     Raises:
         FileNotFoundError, ValueError: the image folder or the annotations of a set are missing or unreadable as a whole.
-        InputError: a set must not be used as it is, or one of several has no image.
+        InputError: a set must not be used as it is, or has no usable image.
     """
     config = config.without_list_of_one()
     manifests, reports = {}, {}
@@ -34,8 +33,6 @@ def load_split(
         if name and report_path is not None:
             path = report_path.with_name(f"{report_path.stem}_{name}{report_path.suffix}")
         manifests[name], reports[name] = load_manifest(one, max_megapixels=max_megapixels, report_path=path)
-        if name and not len(manifests[name]):
-            raise InputError(f"{one.image_path}: no usable image in the data set {name}; leave it out of the list")
     if not config.sets:
         return manifests[""], reports
     return concatenate_manifests(manifests, [one.weight for one in config.sets]), reports

@@ -29,7 +29,7 @@ from ocr.loaders.engines import Engine, has_dali
 from ocr.loaders.loader import BatchLoader
 from ocr.report.html import Shown
 from ocr.report.samples import PANELS, as_jpeg, histogram_sheet, sample_strips, sheet, tile
-from ocr.splits import audited_split, checks_of_split, draw_if_synthetic, layout_advice
+from ocr.splits import audited_split, checks_of_split, draw_if_synthetic, layout_advice, say_check
 
 log = logging.getLogger(__name__)
 
@@ -135,13 +135,9 @@ def _missing(named: dict[str, DatasetConfig], config: InspectConfig) -> str:
 def _look_at(name: str, split: DatasetConfig, config: InspectConfig, run_dir: Path) -> _Seen:
     split = split.model_copy(update={"on_bad_sample": "skip"}).without_list_of_one()
     manifest, reports = audited_split(split, config, run_dir / f"audit_{name}.json")
-    if not len(manifest):
-        raise InputError(f"{split.places}: no usable image; expected files ending in {split.image_extensions}")
     training = name == "train"
     check = checks_of_split(manifest, reports.get(""), split, config, training=training)
-    log.info("%s:\n%s", name, check.table())
-    if check.warnings:
-        log.warning("%s: %s", name, check.advice())
+    say_check(name, check)
     dataset = ValidatedOCRDataset(
         split, SamplePlanner(config.pipeline, training=training, seed=config.seed), config.targets, manifest
     )

@@ -4,11 +4,21 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from ocr.datasets.audit_report import NUM_SHOWN, AuditReport, in_words
+from ocr.datasets.audit_report import NUM_SHOWN, AuditReport
 from ocr.datasets.data_checks import DataCheck
 from ocr.report.histograms import Histogram
 from ocr.report.html import Shown, chart, document, figure, table, todo
 from ocr.report.samples import PANELS
+
+_LABELS = {
+    "sampling": "chroma sampling",
+    "bits": "bits per channel",
+    "orientation": "EXIF orientation",
+    "profile": "colour profile (not applied)",
+    "gamma": "gamma (not applied)",
+    "-": "none",
+}
+"""Words for names and values of the statistics."""
 
 
 @dataclass(frozen=True)
@@ -89,11 +99,15 @@ def _audit(name: str, report: AuditReport, measured: Sequence[tuple[str, str]]) 
     counted = f"{report.num_images:,} of {report.num_listed:,} images usable, {report.num_words:,} words, "
     yield f"<p><b>{escape(name)}{': ' if name else ''}{counted}{report.num_ignored:,} of them don&#8217;t-care</b></p>"
     rows = [
-        (in_words(key), ", ".join(f"{in_words(value)} ({count:,})" for value, count in values.items()))
+        (
+            _LABELS.get(key, key),
+            ", ".join(f"{_LABELS.get(value, value)} ({count:,})" for value, count in values.items()),
+        )
         for key, values in report.statistics.items()
     ]
     if report.num_not_annotated:
-        rows.append(("not annotated", f"{report.num_not_annotated:,} images in the folder"))
+        names = report.names_not_annotated(NUM_SHOWN)
+        rows.append(("not annotated", f"{report.num_not_annotated:,} images in the folder: {names}"))
     yield table([*rows, *measured])
     if report.findings:
         yield "<h3>Findings</h3>"

@@ -59,6 +59,8 @@ class CachedBatches:
             dataset.manifest.images, self._samples.indices.tolist(), by_content=store.files is not None
         )
         self._keys: list[Key] = [None] * len(self._samples)
+        self._damaged: set[int] = set()
+        """Entries whose files are damaged: black and marked as failed until the key changes."""
         self._reader = ThreadPoolExecutor(1, "cache-reader")
         self._ahead: Future[StoredBatch] | None = None
         """The batch that is being read ahead."""
@@ -124,7 +126,9 @@ class CachedBatches:
         signatures = [self._digests.signature(entry) for entry in changed]
         self._maker.forget_changed(dict(zip(indices, signatures, strict=True)))
         for entry in changed:
-            self._keys[entry] = self._key(entry)
+            before, self._keys[entry] = self._keys[entry], self._key(entry)
+            if self._keys[entry] != before:
+                self._damaged.discard(entry)
         self.store.refresh(self._keys)
 
     def _key(self, entry: int) -> Key:
@@ -137,7 +141,7 @@ class CachedBatches:
         count, seed = self._dataset.config.cache_config.verify, self._dataset.planner.seed
         if not count:
             return
-        kept = [entry for entry in range(len(self._samples)) if self.store.has(entry)]
+        kept = [entry for entry in range(len(self._samples)) if self.store.has(entry) and entry not in self._damaged]
         for entry in choose_entries(kept, count, seed=seed, epoch=epoch):
             verify_entry(self.store, entry, self._samples.select([entry]), self._maker, self._dataset)
 
@@ -180,14 +184,30 @@ class CachedBatches:
     def _fill(self, stored: StoredBatch, rows: Sequence[int], made: Batch) -> tuple[Tensors, list[int]]:
         """Returns the batch on the device with these rows filled, and those of them whose files failed.
 
-        A failed entry is not kept: the next epoch makes it again, when its file may be readable.
+        The black image of a damaged file is kept in memory. Any other failed entry is made again in the next epoch, when its file
+        may be readable.
         """
         self._is_maker_released = False
-        has_failed = dict(zip(rows, made.samples.has_failed.tolist(), strict=True))
-        keep = [not has_failed[row] and self._digests.is_unchanged(stored.entries[row]) for row in rows]
+        failed, keep = [], []
+        for row, has_failed in zip(rows, made.samples.has_failed.tolist(), strict=True):
+            entry = stored.entries[row]
+            self._damaged.discard(entry)
+            if has_failed:
+                failed.append(row)
+                if self._is_damaged(entry):
+                    self._damaged.add(entry)
+            keep.append((entry in self._damaged or not has_failed) and self._digests.is_unchanged(entry))
         packed = self.store.layout.pack(made.images, made.targets)
-        tensors = self.store.fill(StoredBatch(stored.entries, stored.tensors, list(rows)), packed, keep)
-        return tensors, [row for row in rows if has_failed[row]]
+        missing = StoredBatch(stored.entries, stored.tensors, list(rows))
+        return self.store.fill(missing, packed, keep, memory_only=self._damaged), failed
+
+    def _is_damaged(self, entry: int) -> bool:
+        """Returns whether what the file of an entry holds is at fault, and not the reading of it."""
+        try:
+            self._dataset.load_image(int(self._samples.indices[entry]))
+        except (OSError, ValueError) as error:
+            return isinstance(error, ValueError)
+        return False
 
     def _batch(self, entries: range, tensors: Tensors, failed: Sequence[int], memory: BatchMemory) -> Batch:
         """Returns the batch of these entries, normalised here if the cache holds levels."""
@@ -197,6 +217,7 @@ class CachedBatches:
             dtype = input_dtype(config, device.type)
             out = memory.empty(images.shape, dtype) if images.device.type == "cpu" else None
             images = normalize_levels(images, config.mean, config.std, out, dtype)
-        samples = self._samples.select(slice(entries.start, entries.stop)).with_failed(failed)
+        damaged = [row for row, entry in enumerate(entries) if entry in self._damaged]
+        samples = self._samples.select(slice(entries.start, entries.stop)).with_failed([*failed, *damaged])
         batch = Batch(images, samples, layout.unpack_targets(tensors), self._dataset)
         return batch.with_padding_blanked()

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from ocr.config import PrepareConfig
-from ocr.datasets.audit import load_manifest
 from ocr.datasets.audit_report import AuditReport, BadDataError
 from ocr.datasets.formats.writers import LAYOUTS
 from ocr.datasets.manifest import Manifest
@@ -16,6 +15,7 @@ from ocr.datasets.schemas import DatasetConfig
 from ocr.errors import InputError
 from ocr.file_names import shown
 from ocr.preparation.output import paths_of
+from ocr.splits import audited_files
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +77,7 @@ def audited_jobs(
         run_dir: folder for the reports.
 
     Raises:
+        FileNotFoundError: a split does not exist.
         InputError: a split is not fit for use; the message covers all splits.
     """
     jobs, problems = [], []
@@ -90,14 +91,14 @@ def audited_jobs(
         if config.on_bad_sample is not None:
             source = source.model_copy(update={"on_bad_sample": config.on_bad_sample})
         try:
-            manifest, audit = load_manifest(
-                source, max_megapixels=config.pipeline.max_megapixels, report_path=run_dir / f"audit_{name}.json"
+            manifest, reports = audited_files(
+                source, config, config.pipeline.max_megapixels, run_dir / f"audit_{name}.json"
             )
         except BadDataError as error:
             problems.append(f"{name}: {error}")
         else:
-            log.info("%s: %s", name, audit.summary().plain.rstrip())
-            jobs.append(_job(name, source, manifest, audit, config, output, is_in_place))
+            log.info("%s: %s", name, reports[""].summary())
+            jobs.append(_job(name, source, manifest, reports[""], config, output, is_in_place))
     if problems:
         raise InputError("\n".join(problems))
     return jobs

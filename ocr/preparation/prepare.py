@@ -4,8 +4,6 @@ import logging
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from dali_pipelines.config import AUTO, num_cores
 from ocr.config import PrepareConfig
 from ocr.datasets.formats.writers import LAYOUTS, WrittenImages, write_annotations
@@ -100,16 +98,15 @@ def _with_chosen_size(config: PrepareConfig, jobs: list[SplitJob]) -> PrepareCon
 def _prepare_split(job: SplitJob, config: PrepareConfig) -> SplitReport:
     manifest = job.manifest
     num_workers = config.num_workers or num_cores()
-    usable = [True] * len(manifest)
+    usable = list(range(len(manifest)))
     images = maps = shards = None
     if job.image_dir is not None and job.annotation_path is not None:
         outcomes = _write_images(job, job.image_dir, job.annotation_path, config, num_workers)
-        usable = [outcome.action != "failed" for outcome in outcomes]
+        usable = [index for index, outcome in enumerate(outcomes) if outcome.action != "failed"]
         images = report_on_files(job.image_dir, manifest.filenames, outcomes)
-        _write_annotations(job, job.annotation_path, np.flatnonzero(usable).tolist(), config)
+        _write_annotations(job, job.annotation_path, usable, config)
     if job.maps_dir is not None:
-        usable_indices = np.flatnonzero(usable).tolist()
-        maps = write_split_maps(manifest, usable_indices, job.maps_dir, config, num_workers, job.name)
+        maps = write_split_maps(manifest, usable, job.maps_dir, config, num_workers, job.name)
     if config.shards:
         shards = write_shards(job, config, num_workers)
     return SplitReport(

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.loaders.splits import load_split
 from ocr.command_line import compose_config
-from ocr.config import TrainConfig
+from ocr.config import PrepareConfig, TrainConfig
 from ocr.datasets.audit import load_manifest
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.schemas import DatasetConfig
 from ocr.datasets.shards.writer import ShardWriter
 from ocr.errors import InputError
+from ocr.preparation.prepare import prepare_data
 from ocr.splits import build_dataset
 
 
@@ -113,6 +115,27 @@ def test_a_wrong_layout_is_answered_with_the_one_that_the_folder_looks_like(draw
     missing = drawn / "ch4_training_localization_transcription_gt"
     assert said == (
         f"{missing}: there is no such annotation file or folder; {drawn} looks like Upstage JSON: data=upstage"
+    )
+
+
+def test_preparation_and_benchmark_answer_as_training_does(drawn, tmp_path):
+    places = ("data=icdar", f"dataset_base_path={drawn}")
+    said = error_of(*places)
+    config = compose_config(PrepareConfig, "prepare_data", (*places, f"output={tmp_path}/out", "splits=[train]"))
+    with pytest.raises(FileNotFoundError) as error:
+        prepare_data(config, tmp_path)
+    assert str(error.value) == said
+    with pytest.raises(FileNotFoundError) as error:
+        load_split(compose_config(TrainConfig, "train", places), "train", tmp_path)
+    assert str(error.value) == said
+
+
+def test_a_missing_folder_of_images_is_answered_too(drawn, tmp_path):
+    shutil.copytree(drawn / "jsons", tmp_path / "jsons")
+    said = error_of("data=upstage", f"dataset_base_path={tmp_path}")
+    assert said == (
+        f"{tmp_path}/images/train: there is no such image folder; {tmp_path} looks like Upstage JSON with other names of folders: "
+        "data=auto looks for them"
     )
 
 

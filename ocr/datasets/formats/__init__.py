@@ -10,7 +10,6 @@ text          encodings of text files
 read          the list of formats; chooses the reader by name or by looking
 upstage       the native JSON, read and written
   json_scanner  scans it in compiled code
-image_files   formats with one annotation file for each image
 text_lines, text_folder, rectangles
               what the next formats share: one text file for each image
 icdar         ICDAR 2013 and 2015, MLT, SROIE, MhLiao/DB
@@ -45,6 +44,7 @@ How to add a format:
    found and what was expected; everything else is a `FormatProblem` of its image. No other exception may leave it, whatever
    the file holds (nesting, encodings, NaN, integers of a thousand digits). It keeps nothing of an image after it was yielded,
    unless the format forces it.
-4. `images.locate(name)` gives the file name for `AnnotatedImage.filename`. Never trust a name in another way.
+4. `images.locate(name)`, or `images.belonging_to(stem)` of an annotation file, gives the file name for `AnnotatedImage.filename`.
+   Never trust a name in another way. `AnnotatedImage.of` takes words and problems as they come.
 5. The module's docstring shows the format in a few lines and names the source of its facts.
 """

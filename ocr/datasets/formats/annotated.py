@@ -67,6 +67,21 @@ class AnnotatedImage:
     keys_are_lines: bool = False
     """Whether word keys are line numbers of `source`."""
 
+    @classmethod
+    def of(
+        cls,
+        filename: str,
+        source: str,
+        parts: Sequence[AnnotatedWord | FormatProblem],
+        declared_size: tuple[float | None, float | None] = (None, None),
+        *,
+        keys_are_lines: bool = False,
+    ) -> "AnnotatedImage":
+        """Returns the image with the words and the problems among `parts`, each in order."""
+        words = tuple(part for part in parts if isinstance(part, AnnotatedWord))
+        problems = tuple(part for part in parts if isinstance(part, FormatProblem))
+        return cls(filename, source, words, declared_size, problems, keys_are_lines)
+
     def place(self, word: str | None = None) -> str:
         """Returns where a person finds the image or word: `train.json (a.jpg, word 0001)` or `gt_a.txt:12 (a.jpg)`."""
         if word is None:

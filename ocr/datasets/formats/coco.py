@@ -59,10 +59,6 @@ _OTHER_KINDS = {
 def read_coco(path: Path, images: ImageFolder) -> Iterator[AnnotatedImage]:
     """Yields the listed images in their order; one without annotations is an image without text.
 
-    Args:
-        path: the JSON file.
-        images: folder of the images.
-
     Raises:
         FileNotFoundError: there is no such file.
         InputError: the file is not COCO, none of its annotations has a polygon, or an id points nowhere.

@@ -49,10 +49,6 @@ _LINKS = ("imgToAnns", "img2Anns")
 def read_coco_text(path: Path, images: ImageFolder) -> Iterator[AnnotatedImage]:
     """Yields the images of a set in their order; one without words is an image without text.
 
-    Args:
-        path: the JSON file.
-        images: folder of the images.
-
     Raises:
         FileNotFoundError: there is no such file.
         InputError: the file is not in this format, it holds several sets and none was chosen, or an id points nowhere.

@@ -18,8 +18,8 @@ from ocr.datasets.formats.annotated import AnnotatedImage, AnnotatedWord, Format
 from ocr.datasets.formats.image_folder import ImageFolder
 from ocr.datasets.formats.interface import NO_FIT, AnnotationFormat, Confidence, Fit
 from ocr.datasets.formats.look import Look
-from ocr.datasets.formats.text_folder import lines_of, text_files, with_images
-from ocr.datasets.formats.text_lines import ENOUGH, Line, is_mark, split_lines
+from ocr.datasets.formats.text_folder import lines_in, lines_of, text_files, with_images
+from ocr.datasets.formats.text_lines import ENOUGH, Line, is_mark
 
 NUM_WITH_OFFSETS = 32
 _TEXT_SIGN = "####"
@@ -29,7 +29,7 @@ _SLACK = 2.0
 
 def examine_ctw1500(look: Look) -> Fit:
     """Judges by 32 numbers that are a rectangle and offsets inside it, or by texts after `####`."""
-    lines = [line for file in look.files(".txt") for line in split_lines("\n".join(file.first_lines))]
+    lines = lines_in(look.files(".txt"))
     num_with_offsets = sum(map(_has_offsets, lines))
     num_with_text = sum(line.num_leading >= 6 and _text_of(line).startswith(_TEXT_SIGN) for line in lines)
     if not lines or num_with_offsets + num_with_text < ENOUGH * len(lines):
@@ -46,14 +46,8 @@ def read_ctw1500(annotation_dir: Path, images: ImageFolder) -> Iterator[Annotate
         InputError: two text files belong to the same image.
     """
     for path, filename, problems in with_images(text_files(annotation_dir), images):
-        words = []
-        for line in lines_of(path):
-            word = _read_word(line)
-            if isinstance(word, FormatProblem):
-                problems.append(word)
-            else:
-                words.append(word)
-        yield AnnotatedImage(filename, path.name, tuple(words), problems=tuple(problems), keys_are_lines=True)
+        words = map(_read_word, lines_of(path))
+        yield AnnotatedImage.of(filename, path.name, [*problems, *words], keys_are_lines=True)
 
 
 CTW1500 = AnnotationFormat("ctw1500", "CTW1500 text files", "folder", examine_ctw1500, read_ctw1500)

@@ -24,7 +24,7 @@ from ocr.datasets.formats.dont_care import IGNORE_TEXTS, is_ignore_label
 from ocr.datasets.formats.image_folder import ImageFolder
 from ocr.datasets.formats.interface import NO_FIT, AnnotationFormat, Confidence, Fit
 from ocr.datasets.formats.look import Look
-from ocr.datasets.formats.safe_xml import XmlProblem, elements, root_name, root_of_beginning
+from ocr.datasets.formats.safe_xml import XmlProblem, elements, root_name, root_of_beginning, stated_size
 from ocr.errors import InputError
 
 _OTHER_SHAPES = ("polyline", "points", "ellipse", "cuboid", "skeleton", "mask")
@@ -61,25 +61,12 @@ CVAT = AnnotationFormat("cvat", "CVAT for images 1.1", "file", examine_cvat, rea
 
 
 def _read_image(element: Element, source: str, images: ImageFolder) -> AnnotatedImage:
-    problems = []
+    size, problems = stated_size(element, "height", "width")
     filename = images.locate(element.get("name", ""))
     if not filename:
-        problems.append(FormatProblem(None, "an <image> without name", "the name of its file"))
-    sizes: list[float | None] = []
-    for key in ("height", "width"):
-        try:
-            sizes.append(float(element.get(key, "nan")) if key in element.attrib else None)
-        except ValueError:
-            sizes.append(None)
-            problems.append(FormatProblem(None, f"{key} = {element.get(key)!r}", "a number of pixels"))
-    words = []
-    for number, shape in enumerate(element, 1):
-        word = _read_shape(shape, str(number))
-        if isinstance(word, FormatProblem):
-            problems.append(word)
-        elif word is not None:
-            words.append(word)
-    return AnnotatedImage(filename, source, tuple(words), (sizes[0], sizes[1]), tuple(problems))
+        problems.insert(0, FormatProblem(None, "an <image> without name", "the name of its file"))
+    words = (_read_shape(shape, str(number)) for number, shape in enumerate(element, 1))
+    return AnnotatedImage.of(filename, source, [*problems, *(word for word in words if word is not None)], size)
 
 
 def _read_shape(shape: Element, key: str) -> AnnotatedWord | FormatProblem | None:

@@ -27,10 +27,6 @@ from ocr.errors import InputError
 def read_doctr(path: Path, images: ImageFolder) -> Iterator[AnnotatedImage]:
     """Yields the images in their order, each as soon as it is read.
 
-    Args:
-        path: the JSON file.
-        images: folder of the images.
-
     Raises:
         FileNotFoundError: there is no such file.
         InputError: the file is not a JSON object, or holds text recognition.

@@ -17,8 +17,9 @@ Sources: the task pages of the Robust Reading Competition, rrc.cvc.uab.es, chall
 import logging
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Literal
@@ -31,8 +32,8 @@ from ocr.datasets.formats.interface import NO_FIT, AnnotationFormat, Confidence,
 from ocr.datasets.formats.look import Look
 from ocr.datasets.formats.rectangles import Corners, refuse_other_rectangles
 from ocr.datasets.formats.text import read_text
-from ocr.datasets.formats.text_folder import lines_of, sampled_lines, text_files, with_images
-from ocr.datasets.formats.text_lines import Line, is_mark, split_lines
+from ocr.datasets.formats.text_folder import lines_in, lines_of, sampled_lines, text_files, with_images
+from ocr.datasets.formats.text_lines import Line, is_mark
 from ocr.errors import InputError
 
 Shape = Literal["rectangle", "quad", "polygon"]
@@ -112,14 +113,8 @@ def read_icdar(annotation_dir: Path, images: ImageFolder, corners: Corners | Non
     if layout.shape == "rectangle" and corners is None:
         refuse_other_rectangles(paths, images)
     for path, filename, problems in with_images(paths, images):
-        words = []
-        for line in lines_of(path):
-            word = _read_word(line, layout, corners or Corners.LEFT_TOP_RIGHT_BOTTOM)
-            if isinstance(word, FormatProblem):
-                problems.append(word)
-            else:
-                words.append(word)
-        yield AnnotatedImage(filename, path.name, tuple(words), problems=tuple(problems), keys_are_lines=True)
+        words = (_read_word(line, layout, corners or Corners.LEFT_TOP_RIGHT_BOTTOM) for line in lines_of(path))
+        yield AnnotatedImage.of(filename, path.name, [*problems, *words], keys_are_lines=True)
 
 
 def _read_word(line: Line, layout: Layout, corners: Corners) -> AnnotatedWord | FormatProblem:
@@ -220,8 +215,7 @@ Dialect = Literal["icdar", "mlt", "sroie", "db"]
 def _dialect_of(look: Look) -> tuple[Dialect, Fit] | None:
     """Returns the dialect that a folder is in; the reader of all is the same. None: other files, or no coordinates."""
     names = look.names_with(".txt")
-    files = look.files(".txt")
-    lines = [line for file in files for line in split_lines("\n".join(file.first_lines))]
+    lines = lines_in(look.files(".txt"))
     if not names or sum(line.num_leading >= 4 for line in lines) <= len(lines) / 2 < len(lines):
         return None
     if not lines:
@@ -239,33 +233,32 @@ def _dialect_of(look: Look) -> tuple[Dialect, Fit] | None:
     return "icdar", Fit(Confidence.LIKELY, f"a {layout.shape} in each line")
 
 
-def _examiner(dialect: Dialect) -> Callable[[Look], Fit]:
-    def examine(look: Look) -> Fit:
-        found = _dialect_of(look)
-        return found[1] if found is not None and found[0] == dialect else NO_FIT
-
-    return examine
+def _examine(dialect: Dialect, look: Look) -> Fit:
+    found = _dialect_of(look)
+    return found[1] if found is not None and found[0] == dialect else NO_FIT
 
 
-def _rectangle_examiner(look: Look) -> Fit:
-    lines: Sequence[Line] = [line for file in look.files(".txt") for line in split_lines("\n".join(file.first_lines))]
+def _examine_rectangles(look: Look) -> Fit:
+    lines = lines_in(look.files(".txt"))
     is_rectangle = bool(lines) and layout_of(lines).shape == "rectangle"
     return Fit(Confidence.POSSIBLE, "four numbers in each line") if is_rectangle else NO_FIT
 
 
-def _read_xywh(annotation_dir: Path, images: ImageFolder) -> Iterator[AnnotatedImage]:
-    return read_icdar(annotation_dir, images, Corners.LEFT_TOP_WIDTH_HEIGHT)
-
-
-def _read_cxcywh(annotation_dir: Path, images: ImageFolder) -> Iterator[AnnotatedImage]:
-    return read_icdar(annotation_dir, images, Corners.CENTRE_WIDTH_HEIGHT)
-
-
-ICDAR = AnnotationFormat("icdar", "ICDAR 2013/2015 text files", "folder", _examiner("icdar"), _read_listed)
-MLT = AnnotationFormat("mlt", "ICDAR MLT text files", "folder", _examiner("mlt"), _read_listed)
-SROIE = AnnotationFormat("sroie", "SROIE text files", "folder", _examiner("sroie"), _read_listed)
-DB = AnnotationFormat("db", "MhLiao/DB text files", "folder", _examiner("db"), _read_listed)
-XYWH = AnnotationFormat("xywh", "text files of x,y,width,height", "folder", _rectangle_examiner, _read_xywh)
+ICDAR = AnnotationFormat("icdar", "ICDAR 2013/2015 text files", "folder", partial(_examine, "icdar"), _read_listed)
+MLT = AnnotationFormat("mlt", "ICDAR MLT text files", "folder", partial(_examine, "mlt"), _read_listed)
+SROIE = AnnotationFormat("sroie", "SROIE text files", "folder", partial(_examine, "sroie"), _read_listed)
+DB = AnnotationFormat("db", "MhLiao/DB text files", "folder", partial(_examine, "db"), _read_listed)
+XYWH = AnnotationFormat(
+    "xywh",
+    "text files of x,y,width,height",
+    "folder",
+    _examine_rectangles,
+    partial(read_icdar, corners=Corners.LEFT_TOP_WIDTH_HEIGHT),
+)
 CXCYWH = AnnotationFormat(
-    "cxcywh", "text files of centre x,centre y,width,height", "folder", _rectangle_examiner, _read_cxcywh
+    "cxcywh",
+    "text files of centre x,centre y,width,height",
+    "folder",
+    _examine_rectangles,
+    partial(read_icdar, corners=Corners.CENTRE_WIDTH_HEIGHT),
 )

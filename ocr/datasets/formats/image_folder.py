@@ -1,5 +1,7 @@
 """The folder of a split's images, as the readers of annotations see it."""
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -8,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 from ocr.datasets.folder_listing import AmbiguousName, FolderListing
+from ocr.datasets.formats.annotated import FormatProblem
 from ocr.datasets.image_checks import CONVERTED_EXTENSIONS
 from ocr.datasets.image_header import ImageHeader, ImageProblem, read_header
 from ocr.datasets.orientation import stored_from_original, upright_size
@@ -16,6 +19,8 @@ _LONGEST_PATH = 4096
 """Characters of the longest path that Linux opens."""
 _MOST_FOLDERS = 64
 """Folders below the image folder that the end of another machine's path may name."""
+_CTW1500_TEST = re.compile(r"000\d{4}")
+"""Stem of a test file of CTW1500: 0001001.txt belongs to 1001.jpg."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,23 @@ class ImageFolder:
         return tuple(
             self.listing.with_stem(stem, self.extensions) or self.listing.with_stem(stem, CONVERTED_EXTENSIONS)
         )
+
+    def belonging_to(self, stem: str, prefixes: Sequence[str] = ("",)) -> tuple[str, list[FormatProblem]]:
+        """Returns the image that an annotation file belongs to, or the name that it should have, and a problem if several fit.
+
+        Args:
+            stem: name of the annotation file without its extension: that of the image, with or without extension.
+            prefixes: beginnings of `stem`, in lower case, that may not be part of the image's name; the likeliest last.
+        """
+        names = [stem[len(prefix) :] for prefix in prefixes if stem.lower().startswith(prefix)]
+        for name in [*names, *(name[3:] for name in names if _CTW1500_TEST.fullmatch(name))]:
+            found = self.called(name) or self.with_stem(name)
+            if len(found) > 1:
+                return found[0], [FormatProblem(None, f"images {' and '.join(found)}", "one image of that name")]
+            if found:
+                return found[0], []
+        missing = names[-1]
+        return (missing if missing.lower().endswith(self.extensions) else missing + self.extensions[0]), []
 
     def size_of(self, filename: str) -> tuple[int, int] | None:
         """Returns the size (H, W) of an image in the frame of the annotations, or None if the file's header does not give it."""

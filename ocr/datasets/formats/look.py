@@ -72,10 +72,7 @@ def look_at(path: Path) -> Look:
     if not path.is_file():
         missing = [folder for folder in path.parents if not folder.exists()]
         since = f", since {missing[-1]} does not exist" if missing else ""
-        raise FileNotFoundError(
-            f"{path}: there is no such annotation file or folder{since}; check dataset_base_path, or choose the layout of the data "
-            "set with data="
-        )
+        raise FileNotFoundError(f"{path}: there is no such annotation file or folder{since}")
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES + 1)
     return Look(path, False, head=decode_text(head[:HEAD_BYTES]), is_whole=len(head) <= HEAD_BYTES)

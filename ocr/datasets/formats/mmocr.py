@@ -39,10 +39,6 @@ from ocr.errors import InputError
 def read_mmocr(path: Path, images: ImageFolder) -> Iterator[AnnotatedImage]:
     """Yields the images of `data_list` in their order, each as soon as it is read.
 
-    Args:
-        path: the JSON file.
-        images: folder of the images.
-
     Raises:
         FileNotFoundError: there is no such file.
         InputError: the file is not in this format, or holds text recognition.

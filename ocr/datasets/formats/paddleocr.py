@@ -87,14 +87,7 @@ def _read_image(filename: str, source: str, value: str) -> AnnotatedImage:
         return AnnotatedImage(filename, source, problems=(problem,))
     if not isinstance(listed, list):
         return AnnotatedImage(filename, source, problems=(FormatProblem(None, value[:60], "a JSON list"),))
-    words, problems = [], []
-    for number, entry in enumerate(listed, 1):
-        word = _read_word(str(number), entry)
-        if isinstance(word, FormatProblem):
-            problems.append(word)
-        else:
-            words.append(word)
-    return AnnotatedImage(filename, source, tuple(words), problems=tuple(problems))
+    return AnnotatedImage.of(filename, source, [_read_word(str(number), word) for number, word in enumerate(listed, 1)])
 
 
 def _read_word(key: str, entry: Any) -> AnnotatedWord | FormatProblem:

@@ -16,7 +16,7 @@ import numpy as np
 
 from ocr.datasets.formats.annotated import AnnotatedWord, FormatProblem
 from ocr.datasets.formats.interface import AnnotationFormat
-from ocr.datasets.formats.safe_xml import child_text
+from ocr.datasets.formats.safe_xml import child_text, stated_size
 from ocr.datasets.formats.xml_pages import IGNORE_TEXT, PageContent, XmlPages, points_in, unique_keys
 
 
@@ -29,21 +29,14 @@ def _read_page(root: Element, *_: object) -> PageContent:
     page = root.find("Page")
     if page is None:
         return PageContent([FormatProblem(None, "no <Page>", "a PAGE-XML file with a <Page>")])
-    words: list[AnnotatedWord | FormatProblem] = []
-    sizes: list[float | None] = []
-    for key in ("imageHeight", "imageWidth"):
-        try:
-            sizes.append(float(page.get(key, "")) if key in page.attrib else None)
-        except ValueError:
-            sizes.append(None)
-            words.append(FormatProblem(None, f"{key} = {page.get(key)!r}", "a number of pixels"))
+    size, problems = stated_size(page, "imageHeight", "imageWidth")
     lines = list(page.iter("TextLine"))
     num_regions = sum(1 for _ in page.iter("TextRegion"))
     if num_regions and not lines:
-        words.append(FormatProblem(None, f"{num_regions} text regions without a <TextLine>", "lines of text"))
+        problems.append(FormatProblem(None, f"{num_regions} text regions without a <TextLine>", "lines of text"))
     keys = unique_keys([line.get("id", "") for line in lines])
-    words += [_read_line(line, key) for line, key in zip(lines, keys, strict=True)]
-    return PageContent(words, (sizes[0], sizes[1]))
+    words = [_read_line(line, key) for line, key in zip(lines, keys, strict=True)]
+    return PageContent([*problems, *words], size)
 
 
 def _read_line(line: Element, key: str) -> AnnotatedWord | FormatProblem:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
 
-from ocr.datasets.formats.image_files import image_of_stem
 from ocr.datasets.formats.image_folder import ImageFolder
 from ocr.datasets.formats.text_folder import PREFIXES, lines_of
 from ocr.errors import InputError
@@ -65,7 +64,7 @@ def refuse_other_rectangles(paths: Sequence[Path], images: ImageFolder) -> None:
     step = max(len(paths) // _NUM_FILES, 1)
     rectangles: list[_Rectangle] = []
     for path in paths[::step][:_NUM_FILES]:
-        size = images.size_of(image_of_stem(images, path.stem, PREFIXES)[0])
+        size = images.size_of(images.belonging_to(path.stem, PREFIXES)[0])
         for line in lines_of(path):
             if line.num_leading >= 4:
                 rectangles.append((f"{path.name}:{line.number}: {','.join(line.fields[:4])}", line.numbers[:4], size))

@@ -11,6 +11,8 @@ from typing import BinaryIO
 from xml.etree.ElementTree import Element
 from xml.parsers import expat
 
+from ocr.datasets.formats.annotated import FormatProblem
+
 _CHUNK_BYTES = 1 << 16
 _MAX_DEPTH = 200
 """Largest number of elements inside each other. A page of a book needs about ten."""
@@ -62,6 +64,22 @@ def child_text(element: Element, name: str) -> str:
     """Returns the text of the first child of this name, without blanks at its ends; empty without such a child."""
     child = element.find(name)
     return "" if child is None else "".join(child.itertext()).strip()
+
+
+def stated_size(
+    element: Element, height: str, width: str
+) -> tuple[tuple[float | None, float | None], list[FormatProblem]]:
+    """Returns the size (H, W) that two attributes of an element state, None where one is missing or no number, and the problems."""
+    size: list[float | None] = []
+    problems = []
+    for name in (height, width):
+        stated = element.get(name)
+        try:
+            size.append(None if stated is None else float(stated))
+        except ValueError:
+            size.append(None)
+            problems.append(FormatProblem(None, f"{name} = {stated!r}", "a number of pixels"))
+    return (size[0], size[1]), problems
 
 
 class _Builder:

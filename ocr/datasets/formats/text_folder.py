@@ -7,12 +7,12 @@ poly_gt_img1.txt  img1.jpg     Total-Text
 """
 
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ocr.datasets.formats.annotated import FormatProblem
-from ocr.datasets.formats.image_files import image_of_stem
 from ocr.datasets.formats.image_folder import ImageFolder
+from ocr.datasets.formats.look import Look
 from ocr.datasets.formats.text import read_text
 from ocr.datasets.formats.text_lines import Line, split_lines
 from ocr.errors import InputError
@@ -63,6 +63,11 @@ def lines_of(path: Path) -> list[Line]:
     return split_lines(text)
 
 
+def lines_in(files: Iterable[Look]) -> list[Line]:
+    """Returns the first lines of text files that were looked at."""
+    return [line for file in files for line in split_lines("\n".join(file.first_lines))]
+
+
 def sampled_lines(paths: Sequence[Path]) -> Iterator[Line]:
     """Yields the lines of at most 1000 files, spread evenly over all."""
     step = max(-(-len(paths) // _NUM_SAMPLED), 1)
@@ -78,7 +83,7 @@ def with_images(paths: Sequence[Path], images: ImageFolder) -> Iterator[tuple[Pa
     """
     text_file_of: dict[str, str] = {}
     for path in paths:
-        filename, problems = image_of_stem(images, path.stem, PREFIXES)
+        filename, problems = images.belonging_to(path.stem, PREFIXES)
         if filename in text_file_of:
             both = shown(f"{text_file_of[filename]} and {path.name}")
             raise InputError(

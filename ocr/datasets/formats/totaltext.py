@@ -47,14 +47,8 @@ def read_totaltext(annotation_dir: Path, images: ImageFolder) -> Iterator[Annota
         InputError: two text files belong to the same image.
     """
     for path, filename, problems in with_images(text_files(annotation_dir), images):
-        words = []
-        for number, record in _records(read_text(path)):
-            word = _read_word(number, record)
-            if isinstance(word, FormatProblem):
-                problems.append(word)
-            else:
-                words.append(word)
-        yield AnnotatedImage(filename, path.name, tuple(words), problems=tuple(problems), keys_are_lines=True)
+        words = (_read_word(number, record) for number, record in _records(read_text(path)))
+        yield AnnotatedImage.of(filename, path.name, [*problems, *words], keys_are_lines=True)
 
 
 TOTALTEXT = AnnotationFormat("totaltext", "Total-Text text files", "folder", examine_totaltext, read_totaltext)

@@ -42,8 +42,8 @@ _WINDOW_BYTES = 4 << 20
 """Part of the file that is read at once."""
 
 
-def read_upstage(annotation_path: Path) -> "UpstageAnnotations":
-    """Returns the images that a JSON file lists, in its order; a file that is listed twice comes twice.
+def read_upstage(annotation_path: Path, _: ImageFolder | None = None) -> "UpstageAnnotations":
+    """Returns the images that a JSON file lists by name, in its order; a file that is listed twice comes twice.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -329,12 +329,7 @@ def examine_upstage(look: Look) -> Fit:
     return Fit(Confidence.LIKELY, 'an object "images" by file name')
 
 
-def _read(path: Path, images: ImageFolder) -> UpstageAnnotations:
-    del images  # the file names its images
-    return read_upstage(path)
-
-
-UPSTAGE = AnnotationFormat("upstage", "Upstage JSON", "file", examine_upstage, _read)
+UPSTAGE = AnnotationFormat("upstage", "Upstage JSON", "file", examine_upstage, read_upstage)
 
 
 def upstage_document(manifest: Manifest, indices: Sequence[int] | np.ndarray, *, canonical: bool) -> dict[str, Any]:
@@ -350,9 +345,8 @@ def upstage_document(manifest: Manifest, indices: Sequence[int] | np.ndarray, *,
     sizes = manifest.original_sizes
     if not canonical and chosen:
         sizes = manifest.stored_sizes
-        polygons = polygons.transformed(
-            np.stack([_stored_from_original(manifest, index) for index in chosen]),
-        )
+        stored = map(manifest.stored_image, chosen)
+        polygons = polygons.transformed(np.stack([stored_from_original(one.orientation, one.size) for one in stored]))
     return {
         "images": {
             manifest.filenames[index]: {
@@ -363,11 +357,6 @@ def upstage_document(manifest: Manifest, indices: Sequence[int] | np.ndarray, *,
             for place, index in enumerate(chosen)
         }
     }
-
-
-def _stored_from_original(manifest: Manifest, index: int) -> np.ndarray:
-    height, width = manifest.stored_sizes[index]
-    return stored_from_original(int(manifest.orientations[index]), (int(height), int(width)))
 
 
 def shortest_decimals(values: np.ndarray) -> list[float]:
@@ -424,28 +413,24 @@ def _object_of(pairs: list[tuple[str, Any]]) -> _Object:
 def _read_image(filename: str, entry: Any, source: str) -> AnnotatedImage:
     if not isinstance(entry, _Object):
         return AnnotatedImage(filename, source, problems=(FormatProblem(None, brief(entry), "an object"),))
-    problems = [FormatProblem(None, f"the key {brief(key)} twice", "each key once") for key in entry.repeated]
+    parts: list[AnnotatedWord | FormatProblem] = []
+    parts += [FormatProblem(None, f"the key {brief(key)} twice", "each key once") for key in entry.repeated]
     sizes = []
     for key in ("img_h", "img_w"):
         size = entry.get(key)
         if size is not None and not _is_number(size):
-            problems.append(FormatProblem(None, f"{key} = {brief(size)}", "a number of pixels"))
+            parts.append(FormatProblem(None, f"{key} = {brief(size)}", "a number of pixels"))
             size = None
         sizes.append(size)
 
-    words: list[AnnotatedWord] = []
     listed = entry.get("words")
     if listed is not None and not isinstance(listed, _Object):
-        problems.append(FormatProblem(None, f"words = {brief(listed)}", "an object of words by key"))
+        parts.append(FormatProblem(None, f"words = {brief(listed)}", "an object of words by key"))
     elif listed is not None:
-        problems += [FormatProblem(key, "the word's key twice", "each key once") for key in listed.repeated]
-        for key, value in listed.members():
-            word = _read_word(key, value)
-            if isinstance(word, FormatProblem):
-                problems.append(word)
-            elif key not in listed.repeated:
-                words.append(word)
-    return AnnotatedImage(filename, source, tuple(words), (sizes[0], sizes[1]), tuple(problems))
+        parts += [FormatProblem(key, "the word's key twice", "each key once") for key in listed.repeated]
+        words = (_read_word(key, value) for key, value in listed.members())
+        parts += [word for word in words if isinstance(word, FormatProblem) or word.key not in listed.repeated]
+    return AnnotatedImage.of(filename, source, parts, (sizes[0], sizes[1]))
 
 
 def _read_word(key: str, value: Any) -> AnnotatedWord | FormatProblem:

@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ocr.datasets.formats.annotated import AnnotatedImage, AnnotatedWord, FormatProblem
-from ocr.datasets.formats.image_files import annotated_image, image_of_stem
 from ocr.datasets.formats.image_folder import ImageFolder
 from ocr.datasets.formats.interface import NO_FIT, Confidence, Fit
 from ocr.datasets.formats.look import Look
@@ -64,12 +63,12 @@ class XmlPages(NamedTuple):
         root, problems = self._root_of(path)
         filename = _existing(images, "" if root is None else self.filename(root))
         if not filename:
-            filename, several = image_of_stem(images, path.stem)
+            filename, several = images.belonging_to(path.stem)
             problems += several
         if root is None:
-            return annotated_image(filename, path.name, problems)
+            return AnnotatedImage.of(filename, path.name, problems)
         content = self.read(root, images, filename)
-        return annotated_image(filename, path.name, [*problems, *content.parts], content.declared_size)
+        return AnnotatedImage.of(filename, path.name, [*problems, *content.parts], content.declared_size)
 
     def _root_of(self, path: Path) -> tuple[Element | None, list[FormatProblem]]:
         """Returns the outermost element with all its content, or the reason why there is none."""

@@ -19,8 +19,8 @@ from ocr.datasets.formats.image_folder import ImageFolder
 from ocr.datasets.formats.interface import NO_FIT, AnnotationFormat, Confidence, Fit
 from ocr.datasets.formats.look import Look
 from ocr.datasets.formats.rectangles import Corners
-from ocr.datasets.formats.text_folder import lines_of, text_files, with_images
-from ocr.datasets.formats.text_lines import ENOUGH, Line, split_lines
+from ocr.datasets.formats.text_folder import lines_in, lines_of, text_files, with_images
+from ocr.datasets.formats.text_lines import ENOUGH, Line
 
 _OTHER_FILES = ("classes.txt", "labels.txt", "obj.names.txt")
 """Text files beside the labels that list the classes."""
@@ -31,7 +31,7 @@ _MAX_SHARE = 1.5
 def examine_yolo(look: Look) -> Fit:
     """Judges by lines of an integer and of coordinates between 0 and 1."""
     files = [file for file in look.files(".txt", 8) if file.path.name.lower() not in _OTHER_FILES]
-    lines = [line for file in files for line in split_lines("\n".join(file.first_lines))]
+    lines = lines_in(files)
     if not lines or sum(map(_is_region, lines)) < ENOUGH * len(lines):
         return NO_FIT
     return Fit(Confidence.CERTAIN, "a class and coordinates between 0 and 1 in each line")

@@ -36,7 +36,7 @@ def annotated(filename: str, *polygons: Any, size: tuple[int | None, int | None]
 
 
 def checked(folder: Path, images: list[AnnotatedImage] | None, **options: Any) -> tuple[Manifest, AuditReport]:
-    return build_manifest(folder, images, extensions=EXTENSIONS, num_threads=2, **options)
+    return build_manifest(folder, images, extensions=EXTENSIONS, **options)
 
 
 def only_finding(folder: Path, *images: AnnotatedImage, **options: Any) -> Finding:

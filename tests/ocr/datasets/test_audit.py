@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ocr.datasets import audit_result
 from ocr.datasets.audit_report import BadDataError
 from ocr.datasets.formats.upstage import read_upstage
 from tests.ocr.datasets.audits import SQUARE, annotated, checked, encoded
@@ -137,18 +138,34 @@ def test_the_real_data_sets_have_no_findings(name: str, split: str, request: pyt
     assert report.num_not_annotated == 0
 
 
-def test_the_summary_names_counts_and_shares(picture: Path) -> None:
+def test_the_summary_has_a_line_for_each_kind_of_finding(picture: Path) -> None:
     (picture / "[red].jpg").write_bytes(encoded(image_format="JPEG", progressive=True))
     _, report = checked(picture, [annotated("a.jpg", SQUARE), annotated("[red].jpg"), annotated("gone.jpg")])
-    summary = report.summary().plain
-    assert "2 of 3 images usable, 1 words, 0 of them don't-care" in summary
-    assert "coding: baseline 50.0%, progressive 50.0%" in summary
-    assert "missing: 1" in summary
+    assert report.summary().plain == (
+        "2 of 3 images usable, 1 words, 0 of them don't-care\n  missing: 1; restore the file, or check image_path"
+    )
+    assert report.statistics["coding"] == {"baseline": 1, "progressive": 1}
 
 
-def test_the_summary_of_images_without_words_counts_no_words(picture: Path) -> None:
+def test_the_summary_is_one_line_if_nothing_is_wrong(picture: Path) -> None:
     _, report = checked(picture, [annotated("a.jpg")])
-    assert report.summary().plain.startswith("1 of 1 images usable\n")
+    assert report.summary().plain == "1 of 1 images usable"
+
+
+def test_images_without_annotations_are_named(picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"b{number}.jpg" for number in range(7)] + ["c\n.jpg"]
+    for name in names:
+        (picture / name).write_bytes(encoded())
+    path = tmp_path / "audit.json"
+    _, report = checked(picture, [annotated("a.jpg"), annotated("b0.jpg"), annotated("b2.jpg")], report_path=path)
+    assert report.not_annotated == ("b1.jpg", "b3.jpg", "b4.jpg", "b5.jpg", "b6.jpg", "c\n.jpg")
+    line = "  6 images in the folder are not in the annotations: b1.jpg, b3.jpg, b4.jpg, b5.jpg, b6.jpg, ..."
+    assert report.summary().plain.splitlines()[1:] == [line]
+    assert json.loads(path.read_text())["not_annotated"] == list(report.not_annotated)
+    monkeypatch.setattr(audit_result, "MAX_NOT_ANNOTATED", 2)
+    _, report = checked(picture, [annotated("a.jpg"), *map(annotated, names[:5])])
+    assert (report.num_not_annotated, report.not_annotated) == (3, ("b5.jpg", "b6.jpg"))
+    assert report.names_not_annotated(5) == "b5.jpg, b6.jpg, ..."
 
 
 @pytest.mark.parametrize(

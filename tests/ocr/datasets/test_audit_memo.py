@@ -86,6 +86,8 @@ def test_a_second_start_finds_the_same_manifest_and_report(
     config: DatasetConfig, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     caplog.set_level(logging.INFO)
+    Path(config.image_path, "unlisted.jpg").write_bytes(encoded())
+    time.sleep(0.03)
     reports = []
     for start in range(2):
         caplog.clear()
@@ -97,6 +99,7 @@ def test_a_second_start_finds_the_same_manifest_and_report(
         assert f"{config.annotation_path}: read as Upstage JSON (certain: " in caplog.text
     assert reports[0] == reports[1]
     assert reports[0][0].counts == {"missing": 1}
+    assert reports[0][0].not_annotated == ("unlisted.jpg",)
     plain, _ = load(config.model_copy(update={"audit_memo": "off"}))
     assert_same(manifest, plain)
     assert manifest.filenames == ("a.jpg", "영수증.jpg", "sub/c.png")
@@ -166,6 +169,8 @@ def test_a_week_later_what_another_version_kept_is_removed(
     (other_set / "a.jpg").write_bytes(encoded())
     load(DatasetConfig(image_path=str(other_set), audit_memo=str(folder)))
     (theirs,) = set(folder.glob("*.memo")) - {ours}
+    first = folder / f"{'0' * 16}-{'1' * 16}.memo"  # as the first versions named them
+    first.touch()
 
     for version, are_old in (("next", False), ("after next", True)):
         if are_old:
@@ -176,6 +181,7 @@ def test_a_week_later_what_another_version_kept_is_removed(
         load(config)
         assert bool(before - set(folder.iterdir())) == are_old
     assert theirs in folder.iterdir()
+    assert not first.exists()
     assert len(list(folder.glob("*.memo"))) == 2
     assert not list(folder.glob("*.part*"))
 

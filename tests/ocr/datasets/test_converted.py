@@ -13,6 +13,7 @@ from ocr.datasets.converted import copy_path, default_folder
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.schemas import DatasetConfig
 from ocr.errors import InputError, StorageError
+from ocr.progress import Pulse
 from tests.ocr.datasets.audits import encoded
 
 
@@ -64,6 +65,16 @@ def test_a_copy_is_made_once_and_again_when_its_source_changes(folder: Path, cap
         copy.write_bytes(b"")
         manifest_of(folder)
         assert np.asarray(Image.open(copy))[0, 0].tolist() == [0, 0, 255]
+
+
+def test_a_long_conversion_logs_its_progress_without_a_terminal(
+    folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "d.tif").write_bytes(encoded(image_format="TIFF"))
+    monkeypatch.setattr(Pulse, "is_due", lambda pulse: True)
+    with caplog.at_level(logging.INFO, "ocr.progress"):
+        manifest_of(folder, image_extensions=(".jpg", ".tif"))
+    assert "Converting images: 1 of 2" in caplog.text
 
 
 def test_copies_lie_in_the_users_cache_folder_unless_another_is_set(

@@ -12,6 +12,7 @@ from dali_pipelines.config import PipelineConfig
 from ocr.datasets.image_source import ImageFiles
 from ocr.datasets.kept_images import ImageCache, preload_files
 from ocr.loaders.engines import Engine
+from ocr.loaders.fresh import FreshBatches
 from ocr.loaders.loader import BatchLoader
 from ocr.targets.maps import make_targets
 from ocr.targets.offline import OfflineMaps, maps_file, maps_key, write_maps
@@ -214,8 +215,31 @@ def test_a_file_that_fails_is_left_out_each_epoch_and_never_reaches_the_disk(cop
         assert flags == [index == 5 for index in range(NUM_IMAGES)]
         assert not batches[1].targets.shrink_mask[1].any()
         assert list(cached.failures) == [str(path)]
-    assert counts(cached) == (NUM_IMAGES - 1, 1)  # made again in each epoch: it may be readable then
     assert len(list((tmp_path / "cache").iterdir())) == NUM_IMAGES - 1
+
+
+@pytest.mark.parametrize("settings", [{}, {"directory": "cache"}], ids=["ram", "ram and disk"])
+def test_a_damaged_file_costs_one_miss_and_counts_again_once_it_is_whole(copied, tmp_path, monkeypatch, settings):
+    expected = run_epoch(cached_loader(copied))
+    path = sorted((copied / "images" / "train").iterdir())[5]
+    whole = path.read_bytes()
+    cached = cached_loader(copied, **in_folder(settings, tmp_path))
+    path.write_bytes(whole[:2000])  # after the audit
+    released = []
+    monkeypatch.setattr(FreshBatches, "release", lambda fresh: released.append(fresh))
+    for epoch in range(4):
+        if epoch == 3:
+            os.utime(path)  # another signature of the same content
+        batches = run_epoch(cached, epoch)
+        assert [sample.index for batch in batches for sample in batch.samples if sample.has_failed] == [5]
+        assert list(cached.failures) == [str(path)]
+        if epoch < 3:
+            assert counts(cached) == ((NUM_IMAGES, 0) if epoch else (0, NUM_IMAGES))
+            assert len(released) == 1
+    path.write_bytes(whole)
+    assert_same(run_epoch(cached, 4), expected)
+    run_epoch(cached, 5)
+    assert counts(cached) == (NUM_IMAGES, 0)
 
 
 class AwayForAnEpoch(ImageCache):

@@ -28,11 +28,7 @@ def test_other_text_is_no_json(text: str) -> None:
 
 
 def test_a_missing_annotation_file_is_told_from_a_missing_folder(tmp_path: Path) -> None:
-    with pytest.raises(
-        FileNotFoundError, match=r"train\.json: .* or folder; check dataset_base_path, or choose the layout"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"train\.json: there is no such annotation file or folder$"):
         look_at(tmp_path / "train.json")
-    with pytest.raises(
-        FileNotFoundError, match=rf"folder, since {tmp_path}/none does not exist; check dataset_base_path"
-    ):
+    with pytest.raises(FileNotFoundError, match=rf"folder, since {tmp_path}/none does not exist$"):
         look_at(tmp_path / "none/jsons/train.json")
