@@ -33,15 +33,15 @@ def provenance(device: torch.device | None = None, more_packages: Sequence[str] 
     }
 
 
-def environment(device: torch.device, script: str) -> dict[str, Any]:
-    """Returns `provenance` with the size of the machine, for results.json and sweep.json.
+def environment(device: torch.device, program: str) -> dict[str, Any]:
+    """Returns `provenance` with the size of the machine.
 
     Args:
-        script: path of the script, which replaces the first word of the command, as the user types it.
+        program: the command up to its arguments, as the user of a checkout types it.
     """
     on_gpu = device.type == "cuda"
     return provenance(device, RIVAL_PACKAGES) | {
-        "command": [*in_users_words(script).split(), *sys.argv[1:]],
+        "command": [*in_users_words(program).split(), *sys.argv[1:]],
         "device_type": device.type,
         "driver": _driver() if on_gpu else None,
         "transfer_ms_per_megabyte": _transfer_ms_per_megabyte(device) if on_gpu else None,

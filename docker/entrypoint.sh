@@ -28,7 +28,7 @@ Trains a text detector (DBNet) from a folder of annotated JPEGs.
   COMMAND                    any other word runs as a command: bash, python, nvidia-smi
 
 The commands above self-test print their keys with --help. The working folder is /, and runs write to outputs/: mount a folder at
-/outputs to keep it, and your data at /data. The project is in /opt/dali-dbnet; its docker/README.md has complete command lines.
+/outputs to keep it, and your data at /data. The project is in /opt/dali-dbnet; docs/containers.md of its repository has complete command lines.
 END
         ;;
     *) exec "${word}" "$@" ;;

@@ -32,21 +32,22 @@ from ocr.config import (
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.image_checks import IMAGE_EXTENSIONS
 from ocr.datasets.image_list import find_images
-from ocr.datasets.manifest import Manifest
 from ocr.datasets.schemas import DatasetConfig
 from ocr.device import resolve_device
 from ocr.errors import InputError, SignalExit
 from ocr.loaders.engines import check_dali, has_dali
 from ocr.memory.out_of_memory import ExplainOutOfMemory
 from ocr.memory.remedies import inference_remedies
-from ocr.metrics.pooled_counts import PooledCounts, PooledSplit, with_margin
+from ocr.metrics.cleval import CLEvalMetric
+from ocr.metrics.pooled_counts import PooledCounts, with_margin
 from ocr.metrics.review import sweep_thresholds
 from ocr.pages.detector import PageDetector
 from ocr.placement import Placement
 from ocr.postprocess.boxes import Detections
 from ocr.prediction_lines import PredictionLines
 from ocr.predictions import draw_picture, save_picture, write_entries
-from ocr.report.compare import OtherRun
+from ocr.report.compare import Comparison, OtherRun
+from ocr.report.findings import Findings
 from ocr.report.page import ReportPage
 from ocr.report.worst import WorstMaps
 from ocr.report.write import Evaluated, find, shown_changes, shown_images, write_report
@@ -60,14 +61,14 @@ from ocr.training.callbacks.progress_lines import ProgressLines
 from ocr.training.children import kill_children
 from ocr.training.datamodule import DBNetDataModule
 from ocr.training.devices import RunEnvironment
-from ocr.training.evaluation import IOU_THRESHOLDS, ImageResult
+from ocr.training.evaluation import IOU_THRESHOLDS
 from ocr.training.interruption import RunStopped, StopSignals, leave_checkpoints_alone
 from ocr.training.module import DBNetModule
 from ocr.training.rendered_forward import RenderedForward, build_page_detector
 from ocr.training.result_lines import ResultLines
 from ocr.training.resume import data_fingerprint
 from ocr.training.run_lock import RunLock
-from ocr.training.scores import STRICT_IOU, ValidationScores, scores_of_sets
+from ocr.training.scores import STRICT_IOU
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +96,7 @@ def evaluate(config: EvaluateConfig, run_dir: Path) -> dict[str, Any]:
         settings = _with_loader_of_this_machine(settings, config.loader)
         settings, dataset = _evaluated_split(config, settings, run_dir)
         if other is not None:
-            other.check(dataset.manifest)
+            other.count(dataset.manifest, IOU_THRESHOLDS)
         header = _header(config, settings, dataset, evaluated=True, reviewed=True)
         maps = WorstMaps(run_dir / "worst_maps", dataset.manifest.filenames, config.report.num_images)
         with PredictionLines(run_dir, header, dataset.manifest.filenames) as file:
@@ -105,11 +106,12 @@ def evaluate(config: EvaluateConfig, run_dir: Path) -> dict[str, Any]:
             pages = _page_detector(config, settings, model)
             module = DBNetModule(model, settings, dataset.manifest, with_cleval=True, lines=lines, pages=pages)
             _run_once(settings, dataset, module, lines, progress.signals)
-            metrics = _metrics(settings, dataset.manifest, module.scores, lines)
+            evaluated = _evaluated(settings, dataset, lines, other)
+            findings, comparison = find(evaluated, config.report, settings.logger.num_pictures)
+            metrics = _metrics(findings, lines.failed_files())
             write_durably(run_dir / "metrics.json", json.dumps(metrics, indent=1).encode())
             write_entries(run_dir / "predictions.json", lines.entries())
-            evaluated = _evaluated(settings, dataset, lines, other)
-            _write_report(config, settings, evaluated, metrics, maps, run_dir)
+            _write_report(config, settings, evaluated, findings, comparison, metrics, maps, run_dir)
     _say_scores(metrics)
     log.info("everything is in %s", run_dir)
     return metrics
@@ -155,21 +157,21 @@ def _evaluated(
     settings: TrainConfig, dataset: ValidatedOCRDataset, lines: ResultLines, other: OtherRun | None
 ) -> Evaluated:
     thresholds = sweep_thresholds(settings.postprocess.bin_thresh, settings.postprocess.box_thresh)
-    return Evaluated(dataset, lines.reviewed, IOU_THRESHOLDS, thresholds, settings.pipeline.image_size, other)
+    return Evaluated(dataset, lines.reviewed(), IOU_THRESHOLDS, thresholds, settings.pipeline.image_size, other)
 
 
 def _write_report(
     config: EvaluateConfig,
     settings: TrainConfig,
     evaluated: Evaluated,
+    findings: Findings,
+    comparison: Comparison | None,
     metrics: dict[str, Any],
     maps: WorstMaps,
     run_dir: Path,
 ) -> None:
     """Writes report.html, and the worst images to pictures/."""
-    num_pictures = settings.logger.num_pictures
-    findings, comparison = find(evaluated, config.report, num_pictures)
-    drawn = {image.index: image.detections() for image in findings.worst[:num_pictures]}
+    drawn = {image.index: image.detections() for image in findings.worst[: settings.logger.num_pictures]}
     for _ in draw_all(evaluated.dataset, drawn, run_dir / "pictures"):
         pass
     maps.drop_others()
@@ -270,33 +272,31 @@ def _page_detector(config: InferenceConfig, settings: TrainConfig, model: nn.Mod
     return build_page_detector(config, settings, RenderedForward(model, settings, device))
 
 
-def _metrics(settings: TrainConfig, manifest: Manifest, metric: ValidationScores, lines: ResultLines) -> dict[str, Any]:
+def _metrics(findings: Findings, failed_files: dict[str, str]) -> dict[str, Any]:
     """Returns the content of metrics.json."""
-    pooled = PooledSplit(manifest.set_sizes, len(IOU_THRESHOLDS))
-
-    def noted(results: Iterator[ImageResult]) -> Iterator[ImageResult]:
-        for result in results:
-            pooled.add(result.sample_index, result.matches)
-            yield result
-
-    scores = {name: float(value) for name, value in metric.compute(noted(lines.results())).items()}
-    iou = "iou_" if settings.metric == "cleval" else ""  # val/hmean is CLEval's then
-    metrics: dict[str, Any] = {name: scores[f"val/{iou}{name}"] for name in ("hmean", "precision", "recall")}
-    of_sets = scores_of_sets(scores, f"val/{iou}")
-    metrics |= {
-        _STRICT: scores[f"val/{_STRICT}"],
-        **_errors_and_images(pooled.whole),
-        "cleval": {name: scores[f"val/cleval_{name}"] for name in ("hmean", "precision", "recall")},
-        "failed_files": lines.failed_files(),
+    cleval = CLEvalMetric()
+    cleval.add(findings.characters)
+    metrics = _scores(findings.counts.whole) | {
+        "cleval": {name: float(value) for name, value in cleval.compute().items()},
+        "failed_files": failed_files,
     }
-    sets = {name: {**own, **_errors_and_images(pooled.of_sets[name])} for name, own in of_sets.items()}
+    sets = {name: _scores(pooled) for name, pooled in findings.counts.of_sets.items()}
     return metrics | ({"sets": sets} if sets else {})
 
 
-def _errors_and_images(pooled: Sequence[PooledCounts]) -> dict[str, float | int | None]:
-    """Returns the standard errors of both hmeans, None with fewer than two images, and the number of images."""
-    errors = [None if (scores := counts.errors()) is None else scores.hmean for counts in pooled]
-    return {"hmean_error": errors[0], f"{_STRICT}_error": errors[1], "images": pooled[0].num_images}
+def _scores(pooled: Sequence[PooledCounts]) -> dict[str, Any]:
+    """Returns the scores, the standard errors of both hmeans, None with fewer than two images, and the number of images."""
+    scores, strict = (counts.scores() for counts in pooled)
+    errors = [None if (error := counts.errors()) is None else error.hmean for counts in pooled]
+    return {
+        "hmean": scores.hmean,
+        "precision": scores.precision,
+        "recall": scores.recall,
+        _STRICT: strict.hmean,
+        "hmean_error": errors[0],
+        f"{_STRICT}_error": errors[1],
+        "images": pooled[0].num_images,
+    }
 
 
 def _say_scores(metrics: Mapping[str, Any]) -> None:

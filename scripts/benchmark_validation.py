@@ -1,13 +1,11 @@
-"""Compares a validation epoch with its bare forward pass, times its host part, and shows that no cache setting changes its result.
+"""Compares a validation epoch with its bare forward pass, and shows that no cache setting changes its result.
 
     uv run scripts/benchmark_validation.py speed --json FILE
     uv run scripts/benchmark_validation.py settings --checkpoint FILE --data FOLDER --json FILE
-    uv run scripts/benchmark_validation.py host --data FOLDER FOLDER ... --json FILE
 
 speed trains one batch per epoch and validates 404 drawn images; after each validation it times the bare forward pass over the same
 tensors. Its further arguments are overrides, as for scripts/train.py. settings evaluates a checkpoint on FOLDER (in the layout of
-data=upstage) with each cache setting, twice: the second pass is served from the cache. host times post-processing and metrics on
-the maps of a good network (target maps with blur and noise), with their share under the GIL; nothing else may run meanwhile.
+data=upstage) with each cache setting, twice: the second pass is served from the cache.
 """
 
 import argparse
@@ -21,17 +19,13 @@ def main() -> None:
 
     from benchmarks.environment import provenance
     from benchmarks.validation.cache_settings import cache_settings_table, compare_cache_settings
-    from benchmarks.validation.host import host_table, time_host
     from benchmarks.validation.speed import speed_table, time_validation
 
     if arguments.what == "speed":
         results = time_validation(overrides) | provenance()
         table = speed_table(results)
-    elif arguments.what == "host":
-        results = time_host(arguments.data, arguments.images, arguments.repeats) | provenance()
-        table = host_table(results)
     else:
-        results = compare_cache_settings(arguments.checkpoint, arguments.data[0], arguments.size) | provenance()
+        results = compare_cache_settings(arguments.checkpoint, arguments.data, arguments.size) | provenance()
         table = cache_settings_table(results)
     table.print(Console(width=120))
     if arguments.json:
@@ -40,20 +34,14 @@ def main() -> None:
 
 def _parse_arguments() -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("speed", "settings", "host"), help="the measurement, as described above")
+    parser.add_argument("what", choices=("speed", "settings"), help="the measurement, as described above")
     parser.add_argument("--checkpoint", type=Path, help="settings: a .ckpt file of a run")
-    parser.add_argument(
-        "--data", type=Path, nargs="+", help="settings, host: folder with images/val and jsons/val.json (host: several)"
-    )
+    parser.add_argument("--data", type=Path, help="settings: folder with images/val and jsons/val.json")
     parser.add_argument("--size", type=int, help="settings: longest side (default: as the checkpoint was trained)")
-    parser.add_argument("--images", type=int, default=60, help="host: largest number of images of each folder")
-    parser.add_argument("--repeats", type=int, default=7, help="host: measurements; the times are their median")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures and the machine to this file")
     arguments, overrides = parser.parse_known_args()
-    if arguments.what == "settings" and (overrides or not arguments.checkpoint or len(arguments.data or []) != 1):
+    if arguments.what == "settings" and (overrides or not arguments.checkpoint or not arguments.data):
         parser.error(f"settings needs --checkpoint and one --data, and takes no overrides (found {overrides})")
-    if arguments.what == "host" and (overrides or not arguments.data):
-        parser.error(f"host needs --data, and takes no overrides (found {overrides})")
     return arguments, overrides
 
 

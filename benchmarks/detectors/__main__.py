@@ -40,9 +40,8 @@ def main() -> None:
     """Runs the command. The files are written after each step, so that an interrupted run leaves what it has measured."""
     arguments = _parse_arguments()
     torch.set_num_threads(1)
-    machine = environment(torch.device("cpu"), "benchmarks.detectors")
-    command = ["uv", "run", "python", "-m", "benchmarks.detectors", *sys.argv[1:]]
-    results = DetectorResults(machine | {"command": command}, arguments.note)
+    machine = environment(torch.device("cpu"), "uv run python -m benchmarks.detectors")
+    results = DetectorResults(machine, arguments.note)
     all_pages = [Pages.load(name, Path(folder), arguments.at_most) for name, folder in _named(arguments.pages)]
     paths = [path for pages in all_pages for path in pages.paths]
     own, rivals = _commands(arguments)

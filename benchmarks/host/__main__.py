@@ -50,9 +50,7 @@ def _measure(arguments: argparse.Namespace) -> HostResults:
     batch_size, repeats = arguments.batch_size, arguments.repeats
     workloads = build_workloads(arguments.receipts, arguments.scenes)
     receipts, scenes = workloads[0], workloads[-1]
-    command = ["uv", "run", "python", "-m", "benchmarks.host", *sys.argv[1:]]
-    machine = environment(torch.device("cpu"), "benchmarks.host") | {"command": command}
-    results = HostResults(machine, batch_size)
+    results = HostResults(environment(torch.device("cpu"), "uv run python -m benchmarks.host"), batch_size)
     if "planning" in arguments.only:
         for workload in workloads:
             results.planning += time_planning(workload, workload.fitting(arguments.sizes), batch_size, repeats)

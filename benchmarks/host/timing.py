@@ -16,7 +16,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import numba
 import numpy as np
@@ -39,23 +39,8 @@ GIVE_UP = 2000
 """Number of looks after which the sampler no longer waits for the work, which may have ended."""
 SWITCH_SECONDS = 1e-4
 """Switch interval while the GIL is sampled, so that a waiting sampler does not wait for 5 ms."""
-
-
 NUM_CORES = 16
-"""Cores of the machine that `HostTime.images_per_second` assumes."""
-
-
-class HostTime(NamedTuple):
-    """Time of an image on one thread, in milliseconds."""
-
-    cpu_ms: float
-    """Processor time."""
-    held_ms: float
-    """Part of it under the GIL; 0 if no sample found the GIL held."""
-
-    def images_per_second(self) -> float:
-        """Returns the highest rate on `NUM_CORES` cores: they share the processor time, but one thread holds the GIL."""
-        return 1e3 / max(self.cpu_ms / NUM_CORES, self.held_ms)
+"""Cores of the machine that `Timing.most_per_second` assumes."""
 
 
 @dataclass(frozen=True)
@@ -73,10 +58,9 @@ class Timing:
         return median(self.microseconds)
 
     @property
-    def host_time(self) -> HostTime:
-        """The median, of a sample that is an image."""
-        cpu_ms = self.median / 1e3
-        return HostTime(cpu_ms, cpu_ms * (self.gil_share or 0.0))
+    def most_per_second(self) -> float:
+        """Highest rate on `NUM_CORES` cores: they share the processor time, but one thread holds the GIL."""
+        return 1e6 / (self.median * max(1 / NUM_CORES, self.gil_share or 0.0))
 
 
 def summed(timings: Iterable[Timing]) -> Timing:

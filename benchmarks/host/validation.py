@@ -44,7 +44,7 @@ class ValidationTimes:
     @property
     def images_per_second(self) -> float:
         """Most images a second, with the metric."""
-        return self.parts["with metric"].host_time.images_per_second()
+        return self.parts["with metric"].most_per_second
 
 
 def time_validation_host(workload: Workload, size: int, repeats: int) -> ValidationTimes:

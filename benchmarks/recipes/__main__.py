@@ -14,9 +14,7 @@ import argparse
 import logging
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -40,9 +38,7 @@ def main() -> None:
     """
     logging.basicConfig(level=logging.INFO, format="[%(asctime)s] %(message)s", stream=sys.stdout)
     arguments = _parse_arguments()
-    command = ["uv", "run", "python", "-m", "benchmarks.recipes", *sys.argv[1:]]
-    machine = environment(torch.device("cpu"), "benchmarks.recipes") | {"command": command}
-    results = Results.load(arguments.json, machine)
+    results = Results.load(arguments.json, environment(torch.device("cpu"), "uv run python -m benchmarks.recipes"))
     groups = [group for group in GROUPS if group.name in arguments.groups]
     places = Places(arguments.data, arguments.weights, arguments.work, arguments.checkpoint, arguments.start)
     known = [recipe.name for group in GROUPS for recipe in (group.baseline, *group.recipes)]
@@ -102,7 +98,7 @@ def _save(arguments: argparse.Namespace, results: Results) -> None:
         arguments.markdown.write_text(recipes_report(results, arguments.note).markdown())
 
 
-def _parse_arguments(arguments: Sequence[str] | None = None) -> Any:
+def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.recipes",
         description=__doc__,
@@ -123,7 +119,7 @@ def _parse_arguments(arguments: Sequence[str] | None = None) -> Any:
     parser.add_argument("--note", nargs="+", default=[], help="lines for the head of the report")
     parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="all rows; read first, if it exists")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the report to this file")
-    return parser.parse_args(arguments)
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -35,7 +35,8 @@ def recipes_report(results: Results, notes: Sequence[str]) -> Report:
         title="Recipes, one change at a time",
         facts=[*environment_lines(results.environment, inputs), *notes],
         tables=tables,
-        appendix=("Settings", [line for group in measured for line in _settings(results, group)]),
+        # Several groups have the same recipe.
+        appendix=("Settings", list(dict.fromkeys(line for group in measured for line in _settings(results, group)))),
         legend=LEGEND,
         conclusions=("What it shows", [line for group in measured for line in conclusions(results, group)]),
         is_interrupted=False,

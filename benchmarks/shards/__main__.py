@@ -43,7 +43,7 @@ def main() -> None:
     arguments = _parse_arguments()
     with tempfile.TemporaryDirectory() as temporary:
         rows = list(_rows(arguments, Path(temporary)))
-    machine = environment(torch.device("cpu"), "benchmarks.shards") | {"command": sys.argv[1:]}
+    machine = environment(torch.device("cpu"), "uv run --extra s3 python -m benchmarks.shards")
     table = Table(f"{arguments.images} images from shards", _COLUMNS, [_cells(row) for row in rows], _index_notes(rows))
     table.print(Console())
     if arguments.json:

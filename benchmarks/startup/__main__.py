@@ -19,9 +19,9 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.table import Table
 
 from benchmarks.environment import environment
+from benchmarks.report import Table
 from benchmarks.startup.drawing import NUM_WORDS, draw
 
 _ROOT = Path(__file__).parents[2]
@@ -43,16 +43,16 @@ def main() -> None:
                         rows.append({"images": size, "ranks": num_ranks, "start": start, **row})
                         print(json.dumps(rows[-1]), file=sys.stderr)
                     _write(rows, arguments)  # a million images take long: an interrupted command keeps what it has
-    Console().print(_table(rows))
+    _table(rows).print(Console())
 
 
 def _write(rows: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
-    machine = environment(torch.device("cpu"), "benchmarks.startup")
-    document = {"machine": machine | {"command": sys.argv[1:]}, "words_per_image": NUM_WORDS, "rows": rows}
+    machine = environment(torch.device("cpu"), "uv run python -m benchmarks.startup")
+    document = {"machine": machine, "words_per_image": NUM_WORDS, "rows": rows}
     if arguments.json:
         arguments.json.write_text(json.dumps(document, indent=1) + "\n")
     if arguments.markdown:
-        arguments.markdown.write_text(_markdown(rows))
+        arguments.markdown.write_text("\n".join(_table(rows).markdown()) + "\n")
 
 
 def _start(folder: Path, memo: Path, num_ranks: int, code: Path) -> list[dict[str, Any]]:
@@ -83,15 +83,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:
-    table = Table(*_COLUMNS)
-    for row in rows:
-        table.add_row(*_cells(row))
-    return table
-
-
-def _markdown(rows: list[dict[str, Any]]) -> str:
-    lines = [_COLUMNS, ["---"] * len(_COLUMNS), *map(_cells, rows)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return Table("Until the first batch", _COLUMNS, [_cells(row) for row in rows])
 
 
 def _parse_arguments() -> argparse.Namespace:

@@ -104,7 +104,10 @@ def _commands() -> Iterator[str]:
         own = {name: key for name, key in keys.items() if name not in shared}
         yield from _table({name: key for name, key in own.items() if name not in inner}, script.removesuffix(".py"))
         for name in own:
-            if name in inner:  # the same keys, each without a default
+            if name in inner and name not in training:
+                annotation: Any = section.model_fields[name].annotation
+                yield from _section(annotation, name, {})
+            elif name in inner:  # the same keys, each without a default
                 yield f"`{name}.…`: the keys of [`{name}`](#{name}); `null`, the default of each: as the checkpoint was trained.\n"
 
 

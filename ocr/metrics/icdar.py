@@ -107,7 +107,7 @@ class ICDARMetric(PooledMetric[MatchCounts]):
 
 
 def match_image(
-    predictions: Polygons | FlatPolygons, targets: TargetRegions, iou_thresholds: Sequence[float] = (0.5, 0.7)
+    predictions: Polygons | FlatPolygons, targets: TargetRegions, iou_thresholds: Sequence[float]
 ) -> tuple[MatchCounts, ...]:
     """Returns the counts of one image at each threshold. Overlaps are computed once. A pure function: any thread may call it.
 

@@ -79,7 +79,7 @@ _SCRATCH = _Scratch()
 _SQUARE = np.ones((3, 3), np.uint8)
 
 
-def best_regions(levels: Levels, config: PostprocessConfig, *, with_below: bool = False) -> Regions:
+def best_regions(levels: Levels, config: PostprocessConfig, *, with_below: bool) -> Regions:
     """Returns the regions with a score of at least `box_thresh`, at most `max_candidates`, best first.
 
     Args:

@@ -1,6 +1,5 @@
 """Another evaluation of the same images, counted against the same annotations as this one."""
 
-from bisect import insort
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from ocr.metrics.icdar import MatchCounts, TargetRegions, match_image
 from ocr.metrics.pooled_counts import PooledSplit
 from ocr.polygons import FloatArray
 from ocr.postprocess.boxes import Detections, moved_detections
-from ocr.report.reviewed import hmean_of
+from ocr.report.reviewed import Least, ReviewedImage, hmean_of
 
 _BESIDE = ("metrics.json", "predictions.jsonl")
 """Files of an evaluation that stand for the predictions.json in their folder."""
@@ -28,8 +27,6 @@ _BESIDE = ("metrics.json", "predictions.jsonl")
 class Change(NamedTuple):
     """An image that the two runs see differently."""
 
-    place: int
-    """Position in the manifest."""
     name: str
     here: MatchCounts
     """Counts of this run at the looser IoU threshold."""
@@ -56,6 +53,8 @@ class Comparison:
     num_losses: int
     changes: tuple[Change, ...]
     """The largest differences of hmean, largest first."""
+    pictured: tuple[ReviewedImage, ...]
+    """The images of the first of them, as this run sees them."""
 
     @property
     def num_images(self) -> int:
@@ -84,17 +83,31 @@ class OtherRun:
                 f"compare={path}: there is no {given}; give the folder of a finished evaluation, or its predictions.json"
             )
         self.given, self._path = path, given
+        self._counts: npt.NDArray[np.int32] = np.empty((0, 0, 3), np.int32)
 
-    def check(self, manifest: Manifest) -> None:
-        """Reads the predictions once, before the evaluation: none may be refused after it.
+    def count(self, manifest: Manifest, iou_thresholds: tuple[float, ...]) -> None:
+        """Counts each image against the annotations, before the evaluation: no prediction may be refused after it.
+
+        The counts take 24 bytes an image.
 
         Raises:
             InputError: they are damaged, a word is no polygon, or there is no image of the manifest among them.
         """
-        if not sum(1 for _ in self.detections(manifest)):
+        counts = np.full((len(manifest), len(iou_thresholds), 3), -1, np.int32)
+        for index, detections in self.detections(manifest):
+            polygons, ignore = manifest.polygons.polygons_of(index), manifest.polygons.ignore_of(index)
+            targets = TargetRegions.from_polygons(polygons, ignore)
+            counts[index] = match_image(detections.polygons, targets, iou_thresholds)
+        if (counts < 0).all():
             raise InputError(
                 f"compare={self.given}: the two runs have no image in common; give a run on the same images, under the same names"
             )
+        self._counts = counts
+
+    def counts_of(self, index: int) -> tuple[MatchCounts, ...] | None:
+        """Returns the counts of an image at each IoU threshold; None if the run does not have it. `count` has passed."""
+        counts = self._counts[index]
+        return None if counts[0, 0] < 0 else tuple(MatchCounts(*row) for row in counts.tolist())
 
     def detections(self, manifest: Manifest, wanted: Collection[int] | None = None) -> Iterator[tuple[int, Detections]]:
         """Yields position and detections, in pixels of the upright image, of each image of the manifest that the run has.
@@ -131,55 +144,47 @@ class OtherRun:
         return word.points.astype(np.float32)
 
 
-class CountsByImage:
-    """The counts of all images of this run: 24 bytes an image.
+class Comparing:
+    """Compares the images of this run with those of another one, image by image.
 
     Args:
-        num_images: of the manifest.
+        other: its `count` has passed.
+        num_thresholds: number of IoU thresholds.
+        num_changes, num_pictured: largest numbers of `Comparison.changes` and `Comparison.pictured`.
     """
 
-    def __init__(self, num_images: int) -> None:
-        self._counts: npt.NDArray[np.int32] = np.full((num_images, 2, 3), -1, np.int32)
+    def __init__(
+        self, other: OtherRun, manifest: Manifest, num_thresholds: int, num_changes: int, num_pictured: int
+    ) -> None:
+        self._other = other
+        self._pooled = PooledSplit(manifest.set_sizes, num_thresholds, num_runs=2)
+        self._num_missing = self._num_gains = self._num_losses = 0
+        self._changes: Least[Change] = Least(num_changes)
+        self._pictured: Least[ReviewedImage] = Least(num_pictured)
 
-    def add(self, index: int, matches: tuple[MatchCounts, ...]) -> None:
-        """Notes the counts of an image at each IoU threshold."""
-        self._counts[index] = matches
-
-    def of(self, index: int) -> tuple[MatchCounts, ...] | None:
-        """Returns the counts of an image; None if it has none."""
-        counts = self._counts[index]
-        return None if counts[0, 0] < 0 else tuple(MatchCounts(*row) for row in counts.tolist())
-
-    @property
-    def num_images(self) -> int:
-        """Number of images with counts."""
-        return int(np.count_nonzero(self._counts[:, 0, 0] >= 0))
-
-
-def compared(
-    other: OtherRun, own: CountsByImage, manifest: Manifest, iou_thresholds: tuple[float, ...], num_changes: int
-) -> Comparison:
-    """Returns the comparison with the `num_changes` largest differences. `OtherRun.check` has passed."""
-    pooled = PooledSplit(manifest.set_sizes, len(iou_thresholds), num_runs=2)
-    num_gains = num_losses = 0
-    changes: list[tuple[tuple[float, int], Change]] = []
-    for index, detections in other.detections(manifest):
-        here = own.of(index)
-        if here is None:
-            continue
-        polygons, ignore = manifest.polygons.polygons_of(index), manifest.polygons.ignore_of(index)
-        there = match_image(detections.polygons, TargetRegions.from_polygons(polygons, ignore), iou_thresholds)
-        pooled.add(index, here, there)
-        change = Change(index, manifest.filenames[index], here[0], there[0])
-        num_gains, num_losses = num_gains + (change.gain > 0), num_losses + (change.gain < 0)
+    def add(self, image: ReviewedImage) -> None:
+        """Compares an image of this run."""
+        there = self._other.counts_of(image.index)
+        if there is None:
+            self._num_missing += 1
+            return
+        self._pooled.add(image.index, image.matches, there)
+        change = Change(image.name, image.matches[0], there[0])
+        self._num_gains += change.gain > 0
+        self._num_losses += change.gain < 0
         if change.gain:
-            insort(changes, ((-abs(change.gain), index), change), key=lambda pair: pair[0])
-            del changes[num_changes:]
-    return Comparison(
-        other=other.given,
-        pooled=pooled,
-        num_missing=own.num_images - pooled.whole[0].num_images,
-        num_gains=num_gains,
-        num_losses=num_losses,
-        changes=tuple(change for _, change in changes),
-    )
+            key = (-abs(change.gain), image.index)
+            self._changes.add(key, change)
+            self._pictured.add(key, image)
+
+    def comparison(self) -> Comparison:
+        """Returns the comparison of the images so far."""
+        return Comparison(
+            other=self._other.given,
+            pooled=self._pooled,
+            num_missing=self._num_missing,
+            num_gains=self._num_gains,
+            num_losses=self._num_losses,
+            changes=tuple(self._changes.kept),
+            pictured=tuple(self._pictured.kept),
+        )

@@ -1,25 +1,24 @@
 """Totals over the reviews of an evaluation: constant in the number of images."""
 
-from bisect import bisect
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Generic, NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ocr.datasets.manifest import Manifest
+from ocr.metrics.cleval import CLEvalCounts
 from ocr.metrics.icdar import MatchCounts
-from ocr.metrics.pooled_counts import PooledCounts, Scores
+from ocr.metrics.pooled_counts import PooledSplit, Scores
 from ocr.metrics.regions import Floats
 from ocr.metrics.review import HIT, IGNORED, JOINED, LOOSE, MISSED, SPLIT
 from ocr.polygons import PolygonBatch
-from ocr.report.reviewed import ReviewedImage, rank
+from ocr.report.reviewed import Least, ReviewedImage, rank
 from ocr.targets.outline import short_sides
 
-Kept = TypeVar("Kept")
 FATES = (HIT, JOINED, SPLIT, MISSED)
 """Outcomes of a text. A loose hit counts as a hit."""
 _EDGES = {
@@ -85,8 +84,9 @@ class Row(NamedTuple):
 class Findings:
     """The results of all images together."""
 
-    counts: tuple[PooledCounts, ...]
-    """At each IoU threshold."""
+    counts: PooledSplit
+    characters: CLEvalCounts
+    """Summed over the images."""
     letters: Counter[str]
     """Number of texts by what happened to them."""
     letters_of_found: Counter[str]
@@ -101,7 +101,7 @@ class Findings:
     @property
     def num_images(self) -> int:
         """Number of images."""
-        return self.counts[0].num_images
+        return self.counts.whole[0].num_images
 
     @classmethod
     def of(
@@ -120,25 +120,27 @@ class Findings:
             image_size: longest side of the input, in whose pixels the heights of the texts are counted.
             num_worst, num_rows: number of images to keep, and of rows.
         """
-        sums = _Sums(thresholds, num_worst, num_rows)
+        sums = _Sums(manifest, thresholds, num_worst, num_rows)
         for image in images:
             sums.add(image)
-            sums.add_fates(image.review.texts, manifest, image.index, image_size)
+            sums.add_fates(image.review.texts, image.index, image_size)
         return sums.findings(thresholds)
 
 
 class _Sums:
-    def __init__(self, thresholds: Floats, num_worst: int, num_rows: int) -> None:
-        self.counts = (PooledCounts(), PooledCounts())
+    def __init__(self, manifest: Manifest, thresholds: Floats, num_worst: int, num_rows: int) -> None:
+        self._manifest = manifest
+        self.counts = PooledSplit(manifest.set_sizes, num_thresholds=2)
+        self.characters = CLEvalCounts(0, 0, 0, 0, 0)
         self.letters, self.letters_of_found = Counter[str](), Counter[str]()
         self.steps = np.zeros((len(thresholds) + 1, 3), np.int64)
         self.fates = {title: np.zeros((len(FATES), len(edges) - 1), np.int64) for title, (_, edges) in _EDGES.items()}
-        self.worst: _Least[ReviewedImage] = _Least(num_worst)
-        self.rows: _Least[Row] = _Least(num_rows)
+        self.worst: Least[ReviewedImage] = Least(num_worst)
+        self.rows: Least[Row] = Least(num_rows)
 
     def add(self, image: ReviewedImage) -> None:
-        for pooled, counts in zip(self.counts, image.matches, strict=True):
-            pooled.add(counts)
+        self.counts.add(image.index, image.matches)
+        self.characters = CLEvalCounts(*map(sum, zip(self.characters, image.characters, strict=True)))
         self.letters.update(image.review.texts)
         self.letters_of_found.update(image.review.found)
         for step, *numbers in image.review.steps:
@@ -147,11 +149,11 @@ class _Sums:
         self.worst.add(key, image)
         self.rows.add(key, Row.of(image))
 
-    def add_fates(self, texts: str, manifest: Manifest, index: int, image_size: int) -> None:
+    def add_fates(self, texts: str, index: int, image_size: int) -> None:
         if not texts:
             return
-        polygons = manifest.polygons.select([index])
-        scale = image_size / max(int(manifest.original_sizes[index].max()), 1)
+        polygons = self._manifest.polygons.select([index])
+        scale = image_size / max(int(self._manifest.original_sizes[index].max()), 1)
         measures = _measures(polygons, scale)
         fates = texts.replace(LOOSE, HIT)
         for (title, (_, edges)), values in zip(_EDGES.items(), measures, strict=True):
@@ -161,7 +163,7 @@ class _Sums:
                     self.fates[title][FATES.index(fate), place] += 1
 
     def findings(self, thresholds: Floats) -> Findings:
-        num_texts = self.counts[0].counts().num_targets
+        num_texts = self.counts.whole[0].counts().num_targets
         # A detection of `step` s is left at the thresholds 0 to s - 1.
         left = np.cumsum(self.steps[::-1], axis=0)[::-1][1:]
         sweep = Sweep(
@@ -174,6 +176,7 @@ class _Sums:
         fates = tuple(Fates(title, _labels(*_EDGES[title]), counts) for title, counts in self.fates.items())
         return Findings(
             self.counts,
+            self.characters,
             self.letters,
             self.letters_of_found,
             sweep,
@@ -181,26 +184,6 @@ class _Sums:
             tuple(self.worst.kept),
             tuple(self.rows.kept),
         )
-
-
-class _Least(Generic[Kept]):
-    """The objects with the smallest keys, ascending.
-
-    Args:
-        number: of objects to keep.
-    """
-
-    def __init__(self, number: int) -> None:
-        self.kept: list[Kept] = []
-        self._keys: list[tuple[float, int, int]] = []
-        self._number = number
-
-    def add(self, key: tuple[float, int, int], candidate: Kept) -> None:
-        place = bisect(self._keys, key)
-        if place < self._number:
-            self._keys.insert(place, key)
-            self.kept.insert(place, candidate)
-            del self._keys[self._number :], self.kept[self._number :]
 
 
 def _measures(polygons: PolygonBatch, scale: float) -> tuple[Floats, Floats, Floats]:

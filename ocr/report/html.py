@@ -96,8 +96,9 @@ def figure(shown: Shown, kind: str = "") -> str:
     )
 
 
-def chart(histogram: Histogram, width: int = 320, height: int = 130) -> str:
+def chart(histogram: Histogram) -> str:
     """Returns a histogram as SVG with its title and note; each bar says its range and count when pointed at."""
+    width, height = 320, 130
     most, step, base = max(histogram.counts), width / len(histogram.counts), height - 16
     bars = "".join(
         f'<rect x="{place * step + 0.5:.1f}" y="{base - (base - 6) * count / most:.1f}" width="{step - 1:.1f}" '

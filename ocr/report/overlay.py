@@ -1,6 +1,5 @@
 """An image of the report: a picture with its outlines as SVG, in layers that the page switches on and off."""
 
-import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -66,10 +65,8 @@ def view(name: str, overlay: Overlay) -> str:
     box = f'width="{width}" height="{height}"'
     parts = [f'<use href="#{name}" {box}/>']
     if overlay.png is not None:
-        data = base64.b64encode(overlay.png).decode()
-        parts.append(
-            f'<image class="map" href="data:image/png;base64,{data}" {box} preserveAspectRatio="none" opacity="0.8"/>'
-        )
+        href = data_url(overlay.png, "png")
+        parts.append(f'<image class="map" href="{href}" {box} preserveAspectRatio="none" opacity="0.8"/>')
     groups = _groups(overlay)
     parts += [f'<g class="{layer}">{"".join(groups[layer])}</g>' for layer in groups if groups[layer]]
     return (

@@ -98,7 +98,7 @@ def _resource(name: str) -> str:
 
 def _summary(report: ReportPage) -> Iterator[str]:
     findings = report.findings
-    for threshold, pooled in zip(report.iou_thresholds, findings.counts, strict=True):
+    for threshold, pooled in zip(report.iou_thresholds, findings.counts.whole, strict=True):
         scores, errors = pooled.scores(), pooled.errors()
         numbers = (_number(name, getattr(scores, name), _of(errors, name), threshold) for name in _SHOWN)
         yield f'<div class="numbers">{"".join(numbers)}</div>'
@@ -108,7 +108,7 @@ def _summary(report: ReportPage) -> Iterator[str]:
             "would score within it. Each image counts as a draw of its own.</p>"
         )
     texts, found = findings.letters, findings.letters_of_found
-    _, num_texts, num_found = findings.counts[0].counts()
+    _, num_texts, num_found = findings.counts.whole[0].counts()
     rows = [
         ("texts found", _share(texts[HIT] + texts[LOOSE], num_texts)),
         (f"of these loosely, IoU at most {report.iou_thresholds[1]:g}", _share(texts[LOOSE], num_texts)),

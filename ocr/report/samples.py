@@ -50,7 +50,7 @@ def draw_polygons(
     picture: Image.Image,
     polygons: Sequence[FloatArray],
     ignore: npt.NDArray[np.bool_],
-    scale: float | npt.NDArray[np.float64] = 1.0,
+    scale: float | npt.NDArray[np.float64],
 ) -> None:
     """Draws outlines into the picture; their points are multiplied by `scale`."""
     canvas = ImageDraw.Draw(picture)
@@ -176,7 +176,8 @@ def histogram_sheet(title: str, histograms: Sequence[Histogram]) -> Image.Image:
     return sheet(title, pictures, captions, num_columns=2)
 
 
-def _bars(histogram: Histogram, size: tuple[int, int] = (560, 200)) -> Image.Image:
+def _bars(histogram: Histogram) -> Image.Image:
+    size = (560, 200)
     picture = Image.new("RGB", size, (244, 246, 248))
     canvas = ImageDraw.Draw(picture)
     width, most = size[0] / len(histogram.counts), max(histogram.counts)

@@ -1,7 +1,7 @@
 """Writes the report of an evaluation: findings -> pictures -> page."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from ocr.config import ReportConfig
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.file_names import shown
 from ocr.metrics.regions import Floats
-from ocr.report.compare import Comparison, CountsByImage, OtherRun, compared
+from ocr.report.compare import Comparing, Comparison, OtherRun
 from ocr.report.findings import Findings, Row
 from ocr.report.marks import marks_of, reviewed
 from ocr.report.overlay import Overlay
@@ -24,47 +24,47 @@ from ocr.report.worst import WorstMaps
 
 log = logging.getLogger(__name__)
 
-Images = Callable[[], Iterable[ReviewedImage]]
-"""Returns the images of an evaluation, each time from the first one on."""
-
 
 @dataclass(frozen=True)
 class Evaluated:
     """An evaluation that is done."""
 
     dataset: ValidatedOCRDataset
-    images: Images
+    images: Iterable[ReviewedImage]
+    """Read once."""
     iou_thresholds: tuple[float, float]
     thresholds: Floats
     """Those of the reviews' steps."""
     image_size: int
     """Longest side of the input."""
     other: OtherRun | None = None
-    """The run to compare with."""
+    """The run to compare with, counted."""
 
 
 def find(evaluated: Evaluated, config: ReportConfig, num_worst: int) -> tuple[Findings, Comparison | None]:
     """Returns the findings, with at least `num_worst` of the worst images, and the comparison if there is another run."""
-    manifest = evaluated.dataset.manifest
-    own = CountsByImage(len(manifest)) if evaluated.other is not None else None
+    manifest, num_thresholds = evaluated.dataset.manifest, len(evaluated.iou_thresholds)
+    comparing = (
+        Comparing(evaluated.other, manifest, num_thresholds, config.num_rows, config.num_images // 2)
+        if evaluated.other is not None
+        else None
+    )
 
-    def noted() -> Iterator[ReviewedImage]:
-        for image in evaluated.images():
-            if own is not None:
-                own.add(image.index, image.matches)
+    def compared() -> Iterator[ReviewedImage]:
+        for image in evaluated.images:
+            if comparing is not None:
+                comparing.add(image)
             yield image
 
     findings = Findings.of(
-        noted(),
+        compared(),
         manifest,
         evaluated.thresholds,
         evaluated.image_size,
         max(num_worst, config.num_images),
         config.num_rows,
     )
-    if evaluated.other is None or own is None:
-        return findings, None
-    return findings, compared(evaluated.other, own, manifest, evaluated.iou_thresholds, config.num_rows)
+    return findings, None if comparing is None else comparing.comparison()
 
 
 def shown_images(evaluated: Evaluated, findings: Findings, config: ReportConfig, maps: WorstMaps) -> list[ShownImage]:
@@ -100,23 +100,22 @@ def overlay_of(evaluated: Evaluated, image: ReviewedImage, size: tuple[int, int]
 
 def shown_changes(evaluated: Evaluated, comparison: Comparison, config: ReportConfig) -> list[ShownChange]:
     """Returns the pictures of the largest gains and losses, with the outlines of both runs."""
-    changes = {change.place: change for change in comparison.changes[: config.num_images // 2]}
-    if evaluated.other is None or not changes:
+    pictured = {image.index: image for image in comparison.pictured}
+    if evaluated.other is None or not pictured:
         return []
-    own = {image.index: image for image in evaluated.images() if image.index in changes}
     polygons = evaluated.dataset.manifest.polygons
     there = {}
-    for index, detections in evaluated.other.detections(evaluated.dataset.manifest, changes):
+    for index, detections in evaluated.other.detections(evaluated.dataset.manifest, pictured):
         truth = polygons.polygons_of(index)
         _, review = reviewed(detections, truth, polygons.ignore_of(index), evaluated.iou_thresholds)
         there[index] = list(marks_of(review, detections, truth, has_scores=False))
     found = []
-    for index, change in changes.items():
-        read = _read(evaluated.dataset, index, config.picture_side)
+    for image, change in zip(comparison.pictured, comparison.changes, strict=False):
+        read = _read(evaluated.dataset, image.index, config.picture_side)
         if read is not None:
             jpeg, size = read
-            here = overlay_of(evaluated, own[index], size)
-            found.append(ShownChange(change, jpeg, here, Overlay(size, there[index])))
+            here = overlay_of(evaluated, image, size)
+            found.append(ShownChange(change, jpeg, here, Overlay(size, there[image.index])))
     return found
 
 

@@ -29,7 +29,6 @@ from ocr.training.evaluation import ImageResult
 
 MAX_BELOW = 100
 """Largest number of detections below box_thresh in a line."""
-_NOTHING = Detections.from_polygons([], [])
 
 
 class ResultLines:
@@ -108,16 +107,6 @@ class ResultLines:
             if "words" in found:
                 yield found["image"], {"words": found["words"]}
 
-    def results(self) -> Iterator[ImageResult]:
-        """Yields the result of each image that could be read, without its detections."""
-        for index, found in enumerate(self.lines.read()):
-            if "words" in found:
-                matches = tuple(MatchCounts(*counts) for counts in found.get("matches", ()))
-                characters = found.get("characters")
-                yield ImageResult(
-                    index, _NOTHING, matches, None if characters is None else CLEvalCounts(*characters), 0.0, 0.0
-                )
-
     def failed_files(self) -> dict[str, str]:
         """Returns the reason for each file that could not be read, by path."""
         paths, found = self._manifest.image_paths, enumerate(self.lines.read())
@@ -134,6 +123,7 @@ class ResultLines:
                     detections=partial(self._upright, index, found["words"]),
                     below=partial(self._upright, index, found["below"]),
                     matches=tuple(MatchCounts(*counts) for counts in found["matches"]),
+                    characters=CLEvalCounts(*found["characters"]),
                     review=Review(letters, texts, tuple(ious), tuple(map(tuple, steps))),
                 )
 

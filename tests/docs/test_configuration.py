@@ -13,5 +13,10 @@ def test_the_reference_describes_every_kind_of_key():
     hook = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(hook)
     text = hook.reference()
-    for key in ("trainer.max_epochs", "datasets.train_dataset.config.sets", "dataloader.shard_connections"):
+    for key in (
+        "trainer.max_epochs",
+        "datasets.train_dataset.config.sets",
+        "dataloader.shard_connections",
+        "report.num_images",
+    ):
         assert f"#{key} }}" in text

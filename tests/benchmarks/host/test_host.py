@@ -82,6 +82,12 @@ def test_only_long_waits_count_as_a_held_gil() -> None:
     assert share_held([]) == 0.0
 
 
+def test_the_rate_is_limited_by_the_cores_or_by_the_gil() -> None:
+    assert Timing([4000.0], gil_share=0.01).most_per_second == pytest.approx(16 / 4e-3)
+    assert Timing([4000.0], gil_share=0.25).most_per_second == pytest.approx(1 / 1e-3)
+    assert Timing([2000.0]).most_per_second == pytest.approx(16 / 2e-3)
+
+
 def test_parts_are_summed_round_by_round() -> None:
     assert summed([Timing([1.0, 2.0, 9.0]), Timing([10.0, 20.0, 0.0])]).microseconds == [11.0, 22.0, 9.0]
 

@@ -5,8 +5,9 @@ from collections import Counter
 
 import numpy as np
 
+from ocr.metrics.cleval import CLEvalCounts
 from ocr.metrics.icdar import MatchCounts
-from ocr.metrics.pooled_counts import PooledCounts, Scores
+from ocr.metrics.pooled_counts import PooledSplit, Scores
 from ocr.metrics.review import sweep_thresholds
 from ocr.report.findings import Findings, Sweep
 from ocr.report.page import ReportPage, page
@@ -17,10 +18,11 @@ def page_of(box_thresh: float, best: float | None) -> str:
     thresholds = sweep_thresholds(0.35, box_thresh)
     hmeans = np.zeros(len(thresholds)) if best is None else np.isclose(thresholds, best) / 2
     scores = tuple(Scores(hmean, hmean, hmean) for hmean in hmeans.tolist())
-    counts = (PooledCounts(), PooledCounts())
-    for pooled in counts:
-        pooled.add(MatchCounts(0, 1, 1))
-    findings = Findings(counts, Counter(), Counter(), Sweep(thresholds, (scores, scores)), (), (), ())
+    counts = PooledSplit({}, num_thresholds=2)
+    counts.add(0, [MatchCounts(0, 1, 1)] * 2)
+    findings = Findings(
+        counts, CLEvalCounts(0, 0, 0, 0, 0), Counter(), Counter(), Sweep(thresholds, (scores, scores)), (), (), ()
+    )
     return page(ReportPage("<b>", (), (0.5, 0.75), box_thresh, findings, (), (), ()))
 
 

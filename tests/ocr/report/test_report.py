@@ -14,6 +14,7 @@ from ocr.errors import InputError
 from ocr.inference import evaluate
 from ocr.metrics.icdar import MatchCounts
 from ocr.metrics.pooled_counts import PooledCounts
+from ocr.report import compare
 from tests.browser import browser_page
 
 PRESENT = 0.45
@@ -64,7 +65,10 @@ def _hmean(matched: int, num_texts: int, num_found: int) -> float:
     return 2 * matched / (num_texts + num_found) if num_texts + num_found else 1.0
 
 
-def test_an_evaluation_compared_with_itself_has_no_differences(folder, drawn, untrained_checkpoint):
+def test_an_evaluation_compared_with_itself_has_no_differences(folder, drawn, untrained_checkpoint, monkeypatch):
+    reads = []
+    read = compare.read_upstage
+    monkeypatch.setattr(compare, "read_upstage", lambda path: reads.append(path) or read(path))
     config = configured(
         drawn, untrained_checkpoint, "postprocess.bin_thresh=0.4", f"postprocess.box_thresh={PRESENT}",
         f"compare={folder / 'first' / 'metrics.json'}",
@@ -73,6 +77,7 @@ def test_an_evaluation_compared_with_itself_has_no_differences(folder, drawn, un
     text = (folder / "first" / "report.html").read_text()
     assert "8 images in both: 0 better here, " in text
     assert "0 worse, 8 alike" in text
+    assert reads == [folder / "first" / "predictions.json"]  # once: no image differs, so none is drawn
 
 
 def test_a_continued_evaluation_writes_the_same_report(folder, drawn, untrained_checkpoint, tmp_path):
