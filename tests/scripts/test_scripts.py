@@ -6,10 +6,20 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
+WITH_HELP = ("train", "evaluate", "predict", "export", "prepare_data", "compare_loaders", "sweep_defaults")
+ASK_FOR_HELP = """
+import contextlib, io, json, runpy, sys
+for script in sys.argv[1:]:
+    sys.argv = [script, "--help"]
+    with contextlib.redirect_stdout(io.StringIO()) as output, contextlib.suppress(SystemExit):
+        runpy.run_path(script, run_name="__main__")
+    print(json.dumps({"output": output.getvalue(), "modules": sorted(sys.modules)}))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -133,15 +143,19 @@ def test_a_wrong_value_ends_with_its_name_and_no_traceback(run_script, tmp_path)
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize(
-    "script", ["train", "evaluate", "predict", "export", "prepare_data", "compare_loaders", "sweep_defaults"]
-)
-def test_help_is_shown_without_loading_torch(script: str) -> None:
-    command = [sys.executable, "-X", "importtime", str(SCRIPTS / f"{script}.py"), "--help"]
+@pytest.fixture(scope="module")
+def helps() -> dict[str, dict[str, Any]]:
+    """The help of each script, and the modules loaded by then: one interpreter shows them all, one after the other."""
+    command = [sys.executable, "-c", ASK_FOR_HELP, *(str(SCRIPTS / f"{script}.py") for script in WITH_HELP)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    assert not imported & {"torch", "lightning", "nvidia.dali", "numba"}
-    groups = {line.partition("=")[0] for line in done.stdout.splitlines() if "|" in line and line[0].isalpha()}
+    return dict(zip(WITH_HELP, map(json.loads, done.stdout.splitlines()), strict=True))
+
+
+@pytest.mark.parametrize("script", WITH_HELP)
+def test_help_is_shown_without_loading_torch(helps: dict[str, dict[str, Any]], script: str) -> None:
+    assert not {"torch", "lightning", "nvidia.dali", "numba"} & set(helps[script]["modules"])
+    lines = helps[script]["output"].splitlines()
+    groups = {line.partition("=")[0] for line in lines if "|" in line and line[0].isalpha()}
     assert ("experiment" in groups) == (script not in ("evaluate", "predict", "export"))
     assert "data" in groups
 
