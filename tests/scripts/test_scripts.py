@@ -43,7 +43,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
         "synthetic.num_val=3",
         "pipeline.image_size=128",
         "model.fpn_channels=16",
-        "model.backbone.name=mobilenetv3_small_050",
+        "model.backbone.name=test_resnet",
         "model.backbone.weights=null",
         "trainer.max_epochs=1",
         "trainer.precision=32-true",
@@ -162,7 +162,7 @@ def test_help_is_shown_without_loading_torch(helps: dict[str, dict[str, Any]], s
 
 def test_training_returns_the_best_hmean_for_sweepers(run, drawn, tmp_path):
     data = ("data=upstage", f"dataset_base_path={drawn}", "device=cpu", "pipeline.image_size=96")
-    network = ("model.backbone.name=mobilenetv3_small_050", "model.backbone.weights=null", "model.fpn_channels=16")
+    network = ("model.backbone.name=test_resnet", "model.backbone.weights=null", "model.fpn_channels=16")
     callback = "+hydra.callbacks.returned._target_=hydra.experimental.callbacks.LogJobReturnCallback"
     settings = (*data, *network, callback, "trainer.fast_dev_run=true", "hydra.run.dir=run")
     output = run("train.py", *settings, cwd=tmp_path)
