@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Sequence
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -60,6 +61,7 @@ def dali_version() -> str | None:
     return str(__version__)
 
 
+@cache  # a search through all installed packages takes milliseconds
 def _version(package: str) -> str | None:
     try:
         return version(package)

@@ -1,4 +1,7 @@
-"""Fixtures shared by all tests: a drawn data set, and real ones where this machine has them."""
+"""Fixtures shared by all tests: a drawn data set, and real ones where this machine has them.
+
+torch and the trainer are imported inside the fixtures: pytest-xdist's controller loads this file too, and the workers wait for it.
+"""
 
 import logging
 import signal
@@ -6,13 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
-
-from ocr.checkpoint import CONFIG_KEY, MODEL_PREFIX
-from ocr.config import TrainConfig
-from ocr.models.dbnet import build_dbnet
-from ocr.synthetic.config import SyntheticConfig
-from ocr.synthetic.data_set import draw_data_set
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -62,6 +58,9 @@ def odd_jpegs() -> Path:
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Small receipts and notices in the Upstage layout: 10 training and 8 validation images of at most 384 pixels, half of them
     rotated by EXIF, one in ten without text. All test processes share the folder, so no test may write to it."""
+    from ocr.synthetic.config import SyntheticConfig
+    from ocr.synthetic.data_set import draw_data_set
+
     folder = tmp_path_factory.getbasetemp()
     is_worker = folder.name.startswith("popen-")  # pytest-xdist: the parent folder is shared
     config = SyntheticConfig(num_train=10, num_val=8, exif_share=0.5, blank_share=0.1, min_side=256, max_side=384)
@@ -71,6 +70,12 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def untrained_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of a small network with random weights, whose input is 320 pixels."""
+    import torch
+
+    from ocr.checkpoint import CONFIG_KEY, MODEL_PREFIX
+    from ocr.config import TrainConfig
+    from ocr.models.dbnet import build_dbnet
+
     config = TrainConfig.model_validate(
         {"pipeline": {"image_size": 320}, "model": {"fpn_channels": 16, "backbone": {"weights": None}}}
     )
@@ -105,6 +110,8 @@ def _place(item: pytest.Item) -> int:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    import torch
+
     items.sort(key=_place)
     if torch.cuda.is_available() or config.getoption("--cpu-check", default=False):  # an option of tests/gpu
         return

@@ -13,12 +13,17 @@ from pydantic import ValidationError
 from dali_pipelines.config import AugmentationConfig, PipelineConfig
 from ocr.command_line import compose_config, prepare_hydra
 from ocr.config import EvaluateConfig, ExportConfig, PredictConfig, TrainConfig
+from tests.composing import quickly_composed
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
 def load(*overrides: str, name: str = "train", schema: type = TrainConfig):
     return compose_config(schema, name, overrides)
+
+
+def quickly_loaded(*overrides: str) -> TrainConfig:
+    return quickly_composed(TrainConfig, "train", overrides)
 
 
 def lookup(config: TrainConfig, key: str):
@@ -67,7 +72,7 @@ SPLITS = ("train_dataset", "val_dataset", "test_dataset", "predict_dataset")
     ],
 )
 def test_overrides_of_existing_users_work_as_written(override, expected):
-    value = lookup(load(override), override.split("=")[0])
+    value = lookup(quickly_loaded(override), override.split("=")[0])
     assert value == expected
     assert type(value) is type(expected)
 
@@ -90,7 +95,7 @@ def test_each_data_set_composes(data):
 @pytest.mark.parametrize("base", ["/somewhere", "some/where/", "s3://bucket/receipts"])
 @pytest.mark.parametrize("data", ["upstage", "synthetic", "webdataset", "icdar"])
 def test_paths_of_a_data_set_belong_to_its_shards(data, base):
-    config = load(f"data={data}", "loader=webdataset", f"dataset_base_path={base}")
+    config = quickly_loaded(f"data={data}", "loader=webdataset", f"dataset_base_path={base}")
     for split in ("train", "val", "test"):
         assert config.datasets.split(split).settings_without_effect_on_shards() == []
 
@@ -111,7 +116,9 @@ def test_paths_of_a_data_set_belong_to_its_shards(data, base):
     ],
 )
 def test_settings_that_shards_leave_without_effect_are_known(override, expected):
-    config = load("data=webdataset", "dataset_base_path=/somewhere", f"datasets.val_dataset.config.{override}")
+    config = quickly_loaded(
+        "data=webdataset", "dataset_base_path=/somewhere", f"datasets.val_dataset.config.{override}"
+    )
     assert config.datasets.split("val").settings_without_effect_on_shards() == expected
 
 
@@ -127,7 +134,7 @@ def test_settings_that_shards_leave_without_effect_are_known(override, expected)
     ],
 )
 def test_neighbours_are_shuffled_as_blocks_in_a_bucket_only(overrides, block):
-    assert load(*overrides).dataloader.shuffle_block == block
+    assert quickly_loaded(*overrides).dataloader.shuffle_block == block
 
 
 @pytest.mark.parametrize("experiment", sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml")))
@@ -323,4 +330,7 @@ def test_a_wrong_value_is_one_line_with_what_is_expected(override, line):
     with pytest.raises(SystemExit) as refused:
         load(override)
     assert str(refused.value) == f"The configuration is wrong: {line}"
+
+
+def test_a_time_is_given_in_days_hours_minutes_and_seconds():
     assert load("trainer.max_time=00:08:00:00").trainer.max_time == "00:08:00:00"

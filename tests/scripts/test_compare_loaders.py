@@ -6,7 +6,7 @@ import re
 import shlex
 import signal
 import subprocess
-import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import pytest
 
 from benchmarks.loaders.compare import compare_loaders
 from benchmarks.loaders.config import CompareConfig, as_overrides
-from benchmarks.loaders.rows import ROWS
+from benchmarks.loaders.rows import ROWS, chosen_rows
 from ocr.command_line import compose_config, prepare_hydra
 from ocr.errors import InputError
 from tests.programs import Program
@@ -25,7 +25,7 @@ SMALL = (
     "pipeline.image_size=128",
     "pipeline.augmentation.crop_size=128",
     "model.fpn_channels=16",
-    "model.backbone.name=mobilenetv3_small_050",
+    "model.backbone.name=test_resnet",
     "model.backbone.weights=null",
     "dataloader.batch_size=2",
     "dataloader.eval_batch_size=2",
@@ -34,10 +34,8 @@ SMALL = (
     "sweep=false",
     "hydra.run.dir=compared",
 )
-
-
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, str(SCRIPT), *SMALL, *arguments]
+FEW = "replay,dali_cpu,dali_scaled,dali_gpu,dali_tensors,turbojpeg"
+"""Rows of each kind; tests/benchmarks/loaders/test_worker.py measures every row."""
 
 
 def on(data_set: Path) -> tuple[str, str]:
@@ -70,7 +68,7 @@ def schemas() -> None:
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory: pytest.TempPathFactory, drawn: Path) -> tuple[Path, str, dict[str, Any]]:
     cwd = tmp_path_factory.mktemp("work")
-    done, results = compare(cwd, *on(drawn), "--only", "replay,dali,turbojpeg", "--rounds=2", "--seconds", "0.02")
+    done, results = compare(cwd, *on(drawn), "--only", FEW, "--rounds=2", "--seconds", "0.02")
     assert done.returncode == 0, done.stdout + done.stderr
     return cwd, done.stdout, results
 
@@ -79,8 +77,7 @@ def test_every_row_is_measured_at_every_level_or_has_a_reason(compared):
     _, _, results = compared
     assert list(results["levels"]) == ["decode", "input", "input+targets", "train-step", "val-epoch"]
     for level, rows in results["levels"].items():
-        names = {"dali_cpu", "dali_scaled", "dali_gpu", "dali_images", "dali_tensors"}
-        assert rows.keys() == names | {"replay", "turbojpeg"}
+        assert rows.keys() == set(FEW.split(","))
         for name, row in rows.items():
             if row["reason"] is None:
                 # Where memory is short, rows take turns in groups, and the first one is measured with each.
@@ -153,15 +150,14 @@ def test_ctrl_c_keeps_what_was_measured(compared, drawn):
     (cwd / "compared/results.json").unlink()
     # Enough rounds for the signal to arrive before the last one.
     options = ("--only=replay,torch_ram", "--rounds=40", "--seconds=0.01", "levels=[input,train-step]", "cold=false")
-    arguments = command(*on(drawn), *options)
-    with subprocess.Popen(arguments, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        assert process.stdout is not None
-        before = next(line for line in process.stdout if "train-step: measuring 2 rows" in line)
-        process.send_signal(signal.SIGINT)
-        output = before + process.communicate(timeout=100)[0]
-    assert process.returncode == 0, output
-    assert "interrupted; the results so far follow" in output
-    assert "Interrupted: not all rounds were measured" in output
+    program = Program(SCRIPT, *SMALL, *on(drawn), *options, cwd=cwd, merged=True)
+    while program.returncode is None and "train-step: measuring 2 rows" not in program.output():
+        time.sleep(0.02)
+    program.send_signal(signal.SIGINT)
+    done = program.wait(100)
+    assert done.returncode == 0, done.stdout
+    assert "interrupted; the results so far follow" in done.stdout
+    assert "Interrupted: not all rounds were measured" in done.stdout
     results = json.loads((cwd / "compared/results.json").read_text())
     assert results["is_interrupted"]
     assert len(results["levels"]["input"]["torch_ram"]["rounds"]) == 40
@@ -213,6 +209,12 @@ def test_missing_data_set_is_named(tmp_path):
         compare_loaders(config, tmp_path / "compared")
 
 
+def test_a_name_stands_for_its_row_and_those_that_begin_with_it():
+    assert [row.name for row in chosen_rows(["spdl", "torch"])] == [
+        row.name for row in ROWS if row.name == "torch" or row.name.startswith(("torch_", "spdl_"))
+    ]
+
+
 def test_unknown_row_is_named(tmp_path):
     config = compose_config(CompareConfig, "compare_loaders", ["only=[torch,ffcv]"])
     with pytest.raises(InputError, match="only=ffcv: no such row; there are replay, torch, torch_ram"):
@@ -228,7 +230,7 @@ def test_unwritable_folder_is_named(tmp_path):
 
 
 def test_help_names_the_short_flags(tmp_path):
-    done = subprocess.run(command("--help"), cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    done = Program(SCRIPT, "--help", cwd=tmp_path).wait()
     assert "--only, --rounds and --seconds" in done.stdout
     words = re.findall(r"\w+", done.stdout)
     assert {row.name for row in ROWS} <= set(words)

@@ -22,7 +22,7 @@ SMALL = (
     "pipeline.image_size=96",
     "pipeline.augmentation.crop_size=96",
     "model.fpn_channels=16",
-    "model.backbone.name=mobilenetv3_small_050",
+    "model.backbone.name=test_resnet",
     "model.backbone.weights=null",
     "dataloader.batch_size=2",
     "dataloader.eval_batch_size=2",
@@ -98,13 +98,13 @@ def test_failed_value_is_named_and_better_ones_are_measured_together(monkeypatch
             "num_images": 4,
             "pipeline": {"image_size": 96},
             "dataloader": {"batch_size": 2},
-            "model": {"fpn_channels": 16, "backbone": {"name": "mobilenetv3_small_050", "weights": None}},
+            "model": {"fpn_channels": 16, "backbone": {"name": "test_resnet", "weights": None}},
             "datasets": {"train_dataset": {"config": split}},
         }
     )
     factors = [
         Factor("pipeline.image_size", "train-step", 96, (64,)),
-        Factor("model.backbone.name", "train-step", "mobilenetv3_small_050", ("no_such_network",)),
+        Factor("model.backbone.name", "train-step", "test_resnet", ("no_such_network",)),
         Factor("pipeline.num_threads", "input", 1, (-1, 2), judged_by="first_epoch_seconds"),
     ]
     monkeypatch.setattr(sweep_module, "factors_of", lambda *_: factors)

@@ -17,7 +17,7 @@ def settings() -> TrainConfig:
     return TrainConfig.model_validate(
         {
             "pipeline": {"image_size": 96, "output_dtype": "float32"},
-            "model": {"fpn_channels": 16, "backbone": {"name": "mobilenetv3_small_050", "weights": None}},
+            "model": {"fpn_channels": 16, "backbone": {"name": "test_resnet", "weights": None}},
             "loader": "torch",
         }
     )

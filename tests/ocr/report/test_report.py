@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ocr.command_line import compose_config
 from ocr.config import EvaluateConfig
 from ocr.errors import InputError
 from ocr.inference import evaluate
@@ -16,13 +15,14 @@ from ocr.metrics.icdar import MatchCounts
 from ocr.metrics.pooled_counts import PooledCounts
 from ocr.report import compare
 from tests.browser import browser_page
+from tests.composing import quickly_composed
 
 PRESENT = 0.45
 
 
 def configured(drawn: Path, checkpoint: Path, *overrides: str) -> EvaluateConfig:
     given = [f"checkpoint={checkpoint}", "data=upstage", f"dataset_base_path={drawn}", "split=val", "device=cpu"]
-    return compose_config(EvaluateConfig, "evaluate", [*given, "report.num_images=3", *overrides])
+    return quickly_composed(EvaluateConfig, "evaluate", [*given, "report.num_images=3", *overrides])
 
 
 @pytest.fixture(scope="module")

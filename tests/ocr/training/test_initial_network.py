@@ -72,7 +72,7 @@ def test_frozen_tensors_are_the_same_after_training_and_validation(fine_tuned, c
     frozen = [
         name
         for name in before
-        if name.startswith(("model.backbone.conv_stem", "model.backbone.bn1", "model.backbone.blocks.1"))
+        if name.startswith(("model.backbone.conv1", "model.backbone.bn1", "model.backbone.layer2"))
     ]
     assert any(name.endswith("running_mean") for name in frozen)
     assert any(name.endswith("num_batches_tracked") for name in frozen)
@@ -98,11 +98,11 @@ def test_settings_of_the_network_come_from_the_file_unless_they_are_given(tiny_r
     other = ("model.fpn_channels=32", "model.fpn_kernel_size=7", "model.backbone.name=resnet18")
     config = tiny_run(*other, f"init_from={checkpoint}")
     taken = with_network_of_file(config, {"init_from", "model.freeze"})
-    assert (taken.model.fpn_channels, taken.model.backbone.name) == (16, "mobilenetv3_small_050")
+    assert (taken.model.fpn_channels, taken.model.backbone.name) == (16, "test_resnet")
     assert taken.model.fpn_kernel_size == 3
     with caplog.at_level("WARNING"):
         mixed = with_network_of_file(config, {"init_from", "model.fpn_channels"})
-    assert (mixed.model.fpn_channels, mixed.model.backbone.name) == (32, "mobilenetv3_small_050")
+    assert (mixed.model.fpn_channels, mixed.model.backbone.name) == (32, "test_resnet")
     taking = "To take the file's, add to the command:\n  model.fpn_channels=16\n"
     assert f"of another network:\n  model.fpn_channels: 16 in the file, 32 here\n{taking}" in caplog.text
 
@@ -126,13 +126,14 @@ def test_tensors_that_do_not_fit_are_listed_and_the_others_loaded(tiny_run, chec
     with caplog.at_level("WARNING"):
         network = initial_network(config)
     assert (
-        "  fpn.lateral: 20 tensors, first fpn.lateral.0.0.weight (16x8x1x1 in the file, 32x8x1x1 here)\n" in caplog.text
+        "  fpn.lateral: 20 tensors, first fpn.lateral.0.0.weight (16x32x1x1 in the file, 32x32x1x1 here)\n"
+        in caplog.text
     )
     listed = re.findall(r"^  \S+: (\d+) tensors?, ", caplog.text, re.MULTILINE)
     num_fitting, num_all = map(int, re.findall(r"(\d+) of (\d+) tensors fit; left at random:\n", caplog.text)[0])
     assert sum(map(int, listed)) == num_all - num_fitting  # each of them
     weights = state(checkpoint)
-    assert torch.equal(network.state_dict()["backbone.conv_stem.weight"], weights["model.backbone.conv_stem.weight"])
+    assert torch.equal(network.state_dict()["backbone.conv1.0.weight"], weights["model.backbone.conv1.0.weight"])
 
 
 def test_a_large_kernel_keeps_its_start_where_the_file_has_none(tiny_run, checkpoint, caplog):
@@ -268,7 +269,7 @@ def test_a_resumed_run_does_not_need_the_weights_of_the_backbone(tiny_run, check
 def test_a_backbone_takes_its_weights_from_a_checkpoint_of_ours(tiny_run, checkpoint):
     network = initial_network(tiny_run(f"model.backbone.weights={checkpoint}", "model.fpn_channels=32"))
     weights = state(checkpoint)
-    assert torch.equal(network.state_dict()["backbone.conv_stem.weight"], weights["model.backbone.conv_stem.weight"])
+    assert torch.equal(network.state_dict()["backbone.conv1.0.weight"], weights["model.backbone.conv1.0.weight"])
 
 
 def test_exported_weights_carry_all_but_the_places_of_this_machine(tiny_run, checkpoint, drawn, tmp_path):
@@ -296,7 +297,7 @@ def test_exported_weights_carry_all_but_the_places_of_this_machine(tiny_run, che
     assert config.model.fpn_channels == 16
     assert network.head.prob[0][0].weight.dtype == torch.float32
     tuned = with_network_of_file(TrainConfig(init_from=str(output)), {"init_from"})
-    assert tuned.model.backbone.name == "mobilenetv3_small_050"
+    assert tuned.model.backbone.name == "test_resnet"
     loaded = initial_network(tuned).state_dict()
     wanted = {name.removeprefix("model."): tensor for name, tensor in state(checkpoint).items()}
     torch.testing.assert_close(loaded["head.prob.0.0.weight"], wanted["head.prob.0.0.weight"], rtol=1e-3, atol=1e-6)

@@ -67,7 +67,6 @@ def assert_same_end(folder: Path, other: Path) -> None:
 @pytest.mark.parametrize(
     ("signum", "place", "overrides"),
     [
-        (signal.SIGTERM, "within the epoch", ()),
         (signal.SIGINT, "at the last batch", ()),
         (signal.SIGTERM, "in validation", ()),
         (signal.SIGINT, "within the epoch", AVERAGED),

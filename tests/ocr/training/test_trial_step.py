@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 CONFIG = TrainConfig.model_validate(
     {
         "pipeline": {"image_size": 64},
-        "model": {"backbone": {"name": "mobilenetv3_small_050", "weights": None}, "fpn_channels": 16},
+        "model": {"backbone": {"name": "test_resnet", "weights": None}, "fpn_channels": 16},
         "trainer": {"precision": "32-true"},
     }
 )
