@@ -28,6 +28,7 @@ machine          RAM, within the limits of the control groups
 atomic_write     files written completely or not at all
 file_lock        locks on open files, which keep other processes out
 file_names       the rule for file names that come from data
+given_files      the weights and checkpoints that settings name
 coloured_log, progress
                  what a person sees on the terminal
 errors           errors of the input or the machine
