@@ -14,11 +14,10 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from types import FrameType
-from typing import Generic, NoReturn
+from typing import NoReturn
 
 import yaml
 from hydra import compose, initialize_config_dir
@@ -251,17 +250,8 @@ def _check_options(arguments: Sequence[str]) -> None:
     raise InputError(f"{options[0]}: settings are written key=value: {' '.join(settings)}")
 
 
-@dataclass(frozen=True)
-class Job(Generic[AnyConfig]):
-    """A command about to run."""
-
-    config: AnyConfig
-    output_dir: Path
-    """The run folder of this Hydra job."""
-
-
 @contextmanager
-def checked_job(config_class: type[AnyConfig], hydra_config: DictConfig) -> Iterator[Job[AnyConfig]]:
+def checked_job(config_class: type[AnyConfig], hydra_config: DictConfig) -> Iterator[tuple[AnyConfig, Path]]:
     """Gives the checked configuration and the run folder to the `with` block that runs the command.
 
     The command is imported inside the block: torch, Lightning and DALI take seconds to load, and neither `--help` nor a wrong
@@ -285,7 +275,7 @@ def checked_job(config_class: type[AnyConfig], hydra_config: DictConfig) -> Iter
             os.environ[FULL_ERROR] = "1"  # Hydra hands the error of a job on when all have ended
 
 
-def _checked_job(config_class: type[AnyConfig], hydra_config: DictConfig) -> Job[AnyConfig]:
+def _checked_job(config_class: type[AnyConfig], hydra_config: DictConfig) -> tuple[AnyConfig, Path]:
     global _own_folder
     hydra = HydraConfig.get()
     if hydra.mode == RunMode.RUN and not is_given("hydra.run.dir"):
@@ -306,7 +296,7 @@ def _checked_job(config_class: type[AnyConfig], hydra_config: DictConfig) -> Job
         writes_elsewhere = isinstance(config, PredictConfig | ExportConfig) and config.output != NOT_SET
         where = "" if writes_elsewhere else f"; the folder of this run is {output_dir}"
         log.info("starting: loading the libraries%s", where)
-    return Job(config, output_dir)
+    return config, output_dir
 
 
 def _refuse_missing_files(config: Section) -> None:

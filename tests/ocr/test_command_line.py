@@ -204,10 +204,10 @@ prepare_hydra()
 
 @hydra.main(config_path=str(CONFIG_DIR), config_name="train", version_base="1.3")
 def main(hydra_config):
-    with checked_job(TrainConfig, hydra_config) as job:
-        if job.config.seed == 1:
+    with checked_job(TrainConfig, hydra_config) as (config, _):
+        if config.seed == 1:
             raise {error}("gone")
-        print("trained", job.config.seed)
+        print("trained", config.seed)
 
 run_command(main, "train")
 """
