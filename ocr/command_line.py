@@ -107,8 +107,9 @@ _PATIENCE = 10.0
 
 _schemas: dict[str, type[Section]] = {}
 """The configurations of all commands by the first word of their names, once `prepare_hydra` has run."""
-_own_folder: Path | None = None
-"""Run folder of this process's command, if Hydra named it: the user named none with hydra.run.dir."""
+_own_folder: tuple[Path, str] | None = None
+"""Run folder of this process's command and the name of its log there, if Hydra named it: the user named none with hydra.run.dir."""
+_STARTED = time.time()
 
 
 def prepare_hydra(*schemas: tuple[str, type[Section]]) -> None:
@@ -279,7 +280,7 @@ def _checked_job(config_class: type[AnyConfig], hydra_config: DictConfig) -> tup
     global _own_folder
     hydra = HydraConfig.get()
     if hydra.mode == RunMode.RUN and not is_given("hydra.run.dir"):
-        _own_folder = Path(hydra.run.dir)
+        _own_folder = Path(hydra.run.dir), f"{hydra.job.name}.log"
     try:
         config = validate_config(config_class, hydra_config)
         _refuse_multirun_of_ranks()
@@ -322,17 +323,20 @@ def is_given(key: str) -> bool:
 
 def _remove_unused_folder() -> None:
     """Removes the run folder if it holds only what Hydra writes there, settings and log: the command failed before it wrote
-    anything, or wrote it elsewhere. Folders above go too if they are empty then. A folder that the user named stays."""
+    anything, or wrote it elsewhere. Folders above go too if they are empty then. A folder that the user named, or that was there
+    before, stays."""
     if _own_folder is None:
         return
+    folder, log_name = _own_folder
     with suppress(OSError):  # on a network file system, a file that is still open may keep its folder
-        if all(entry.name in (".hydra", ".lock") or entry.suffix == ".log" for entry in _own_folder.iterdir()):
+        is_new = (folder / ".hydra").stat().st_mtime > _STARTED - 1
+        if is_new and {entry.name for entry in folder.iterdir()} <= {".hydra", ".lock", log_name}:
             for handler in logging.getLogger().handlers[:]:
                 if isinstance(handler, logging.FileHandler):
                     logging.getLogger().removeHandler(handler)
                     handler.close()
-            shutil.rmtree(_own_folder)
-            os.removedirs(_own_folder.parent)
+            shutil.rmtree(folder)
+            os.removedirs(folder.parent)
 
 
 class _CurrentStdout:
