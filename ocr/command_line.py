@@ -30,7 +30,6 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dali_pipelines.config import Section
-from ocr.coloured_log import colour_the_terminal
 from ocr.command_help import help_text, wants_help
 from ocr.config import (
     NOT_SET,
@@ -57,6 +56,7 @@ from ocr.path_overrides import with_literal_paths
 from ocr.placement import placement
 from ocr.program import in_users_words
 from ocr.set_overrides import with_sets
+from ocr.terminal_log import colour_the_terminal, log_above_bars
 
 log = logging.getLogger(__name__)
 
@@ -337,25 +337,6 @@ def _remove_unused_folder() -> None:
                     handler.close()
             shutil.rmtree(folder)
             os.removedirs(folder.parent)
-
-
-class _CurrentStdout:
-    """Writes to what `sys.stdout` is at that moment: rich replaces it while a bar is shown, and prints lines above the bar."""
-
-    def write(self, text: str) -> int:
-        return sys.stdout.write(text)
-
-    def flush(self) -> None:
-        sys.stdout.flush()
-
-
-def log_above_bars() -> None:
-    """Lets log lines on a terminal go through rich, so that none of them lands in the middle of a progress bar."""
-    if not (sys.stdout.isatty() and sys.stderr.isatty()):
-        return
-    for handler in logging.getLogger().handlers:
-        if isinstance(handler, logging.StreamHandler) and handler.stream is sys.stdout:
-            handler.setStream(_CurrentStdout())
 
 
 def without_files(arguments: Sequence[str]) -> list[str]:
