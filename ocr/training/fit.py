@@ -145,7 +145,6 @@ def _train(
     train_set, val_set = _build_splits(config, precision, run_dir)
     start.check_data({"train": train_set.manifest, "val": val_set.manifest})
     if is_first_rank():
-        run_dir.mkdir(parents=True, exist_ok=True)
         write_durably(run_dir / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).encode())
     module = DBNetModule(initial_network(config), config, val_set.manifest)
     search = config.trainer.lr_find_steps is not None

@@ -39,16 +39,16 @@ def test_a_run_folder_that_cannot_be_made_ends_a_script_with_one_line(run_script
         ("train.py", ["trainer.max_epochs=0"]),
         ("train.py", ["data=upstage", "dataset_base_path=none"]),
         ("evaluate.py", ["checkpoint=small", "data=upstage", "dataset_base_path=none"]),
-        ("predict.py", ["images=file", "output=none/predicted"]),
+        ("predict.py", ["images=list.txt", "output=predicted"]),
         ("export.py", ["checkpoint=small", "output=file.onnx", "card=none.md"]),
     ],
 )
 def test_a_command_that_fails_before_it_writes_leaves_no_run_folder(run_script, tmp_path, script, overrides):
-    (tmp_path / "file").write_text("no image")
+    (tmp_path / "list.txt").touch()  # names no image
     done = run_script(script, *overrides, cwd=tmp_path)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert [path.name for path in tmp_path.iterdir()] == ["list.txt"]
 
 
 def test_a_run_folder_that_the_user_named_stays(run_script, tmp_path):
