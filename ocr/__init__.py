@@ -28,7 +28,8 @@ machine          RAM, within the limits of the control groups
 atomic_write     files written completely or not at all
 file_lock        locks on open files, which keep other processes out
 file_names       the rule for file names that come from data
-coloured_log, progress
+given_files      the weights and checkpoints that settings name
+terminal_log, progress
                  what a person sees on the terminal
 errors           errors of the input or the machine
 self_test        checks in seconds that everything works here

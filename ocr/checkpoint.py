@@ -16,8 +16,9 @@ from torch import Tensor
 
 from ocr.config import TrainConfig, described_problems
 from ocr.errors import InputError
+from ocr.given_files import SHIPPED, WEIGHTS_EXTENSION, weights_path
 from ocr.models.dbnet import AUXILIARY_PREFIX, DBNet, build_dbnet
-from ocr.weights_file import EXTENSION, is_weights_file, read_weights_file
+from ocr.weights_file import is_weights_file, read_weights_file
 
 log = logging.getLogger(__name__)
 
@@ -25,9 +26,6 @@ CONFIG_KEY = "dali_dbnet_config"
 PRECISION_KEY = "dali_dbnet_precision"
 """Key of the precision that a run was trained in: {"device_type", "precision"}, the latter by Lightning's name."""
 MODEL_PREFIX = "model."
-SHIPPED = Path(__file__).resolve().parent / "weights"
-"""Folder of the weights that come with this package, NAME.safetensors each, and of the README.md about them. `init_from=NAME` and
-`checkpoint=NAME` take the weights."""
 _ZIP_START = b"PK\3\4"
 _GRAPHS = (".onnx", ".pt2")
 """Endings of exported files that hold a graph."""
@@ -84,8 +82,8 @@ def read_weights(path: str | Path, key: str = "checkpoint") -> Weights:
     path = weights_path(path, key)
     if path.suffix.lower() in _GRAPHS:
         raise InputError(
-            f"{key}={path}: found an exported graph, whose weights cannot be taken; give the .ckpt or {EXTENSION} file it was "
-            "exported from"
+            f"{key}={path}: found an exported graph, whose weights cannot be taken; give the .ckpt or {WEIGHTS_EXTENSION} file it "
+            "was exported from"
         )
     if is_weights_file(path):
         text, state = read_weights_file(path, key)
@@ -127,26 +125,6 @@ def average_weights(model: DBNet, paths: Sequence[str | Path], key: str) -> None
             for name, tensor in own.items()
         }
     )
-
-
-def weights_path(given: str | Path, key: str = "checkpoint") -> Path:
-    """Returns the path of a file, or of the shipped weights of that name.
-
-    Raises:
-        FileNotFoundError: no such file.
-    """
-    path = Path(given)
-    shipped = SHIPPED / f"{given}{EXTENSION}"
-    if not path.is_file() and str(given) == path.name and shipped.is_file():
-        return shipped
-    if not path.is_file():
-        found = "found a folder, expected a file" if path.is_dir() else "no such file"
-        names = ", ".join(sorted(file.stem for file in SHIPPED.glob(f"*{EXTENSION}")))
-        raise FileNotFoundError(
-            f"{key}={path}: {found}; a run writes checkpoints/best.ckpt and checkpoints/last.ckpt"
-            + (f"; weights that come with this package: {names}" if names else "")
-        )
-    return path
 
 
 def file_sha256(path: Path) -> str:

@@ -7,17 +7,17 @@ import os
 import re
 import select
 import shlex
+import shutil
 import signal
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from pathlib import Path
 from types import FrameType
-from typing import Generic, NoReturn
+from typing import NoReturn
 
 import yaml
 from hydra import compose, initialize_config_dir
@@ -30,13 +30,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dali_pipelines.config import Section
-from ocr.coloured_log import colour_the_terminal
 from ocr.command_help import help_text, wants_help
 from ocr.config import (
     NOT_SET,
     AnyConfig,
     EvaluateConfig,
     ExportConfig,
+    InferenceConfig,
     InspectConfig,
     PredictConfig,
     PrepareConfig,
@@ -46,14 +46,17 @@ from ocr.config import (
     no_such_key,
     validate_config,
 )
+from ocr.datasets.image_list import existing_entry
 from ocr.datasets.schemas import DatasetConfig
 from ocr.errors import CacheError, DivergedError, InputError, OutOfMemory, SignalExit, StorageError, WorkerError
 from ocr.file_names import shown, shown_lines
+from ocr.given_files import resumed_path, weights_path
 from ocr.memory.out_of_memory import ExplainOutOfMemory
 from ocr.path_overrides import with_literal_paths
 from ocr.placement import placement
 from ocr.program import in_users_words
 from ocr.set_overrides import with_sets
+from ocr.terminal_log import colour_the_terminal, log_above_bars
 
 log = logging.getLogger(__name__)
 
@@ -104,6 +107,9 @@ _PATIENCE = 10.0
 
 _schemas: dict[str, type[Section]] = {}
 """The configurations of all commands by the first word of their names, once `prepare_hydra` has run."""
+_own_folder: tuple[Path, str] | None = None
+"""Run folder of this process's command and the name of its log there, if Hydra named it: the user named none with hydra.run.dir."""
+_STARTED = time.time()
 
 
 def prepare_hydra(*schemas: tuple[str, type[Section]]) -> None:
@@ -157,12 +163,15 @@ def run_command(main: Callable[[], object], config_name: str) -> None:
         if not placement().is_first:
             sys.argv[1:] = without_files(sys.argv[1:])
         try:
-            _refuse_unknown_options(sys.argv[1:])
+            _check_options(sys.argv[1:])
             sys.argv[1:] = with_sets(with_literal_paths(sys.argv[1:], set(_schemas.values())), CONFIG_DIR)
             if wants_help(sys.argv[1:]):
                 print(help_text(config_name, CONFIG_DIR, _schemas[config_name.partition("_")[0]], sys.argv[1:]))
             else:
-                main()
+                try:
+                    main()
+                finally:
+                    _remove_unused_folder()
         except SignalExit as stop:
             # The libraries take about six seconds to unload, and docker stop kills after ten.
             logging.shutdown()
@@ -212,10 +221,19 @@ def _say_that_it_ended(signum: int) -> None:
         os.write(sys.stderr.fileno(), line.encode())  # the signal may have come in the middle of a `print`
 
 
-def _refuse_unknown_options(arguments: Sequence[str]) -> None:
-    """Raises InputError if an option is not one of Hydra's, such as `--images FOLDER` in the place of `images=FOLDER`."""
-    unknown = get_args_parser().parse_known_args(list(arguments))[1]
+def _check_options(arguments: Sequence[str]) -> None:
+    """Raises InputError if an option is not one of Hydra's, such as `--images FOLDER` in the place of `images=FOLDER`, or if two
+    exclude each other."""
+    known, unknown = get_args_parser().parse_known_args(list(arguments))
+    exclusive = [f"--{name}" for name in ("run", "multirun", "cfg", "info") if getattr(known, name)]
     options = [argument for argument in unknown if argument.startswith("-")]
+    if len(exclusive) > 1 or (known.resolve and not known.cfg and not known.help):
+        _leave_to_first_rank()
+        if len(exclusive) > 1:
+            raise InputError(
+                f"{' '.join(exclusive)}: these options exclude each other; give one (--cfg shows a single run)"
+            )
+        raise InputError("--resolve: expected --cfg beside it, as in --cfg job --resolve")
     if not unknown:
         return
     _leave_to_first_rank()
@@ -233,17 +251,8 @@ def _refuse_unknown_options(arguments: Sequence[str]) -> None:
     raise InputError(f"{options[0]}: settings are written key=value: {' '.join(settings)}")
 
 
-@dataclass(frozen=True)
-class Job(Generic[AnyConfig]):
-    """A command about to run."""
-
-    config: AnyConfig
-    output_dir: Path
-    """The run folder of this Hydra job."""
-
-
 @contextmanager
-def checked_job(config_class: type[AnyConfig], hydra_config: DictConfig) -> Iterator[Job[AnyConfig]]:
+def checked_job(config_class: type[AnyConfig], hydra_config: DictConfig) -> Iterator[tuple[AnyConfig, Path]]:
     """Gives the checked configuration and the run folder to the `with` block that runs the command.
 
     The command is imported inside the block: torch, Lightning and DALI take seconds to load, and neither `--help` nor a wrong
@@ -267,7 +276,11 @@ def checked_job(config_class: type[AnyConfig], hydra_config: DictConfig) -> Iter
             os.environ[FULL_ERROR] = "1"  # Hydra hands the error of a job on when all have ended
 
 
-def _checked_job(config_class: type[AnyConfig], hydra_config: DictConfig) -> Job[AnyConfig]:
+def _checked_job(config_class: type[AnyConfig], hydra_config: DictConfig) -> tuple[AnyConfig, Path]:
+    global _own_folder
+    hydra = HydraConfig.get()
+    if hydra.mode == RunMode.RUN and not is_given("hydra.run.dir"):
+        _own_folder = Path(hydra.run.dir), f"{hydra.job.name}.log"
     try:
         config = validate_config(config_class, hydra_config)
         _refuse_multirun_of_ranks()
@@ -278,29 +291,52 @@ def _checked_job(config_class: type[AnyConfig], hydra_config: DictConfig) -> Job
         _go_on_alone()
     colour_the_terminal()
     log_above_bars()
-    output_dir = Path(HydraConfig.get().runtime.output_dir)
+    output_dir = Path(hydra.runtime.output_dir)
     if placement().is_first:
-        log.info("starting: loading the libraries; the folder of this run is %s", output_dir)
-    return Job(config, output_dir)
+        _refuse_missing_files(config)
+        writes_elsewhere = isinstance(config, PredictConfig | ExportConfig) and config.output != NOT_SET
+        where = "" if writes_elsewhere else f"; the folder of this run is {output_dir}"
+        log.info("starting: loading the libraries%s", where)
+    return config, output_dir
 
 
-class _CurrentStdout:
-    """Writes to what `sys.stdout` is at that moment: rich replaces it while a bar is shown, and prints lines above the bar."""
+def _refuse_missing_files(config: Section) -> None:
+    """Raises an error if a file that the command names does not exist: at once, for the libraries take seconds to load."""
+    if isinstance(config, InferenceConfig | ExportConfig):
+        weights_path(config.checkpoint)
+    if isinstance(config, PredictConfig) and config.images != NOT_SET:
+        for entry in (config.images,) if isinstance(config.images, str) else config.images:
+            existing_entry(entry)
+    if type(config) is TrainConfig:
+        if config.init_from is not None:
+            weights_path(config.init_from, "init_from")
+        if config.resume not in (None, "auto"):
+            resumed_path(config.resume)
 
-    def write(self, text: str) -> int:
-        return sys.stdout.write(text)
 
-    def flush(self) -> None:
-        sys.stdout.flush()
+def is_given(key: str) -> bool:
+    """Returns whether the command line of this Hydra job sets a key of Hydra's own; outside a command it does."""
+    if not HydraConfig.initialized():
+        return True
+    return any(given.lstrip("+~").partition("=")[0] == key for given in HydraConfig.get().overrides.hydra)
 
 
-def log_above_bars() -> None:
-    """Lets log lines on a terminal go through rich, so that none of them lands in the middle of a progress bar."""
-    if not (sys.stdout.isatty() and sys.stderr.isatty()):
+def _remove_unused_folder() -> None:
+    """Removes the run folder if it holds only what Hydra writes there, settings and log: the command failed before it wrote
+    anything, or wrote it elsewhere. Folders above go too if they are empty then. A folder that the user named, or that was there
+    before, stays."""
+    if _own_folder is None:
         return
-    for handler in logging.getLogger().handlers:
-        if isinstance(handler, logging.StreamHandler) and handler.stream is sys.stdout:
-            handler.setStream(_CurrentStdout())
+    folder, log_name = _own_folder
+    with suppress(OSError):  # on a network file system, a file that is still open may keep its folder
+        is_new = (folder / ".hydra").stat().st_mtime > _STARTED - 1
+        if is_new and {entry.name for entry in folder.iterdir()} <= {".hydra", ".lock", log_name}:
+            for handler in logging.getLogger().handlers[:]:
+                if isinstance(handler, logging.FileHandler):
+                    logging.getLogger().removeHandler(handler)
+                    handler.close()
+            shutil.rmtree(folder)
+            os.removedirs(folder.parent)
 
 
 def without_files(arguments: Sequence[str]) -> list[str]:
@@ -430,6 +466,9 @@ def _composition_problem(error: Exception, config_name: str) -> str:
         return _unreadable_override(error, config_name)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         return _missing_choice(error, error.missing_cfg_file, error.options)
+    several = re.match(r"(?:Ambiguous value for argument|Sweep parameters) '(.+)'", str(error))
+    if several:
+        return _several_values(several[1])
     first, *more = str(error).splitlines()
     if more and more[0].startswith("To append to your config use"):
         key = re.search("'([^']+)'", first)
@@ -455,6 +494,13 @@ def _unreadable_override(error: OverrideParseException, config_name: str) -> str
         f"{given}: the value has a special character, or a bracket that is not closed; correct it, or quote it twice: "
         f"'{key}=\"{value}\"'"
     )
+
+
+def _several_values(given: str) -> str:
+    """Returns what to write in the place of an argument like seed=1,2 without --multirun."""
+    key, _, value = given.partition("=")
+    as_list = "" if value.endswith(")") else f", or give a list: {key}=[{value}]"
+    return f"{given}: several values; add --multirun after the settings for a run with each{as_list}"
 
 
 def _missing_choice(error: MissingConfigException, choice: str, options: Sequence[str]) -> str:

@@ -12,13 +12,12 @@ from types import TracebackType
 from typing import Any
 
 import lightning
-from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.callbacks import Callback
 from torch import nn
 
 from ocr.atomic_write import explained_write, refuse_unwritable, write_durably
-from ocr.checkpoint import file_sha256, weights_path
-from ocr.command_line import silence_libraries
+from ocr.checkpoint import file_sha256
+from ocr.command_line import is_given, silence_libraries
 from ocr.config import (
     NOT_SET,
     DataSection,
@@ -35,6 +34,7 @@ from ocr.datasets.image_list import find_images
 from ocr.datasets.schemas import DatasetConfig
 from ocr.device import resolve_device
 from ocr.errors import InputError, SignalExit
+from ocr.given_files import weights_path
 from ocr.loaders.engines import check_dali, has_dali
 from ocr.memory.out_of_memory import ExplainOutOfMemory
 from ocr.memory.remedies import inference_remedies
@@ -91,7 +91,7 @@ def evaluate(config: EvaluateConfig, run_dir: Path) -> dict[str, Any]:
     """
     log.info("writing to %s", run_dir)
     other = OtherRun(config.compare) if config.compare is not None else None
-    with _Progress(run_dir, "hydra.run.dir", is_named=_is_given("hydra.run.dir")) as progress, RunLock(run_dir):
+    with _Progress(run_dir, "hydra.run.dir", is_named=is_given("hydra.run.dir")) as progress, RunLock(run_dir):
         settings, model = restore_for_inference(config)
         settings = _with_loader_of_this_machine(settings, config.loader)
         settings, dataset = _evaluated_split(config, settings, run_dir)
@@ -130,8 +130,8 @@ def predict(config: PredictConfig, run_dir: Path) -> Path:
     """
     split_config, names, output = _images_and_output(config, run_dir)
     log.info("writing to %s", output)
-    key = "hydra.run.dir" if _is_given("hydra.run.dir") and config.output == NOT_SET else "output"
-    with _Progress(output, key, is_named=config.output != NOT_SET or _is_given(key)) as progress:
+    key = "hydra.run.dir" if is_given("hydra.run.dir") and config.output == NOT_SET else "output"
+    with _Progress(output, key, is_named=config.output != NOT_SET or is_given(key)) as progress:
         settings, model = restore_for_inference(config)
         settings = _with_loader_of_this_machine(settings, config.loader)
         settings = _with_loose_files(settings)
@@ -343,13 +343,6 @@ def _header(
         "images": images.hexdigest(),
         "settings": hashlib.sha256(text.encode()).hexdigest(),
     }
-
-
-def _is_given(key: str) -> bool:
-    """Returns whether the command line of this Hydra job sets a key of Hydra's own; outside a script it does."""
-    if not HydraConfig.initialized():
-        return True
-    return any(given.lstrip("+~").partition("=")[0] == key for given in HydraConfig.get().overrides.hydra)
 
 
 def _draw(dataset: ValidatedOCRDataset, directory: Path, index: int, detections: Detections) -> None:

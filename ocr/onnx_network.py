@@ -15,6 +15,7 @@ from dali_pipelines.config import PipelineConfig
 from ocr.checkpoint import CONFIG_KEY
 from ocr.config import Device, TrainConfig, described_problems
 from ocr.errors import InputError
+from ocr.given_files import weights_path
 from ocr.models.db_head import ProbMap
 
 INPUT_NAME, OUTPUT_NAME = "images", "prob_map"
@@ -66,10 +67,7 @@ def load_onnx(path: str | Path, device: Device) -> tuple[TrainConfig, OnnxNetwor
         FileNotFoundError: no such file.
         InputError: not a file of scripts/export.py, onnxruntime is not installed, or device=gpu without onnxruntime's CUDA part.
     """
-    path = Path(path)
-    if not path.is_file():
-        found = "found a folder, expected a file" if path.is_dir() else "no such file"
-        raise FileNotFoundError(f"checkpoint={path}: {found}; scripts/export.py writes .onnx files")
+    path = weights_path(path)
     runtime = import_extra("onnxruntime", f"checkpoint={path}")
     resolved = _resolved_device(runtime, device)
     session = _session(runtime, path, resolved)

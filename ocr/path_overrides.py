@@ -42,17 +42,17 @@ def _with_literal_value(argument: str, keys: frozenset[str], may_sweep: bool) ->
     parsed = _parsed(argument)
     if os.path.lexists(value):
         is_read_as_it_is = parsed is not None and not parsed.is_sweep_override() and parsed.value() == value
-        return argument if is_read_as_it_is and "${" not in value else start + _quoted(value.replace("${", "\\${"))
+        return argument if is_read_as_it_is and "${" not in value else start + quoted(value.replace("${", "\\${"))
     if value.startswith("[") and value.endswith("]") and (parsed is None or _has_numbers(parsed.value())):
         elements = [element.strip() for element in _ELEMENT.findall(value[1:-1])]
         return (
-            f"{start}[{','.join(element if element.startswith(_QUOTES) else _quoted(element) for element in elements)}]"
+            f"{start}[{','.join(element if element.startswith(_QUOTES) else quoted(element) for element in elements)}]"
         )
     if parsed is not None and parsed.is_sweep_override():
         is_kept = may_sweep
     else:
         is_kept = parsed is not None and isinstance(parsed.value(), str | list | None)
-    return argument if is_kept else start + _quoted(value)
+    return argument if is_kept else start + quoted(value)
 
 
 _QUOTES = ("'", '"')
@@ -63,7 +63,8 @@ def _has_numbers(value: object) -> bool:
     return isinstance(value, list) and any(isinstance(element, int | float) for element in value)
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """Returns a text in quotes, which Hydra reads as this text."""
     return QuotedString(text=text, quote=Quote.single).with_quotes()
 
 

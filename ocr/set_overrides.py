@@ -13,7 +13,6 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationResolutionError
@@ -21,6 +20,7 @@ from omegaconf.errors import InterpolationResolutionError
 from ocr.config import NOT_SET, resolver_message
 from ocr.datasets.schemas import SetConfig
 from ocr.errors import InputError
+from ocr.path_overrides import quoted
 
 _SPLITS = ("train", "val", "test")
 _LIST_OF_SETS = re.compile(r"(datasets\.\w+_dataset\.config)=(?=\[)")
@@ -76,7 +76,7 @@ def _folders_in(arguments: Sequence[str]) -> list[str] | None:
 def _overrides(names: list[str], folders: list[str] | None, config_dir: Path) -> list[str]:
     """Returns the choice of a data set, for all settings that are not lists, and the sets of each split."""
     chosen = [
-        [f"data={name}", *([f"dataset_base_path={_quoted(folders[number])}"] if folders else [])]
+        [f"data={name}", *([f"dataset_base_path={quoted(folders[number])}"] if folders else [])]
         for number, name in enumerate(names)
     ]
     base = chosen[names.index(_DRAWN) if _DRAWN in names else 0]  # only then is the synthetic set drawn
@@ -108,9 +108,5 @@ def _composed(overrides: list[str]) -> Any:
 
 def _written(values: dict[str, Any]) -> str:
     """Returns a section of texts, numbers and nulls as Hydra's command line writes it; numbers as texts, which the schema reads."""
-    texts = {key: "null" if value is None else _quoted(str(value)) for key, value in values.items()}
+    texts = {key: "null" if value is None else quoted(str(value)) for key, value in values.items()}
     return "{" + ",".join(f"{key}:{text}" for key, text in texts.items()) + "}"
-
-
-def _quoted(text: str) -> str:
-    return QuotedString(text=text, quote=Quote.single).with_quotes()

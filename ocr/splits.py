@@ -154,6 +154,7 @@ def checks_of_split(
         training=training,
         annotated=all(annotated) or config.loader == "webdataset",
         before_training=before_training,
+        keeps_pixels=split.keeps_pixels,
     )
     return check_data(manifest, report, settings)
 

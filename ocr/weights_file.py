@@ -10,13 +10,12 @@ from torch import Tensor
 
 from ocr.atomic_write import write_durably
 from ocr.errors import InputError
-
-EXTENSION = ".safetensors"
+from ocr.given_files import WEIGHTS_EXTENSION
 
 
 def is_weights_file(path: str | Path) -> bool:
     """Returns whether the file's name says that it holds weights in the safetensors format."""
-    return Path(path).suffix.lower() == EXTENSION
+    return Path(path).suffix.lower() == WEIGHTS_EXTENSION
 
 
 def read_weights_file(path: Path, key: str) -> tuple[dict[str, str], dict[str, Tensor]]:
@@ -34,7 +33,7 @@ def read_weights_file(path: Path, key: str) -> tuple[dict[str, str], dict[str, T
     except (SafetensorError, OSError, ValueError) as error:
         raise InputError(
             f"{key}={path}: not readable as weights: found a damaged or cut file, or one of another kind, of "
-            f"{path.stat().st_size:,} bytes ({type(error).__name__}); expected a whole {EXTENSION} file; copy it again"
+            f"{path.stat().st_size:,} bytes ({type(error).__name__}); expected a whole {WEIGHTS_EXTENSION} file; copy it again"
         ) from error
 
 

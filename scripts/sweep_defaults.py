@@ -14,10 +14,10 @@ prepare_hydra(("sweep_schema", SweepConfig))
 
 @hydra.main(config_path="../configs", config_name="sweep_defaults", version_base="1.3")
 def main(hydra_config: DictConfig) -> None:
-    with checked_job(SweepConfig, hydra_config) as job:
+    with checked_job(SweepConfig, hydra_config) as (config, run_dir):
         from benchmarks.sweep.run import sweep_defaults
 
-        sweep_defaults(job.config, job.output_dir)
+        sweep_defaults(config, run_dir)
 
 
 if __name__ == "__main__":

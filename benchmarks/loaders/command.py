@@ -13,10 +13,10 @@ prepare_hydra(("compare_schema", CompareConfig))
 
 @hydra.main(config_path=str(CONFIG_DIR), config_name="compare_loaders", version_base="1.3")
 def _main(hydra_config: DictConfig) -> None:
-    with checked_job(CompareConfig, hydra_config) as job:
+    with checked_job(CompareConfig, hydra_config) as (config, run_dir):
         from benchmarks.loaders.compare import compare_loaders
 
-        compare_loaders(job.config, job.output_dir)
+        compare_loaders(config, run_dir)
 
 
 def run() -> None:

@@ -11,10 +11,10 @@ prepare_hydra()
 
 @hydra.main(config_path=str(CONFIG_DIR), config_name="evaluate", version_base="1.3")
 def _main(hydra_config: DictConfig) -> None:
-    with checked_job(EvaluateConfig, hydra_config) as job:
+    with checked_job(EvaluateConfig, hydra_config) as (config, run_dir):
         from ocr.inference import evaluate
 
-        evaluate(job.config, job.output_dir)
+        evaluate(config, run_dir)
 
 
 def run() -> None:

@@ -11,10 +11,10 @@ prepare_hydra()
 
 @hydra.main(config_path=str(CONFIG_DIR), config_name="export", version_base="1.3")
 def _main(hydra_config: DictConfig) -> None:
-    with checked_job(ExportConfig, hydra_config) as job:
+    with checked_job(ExportConfig, hydra_config) as (config, _):
         from ocr.export.run import export
 
-        export(job.config)
+        export(config)
 
 
 def run() -> None:

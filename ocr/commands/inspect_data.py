@@ -13,10 +13,10 @@ prepare_hydra()
 
 @hydra.main(config_path=str(CONFIG_DIR), config_name="inspect_data", version_base="1.3")
 def _main(hydra_config: DictConfig) -> None:
-    with checked_job(InspectConfig, hydra_config) as job:
+    with checked_job(InspectConfig, hydra_config) as (config, run_dir):
         from ocr.inspection.inspect_data import inspect_data
 
-        inspect_data(job.config, job.output_dir)
+        inspect_data(config, run_dir)
 
 
 def run() -> None:

@@ -11,10 +11,10 @@ prepare_hydra()
 
 @hydra.main(config_path=str(CONFIG_DIR), config_name="predict", version_base="1.3")
 def _main(hydra_config: DictConfig) -> None:
-    with checked_job(PredictConfig, hydra_config) as job:
+    with checked_job(PredictConfig, hydra_config) as (config, run_dir):
         from ocr.inference import predict
 
-        predict(job.config, job.output_dir)
+        predict(config, run_dir)
 
 
 def run() -> None:

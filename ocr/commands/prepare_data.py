@@ -11,10 +11,10 @@ prepare_hydra()
 
 @hydra.main(config_path=str(CONFIG_DIR), config_name="prepare_data", version_base="1.3")
 def _main(hydra_config: DictConfig) -> None:
-    with checked_job(PrepareConfig, hydra_config) as job:
+    with checked_job(PrepareConfig, hydra_config) as (config, run_dir):
         from ocr.preparation.prepare import prepare_data
 
-        prepare_data(job.config, job.output_dir)
+        prepare_data(config, run_dir)
 
 
 def run() -> None:

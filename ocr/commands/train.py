@@ -12,11 +12,11 @@ prepare_hydra()
 @hydra.main(config_path=str(CONFIG_DIR), config_name="train", version_base="1.3")
 def _main(hydra_config: DictConfig) -> float | None:
     """Returns the best validation hmean, which is what a sweeper optimises."""
-    with checked_job(TrainConfig, hydra_config) as job:
+    with checked_job(TrainConfig, hydra_config) as (config, run_dir):
         from ocr.training.fit import train
 
-        looks_in_file = job.config.resume is not None or job.config.init_from is not None
-        summary = train(job.config, job.output_dir, given=given_keys(hydra_config) if looks_in_file else None)
+        looks_in_file = config.resume is not None or config.init_from is not None
+        summary = train(config, run_dir, given=given_keys(hydra_config) if looks_in_file else None)
     return summary.get("hmean")
 
 

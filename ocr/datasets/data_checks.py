@@ -49,6 +49,8 @@ class CheckSettings:
     """Whether the split has annotations; without them, only the images are checked."""
     before_training: bool = True
     """Whether the command trains or inspects training data. Otherwise it evaluates, predicts or exports."""
+    keeps_pixels: bool = False
+    """Whether the split keeps decoded images, which makes pipeline.scaled_decode useless."""
 
     @property
     def size_key(self) -> str:
@@ -365,12 +367,13 @@ def _large_images(measures: Measures, settings: CheckSettings) -> str | None:
     total = float(pixels.sum())
     saved = 1 - float((pixels * np.minimum(1.0, needed / longest) ** 2).sum()) / total if total else 0.0
     share = float((longest > needed).mean()) if total else 0.0
-    if saved < 0.5 or share < 0.25 or pipeline.scaled_decode:
+    if saved < 0.5 or share < 0.25 or (pipeline.scaled_decode and not settings.keeps_pixels):
         return None
+    advice = "" if settings.keeps_pixels else "pipeline.scaled_decode=true decodes fewer pixels on a CPU; or "
     return (
         f"{share:.0%} of the images are larger than {settings.size_key}={pipeline.image_size} needs, with "
-        f"{pixels.mean() / 1e6:.1f} megapixels on average over all; pipeline.scaled_decode=true decodes fewer pixels on a CPU; "
-        f"or train on copies of at most {needed:,.0f} px, images and points scaled alike, which have {saved:.0%} fewer pixels"
+        f"{pixels.mean() / 1e6:.1f} megapixels on average over all; {advice}train on copies of at most "
+        f"{needed:,.0f} px, images and points scaled alike, which have {saved:.0%} fewer pixels"
     )
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ocr.datasets.folder_listing import AmbiguousName, FolderListing, existing_path
-from ocr.datasets.image_checks import IMAGE_EXTENSIONS
 from ocr.errors import InputError
 from ocr.file_names import shown
 
@@ -24,7 +23,7 @@ class ImageList(NamedTuple):
     """Names relative to the folder, with /, each once, in the order in which they were given."""
 
 
-def find_images(given: Sequence[str], extensions: Sequence[str] = IMAGE_EXTENSIONS) -> ImageList:
+def find_images(given: Sequence[str], extensions: Sequence[str]) -> ImageList:
     """Returns the images that `given` names.
 
     Args:
@@ -37,29 +36,45 @@ def find_images(given: Sequence[str], extensions: Sequence[str] = IMAGE_EXTENSIO
     Raises:
         InputError: an entry names nothing, or a folder, pattern or list holds no image.
     """
-    try:
-        paths = [path for entry in given for path in _images_of(entry, extensions)]
-    except AmbiguousName as error:
-        raise InputError(f"{error}; write the name of the file that is meant exactly as on the disk") from error
+    paths = [path for entry in given for path in _images_of(entry, extensions)]
     folder = os.path.commonpath({os.path.dirname(path) for path in paths})
     names = dict.fromkeys(os.path.relpath(path, folder).replace(os.sep, "/") for path in paths)
     return ImageList(Path(folder), list(names))
 
 
+def existing_entry(entry: str) -> str:
+    """Returns the path that an element of `images` names, as it is on the disk, or its pattern. Reads no image.
+
+    Raises:
+        InputError: there is no such file or folder, or the name fits several.
+    """
+    path = _existing(entry)
+    if path is not None and os.path.exists(path):
+        return path
+    if glob.has_magic(entry):
+        return entry
+    raise InputError(
+        f"{shown(entry)}: found no such file or folder; expected an image, a folder, a pattern such as 'scans/*.jpg', or a "
+        "text file of paths; check the path"
+    )
+
+
+def _existing(path: str) -> str | None:
+    try:
+        return existing_path(path)
+    except AmbiguousName as error:
+        raise InputError(f"{error}; write the name of the file that is meant exactly as on the disk") from error
+
+
 def _images_of(entry: str, extensions: Sequence[str]) -> list[str]:
     """Returns absolute paths, at least one."""
-    entry = existing_path(entry) or entry
+    entry = existing_entry(entry)
     if os.path.isdir(entry):
         found = _images_in(entry, extensions)
     elif os.path.isfile(entry):
         found = _listed_in(Path(entry), extensions) if entry.lower().endswith(LIST_EXTENSIONS) else [entry]
-    elif glob.has_magic(entry):
-        found = list(_matching(entry, extensions))
     else:
-        raise InputError(
-            f"{shown(entry)}: found no such file or folder; expected an image, a folder, a pattern such as 'scans/*.jpg', or a "
-            "text file of paths; check the path"
-        )
+        found = list(_matching(entry, extensions))
     if not found:
         raise InputError(f"{shown(entry)}: found no image; expected files ending in {', '.join(extensions)}")
     return [os.path.abspath(path) for path in found]
@@ -93,4 +108,4 @@ def _listed_in(path: Path, extensions: Sequence[str]) -> list[str]:
 
 def _beside(folder: Path, line: str) -> str:
     beside = os.path.join(folder, line)
-    return existing_path(beside) or existing_path(line) or beside
+    return _existing(beside) or _existing(line) or beside

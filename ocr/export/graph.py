@@ -96,10 +96,8 @@ def to_onnx(program: ExportedProgram, config: TrainConfig) -> Any:
     """Returns the network as an onnx.ModelProto in float32, with named dimensions and without metadata.
 
     Raises:
-        InputError: the packages of the extra `onnx` are missing, or the exporter cannot convert this backbone.
+        InputError: the exporter cannot convert this backbone.
     """
-    import_extra("onnxscript", "format=onnx")
-    import_extra("onnx", "format=onnx")
     try:
         with _quiet():
             exported = torch.onnx.export(

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ocr import __version__, weights_file
+from ocr import __version__
 from ocr.atomic_write import refuse_unwritable, write_durably
 from ocr.checkpoint import average_weights, load_checkpoint, read_weights, text_of
 from ocr.config import ExportConfig, InferenceConfig, TrainConfig
@@ -18,10 +18,12 @@ from ocr.export.check import Comparison, Pictures, calibration_pictures, choose_
 from ocr.export.graph import describe, metadata, save_torch_export, to_onnx, trace
 from ocr.export.reduced import to_float16, to_int8
 from ocr.export.triton import check_output, write_repository
+from ocr.given_files import WEIGHTS_EXTENSION
 from ocr.models.db_head import ProbMap
 from ocr.models.dbnet import DBNet
 from ocr.onnx_network import import_extra, is_onnx, levels_of, load_onnx
 from ocr.restore import restore
+from ocr.weights_file import write_weights_file
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +33,7 @@ LARGEST_HMEAN_LOSS = {"float32": 0.001, "float16": 0.002, "int8": 0.01}
 """Largest loss of hmean by precision, unless max_hmean_loss says otherwise."""
 _NUM_PROBES = 4
 """Calibration pictures whose maps say which layers int8 leaves in float32."""
-EXTENSION = {"onnx": ".onnx", "torch_export": ".pt2", "triton": "", "safetensors": weights_file.EXTENSION}
+EXTENSION = {"onnx": ".onnx", "torch_export": ".pt2", "triton": "", "safetensors": WEIGHTS_EXTENSION}
 
 
 def export(config: ExportConfig) -> Comparison:
@@ -130,7 +132,7 @@ def _write_weights(file: Path, model: DBNet, config: ExportConfig, settings: Tra
     if card is not None:
         text["card"] = card
     float16 = config.precision == "float16"
-    weights_file.write_weights_file(file, model.state_dict(), text, float16=float16)
+    write_weights_file(file, model.state_dict(), text, float16=float16)
 
 
 def _write_onnx(file: Path, model: Any, config: ExportConfig, settings: TrainConfig, pictures: Pictures) -> None:

@@ -1,7 +1,7 @@
 """Turns the plan of an epoch into batches on the device.
 
                   +-- fresh.py   image loader + target maps ------------------+
-    plan (epoch) -|                ^ Maker: makes the missing entries         +--> Batch
+    plan (epoch) -|                ^ makes the missing entries                +--> Batch
                   +-- cached.py  keys -> store -> a view, or made and kept ---+
 
 Files in reading order:
@@ -14,7 +14,6 @@ read_guard     ends a run whose images can no longer be read
 engines        chooses the image loader: DALI on files, DALI on shards, or PyTorch workers
 shards         DALI on shards, whose images are fetched ahead
 torch_workers  PyTorch workers
-maker          the protocol that `cached` requires of the code that makes missing samples
 cached         batches of a deterministic split from the tensor cache (ocr/cache)
 verify         recomputes entries and compares them (cache_config.verify)
 """

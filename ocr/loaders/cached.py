@@ -2,8 +2,8 @@
 
 files, annotations --> keys of this epoch --> entry is valid in memory    a view
                                               entry is valid on disk      read ahead of its batch
-                                              no entry                    Maker.make, packed, kept where there is room
-                                              file of the entry is bad    Maker.make_now, replaced
+                                              no entry                    FreshBatches.make, packed, kept where there is room
+                                              file of the entry is bad    FreshBatches.make_now, replaced
 """
 
 import logging
@@ -21,7 +21,7 @@ from ocr.cache.store import Key, StoredBatch, TensorStore
 from ocr.cache_statistics import CacheStatistics
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.loaders.batch import Batch
-from ocr.loaders.maker import ChosenBatches, Maker
+from ocr.loaders.fresh import ChosenBatches, FreshBatches
 from ocr.loaders.verify import choose_entries, verify_entry
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class CachedBatches:
         dataset: ValidatedOCRDataset,
         plan: PlannedBatches,
         store: TensorStore,
-        maker: Maker,
+        maker: FreshBatches,
         *,
         recipe: bytes,
         statistics: CacheStatistics,

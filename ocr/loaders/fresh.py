@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,13 +15,27 @@ from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.shards.images import ShardImages
 from ocr.loaders.batch import Batch
 from ocr.loaders.engines import Engine, ImageLoader, image_loader
-from ocr.loaders.maker import ChosenBatches
 from ocr.loaders.read_guard import ReadGuard
 from ocr.targets.target_maps import TargetMaps
 
 
+@dataclass
+class ChosenBatches:
+    """A plan that consists of the given batches."""
+
+    epoch: int
+    chosen: Sequence[PlannedBatch]
+    following: PlannedBatches | None = None
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def batch(self, step: int) -> PlannedBatch:
+        return self.chosen[step]
+
+
 class FreshBatches:
-    """Executes plans: loads images, makes targets. It is the `Maker` of a cached split (ocr/loaders/cached.py).
+    """Executes plans: loads images, makes targets. It makes what a cached split lacks too (ocr/loaders/cached.py).
 
     Args:
         batch_size: largest batch of a plan.
@@ -64,7 +79,10 @@ class FreshBatches:
             yield batch.with_padding_blanked()
 
     def make(self, plan: PlannedBatches) -> Iterator[Batch]:
-        """Yields the same batches as `batches`, but counts nothing, and padded samples keep their target masks."""
+        """Yields the same batches as `batches`, but counts nothing, and padded samples keep their target masks.
+
+        Their cache entries serve real samples too.
+        """
         for images in self._guard.watch(self._images.batches, plan):
             yield self._with_maps(images)
 
@@ -73,7 +91,11 @@ class FreshBatches:
         return self._with_maps(self._load_now(samples))
 
     def forget_changed(self, signatures: Mapping[int, Signature | None]) -> None:
-        """Drops images in memory whose files have changed, and ends the worker processes that inherited them."""
+        """Drops images in memory whose files have changed, and ends the worker processes that inherited them.
+
+        Args:
+            signatures: present signature of each file, by position in the manifest; None for a missing file.
+        """
         kept = self._dataset.kept_images
         if kept is not None and kept.forget_changed(signatures):
             self._images.release()
@@ -89,7 +111,7 @@ class FreshBatches:
             maps.drop(indices)
 
     def release(self) -> None:
-        """Frees the pipeline and the images and maps in memory, once every sample is cached.
+        """Frees the pipeline and the images and maps in memory, once every sample is cached. A later call builds them again.
 
         The second image loader stays: it makes the samples that verification compares with their entries.
         """

@@ -10,7 +10,7 @@ from ocr.cache.entry import Tensors
 from ocr.cache.store import TensorStore
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.errors import CacheError
-from ocr.loaders.maker import Maker
+from ocr.loaders.fresh import FreshBatches
 
 TOLERATED_LEVELS = {"cpu": 0.0, "cuda": 4.0}
 """Largest difference between a stored and a recomputed image, in levels. A GPU may decode a file with another JPEG engine."""
@@ -24,7 +24,7 @@ def choose_entries(entries: Sequence[int], count: int, *, seed: int, epoch: int)
 
 
 def verify_entry(
-    store: TensorStore, entry: int, sample: PlannedBatch, maker: Maker, dataset: ValidatedOCRDataset
+    store: TensorStore, entry: int, sample: PlannedBatch, maker: FreshBatches, dataset: ValidatedOCRDataset
 ) -> None:
     """Recomputes one entry, from a batch of one sample, and compares it with the stored one.
 

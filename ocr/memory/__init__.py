@@ -2,7 +2,6 @@
 
 Files in reading order:
 
-network        bytes of weights, gradients and steps
 plan           the table of all parts
 planner        fills the table from the data sets and returns the budgets
 out_of_memory  the message when an allocation fails

@@ -18,8 +18,7 @@ from ocr.cache.entry import entry_layout
 from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.kept_images import keep_images
 from ocr.loaders.config import DataLoaderConfig
-from ocr.memory.network import NetworkMemory, StepMemory
-from ocr.memory.plan import DISK, GPU, RAM, MemoryPlan
+from ocr.memory.plan import DISK, GPU, RAM, MemoryPlan, NetworkMemory, StepMemory
 
 log = logging.getLogger(__name__)
 

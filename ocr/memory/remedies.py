@@ -1,6 +1,5 @@
 """Commands that need less memory than this run, ready to paste."""
 
-import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -79,7 +78,7 @@ def remedy_text(remedies: Sequence[Remedy]) -> str:
 
 def command_with(overrides: Mapping[str, str]) -> str:
     """Returns this run's own command with some overrides replaced, quoted for a shell; outside a script only the overrides."""
-    changed = [f"{key}={_hydra_value(value)}" for key, value in overrides.items()]
+    changed = [f"{key}={value}" for key, value in overrides.items()]  # a path stays as it is, see ocr/path_overrides.py
     if not HydraConfig.initialized():
         return " ".join(map(shlex.quote, changed))
     hydra = HydraConfig.get()
@@ -95,12 +94,3 @@ def _preset() -> str | None:
 
 def _smaller_side(side: int) -> int:
     return max(int(SMALLER_SIDE * side) // 32 * 32, 32)
-
-
-def _hydra_value(value: str) -> str:
-    """Returns the value in quotes where Hydra's grammar would misread it. Backslashes are doubled only before a quote and at the
-    end; elsewhere Hydra takes them literally."""
-    if re.fullmatch(r"[\w./:%@+-]+", value, re.ASCII):
-        return value
-    doubled = re.sub(r"(\\+)('|$)", r"\1\1\2", value)
-    return "'" + doubled.replace("'", "\\'") + "'"

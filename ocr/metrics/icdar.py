@@ -35,6 +35,22 @@ class MatchCounts(NamedTuple):
     """Detections, without those in don't-care regions."""
 
 
+class Scores(NamedTuple):
+    """Precision, recall and hmean of all images together, or the same of each one's standard error."""
+
+    precision: float
+    recall: float
+    hmean: float
+
+    @classmethod
+    def of(cls, counts: MatchCounts) -> "Scores":
+        """Returns the scores of summed counts; 0 without detections or without text."""
+        matched, num_texts, num_found = counts
+        return cls(
+            matched / max(num_found, 1), matched / max(num_texts, 1), 2 * matched / max(num_texts + num_found, 1)
+        )
+
+
 @dataclass(frozen=True)
 class TargetRegions:
     """The prepared ground truth of one image. It can be kept between epochs and used from any thread."""
@@ -98,11 +114,10 @@ class ICDARMetric(PooledMetric[MatchCounts]):
 
     def compute(self) -> dict[str, torch.Tensor]:
         """Returns hmean, precision and recall as float64 scalars; 0 without detections or without text."""
-        matched = self.matched.double()
+        counts = MatchCounts(int(self.matched), int(self.num_targets), int(self.num_predictions))
         return {
-            "hmean": 2 * matched / (self.num_targets + self.num_predictions).clamp(min=1),
-            "precision": matched / self.num_predictions.clamp(min=1),
-            "recall": matched / self.num_targets.clamp(min=1),
+            name: self.matched.new_tensor(score, dtype=torch.float64)
+            for name, score in Scores.of(counts)._asdict().items()
         }
 
 

@@ -16,11 +16,10 @@ fewer than ten images the standard error is a rough estimate, and where all imag
 from bisect import bisect
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
-from typing import NamedTuple
 
 import numpy as np
 
-from ocr.metrics.icdar import MatchCounts
+from ocr.metrics.icdar import MatchCounts, Scores
 from ocr.metrics.regions import Floats
 
 MARGIN = 2
@@ -43,22 +42,6 @@ def is_clear(difference: float, error: float | None) -> bool:
         error: standard error; None or 0: unknown, so no difference is clear.
     """
     return bool(error) and abs(difference) > MARGIN * (error or 0)
-
-
-class Scores(NamedTuple):
-    """Precision, recall and hmean of all images together, or the same of each one's standard error."""
-
-    precision: float
-    recall: float
-    hmean: float
-
-    @classmethod
-    def of(cls, counts: MatchCounts) -> "Scores":
-        """Returns the scores of summed counts; 0 without detections or without text."""
-        matched, num_texts, num_found = counts
-        return cls(
-            matched / max(num_found, 1), matched / max(num_texts, 1), 2 * matched / max(num_texts + num_found, 1)
-        )
 
 
 class PooledCounts:

@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from ocr.datasets.manifest import Manifest
 from ocr.metrics.cleval import CLEvalCounts
-from ocr.metrics.icdar import MatchCounts
-from ocr.metrics.pooled_counts import PooledSplit, Scores
+from ocr.metrics.icdar import MatchCounts, Scores
+from ocr.metrics.pooled_counts import PooledSplit
 from ocr.metrics.regions import Floats
 from ocr.metrics.review import HIT, IGNORED, JOINED, LOOSE, MISSED, SPLIT
 from ocr.polygons import PolygonBatch

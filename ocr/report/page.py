@@ -7,8 +7,8 @@ from importlib.resources import files
 
 import numpy as np
 
-from ocr.metrics.icdar import MatchCounts
-from ocr.metrics.pooled_counts import MARGIN, PooledCounts, Scores, is_clear
+from ocr.metrics.icdar import MatchCounts, Scores
+from ocr.metrics.pooled_counts import MARGIN, PooledCounts, is_clear
 from ocr.metrics.review import FALSE_ALARM, HIT, JOINED, LOOSE, MISSED, SPLIT
 from ocr.report.charts import fates_chart, sweep_chart
 from ocr.report.compare import Change, Comparison

@@ -20,7 +20,6 @@ rendered_forward  the network for images that were rendered outside a loader
 evaluator      one evaluation pass of the network over a split
 evaluation     from maps to polygons and matches, in threads beside the forward pass
 result_lines   results as lines of predictions.jsonl, written as they come
-lean_profiler  keeps Lightning from measuring each hook
 host_copy      copies from the device that nothing waits for until they are needed
 scores         from matches to the scores of a validation
 checkpoint_files  checkpoints written beside the training

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ocr.atomic_write import atomic_file, explained_write
 from ocr.errors import StorageError
+from ocr.training.run_folder import CHECKPOINTS
 
 
 class CheckpointFiles(CheckpointIO):
@@ -132,7 +133,7 @@ def check_room(folder: Path, num_bytes: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
     # A new file is written beside the one that it replaces, so an earlier checkpoint makes no room.
-    missing = 2 - sum((folder / name).is_file() for name in ("best.ckpt", "last.ckpt"))
+    missing = 2 - sum((folder / name).is_file() for name in CHECKPOINTS)
     needed = max(missing, 1) * num_bytes
     if free < needed:
         raise StorageError(

@@ -12,8 +12,7 @@ from ocr.device import resolve_loading
 from ocr.loaders.config import DataLoaderConfig
 from ocr.loaders.engines import Engine
 from ocr.loaders.loader import BatchLoader
-from ocr.memory.network import NetworkMemory, StepMemory
-from ocr.memory.plan import MemoryPlan
+from ocr.memory.plan import MemoryPlan, NetworkMemory, StepMemory
 from ocr.memory.planner import PlannedMemory, RunData, plan_memory, preload_images
 from ocr.memory.remedies import remedy_text, training_remedies
 from ocr.training.ranks import num_ranks_of_node

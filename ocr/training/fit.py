@@ -138,12 +138,14 @@ def _train(
         check_dali(config.loader)  # before the data set is read
     log.info("writing to %s", run_dir)
     started = time.perf_counter()
-    _start_run(config, run_dir)
+    lightning.seed_everything(config.seed, verbose=False)
     device = resolve_device(config.device)
     precision = _precision_of_run(start, device)
     start.check_precision(device.type, precision)
     train_set, val_set = _build_splits(config, precision, run_dir)
     start.check_data({"train": train_set.manifest, "val": val_set.manifest})
+    if is_first_rank():
+        write_durably(run_dir / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).encode())
     module = DBNetModule(initial_network(config), config, val_set.manifest)
     search = config.trainer.lr_find_steps is not None
     if is_first_rank():
@@ -181,14 +183,6 @@ def _train(
         if last.time_is_up:
             _log_state("trainer.max_time", last.path)
     return json.loads(json.dumps(summary.summary))
-
-
-def _start_run(config: TrainConfig, run_dir: Path) -> None:
-    """Writes config.yaml and sets the seed."""
-    if is_first_rank():
-        run_dir.mkdir(parents=True, exist_ok=True)
-        write_durably(run_dir / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False).encode())
-    lightning.seed_everything(config.seed, verbose=False)
 
 
 def _precision_of_run(start: Resumption, device: torch.device) -> str:

@@ -17,6 +17,7 @@ from ocr.checkpoint import PRECISION_KEY, read_checkpoint, refuse_broken, saved_
 from ocr.config import OptimizerConfig, TrainConfig, described_problems, flat_keys, nested
 from ocr.datasets.manifest import Manifest
 from ocr.errors import InputError
+from ocr.given_files import resumed_path
 from ocr.training.callbacks.early_stopping import has_stopped
 from ocr.training.initial_network import with_network_of_file
 from ocr.training.optimizer import learning_rate_factor
@@ -206,23 +207,13 @@ def _log_schedule(config: TrainConfig, saved: TrainConfig, num_epochs: int) -> N
 
 def _checkpoint(config: TrainConfig, run_dir: Path) -> Path | None:
     if config.resume != "auto":
-        return _named_checkpoint(config.resume) if config.resume is not None else None
+        return resumed_path(config.resume) if config.resume is not None else None
     path = newest_checkpoint(run_dir)
     if is_first_rank():
         if path is None:
             log.info("resume=auto: %s has no checkpoint yet; the run starts from the beginning", run_dir)
         else:
             log.info("resume=auto: %s", path)
-    return path
-
-
-def _named_checkpoint(name: str) -> Path:
-    path = Path(name)
-    if not path.is_file():
-        found = "found a folder, expected a file" if path.is_dir() else "no such file"
-        raise FileNotFoundError(
-            f"resume={name}: {found}; give resume=auto, or a checkpoint file, such as checkpoints/last.ckpt of a run folder"
-        )
     return path
 
 

@@ -11,7 +11,7 @@ from dali_pipelines.normalize import input_dtype
 from ocr.config import OptimizerConfig, TrainConfig
 from ocr.device import AUTOCAST, resolve_pipeline
 from ocr.losses.db_loss import DBLoss
-from ocr.memory.network import NetworkMemory, StepMemory
+from ocr.memory.plan import NetworkMemory, StepMemory
 from ocr.models.db_head import DBMaps
 from ocr.targets.target_maps import TargetMaps
 from ocr.training.network import forward_maps

@@ -143,6 +143,22 @@ def test_help_names_the_nearest_key_to_an_unknown_one(asked):
         ),
         ("train", "seed=[1", "seed=[1: the value has a special character, or a bracket that is not closed; "),
         ("train", "data=upstag", "data=upstag: no such choice; the nearest is upstage (all: --help)"),
+        (
+            "train",
+            "data=upstage,icdar",
+            "several values; add --multirun after the settings for a run with each, or give a list: data=[upstage,icdar]",
+        ),
+        (
+            "train",
+            "seed=range(3)",
+            "seed=range(3): several values; add --multirun after the settings for a run with each",
+        ),
+        (
+            "train",
+            "seed=1,2 --multirun --cfg job",
+            "--multirun --cfg: these options exclude each other; give one (--cfg shows a single run)",
+        ),
+        ("train", "--resolve", "--resolve: expected --cfg beside it, as in --cfg job --resolve"),
         ("train", "performance=q", "performance=q: no such choice; there are balanced, baseline, constrained, max"),
     ],
 )
@@ -188,10 +204,10 @@ prepare_hydra()
 
 @hydra.main(config_path=str(CONFIG_DIR), config_name="train", version_base="1.3")
 def main(hydra_config):
-    with checked_job(TrainConfig, hydra_config) as job:
-        if job.config.seed == 1:
+    with checked_job(TrainConfig, hydra_config) as (config, _):
+        if config.seed == 1:
             raise {error}("gone")
-        print("trained", job.config.seed)
+        print("trained", config.seed)
 
 run_command(main, "train")
 """

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from ocr import TextDetector
-from ocr.checkpoint import SHIPPED, load_checkpoint, read_weights
+from ocr.checkpoint import load_checkpoint, read_weights
 from ocr.config import SHIPPED_WEIGHTS, EvaluateConfig, PredictConfig, TrainConfig
+from ocr.given_files import SHIPPED
 from ocr.inference import evaluate, predict
 from ocr.training.initial_network import initial_network, with_network_of_file
 from ocr.weights_file import read_weights_file

@@ -33,6 +33,48 @@ def test_a_run_folder_that_cannot_be_made_ends_a_script_with_one_line(run_script
     assert "Traceback" in subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100).stderr
 
 
+@pytest.mark.parametrize(
+    ("script", "overrides"),
+    [
+        ("train.py", ["trainer.max_epochs=0"]),
+        ("train.py", ["data=upstage", "dataset_base_path=none"]),
+        ("evaluate.py", ["checkpoint=small", "data=upstage", "dataset_base_path=none"]),
+        ("predict.py", ["images=list.txt", "output=predicted"]),
+        ("export.py", ["checkpoint=small", "output=file.onnx", "card=none.md"]),
+    ],
+)
+def test_a_command_that_fails_before_it_writes_leaves_no_run_folder(run_script, tmp_path, script, overrides):
+    (tmp_path / "list.txt").touch()  # names no image
+    done = run_script(script, *overrides, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["list.txt"]
+
+
+def test_a_run_folder_that_the_user_named_stays(run_script, tmp_path):
+    run_script("train.py", "trainer.max_epochs=0", "hydra.run.dir=runs/first", cwd=tmp_path)
+    assert (tmp_path / "runs/first/.hydra/overrides.yaml").is_file()
+
+
+@pytest.mark.parametrize(
+    ("script", "overrides", "message"),
+    [
+        ("predict", ["checkpoint=none.ckpt", "images=."], "checkpoint=none.ckpt: no such file; a run writes"),
+        ("predict", ["images=[.,none.jpg]"], "none.jpg: found no such file or folder; "),
+        ("export", ["checkpoint=none.ckpt", "output=a.onnx"], "checkpoint=none.ckpt: no such file; a run writes"),
+        ("train", ["init_from=none.ckpt"], "init_from=none.ckpt: no such file; a run writes"),
+        ("train", ["resume=none"], "resume=none: no such file; give resume=auto, or a checkpoint file"),
+    ],
+)
+def test_a_missing_file_is_found_before_the_libraries_are_loaded(script, overrides, message, tmp_path):
+    command = [sys.executable, "-X", "importtime", str(SCRIPTS / f"{script}.py"), *overrides]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 1
+    assert message in done.stderr
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert not imported & {"torch", "lightning", "nvidia.dali", "numba"}
+
+
 def test_an_unknown_key_ends_a_script_with_one_line_without_advice_to_append_it(run_script, tmp_path):
     done = run_script("train.py", "trainer.max_epoch=3", cwd=tmp_path)
     assert done.returncode == 1

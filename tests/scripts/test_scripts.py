@@ -90,6 +90,7 @@ def test_evaluate_reproduces_the_validation_of_the_run(run, trained):
 
 def test_predict_writes_predictions_and_a_picture_for_each_image(run, trained):
     cwd, _ = trained
+    before = set(cwd.glob("outputs/predict/*"))
     run(
         "predict.py",
         "checkpoint=run/checkpoints/last.ckpt",
@@ -98,6 +99,7 @@ def test_predict_writes_predictions_and_a_picture_for_each_image(run, trained):
         "loader=torch",
         cwd=cwd,
     )
+    assert set(cwd.glob("outputs/predict/*")) == before  # no run folder beside the output
     images = json.loads((cwd / "found" / "predictions.json").read_text())["images"]
     names = sorted(path.name for path in (cwd / "outputs/synthetic/images/val").iterdir())
     assert sorted(images) == names

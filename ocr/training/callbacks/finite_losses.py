@@ -13,6 +13,7 @@ from ocr.errors import DivergedError
 from ocr.file_names import shown
 from ocr.losses.db_loss import DBLosses
 from ocr.training.callbacks.losses import BatchLosses
+from ocr.training.run_folder import CHECKPOINTS
 from ocr.training.trainer_parts import train_loader
 
 _NUM_SHOWN = 16
@@ -70,7 +71,7 @@ class FiniteLosses(Callback):
         )
 
     def _advice(self, trainer: lightning.Trainer) -> str:
-        good = [path for name in ("last.ckpt", "best.ckpt") if (path := self._checkpoints / name).is_file()]
+        good = [path for name in CHECKPOINTS if (path := self._checkpoints / name).is_file()]
         where = f"Last good checkpoint: {good[0]}" if good else "There is no checkpoint yet"
         clip = trainer.gradient_clip_val
         remedies = ["a lower optimizer.lr", "gradients clipped by trainer.gradient_clip_val=5"]

@@ -5,6 +5,8 @@ from typing import Any
 import lightning
 from lightning.pytorch.callbacks import Callback
 
+from ocr.training.trainer_parts import log_scalars
+
 
 class LearningRates(Callback):
     """Logs lr-{optimizer}/pg{group} every few steps.
@@ -29,5 +31,4 @@ class LearningRates(Callback):
             for optimizer in trainer.optimizers
             for number, group in enumerate(optimizer.param_groups, start=1)
         }
-        for logger in trainer.loggers:
-            logger.log_metrics(rates, step=step)
+        log_scalars(trainer, rates)

@@ -26,7 +26,6 @@ CANNOT_CHANGE_ENTRIES = {
     "ocr.datasets.shards.read_ahead": "decides when an image is read, not what is read",
     "ocr.errors": "only error classes",
     "ocr.loaders.batch": "what happens to a batch after the cache",
-    "ocr.loaders.maker": "a protocol",
     "ocr.loaders.read_guard": "decides whether a run ends; a batch that it makes again is made in the same way",
     "ocr.machine": "measures memory",
     "ocr.progress": "only shows how far a step is",

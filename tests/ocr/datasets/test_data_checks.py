@@ -36,9 +36,21 @@ def manifest_of(words: list[list[list[list[float]]]], size=(1000, 1000), orienta
     )
 
 
-def settings(training: bool = True, annotated: bool = True, before_training: bool = True, **pipeline) -> CheckSettings:
+def settings(
+    training: bool = True,
+    annotated: bool = True,
+    before_training: bool = True,
+    keeps_pixels: bool = False,
+    **pipeline,
+) -> CheckSettings:
     return CheckSettings(
-        PipelineConfig(**pipeline), 8.0, 1000, training=training, annotated=annotated, before_training=before_training
+        PipelineConfig(**pipeline),
+        8.0,
+        1000,
+        training=training,
+        annotated=annotated,
+        before_training=before_training,
+        keeps_pixels=keeps_pixels,
     )
 
 
@@ -122,6 +134,10 @@ def test_images_far_larger_than_needed_say_what_smaller_ones_would_save():
     assert checked(large, scaled_decode=True).warnings == ()
     assert "1,280 px" in checked(large, training=False).warnings[0]
     assert warning.index("pipeline.scaled_decode=true") < warning.index("copies")
+    for scaled_decode in (False, True):  # it has no effect on decoded images that are kept
+        (warning,) = checked(large, keeps_pixels=True, scaled_decode=scaled_decode).warnings
+        assert "scaled_decode" not in warning
+        assert "copies" in warning
 
 
 def test_smaller_images_are_advised_before_training_only():

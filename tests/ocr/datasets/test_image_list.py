@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from ocr.datasets.image_checks import IMAGE_EXTENSIONS
 from ocr.datasets.image_list import find_images
 from ocr.errors import InputError
 
@@ -31,7 +32,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def found(*given: str) -> tuple[Path, list[str]]:
-    folder, names = find_images(given)
+    folder, names = find_images(given, IMAGE_EXTENSIONS)
     assert all((folder / name).is_file() for name in names)
     return folder, names
 
@@ -72,7 +73,7 @@ def test_an_existing_path_is_no_pattern(folder: Path) -> None:
 def test_a_list_names_files_beside_it_or_in_the_working_directory(folder: Path, encoding: str, end: str) -> None:
     lines = ["영수증.tif", "", "images/deep/c.PNG", str(folder / "b.jpg"), "  a=b (1), [c].jpg", "gone.jpg", "deep/er"]
     (folder / "list.txt").write_bytes(end.join(lines).encode(encoding))
-    common, names = find_images([str(folder / "list.txt")])
+    common, names = find_images([str(folder / "list.txt")], IMAGE_EXTENSIONS)
     assert common == folder
     assert names == [
         "영수증.tif",
@@ -109,14 +110,18 @@ def test_what_names_no_image_is_refused(folder: Path, given: str, message: str) 
     (folder.parent / "empty.txt").touch()
     (folder.parent / "latin.txt").write_bytes("é.jpg\n".encode("latin-1"))
     with pytest.raises(InputError, match=message):
-        find_images([given])
+        find_images([given], IMAGE_EXTENSIONS)
 
 
 def test_paths_in_another_unicode_form_or_case_are_found(folder: Path) -> None:
     decomposed = unicodedata.normalize("NFD", "영수증.tif")
     (folder / "list.lst").write_text(f"{decomposed}\nB.JPG\n")
-    assert find_images([str(folder / "list.lst")]).names == ["영수증.tif", "b.jpg"]
-    assert find_images([f"Images/{decomposed}", "images/DEEP"]).names == ["영수증.tif", "deep/c.PNG", "deep/er/d.webp"]
+    assert find_images([str(folder / "list.lst")], IMAGE_EXTENSIONS).names == ["영수증.tif", "b.jpg"]
+    assert find_images([f"Images/{decomposed}", "images/DEEP"], IMAGE_EXTENSIONS).names == [
+        "영수증.tif",
+        "deep/c.PNG",
+        "deep/er/d.webp",
+    ]
     (folder / "B.jpg").touch()
     with pytest.raises(InputError, match=r"B\.JPG fits B\.jpg and b\.jpg; write the name"):
-        find_images(["images/B.JPG"])
+        find_images(["images/B.JPG"], IMAGE_EXTENSIONS)

@@ -5,8 +5,7 @@ from dali_pipelines.memory import PoolBytes
 from ocr.cache.budget import FreeMemory, plan_tiers
 from ocr.cache.entry import EntryLayout
 from ocr.datasets.schemas import CacheConfig
-from ocr.memory.network import NetworkMemory, StepMemory
-from ocr.memory.plan import GPU, RAM, MemoryPlan
+from ocr.memory.plan import GPU, RAM, MemoryPlan, NetworkMemory, StepMemory
 
 MB = 10**6
 NETWORK = NetworkMemory(weights=100 * MB, gradients=100 * MB, optimizer_state=200 * MB)

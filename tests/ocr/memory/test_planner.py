@@ -12,8 +12,7 @@ from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.plan import SamplePlanner
 from ocr.datasets.schemas import CacheConfig, DatasetConfig
 from ocr.loaders.config import DataLoaderConfig
-from ocr.memory.network import NetworkMemory
-from ocr.memory.plan import RAM, MemoryPlan
+from ocr.memory.plan import RAM, MemoryPlan, NetworkMemory
 from ocr.memory.planner import RunData, plan_memory, preload_images
 
 ENTRY_BYTES = (2 * 3 + 3 + 2) * 64 * 64

@@ -11,6 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from ocr.command_line import prepare_hydra
 from ocr.config import TrainConfig
 from ocr.memory.remedies import command_with, inference_remedies, remedy_text, training_remedies
+from ocr.path_overrides import with_literal_paths
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 
@@ -89,7 +90,8 @@ def test_the_path_of_a_checkpoint_survives_shell_and_hydra(tmp_path, folder):
     checkpoint.parent.mkdir()
     checkpoint.touch()
     for line in commands(2, checkpoint=checkpoint):
-        given = OverridesParser.create().parse_override(shlex.split(line)[-1])
+        (argument,) = with_literal_paths(shlex.split(line)[-1:], [TrainConfig])
+        given = OverridesParser.create().parse_override(argument)
         assert (given.key_or_group, given.value()) == ("resume", str(checkpoint))
 
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from ocr.metrics.icdar import MatchCounts, TargetRegions, match_image
-from ocr.metrics.pooled_counts import PooledCounts, PooledSplit, Scores, with_margin
+from ocr.metrics.icdar import MatchCounts, Scores, TargetRegions, match_image
+from ocr.metrics.pooled_counts import PooledCounts, PooledSplit, with_margin
 
 NUM_RESAMPLES = 4000
 

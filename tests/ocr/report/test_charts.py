@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ocr.metrics.pooled_counts import Scores
+from ocr.metrics.icdar import Scores
 from ocr.report.charts import sweep_chart
 from ocr.report.findings import Sweep
 

@@ -6,8 +6,8 @@ from collections import Counter
 import numpy as np
 
 from ocr.metrics.cleval import CLEvalCounts
-from ocr.metrics.icdar import MatchCounts
-from ocr.metrics.pooled_counts import PooledSplit, Scores
+from ocr.metrics.icdar import MatchCounts, Scores
+from ocr.metrics.pooled_counts import PooledSplit
 from ocr.metrics.review import sweep_thresholds
 from ocr.report.findings import Findings, Sweep
 from ocr.report.page import ReportPage, page

@@ -69,6 +69,24 @@ def test_read_maps_equal_drawn_maps_rounded_to_float16(tmp_path, polygons, strid
     assert (maps.hits, maps.fallbacks) == (3, 0)
 
 
+@pytest.mark.gpu
+def test_the_host_does_not_wait_for_the_copy_to_a_gpu(tmp_path, polygons):
+    write(tmp_path, polygons)
+    maps_file(tmp_path, NAMES[1]).unlink()  # drawn
+    maps = offline(tmp_path)
+    expected = maps.targets([0, 1, 2], polygons, SIZE)
+    maps.targets([0, 1, 2], polygons, SIZE, "cuda")  # the first use compiles the kernel
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        found = maps.targets([0, 1, 2], polygons, SIZE, "cuda")
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    for field in fields(TargetMaps):
+        one, other = getattr(found, field.name), getattr(expected, field.name)
+        assert torch.equal(one[[0, 2]].cpu(), other[[0, 2]]), field.name
+        assert torch.allclose(one[1].cpu(), other[1], atol=1e-4), field.name
+
+
 @pytest.mark.parametrize("data_set", ["sroie", "icdar15"])
 def test_maps_of_real_images_survive_the_file(tmp_path, data_set, request):
     folder: Path = request.getfixturevalue(data_set)

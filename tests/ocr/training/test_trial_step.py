@@ -6,7 +6,7 @@ import torch
 
 from ocr.config import OptimizerConfig, TrainConfig
 from ocr.losses.db_loss import DBLoss
-from ocr.memory.network import NetworkMemory, StepMemory
+from ocr.memory.plan import NetworkMemory, StepMemory
 from ocr.models.dbnet import DBNet, build_dbnet
 from ocr.targets.target_maps import TargetMaps
 from ocr.training.network import forward_maps, prepare_network

@@ -9,7 +9,7 @@ import pytest
 
 from ocr.datasets.plan import letterbox
 from ocr.datasets.shards.read_ahead import ReadAhead, ReadAheadPlan
-from ocr.loaders.maker import ChosenBatches
+from ocr.loaders.fresh import ChosenBatches
 
 
 class Reader:

@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 import pytest
 
-from ocr.command_line import compose_config, log_above_bars
+from ocr.command_line import compose_config
 from ocr.config import EvaluateConfig
 from ocr.inference import evaluate
+from ocr.terminal_log import log_above_bars
 from ocr.training.fit import train
 from tests.terminal import Terminal, lines_left
 

@@ -1,4 +1,4 @@
-"""Colours in the log of a terminal. The same record goes without them to log files and pipes."""
+"""Log lines on a terminal: in colour, and above progress bars. The same records go without colours to log files and pipes."""
 
 import io
 import logging
@@ -36,6 +36,25 @@ def colour_the_terminal() -> None:
             continue
         if handler.stream in (sys.stdout, sys.stderr) and handler.stream.isatty():
             handler.setFormatter(ColouredFormatter(handler.formatter or logging.Formatter()))
+
+
+class _CurrentStdout:
+    """Writes to what `sys.stdout` is at that moment: rich replaces it while a bar is shown, and prints lines above the bar."""
+
+    def write(self, text: str) -> int:
+        return sys.stdout.write(text)
+
+    def flush(self) -> None:
+        sys.stdout.flush()
+
+
+def log_above_bars() -> None:
+    """Lets log lines on a terminal go through rich, so that none of them lands in the middle of a progress bar."""
+    if not (sys.stdout.isatty() and sys.stderr.isatty()):
+        return
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.StreamHandler) and handler.stream is sys.stdout:
+            handler.setStream(_CurrentStdout())
 
 
 def _ansi(text: Text) -> str:

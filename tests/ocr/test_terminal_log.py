@@ -7,7 +7,7 @@ import sys
 import pytest
 from rich.text import Text
 
-from ocr.coloured_log import ColouredFormatter, colour_the_terminal
+from ocr.terminal_log import ColouredFormatter, colour_the_terminal
 
 TABLE = Text("usable\n") + Text("what to do", "bold yellow")
 
