@@ -10,7 +10,8 @@ from ocr.checkpoint import CONFIG_KEY
 from ocr.command_line import compose_config
 from ocr.config import EvaluateConfig, PredictConfig, TrainConfig
 from ocr.errors import InputError
-from ocr.inference import _say_scores, evaluate, predict
+from ocr.inference import evaluate, predict
+from ocr.inference.evaluation import _say_scores
 from ocr.restore import restore
 
 
