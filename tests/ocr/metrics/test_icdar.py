@@ -1,4 +1,5 @@
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
@@ -220,9 +221,10 @@ def test_two_threads_can_share_prepared_targets(receipts, with_detections):
     pages = with_detections(receipts[:8])
     prepared = [TargetRegions.from_polygons(page.polygons, page.ignore) for page in pages]
     predictions = [page.predictions for page in pages]
-    serial = list(map(match_image, predictions, prepared))
+    match_prepared = partial(match_image, iou_thresholds=[0.5])
+    serial = list(map(match_prepared, predictions, prepared))
     with ThreadPoolExecutor(2) as pool:
-        assert list(pool.map(match_image, predictions * 4, prepared * 4)) == serial * 4
+        assert list(pool.map(match_prepared, predictions * 4, prepared * 4)) == serial * 4
 
 
 def test_prepared_targets_are_copies():
