@@ -50,7 +50,7 @@ from ocr.datasets.image_list import existing_entry
 from ocr.datasets.schemas import DatasetConfig
 from ocr.errors import CacheError, DivergedError, InputError, OutOfMemory, SignalExit, StorageError, WorkerError
 from ocr.file_names import shown, shown_lines
-from ocr.given_files import resumed_path, weights_path
+from ocr.given_files import compared_path, resumed_path, weights_path
 from ocr.memory.out_of_memory import ExplainOutOfMemory
 from ocr.path_overrides import with_literal_paths
 from ocr.placement import placement
@@ -304,6 +304,11 @@ def _refuse_missing_files(config: Section) -> None:
     """Raises an error if a file that the command names does not exist: at once, for the libraries take seconds to load."""
     if isinstance(config, InferenceConfig | ExportConfig):
         weights_path(config.checkpoint)
+    if isinstance(config, ExportConfig):
+        for path in config.average:
+            weights_path(path, "average")
+    if isinstance(config, EvaluateConfig) and config.compare is not None:
+        compared_path(config.compare)
     if isinstance(config, PredictConfig) and config.images != NOT_SET:
         for entry in (config.images,) if isinstance(config.images, str) else config.images:
             existing_entry(entry)
@@ -323,8 +328,8 @@ def is_given(key: str) -> bool:
 
 def _remove_unused_folder() -> None:
     """Removes the run folder if it holds only what Hydra writes there, settings and log: the command failed before it wrote
-    anything, or wrote it elsewhere. Folders above go too if they are empty then. A folder that the user named, or that was there
-    before, stays."""
+    anything, or wrote it elsewhere. Folders above, up to the working folder, go too if they are empty then. A folder that the user
+    named, or that was there before, stays."""
     if _own_folder is None:
         return
     folder, log_name = _own_folder
@@ -336,7 +341,8 @@ def _remove_unused_folder() -> None:
                     logging.getLogger().removeHandler(handler)
                     handler.close()
             shutil.rmtree(folder)
-            os.removedirs(folder.parent)
+            if not folder.is_absolute():
+                os.removedirs(folder.parent)
 
 
 def without_files(arguments: Sequence[str]) -> list[str]:

@@ -1,11 +1,15 @@
-"""Paths of the weights and checkpoints that settings name. Loads no library, so a command checks them at once."""
+"""Paths of the weights, checkpoints and evaluations that settings name. Loads no library, so a command checks them at once."""
 
 from pathlib import Path
+
+from ocr.errors import InputError
 
 WEIGHTS_EXTENSION = ".safetensors"
 SHIPPED = Path(__file__).resolve().parent / "weights"
 """Folder of the weights that come with this package, NAME.safetensors each, and of the README.md about them. `init_from=NAME` and
 `checkpoint=NAME` take the weights."""
+_BESIDE = ("metrics.json", "predictions.jsonl")
+"""Files of an evaluation that stand for the predictions.json in their folder."""
 
 
 def weights_path(given: str | Path, key: str = "checkpoint") -> Path:
@@ -40,6 +44,24 @@ def resumed_path(given: str) -> Path:
     if not path.is_file():
         raise FileNotFoundError(
             f"resume={given}: {_found(path)}; give resume=auto, or a checkpoint file, such as checkpoints/last.ckpt of a run folder"
+        )
+    return path
+
+
+def compared_path(given: str) -> Path:
+    """Returns the path of the predictions.json that `compare` names, itself or by its folder or a file beside it.
+
+    Raises:
+        InputError: no such file.
+    """
+    path = Path(given)
+    if path.is_dir():
+        path /= "predictions.json"
+    elif path.name in _BESIDE:
+        path = path.with_name("predictions.json")
+    if not path.is_file():
+        raise InputError(
+            f"compare={given}: there is no {path}; give the folder of a finished evaluation, or its predictions.json"
         )
     return path
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -14,14 +13,12 @@ from ocr.datasets.manifest import Manifest
 from ocr.datasets.orientation import original_from_stored
 from ocr.errors import InputError
 from ocr.file_names import shown
+from ocr.given_files import compared_path
 from ocr.metrics.icdar import MatchCounts, TargetRegions, match_image
 from ocr.metrics.pooled_counts import PooledSplit
 from ocr.polygons import FloatArray
 from ocr.postprocess.boxes import Detections, moved_detections
 from ocr.report.reviewed import Least, ReviewedImage, hmean_of
-
-_BESIDE = ("metrics.json", "predictions.jsonl")
-"""Files of an evaluation that stand for the predictions.json in their folder."""
 
 
 class Change(NamedTuple):
@@ -73,16 +70,7 @@ class OtherRun:
     """
 
     def __init__(self, path: str) -> None:
-        given = Path(path)
-        if given.is_dir():
-            given /= "predictions.json"
-        elif given.name in _BESIDE:
-            given = given.with_name("predictions.json")
-        if not given.is_file():
-            raise InputError(
-                f"compare={path}: there is no {given}; give the folder of a finished evaluation, or its predictions.json"
-            )
-        self.given, self._path = path, given
+        self.given, self._path = path, compared_path(path)
         self._counts: npt.NDArray[np.int32] = np.empty((0, 0, 3), np.int32)
 
     def count(self, manifest: Manifest, iou_thresholds: tuple[float, ...]) -> None:

@@ -300,11 +300,11 @@ class OfflineMaps:
         maps = on_host.to(device, non_blocking=True).float()
         if unread:
             made = make_targets(polygons_input.select(unread), size, self._config, device)
-            for field, drawn in enumerate((made.shrink_map, made.shrink_mask, made.thresh_map, made.thresh_mask)):
-                for number, place in enumerate(
-                    unread
-                ):  # a list as an index would be copied to the device, and waited for
-                    maps[field, place].copy_(drawn[number])
+            drawn = torch.stack([made.shrink_map, made.shrink_mask, made.thresh_map, made.thresh_mask])
+            for number, place in enumerate(
+                unread
+            ):  # `maps[:, unread]` would copy the list to the device and wait for it
+                maps[:, place].copy_(drawn[:, number])
         return TargetMaps(*maps)
 
     def fallback_line(self) -> str:

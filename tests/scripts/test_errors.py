@@ -62,6 +62,12 @@ def test_a_run_folder_that_the_user_named_stays(run_script, tmp_path):
         ("predict", ["checkpoint=none.ckpt", "images=."], "checkpoint=none.ckpt: no such file; a run writes"),
         ("predict", ["images=[.,none.jpg]"], "none.jpg: found no such file or folder; "),
         ("export", ["checkpoint=none.ckpt", "output=a.onnx"], "checkpoint=none.ckpt: no such file; a run writes"),
+        (
+            "export",
+            ["checkpoint=small", "average=none.ckpt", "output=a.onnx"],
+            "average=none.ckpt: no such file; a run writes",
+        ),
+        ("evaluate", ["checkpoint=small", "compare=none"], "compare=none: there is no none; give the folder"),
         ("train", ["init_from=none.ckpt"], "init_from=none.ckpt: no such file; a run writes"),
         ("train", ["resume=none"], "resume=none: no such file; give resume=auto, or a checkpoint file"),
     ],
