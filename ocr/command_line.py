@@ -34,6 +34,7 @@ from ocr.command_help import help_text, wants_help
 from ocr.config import (
     NOT_SET,
     AnyConfig,
+    DataSection,
     EvaluateConfig,
     ExportConfig,
     InferenceConfig,
@@ -50,7 +51,7 @@ from ocr.datasets.image_list import existing_entry
 from ocr.datasets.schemas import DatasetConfig
 from ocr.errors import CacheError, DivergedError, InputError, OutOfMemory, SignalExit, StorageError, WorkerError
 from ocr.file_names import shown, shown_lines
-from ocr.given_files import compared_path, resumed_path, weights_path
+from ocr.given_files import compared_path, refuse_missing_root, resumed_path, weights_path
 from ocr.memory.out_of_memory import ExplainOutOfMemory
 from ocr.path_overrides import with_literal_paths
 from ocr.placement import placement
@@ -206,6 +207,7 @@ def _line_for_sigterm() -> Iterator[None]:
     def end(signum: int, _: FrameType | None) -> None:
         if os.getpid() == process:  # not a process forked since, which only follows this one
             _say_that_it_ended(signum)
+            _remove_unused_folder()
         os._exit(128 + signum)
 
     before = signal.signal(signal.SIGTERM, end)
@@ -301,7 +303,7 @@ def _checked_job(config_class: type[AnyConfig], hydra_config: DictConfig) -> tup
 
 
 def _refuse_missing_files(config: Section) -> None:
-    """Raises an error if a file that the command names does not exist: at once, for the libraries take seconds to load."""
+    """Raises an error if a file or folder that the command names does not exist: at once, for the libraries take seconds to load."""
     if isinstance(config, InferenceConfig | ExportConfig):
         weights_path(config.checkpoint)
     if isinstance(config, ExportConfig):
@@ -312,6 +314,9 @@ def _refuse_missing_files(config: Section) -> None:
     if isinstance(config, PredictConfig) and config.images != NOT_SET:
         for entry in (config.images,) if isinstance(config.images, str) else config.images:
             existing_entry(entry)
+    has_own_images = isinstance(config, PredictConfig | InspectConfig | ExportConfig) and config.images != NOT_SET
+    if isinstance(config, DataSection) and not has_own_images and config.needs_root():
+        refuse_missing_root(config.dataset_base_path)
     if type(config) is TrainConfig:
         if config.init_from is not None:
             weights_path(config.init_from, "init_from")
