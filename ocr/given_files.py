@@ -1,4 +1,4 @@
-"""Paths of the weights, checkpoints, evaluations and data sets that settings name. Loads no library, so a command checks them at once."""
+"""Paths that settings name: weights, checkpoints, evaluations, data sets. Loads no library, so a command checks them at once."""
 
 from pathlib import Path
 

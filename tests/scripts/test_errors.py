@@ -83,7 +83,11 @@ def test_a_run_folder_that_the_user_named_stays(run_script, tmp_path):
         ("evaluate", ["checkpoint=small", "compare=none"], "compare=none: there is no none; give the folder"),
         ("train", ["init_from=none.ckpt"], "init_from=none.ckpt: no such file; a run writes"),
         ("train", ["resume=none"], "resume=none: no such file; give resume=auto, or a checkpoint file"),
-        ("train", ["data=upstage", "dataset_base_path=none"], "dataset_base_path=none: no such folder; give the folder"),
+        (
+            "train",
+            ["data=upstage", "dataset_base_path=none"],
+            "dataset_base_path=none: no such folder; give the folder",
+        ),
     ],
 )
 def test_a_missing_file_is_found_before_the_libraries_are_loaded(script, overrides, message, tmp_path):

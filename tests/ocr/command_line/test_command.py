@@ -12,16 +12,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from benchmarks.loaders.config import CompareConfig
-from ocr.command_help import key_help
-from ocr.command_line import (
-    CONFIG_DIR,
-    SafeLogRecord,
-    given_keys,
-    plain_errors,
-    prepare_hydra,
-    run_command,
-    without_files,
-)
+from ocr.command_line import CONFIG_DIR, given_keys, plain_errors, prepare_hydra, run_command
+from ocr.command_line.command_help import key_help
+from ocr.command_line.configuration import SafeLogRecord
+from ocr.command_line.ranks import without_files
 from ocr.config import EvaluateConfig, TrainConfig
 from ocr.datasets.audit import load_manifest
 from ocr.datasets.schemas import DatasetConfig

@@ -8,9 +8,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from ocr.command_line import prepare_hydra
+from ocr.command_line.path_overrides import with_literal_paths
+from ocr.command_line.set_overrides import with_sets
 from ocr.config import ExportConfig, PredictConfig, TrainConfig
-from ocr.path_overrides import with_literal_paths
-from ocr.set_overrides import with_sets
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 SECTIONS = (PredictConfig, TrainConfig, ExportConfig)

@@ -1,4 +1,49 @@
-"""Runs a command: signals, errors, run folder, paths that do not exist."""
+"""Runs the function of a command with a checked configuration."""
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import yaml
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from dali_pipelines.config import Section
+from ocr.command_line.command_help import help_text, wants_help
+from ocr.command_line.composition_errors import check_options, composition_problem
+from ocr.command_line.configuration import CONFIG_DIR, SCHEMAS
+from ocr.command_line.path_overrides import with_literal_paths
+from ocr.command_line.plain_errors import FULL_ERROR, FULL_ERROR_AT_START, end, plain_errors
+from ocr.command_line.ranks import go_on_alone, leave_to_first_rank, refuse_multirun_of_ranks, without_files
+from ocr.command_line.run_folder import note_own_folder, remove_unused_folder
+from ocr.command_line.set_overrides import with_sets
+from ocr.config import (
+    NOT_SET,
+    AnyConfig,
+    DataSection,
+    EvaluateConfig,
+    ExportConfig,
+    InferenceConfig,
+    InspectConfig,
+    PredictConfig,
+    TrainConfig,
+    validate_config,
+)
+from ocr.datasets.image_list import existing_entry
+from ocr.errors import DivergedError, InputError, OutOfMemory, SignalExit
+from ocr.given_files import compared_path, refuse_missing_root, resumed_path, weights_path
+from ocr.placement import placement
+from ocr.terminal_log import colour_the_terminal, log_above_bars
+
+log = logging.getLogger(__name__)
 
 
 def run_command(main: Callable[[], object], config_name: str) -> None:
@@ -12,39 +57,39 @@ def run_command(main: Callable[[], object], config_name: str) -> None:
         if not placement().is_first:
             sys.argv[1:] = without_files(sys.argv[1:])
         try:
-            _check_options(sys.argv[1:])
-            sys.argv[1:] = with_sets(with_literal_paths(sys.argv[1:], set(_schemas.values())), CONFIG_DIR)
+            check_options(sys.argv[1:])
+            sys.argv[1:] = with_sets(with_literal_paths(sys.argv[1:], set(SCHEMAS.values())), CONFIG_DIR)
             if wants_help(sys.argv[1:]):
-                print(help_text(config_name, CONFIG_DIR, _schemas[config_name.partition("_")[0]], sys.argv[1:]))
+                print(help_text(config_name, CONFIG_DIR, SCHEMAS[config_name.partition("_")[0]], sys.argv[1:]))
             else:
                 try:
                     main()
                 finally:
-                    _remove_unused_folder()
+                    remove_unused_folder()
         except SignalExit as stop:
             # The libraries take about six seconds to unload, and docker stop kills after ten.
             logging.shutdown()
             sys.stdout.flush()
             os._exit(int(stop.code or 0))
         except KeyboardInterrupt:
-            if _FULL_ERROR_AT_START == "1":
+            if FULL_ERROR_AT_START == "1":
                 raise
             _say_that_it_ended(signal.SIGINT)
             raise SystemExit(128 + signal.SIGINT) from None
         except (HydraException, OmegaConfBaseException) as error:
-            _leave_to_first_rank()
-            _end(error, _composition_problem(error, config_name))
+            leave_to_first_rank()
+            end(error, composition_problem(error, config_name))
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            _leave_to_first_rank()
-            _end(error, f"a configuration file is not readable YAML: {error}; correct it")
+            leave_to_first_rank()
+            end(error, f"a configuration file is not readable YAML: {error}; correct it")
         except RecursionError as error:
-            _leave_to_first_rank()
-            _end(error, "a configuration file has brackets nested too deep to read; correct it")
+            leave_to_first_rank()
+            end(error, "a configuration file has brackets nested too deep to read; correct it")
         except ValueError as error:
             if "integer string conversion" not in str(error):
                 raise
-            _leave_to_first_rank()
-            _end(error, "a value, or a configuration file, has an integer of thousands of digits; correct it")
+            leave_to_first_rank()
+            end(error, "a value, or a configuration file, has an integer of thousands of digits; correct it")
 
 
 @contextmanager
@@ -55,7 +100,7 @@ def _line_for_sigterm() -> Iterator[None]:
     def end(signum: int, _: FrameType | None) -> None:
         if os.getpid() == process:  # not a process forked since, which only follows this one
             _say_that_it_ended(signum)
-            _remove_unused_folder()
+            remove_unused_folder()
         os._exit(128 + signum)
 
     before = signal.signal(signal.SIGTERM, end)
@@ -85,8 +130,8 @@ def checked_job(config_class: type[AnyConfig], hydra_config: DictConfig) -> Iter
     """
     # Set by `run_command`. Processes that the job starts must not inherit it.
     os.environ.pop(FULL_ERROR, None)
-    if _FULL_ERROR_AT_START is not None:
-        os.environ[FULL_ERROR] = _FULL_ERROR_AT_START
+    if FULL_ERROR_AT_START is not None:
+        os.environ[FULL_ERROR] = FULL_ERROR_AT_START
     in_multirun = HydraConfig.get().mode == RunMode.MULTIRUN
     try:
         with plain_errors((DivergedError, OutOfMemory) if in_multirun else ()):
@@ -97,21 +142,18 @@ def checked_job(config_class: type[AnyConfig], hydra_config: DictConfig) -> Iter
 
 
 def _checked_job(config_class: type[AnyConfig], hydra_config: DictConfig) -> tuple[AnyConfig, Path]:
-    global _own_folder
-    hydra = HydraConfig.get()
-    if hydra.mode == RunMode.RUN and not is_given("hydra.run.dir"):
-        _own_folder = Path(hydra.run.dir), f"{hydra.job.name}.log"
+    note_own_folder()
     try:
         config = validate_config(config_class, hydra_config)
-        _refuse_multirun_of_ranks()
+        refuse_multirun_of_ranks()
     except (SystemExit, InputError):
-        _leave_to_first_rank()
+        leave_to_first_rank()
         raise
     if config_class is not TrainConfig:
-        _go_on_alone()
+        go_on_alone()
     colour_the_terminal()
     log_above_bars()
-    output_dir = Path(hydra.runtime.output_dir)
+    output_dir = Path(HydraConfig.get().runtime.output_dir)
     if placement().is_first:
         _refuse_missing_files(config)
         writes_elsewhere = isinstance(config, PredictConfig | ExportConfig) and config.output != NOT_SET
@@ -121,7 +163,7 @@ def _checked_job(config_class: type[AnyConfig], hydra_config: DictConfig) -> tup
 
 
 def _refuse_missing_files(config: Section) -> None:
-    """Raises an error if a file or folder that the command names does not exist: at once, for the libraries take seconds to load."""
+    """Raises an error if a file or folder that the command names does not exist, before the libraries take seconds to load."""
     if isinstance(config, InferenceConfig | ExportConfig):
         weights_path(config.checkpoint)
     if isinstance(config, ExportConfig):

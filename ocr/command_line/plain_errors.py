@@ -1,8 +1,26 @@
-"""Errors as plain messages."""
+"""Errors of the input and of the machine end a program with their message alone."""
+
+import errno
+import logging
+import os
+import select
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+from ocr.errors import CacheError, DivergedError, InputError, OutOfMemory, StorageError, WorkerError
+from ocr.file_names import shown, shown_lines
+from ocr.memory.out_of_memory import ExplainOutOfMemory
+from ocr.program import in_users_words
+
+log = logging.getLogger(__name__)
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 """Environment variable with which Hydra, and this module, show the whole traceback of an error."""
-_FULL_ERROR_AT_START = os.environ.get(FULL_ERROR)
+FULL_ERROR_AT_START = os.environ.get(FULL_ERROR)
+"""Its value as the user set it; `run_command` changes the variable."""
 _ADVICE = {
     errno.EACCES: "check its owner and permissions, or choose another path (hydra.run.dir=FOLDER for what a run writes)",
     errno.EPERM: "check its owner and permissions, or choose another path (hydra.run.dir=FOLDER for what a run writes)",
@@ -35,18 +53,18 @@ def plain_errors(left_to_sweeper: tuple[type[Exception], ...] = ()) -> Iterator[
         log.error("%s: %s", type(error).__name__, error)
         raise
     except (InputError, StorageError, CacheError, OutOfMemory, WorkerError, DivergedError) as error:
-        _end(error, str(error))
+        end(error, str(error))
     except OSError as error:
         if isinstance(error, BrokenPipeError) and _has_no_reader(sys.stdout.fileno()):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered
             raise SystemExit(128 + signal.SIGPIPE) from None
-        _end(error, _described(error))
+        end(error, _described(error))
     except RuntimeError as error:
         from dali_pipelines.source import SampleError  # loads torch, which --help must not
 
         if not isinstance(error, SampleError):
             raise
-        _end(error, str(error))
+        end(error, str(error))
 
 
 def _has_no_reader(descriptor: int) -> bool:
@@ -56,9 +74,9 @@ def _has_no_reader(descriptor: int) -> bool:
     return any(events & select.POLLERR for _, events in poll.poll(0))
 
 
-def _end(error: Exception, message: str) -> NoReturn:
+def end(error: Exception, message: str) -> NoReturn:
     """Ends the program with the message, or with the traceback if the user wants it."""
-    if _FULL_ERROR_AT_START == "1":
+    if FULL_ERROR_AT_START == "1":
         raise error
     raise SystemExit(in_users_words(shown_lines(f"{type(error).__name__}: {message}"))) from None
 

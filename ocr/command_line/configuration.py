@@ -1,6 +1,35 @@
-"""Composes configurations: registers schemas, silences libraries, checks the result."""
+"""Composes the configuration of a command from files, schemas and overrides."""
 
-_PLACES = (Path(__file__).resolve().parent / "_bundled", Path(__file__).resolve().parents[1])
+import logging
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from dali_pipelines.config import Section
+from ocr.command_line.path_overrides import with_literal_paths
+from ocr.command_line.set_overrides import with_sets
+from ocr.config import (
+    NOT_SET,
+    AnyConfig,
+    EvaluateConfig,
+    ExportConfig,
+    InspectConfig,
+    PredictConfig,
+    PrepareConfig,
+    TrainConfig,
+    flat_keys,
+    validate_config,
+)
+from ocr.datasets.schemas import DatasetConfig
+from ocr.file_names import shown_lines
+from ocr.program import in_users_words
+
+_PLACES = (Path(__file__).resolve().parents[1] / "_bundled", Path(__file__).resolve().parents[2])
 CONFIG_DIR = next(place for place in _PLACES if (place / "configs").is_dir()) / "configs"
 """Folder of the configuration files: in a wheel below this package, in a checkout beside it."""
 NOT_FOR_USERS = (
@@ -23,7 +52,7 @@ CHATTY_LOGGERS = (
     "botocore",
 )
 """Loggers whose information lines are not for users."""
-_schemas: dict[str, type[Section]] = {}
+SCHEMAS: dict[str, type[Section]] = {}
 """The configurations of all commands by the first word of their names, once `prepare_hydra` has run."""
 
 
@@ -43,9 +72,9 @@ def prepare_hydra(*schemas: tuple[str, type[Section]]) -> None:
     ]
     for name, schema in (*shared, *schemas):
         command = name.removesuffix("_schema")
-        if command not in _schemas:  # storing them takes a third of the time of a composition
+        if command not in SCHEMAS:  # storing them takes a third of the time of a composition
             ConfigStore.instance().store(name=name, node=schema.model_construct().model_dump(mode="json"))
-            _schemas[command] = schema
+            SCHEMAS[command] = schema
     OmegaConf.register_new_resolver("first_existing", _first_existing, replace=True)
     OmegaConf.register_new_resolver("found", _found, replace=True)
     silence_libraries()
@@ -74,7 +103,7 @@ def compose_config(config_class: type[AnyConfig], name: str, overrides: Sequence
         SystemExit: a value is wrong; the message names it.
     """
     prepare_hydra()
-    overrides = with_sets(with_literal_paths(overrides, set(_schemas.values())), CONFIG_DIR)
+    overrides = with_sets(with_literal_paths(overrides, set(SCHEMAS.values())), CONFIG_DIR)
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         return validate_config(config_class, compose(name, overrides=overrides))
 

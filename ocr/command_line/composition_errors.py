@@ -1,7 +1,21 @@
-"""Says what is wrong with a command line or configuration that Hydra refuses."""
+"""Says what is wrong with a command line or a configuration that Hydra refuses, and what to write in its place."""
+
+import re
+import shlex
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+import yaml
+from hydra._internal.utils import get_args_parser
+from hydra.errors import MissingConfigException, OverrideParseException
+
+from ocr.command_line.configuration import CONFIG_DIR, SCHEMAS
+from ocr.command_line.ranks import leave_to_first_rank
+from ocr.config import keys_of, no_such_key
+from ocr.errors import InputError
 
 
-def _composition_problem(error: Exception, config_name: str) -> str:
+def composition_problem(error: Exception, config_name: str) -> str:
     """Returns the message of an error that Hydra met while it composed a configuration.
 
     Hydra advises to append an unknown key with a plus sign. The schemas refuse such a key, so this advice is replaced.
@@ -26,7 +40,7 @@ def _unreadable_override(error: OverrideParseException, config_name: str) -> str
     """Returns what is wrong with an argument that Hydra cannot read."""
     given = error.override
     if "=" not in given:
-        keys = keys_of(_schemas[config_name.partition("_")[0]])
+        keys = keys_of(SCHEMAS[config_name.partition("_")[0]])
         path_key = "images" if config_name == "predict" else "dataset_base_path"
         example = f"{given}=VALUE" if given in (*keys, *_groups_of(config_name)) else f"{path_key}={given}"
         return f"{given}: expected key=value, for example {example}"
@@ -60,8 +74,8 @@ def _missing_choice(error: MissingConfigException, choice: str, options: Sequenc
 def _unknown_key(key: str, config_name: str) -> str:
     """Returns what to say about a key that this command lacks: the nearest that it has, and other commands that have the key."""
     own = config_name.partition("_")[0]
-    told = no_such_key(key, [*_groups_of(config_name), *keys_of(_schemas[own])])
-    owners = [name for name, schema in _schemas.items() if name != own and key in keys_of(schema)]
+    told = no_such_key(key, [*_groups_of(config_name), *keys_of(SCHEMAS[own])])
+    owners = [name for name, schema in SCHEMAS.items() if name != own and key in keys_of(schema)]
     return f"{told}; {', '.join(owners)} {'has' if len(owners) == 1 else 'have'} this key" if owners else told
 
 
@@ -71,14 +85,14 @@ def _groups_of(config_name: str) -> list[str]:
     return [name.removeprefix("optional ") for entry in defaults if isinstance(entry, dict) for name in entry]
 
 
-def _check_options(arguments: Sequence[str]) -> None:
+def check_options(arguments: Sequence[str]) -> None:
     """Raises InputError if an option is not one of Hydra's, such as `--images FOLDER` in the place of `images=FOLDER`, or if two
     exclude each other."""
     known, unknown = get_args_parser().parse_known_args(list(arguments))
     exclusive = [f"--{name}" for name in ("run", "multirun", "cfg", "info") if getattr(known, name)]
     options = [argument for argument in unknown if argument.startswith("-")]
     if len(exclusive) > 1 or (known.resolve and not known.cfg and not known.help):
-        _leave_to_first_rank()
+        leave_to_first_rank()
         if len(exclusive) > 1:
             raise InputError(
                 f"{' '.join(exclusive)}: these options exclude each other; give one (--cfg shows a single run)"
@@ -86,7 +100,7 @@ def _check_options(arguments: Sequence[str]) -> None:
         raise InputError("--resolve: expected --cfg beside it, as in --cfg job --resolve")
     if not unknown:
         return
-    _leave_to_first_rank()
+    leave_to_first_rank()
     if not options:
         raise InputError(
             f"{unknown[0]}: an option stands between the settings; give options such as --multirun after all of them"

@@ -1,4 +1,17 @@
-"""The command line of several processes, which torchrun or srun started."""
+"""One command in several processes, which torchrun or srun started: the first speaks for all."""
+
+import logging
+import os
+import time
+from collections.abc import Sequence
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+
+from ocr.errors import InputError
+from ocr.placement import placement
+
+log = logging.getLogger(__name__)
 
 _PATIENCE = 10.0
 """Seconds that the first rank has to say what is wrong with the command line, before the others end."""
@@ -16,7 +29,7 @@ def without_files(arguments: Sequence[str]) -> list[str]:
     return [*(given for given in arguments if given.lstrip("+~").partition("=")[0] not in keys), *own]
 
 
-def _refuse_multirun_of_ranks() -> None:
+def refuse_multirun_of_ranks() -> None:
     """Raises InputError if this job belongs to a multirun, and torchrun or srun started several processes for it."""
     place = placement()
     if place.world_size > 1 and HydraConfig.get().mode == RunMode.MULTIRUN:
@@ -26,7 +39,7 @@ def _refuse_multirun_of_ranks() -> None:
         )
 
 
-def _go_on_alone() -> None:
+def go_on_alone() -> None:
     """Ends this process if it is one of several, and not the first, of a command that runs in one."""
     place = placement()
     if not place.is_first:
@@ -41,7 +54,7 @@ def _go_on_alone() -> None:
         )
 
 
-def _leave_to_first_rank() -> None:
+def leave_to_first_rank() -> None:
     """Ends this process without a word, unless it is the first rank. All ranks find the same fault in their command line."""
     if not placement().is_first:
         time.sleep(_PATIENCE)  # torchrun ends the others as soon as one ends
