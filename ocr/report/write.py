@@ -43,15 +43,15 @@ class Evaluated:
 
 
 class Found(NamedTuple):
-    """What an evaluation shows."""
+    """The findings of an evaluation, and its comparison with the other run."""
 
     findings: Findings
     comparison: Comparison | None
-    """With the other run, if there is one."""
+    """None: there is no other run."""
 
 
 def find(evaluated: Evaluated, config: ReportConfig, num_worst: int) -> Found:
-    """Returns what the evaluation shows, with at least `num_worst` of the worst images."""
+    """Returns the findings and the comparison of an evaluation, with at least `num_worst` of the worst images."""
     manifest, num_thresholds = evaluated.dataset.manifest, len(evaluated.iou_thresholds)
     comparing = (
         Comparing(evaluated.other, manifest, num_thresholds, config.num_rows, config.num_images // 2)

@@ -3,7 +3,6 @@ import re
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -260,7 +259,7 @@ def test_a_setting_that_lightning_refuses_is_named_with_its_value(tmp_path):
 )
 def test_only_keys_named_or_set_by_a_chosen_file_are_given(overrides, are_given, are_not):
     prepare_hydra()
-    with initialize_config_dir(str(Path(__file__).resolve().parents[2] / "configs"), version_base="1.3"):
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         composed = compose("train", overrides, return_hydra_config=True)
         HydraConfig.instance().set_config(composed)
         try:
