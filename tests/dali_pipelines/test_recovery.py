@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from dali_pipelines import graphs
 from dali_pipelines.config import PipelineConfig
@@ -176,6 +177,43 @@ def test_a_file_that_failed_is_left_out_of_later_epochs(keep, manifest, built):
     is_sound = torch.tensor([not sample.has_failed for sample in first_samples])
     assert is_sound.sum() == len(manifest) - 1
     assert torch.equal(first_images[is_sound], whole[is_sound])
+
+
+class Indexed(TorchDispatchMode):
+    """Counts assignments to rows given as a list: on a GPU each copies the list there and waits for the copy."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.number = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.number += func.overloadpacket.__name__ in ("index_put_", "_index_put_impl_")
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_batch_without_its_failed_file_is_put_together_without_an_index_on_the_device(manifest):
+    break_file(manifest, BROKEN)
+    loader = make_loader(manifest)
+    first_images, _ = run(loader, manifest)
+    with Indexed() as indexed:
+        images, _ = run(loader, manifest)
+    assert torch.equal(images, first_images)
+    assert indexed.number == 0
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_the_host_does_not_wait_for_a_batch_without_its_failed_file(manifest):
+    break_file(manifest, BROKEN)
+    files = SourceImages(manifest.image_paths)
+    loader = DaliLoader(files, CONFIG, training=True, batch_size=4, device=torch.device("cuda", 0))
+    run(loader, manifest)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        batches = list(loader.batches(epoch_plan(manifest, training=True)))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    failed = [sample.index for batch in batches for sample in batch.samples if sample.has_failed]
+    assert failed == [BROKEN]
 
 
 def test_a_batch_of_failed_files_alone_is_black(manifest, built):
