@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from dali_pipelines import graphs
 from dali_pipelines.config import PipelineConfig
 from dali_pipelines.cpu import cpu_pipeline
-from dali_pipelines.feed import SampleArrays
+from dali_pipelines.feed import FedBatch, SampleArrays
 from dali_pipelines.loader import DaliLoader
 from dali_pipelines.recovery import BatchRecovery
 from dali_pipelines.source import KeptImages, PlannedBatch, PlannedSample, SampleError, SourceImages
@@ -24,6 +23,7 @@ from ocr.datasets.kept_images import DecodedImages, ImageCache, preload_files
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.plan import EpochPlan, SamplePlanner
 from ocr.datasets.schemas import DatasetConfig
+from tests.fake_gpu import fake_gpu
 
 CPU = torch.device("cpu")
 PLENTY = 10**10
@@ -179,26 +179,19 @@ def test_a_file_that_failed_is_left_out_of_later_epochs(keep, manifest, built):
     assert torch.equal(first_images[is_sound], whole[is_sound])
 
 
-class Indexed(TorchDispatchMode):
-    """Counts assignments to rows given as a list: on a GPU each copies the list there and waits for the copy."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.number = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.number += func.overloadpacket.__name__ in ("index_put_", "_index_put_impl_")
-        return func(*args, **(kwargs or {}))
-
-
-def test_a_batch_without_its_failed_file_is_put_together_without_an_index_on_the_device(manifest):
-    break_file(manifest, BROKEN)
-    loader = make_loader(manifest)
-    first_images, _ = run(loader, manifest)
-    with Indexed() as indexed:
-        images, _ = run(loader, manifest)
-    assert torch.equal(images, first_images)
-    assert indexed.number == 0
+def test_a_batch_without_its_failed_file_does_not_wait_for_a_gpu(manifest, monkeypatch):
+    files = SourceImages(manifest.image_paths)
+    loader = DaliLoader(files, CONFIG, training=True, batch_size=4, device=torch.device("cuda", 0))
+    samples, rows = epoch_plan(manifest, training=True).batch(0), [0, 2, 3]
+    monkeypatch.setattr(loader, "_ready_pipeline", lambda: None)
+    with fake_gpu() as waits:
+        images = torch.empty(len(rows), 3, 96, 96, dtype=torch.float16, device="cuda")
+        fed = FedBatch(samples, samples.select(rows), rows, alone=[], arrays=())
+        monkeypatch.setattr(loader._outputs, "next_batch", lambda *arguments: (images, fed))
+        batch = loader._next_batch(1)
+        assert (batch.images.device, batch.images.shape) == (images.device, (4, 3, 96, 96))
+    assert batch.samples.has_failed.tolist() == [False, True, False, False]
+    assert waits == []
 
 
 @pytest.mark.gpu
