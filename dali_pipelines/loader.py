@@ -171,8 +171,8 @@ class DaliLoader:
         if len(batch.rows) == len(batch.samples):
             return ImageBatch(images, batch.samples)
         whole = self._black_images(len(batch.samples))
-        if batch.rows:
-            whole[batch.rows] = images
+        for place, row in enumerate(batch.rows):  # `whole[batch.rows]` would copy the list to a GPU and wait for it
+            whole[row] = images[place]
         for row in batch.alone:
             whole[row] = self._render_alone(batch.samples.select([row]))
         left_out = [row for row in range(len(batch.samples)) if row not in batch.rows and row not in batch.alone]
@@ -211,7 +211,8 @@ class DaliLoader:
     def _black_images(self, num_images: int) -> torch.Tensor:
         size = self.config.input_size(self.training)
         black = (0, 0, 0) if self.dtype == torch.uint8 else self.config.black
-        pixel = torch.tensor(black, dtype=self.dtype, device=self.device)[:, None, None]
+        # With device=, torch.tensor would wait for a GPU.
+        pixel = torch.tensor(black, dtype=self.dtype).to(self.device, non_blocking=True)[:, None, None]
         images = pixel.expand(num_images, 3, size, size)
         return images.clone(memory_format=_MEMORY_FORMAT[self.config.output_layout])
 

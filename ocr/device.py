@@ -18,8 +18,9 @@ log = logging.getLogger(__name__)
 
 DEVICES = Path("/dev")
 _REMEDY = (
-    "PyTorch's builds for CUDA 13 need driver 580 or newer. Update the driver, or install a build for yours: uv pip install "
-    "--no-config --torch-backend=auto --reinstall-package torch --reinstall-package torchvision torch torchvision"
+    "PyTorch's builds for CUDA 13 need driver 580 or newer. Update the driver, or install a build for yours and set UV_NO_SYNC=1, "
+    "without which uv run puts the first build back: export UV_NO_SYNC=1; uv pip install --no-config --torch-backend=auto "
+    "--reinstall-package torch --reinstall-package torchvision torch torchvision"
 )
 
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}

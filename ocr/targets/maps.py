@@ -42,7 +42,7 @@ def make_targets(
         polygons_input: polygons of B images in the input frame, vertices in either direction; not modified.
         size: (H, W) of the input.
         device: a CUDA device selects the Triton kernel, which the host does not wait for. For any other device, and on a
-            machine where Triton finds no C compiler, the compiled CPU path draws the maps.
+            machine where Triton cannot build its launcher, the compiled CPU path draws the maps.
         outlines: result of `measured` for this size, config and device; None: the polygons are measured now.
     """
     # Imported here, so that a GPU does not load the compiler of the CPU path, and no other device needs Triton.
@@ -76,25 +76,31 @@ def is_drawn_by_triton(device: torch.device) -> bool:
 
 @functools.cache
 def can_use_triton(device: torch.device) -> bool:
-    """Returns whether Triton can start its kernel on this device; warns if it lacks a C compiler. Tries it once per process."""
+    """Returns whether Triton can start its kernel on this device; warns if its launcher cannot be built. Tries it once."""
     from ocr.targets.triton_maps import make_targets_triton
 
     try:
         make_targets_triton(PolygonBatch.from_lists([[]]), (32, 32), TargetConfig(), device)
-    except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
-        if not is_compiler_missing(error):
+    except (RuntimeError, OSError, AssertionError, subprocess.CalledProcessError) as error:
+        remedy = _remedy_for_launcher(error)
+        if remedy is None:
             raise
         log.warning(
-            "Triton needs a C compiler to start the target maps' kernel on %s, and has none (%s). The CPU draws the maps instead, "
-            "and each step waits for their copy: install gcc, or set CC to a compiler",
+            "Triton cannot build the launcher of the target maps' kernel on %s (%s). The CPU draws the maps instead, and each step "
+            "waits for their copy. %s",
             device,
-            error,
+            " ".join(str(error).split()),
+            remedy,
         )
         return False
     return True
 
 
-def is_compiler_missing(error: Exception) -> bool:
-    """Returns whether Triton raised this error because no C compiler was found, or because the compiler failed."""
-    is_compiler_call = isinstance(error, (subprocess.CalledProcessError, FileNotFoundError))
-    return is_compiler_call or "Failed to find C compiler" in str(error)
+def _remedy_for_launcher(error: Exception) -> str | None:
+    """Returns what to do if Triton could not compile the module that starts its kernels; None for any other error."""
+    text = str(error)
+    if "libcuda.so cannot found" in text or "ldconfig" in text:  # PyTorch finds the driver's library without ldconfig
+        return "Triton looks for libcuda.so.1 with ldconfig: set TRITON_LIBCUDA_PATH to its folder"
+    if isinstance(error, subprocess.CalledProcessError | FileNotFoundError) or "Failed to find C compiler" in text:
+        return "Triton needs a C compiler and Python's headers: install gcc and python3-dev, or set CC to a compiler"
+    return None

@@ -110,9 +110,10 @@ def test_decoder_hints_are_zero_by_default(dataset):
 @pytest.mark.parametrize("training", [True, False])
 def test_layout_and_hints_do_not_change_pixels_on_a_gpu(training, dataset):
     images = []
+    # One kind of decoder for all images: with a share for each, which one takes an image is not fixed.
     for config in (
-        PipelineConfig(image_size=SIZE),
-        PipelineConfig(image_size=SIZE, output_layout="HWC", preallocate_decoder=True),
+        PipelineConfig(image_size=SIZE, hw_decoder_load=1.0),
+        PipelineConfig(image_size=SIZE, hw_decoder_load=1.0, output_layout="HWC", preallocate_decoder=True),
     ):
         loader = DaliLoader(
             SourceImages(dataset.manifest.image_paths, largest_stored=dataset.manifest.largest_stored),

@@ -14,7 +14,7 @@ from PIL import Image
 from dali_pipelines import graphs
 from dali_pipelines.config import PipelineConfig
 from dali_pipelines.cpu import cpu_pipeline
-from dali_pipelines.feed import SampleArrays
+from dali_pipelines.feed import FedBatch, SampleArrays
 from dali_pipelines.loader import DaliLoader
 from dali_pipelines.recovery import BatchRecovery
 from dali_pipelines.source import KeptImages, PlannedBatch, PlannedSample, SampleError, SourceImages
@@ -23,6 +23,7 @@ from ocr.datasets.kept_images import DecodedImages, ImageCache, preload_files
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.plan import EpochPlan, SamplePlanner
 from ocr.datasets.schemas import DatasetConfig
+from tests.fake_gpu import fake_gpu
 
 CPU = torch.device("cpu")
 PLENTY = 10**10
@@ -176,6 +177,36 @@ def test_a_file_that_failed_is_left_out_of_later_epochs(keep, manifest, built):
     is_sound = torch.tensor([not sample.has_failed for sample in first_samples])
     assert is_sound.sum() == len(manifest) - 1
     assert torch.equal(first_images[is_sound], whole[is_sound])
+
+
+def test_a_batch_without_its_failed_file_does_not_wait_for_a_gpu(manifest, monkeypatch):
+    files = SourceImages(manifest.image_paths)
+    loader = DaliLoader(files, CONFIG, training=True, batch_size=4, device=torch.device("cuda", 0))
+    samples, rows = epoch_plan(manifest, training=True).batch(0), [0, 2, 3]
+    monkeypatch.setattr(loader, "_ready_pipeline", lambda: None)
+    with fake_gpu() as waits:
+        images = torch.empty(len(rows), 3, 96, 96, dtype=torch.float16, device="cuda")
+        fed = FedBatch(samples, samples.select(rows), rows, alone=[], arrays=())
+        monkeypatch.setattr(loader._outputs, "next_batch", lambda *arguments: (images, fed))
+        batch = loader._next_batch(1)
+        assert (batch.images.device, batch.images.shape) == (images.device, (4, 3, 96, 96))
+    assert batch.samples.has_failed.tolist() == [False, True, False, False]
+    assert waits == []
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_the_host_does_not_wait_for_a_batch_without_its_failed_file(manifest):
+    break_file(manifest, BROKEN)
+    files = SourceImages(manifest.image_paths)
+    loader = DaliLoader(files, CONFIG, training=True, batch_size=4, device=torch.device("cuda", 0))
+    run(loader, manifest)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        batches = list(loader.batches(epoch_plan(manifest, training=True)))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    failed = [sample.index for batch in batches for sample in batch.samples if sample.has_failed]
+    assert failed == [BROKEN]
 
 
 def test_a_batch_of_failed_files_alone_is_black(manifest, built):

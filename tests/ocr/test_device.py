@@ -96,7 +96,7 @@ def test_a_gpu_that_pytorch_cannot_use_is_named_once_with_the_reason(unusable_gp
         assert [resolve_device("auto") for _ in range(2)] == [CPU, CPU]
     (warning,) = caplog.messages
     assert TOO_OLD in warning
-    assert "uv pip install --no-config --torch-backend=auto" in warning
+    assert "export UV_NO_SYNC=1; uv pip install --no-config --torch-backend=auto" in warning
     with pytest.raises(
         InputError, match=r"^device=gpu: .* too old \(found version 12040\)\.\)\. .* --torch-backend=auto"
     ):
