@@ -26,7 +26,9 @@ class FailedAllocation:
 _MESSAGES: tuple[tuple[str, Memory, str], ...] = (
     (r"CUDA out of memory", "GPU memory", "torch"),
     (r"CUDNN_STATUS_\w*HOST_ALLOCATION_FAILED", "RAM", "cuDNN"),
-    (r"CUDNN_STATUS_(\w*DEVICE_ALLOCATION|ALLOC)_FAILED|valid cuDNN algorithm", "GPU memory", "cuDNN"),
+    (r"CUDNN_STATUS_(\w*DEVICE_ALLOCATION|ALLOC)_FAILED", "GPU memory", "cuDNN"),
+    # A convolution for which no algorithm finds memory for its workspace. PyTorch has tried all of them and names none.
+    (r"valid cuDNN algorithm|unable to find an engine to execute this computation", "GPU memory", "cuDNN"),
     (r"CU(BLAS|SOLVER|FFT|SPARSE)_(STATUS_)?ALLOC_FAILED", "GPU memory", "CUDA's libraries"),
     (r"allocate pinned|pinned allocator failed", "pinned RAM", "DALI"),
     (r"Can't allocate \d+ bytes on device|CUDA allocation failed|device allocator failed", "GPU memory", "DALI"),

@@ -88,7 +88,7 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     """Returns Lightning's name for the precision.
 
     auto is bf16-mixed on hardware that computes faster in bfloat16, otherwise 16-mixed on a GPU and 32-true on a CPU. The rule
-    looks at the hardware only, so every run on a machine and every rank on equal machines gets the same precision.
+    looks at the hardware only, so every run on a machine gets the same precision. The ranks of a run have that of the first one.
     """
     if precision != "auto":
         return precision

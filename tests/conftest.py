@@ -4,11 +4,15 @@ torch and the trainer are imported inside the fixtures: pytest-xdist's controlle
 """
 
 import logging
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+# Before torch is loaded. With trainer.devices=auto a run on two GPUs would start pytest again for the second one.
+os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -104,9 +104,7 @@ class _Validation:
     def __init__(self, loader: RowLoader, workload: Workload) -> None:
         self._loader, self._workload = loader, workload
         network = _network(workload).eval()
-        self._forward = EvaluationForward(
-            network, workload.config.trainer, workload.batch_size("val-epoch"), workload.device.type
-        )
+        self._forward = EvaluationForward(network, workload.config.trainer, workload.device.type)
         self._autocast = _autocast(workload)
         self._stages = DeviceStages()
         dataset = workload.dataset("val-epoch", num_workers=0)

@@ -75,6 +75,7 @@ def time_validation(overrides: Sequence[str]) -> dict[str, Any]:
         f"synthetic.num_val={NUM_IMAGES}",
         "synthetic.num_train=8",
         "dataset_base_path=outputs/benchmark_validation",
+        "trainer.devices=1",
         "trainer.max_epochs=3",
         "trainer.limit_train_batches=1",
         "trainer.check_val_every_n_epoch=1",

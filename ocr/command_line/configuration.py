@@ -41,6 +41,8 @@ NOT_FOR_USERS = (
     "Checkpoint directory",  # a run that resumes in its own folder; checkpoints there are replaced only by whole ones
     "The `srun` command is available",  # a run in a SLURM job may well be one process
     "Found .* module.s. in eval mode",  # those that model.freeze and model.batch_norm freeze
+    # With 16-mixed, an optimizer step whose gradients overflow is left out, often the first one; the schedule moves on.
+    "Detected call of `lr_scheduler.step",
     "predict returned None",  # on purpose: detections leave the module through its workers
 )
 """Warnings from libraries that a user can do nothing about."""

@@ -9,9 +9,11 @@ files, annotations --> keys of this epoch --> entry is valid in memory    a view
 import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from itertools import pairwise, zip_longest
 
 import numpy as np
+import torch
 
 from dali_pipelines.normalize import BatchMemory, input_dtype, normalize_levels
 from dali_pipelines.source import PlannedBatch, PlannedBatches
@@ -61,7 +63,9 @@ class CachedBatches:
         self._keys: list[Key] = [None] * len(self._samples)
         self._damaged: set[int] = set()
         """Entries whose files are damaged: black and marked as failed until the key changes."""
-        self._reader = ThreadPoolExecutor(1, "cache-reader")
+        # Pinned memory asks events of earlier copies whether they have ended. See `HostCopy.wait` about the device of a thread.
+        take_device = partial(torch.cuda.set_device, store.device) if store.device.type == "cuda" else None
+        self._reader = ThreadPoolExecutor(1, "cache-reader", take_device)
         self._ahead: Future[StoredBatch] | None = None
         """The batch that is being read ahead."""
         self._is_maker_released = False

@@ -17,7 +17,7 @@ from ocr.memory.planner import PlannedMemory, RunData, plan_memory, preload_imag
 from ocr.memory.remedies import remedy_text, training_remedies
 from ocr.training.ranks import num_ranks_of_node
 from ocr.training.resume import data_fingerprint
-from ocr.training.trainer_parts import cache_bytes_by_tier, dbnet_module
+from ocr.training.trainer_parts import cache_bytes_by_tier, dbnet_module, gather_from_ranks
 from ocr.training.trial_step import measure_network
 
 log = logging.getLogger(__name__)
@@ -81,6 +81,9 @@ class DBNetDataModule(lightning.LightningDataModule):
         trainer, device = self._trainer(), self._device()
         if self.val is not None:
             self.config = resolve_loading(self.config, self.val.planner.config.image_size, device)
+            # The GPUs of a machine may differ in memory, but its ranks meet in each validation batch.
+            smallest = min(gather_from_ranks(trainer, self.config.eval_batch_size))
+            self.config = self.config.model_copy(update={"eval_batch_size": smallest})
         # Memory of an earlier run in this process would count as taken, and then be freed by the trial step.
         memory.release_unused(device)
         plan = self.memory = MemoryPlan.of_free_memory(device, num_ranks_of_node())

@@ -7,7 +7,6 @@ from torch import nn
 
 from ocr.config import TrainConfig
 from ocr.datasets.manifest import Manifest
-from ocr.device import resolve_loading
 from ocr.device_stages import DeviceStages
 from ocr.loaders.batch import Batch
 from ocr.metrics.icdar import MatchCounts
@@ -97,8 +96,7 @@ class Evaluator:
                 pages=self._pages,
             )
         if self._forward is None:
-            loading = resolve_loading(config.dataloader, config.pipeline.image_size, device)
-            self._forward = EvaluationForward(self._model, config.trainer, loading.eval_batch_size, device.type)
+            self._forward = EvaluationForward(self._model, config.trainer, device.type)
         self.result = EvaluationResult()
         self._num_cut = {}
         self._stages = DeviceStages()

@@ -140,7 +140,7 @@ def _train(
     started = time.perf_counter()
     lightning.seed_everything(config.seed, verbose=False)
     device = resolve_device(config.device)
-    precision = _precision_of_run(start, device)
+    precision = ranks.from_first(partial(_precision_of_run, start, device))
     start.check_precision(device.type, precision)
     train_set, val_set = _build_splits(config, precision, run_dir)
     start.check_data({"train": train_set.manifest, "val": val_set.manifest})

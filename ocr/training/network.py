@@ -80,13 +80,13 @@ class EvaluationForward:
     a batch do not influence each other.
 
     Args:
-        batch_size: size of every batch but the last.
         device_type: cuda or cpu.
     """
 
-    def __init__(self, model: nn.Module, settings: TrainerConfig, batch_size: int, device_type: str) -> None:
+    def __init__(self, model: nn.Module, settings: TrainerConfig, device_type: str) -> None:
         eager = partial(forward_maps, model, channels_last=settings.channels_last)
-        self._batch_size = batch_size
+        self._batch_size = 0
+        """The full size, which the first batch has; 0: no batch yet."""
         self._graphed: GraphedForward | None = None
         if settings.cuda_graphs and device_type == "cuda":
             self._graphed = GraphedForward(eager, lambda: chain(model.parameters(), model.buffers()))
@@ -104,6 +104,7 @@ class EvaluationForward:
         """
         if not self._pads:
             return forward_inputs(self._forward, images, sizes)
+        self._batch_size = self._batch_size or len(images)
         if len(images) >= self._batch_size:
             return self._forward(images)
         maps = self._forward(_padded(images, self._batch_size))

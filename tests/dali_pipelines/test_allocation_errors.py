@@ -68,6 +68,11 @@ def test_real_failed_allocations_are_recognised(function, expected):
         ("Critical error in pipeline:\nCan't allocate 4096 bytes on host.", FailedAllocation("RAM", "DALI", 4096)),
         ("CUDA allocation failed", FailedAllocation("GPU memory", "DALI", None)),
         ("cuDNN error: CUDNN_STATUS_ALLOC_FAILED", FailedAllocation("GPU memory", "cuDNN", None)),
+        ("GET was unable to find an engine to execute this computation", FailedAllocation("GPU memory", "cuDNN", None)),
+        (
+            "FIND was unable to find an engine to execute this computation",
+            FailedAllocation("GPU memory", "cuDNN", None),
+        ),
         ("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED", FailedAllocation("RAM", "cuDNN", None)),
         (
             "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",

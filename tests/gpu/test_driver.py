@@ -192,6 +192,21 @@ def test_wrong_arguments_are_named(arguments, message, tmp_path, monkeypatch, ca
     assert message in " ".join(capsys.readouterr().err.split())
 
 
+def test_only_files_with_gpu_tests_are_collected_outside_the_checks(monkeypatch):
+    monkeypatch.syspath_prepend(HERE)
+    from run import OTHER_TESTS
+
+    names = {Path(path).relative_to(HERE.parent).as_posix() for path in OTHER_TESTS}
+    assert {"ocr/training/test_cuda_graphs.py", "ocr/targets/test_triton_maps.py"} < names
+    assert "ocr/metrics/test_cleval.py" not in names  # needs a package of the development group
+    assert not [name for name in names if name.startswith("gpu/")]
+
+
+def test_tests_see_one_gpu_at_most():
+    """A run takes all GPUs by default, and the command that it would start again for each other GPU is pytest's."""
+    assert "," not in os.environ["CUDA_VISIBLE_DEVICES"]
+
+
 def test_checks_are_chosen_in_order_after_the_environment(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(HERE)
     from run import NAMES, chosen_checks, parse_arguments

@@ -61,6 +61,8 @@ class ProgressBar(_VanishingBar):
         super().__init__(refresh_rate=5)
         self._losses = losses
         self._loss_copy: HostCopy | None = None
+        self._hmean: float | None = None
+        """That of the last validation, read from the device when it ended."""
         self._epoch_started = time.perf_counter()
         self._shown: dict[str, Any] = {}
         self._shown_at = 0.0
@@ -68,6 +70,11 @@ class ProgressBar(_VanishingBar):
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         super().on_train_epoch_start(trainer, pl_module)
         self._epoch_started = time.perf_counter()
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        if "val/hmean" in trainer.callback_metrics:
+            self._hmean = float(trainer.callback_metrics["val/hmean"])
+        super().on_validation_end(trainer, pl_module)
 
     def _get_train_description(self, current_epoch: int) -> str:
         """Returns the epoch as the log counts it, from 1. Lightning counts from 0."""
@@ -82,8 +89,8 @@ class ProgressBar(_VanishingBar):
             metrics["loss"] = f"{self._loss_copy.wait()[0].item():.3f}"
         if self._losses.latest is not None:
             self._loss_copy = HostCopy(self._losses.latest.losses)
-        if "val/hmean" in trainer.callback_metrics:
-            metrics["hmean"] = f"{trainer.callback_metrics['val/hmean'].item():.3f}"
+        if self._hmean is not None:
+            metrics["hmean"] = f"{self._hmean:.3f}"
         loader = trainer.train_dataloader
         if isinstance(loader, BatchLoader):
             metrics["waiting"] = f"{loader.wait_seconds_so_far / max(now - self._epoch_started, 1e-9):.0%}"

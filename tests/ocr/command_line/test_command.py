@@ -3,24 +3,27 @@ import re
 import signal
 import subprocess
 import sys
+import warnings
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from benchmarks.loaders.config import CompareConfig
-from ocr.command_line import CONFIG_DIR, given_keys, plain_errors, prepare_hydra, run_command
+from ocr.command_line import CONFIG_DIR, given_keys, plain_errors, prepare_hydra, run_command, silence_libraries
 from ocr.command_line.command_help import key_help
 from ocr.command_line.configuration import SafeLogRecord
 from ocr.command_line.ranks import without_files
-from ocr.config import EvaluateConfig, TrainConfig
+from ocr.config import EvaluateConfig, OptimizerConfig, TrainConfig
 from ocr.datasets.audit import load_manifest
 from ocr.datasets.schemas import DatasetConfig
 from ocr.errors import InputError, StorageError
 from ocr.placement import Placement
 from ocr.training.checkpoint_files import CheckpointFiles
+from ocr.training.optimizer import build_schedule
 from ocr.training.ranks import Ranks
 from ocr.training.trainer import build_trainer
 
@@ -214,6 +217,20 @@ def test_a_run_that_diverges_does_not_end_its_multirun(error, num_trained, tmp_p
     assert ended.stdout.count("trained") == num_trained
     assert ended.stderr.splitlines()[-1] == f"{error}: gone"
     assert "Traceback" not in ended.stderr
+
+
+def test_a_first_step_that_the_gradient_scaler_leaves_out_warns_nobody():
+    weight, scaler = torch.ones(1, requires_grad=True), torch.amp.GradScaler("cpu")
+    optimizer = torch.optim.SGD([weight], lr=0.1)
+    schedule = build_schedule(optimizer, 10, OptimizerConfig())
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        silence_libraries()
+        scaler.scale(weight.sum() * torch.inf).backward()
+        scaler.step(optimizer)
+        schedule.step()
+    assert weight.item() == 1
+    assert not caught
 
 
 def test_a_message_cannot_control_the_terminal():

@@ -19,6 +19,7 @@ from ocr.device import resolve_precision
 from ocr.errors import OutOfMemory
 from ocr.inference import evaluate
 from ocr.training.fit import train
+from ocr.training.ranks import Ranks
 from ocr.training.resume import resumption
 
 NUM_TRAIN, NUM_VAL = 10, 8
@@ -125,6 +126,20 @@ def test_a_resumed_run_keeps_its_precision_on_the_same_type_of_device(
         train(tiny_run(*longer), tmp_path / "resumed")
     expected = precision if saved_on == "cpu" else resolve_precision("auto", torch.device("cpu"))
     assert f", {expected}, loader=dali" in caplog.text
+
+
+def test_all_ranks_have_the_precision_of_the_first(tiny_run, tmp_path, monkeypatch):
+    """A machine may have GPUs of two generations, and their ranks cannot add gradients of different scales."""
+    from_first = Ranks.from_first
+
+    def on_second_rank(self, make):
+        own = from_first(self, make)
+        return "bf16-mixed" if own == "32-true" else own
+
+    monkeypatch.setattr(Ranks, "from_first", on_second_rank)
+    train(tiny_run("trainer.max_epochs=1", "trainer.limit_train_batches=1"), tmp_path)
+    checkpoint = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint[PRECISION_KEY]["precision"] == "bf16-mixed"
 
 
 def test_a_run_resumed_in_the_middle_of_an_epoch_ends_as_the_uninterrupted_one(finished_run, tiny_run, tmp_path):

@@ -4,14 +4,20 @@ import logging
 import re
 import sys
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 
 from ocr.command_line import compose_config
 from ocr.config import EvaluateConfig
 from ocr.inference import evaluate
 from ocr.terminal_log import log_above_bars
+from ocr.training.callbacks.losses import LossLog
+from ocr.training.callbacks.progress_bar import ProgressBar
 from ocr.training.fit import train
+from ocr.training.host_sync import ForbidHostSync
 from tests.terminal import Terminal, lines_left
 
 
@@ -54,6 +60,17 @@ def test_a_terminal_shows_one_bar_no_line_runs_into_it_and_it_leaves_nothing(tin
     written = in_terminal(lambda: evaluate(compose_config(EvaluateConfig, "evaluate", given), tmp_path / "evaluated"))
     assert re.search(r"Evaluation .*2/2", written)
     assert_log_only(lines_left(written))
+
+
+def test_hmean_is_read_from_the_device_after_a_validation_and_not_in_each_step():
+    bar = ProgressBar(LossLog(1))
+    trainer: Any = SimpleNamespace(
+        callback_metrics={"val/hmean": torch.tensor(0.5)}, train_dataloader=None, state=SimpleNamespace(fn="fit")
+    )
+    module: Any = None
+    bar.on_validation_end(trainer, module)
+    with ForbidHostSync():
+        assert bar.get_metrics(trainer, module) == {"hmean": "0.500"}
 
 
 def assert_log_only(lines: list[str]) -> None:
