@@ -1,6 +1,7 @@
 """One pass of the network over a split: forward on the device, post-processing beside it, and the time of each stage."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
@@ -76,6 +77,10 @@ class Evaluator:
         self._device = torch.device("cpu")
         self._workers: OverlappedEvaluation | None = None
         self._forward: EvaluationForward | None = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Evaluator":
+        """Returns this evaluator: the average of the weights, a copy of the module, evaluates nothing, and manifests are large."""
+        return self
 
     def start(self, device: torch.device, *, with_truth: bool) -> None:
         """Begins a pass.

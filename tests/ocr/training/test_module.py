@@ -1,14 +1,18 @@
 """A training step learns, and never waits for the device."""
 
+import gc
+
 import pytest
 import torch
 
 from ocr.config import TrainConfig
+from ocr.datasets.manifest import Manifest
 from ocr.loaders.engines import Engine
 from ocr.loaders.loader import BatchLoader
 from ocr.losses.db_loss import DBLoss
 from ocr.models.dbnet import build_dbnet
 from ocr.splits import build_dataset
+from ocr.training.callbacks.moving_average import Average
 from ocr.training.fit import train
 from ocr.training.host_sync import ForbidHostSync
 from ocr.training.module import DBNetModule
@@ -78,3 +82,12 @@ def test_a_training_step_on_the_gpu_never_syncs(tiny_run):
             training_step(model, loss, optimizer, batch)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def test_the_average_of_the_weights_has_no_second_manifest(tiny_run):
+    config = tiny_run()
+    dataset = build_dataset(config.datasets.split("val"), config, training=False)
+    module = DBNetModule(build_dbnet(config.model, 1), config, dataset.manifest)
+    average = Average(module, CPU, decay=0.9)
+    assert average.module.model is not module.model
+    assert [found for found in gc.get_objects() if type(found) is Manifest] == [dataset.manifest]
