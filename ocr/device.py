@@ -41,13 +41,15 @@ MEMORY_SHARE = {"cpu": 1 / 8, "cuda": 1 / 4}
 def resolve_device(device: Device) -> torch.device:
     """Returns the device; auto is a GPU if PyTorch can use one. If it cannot use one that this machine has, a warning says why.
 
+    The GPU is the current one of this thread: 0, or in a training the one of its rank.
+
     Raises:
         InputError: device=gpu, and PyTorch can use no GPU.
     """
     if device == "cpu":
         return torch.device("cpu")
     if torch.cuda.is_available():
-        return torch.device("cuda", 0)
+        return torch.device("cuda", torch.cuda.current_device() if torch.cuda.is_initialized() else 0)
     if device == "gpu":
         reason = why_no_gpu()
         remedy = f" {_REMEDY}." if _has_gpu() else ""

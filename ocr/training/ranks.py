@@ -86,6 +86,8 @@ class Ranks:
         """The ranks of this node, for exchanges between host processes; None: this rank is alone on its node."""
         self._place, self._settings, self._device = place, settings, device
         self._gpus: list[int] | None = None
+        self._gpu: torch.device | None = None
+        """That of this rank."""
         self._host_group: Any = None
         self._meeting: Meeting | None = None
         self._watch: RankWatch | None = None
@@ -109,6 +111,8 @@ class Ranks:
                 raise
             if self._device == "cuda":
                 self._gpus = gpus_of_ranks(self._settings.devices, self.local_world_size)
+                self._gpu = torch.device("cuda", self._gpus[self._place.local_rank % len(self._gpus)])
+                torch.cuda.set_device(self._gpu)
             if self._watch is not None:
                 self._join_groups(self._watch)
         except BaseException as error:
@@ -205,14 +209,10 @@ class Ranks:
         """Creates the process group of the run, and groups for the host processes of the run and of each node."""
         if self._meeting is None:
             raise RuntimeError("the ranks have not met")
-        device = None
-        if self._gpus is not None:
-            device = torch.device("cuda", self._gpus[self._place.local_rank % len(self._gpus)])
-            torch.cuda.set_device(device)
         if self.num_nodes > 1:  # for gloo, which the host processes use beside NCCL too
             choose_network(self._meeting.address)
         torch.distributed.init_process_group(
-            "gloo" if device is None else "nccl",
+            "gloo" if self._gpu is None else "nccl",
             store=self._meeting.group_store(),
             rank=self._place.rank,
             world_size=self._place.world_size,
@@ -220,7 +220,7 @@ class Ranks:
             timeout=max(_COLLECTIVE_LIMIT, timedelta(minutes=self._settings.stuck_rank_minutes + 1)),
             # Not on several nodes: versions of PyTorch before 2.15 would have the ranks outside a node's group split NCCL's
             # communicator, but not those inside, and all would wait for ever.
-            device_id=device if self.num_nodes == 1 else None,
+            device_id=self._gpu if self.num_nodes == 1 else None,
         )
         self._host_group = torch.distributed.new_group(backend="gloo", timeout=_NO_LIMIT)
         for node in self._nodes(watch):

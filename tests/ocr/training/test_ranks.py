@@ -71,6 +71,15 @@ def test_a_process_alone_is_the_only_one_of_its_node():
         assert num_ranks_of_node() == 1
 
 
+def test_a_run_on_a_chosen_gpu_makes_it_the_current_one(monkeypatch):
+    """Precision, memory and name of the device are then its own."""
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    with Ranks(Placement(), TrainerConfig(devices="1,"), "cuda"):
+        assert chosen == [torch.device("cuda", 1)]
+
+
 @pytest.mark.parametrize(
     ("nodes", "bound", "networks"),
     [(["a", "a"], torch.device("cuda", 1), []), (["a", "a", "b", "b"], None, ["10.0.0.2"])],
@@ -79,11 +88,10 @@ def test_groups_of_gpus(nodes, bound, networks, monkeypatch):
     """NCCL's group is bound to the rank's GPU only where no rank is outside its node's group. gloo is told its network."""
     arguments, chosen = {}, []
     monkeypatch.setattr(ranks_module, "choose_network", chosen.append)
-    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
     monkeypatch.setattr(torch.distributed, "init_process_group", lambda *_, **given: arguments.update(given))
     monkeypatch.setattr(torch.distributed, "new_group", lambda *_, **given: None)
     ranks = Ranks(Placement("torchrun", rank=1, world_size=len(nodes), local_rank=1, node="a"), TrainerConfig(), "cuda")
-    ranks._gpus, ranks._meeting = [0, 1], SimpleNamespace(address="10.0.0.2", group_store=lambda: None)
+    ranks._gpu, ranks._meeting = torch.device("cuda", 1), SimpleNamespace(address="10.0.0.2", group_store=lambda: None)
     ranks.num_nodes = len(set(nodes))
     watch = SimpleNamespace(members=[SimpleNamespace(rank=rank, node=node) for rank, node in enumerate(nodes)])
     ranks._join_groups(watch)
