@@ -12,6 +12,7 @@ from ocr.models.backbone import STRIDES, build_backbone
 from ocr.models.config import BackboneConfig, ModelConfig
 from ocr.models.db_head import DBMaps, TrainingMaps, approximate_binary_map
 from ocr.models.dbnet import DBNet, add_auxiliary_head, build_dbnet
+from ocr.models.fpn import AdaptiveScaleFusion
 from ocr.targets.target_maps import TargetMaps
 
 
@@ -107,6 +108,38 @@ def test_maps_are_float32_under_autocast(head_float32):
     with torch.autocast("cpu", torch.bfloat16):
         maps = model(torch.randn(1, 3, 64, 64))
     assert maps.prob_logits.dtype == maps.thresh_map.dtype == torch.float32
+
+
+@pytest.mark.parametrize("head_float32", [True, False])
+def test_head_float32_decides_the_precision_of_the_head_alone(head_float32):
+    model = build_dbnet(ModelConfig(backbone=scratch(), fpn_channels=32, head_float32=head_float32), 4).eval()
+    add_auxiliary_head(model, ModelConfig(fpn_channels=32, head_float32=head_float32), 4)
+    dtypes = {}
+    for name, layer in model.named_modules():
+        if isinstance(layer, torch.nn.Conv2d | torch.nn.ConvTranspose2d):
+            layer.register_forward_hook(lambda _, inputs, output, name=name: dtypes.update({name: output.dtype}))
+    with torch.autocast("cpu", torch.bfloat16):
+        model.train()(torch.randn(2, 3, 64, 64))
+        in_training, dtypes = dtypes.copy(), {}
+        model.head.prob_logits(torch.randn(2, 32, 16, 16))
+    assert {name.partition(".")[0] for name in in_training} == {"backbone", "fpn", "head", "auxiliary"}
+    in_head = torch.float32 if head_float32 else torch.bfloat16
+    for name, dtype in in_training.items():
+        assert dtype == (in_head if name.startswith(("head.", "auxiliary.")) else torch.bfloat16), name
+    assert set(dtypes.values()) == {in_head}
+
+
+def test_adaptive_fusion_weighs_each_level_at_each_pixel_by_a_look_at_all_levels():
+    torch.manual_seed(0)
+    fusion = AdaptiveScaleFusion(channels=16, num_levels=4)
+    levels = torch.randn(2, 4, 4, 6, 8)
+    reduced = fusion.reduce(levels.flatten(1, 2))
+    attention = fusion.weigh(reduced + fusion.spatial(reduced.mean(dim=1)[:, None]))
+    fused = fusion(levels.flatten(1, 2)).unflatten(1, (4, 4))
+    for level in range(4):
+        for channel in range(4):
+            expected = levels[:, level, channel] * attention[:, level]
+            torch.testing.assert_close(fused[:, level, channel], expected)
 
 
 def test_the_step_function_is_a_half_where_probability_and_threshold_meet():
