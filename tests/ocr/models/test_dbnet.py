@@ -48,6 +48,15 @@ def test_every_parameter_gets_a_gradient(kernel_size):
     assert without == []
 
 
+def test_convolutions_of_neck_and_heads_begin_with_the_spread_that_suits_relu():
+    model = with_auxiliary_head(2)
+    for part in (model.fpn, model.head, model.auxiliary):
+        for conv in part.modules():
+            if isinstance(conv, torch.nn.Conv2d) and conv.weight.numel() > 1000:
+                wanted = (2 / conv.weight[0].numel()) ** 0.5
+                assert conv.weight.std().item() == pytest.approx(wanted, rel=0.1)
+
+
 def with_auxiliary_head(map_stride: int) -> DBNet:
     torch.manual_seed(0)
     config = ModelConfig(backbone=scratch(), fpn_channels=32)
@@ -175,6 +184,27 @@ def test_tensors_with_other_names_are_taken_in_their_order(tmp_path, caplog):
     for name, value in backbone.state_dict().items():
         assert torch.equal(value, source[name])
     assert "renamed.pth, whose names differ, by their order" in caplog.text
+
+
+@pytest.mark.parametrize("prefix", ["model.backbone.", "backbone."])
+def test_the_backbone_of_a_whole_network_is_taken(tmp_path, prefix):
+    source = build_backbone(scratch("test_resnet"))[0].state_dict()
+    network = {f"{prefix}{name}": value for name, value in source.items()}
+    others = {"model.fpn.weight": torch.zeros(3), "conv1.weight": torch.zeros(3)}
+    torch.save({"state_dict": others | network}, tmp_path / "last.ckpt")
+    backbone, _ = build_backbone(BackboneConfig(name="test_resnet", weights=str(tmp_path / "last.ckpt")))
+    for name, value in backbone.state_dict().items():
+        assert torch.equal(value, source[name])
+
+
+def test_tensors_of_the_right_shapes_in_another_order_are_refused(tmp_path):
+    state = timm.create_model("mobilenetv2_100", pretrained=False).state_dict()
+    exchanged = {"running_mean": "running_var", "running_var": "running_mean"}
+    kinds = [exchanged.get(kind, kind) for kind in (name.rpartition(".")[2] for name in state)]
+    renamed = {f"{place}.{kind}": value for place, (kind, value) in enumerate(zip(kinds, state.values(), strict=True))}
+    torch.save(renamed, tmp_path / "other.pth")
+    with pytest.raises(InputError, match=r"other\.pth: \d+ of \d+ tensors of mobilenetv2_100 are missing"):
+        build_backbone(BackboneConfig(name="mobilenetv2_100", weights=str(tmp_path / "other.pth")))
 
 
 def test_weights_of_another_model_are_refused_by_name(tmp_path):
