@@ -26,6 +26,13 @@ def exact_balanced_bce(logits, target, mask, ratio):
     return (losses[positives].sum() + hardest.sum()) / (positives.sum() + count)
 
 
+def test_defaults_are_those_of_the_paper():
+    config = LossConfig()
+    assert (config.shrink_loss, config.per_image) == ("balanced_bce", False)
+    assert (config.shrink_weight, config.binary_weight, config.thresh_weight) == (1, 1, 10)
+    assert (config.negative_ratio, config.k) == (3, 50)
+
+
 @pytest.mark.parametrize("share", [0.002, 0.05, 0.6])
 def test_hard_negatives_by_histogram_agree_with_sorting(share):
     generator = torch.Generator().manual_seed(0)
