@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from dali_pipelines.config import PipelineConfig
+from ocr.cache.key import NOT_IN_ENTRIES
 from ocr.checkpoint import CONFIG_KEY
 from ocr.command_line import compose_config
-from ocr.config import EvaluateConfig, PredictConfig, TrainConfig
+from ocr.config import EvaluateConfig, EvaluatedDatasetConfig, PredictConfig, TrainConfig
 from ocr.errors import InputError
 from ocr.inference import evaluate, predict
 from ocr.inference.evaluation import _say_scores
@@ -104,6 +106,51 @@ def test_a_checkpoint_cannot_make_evaluate_replace_a_drawn_data_set(tmp_path, dr
     assert metrics["images"] == 8
     assert sorted((path, path.stat().st_mtime_ns) for path in copy.rglob("*")) == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "run", "stranger.ckpt"]
+
+
+def test_an_evaluation_has_the_inputs_and_the_metric_of_its_checkpoints_run(tmp_path, untrained_checkpoint):
+    pipeline = {
+        "image_size": 256,
+        "mean": [1, 2, 3],
+        "std": [4, 5, 6],
+        "jpeg_fancy_upsampling": False,
+        "output_dtype": "float16",
+        "output_layout": "HWC",
+        "scaled_decode": True,
+        "max_megapixels": 7,
+    }
+    split = {
+        "image_path": "/images",
+        "annotation_path": "/annotations",
+        "annotation_format": "icdar",
+        "annotation_set": "val",
+        "annotation_frame": "upright",
+        "shards": "/shards",
+        "image_extensions": [".png"],
+        "on_bad_sample": "skip",
+        "check_pixels": False,
+    }
+    checkpoint = _checkpoint_with(
+        tmp_path,
+        untrained_checkpoint,
+        pipeline=pipeline,
+        datasets={"val_dataset": {"config": split}},
+        targets={"shrink_ratio": 0.55, "min_side": 3},
+        trainer={"channels_last": False, "precision": "bf16-mixed"},
+        metric="cleval",
+        loader="torch",
+    )
+    settings, _ = restore(EvaluateConfig(checkpoint=checkpoint, device="cpu"))
+    assert settings.pipeline == PipelineConfig.model_validate(pipeline)
+    # The others do not change an input, or say how much of the machine to use.
+    assert pipeline.keys() | NOT_IN_ENTRIES | {"hw_decoder_load"} == PipelineConfig.model_fields.keys()
+    found = settings.datasets.val_dataset.config
+    assert found == EvaluatedDatasetConfig.model_validate(
+        split | {"audit_memo": "cache", "cache_config": found.cache_config}
+    )
+    assert (settings.targets.shrink_ratio, settings.targets.min_side) == (0.55, 3)
+    assert (settings.trainer.channels_last, settings.trainer.precision) == (False, "bf16-mixed")
+    assert (settings.metric, settings.loader) == ("cleval", "torch")
 
 
 def test_a_checkpoint_decides_neither_the_resources_to_use_nor_where_to_write(tmp_path, drawn, untrained_checkpoint):

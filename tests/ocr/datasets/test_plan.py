@@ -279,6 +279,55 @@ def test_colour_keeps_grey_grey():
         np.testing.assert_allclose(mapped, mapped[0], rtol=1e-5)
 
 
+def colours_of(**changes: float) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Returns the (3, 3) matrices and (3,) offsets of samples whose colours are changed in one way only."""
+    augmentation = AugmentationConfig(**{"brightness": 0, "contrast": 0, "saturation": 0, "hue_degrees": 0} | changes)
+    planner = SamplePlanner(PipelineConfig(augmentation=augmentation), training=True, seed=0)
+    matrices = planner.plan_batch(make_manifest(), np.arange(NUM_SAMPLES), epoch=0).colour_matrices
+    assert len(np.unique(matrices, axis=0)) == NUM_SAMPLES
+    return [(matrix[:, :3], matrix[:, 3]) for matrix in matrices]
+
+
+def test_brightness_multiplies_all_colours():
+    gains = []
+    for matrix, offset in colours_of(brightness=0.4):
+        np.testing.assert_allclose(matrix, matrix[0, 0] * np.eye(3), atol=1e-6)
+        assert not offset.any()
+        gains.append(matrix[0, 0])
+    assert 0.6 <= min(gains) < 0.75
+    assert 1.25 < max(gains) <= 1.4
+
+
+def test_contrast_keeps_mid_grey():
+    gains = []
+    for matrix, offset in colours_of(contrast=0.4):
+        np.testing.assert_allclose(matrix, matrix[0, 0] * np.eye(3), atol=1e-6)
+        np.testing.assert_allclose(matrix @ np.full(3, 127.5) + offset, 127.5, rtol=1e-5)
+        gains.append(matrix[0, 0])
+    assert 0.6 <= min(gains) < 0.75
+    assert 1.25 < max(gains) <= 1.4
+
+
+def test_saturation_keeps_the_luma_and_scales_the_distance_from_grey():
+    luma = np.array([0.299, 0.587, 0.114])  # Rec. 601
+    for matrix, offset in colours_of(saturation=0.4):
+        np.testing.assert_allclose(luma @ matrix, luma, atol=1e-6)
+        assert not offset.any()
+        scale = matrix[0, 0] - matrix[1, 0]
+        assert 0.6 <= scale <= 1.4
+        np.testing.assert_allclose(matrix - luma, scale * (np.eye(3) - luma), atol=1e-6)
+
+
+def test_hue_turns_colours_about_grey():
+    cosines = []
+    for matrix, offset in colours_of(hue_degrees=40):
+        np.testing.assert_allclose(matrix @ matrix.T, np.eye(3), atol=1e-6)
+        assert np.linalg.det(matrix) > 0
+        assert not offset.any()
+        cosines.append((np.trace(matrix) - 1) / 2)
+    assert np.cos(np.radians(40)) <= min(cosines) < np.cos(np.radians(25))
+
+
 def test_crops_show_whole_text_and_rarely_cut_it():
     manifest = make_manifest()
     num_cut = num_whole = 0

@@ -26,6 +26,13 @@ def exact_balanced_bce(logits, target, mask, ratio):
     return (losses[positives].sum() + hardest.sum()) / (positives.sum() + count)
 
 
+def test_defaults_are_those_of_the_paper():
+    config = LossConfig()
+    assert (config.shrink_loss, config.per_image) == ("balanced_bce", False)
+    assert (config.shrink_weight, config.binary_weight, config.thresh_weight) == (1, 1, 10)
+    assert (config.negative_ratio, config.k) == (3, 50)
+
+
 @pytest.mark.parametrize("share", [0.002, 0.05, 0.6])
 def test_hard_negatives_by_histogram_agree_with_sorting(share):
     generator = torch.Generator().manual_seed(0)
@@ -43,6 +50,19 @@ def test_weights_select_the_highest_logits_of_a_hand_worked_case():
         hard_negative_weights(logits, negatives, torch.tensor([2.0, 3.0])),
         torch.tensor([[1.0, 0.0, 1.0, 0.0, 0.0], [1.0, 1.0, 0.0, 1.0, 0.0]]),
     )
+
+
+def test_only_negatives_within_a_64th_of_a_logit_share_the_remainder():
+    generator = torch.Generator().manual_seed(0)
+    logits = 4 * torch.randn(3, 5000, generator=generator)
+    negatives = (torch.rand(3, 5000, generator=generator) < 0.8).float()
+    num_hard = torch.tensor([0.5, 40.5, 2000.5])
+    weights = hard_negative_weights(logits, negatives, num_hard)
+    torch.testing.assert_close(weights.sum(1), num_hard)
+    for row, weight, counts in zip(logits, weights, negatives.bool(), strict=True):
+        shared = row[(weight > 0) & (weight < 1)]
+        assert shared.max() - shared.min() <= 1 / 64
+        assert row[counts & (weight == 0)].max() < row[weight > 0].min()
 
 
 def test_equal_logits_share_the_selection():
@@ -80,6 +100,15 @@ def test_a_pixel_of_weight_two_counts_as_two_pixels():
     torch.testing.assert_close(weighted, balanced_bce(*twice, negative_ratio=10))
     torch.testing.assert_close(focal_loss(logits, target, mask, 2.0), focal_loss(*twice, 2.0))
     torch.testing.assert_close(dice_loss(logits.sigmoid(), target, mask), dice_loss(twice[0].sigmoid(), *twice[1:]))
+
+
+def test_without_text_the_hardest_of_a_thousand_pixels_of_the_mask_count():
+    logits, mask = torch.linspace(-15.9, 15.9, 1000).repeat(2, 1), torch.ones(2, 1000)
+    mask[1, 500:] = 0
+    losses = balanced_bce(logits, torch.zeros(2, 1000), mask, negative_ratio=3)
+    hardest = F.softplus(logits[0])
+    expected = [hardest[-3:].mean(), (hardest[499] + hardest[498] / 2) / 1.5]  # 3 and 1.5 pixels
+    torch.testing.assert_close(losses, torch.stack(expected))
 
 
 def test_a_nan_reaches_the_loss_instead_of_crashing():
@@ -144,6 +173,18 @@ def random_batch(num_images: int) -> tuple[DBMaps, TargetMaps]:
     shape = (num_images, 16, 24)
     shrink_map, masks = (torch.rand(shape) < shares).float(), (torch.rand(2, *shape) < 0.8).float()
     return DBMaps(torch.randn(shape), torch.rand(shape)), TargetMaps(shrink_map, masks[0], torch.rand(shape), masks[1])
+
+
+def test_the_parts_over_shrink_and_binary_map_use_the_mask_of_the_shrink_map_and_the_settings():
+    torch.manual_seed(0)
+    maps, targets = random_batch(3)
+    losses = DBLoss(LossConfig(k=7, negative_ratio=1.5))(maps, targets)
+    logits, thresholds, target, mask = (
+        values.reshape(1, -1) for values in (*maps, targets.shrink_map, targets.shrink_mask)
+    )
+    torch.testing.assert_close(losses.shrink, balanced_bce(logits, target, mask, 1.5).squeeze(0))
+    binary = torch.sigmoid(7 * (logits.sigmoid() - thresholds))
+    torch.testing.assert_close(losses.binary, dice_loss(binary, target, mask).squeeze(0))
 
 
 @pytest.mark.parametrize("shrink_loss", SHRINK_LOSSES)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from ocr.metrics.icdar import MatchCounts, Scores, TargetRegions, match_image
-from ocr.metrics.pooled_counts import PooledCounts, PooledSplit, with_margin
+from ocr.metrics.pooled_counts import PooledCounts, PooledSplit, is_clear, with_margin
 
 NUM_RESAMPLES = 4000
 
@@ -107,3 +107,9 @@ def test_pages_without_text_and_detections_score_0_and_have_no_margin():
 def test_a_margin_is_two_errors():
     assert with_margin(0.67714, 0.0306) == "0.6771 ± 0.0612"
     assert with_margin(0.67714, None) == "0.6771"
+
+
+def test_a_difference_is_clear_beyond_its_margin_in_either_direction():
+    assert [is_clear(difference, 0.01) for difference in (-0.021, -0.019, 0.019, 0.021)] == [True, False, False, True]
+    assert not is_clear(0.5, None)
+    assert not is_clear(0.5, 0.0)

@@ -44,6 +44,32 @@ def test_each_text_and_detection_has_one_fate(found, texts, expected):
     assert letters(found, texts) == expected
 
 
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        ([box(18, 0, 72, 10)], ("j", "jj")),  # 55 % of each word
+        ([box(22, 0, 68, 10)], ("f", "mm")),  # 45 %
+        ([box(0, 0, 90, 18)], ("j", "jj")),  # words fill 49 % of it
+        ([box(0, 0, 90, 25)], ("f", "mm")),  # 36 %
+        ([box(0, 0, 18, 22), box(22, 0, 40, 22)], ("ss", "sm")),  # the word fills 45 % of each
+        ([box(0, 0, 18, 28), box(22, 0, 40, 28)], ("ff", "mm")),  # 36 %
+        ([box(0, 0, 11, 10), box(20, 0, 31, 10)], ("ss", "sm")),  # together 55 % of the word
+        ([box(0, 0, 9, 10), box(20, 0, 29, 10)], ("ff", "mm")),  # 45 %
+    ],
+)
+def test_joined_and_split_begin_at_the_least_shares(found, expected):
+    assert letters(found, WORDS) == expected
+
+
+def test_each_detection_has_its_largest_iou_with_a_legible_text():
+    texts = [box(0, 0, 40, 10), box(20, 0, 60, 10), box(100, 0, 140, 10)]
+    found = [box(0, 0, 30, 10), box(100, 0, 140, 10), box(200, 0, 240, 10)]
+    targets = TargetRegions.from_polygons(texts, [False, False, True])
+    scores = np.array([0.9, 0.8, 0.7], np.float32)
+    _, review = review_image(flat_polygons(found, "prediction"), scores, 0, targets, IOUS, np.zeros(1), 0)
+    assert review.ious == (0.75, 0, 0)
+
+
 def test_dont_care_regions_and_what_lies_in_them_are_ignored():
     assert letters([WORDS[0], WORDS[1]], WORDS, ignore=[True, False]) == ("ih", "ih")
 

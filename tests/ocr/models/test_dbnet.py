@@ -12,6 +12,7 @@ from ocr.models.backbone import STRIDES, build_backbone
 from ocr.models.config import BackboneConfig, ModelConfig
 from ocr.models.db_head import DBMaps, TrainingMaps, approximate_binary_map
 from ocr.models.dbnet import DBNet, add_auxiliary_head, build_dbnet
+from ocr.models.fpn import AdaptiveScaleFusion
 from ocr.targets.target_maps import TargetMaps
 
 
@@ -45,6 +46,15 @@ def test_every_parameter_gets_a_gradient(kernel_size):
     (maps.prob_logits.square().mean() + maps.thresh_map.mean()).backward()
     without = [name for name, parameter in model.named_parameters() if parameter.grad is None]
     assert without == []
+
+
+def test_convolutions_of_neck_and_heads_begin_with_the_spread_that_suits_relu():
+    model = with_auxiliary_head(2)
+    for part in (model.fpn, model.head, model.auxiliary):
+        for conv in part.modules():
+            if isinstance(conv, torch.nn.Conv2d) and conv.weight.numel() > 1000:
+                wanted = (2 / conv.weight[0].numel()) ** 0.5
+                assert conv.weight.std().item() == pytest.approx(wanted, rel=0.1)
 
 
 def with_auxiliary_head(map_stride: int) -> DBNet:
@@ -109,6 +119,38 @@ def test_maps_are_float32_under_autocast(head_float32):
     assert maps.prob_logits.dtype == maps.thresh_map.dtype == torch.float32
 
 
+@pytest.mark.parametrize("head_float32", [True, False])
+def test_head_float32_decides_the_precision_of_the_head_alone(head_float32):
+    model = build_dbnet(ModelConfig(backbone=scratch(), fpn_channels=32, head_float32=head_float32), 4).eval()
+    add_auxiliary_head(model, ModelConfig(fpn_channels=32, head_float32=head_float32), 4)
+    dtypes = {}
+    for name, layer in model.named_modules():
+        if isinstance(layer, torch.nn.Conv2d | torch.nn.ConvTranspose2d):
+            layer.register_forward_hook(lambda _, inputs, output, name=name: dtypes.update({name: output.dtype}))
+    with torch.autocast("cpu", torch.bfloat16):
+        model.train()(torch.randn(2, 3, 64, 64))
+        in_training, dtypes = dtypes.copy(), {}
+        model.head.prob_logits(torch.randn(2, 32, 16, 16))
+    assert {name.partition(".")[0] for name in in_training} == {"backbone", "fpn", "head", "auxiliary"}
+    in_head = torch.float32 if head_float32 else torch.bfloat16
+    for name, dtype in in_training.items():
+        assert dtype == (in_head if name.startswith(("head.", "auxiliary.")) else torch.bfloat16), name
+    assert set(dtypes.values()) == {in_head}
+
+
+def test_adaptive_fusion_weighs_each_level_at_each_pixel_by_a_look_at_all_levels():
+    torch.manual_seed(0)
+    fusion = AdaptiveScaleFusion(channels=16, num_levels=4)
+    levels = torch.randn(2, 4, 4, 6, 8)
+    reduced = fusion.reduce(levels.flatten(1, 2))
+    attention = fusion.weigh(reduced + fusion.spatial(reduced.mean(dim=1)[:, None]))
+    fused = fusion(levels.flatten(1, 2)).unflatten(1, (4, 4))
+    for level in range(4):
+        for channel in range(4):
+            expected = levels[:, level, channel] * attention[:, level]
+            torch.testing.assert_close(fused[:, level, channel], expected)
+
+
 def test_the_step_function_is_a_half_where_probability_and_threshold_meet():
     maps = DBMaps(torch.logit(torch.tensor([0.5, 0.6, 0.4])), torch.tensor([0.5, 0.5, 0.5]))
     expected = [0.5, 1 / (1 + torch.exp(torch.tensor(-5.0))), 1 / (1 + torch.exp(torch.tensor(5.0)))]
@@ -142,6 +184,27 @@ def test_tensors_with_other_names_are_taken_in_their_order(tmp_path, caplog):
     for name, value in backbone.state_dict().items():
         assert torch.equal(value, source[name])
     assert "renamed.pth, whose names differ, by their order" in caplog.text
+
+
+@pytest.mark.parametrize("prefix", ["model.backbone.", "backbone."])
+def test_the_backbone_of_a_whole_network_is_taken(tmp_path, prefix):
+    source = build_backbone(scratch("test_resnet"))[0].state_dict()
+    network = {f"{prefix}{name}": value for name, value in source.items()}
+    others = {"model.fpn.weight": torch.zeros(3), "conv1.weight": torch.zeros(3)}
+    torch.save({"state_dict": others | network}, tmp_path / "last.ckpt")
+    backbone, _ = build_backbone(BackboneConfig(name="test_resnet", weights=str(tmp_path / "last.ckpt")))
+    for name, value in backbone.state_dict().items():
+        assert torch.equal(value, source[name])
+
+
+def test_tensors_of_the_right_shapes_in_another_order_are_refused(tmp_path):
+    state = timm.create_model("mobilenetv2_100", pretrained=False).state_dict()
+    exchanged = {"running_mean": "running_var", "running_var": "running_mean"}
+    kinds = [exchanged.get(kind, kind) for kind in (name.rpartition(".")[2] for name in state)]
+    renamed = {f"{place}.{kind}": value for place, (kind, value) in enumerate(zip(kinds, state.values(), strict=True))}
+    torch.save(renamed, tmp_path / "other.pth")
+    with pytest.raises(InputError, match=r"other\.pth: \d+ of \d+ tensors of mobilenetv2_100 are missing"):
+        build_backbone(BackboneConfig(name="mobilenetv2_100", weights=str(tmp_path / "other.pth")))
 
 
 def test_weights_of_another_model_are_refused_by_name(tmp_path):

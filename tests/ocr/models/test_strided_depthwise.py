@@ -70,6 +70,8 @@ def test_a_mobile_network_keeps_its_tensors_and_gradients(name):
         nn.Conv2d(6, 12, 3, 2, 1, groups=6),
         nn.Conv2d(6, 6, 3, 2, 1, groups=6, dilation=2),
         nn.Conv2d(6, 6, 3, 2, 1, groups=6, padding_mode="reflect"),
+        nn.Conv2d(6, 6, 3, 2, "valid", groups=6),
+        nn.Conv2d(6, 6, 3, 2, 3, groups=6),
     ],
 )
 def test_other_convolutions_stay(conv):

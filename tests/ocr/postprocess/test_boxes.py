@@ -8,8 +8,16 @@ import torch
 
 from dali_pipelines.geometry import scaling, transform_points
 from ocr.datasets.orientation import original_from_stored, stored_from_original
+from ocr.datasets.plan import letterbox
 from ocr.polygons import PolygonBatch
-from ocr.postprocess.boxes import Detections, detect, detect_levels, moved_detections, warn_of_cut_regions
+from ocr.postprocess.boxes import (
+    Detections,
+    detect,
+    detect_letterboxed,
+    detect_levels,
+    moved_detections,
+    warn_of_cut_regions,
+)
 from ocr.postprocess.config import PostprocessConfig
 from ocr.postprocess.levels import probabilities_of_levels, to_levels
 from ocr.postprocess.unclip import distance_to_area, unclip_distance
@@ -398,6 +406,17 @@ def test_map_may_be_half_precision_or_a_view_and_is_not_changed():
     for same in (prob_map.astype(np.float16), np.asfortranarray(prob_map), every_other):
         np.testing.assert_array_equal(found_as_drawn(same).polygons, whole.polygons)
     np.testing.assert_array_equal(prob_map, before)
+
+
+def test_a_letterboxed_image_is_seen_up_to_its_last_pixel_and_without_its_padding():
+    # 100 x 90 becomes 64 x 58 in the input, which is 16 x 14.5 map pixels.
+    sample = letterbox([0], [(100, 90)], 64)[0]
+    levels = np.zeros((16, 16), np.uint8)
+    levels[4:8, 5:15] = 255
+    levels[:, 15] = 255  # in the padding
+    config = PostprocessConfig(unclip_ratio=1e-9)
+    (polygon,) = detect_letterboxed(levels, sample, (100, 90), config, TargetConfig(map_stride=4)).polygons
+    np.testing.assert_allclose(polygon, box(20 * 90 / 58, 16 * 100 / 64, 90, 32 * 100 / 64), atol=1e-3)
 
 
 def test_moved_detections_follow_the_matrix_and_stop_at_the_border():

@@ -41,6 +41,15 @@ def test_the_probability_of_a_level_has_that_level(bin_thresh):
 
 
 @pytest.mark.parametrize("bin_thresh", [0.3, 0.5, 0.7])
+def test_the_probability_of_a_level_is_the_mean_of_those_that_have_it(bin_thresh):
+    prob_map = torch.linspace(0, 1, 1_000_001, dtype=torch.float64)
+    levels = to_levels(prob_map, bin_thresh).numpy()
+    means = np.bincount(levels, prob_map.numpy()) / np.bincount(levels)
+    # The lowest and the highest level stand for 0 and 1.
+    np.testing.assert_allclose(probabilities_of_levels(bin_thresh)[1:-1], means[1:-1], atol=1e-5)
+
+
+@pytest.mark.parametrize("bin_thresh", [0.3, 0.5, 0.7])
 def test_rounding_cancels_out_in_sums(bin_thresh):
     prob_map = torch.linspace(0.05, 0.95, 100_001)
     rounded = probabilities_of_levels(bin_thresh)[to_levels(prob_map, bin_thresh).numpy()]

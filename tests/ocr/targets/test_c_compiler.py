@@ -14,6 +14,8 @@ from ocr.polygons import PolygonBatch
 from ocr.targets import triton_maps
 from ocr.targets.config import TargetConfig
 from ocr.targets.maps import can_use_triton, make_targets, measured
+from ocr.targets.outline import measure_outlines
+from ocr.targets.packing import pack_polygons
 from ocr.targets.target_maps import TargetMaps
 
 GPU = torch.device("cuda", 0)
@@ -68,9 +70,10 @@ def test_the_cpu_draws_the_maps_and_the_log_says_why(build, remedy, no_cached_an
 
 
 def test_polygons_are_packed_ahead_only_if_the_kernel_draws_them(build, no_cached_answer, monkeypatch):
-    size, config = (64, 64), TargetConfig()
+    size, config = (64, 192), TargetConfig(map_stride=2)
     monkeypatch.setattr(triton_maps, "make_targets_triton", lambda *arguments: None)  # this machine has no GPU
-    assert measured(POLYGONS, size, config, GPU).packed is not None
+    outlines = measure_outlines(POLYGONS, size, config)
+    assert np.array_equal(measured(POLYGONS, size, config, GPU).packed, pack_polygons(POLYGONS, outlines, num_rows=32))
     assert measured(POLYGONS, size, config, "cpu").packed is None
     can_use_triton.cache_clear()
     monkeypatch.setattr(triton_maps, "make_targets_triton", build)

@@ -232,8 +232,11 @@ def test_small_text_weighs_the_average_area_by_its_own(make: Way) -> None:
 
 def test_weights_compare_legible_text_in_the_input_only(make: Way) -> None:
     config = TargetConfig(min_side=4, max_text_weight=20)
-    outside, ignored, tiny = BOX * 10 + [100, 0], BOX * 3 - [20, 20], np.array([[40, 2], [43, 2], [43, 5], [40, 5]])
-    batch = PolygonBatch.from_lists([[BOX, outside, ignored, tiny]], [[False, False, True, False]])
+    ignored, tiny = BOX * 3 - [20, 20], np.array([[40, 2], [43, 2], [43, 5], [40, 5]])
+    large = BOX * 10 - [100, 100]  # 200 x 100
+    shifts = np.array([[200, 0], [-200, 0], [SIZE[1], 0], [0, -100], [0, SIZE[0]]])  # the last four touch the input
+    images = [[BOX, large + shift, ignored, tiny] for shift in shifts]
+    batch = PolygonBatch.from_lists(images, [[False, False, True, False]] * len(images))
     assert make(batch, SIZE, config).shrink_mask.unique().tolist() == [0, 1]
 
 

@@ -371,7 +371,9 @@ def test_preloading_reads_existing_files_and_logs_their_number(tmp_path, polygon
     maps = offline(tmp_path, keep=True)
     with caplog.at_level(logging.INFO, "ocr.targets.offline"):
         maps.preload()
-    assert [record.getMessage() for record in caplog.records] == ["Preloaded 2/3 maps into RAM (66.7%), 0.1 MB"]
+        offline(tmp_path, keep=True).preload([2])
+    lines = ["Preloaded 2/3 maps into RAM (66.7%), 0.1 MB", "Preloaded 1/1 maps into RAM (100.0%), 0.1 MB"]
+    assert [record.getMessage() for record in caplog.records] == lines
     maps_file(tmp_path, "sub/b.jpg").unlink()
     assert_equal(maps.targets([0, 1, 2], polygons, SIZE), make_targets(polygons, SIZE, CONFIG), HALF)
     assert (maps.hits, maps.fallbacks) == (2, 1)

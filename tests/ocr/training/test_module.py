@@ -2,11 +2,14 @@
 
 import gc
 
+import lightning
+import numpy as np
 import pytest
 import torch
 
 from ocr.config import TrainConfig
 from ocr.datasets.manifest import Manifest
+from ocr.datasets.plan import EpochPlan
 from ocr.loaders.engines import Engine
 from ocr.loaders.loader import BatchLoader
 from ocr.losses.db_loss import DBLoss
@@ -62,6 +65,56 @@ def test_training_lowers_the_loss_and_never_waits_for_the_device(tiny_run):
     optimizer.zero_grad()
     losses = [training_step(model, loss, optimizer, batch).item() for _ in range(20)]
     assert losses[-1] < 0.8 * losses[0]
+
+
+def test_the_gradient_is_clipped_to_the_norm_of_the_settings(tiny_run, tmp_path):
+    class Watch(lightning.Callback):
+        def on_train_start(self, trainer, pl_module):
+            self.before = [parameter.detach().clone() for parameter in pl_module.parameters()]
+
+        def on_train_batch_end(self, trainer, pl_module, *args):
+            changes = zip(pl_module.parameters(), self.before, strict=True)
+            self.step = torch.cat([(after - before).detach().flatten() for after, before in changes])
+
+    watch = Watch()
+    plain = ("name=sgd", "momentum=0", "weight_decay=0", "schedule=constant", "warmup_fraction=0", "lr=0.5")
+    limits = ("gradient_clip_val=0.02", "max_epochs=1", "limit_train_batches=1")
+    settings = [*(f"optimizer.{setting}" for setting in plain), *(f"trainer.{setting}" for setting in limits)]
+    train(tiny_run(*settings), tmp_path, callbacks=[watch])
+    assert float(watch.step.norm()) == pytest.approx(0.5 * 0.02, rel=1e-2)
+
+
+def test_the_loss_of_a_validation_is_the_mean_over_its_images(tiny_run):
+    config = tiny_run()
+    dataset = build_dataset(config.datasets.split("val"), config, training=False)
+    loader = BatchLoader(dataset, Engine("dali", CPU), batch_size=3, with_targets=True)
+    torch.manual_seed(0)
+    module, losses = DBNetModule(build_dbnet(config.model, 1), config, dataset.manifest), []
+    module.loss.register_forward_hook(lambda loss, arguments, result: losses.append(float(result.total)))
+    trainer = lightning.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
+    (scores,) = trainer.validate(module, dataloaders=loader, verbose=False)
+    loader.close()
+    assert len(dataset) == 8
+    assert scores["val/loss"] == pytest.approx(np.average(losses, weights=[3, 3, 2]))
+    assert scores["val/loss"] != pytest.approx(np.mean(losses))
+
+
+def test_each_epoch_has_its_own_order_and_augmentation(tiny_run, tmp_path):
+    class Watch(lightning.Callback):
+        def on_train_start(self, trainer, pl_module):
+            self.seen = {0: [], 1: []}
+
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            matrices = batch.samples.input_from_original
+            self.seen[trainer.current_epoch] += zip(batch.samples.indices.tolist(), matrices.tolist(), strict=True)
+
+    config, watch = tiny_run("trainer.limit_val_batches=1"), Watch()
+    train(config, tmp_path, callbacks=[watch])
+    dataset = build_dataset(config.datasets.split("train"), config, training=True)
+    for epoch, seen in watch.seen.items():
+        plan = EpochPlan(dataset.manifest, dataset.planner, epoch=epoch, batch_size=len(dataset))
+        samples = plan.batch(0)
+        assert seen == list(zip(samples.indices.tolist(), samples.input_from_original.tolist(), strict=True))
 
 
 def test_the_guard_against_host_syncs_can_fail():

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
+from ocr.config import TrainerConfig
 from ocr.models.config import ModelConfig
 from ocr.models.dbnet import build_dbnet
-from ocr.training.network import forward_maps
+from ocr.training.network import forward_maps, prepare_network
 
 
 def network(name: str):
@@ -32,3 +33,13 @@ def test_a_batch_of_one_large_image_has_the_result_of_plain_batch_norm():
     assert torch.equal(maps.prob_logits, expected(images).prob_logits)
     for name, value in expected.state_dict().items():
         assert torch.equal(value, found.state_dict()[name])
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_channels_last_is_the_memory_format_of_weights_and_images(channels_last):
+    model, seen = network("resnet18").eval(), []
+    prepare_network(model, TrainerConfig(channels_last=channels_last))
+    model.backbone.register_forward_pre_hook(lambda backbone, images: seen.append(images[0]))
+    forward_maps(model, torch.randn(1, 3, 64, 64), channels_last=channels_last)
+    for tensor in (*seen, model.backbone.conv1.weight, model.fpn.smooth[0][0].weight):
+        assert tensor.is_contiguous(memory_format=torch.channels_last) == channels_last

@@ -19,9 +19,25 @@ def test_schedules_at_half_of_the_steps_after_the_warm_up(schedule, halfway):
     assert learning_rate_factor(60, 100, config) == pytest.approx(halfway)
 
 
+def test_the_exponent_of_the_poly_schedule_can_be_set():
+    config = OptimizerConfig(schedule="poly", poly_power=2, warmup_fraction=0)
+    assert learning_rate_factor(75, 100, config) == pytest.approx(0.25**2)
+
+
 @pytest.mark.parametrize("schedule", ["cosine", "poly"])
-def test_decaying_schedules_end_near_zero(schedule):
-    assert learning_rate_factor(1000, 1000, OptimizerConfig(schedule=schedule)) == pytest.approx(0, abs=1e-9)
+def test_decaying_schedules_end_near_zero_and_stay_there(schedule):
+    for step in (1000, 1001, 3000):
+        assert learning_rate_factor(step, 1000, OptimizerConfig(schedule=schedule)) == pytest.approx(0, abs=1e-9)
+
+
+def test_a_run_of_one_step_may_be_all_warm_up():
+    config = OptimizerConfig(warmup_fraction=0.6)
+    assert [learning_rate_factor(step, 1, config) for step in (0, 1)] == [1, 1]
+
+
+def test_sgd_has_the_momentum_of_the_settings():
+    for group in build_optimizer(nn.Linear(2, 2), OptimizerConfig(name="sgd", momentum=0.3)).param_groups:
+        assert group["momentum"] == 0.3
 
 
 @pytest.mark.parametrize("name", ["adamw", "sgd"])

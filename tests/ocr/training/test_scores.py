@@ -29,6 +29,12 @@ def test_each_set_has_the_scores_of_its_own_images():
     assert float(found["val/hmean_iou0.7/a"]) == pytest.approx(2 / 3)
 
 
+def test_the_strict_hmean_is_that_of_the_second_threshold():
+    loose, strict = MatchCounts(3, 4, 4), MatchCounts(1, 4, 4)
+    found = ValidationScores("icdar", False).compute([result(0, 0, 0, 0)._replace(matches=(loose, strict))])
+    assert (float(found["val/hmean"]), float(found["val/hmean_iou0.7"])) == (0.75, 0.25)
+
+
 def test_a_single_set_has_no_scores_besides_the_whole():
     found = ValidationScores("icdar", False).compute([result(0, 1, 2, 1)])
     assert scores_of_sets(found) == {}
