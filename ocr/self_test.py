@@ -1,4 +1,4 @@
-"""Checks in seconds, without a network, that everything works on this machine: python -m ocr.self_test [--device D] [--loader L]
+"""Checks in seconds, without a network, that everything works on this machine: python -m ocr.self_test, see --help.
 
 Draws a receipt, reads it with DALI and with PyTorch, makes its target maps, trains one step and finds the text in the maps. Ends
 with "self-test passed" and exit code 0, or with the failed check and exit code 1. Writes to a temporary folder; compiled functions
@@ -184,12 +184,13 @@ def check_postprocessing(batch: Batch, targets: TargetMaps) -> str:
     return f"{counts.matched} of {counts.num_targets} texts found in their target map"
 
 
-def run_checks(device_choice: Device, loader: LoaderChoice, folder: Path) -> None:
+def run_checks(device_choice: Device, loader: LoaderChoice, folder: Path, *, beside_a_run: bool = False) -> None:
     """Runs all checks and prints a line for each.
 
     Args:
         loader: auto takes DALI where it is installed, and compares its pixels with those of PyTorch's loader.
         folder: empty folder for the drawn receipt.
+        beside_a_run: leave time and memory of the GPU to a run: see whether it is there, and compute on the CPU.
 
     Raises:
         CheckFailed: the first failed check.
@@ -201,7 +202,7 @@ def run_checks(device_choice: Device, loader: LoaderChoice, folder: Path) -> Non
         f"CUDA {torch.version.cuda or 'none'}, GPUs: {num_gpus}",
     )
     check_gpu(device_choice, os.environ, num_gpus)
-    device = resolve_device(device_choice)
+    device = resolve_device("cpu" if beside_a_run else device_choice)
     _passed("device", device_name(device))
     dataset = drawn_receipt(folder)
     _passed("drawing", f"a receipt with {dataset.manifest.polygons.num_polygons} texts")
@@ -239,12 +240,17 @@ def main(arguments: Sequence[str]) -> int:
         default="auto",
         help="dali fails where DALI is missing; auto checks loader=torch only there",
     )
+    parser.add_argument(
+        "--beside-a-run",
+        action="store_true",
+        help="see whether a requested GPU is there, but compute on the CPU",
+    )
     given = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         # PyTorch creates this folder for every optimizer.
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(Path(folder, "inductor")))
         try:
-            run_checks(given.device, given.loader, Path(folder, "receipt"))
+            run_checks(given.device, given.loader, Path(folder, "receipt"), beside_a_run=given.beside_a_run)
         except Exception as error:  # whatever a library raises here is a failed check
             print(f"self-test FAILED: {type(error).__name__}: {error}", file=sys.stderr)
             return 1

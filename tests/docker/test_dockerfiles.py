@@ -37,7 +37,7 @@ def test_both_images_run_the_entrypoint_as_a_user_and_check_health(lines):
     assert 'ENTRYPOINT ["/opt/dali-dbnet/docker/entrypoint.sh"]' in lines
     assert 'CMD ["help"]' in lines
     (healthcheck,) = [line for line in lines if line.startswith("HEALTHCHECK")]
-    assert healthcheck.endswith('CMD ["/opt/dali-dbnet/docker/entrypoint.sh", "self-test"]')
+    assert healthcheck.endswith('CMD ["/opt/dali-dbnet/docker/entrypoint.sh", "self-test", "--beside-a-run"]')
     (env,) = [line for line in lines if line.startswith("ENV HOME=")]
     assert "NVIDIA_DRIVER_CAPABILITIES=compute,utility,video" in env
 

@@ -79,7 +79,13 @@ def test_the_health_check_passes_for_a_user_without_an_account_or_a_home(tmp_pat
     env = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "TMPDIR": str(tmp_path / "tmp")}
     env |= {"HOME": "/nonexistent", "PYTHONPATH": os.environ.get("PYTHONPATH", ""), "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(
-        [ENTRYPOINT, "self-test"], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=240, check=False
+        [ENTRYPOINT, "self-test", "--beside-a-run"],
+        cwd=tmp_path,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1] == "self-test passed"

@@ -88,7 +88,7 @@ def test_a_requested_gpu_that_is_missing_fails_with_what_to_do(device, environme
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_the_command_ends_with_the_failed_check_and_exit_code_1(monkeypatch, capsys):
     monkeypatch.setenv("NVIDIA_VISIBLE_DEVICES", "all")
-    assert self_test.main([]) == 1
+    assert self_test.main(["--beside-a-run"]) == 1
     captured = capsys.readouterr()
     assert captured.err.startswith("self-test FAILED: CheckFailed: a GPU was requested (NVIDIA_VISIBLE_DEVICES=all)")
     assert "passed" not in captured.out
@@ -112,3 +112,10 @@ def test_a_missing_dali_fails_where_it_is_asked_for(tmp_path, monkeypatch):
 @pytest.mark.gpu
 def test_all_checks_pass_on_a_gpu(tmp_path):
     self_test.run_checks("gpu", "dali", tmp_path / "receipt")
+
+
+@pytest.mark.gpu
+def test_a_check_beside_a_run_takes_no_gpu_memory(tmp_path):
+    before = torch.cuda.memory_allocated(), torch.cuda.max_memory_allocated()
+    self_test.run_checks("auto", "dali", tmp_path / "receipt", beside_a_run=True)
+    assert (torch.cuda.memory_allocated(), torch.cuda.max_memory_allocated()) == before
