@@ -22,6 +22,7 @@ from ocr.command_line import (
     run_command,
     without_files,
 )
+from ocr.commands import inspect_data
 from ocr.config import EvaluateConfig, TrainConfig
 from ocr.datasets.audit import load_manifest
 from ocr.datasets.schemas import DatasetConfig
@@ -76,6 +77,14 @@ def test_a_command_stopped_while_it_loads_libraries_says_so_in_one_line(name):
         process.send_signal(signal.Signals[name])
         assert process.stderr.read().decode() == f"{name} ended the command; the same command starts it again\n"
     assert process.returncode == 128 + signal.Signals[name]
+
+
+def test_the_option_png_is_the_setting(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["inspect_data.py", "data=upstage", "--png"])
+    given = []
+    monkeypatch.setattr(inspect_data, "run_command", lambda *_: given.extend(sys.argv))
+    inspect_data.run()
+    assert given == ["inspect_data.py", "data=upstage", "png=true"]
 
 
 def test_help_shows_the_keys_of_a_command_before_those_of_sections(monkeypatch, capsys):

@@ -545,12 +545,13 @@ def test_annotations_are_needed(source, tmp_path):
         prepare(source, tmp_path / "out", datasets=datasets)
 
 
-def test_a_data_set_of_images_without_text_is_prepared(tmp_path):
+@pytest.mark.parametrize("name", ["a.jpg", "x" * 251 + ".jpg"], ids=["short name", "longest name"])
+def test_a_data_set_of_images_without_text_is_prepared(tmp_path, name):
     (tmp_path / "source").mkdir()
-    (tmp_path / "source/a.jpg").write_bytes(jpeg())
-    (tmp_path / "val.json").write_text('{"images": {"a.jpg": {}}}')
+    (tmp_path / "source" / name).write_bytes(jpeg())
+    (tmp_path / "val.json").write_text(json.dumps({"images": {name: {}}}))
     dataset = {"config": {"image_path": str(tmp_path / "source"), "annotation_path": str(tmp_path / "val.json")}}
     config = PrepareConfig.model_validate({"output": str(tmp_path / "out"), "datasets": {"val_dataset": dataset}})
     assert counts(prepare_data(config, tmp_path / "run")["val"]) == ({"copied": 1}, {"made": 1})
     document = json.loads((tmp_path / "out/jsons/val.json").read_text())
-    assert document == {"images": {"a.jpg": {"img_w": 40, "img_h": 30, "words": {}}}}
+    assert document == {"images": {name: {"img_w": 40, "img_h": 30, "words": {}}}}
