@@ -48,7 +48,7 @@ def chosen_splits(config: PrepareConfig) -> list[str]:
         InputError: there is no image folder.
     """
     if config.splits is not None:
-        return list(dict.fromkeys(config.splits))
+        return list(config.splits)
     configured = [name for name in SPLITS if config.datasets.has_split(name)]
     names = [name for name in configured if _exists(config.datasets.split(name))]
     if not names:

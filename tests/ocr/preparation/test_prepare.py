@@ -203,6 +203,18 @@ def test_a_png_among_the_files_is_turned_and_its_polygon_with_it(tmp_path):
     assert document == {"images": {"a.png": {"img_w": 30, "img_h": 40, "words": {"0001": word}}}}
 
 
+def test_two_images_that_would_be_written_to_one_name_are_refused(tmp_path):
+    (tmp_path / "source").mkdir()
+    for name in ("a.tif", "a.tif.png"):
+        Image.new("RGB", (40, 30)).save(tmp_path / "source" / name)
+    (tmp_path / "val.json").write_text('{"images": {"a.tif": {}, "a.tif.png": {}}}')
+    dataset = {"config": {"image_path": str(tmp_path / "source"), "annotation_path": str(tmp_path / "val.json")}}
+    config = PrepareConfig.model_validate({"output": str(tmp_path / "out"), "datasets": {"val_dataset": dataset}})
+    with pytest.raises(InputError, match=r"a\.tif\.png: found two images that would be written to this name"):
+        prepare_data(config, tmp_path / "run")
+    assert not (tmp_path / "out").exists()
+
+
 def test_offline_maps_are_those_of_the_prepared_images(source, tmp_path):
     output = tmp_path / "out"
     reports = prepare(source, output)
