@@ -8,7 +8,7 @@ from ocr.atomic_write import atomic_file, write_atomically
 
 
 @pytest.mark.parametrize("shared", [False, True])
-@pytest.mark.parametrize("name", ["a.jpg", "x" * 251 + ".jpg", "영" * 85])
+@pytest.mark.parametrize("name", ["a.jpg", "x" * 251 + ".jpg", "영" * 85], ids=["short", "long", "Korean"])
 def test_the_longest_names_are_written_too(tmp_path: Path, name: str, shared: bool) -> None:
     with atomic_file(tmp_path / name, shared=shared) as file:
         file.write(b"content")
