@@ -10,8 +10,6 @@ from ocr import TextDetector
 from ocr.checkpoint import CONFIG_KEY, MODEL_PREFIX
 from ocr.config import EvaluateConfig, ExportConfig, PredictConfig, TrainConfig
 from ocr.errors import InputError
-from ocr.export import run
-from ocr.export.check import Comparison
 from ocr.export.run import LARGEST_HMEAN_LOSS, export
 from ocr.export.triton_client import find_text, read_metadata
 from ocr.inference import evaluate, predict
@@ -220,29 +218,6 @@ def test_a_failed_check_writes_nothing(checkpoint, tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"precision=float16: hmean 0.*, PyTorch's is 0.*; nothing is written"):
         export(config)
     assert [path.name for path in tmp_path.iterdir()] == ["mixed.ckpt"]
-
-
-@pytest.mark.parametrize(
-    ("precision", "found", "message"),
-    [
-        ("float32", Comparison(1, 0.0011, None, None, {}), "differ from PyTorch's by 0.0011, expected at most 0.001"),
-        ("float32", Comparison(1, float("nan"), None, None, {}), "differ from PyTorch's by nan"),
-        ("float16", Comparison(1, float("inf"), None, None, {}), "differ from PyTorch's by inf, expected at most 1"),
-        (
-            "float16",
-            Comparison(1, 0.1, 0.5, 0.5, {"receipts": (0.5, 0.4)}),
-            r"hmean of receipts 0\.4000, PyTorch's is 0\.5",
-        ),
-        ("float16", Comparison(1, 0.1, 0.5, 0.4, {}), r"hmean 0\.4000, PyTorch's is 0\.5000; a loss of at most 0\.002"),
-    ],
-)
-def test_a_file_that_differs_too_much_is_not_written(checkpoint, tmp_path, monkeypatch, precision, found, message):
-    monkeypatch.setattr(run, "compare", lambda *_: found)
-    output = tmp_path / "weights.safetensors"
-    settings = {"checkpoint": str(checkpoint), "output": str(output), "format": "safetensors", "precision": precision}
-    with pytest.raises(InputError, match=message):
-        export(ExportConfig(**settings, num_images=1))
-    assert not output.exists()
 
 
 @pytest.mark.parametrize(
