@@ -1,5 +1,6 @@
 """Writes files completely or not at all."""
 
+import hashlib
 import os
 import shutil
 import tempfile
@@ -9,6 +10,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ocr.errors import InputError, StorageError
+
+_LONGEST_NAME = 240
+"""Bytes of a name that leave room for the rest of a temporary name: file systems take 255. Longer ones are hashed."""
 
 
 def refuse_unwritable(folder: Path, setting: str) -> None:
@@ -88,10 +92,13 @@ def atomic_file(
     Args:
         mtime_ns: modification time of the file in nanoseconds; None: now.
         durable: wait until the disk has the content before the renaming, and the new name after it.
-        shared: several processes may write the file at once, all with the same content; the temporary name holds the process id.
+        shared: several processes may write the file at once, all with the same content. The temporary name is a random one:
+            containers that share a folder may have equal process ids.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part" if shared else f".{path.name}.part")
+    encoded = os.fsencode(path.name)
+    name = path.name if len(encoded) <= _LONGEST_NAME else hashlib.sha256(encoded).hexdigest()
+    temporary = path.with_name(f".{name}.{os.urandom(4).hex()}.part" if shared else f".{name}.part")
     try:
         with temporary.open("wb") as file:
             yield file

@@ -1,5 +1,6 @@
 """The rule for file names that come from data: annotations, shard indices, folders of images. A stranger may have written them."""
 
+import hashlib
 import os
 import posixpath
 import unicodedata
@@ -11,6 +12,8 @@ _MAX_PART_BYTES = 255
 """Longest name between two slashes, on all common file systems."""
 _MAX_BYTES = 4095
 """Longest path that Linux opens."""
+_CUT_BYTES = 200
+"""Bytes that are left of a name that is too long with its ending."""
 _ESCAPED = ("Cc", "Cf", "Cs", "Zl", "Zp")
 """Unicode categories that a terminal obeys or cannot show: control, format (writing direction), lone surrogate, line separator."""
 
@@ -61,6 +64,15 @@ def path_inside(folder: Path, name: str) -> Path:
             f"{path}: refused to write through a symbolic link to {shown(target)}, outside {folder}; remove the link"
         )
     return path
+
+
+def with_ending(name: str, ending: str) -> str:
+    """Returns the name with an ending appended. Where it gets too long for a file system, the name is cut and ends in a hash."""
+    folder, slash, last = name.rpartition("/")
+    encoded = os.fsencode(last)
+    if len(encoded) + len(ending) > _MAX_PART_BYTES:
+        last = f"{encoded[:_CUT_BYTES].decode(errors='ignore')}~{hashlib.sha256(encoded).hexdigest()[:16]}"
+    return f"{folder}{slash}{last}{ending}"
 
 
 def json_in_utf8(text: str) -> bytes:

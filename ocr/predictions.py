@@ -14,7 +14,7 @@ from ocr.atomic_write import atomic_file, explained_write
 from ocr.datasets.image_checks import IMAGE_EXTENSIONS
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.orientation import original_from_stored
-from ocr.file_names import path_inside
+from ocr.file_names import path_inside, with_ending
 from ocr.polygons import FloatArray
 from ocr.postprocess.boxes import Detections, moved_detections
 
@@ -140,7 +140,7 @@ def save_picture(picture: Image.Image, directory: Path, filename: str, extension
     before = re.sub(r"(\.jpg)+$", "", filename.lower())  # the picture of an image of this name may have the name
     others = [extension for extension in (*IMAGE_EXTENSIONS, *extensions) if extension not in (".jpg", ".jpeg")]
     is_taken = before != filename.lower() and before.endswith(tuple(others))
-    target = path_inside(directory, filename if is_jpeg and not is_taken else f"{filename}.jpg")
+    target = path_inside(directory, filename if is_jpeg and not is_taken else with_ending(filename, ".jpg"))
     target.parent.mkdir(parents=True, exist_ok=True)
     picture.save(target, quality=90)
     return target

@@ -112,10 +112,14 @@ def _digest(values: Any) -> str:
 
 
 @cache
-def auditor_digest() -> str:
-    """Returns a digest of the code that audits, and of the libraries that decode."""
-    folder = Path(__file__).parent
-    sources = [*folder.glob("*.py"), *(folder / "formats").glob("*.py"), folder.parent / "file_names.py"]
+def auditor_digest(package: Path = Path(__file__).parents[1]) -> str:
+    """Returns a digest of the code that audits, and of the libraries that decode.
+
+    Args:
+        package: folder of the package ocr.
+    """
+    folder, others = package / "datasets", ("file_names.py", "polygons.py")
+    sources = [*folder.glob("*.py"), *(folder / "formats").glob("*.py"), *(package / name for name in others)]
     digest = hashlib.sha256(str([version(name) for name in ("simplejpeg", "pillow", "shapely", "numpy")]).encode())
     for source in sorted(sources):
         digest.update(source.read_bytes())

@@ -16,7 +16,9 @@ _TICK_NS = 20_000_000
 
 def settled(signature: Signature) -> Signature:
     """Returns the signature of a file that is read now or was read just now, or `TOO_RECENT`."""
-    is_recent = time.time_ns() - max(signature[2:]) < _TICK_NS
+    now, mtime, ctime = time.time_ns(), *signature[2:]
+    # Archives from another time zone bring modification times in the future. They say nothing: a change sets ctime too.
+    is_recent = now - ctime < _TICK_NS or 0 <= now - mtime < _TICK_NS
     return TOO_RECENT if is_recent and signature != MISSING else signature
 
 

@@ -216,7 +216,7 @@ class _Walk:
         with os.scandir(self._folder / prefix) as entries:
             for entry in entries:
                 name = f"{prefix}{entry.name}"
-                if not _is_folder(entry):
+                if not is_folder(entry):
                     yield name
                 else:
                     (self._links if entry.is_symlink() else self._folders).append(f"{name}/")
@@ -227,7 +227,8 @@ def _identity(folder: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Returns whether an entry is a folder or a link to one."""
     try:
         return entry.is_dir()
     except OSError:  # a link to itself; whoever opens it reports it

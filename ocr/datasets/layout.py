@@ -13,6 +13,7 @@ from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 
+from ocr.datasets.folder_listing import is_folder
 from ocr.datasets.formats.image_folder import ImageFolder
 from ocr.datasets.formats.interface import AnnotationFormat, Confidence, Fit
 from ocr.datasets.formats.look import Look, look_at
@@ -129,15 +130,22 @@ def split_of(path: Path, root: str | Path) -> str | None:
 
 
 def _folders(root: Path) -> Iterator[Look]:
-    """Yields a look at a folder and each folder below it, parents first, sorted by name."""
+    """Yields a look at a folder and each folder below it that can be read, parents first, sorted by name."""
     waiting, num_seen = [(root, 0)], 0
     while waiting and num_seen < _MAX_FOLDERS:
         folder, depth = waiting.pop(0)
         num_seen += 1
-        yield look_at(folder)
+        try:
+            look = look_at(folder)
+        except OSError as error:
+            if folder == root:
+                raise
+            log.warning("%s: skipped: cannot be read: %s", folder, error.strerror)  # such as lost+found of a disk
+            continue
+        yield look
         if depth < _MAX_DEPTH:
             with os.scandir(folder) as entries:
-                names = sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+                names = sorted(entry.name for entry in entries if not entry.name.startswith(".") and is_folder(entry))
             waiting += [(folder / name, depth + 1) for name in names]
 
 

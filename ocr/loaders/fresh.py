@@ -111,19 +111,17 @@ class FreshBatches:
             maps.drop(indices)
 
     def release(self) -> None:
-        """Frees the pipeline and the images and maps in memory, once every sample is cached. A later call builds them again.
+        """Frees the pipeline and the images in memory, once every sample is cached. A later call builds the pipeline again.
 
         The second image loader stays: it makes the samples that verification compares with their entries.
         """
-        device, kept, maps = self._engine.device, self._dataset.kept_images, self._dataset.offline_maps
+        device, kept = self._engine.device, self._dataset.kept_images
         if device.type == "cuda":
             torch.cuda.synchronize(device)  # the last batch may still be on its way out of DALI
         self._images.release()
         memory.release_unused(device)
         if kept is not None:
             kept.clear()
-        if maps is not None:
-            maps.clear()
 
     def close(self) -> None:
         """Ends threads and processes and frees the pipelines."""

@@ -13,7 +13,7 @@ from ocr.datasets.formats.writers import LAYOUTS
 from ocr.datasets.manifest import Manifest
 from ocr.datasets.schemas import DatasetConfig
 from ocr.errors import InputError
-from ocr.file_names import shown
+from ocr.file_names import shown, with_ending
 from ocr.preparation.output import paths_of
 from ocr.splits import audited_files
 
@@ -48,7 +48,7 @@ def chosen_splits(config: PrepareConfig) -> list[str]:
         InputError: there is no image folder.
     """
     if config.splits is not None:
-        return list(dict.fromkeys(config.splits))
+        return list(config.splits)
     configured = [name for name in SPLITS if config.datasets.has_split(name)]
     names = [name for name in configured if _exists(config.datasets.split(name))]
     if not names:
@@ -149,7 +149,7 @@ def _with_names_of_copies(manifest: Manifest) -> Manifest:
     names = list(manifest.filenames)
     for index in due:
         if not names[index].lower().endswith(".png"):
-            names[index] += ".png"
+            names[index] = with_ending(names[index], ".png")
     if len(set(names)) < len(names):
         repeated = next(name for name, count in Counter(names).items() if count > 1)
         raise InputError(

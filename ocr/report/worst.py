@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from ocr.atomic_write import explained_write
-from ocr.file_names import path_inside
+from ocr.file_names import path_inside, with_ending
 from ocr.metrics.icdar import MatchCounts
 from ocr.postprocess.levels import FIRST_TEXT_LEVEL, Levels
 from ocr.report.reviewed import rank
@@ -62,7 +62,7 @@ class WorstMaps:
 
     def path_of(self, index: int) -> Path:
         """Returns where the map of an image is, if it is kept."""
-        return path_inside(self._folder, f"{self._names[index]}.png")
+        return path_inside(self._folder, with_ending(self._names[index], ".png"))
 
     def drop_others(self) -> None:
         """Removes the maps of an earlier evaluation in the same folder."""

@@ -32,6 +32,7 @@ import torch
 
 from ocr.atomic_write import write_atomically
 from ocr.environment import digest_of_sources
+from ocr.file_names import with_ending
 from ocr.polygons import PolygonBatch
 from ocr.progress import followed
 from ocr.targets.config import TargetConfig
@@ -67,7 +68,7 @@ class UnfitMaps(Exception):
 
 def maps_name(filename: str) -> str:
     """Returns the file name of an image's maps. It contains the whole image name, so that a.png and a.jpg differ."""
-    return f"{filename}.npz"
+    return with_ending(filename, ".npz")
 
 
 def maps_file(directory: Path, filename: str) -> Path:
@@ -228,12 +229,6 @@ class OfflineMaps:
     def bytes_of_one(self, input_size: int) -> int:
         """Returns the bytes in RAM of the maps of one image, for a square input of this side: 2 MB at 640."""
         return BYTES_PER_PIXEL * math.prod(self._map_size((input_size, input_size)))
-
-    def clear(self) -> None:
-        """Frees the maps in RAM."""
-        with self._lock:
-            self._kept.clear()
-            self._num_bytes = 0
 
     def drop(self, indices: Iterable[int]) -> None:
         """Frees the maps of these images in RAM."""

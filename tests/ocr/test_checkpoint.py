@@ -1,3 +1,4 @@
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,17 @@ def test_a_checkpoint_with_one_changed_bit_is_refused(tmp_path, untrained_checkp
     content[len(content) // 2] ^= 1  # among the weights, where torch.load notices nothing
     (tmp_path / "a.ckpt").write_bytes(content)
     with pytest.raises(InputError, match="a damaged or cut archive"):
+        load_checkpoint(tmp_path / "a.ckpt")
+
+
+def test_a_compressed_archive_is_not_unpacked(tmp_path, untrained_checkpoint):
+    with (
+        zipfile.ZipFile(untrained_checkpoint) as archive,
+        zipfile.ZipFile(tmp_path / "a.ckpt", "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for name in archive.namelist():
+            packed.writestr(name, archive.read(name))
+    with pytest.raises(InputError, match=r"not a readable checkpoint: found a damaged or cut archive .*\(BadZipFile\)"):
         load_checkpoint(tmp_path / "a.ckpt")
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ocr.errors import InputError
-from ocr.file_names import name_problem, path_inside, shown
+from ocr.file_names import name_problem, path_inside, shown, with_ending
 
 
 @pytest.mark.parametrize(
@@ -56,6 +56,21 @@ def test_other_names_are_refused_and_never_written(name, found, tmp_path):
     with pytest.raises(InputError, match="refused to write") as caught:
         path_inside(tmp_path, name)
     assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("name", ["a.png", "sub/영수증 1.jpg", "sub.long/" + "x" * 251])
+def test_an_ending_follows_the_whole_name(name):
+    assert with_ending(name, ".npz") == f"{name}.npz"
+
+
+def test_a_name_that_gets_too_long_with_its_ending_is_cut_and_differs_from_others():
+    names = [f"sub/{'영' * 84}{last}" for last in "ab"]
+    found = [with_ending(name, ".npz") for name in names]
+    assert len(set(found)) == 2
+    for name in found:
+        assert name_problem(name) is None
+        assert name.startswith("sub/영영")
+        assert name.endswith(".npz")
 
 
 def test_a_link_that_leads_out_of_the_folder_is_not_followed(tmp_path: Path):

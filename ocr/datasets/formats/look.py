@@ -64,7 +64,9 @@ def look_at(path: Path) -> Look:
         names = []
         with os.scandir(path) as entries:
             for entry in entries:
-                if not entry.name.startswith(".") and not entry.is_dir():
+                # Not a link that leads nowhere, nor one to itself, which the entry's own check for files raises an error for.
+                is_file = entry.is_file(follow_symlinks=False) or (entry.is_symlink() and os.path.isfile(entry.path))
+                if is_file and not entry.name.startswith("."):
                     names.append(entry.name)
                     if len(names) > MAX_NAMES:
                         break

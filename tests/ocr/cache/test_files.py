@@ -158,6 +158,58 @@ def test_the_least_recently_used_entries_make_room_and_those_in_use_stay(tmp_pat
     assert files.num_bytes == 3 * size
 
 
+def test_own_entries_stay_even_if_the_clock_of_the_file_system_is_behind(tmp_path):
+    files = EntryFiles(tmp_path, 3 * (HEADER.size + 5077))
+    for number in (1, 2, 3):
+        assert files.write(key_of(number), parts_of(number))
+    make_old(tmp_path, 1, 2, 3)
+    assert not files.write(key_of(4), parts_of(4))
+    later = EntryFiles(tmp_path, 3 * (HEADER.size + 5077))
+    later.mark_used([key_of(1)])
+    make_old(tmp_path, 1, 2, 3)
+    assert later.write(key_of(4), parts_of(4))
+    assert [later.has(key_of(number)) for number in (1, 2, 3, 4)] == [True, False, True, True]
+
+
+def make_old(folder: Path, *numbers: int) -> None:
+    for number in numbers:
+        os.utime(folder / f"{key_of(number).hex()}.entry", (number, number))
+
+
+class Watched:
+    """One part of an entry, which calls a function when it is written."""
+
+    nbytes = 77
+
+    def __init__(self, before_writing) -> None:
+        self._calls = iter((lambda: None, before_writing))  # its checksum comes first
+
+    @property
+    def data(self) -> memoryview:
+        next(self._calls)()
+        return memoryview(bytes(self.nbytes))
+
+
+def test_a_run_that_starts_leaves_the_file_alone_that_another_is_writing(tmp_path):
+    files = EntryFiles(tmp_path, PLENTY)
+    assert files.write(key_of(1), [Watched(lambda: EntryFiles(tmp_path, PLENTY))])
+    assert files.has(key_of(1))
+
+
+def test_a_temporary_file_that_another_run_has_removed_costs_only_its_entry(tmp_path, caplog):
+    files = EntryFiles(tmp_path, PLENTY)
+    assert not files.write(key_of(1), [Watched(lambda: next(tmp_path.glob("*.writing")).unlink())])
+    assert files.write(key_of(2), parts_of(2))
+    assert not caplog.records
+
+
+def test_a_removed_entry_takes_no_bytes(tmp_path):
+    files = EntryFiles(tmp_path, PLENTY)
+    assert files.write(key_of(1), parts_of(1))
+    files.remove(key_of(1))
+    assert (files.num_bytes, list(tmp_path.iterdir())) == (0, [])
+
+
 def test_a_spent_budget_is_reported_once_and_the_rest_is_not_kept(tmp_path, caplog):
     files = EntryFiles(tmp_path, 2 * (HEADER.size + 5077))
     assert [files.write(key_of(number), parts_of(number)) for number in range(5)] == [True, True, False, False, False]

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,15 @@ def test_entries_on_disk_serve_the_next_run(num_in_ram, tmp_path):
     assert store.num_kept == NUM_ENTRIES
     assert levels_of(store.read(ALL).tensors) == [10, 11, 12, 13]
     assert len(store.resident_entries) == num_in_ram
+
+
+def test_each_epoch_marks_its_entries_on_disk_as_used(tmp_path):
+    store = make_store(folder=tmp_path)
+    fill(store)
+    for path in tmp_path.iterdir():
+        os.utime(path, (1, 1))
+    store.refresh([None, *KEYS[1:]])
+    assert [path.name for path in tmp_path.iterdir() if path.stat().st_mtime == 1] == [f"{KEYS[0].hex()}.entry"]
 
 
 def test_a_damaged_file_is_an_error_of_its_row_and_can_be_forgotten(tmp_path):

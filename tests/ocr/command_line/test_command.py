@@ -17,6 +17,7 @@ from ocr.command_line import CONFIG_DIR, given_keys, plain_errors, prepare_hydra
 from ocr.command_line.command_help import key_help
 from ocr.command_line.configuration import SafeLogRecord
 from ocr.command_line.ranks import without_files
+from ocr.commands import inspect_data
 from ocr.config import EvaluateConfig, OptimizerConfig, TrainConfig
 from ocr.datasets.audit import load_manifest
 from ocr.datasets.schemas import DatasetConfig
@@ -72,6 +73,14 @@ def test_a_command_stopped_while_it_loads_libraries_says_so_in_one_line(name):
         process.send_signal(signal.Signals[name])
         assert process.stderr.read().decode() == f"{name} ended the command; the same command starts it again\n"
     assert process.returncode == 128 + signal.Signals[name]
+
+
+def test_the_option_png_is_the_setting(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["inspect_data.py", "data=upstage", "--png"])
+    given = []
+    monkeypatch.setattr(inspect_data, "run_command", lambda *_: given.extend(sys.argv))
+    inspect_data.run()
+    assert given == ["inspect_data.py", "data=upstage", "png=true"]
 
 
 def test_help_shows_the_keys_of_a_command_before_those_of_sections(monkeypatch, capsys):

@@ -4,6 +4,10 @@ import json
 import logging
 import os
 import pickle
+import shutil
+import subprocess
+import sys
+import threading
 import time
 from pathlib import Path
 
@@ -22,6 +26,7 @@ from ocr.datasets.schemas import DatasetConfig
 from ocr.errors import InputError
 from tests.ocr.datasets.audits import SQUARE, encoded
 
+ROOT = Path(__file__).resolve().parents[3]
 TAKEN = "unchanged since its audit"
 
 
@@ -106,6 +111,20 @@ def test_a_second_start_finds_the_same_manifest_and_report(
     np.testing.assert_array_equal(manifest.polygons.polygons_of(1)[1], [[98, 2], [98, 12], [91, 12]])
 
 
+def test_files_of_a_later_time_zone_are_audited_once_too(
+    config: DatasetConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    in_an_hour = time.time() + 3600
+    for path in (Path(str(config.annotation_path)), *Path(config.image_path).rglob("*")):
+        os.utime(path, (in_an_hour, in_an_hour))
+    time.sleep(0.03)
+    for start in range(2):
+        caplog.clear()
+        load(config)
+        assert (TAKEN in caplog.text) == (start == 1)
+
+
 def test_bad_data_raises_the_same_error_at_each_start(config: DatasetConfig) -> None:
     write_annotations(Path(str(config.annotation_path)), {"a.jpg": [[[0, 0], [1, 1]]], "sub/c.png": [SQUARE]})
     messages = []
@@ -139,6 +158,17 @@ def change_annotations(config: DatasetConfig) -> None:
     write_annotations(Path(str(config.annotation_path)), {"a.jpg": [SQUARE[1:]]})
 
 
+def test_a_changed_file_in_a_folder_of_annotations_is_noticed(config: DatasetConfig, tmp_path: Path) -> None:
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    (texts / "a.txt").write_text("2,2,12,2,12,9,2,9,one")
+    time.sleep(0.03)
+    config = config.model_copy(update={"annotation_path": str(texts)})
+    assert load(config)[0].polygons.num_polygons == 1
+    (texts / "a.txt").write_text("2,2,12,2,12,9,2,9,one\n20,2,30,2,30,9,20,9,two")
+    assert load(config)[0].polygons.num_polygons == 2
+
+
 @pytest.mark.parametrize("change", [change_pixels, restore_missing, remove_image, add_image, change_annotations])
 def test_every_change_is_noticed(config: DatasetConfig, change: object) -> None:
     before = load(config)
@@ -148,6 +178,49 @@ def test_every_change_is_noticed(config: DatasetConfig, change: object) -> None:
     assert_same(found[0], expected[0])
     assert found[1] == expected[1]
     assert found[1] != before[1]
+
+
+@pytest.mark.parametrize(
+    "setting", [{"check_pixels": False}, {"annotation_frame": "upright"}, {"annotation_format": "upstage"}]
+)
+def test_an_audit_with_other_settings_is_made_again(
+    config: DatasetConfig, setting: dict[str, object], caplog: pytest.LogCaptureFixture
+) -> None:
+    load(config)
+    caplog.set_level(logging.INFO)
+    load(config.model_copy(update=setting))
+    assert TAKEN not in caplog.text
+
+
+def test_memos_may_lie_among_the_images(config: DatasetConfig, caplog: pytest.LogCaptureFixture) -> None:
+    config = config.model_copy(update={"audit_memo": str(Path(config.image_path, "sub", MEMO_FOLDER))})
+    Path(config.audit_memo).mkdir()
+    time.sleep(0.03)
+    load(config)
+    caplog.set_level(logging.INFO)
+    load(config)
+    assert TAKEN in caplog.text
+
+
+def test_an_audit_waits_for_another_process_that_makes_it(
+    config: DatasetConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    load(config)
+    (lock,) = Path(config.audit_memo).glob("*.lock")
+    program = (
+        "import fcntl, sys\nwith open(sys.argv[1], 'w') as file:\n"
+        "    fcntl.lockf(file, fcntl.LOCK_EX); print(flush=True); sys.stdin.read()"
+    )
+    other = subprocess.Popen([sys.executable, "-c", program, lock], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert other.stdin is not None
+    assert other.stdout is not None
+    other.stdout.readline()
+    threading.Timer(0.2, other.stdin.close).start()
+    caplog.set_level(logging.INFO)
+    load(config)
+    other.wait()
+    assert "another process audits these images; waiting for its result" in caplog.text
+    assert TAKEN in caplog.text
 
 
 def test_other_settings_have_their_own_memo(config: DatasetConfig) -> None:
@@ -184,6 +257,17 @@ def test_a_week_later_what_another_version_kept_is_removed(
     assert not first.exists()
     assert len(list(folder.glob("*.memo"))) == 2
     assert not list(folder.glob("*.part*"))
+
+
+@pytest.mark.parametrize("module", ["datasets/names.py", "datasets/formats/coco.py", "file_names.py", "polygons.py"])
+def test_other_code_that_can_change_an_audit_makes_other_memos(module: str, tmp_path: Path) -> None:
+    package = Path(shutil.copytree(ROOT / "ocr", tmp_path / "ocr", ignore=shutil.ignore_patterns("__pycache__")))
+    audit_memo.auditor_digest.cache_clear()
+    assert audit_memo.auditor_digest(package) == audit_memo.auditor_digest()
+    with (package / module).open("a") as file:
+        file.write("CHANGED = 1\n")
+    audit_memo.auditor_digest.cache_clear()
+    assert audit_memo.auditor_digest(package) != audit_memo.auditor_digest()
 
 
 @pytest.mark.parametrize("damage", [b"", b"hello", None, "flipped"])

@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -6,7 +8,9 @@ import pytest
 
 from ocr.command_line import compose_config
 from ocr.config import TrainConfig
+from ocr.datasets import layout
 from ocr.datasets.audit import load_manifest
+from ocr.datasets.formats.look import Look, look_at
 from ocr.datasets.formats.read import FORMATS
 from ocr.datasets.layout import find_splits, split_of
 from ocr.errors import InputError
@@ -94,6 +98,26 @@ def test_a_folder_without_names_of_splits_is_training_data(tmp_path: Path, caplo
     assert not config.datasets.has_split("val")
     assert config.datasets.val_dataset.config.annotation_frame == "stored"
     assert "found no names of splits, so all of it is training data" in caplog.text
+
+
+def test_links_that_lead_nowhere_and_closed_folders_are_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_images(tmp_path / "images/train")
+    write_upstage(tmp_path / "jsons/train.json")
+    for link, target in (("notes.txt", "gone.txt"), ("loop", "loop"), ("loop.json", "loop.json")):
+        (tmp_path / link).symlink_to(target)
+    closed = tmp_path / "lost+found"
+    closed.mkdir()
+
+    def look(path: Path) -> Look:
+        if path == closed:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return look_at(path)
+
+    monkeypatch.setattr(layout, "look_at", look)  # root may read every folder
+    assert list(find_splits(str(tmp_path), EXTENSIONS)) == ["train"]
+    assert f"{closed}: skipped: cannot be read: Permission denied" in caplog.text
 
 
 def test_the_canonical_images_are_chosen_where_both_fit(tmp_path: Path) -> None:

@@ -89,6 +89,7 @@ def test_a_block_without_a_valid_tag_means_upright(tiff: bytes) -> None:
     [
         (exif_block(6, kind=4), "type 4, count 1, in a whole directory"),
         (exif_block(6, num_entries=5000), "type 3, count 1, in a cut directory"),
+        (exif_block(6).replace(struct.pack(">I", 1), struct.pack(">I", 2)), "type 3, count 2, in a whole directory"),
         (b"XX" + exif_block(6)[2:], "starts with b'XX"),
     ],
 )

@@ -6,7 +6,9 @@ import torch
 
 from ocr.config import ExportConfig, TrainConfig
 from ocr.datasets.schemas import DatasetConfig
-from ocr.export.check import Pictures, calibration_pictures, choose_pictures, compare
+from ocr.errors import InputError
+from ocr.export import run
+from ocr.export.check import Comparison, Pictures, calibration_pictures, choose_pictures, compare
 from ocr.models.dbnet import build_dbnet
 from ocr.splits import build_dataset
 from tests.splits import split
@@ -58,3 +60,28 @@ def test_the_log_names_the_folders_of_all_sets(drawn, settings, tmp_path, caplog
     folders = f"{drawn / 'images/val'}, {drawn / 'images/val'}"
     assert f"checking on the validation set, {folders}" in caplog.messages
     assert f"calibrating on training pictures, {folders}" in caplog.messages
+
+
+@pytest.mark.parametrize(
+    ("precision", "found", "message"),
+    [
+        ("float32", Comparison(1, 0.0011, None, None, {}), "differ from PyTorch's by 0.0011, expected at most 0.001"),
+        ("float32", Comparison(1, float("nan"), None, None, {}), "differ from PyTorch's by nan"),
+        ("float16", Comparison(1, float("inf"), None, None, {}), "differ from PyTorch's by inf, expected at most 1"),
+        (
+            "float16",
+            Comparison(1, 0.1, 0.5, 0.5, {"receipts": (0.5, 0.4)}),
+            r"hmean of receipts 0\.4000, PyTorch's is 0\.5",
+        ),
+        ("float16", Comparison(1, 0.1, 0.5, 0.4, {}), r"hmean 0\.4000, PyTorch's is 0\.5000; a loss of at most 0\.002"),
+    ],
+)
+def test_a_file_that_differs_too_much_is_not_written(
+    untrained_checkpoint, drawn, tmp_path, monkeypatch, precision, found, message
+):
+    monkeypatch.setattr(run, "compare", lambda *_: found)
+    output = tmp_path / "weights.safetensors"
+    settings = {"checkpoint": str(untrained_checkpoint), "output": str(output), "images": str(drawn / "images/val")}
+    with pytest.raises(InputError, match=message):
+        run.export(ExportConfig(**settings, format="safetensors", precision=precision))
+    assert not output.exists()

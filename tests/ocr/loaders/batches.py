@@ -41,14 +41,20 @@ def cached_loader(
     pipeline: PipelineConfig | None = None,
     targets: TargetConfig | None = None,
     wait_seconds: float = 60,
+    reading: dict | None = None,
     **cache,
 ) -> BatchLoader:
-    """Returns a loader of a split without augmentation, with RAM for `budget_entries` entries; None: for all."""
+    """Returns a loader of a split without augmentation, with RAM for `budget_entries` entries; None: for all.
+
+    Args:
+        reading: settings of the split that say how images are read.
+    """
     config = DatasetConfig(
         image_path=str(root / "images" / split),
         annotation_path=str(root / "jsons" / f"{split}.json"),
         unreadable_wait_seconds=wait_seconds,
         cache_config=CacheConfig(cache_transformed_tensors=True, **cache),
+        **(reading or {}),
     )
     planner = SamplePlanner(pipeline or PipelineConfig(image_size=SIZE), training=False, seed=0)
     dataset = ValidatedOCRDataset(config, planner, targets or TargetConfig(map_stride=2))

@@ -182,6 +182,7 @@ def test_maps_from_files_leave_ram_once_their_entries_are_in_it(drawn, tmp_path)
     dataset.offline_maps.budget = NUM_IMAGES * dataset.offline_maps.bytes_of_one(SIZE)
     run_epoch(cached)
     assert (dataset.offline_maps.hits, dataset.offline_maps.num_kept) == (NUM_IMAGES, NUM_IMAGES - BATCH)
+    assert cached.cache_bytes["ram"] == cached.cache.store.num_bytes["ram"] + dataset.offline_maps.num_bytes
 
 
 def test_an_abandoned_epoch_keeps_its_entries(drawn):

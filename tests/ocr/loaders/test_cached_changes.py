@@ -10,8 +10,14 @@ from PIL import Image, ImageOps
 
 from dali_pipelines.config import PipelineConfig
 from ocr.cache import key
+from ocr.datasets.kept_images import keep_images
+from ocr.datasets.schemas import ImageLoadingConfig
+from ocr.loaders.engines import Engine
+from ocr.loaders.loader import BatchLoader
 from ocr.targets.config import TargetConfig
 from tests.ocr.loaders.batches import (
+    BATCH,
+    CPU,
     DISK,
     NUM_IMAGES,
     SIZE,
@@ -73,6 +79,14 @@ def change_loader(root: Path) -> dict:
     return {"loader": "torch"}
 
 
+def change_decoder(root: Path) -> dict:
+    return {"reading": {"image_loading_config": ImageLoadingConfig(use_turbojpeg=False)}}
+
+
+def change_to_decoded_images(root: Path) -> dict:
+    return {"reading": {"preload_images": True}, "image_format": "decoded"}
+
+
 def change_data_set(root: Path) -> dict:
     """Copies the set to another folder, with other pictures of the same sizes under the same names."""
     other = Path(shutil.copytree(root, root.parent / "other"))
@@ -90,6 +104,8 @@ ALL_IMAGES = (
     change_shrink_ratio,
     change_dtype,
     change_loader,
+    change_decoder,
+    change_to_decoded_images,
     change_data_set,
 )
 
@@ -123,6 +139,31 @@ def test_an_image_that_changes_during_the_run_is_recomputed(copied, tmp_path, se
     assert_same(after, run_epoch(cached_loader(copied)))
     run_epoch(cached, 2)
     assert counts(cached) == (NUM_IMAGES, 0)
+
+
+def test_an_image_that_changes_before_it_is_read_is_not_kept_under_its_old_key(copied, tmp_path):
+    cached = cached_loader(copied, loader="torch", **in_folder(DISK, tmp_path))
+    batches = iter(cached)  # the keys are computed now, and each file is read for its batch
+    next(batches)
+    last = max((copied / "images/train").iterdir())
+    with Image.open(last) as image:
+        ImageOps.invert(image.convert("RGB")).save(last, exif=image.getexif())
+    list(batches)
+    assert len(list((tmp_path / "cache").iterdir())) == NUM_IMAGES - 1
+    assert_same(run_epoch(cached, 1), run_epoch(cached_loader(copied, loader="torch")))
+
+
+def test_verification_makes_a_changed_image_from_its_new_file(copied, tmp_path):
+    whole = cached_loader(copied, loader="torch", verify=NUM_IMAGES, **in_folder(DISK, tmp_path))
+    dataset = whole.dataset
+    config = dataset.config.model_copy(update={"preload_images": True})
+    dataset.kept_images = keep_images(config, dataset.manifest, device=CPU, ram_budget=10**9, device_budget=0)
+    cached = BatchLoader(dataset, Engine("torch", CPU, 1), BATCH, with_targets=True, tiers=whole.cache.store.plan)
+    for epoch in range(4):
+        if epoch == 2:
+            change_first_image(copied)  # the workers of both image loaders hold the old file
+        run_epoch(cached, epoch)
+    cached.close()
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])

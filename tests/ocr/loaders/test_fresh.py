@@ -1,3 +1,5 @@
+import gc
+import multiprocessing
 from pathlib import Path
 
 import pytest
@@ -48,6 +50,22 @@ def test_single_samples_are_made_in_the_middle_of_a_plan(dataset, name):
     assert_same(found, expected)
     assert_same(now, expected)
     fresh.close()
+
+
+def test_closing_ends_the_workers_of_single_samples_too(dataset):
+    before = set(multiprocessing.active_children())
+    statistics = CacheStatistics(None, CacheSizes)
+    fresh = FreshBatches(dataset, Engine("torch", CPU, 1), 2, with_targets=False, levels=False, statistics=statistics)
+    plan = plan_of(dataset)
+    next(fresh.batches(plan))
+    fresh.make_now(plan.batch(0))
+    started = set(multiprocessing.active_children()) - before
+    assert len(started) == 2
+    fresh.close()
+    gc.collect()
+    for process in started:
+        process.join(timeout=10)
+        assert not process.is_alive()
 
 
 @pytest.mark.parametrize("name", ["dali", "torch"])

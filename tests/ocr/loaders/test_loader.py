@@ -24,14 +24,16 @@ def make_loader(dataset: ValidatedOCRDataset, name: str = "dali", batch_size: in
     return BatchLoader(dataset, Engine(name, CPU), batch_size)
 
 
-def test_an_abandoned_iteration_does_not_change_the_next_one(dataset):
-    loader = make_loader(dataset)
+@pytest.mark.parametrize(("name", "num_workers"), [("dali", 0), ("torch", 1)])
+def test_an_abandoned_iteration_does_not_change_the_next_one(dataset, name, num_workers):
+    loader = BatchLoader(dataset, Engine(name, CPU, num_workers), 3)
     whole = [tuple(s.index for s in batch.samples) for batch in loader]
     assert sum(map(len, whole)) == len(dataset)
     for num_seen in (1, 3):  # a sanity check, limit_val_batches, a break
         first_batches(loader, num_seen)
         again = list(loader)
         assert [tuple(s.index for s in batch.samples) for batch in again] == whole
+    loader.close()
 
 
 def num_planning_threads() -> int:
@@ -115,11 +117,21 @@ def test_other_ranks_share_the_rest_of_an_epoch_each_sample_once(dataset, ranks,
     assert sorted(seen) == list(range(len(dataset)))
 
 
-def test_the_epoch_after_a_finished_one_starts_at_its_beginning(dataset):
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_the_epoch_after_a_finished_one_starts_at_its_beginning(dataset, epoch):
     loader = make_loader(dataset, batch_size=32)
     list(loader)
     state = loader.state_dict()
     other = make_loader(dataset, batch_size=32)
     other.load_state_dict(state)
-    other.set_epoch(1)
+    other.set_epoch(epoch)
     assert sum(len(batch.samples) for batch in other) == len(dataset)
+
+
+def test_statistics_are_those_since_the_last_reset(dataset):
+    loader = BatchLoader(dataset, Engine("torch", CPU), 3, with_targets=True)
+    list(loader)
+    assert loader.num_images == len(dataset)
+    assert loader.wait_seconds > loader.target_seconds > 0
+    loader.reset_statistics()
+    assert (loader.num_images, loader.wait_seconds, loader.target_seconds) == (0, 0, 0)

@@ -1,7 +1,6 @@
 """Data that vanishes during a run: the run waits for it, and ends if it does not come back."""
 
 import logging
-import threading
 from pathlib import Path
 
 import pytest
@@ -24,8 +23,8 @@ from tests.ocr.loaders.batches import CPU, assert_same, cached_loader, run_epoch
 
 CONFIG = PipelineConfig(image_size=96)
 LOADERS = ["dali", "torch", "shards"]
-BATCH_SIZES = {"dali": 3, "torch": 3, "shards": 1}
-"""Small batches of shards, because DALI and the reading threads are some batches ahead."""
+BATCH_SIZES = {"dali": 1, "torch": 3, "shards": 1}
+"""DALI and the reading threads are some batches ahead."""
 
 
 @pytest.fixture(autouse=True)
@@ -74,19 +73,33 @@ def folder_of(root: Path, name: str) -> Path:
     return images_folder(root).with_name("shards") if name == "shards" else images_folder(root)
 
 
-def run_with_folder_away(loader: BatchLoader, folder: Path, back_after: float | None) -> list[Batch]:
-    """Renames the folder after the first batch, and back after some seconds."""
-    away = folder.with_name("away")
+class BringsBack(logging.Handler):
+    """Renames a folder back once the run says that it waits."""
+
+    def __init__(self, away: Path, folder: Path) -> None:
+        super().__init__()
+        self._away, self._folder = away, folder
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "is missing; waiting" in record.getMessage():
+            self._away.rename(self._folder)
+
+
+def run_with_folder_away(loader: BatchLoader, folder: Path, *, comes_back: bool) -> list[Batch]:
+    """Renames the folder after the first batch."""
+    away, log = folder.with_name("away"), logging.getLogger("ocr.loaders.read_guard")
+    handler = BringsBack(away, folder)
     batches = iter(loader)
     seen = [next(batches)]
     folder.rename(away)
-    timer = threading.Timer(back_after or 0, away.rename, [folder])
-    if back_after is not None:
-        timer.start()
+    if comes_back:
+        log.addHandler(handler)
     try:
         return seen + list(batches)
     finally:
-        timer.join() if back_after is not None else away.rename(folder)
+        log.removeHandler(handler)
+        if away.exists():
+            away.rename(folder)
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -95,7 +108,7 @@ def test_a_folder_that_vanishes_ends_the_run(name, training, copied):
     loader = make_loader(copied, name, training=training)
     folder = folder_of(copied, name)
     with pytest.raises(StorageError) as error:
-        run_with_folder_away(loader, folder, back_after=None)
+        run_with_folder_away(loader, folder, comes_back=False)
     message = str(error.value)
     assert message.startswith(f"{folder}: ")
     assert "cannot be read any more" in message
@@ -116,7 +129,7 @@ def test_a_folder_that_comes_back_costs_no_image(name, copied, caplog):
     expected = list(make_loader(copied, name))
     loader = make_loader(copied, name, unreadable_wait_seconds=30)
     with caplog.at_level(logging.WARNING, logger="ocr.loaders.read_guard"):
-        found = run_with_folder_away(loader, folder_of(copied, name), back_after=0.2)
+        found = run_with_folder_away(loader, folder_of(copied, name), comes_back=True)
     assert_same(found, expected)
     said = [record.message for record in caplog.records if record.name == "ocr.loaders.read_guard"]
     assert len(said) == 2
@@ -130,10 +143,10 @@ def test_a_folder_that_comes_back_costs_no_image(name, copied, caplog):
 def test_a_folder_that_comes_back_is_waited_for_where_one_bad_file_ends_a_run(name, copied):
     expected = list(make_loader(copied, name))
     strict = make_loader(copied, name, skip_failures=False, unreadable_wait_seconds=30)
-    assert_same(run_with_folder_away(strict, folder_of(copied, name), back_after=0.2), expected)
+    assert_same(run_with_folder_away(strict, folder_of(copied, name), comes_back=True), expected)
     strict = make_loader(copied, name, skip_failures=False)
     with pytest.raises(SampleError):
-        run_with_folder_away(strict, folder_of(copied, name), back_after=None)
+        run_with_folder_away(strict, folder_of(copied, name), comes_back=False)
 
 
 def test_a_cached_split_ends_the_run_too(copied):
@@ -148,6 +161,14 @@ def damage(loader: BatchLoader, count: int) -> None:
     """Cuts the files of some samples, spread over the batches."""
     for path in loader.dataset.manifest.image_paths[:count]:
         Path(path).write_bytes(Path(path).read_bytes()[:1000])
+
+
+def test_the_limits_of_a_cached_split_are_shares_of_all_its_images(copied):
+    """The second epoch reads only the two files that have changed."""
+    loader = cached_loader(copied, reading={"max_unreadable_epoch": 0.5})
+    run_epoch(loader)
+    damage(loader, 2)
+    assert sum(batch.samples.has_failed.sum() for batch in run_epoch(loader, 1)) == 2
 
 
 @pytest.mark.parametrize("name", ["dali", "torch"])
@@ -167,6 +188,13 @@ def test_the_share_of_an_epoch_is_a_setting(share, name, copied):
         return
     with pytest.raises(StorageError, match=r"3 of 10 in this epoch\. The first is .*\.jpg: .*Make the files readable"):
         list(loader)
+
+
+def test_a_short_last_batch_may_fail_as_a_whole(copied):
+    loader = make_loader(copied, "torch", batch_size=4, training=False, max_unreadable_epoch=1)
+    for path in loader.dataset.manifest.image_paths[8:]:
+        Path(path).write_bytes(Path(path).read_bytes()[:1000])
+    assert [batch.samples.has_failed.sum() for batch in loader] == [0, 0, 2]
 
 
 @pytest.mark.parametrize("share", [0.5, 1.0])

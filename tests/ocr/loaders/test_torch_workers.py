@@ -12,7 +12,7 @@ from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.plan import EpochPlan, SamplePlanner
 from ocr.datasets.schemas import DatasetConfig
 from ocr.errors import InputError, WorkerError
-from ocr.loaders.torch_workers import TorchLoader
+from ocr.loaders.engines import Engine, image_loader
 from tests.ocr.loaders.batches import CPU
 
 
@@ -22,7 +22,8 @@ def dataset_of(root: Path) -> ValidatedOCRDataset:
 
 
 def batches(dataset: ValidatedOCRDataset, num_workers: int, timeout: float = 0):
-    loader = TorchLoader(dataset, num_workers=num_workers, device=CPU, skip_failures=False, timeout=timeout)
+    engine = Engine("torch", CPU, num_workers, skip_failures=False, worker_timeout=timeout)
+    loader = image_loader(dataset, engine, batch_size=1, levels=False, failures={})
     return loader.batches(EpochPlan(dataset.manifest, dataset.planner, epoch=0, batch_size=1))
 
 

@@ -32,6 +32,23 @@ def test_on_a_gpu_the_shares_of_torch_and_dali_are_named(monkeypatch, requested,
     assert ("PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True before the command may help" in text) == is_fragmented
 
 
+def test_the_message_is_that_of_the_moment_when_memory_ran_out():
+    asked = []
+    explain = ExplainOutOfMemory(remedies=lambda in_validation: asked.append(in_validation) or (), when="in validation")
+
+    def run_out() -> None:
+        try:
+            bytearray(1 << 60)
+        except MemoryError as error:
+            explain.explain_now(error, {"ram": 3 * MB})
+            explain.when = "later"
+            raise
+
+    with pytest.raises(OutOfMemory, match=r"ran out in validation: .*\n.*including 3 MB in caches"), explain:
+        run_out()
+    assert asked == [True]
+
+
 def test_only_failed_allocations_are_explained():
     with pytest.raises(KeyError), ExplainOutOfMemory():
         raise KeyError("x")

@@ -12,7 +12,7 @@ from ocr.datasets.base import ValidatedOCRDataset
 from ocr.datasets.plan import SamplePlanner
 from ocr.datasets.schemas import CacheConfig, DatasetConfig
 from ocr.loaders.config import DataLoaderConfig
-from ocr.memory.plan import RAM, MemoryPlan, NetworkMemory
+from ocr.memory.plan import GPU, RAM, MemoryPlan, NetworkMemory
 from ocr.memory.planner import RunData, plan_memory, preload_images
 
 ENTRY_BYTES = (2 * 3 + 3 + 2) * 64 * 64
@@ -75,6 +75,19 @@ def test_a_configured_budget_is_shared_by_the_caches_of_a_split_tensors_first(dr
     assert planned.val_tiers.ram_bytes == 8 * ENTRY_BYTES
     assert planned.preloads[0].ram_budget == 1000
     assert plan.sum_of(RAM) == 8 * ENTRY_BYTES + 1000
+
+
+@pytest.mark.parametrize(("loader", "where"), [("dali", GPU), ("torch", RAM)])
+def test_decoded_images_are_planned_where_the_loader_keeps_them(drawn, loader, where):
+    on_gpu = {"loader": loader, "device": torch.device("cuda", 0)}
+    caches = {"cache_decoded_images": True, "device_budget": 8 * ENTRY_BYTES + 1000, "ram_budget": 2000}
+    data = replace(validation_data(drawn, {"preload_images": False}, **caches), **on_gpu)
+    plan = MemoryPlan(FreeMemory(gpu=10**9, ram=10**9), gpu_total=10**9)
+    (preload,) = plan_memory(plan, data).preloads
+    rest = 1000 if where == GPU else 2000  # the tensors have the other bytes of the GPU
+    assert [(row.where, row.predicted) for row in plan.rows if "decoded" in row.what] == [(where, rest)]
+    assert (preload.device.type == "cuda") == (where == GPU)
+    assert (preload.device_budget, preload.ram_budget) == (1000, 2000)
 
 
 def test_preloaded_images_stay_within_the_budget(drawn):

@@ -68,6 +68,22 @@ def test_only_other_content_is_announced_and_written(tmp_path: Path, manifest: M
     assert path.read_bytes() == content
 
 
+@pytest.mark.parametrize("part", ["stored_sizes", "orientations", "filenames", "ignore", "vertices"])
+def test_every_part_of_the_annotations_that_changes_is_written(tmp_path: Path, manifest: Manifest, part: str) -> None:
+    polygons = manifest.polygons
+    changed = {
+        "stored_sizes": {"stored_sizes": manifest.stored_sizes + 1},
+        "orientations": {"orientations": np.full(NUM_IMAGES, 8, np.uint8)},
+        "filenames": {"filenames": tuple(f"{name}.jpg" for name in manifest.filenames)},
+        "ignore": {"polygons": polygons.with_ignore(~polygons.ignore)},
+        "vertices": {"polygons": replace(polygons, vertices=polygons.vertices + 1)},
+    }
+    for other in (manifest, replace(manifest, **changed[part])):
+        write_upstage(tmp_path / "a.json", other, range(5), canonical=False, before_change=lambda: None)
+        expected = upstage_document(other, range(5), canonical=False)
+        assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == expected
+
+
 def test_a_name_that_is_not_utf8_reads_back_as_the_same(tmp_path: Path, manifest: Manifest) -> None:
     names = ("caf\udce9.jpg", *manifest.filenames[1:])
     path = tmp_path / "a.json"

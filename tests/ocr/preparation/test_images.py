@@ -1,15 +1,18 @@
 """Images are copied or turned upright without losing more than JPEG must."""
 
 import io
+import os
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from dali_pipelines.turbojpeg import decode_upright
+from ocr.datasets.audit import build_manifest
 from ocr.datasets.image_header import read_header
 from ocr.datasets.orientation import upright_size
-from ocr.preparation.images import turn_upright, write_image
+from ocr.preparation.images import known_outcome, turn_upright, write_image
+from ocr.preparation.outcomes import Outcome
 
 
 @pytest.mark.parametrize("orientation", range(2, 9))
@@ -49,6 +52,21 @@ def test_a_turned_png_keeps_every_level(mode):
     assert action == "turned"
     assert read_header(io.BytesIO(content)).orientation == 1
     np.testing.assert_array_equal(decode_upright(content, 1), decode_upright(file.getvalue(), 7))
+
+
+def test_a_turned_image_that_a_crash_has_left_empty_is_written_again(tmp_path):
+    source, out = tmp_path / "a.jpg", tmp_path / "out"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (40, 30)).save(source, exif=exif)
+    manifest, _ = build_manifest(tmp_path, None, extensions=(".jpg",))
+    assert known_outcome(manifest, 0, out, canonical=True) is None
+    write_image(source, out / "a.jpg", 6)
+    assert known_outcome(manifest, 0, out, canonical=True) == Outcome("kept")
+    status = source.stat()
+    (out / "a.jpg").write_bytes(b"")
+    os.utime(out / "a.jpg", ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert known_outcome(manifest, 0, out, canonical=True) is None
 
 
 def test_a_missing_source_is_an_outcome_that_names_it(tmp_path):

@@ -203,6 +203,18 @@ def test_a_png_among_the_files_is_turned_and_its_polygon_with_it(tmp_path):
     assert document == {"images": {"a.png": {"img_w": 30, "img_h": 40, "words": {"0001": word}}}}
 
 
+def test_two_images_that_would_be_written_to_one_name_are_refused(tmp_path):
+    (tmp_path / "source").mkdir()
+    for name in ("a.tif", "a.tif.png"):
+        Image.new("RGB", (40, 30)).save(tmp_path / "source" / name)
+    (tmp_path / "val.json").write_text('{"images": {"a.tif": {}, "a.tif.png": {}}}')
+    dataset = {"config": {"image_path": str(tmp_path / "source"), "annotation_path": str(tmp_path / "val.json")}}
+    config = PrepareConfig.model_validate({"output": str(tmp_path / "out"), "datasets": {"val_dataset": dataset}})
+    with pytest.raises(InputError, match=r"a\.tif\.png: found two images that would be written to this name"):
+        prepare_data(config, tmp_path / "run")
+    assert not (tmp_path / "out").exists()
+
+
 def test_offline_maps_are_those_of_the_prepared_images(source, tmp_path):
     output = tmp_path / "out"
     reports = prepare(source, output)
@@ -545,12 +557,13 @@ def test_annotations_are_needed(source, tmp_path):
         prepare(source, tmp_path / "out", datasets=datasets)
 
 
-def test_a_data_set_of_images_without_text_is_prepared(tmp_path):
+@pytest.mark.parametrize("name", ["a.jpg", "x" * 251 + ".jpg"], ids=["short name", "longest name"])
+def test_a_data_set_of_images_without_text_is_prepared(tmp_path, name):
     (tmp_path / "source").mkdir()
-    (tmp_path / "source/a.jpg").write_bytes(jpeg())
-    (tmp_path / "val.json").write_text('{"images": {"a.jpg": {}}}')
+    (tmp_path / "source" / name).write_bytes(jpeg())
+    (tmp_path / "val.json").write_text(json.dumps({"images": {name: {}}}))
     dataset = {"config": {"image_path": str(tmp_path / "source"), "annotation_path": str(tmp_path / "val.json")}}
     config = PrepareConfig.model_validate({"output": str(tmp_path / "out"), "datasets": {"val_dataset": dataset}})
     assert counts(prepare_data(config, tmp_path / "run")["val"]) == ({"copied": 1}, {"made": 1})
     document = json.loads((tmp_path / "out/jsons/val.json").read_text())
-    assert document == {"images": {"a.jpg": {"img_w": 40, "img_h": 30, "words": {}}}}
+    assert document == {"images": {name: {"img_w": 40, "img_h": 30, "words": {}}}}

@@ -394,11 +394,11 @@ def test_rewritten_files_replace_those_in_ram(tmp_path, polygons):
     assert maps.fallback_line() == "Fallback to on-the-fly generation: 0/3 samples (0.0%)"
 
 
-def test_cleared_maps_take_no_bytes(tmp_path, polygons):
+def test_dropped_maps_take_no_bytes(tmp_path, polygons):
     write(tmp_path, polygons)
     maps = offline(tmp_path, keep=True)
     maps.preload()
-    maps.clear()
+    maps.drop(range(3))
     assert (maps.num_kept, maps.num_bytes) == (0, 0)
 
 
