@@ -62,8 +62,11 @@ class FolderListing:
         _warn(folder, walk.unreadable, "folders that cannot be read")
 
     def images(self, extensions: Sequence[str]) -> list[str]:
-        """Returns the names that end with one of the extensions, which are in lower case with their dot."""
-        return [name for name in self.names if os.path.splitext(name)[1].lower() in extensions]
+        """Returns the names that end with one of the extensions, which are in lower case with their dot; none that is hidden.
+
+        macOS puts a hidden `._NAME` beside each file on a disk of another kind, and into archives.
+        """
+        return [name for name in self.names if _extension(name) in extensions and "/." not in f"/{name}"]
 
     def __contains__(self, name: str) -> bool:
         """Returns whether a file has this name exactly."""
@@ -117,6 +120,13 @@ class FolderListing:
     @cached_property
     def _by_folded_stem(self) -> dict[str, list[str]]:
         return _grouped([os.path.splitext(name)[0] for name in self.names], self.names)
+
+
+def files_with(folder: Path, extension: str) -> list[Path]:
+    """Returns the files in a folder that are not hidden and have an extension, in any case, sorted; none without the folder."""
+    if not folder.is_dir():
+        return []
+    return sorted(file for file in folder.iterdir() if _extension(file.name) == extension and file.name[0] != ".")
 
 
 def existing_path(path: str) -> str | None:

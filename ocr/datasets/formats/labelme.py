@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ocr.datasets.folder_listing import files_with
 from ocr.datasets.formats.annotated import AnnotatedImage, AnnotatedWord
 from ocr.datasets.formats.dont_care import is_ignore_label
 from ocr.datasets.formats.image_folder import ImageFolder
@@ -49,17 +50,11 @@ def read_labelme(path: Path, images: ImageFolder) -> Iterator[AnnotatedImage]:
         FileNotFoundError: the folder is missing or holds no .json file.
         OSError: a file cannot be read.
     """
-    paths = [path] if path.is_file() else _json_files(path)
+    paths = [path] if path.is_file() else files_with(path, ".json")
     if not paths:
         raise FileNotFoundError(f"{path}: found no .json file; expected a folder of labelme files, one per image")
     for file in paths:
         yield _read_file(file, images)
-
-
-def _json_files(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return sorted(file for file in folder.iterdir() if file.suffix.lower() == ".json" and not file.name.startswith("."))
 
 
 def _read_file(path: Path, images: ImageFolder) -> AnnotatedImage:

@@ -6,10 +6,10 @@ img_1.jpg.txt     img_1.jpg    MhLiao/DB
 poly_gt_img1.txt  img1.jpg     Total-Text
 """
 
-import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
+from ocr.datasets.folder_listing import files_with
 from ocr.datasets.formats.annotated import FormatProblem
 from ocr.datasets.formats.image_folder import ImageFolder
 from ocr.datasets.formats.look import Look
@@ -36,15 +36,10 @@ def text_files(folder: Path, without: Collection[str] = ()) -> list[Path]:
     Raises:
         FileNotFoundError: the folder is missing or holds no .txt file.
     """
-    names = os.listdir(folder) if folder.is_dir() else []
-    paths = [
-        folder / name
-        for name in names
-        if name.lower().endswith(".txt") and name.lower() not in without and not name.startswith(".")
-    ]
+    paths = [file for file in files_with(folder, ".txt") if file.name.lower() not in without]
     if not paths:
         raise FileNotFoundError(f"{folder}: found no .txt file; expected a folder with one text file per image")
-    return sorted(paths)
+    return paths
 
 
 def lines_of(path: Path) -> list[Line]:

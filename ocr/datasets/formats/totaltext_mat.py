@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ocr.datasets.folder_listing import files_with
 from ocr.datasets.formats.annotated import AnnotatedImage, AnnotatedWord, FormatProblem
 from ocr.datasets.formats.image_folder import ImageFolder
 from ocr.datasets.formats.interface import NO_FIT, AnnotationFormat, Confidence, Fit
@@ -44,7 +45,7 @@ def read_totaltext_mat(path: Path, images: ImageFolder) -> Iterator[AnnotatedIma
         FileNotFoundError: there is no .mat file.
         OSError: a file cannot be read.
     """
-    paths = sorted(file for file in path.glob("*") if file.suffix.lower() == ".mat")
+    paths = files_with(path, ".mat")
     if not paths:
         raise FileNotFoundError(f"{path}: found no .mat file; expected a folder of poly_gt_<image>.mat files")
     for file in paths:

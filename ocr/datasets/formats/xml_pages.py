@@ -10,6 +10,7 @@ from xml.etree.ElementTree import Element
 import numpy as np
 import numpy.typing as npt
 
+from ocr.datasets.folder_listing import files_with
 from ocr.datasets.formats.annotated import AnnotatedImage, AnnotatedWord, FormatProblem
 from ocr.datasets.formats.image_folder import ImageFolder
 from ocr.datasets.formats.interface import NO_FIT, Confidence, Fit
@@ -53,7 +54,7 @@ class XmlPages(NamedTuple):
             FileNotFoundError: there is no XML file.
             OSError: a file cannot be read.
         """
-        paths = [path] if path.is_file() else sorted(file for file in path.glob("*") if file.suffix.lower() == ".xml")
+        paths = [path] if path.is_file() else files_with(path, ".xml")
         if not paths:
             raise FileNotFoundError(f"{path}: found no .xml file; expected a folder of {self.title} files")
         for file in paths:

@@ -44,6 +44,12 @@ def test_a_name_finds_the_file_it_means(
     assert found == FoundFile(on_disk, differs_in)
 
 
+def test_hidden_images_are_named_but_not_found_by_looking(tmp_path: Path) -> None:
+    listing = listing_of(tmp_path, "a.JPG", "._a.JPG", "sub/b.jpg", "sub/._b.jpg", ".thumbs/a.jpg", "sub/c.d.jpg")
+    assert listing.images((".jpg",)) == ["a.JPG", "sub/b.jpg", "sub/c.d.jpg"]
+    assert listing.find("._a.JPG") == FoundFile("._a.JPG")
+
+
 @pytest.mark.parametrize("written", ["b.jpg", "../a.jpg", "sub/../a.jpg", "", ".", "/a.jpg", "a.jpeg", "a"])
 def test_no_file_is_guessed(tmp_path: Path, written: str) -> None:
     assert listing_of(tmp_path, "a.jpg", "sub/c.jpg").find(written) is None

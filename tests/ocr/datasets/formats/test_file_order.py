@@ -1,4 +1,4 @@
-"""Formats with a file for each image list the images in the order of the files' names, whatever the order of the folder."""
+"""Formats with a file for each image list the images in the order of the files' names, and pass over hidden files."""
 
 import json
 from pathlib import Path
@@ -25,5 +25,6 @@ def test_images_come_in_the_order_of_their_files(name: str, tmp_path: Path) -> N
     stems = [f"{number:02d}" for number in range(30)]
     for stem in [*stems[::2], *stems[1::2]]:
         (tmp_path / f"{stem}{ending}").write_text(content)
+    (tmp_path / f"._00{ending}").write_bytes(b"\0\5\x16\7")  # what macOS leaves beside a file
     images = format_named(name).read(tmp_path, ImageFolder(tmp_path, (".jpg",)))
     assert [image.source for image in images] == [f"{stem}{ending}" for stem in stems]
