@@ -15,7 +15,8 @@ from pathlib import Path
 FORKED_SCRIPT = Path(__file__).with_name("forked_script.py")
 LIBRARIES = (
     "benchmarks.loaders.preloaded",
-    "dali_pipelines.loader",
+    "dali_pipelines.loader",  # DALI and timm are imported late, by each process that needs them
+    "timm",
     "ocr.training.fit",
     "ocr.inference",
     "ocr.preparation.prepare",
