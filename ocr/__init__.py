@@ -3,11 +3,7 @@
 docs/architecture.md says what each folder holds. The files beside the folders:
 
 config           the configuration of each command
-command_line     what all commands share: schemas, plain errors
-  command_help   --help, and --help KEY
-  path_overrides, set_overrides
-                 overrides in the user's form, written as Hydra reads them
-  program          names commands as this user types them
+program          names commands as this user types them
 splits           builds the checked data set of a split
 image_size       chooses the size of the input by the heights of the words (pipeline.image_size=auto)
 inference        evaluation and prediction
@@ -28,7 +24,7 @@ machine          RAM, within the limits of the control groups
 atomic_write     files written completely or not at all
 file_lock        locks on open files, which keep other processes out
 file_names       the rule for file names that come from data
-given_files      the weights and checkpoints that settings name
+given_files      the weights, checkpoints and data sets that settings name
 quick_imports    imports of the large libraries, in three quarters of the time
 terminal_log, progress
                  what a person sees on the terminal

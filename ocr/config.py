@@ -16,6 +16,7 @@ Importing this file takes half a second: it loads neither torch nor DALI.
 import re
 from collections.abc import Collection, Mapping
 from difflib import get_close_matches
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
@@ -125,6 +126,13 @@ class DatasetsConfig(Section):
                 f"{key} is not set; give a data set, for example data=upstage dataset_base_path=FOLDER, or the path itself"
             )
         return config.without_list_of_one()
+
+    def paths(self) -> list[str]:
+        """Returns the paths of images, annotations and shards that are set, of all splits."""
+        splits = (self.train_dataset, self.val_dataset, self.test_dataset, self.predict_dataset)
+        sets = [one for split in splits for one in split.config.each_set().values()]
+        given = [path for one in sets for path in (one.image_path, one.annotation_path, one.shards)]
+        return [path for path in given if path not in (None, NOT_SET)]
 
     @model_validator(mode="after")
     def _predicts_one_folder(self) -> "DatasetsConfig":
@@ -295,6 +303,14 @@ class DataSection(Section):
     """Draw the synthetic data set into dataset_base_path, unless it is there (data=synthetic)."""
     synthetic: SyntheticConfig = SyntheticConfig()
     datasets: DatasetsConfig = DatasetsConfig()
+
+    def needs_root(self) -> bool:
+        """Returns whether dataset_base_path must exist: all files of all splits lie below it, and nothing draws them."""
+        if self.dataset_base_path == NOT_SET or self.draw_synthetic:
+            return False
+        root = Path(self.dataset_base_path).absolute()
+        paths = [Path(path).absolute() for path in self.datasets.paths()]
+        return bool(paths) and all(root in path.parents for path in paths)
 
 
 class TrainConfig(DataSection):

@@ -1,4 +1,4 @@
-"""Paths of the weights, checkpoints and evaluations that settings name. Loads no library, so a command checks them at once."""
+"""Paths that settings name: weights, checkpoints, evaluations, data sets. Loads no library, so a command checks them at once."""
 
 from pathlib import Path
 
@@ -46,6 +46,13 @@ def resumed_path(given: str) -> Path:
             f"resume={given}: {_found(path)}; give resume=auto, or a checkpoint file, such as checkpoints/last.ckpt of a run folder"
         )
     return path
+
+
+def refuse_missing_root(given: str) -> None:
+    """Raises FileNotFoundError if the folder that `dataset_base_path` names does not exist."""
+    if not Path(given).is_dir():
+        found = "found a file, expected a folder" if Path(given).exists() else "no such folder"
+        raise FileNotFoundError(f"dataset_base_path={given}: {found}; give the folder of the data set")
 
 
 def compared_path(given: str) -> Path:

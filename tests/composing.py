@@ -12,9 +12,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from ocr.command_line import CONFIG_DIR, prepare_hydra
+from ocr.command_line.path_overrides import with_literal_paths
+from ocr.command_line.set_overrides import with_sets
 from ocr.config import AnyConfig, validate_config
-from ocr.path_overrides import with_literal_paths
-from ocr.set_overrides import with_sets
 
 
 @cache

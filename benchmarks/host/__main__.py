@@ -25,7 +25,7 @@ from benchmarks.host.report import HostResults, limits, report
 from benchmarks.host.step import time_step
 from benchmarks.host.validation import SIZES, time_validation_host
 from benchmarks.host.workloads import build_workloads
-from ocr.command_line import CHATTY_LOGGERS
+from ocr.command_line.configuration import CHATTY_LOGGERS
 
 SECTIONS = ("planning", "launching", "step", "validation")
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.loaders.config import CompareConfig
 from benchmarks.sweep.config import SweepConfig
 from dali_pipelines.config import Section
-from ocr.command_help import Schema, is_section, properties_of, type_in_words
+from ocr.command_line.command_help import Schema, is_section, properties_of, type_in_words
 from ocr.config import NOT_SET, EvaluateConfig, ExportConfig, InspectConfig, PredictConfig, PrepareConfig, TrainConfig
 
 if TYPE_CHECKING:

@@ -25,11 +25,12 @@ from ocr.metrics.pooled_counts import PooledCounts, with_margin
 from ocr.metrics.review import sweep_thresholds
 from ocr.prediction_lines import PredictionLines
 from ocr.predictions import write_entries
-from ocr.report.compare import Comparison, OtherRun
+from ocr.report.compare import OtherRun
 from ocr.report.findings import Findings
 from ocr.report.page import ReportPage
+from ocr.report.reviewed import ReviewedImage
 from ocr.report.worst import WorstMaps
-from ocr.report.write import Evaluated, find, shown_changes, shown_images, write_report
+from ocr.report.write import Evaluated, Found, find, shown_changes, shown_images, write_report
 from ocr.restore import restore_for_inference
 from ocr.splits import build_dataset, draw_if_synthetic
 from ocr.training.callbacks.pictures import draw_all
@@ -76,11 +77,14 @@ def evaluate(config: EvaluateConfig, run_dir: Path) -> dict[str, Any]:
             module = DBNetModule(model, settings, dataset.manifest, with_cleval=True, lines=lines, pages=pages)
             run_once(settings, dataset, module, lines, progress.signals)
             evaluated = _evaluated(settings, dataset, lines, other)
-            findings, comparison = find(evaluated, config.report, settings.logger.num_pictures)
-            metrics = _metrics(findings, lines.failed_files())
+            num_pictures = settings.logger.num_pictures
+            found = find(evaluated, config.report, num_pictures)
+            metrics = _metrics(found.findings, lines.failed_files())
             write_durably(run_dir / "metrics.json", json.dumps(metrics, indent=1).encode())
             write_entries(run_dir / "predictions.json", lines.entries())
-            _write_report(config, settings, evaluated, findings, comparison, metrics, maps, run_dir)
+            _draw_worst(dataset, found.findings.worst[:num_pictures], run_dir / "pictures")
+            maps.drop_others()
+            write_report(run_dir / "report.html", _report_page(config, settings, evaluated, found, metrics, maps))
     _say_scores(metrics)
     log.info("everything is in %s", run_dir)
     return metrics
@@ -93,40 +97,28 @@ def _evaluated(
     return Evaluated(dataset, lines.reviewed(), IOU_THRESHOLDS, thresholds, settings.pipeline.image_size, other)
 
 
-def _write_report(
+def _draw_worst(dataset: ValidatedOCRDataset, worst: Sequence[ReviewedImage], folder: Path) -> None:
+    for _ in draw_all(dataset, {image.index: image.detections() for image in worst}, folder):
+        pass
+
+
+def _report_page(
     config: EvaluateConfig,
     settings: TrainConfig,
     evaluated: Evaluated,
-    findings: Findings,
-    comparison: Comparison | None,
-    metrics: dict[str, Any],
+    found: Found,
+    metrics: Mapping[str, Any],
     maps: WorstMaps,
-    run_dir: Path,
-) -> None:
-    """Writes report.html, and the worst images to pictures/."""
-    drawn = {image.index: image.detections() for image in findings.worst[: settings.logger.num_pictures]}
-    for _ in draw_all(evaluated.dataset, drawn, run_dir / "pictures"):
-        pass
-    maps.drop_others()
-    split, manifest = evaluated.dataset.config, evaluated.dataset.manifest
-    num_left_out = manifest.num_listed - len(manifest)
-    left_out = f"{num_left_out:,} of {manifest.num_listed:,}; audit_{config.split}*.json says why"
-    shown_settings = [
-        *([("images left out as unusable", left_out)] if num_left_out else ()),
-        ("checkpoint", config.checkpoint),
-        ("split", f"{config.split}: {split.places}"),
-        ("image_size", str(settings.pipeline.image_size)),
-        ("precision", settings.trainer.precision),
-        *((f"postprocess.{name}", str(getattr(settings.postprocess, name))) for name in _SHOWN_POSTPROCESS),
-    ]
+) -> ReportPage:
+    findings, comparison = found
     cleval = ", ".join(f"{name} {value:.4f}" for name, value in metrics["cleval"].items())
     of_sets = [
         (name, f"hmean {with_margin(own['hmean'], own['hmean_error'])}, {own['images']:,} images")
         for name, own in metrics.get("sets", {}).items()
     ]
-    report = ReportPage(
+    return ReportPage(
         title=f"Evaluation of {Path(config.checkpoint).name} on {config.split}",
-        settings=shown_settings,
+        settings=_shown_settings(config, settings, evaluated.dataset),
         iou_thresholds=IOU_THRESHOLDS,
         box_thresh=settings.postprocess.box_thresh,
         findings=findings,
@@ -136,7 +128,23 @@ def _write_report(
         comparison=comparison,
         changes=shown_changes(evaluated, comparison, config.report) if comparison is not None else (),
     )
-    write_report(run_dir / "report.html", report)
+
+
+def _shown_settings(
+    config: EvaluateConfig, settings: TrainConfig, dataset: ValidatedOCRDataset
+) -> list[tuple[str, str]]:
+    """Returns the settings that the report names."""
+    manifest = dataset.manifest
+    num_left_out = manifest.num_listed - len(manifest)
+    left_out = f"{num_left_out:,} of {manifest.num_listed:,}; audit_{config.split}*.json says why"
+    return [
+        *([("images left out as unusable", left_out)] if num_left_out else ()),
+        ("checkpoint", config.checkpoint),
+        ("split", f"{config.split}: {dataset.config.places}"),
+        ("image_size", str(settings.pipeline.image_size)),
+        ("precision", settings.trainer.precision),
+        *((f"postprocess.{name}", str(getattr(settings.postprocess, name))) for name in _SHOWN_POSTPROCESS),
+    ]
 
 
 def _metrics(findings: Findings, failed_files: dict[str, str]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -41,8 +42,16 @@ class Evaluated:
     """The run to compare with, counted."""
 
 
-def find(evaluated: Evaluated, config: ReportConfig, num_worst: int) -> tuple[Findings, Comparison | None]:
-    """Returns the findings, with at least `num_worst` of the worst images, and the comparison if there is another run."""
+class Found(NamedTuple):
+    """The findings of an evaluation, and its comparison with the other run."""
+
+    findings: Findings
+    comparison: Comparison | None
+    """None: there is no other run."""
+
+
+def find(evaluated: Evaluated, config: ReportConfig, num_worst: int) -> Found:
+    """Returns the findings and the comparison of an evaluation, with at least `num_worst` of the worst images."""
     manifest, num_thresholds = evaluated.dataset.manifest, len(evaluated.iou_thresholds)
     comparing = (
         Comparing(evaluated.other, manifest, num_thresholds, config.num_rows, config.num_images // 2)
@@ -64,7 +73,7 @@ def find(evaluated: Evaluated, config: ReportConfig, num_worst: int) -> tuple[Fi
         max(num_worst, config.num_images),
         config.num_rows,
     )
-    return findings, None if comparing is None else comparing.comparison()
+    return Found(findings, None if comparing is None else comparing.comparison())
 
 
 def shown_images(evaluated: Evaluated, findings: Findings, config: ReportConfig, maps: WorstMaps) -> list[ShownImage]:

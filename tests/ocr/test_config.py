@@ -334,3 +334,18 @@ def test_a_wrong_value_is_one_line_with_what_is_expected(override, line):
 
 def test_a_time_is_given_in_days_hours_minutes_and_seconds():
     assert load("trainer.max_time=00:08:00:00").trainer.max_time == "00:08:00:00"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "needs_root"),
+    [
+        (["data=upstage"], True),
+        (["data=synthetic"], False),
+        ([], False),
+        (["data=upstage", "datasets.test_dataset.config.image_path=elsewhere/images"], False),
+        (["data=upstage", "datasets.train_dataset.config.shards=s3://bucket/train"], False),
+        (["data=sroie_and_icdar15", "dataset_base_path=/sets"], True),
+    ],
+)
+def test_a_root_is_needed_where_all_files_lie_below_it(overrides, needs_root):
+    assert quickly_composed(TrainConfig, "train", overrides).needs_root() == needs_root

@@ -53,6 +53,19 @@ def test_a_command_that_fails_before_it_writes_leaves_no_run_folder(run_script, 
     assert [path.name for path in tmp_path.iterdir()] == ["list.txt"]
 
 
+def test_a_command_stopped_while_it_loads_libraries_leaves_no_run_folder(tmp_path):
+    command = [sys.executable, "-u", str(SCRIPTS / "train.py")]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert "loading the libraries" in process.stdout.readline()
+        assert list(tmp_path.glob("outputs/*/*"))
+        process.terminate()
+        assert process.stderr.read() == "SIGTERM ended the command; the same command starts it again\n"
+    assert process.returncode == 143
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_run_folder_that_the_user_named_stays(run_script, tmp_path):
     run_script("train.py", "trainer.max_epochs=0", "hydra.run.dir=runs/first", cwd=tmp_path)
     assert (tmp_path / "runs/first/.hydra/overrides.yaml").is_file()
@@ -70,6 +83,7 @@ MISSING = [
     ("evaluate", ["checkpoint=small", "compare=none"], "compare=none: there is no none; give the folder"),
     ("train", ["init_from=none.ckpt"], "init_from=none.ckpt: no such file; a run writes"),
     ("train", ["resume=none"], "resume=none: no such file; give resume=auto, or a checkpoint file"),
+    ("train", ["data=upstage", "dataset_base_path=none"], "dataset_base_path=none: no such folder; give the folder"),
 ]
 RUN_ALL = """
 import contextlib, json, runpy, sys

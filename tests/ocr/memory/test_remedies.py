@@ -9,9 +9,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from ocr.command_line import prepare_hydra
+from ocr.command_line.path_overrides import with_literal_paths
 from ocr.config import TrainConfig
 from ocr.memory.remedies import command_with, inference_remedies, remedy_text, training_remedies
-from ocr.path_overrides import with_literal_paths
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 

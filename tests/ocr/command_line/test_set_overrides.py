@@ -3,9 +3,9 @@ import json
 import pytest
 
 from ocr.command_line import CONFIG_DIR, compose_config
+from ocr.command_line.set_overrides import with_sets
 from ocr.config import TrainConfig
 from ocr.errors import InputError
-from ocr.set_overrides import with_sets
 
 
 def composed(*overrides: str) -> TrainConfig:

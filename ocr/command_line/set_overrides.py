@@ -17,10 +17,10 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
+from ocr.command_line.path_overrides import quoted
 from ocr.config import NOT_SET, resolver_message
 from ocr.datasets.schemas import SetConfig
 from ocr.errors import InputError
-from ocr.path_overrides import quoted
 
 _SPLITS = ("train", "val", "test")
 _LIST_OF_SETS = re.compile(r"(datasets\.\w+_dataset\.config)=(?=\[)")

@@ -3,7 +3,6 @@ import re
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -12,16 +11,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from benchmarks.loaders.config import CompareConfig
-from ocr.command_help import key_help
-from ocr.command_line import (
-    CONFIG_DIR,
-    SafeLogRecord,
-    given_keys,
-    plain_errors,
-    prepare_hydra,
-    run_command,
-    without_files,
-)
+from ocr.command_line import CONFIG_DIR, given_keys, plain_errors, prepare_hydra, run_command
+from ocr.command_line.command_help import key_help
+from ocr.command_line.configuration import SafeLogRecord
+from ocr.command_line.ranks import without_files
 from ocr.config import EvaluateConfig, TrainConfig
 from ocr.datasets.audit import load_manifest
 from ocr.datasets.schemas import DatasetConfig
@@ -268,7 +261,7 @@ def test_a_setting_that_lightning_refuses_is_named_with_its_value(tmp_path):
 )
 def test_only_keys_named_or_set_by_a_chosen_file_are_given(overrides, are_given, are_not):
     prepare_hydra()
-    with initialize_config_dir(str(Path(__file__).resolve().parents[2] / "configs"), version_base="1.3"):
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         composed = compose("train", overrides, return_hydra_config=True)
         HydraConfig.instance().set_config(composed)
         try:

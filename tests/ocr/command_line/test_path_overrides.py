@@ -7,12 +7,11 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from ocr.command_line import prepare_hydra
+from ocr.command_line import CONFIG_DIR, prepare_hydra
+from ocr.command_line.path_overrides import with_literal_paths
+from ocr.command_line.set_overrides import with_sets
 from ocr.config import ExportConfig, PredictConfig, TrainConfig
-from ocr.path_overrides import with_literal_paths
-from ocr.set_overrides import with_sets
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 SECTIONS = (PredictConfig, TrainConfig, ExportConfig)
 
 AS_TYPED = [
@@ -101,14 +100,14 @@ def test_elements_of_keys_that_hold_only_lists_are_taken_as_typed_too(key: str) 
 def test_a_command_gets_the_path() -> None:
     prepare_hydra()
     overrides = with_literal_paths(["images=영=수 (1)", "output=a,b"], SECTIONS)
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         config = compose("predict", overrides=overrides)
     assert (config.images, config.output) == ("영=수 (1)", "a,b")
 
 
 def test_folders_of_several_sets_are_taken_as_typed() -> None:
     given = ["data=[upstage,upstage]", "dataset_base_path=[2024.10,1e5]"]
-    chosen = with_sets(with_literal_paths(given, SECTIONS), CONFIGS)
+    chosen = with_sets(with_literal_paths(given, SECTIONS), CONFIG_DIR)
     sets = next(argument for argument in chosen if argument.startswith("datasets.train_dataset.config.sets="))
     assert "2024.10/" in sets
     assert "1e5/" in sets
