@@ -14,6 +14,8 @@ demo: setup  ## draw synthetic receipts, train a small DBNet on them, print the 
 
 # Two test files run at a time, so one thread each: more would only wait for each other.
 test check: export OMP_NUM_THREADS = 1
+# Container images set it; then each interpreter that the tests start would compile the project again.
+test check: export PYTHONDONTWRITEBYTECODE =
 
 test: setup-all  ## run the tests; those that need a GPU are skipped where there is none
 	$(UV) run --no-sync $(PYTEST)

@@ -25,6 +25,7 @@ atomic_write     files written completely or not at all
 file_lock        locks on open files, which keep other processes out
 file_names       the rule for file names that come from data
 given_files      the weights, checkpoints and data sets that settings name
+quick_imports    imports of the large libraries, in three quarters of the time
 terminal_log, progress
                  what a person sees on the terminal
 errors           errors of the input or the machine

@@ -11,9 +11,12 @@ from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
-import torch
+
+if TYPE_CHECKING:  # the processes that draw pictures read this file too, and do not load torch
+    import torch
 
 PACKAGES = (
     "dali-dbnet",
@@ -69,8 +72,10 @@ def _version(package: str) -> str | None:
         return None
 
 
-def device_name(device: torch.device) -> str:
+def device_name(device: "torch.device") -> str:
     """Returns the name of the device for reports: the GPU's, or the processor's with the number of threads."""
+    import torch
+
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     num_threads = torch.get_num_threads()

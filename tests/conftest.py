@@ -6,7 +6,7 @@ torch and the trainer are imported inside the fixtures: pytest-xdist's controlle
 import logging
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -106,11 +106,28 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Imports the libraries as the commands do. Loaders and tests that collect garbage need not look at them each time then."""
+    from ocr.quick_imports import quick_imports
+
+    with quick_imports():
+        return (yield)
+
+
 def _place(item: pytest.Item) -> int:
     """Returns where a test stands in the order: the longest files come first, so that both workers end at the same time."""
-    long_parts = ("scripts", "export", "training", "docker")
-    folders = item.nodeid.split("/")[:-1]
-    return next((place for place, part in enumerate(long_parts) if part in folders), len(long_parts))
+    long_parts = (
+        "scripts",
+        "export",
+        "training",
+        "docker",
+        "test_detector.py",
+        "test_shipped_weights.py",
+        "test_without_dali.py",
+    )
+    parts = item.nodeid.partition("::")[0].split("/")
+    return next((place for place, part in enumerate(long_parts) if part in parts), len(long_parts))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

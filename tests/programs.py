@@ -13,7 +13,14 @@ from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 FORKED_SCRIPT = Path(__file__).with_name("forked_script.py")
-LIBRARIES = ("ocr.training.fit", "ocr.inference", "ocr.preparation.prepare", "benchmarks.loaders.worker")
+LIBRARIES = (
+    "benchmarks.loaders.preloaded",
+    "dali_pipelines.loader",  # DALI and timm are imported late, by each process that needs them
+    "timm",
+    "ocr.training.fit",
+    "ocr.inference",
+    "ocr.preparation.prepare",
+)
 
 
 def fork_server() -> ForkServerContext:

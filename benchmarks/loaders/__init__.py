@@ -12,6 +12,7 @@ own_loaders     this project's loaders as rows
 rivals/         third-party loaders
 compare         the order of the rounds
 row_process     the process of a row, seen from the comparing process
+preloaded       what the server of these processes imports, once
 messages        commands to that process, and its answers
 worker          the process of a row
 passes          the work of an epoch at each level, which the worker times

@@ -29,7 +29,7 @@ A = TypeVar("A")
 
 # The server imports what a row needs once, before it has threads, and forks the rows.
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload([worker.__name__])
+_CONTEXT.set_forkserver_preload(["benchmarks.loaders.preloaded"])
 
 
 class RowFailed(Exception):

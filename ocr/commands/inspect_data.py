@@ -7,6 +7,7 @@ from omegaconf import DictConfig
 
 from ocr.command_line import CONFIG_DIR, checked_job, prepare_hydra, run_command
 from ocr.config import InspectConfig
+from ocr.quick_imports import quick_imports
 
 prepare_hydra()
 
@@ -14,7 +15,8 @@ prepare_hydra()
 @hydra.main(config_path=str(CONFIG_DIR), config_name="inspect_data", version_base="1.3")
 def _main(hydra_config: DictConfig) -> None:
     with checked_job(InspectConfig, hydra_config) as (config, run_dir):
-        from ocr.inspection.inspect_data import inspect_data
+        with quick_imports():
+            from ocr.inspection.inspect_data import inspect_data
 
         inspect_data(config, run_dir)
 

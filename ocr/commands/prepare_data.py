@@ -5,6 +5,7 @@ from omegaconf import DictConfig
 
 from ocr.command_line import CONFIG_DIR, checked_job, prepare_hydra, run_command
 from ocr.config import PrepareConfig
+from ocr.quick_imports import quick_imports
 
 prepare_hydra()
 
@@ -12,7 +13,8 @@ prepare_hydra()
 @hydra.main(config_path=str(CONFIG_DIR), config_name="prepare_data", version_base="1.3")
 def _main(hydra_config: DictConfig) -> None:
     with checked_job(PrepareConfig, hydra_config) as (config, run_dir):
-        from ocr.preparation.prepare import prepare_data
+        with quick_imports():
+            from ocr.preparation.prepare import prepare_data
 
         prepare_data(config, run_dir)
 

@@ -67,14 +67,14 @@ def test_a_detector_and_a_prediction_without_checkpoint_find_the_same_text(drawn
 
 
 def test_they_find_the_text_of_drawn_receipts(drawn, tmp_path):
-    names = sorted(path.name for path in (drawn / "images/val").iterdir())
+    names = sorted(path.name for path in (drawn / "images/val").iterdir())[:3]
     assert validation_scores(drawn, tmp_path, names)["hmean"] > 0.6
 
 
 @pytest.mark.parametrize(("data", "least"), [("sroie", 0.9), ("icdar15", 0.5)])
 def test_they_find_the_text_of_real_images(data, least, tmp_path, request):
     folder = request.getfixturevalue(data)
-    names = sorted(path.name for path in (folder / "images/val").iterdir())[:6]
+    names = sorted(path.name for path in (folder / "images/val").iterdir())[:3]
     assert validation_scores(folder, tmp_path, names)["hmean"] > least
 
 

@@ -24,8 +24,11 @@ sys.meta_path.insert(0, NoDali())
 data, checkpoint = sys.argv[1:]
 
 # Other packages check the system by its name, so they are loaded before Windows is imitated.
-import multiprocessing.util, os, signal, subprocess
-import cv2, hydra, lightning, numba, psutil, torch, torch.utils.data, torch.utils.tensorboard
+from ocr.quick_imports import quick_imports
+
+with quick_imports():
+    import multiprocessing.util, os, signal, subprocess
+    import cv2, hydra, lightning, numba, psutil, torch, torch.utils.data, torch.utils.tensorboard
 
 # Nothing on these ways needs what Windows lacks.
 opened, UNIX = os.open, ("fcntl", "resource", "pwd", "grp", "termios", "tty", "pty", "syslog")

@@ -1,9 +1,11 @@
 """Errors that a user can mend end a command with one line, before its job starts too."""
 
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -69,34 +71,47 @@ def test_a_run_folder_that_the_user_named_stays(run_script, tmp_path):
     assert (tmp_path / "runs/first/.hydra/overrides.yaml").is_file()
 
 
-@pytest.mark.parametrize(
-    ("script", "overrides", "message"),
-    [
-        ("predict", ["checkpoint=none.ckpt", "images=."], "checkpoint=none.ckpt: no such file; a run writes"),
-        ("predict", ["images=[.,none.jpg]"], "none.jpg: found no such file or folder; "),
-        ("export", ["checkpoint=none.ckpt", "output=a.onnx"], "checkpoint=none.ckpt: no such file; a run writes"),
-        (
-            "export",
-            ["checkpoint=small", "average=none.ckpt", "output=a.onnx"],
-            "average=none.ckpt: no such file; a run writes",
-        ),
-        ("evaluate", ["checkpoint=small", "compare=none"], "compare=none: there is no none; give the folder"),
-        ("train", ["init_from=none.ckpt"], "init_from=none.ckpt: no such file; a run writes"),
-        ("train", ["resume=none"], "resume=none: no such file; give resume=auto, or a checkpoint file"),
-        (
-            "train",
-            ["data=upstage", "dataset_base_path=none"],
-            "dataset_base_path=none: no such folder; give the folder",
-        ),
-    ],
-)
-def test_a_missing_file_is_found_before_the_libraries_are_loaded(script, overrides, message, tmp_path):
-    command = [sys.executable, "-X", "importtime", str(SCRIPTS / f"{script}.py"), *overrides]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100)
-    assert done.returncode == 1
-    assert message in done.stderr
-    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    assert not imported & {"torch", "lightning", "nvidia.dali", "numba"}
+MISSING = [
+    ("predict", ["checkpoint=none.ckpt", "images=."], "checkpoint=none.ckpt: no such file; a run writes"),
+    ("predict", ["images=[.,none.jpg]"], "none.jpg: found no such file or folder; "),
+    ("export", ["checkpoint=none.ckpt", "output=a.onnx"], "checkpoint=none.ckpt: no such file; a run writes"),
+    (
+        "export",
+        ["checkpoint=small", "average=none.ckpt", "output=a.onnx"],
+        "average=none.ckpt: no such file; a run writes",
+    ),
+    ("evaluate", ["checkpoint=small", "compare=none"], "compare=none: there is no none; give the folder"),
+    ("train", ["init_from=none.ckpt"], "init_from=none.ckpt: no such file; a run writes"),
+    ("train", ["resume=none"], "resume=none: no such file; give resume=auto, or a checkpoint file"),
+    ("train", ["data=upstage", "dataset_base_path=none"], "dataset_base_path=none: no such folder; give the folder"),
+]
+RUN_ALL = """
+import contextlib, json, runpy, sys
+for name, *arguments in json.loads(sys.argv[1]):
+    sys.argv = [name, *arguments]
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            runpy.run_path(name, run_name="__main__")
+    except SystemExit as end:
+        print(json.dumps({"ended": end.code, "modules": sorted(sys.modules)}))
+"""
+
+
+@pytest.fixture(scope="module")
+def refusals(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """The end of each command of `MISSING`, and the modules loaded by then: one interpreter runs them all, one after the other."""
+    commands = json.dumps([[str(SCRIPTS / f"{script}.py"), *overrides] for script, overrides, _ in MISSING])
+    command = [sys.executable, "-c", RUN_ALL, commands]
+    cwd = tmp_path_factory.mktemp("empty")
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=100, check=True)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("place", range(len(MISSING)), ids=[f"{script} {given[-1]}" for script, given, _ in MISSING])
+def test_a_missing_file_is_found_before_the_libraries_are_loaded(refusals, place):
+    assert len(refusals) == len(MISSING)
+    assert MISSING[place][2] in refusals[place]["ended"]
+    assert not {"torch", "lightning", "nvidia.dali", "numba"} & set(refusals[place]["modules"])
 
 
 def test_an_unknown_key_ends_a_script_with_one_line_without_advice_to_append_it(run_script, tmp_path):

@@ -27,6 +27,7 @@ from ocr.training.checkpoint_files import CheckpointFiles
 from ocr.training.optimizer import build_schedule
 from ocr.training.ranks import Ranks
 from ocr.training.trainer import build_trainer
+from tests.programs import Program
 
 
 def test_input_errors_end_a_script_without_a_traceback():
@@ -220,8 +221,9 @@ run_command(main, "train")
 
 @pytest.mark.parametrize(("error", "num_trained"), [("DivergedError", 2), ("InputError", 1)])
 def test_a_run_that_diverges_does_not_end_its_multirun(error, num_trained, tmp_path):
-    command = [sys.executable, "-c", MULTIRUN.format(error=error), "-m", "seed=0,1,2", "dataset_base_path=data"]
-    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    script = tmp_path / "several.py"
+    script.write_text(MULTIRUN.format(error=error))
+    ended = Program(script, "-m", "seed=0,1,2", "dataset_base_path=data", cwd=tmp_path).wait()
     assert ended.returncode == 1
     assert ended.stdout.count("trained") == num_trained
     assert ended.stderr.splitlines()[-1] == f"{error}: gone"

@@ -128,8 +128,9 @@ def test_a_page_on_its_side_is_turned_and_its_polygons_turned_back(rotation, rot
 
 
 def test_the_first_edge_of_turned_text_runs_along_its_line():
-    page = turned(page_of(lines_of(14, (300, 260)), (300, 260)), 90)
-    _, text = detected(page, DarkIsText(), rotations="auto")
+    boxes = lines_of(14, (300, 260))
+    _, text = detected(turned(page_of(boxes, (300, 260)), 90), DarkIsText(), rotations="auto")
+    assert len(text.detections_original.polygons) == len(boxes)
     for polygon in text.detections_original.polygons:
         assert abs(polygon[1] - polygon[0]).max() > 150
 

@@ -127,6 +127,14 @@ def test_killed_drawing_leaves_no_set_and_does_not_block_the_next_one(tmp_path: 
     assert len(_entries(draw_data_set(config, tmp_path, num_workers=1))) == 2
 
 
+def test_a_drawing_process_does_not_load_torch() -> None:
+    """Loading it takes five times as long as all that drawing needs."""
+    code = (
+        "import sys, ocr.synthetic.worker; print([name for name in ('torch', 'numba', 'hydra') if name in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
+
+
 def test_failed_worker_process_is_reported_with_its_exit_code(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="drawing process ended with exit code 1"):
         list(draw_in_processes(SMALL, tmp_path / "missing", num_jobs=12, num_workers=1))

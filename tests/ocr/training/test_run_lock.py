@@ -10,6 +10,7 @@ import pytest
 
 from ocr.errors import InputError
 from ocr.training.run_lock import RunLock
+from tests.programs import Program
 
 SCRIPTS = Path(__file__).resolve().parents[3] / "scripts"
 
@@ -63,8 +64,7 @@ def test_a_refused_script_leaves_the_files_of_the_run_under_way_as_they_are(othe
     for path in (*files, tmp_path / "config.yaml"):
         path.write_text("of the first run")
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    command = [sys.executable, str(SCRIPTS / f"{name}.py"), *arguments, f"{key}={tmp_path}"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = Program(SCRIPTS / f"{name}.py", *arguments, f"{key}={tmp_path}", cwd=tmp_path).wait()
     assert done.returncode == 1
     assert done.stderr.startswith(f"InputError: {tmp_path}: process {other_run} on ")
     assert done.stderr.endswith(f"choose another folder with {key}=FOLDER\n")

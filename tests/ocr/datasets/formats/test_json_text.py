@@ -54,13 +54,16 @@ def test_skipped_values_of_all_kinds_are_passed(chunk: int, tmp_path: Path, monk
     monkeypatch.setattr(json_text, "CHUNK", chunk)
     path = tmp_path / "a.json"
     path.write_text(json.dumps(DOCUMENT), encoding="utf-8")
+    keys = []
     with JsonText(path) as text:
         for key in text.members():
+            keys.append(key)
             if key == "last":
                 assert text.value() == -123.456
             else:
                 text.skip()
         text.end()
+    assert keys == list(DOCUMENT)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])

@@ -1,0 +1,52 @@
+"""Imports without garbage collection; what they make is left out of later collections."""
+
+import gc
+from collections.abc import Iterator
+
+import pytest
+
+from ocr.quick_imports import quick_imports
+
+
+@pytest.fixture
+def collections() -> Iterator[list[str]]:
+    """Phases of the collections so far."""
+    phases: list[str] = []
+
+    def note(phase: str, _: dict[str, int]) -> None:
+        phases.append(phase)
+
+    gc.callbacks.append(note)
+    yield phases
+    gc.callbacks.remove(note)
+
+
+def make_many() -> list[list[int]]:
+    return [[number] for number in range(10_000)]
+
+
+def test_nothing_is_collected_while_libraries_are_imported(collections: list[str]) -> None:
+    before, frozen = len(collections), gc.get_freeze_count()
+    with quick_imports():
+        made = make_many()
+    assert len(collections) == before
+    assert gc.get_freeze_count() >= frozen + len(made)
+    assert gc.isenabled()
+    made = make_many()
+    assert len(collections) > before
+
+
+def test_collection_stays_off_where_it_was_off() -> None:
+    gc.disable()
+    try:
+        with quick_imports():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+
+
+def test_it_is_on_again_after_an_import_that_fails() -> None:
+    with pytest.raises(ModuleNotFoundError), quick_imports():
+        import no_such_module  # noqa: F401
+    assert gc.isenabled()
