@@ -62,9 +62,9 @@ def test_joined_and_split_begin_at_the_least_shares(found, expected):
 
 
 def test_each_detection_has_its_largest_iou_with_a_legible_text():
-    texts = [box(0, 0, 40, 10), box(20, 0, 60, 10), box(100, 0, 140, 10)]
-    found = [box(0, 0, 30, 10), box(100, 0, 140, 10), box(200, 0, 240, 10)]
-    targets = TargetRegions.from_polygons(texts, [False, False, True])
+    texts = [box(0, 0, 40, 10), box(20, 0, 60, 10), box(100, 0, 140, 10), box(100, 0, 115, 10)]
+    found = [box(0, 0, 30, 10), box(100, 0, 140, 10), box(200, 0, 240, 10)]  # the second lies in the don't-care region
+    targets = TargetRegions.from_polygons(texts, [False, False, True, False])
     scores = np.array([0.9, 0.8, 0.7], np.float32)
     _, review = review_image(flat_polygons(found, "prediction"), scores, 0, targets, IOUS, np.zeros(1), 0)
     assert review.ious == (0.75, 0, 0)
@@ -117,6 +117,13 @@ def test_a_score_at_the_present_threshold_stays_on_the_side_that_post_processing
     _, review = review_image(flat_polygons(WORDS, "prediction"), scores, 1, targets, IOUS, thresholds, 0.6)
     present = thresholds.tolist().index(0.6)
     assert [step for step, *_ in review.steps] == [present, present + 1]
+
+
+def test_a_score_exactly_at_a_threshold_is_left_there():
+    thresholds = sweep_thresholds(0.3, 0.6)
+    targets, found = TargetRegions.from_polygons(WORDS, [False, False]), flat_polygons(WORDS[:1], "prediction")
+    _, review = review_image(found, np.array([0.75], np.float32), 0, targets, IOUS, thresholds, 0.6)
+    assert [step for step, *_ in review.steps] == [thresholds.tolist().index(0.75) + 1]
 
 
 def test_the_thresholds_begin_where_regions_can_score_and_contain_the_present_one():

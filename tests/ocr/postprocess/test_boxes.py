@@ -552,6 +552,7 @@ def test_detections_count_the_regions_that_max_candidates_cuts():
         found = detect_levels(levels, map_stride=1, shrink_ratio=0.6, config=config)
         assert (len(found), found.num_cut) == (4 - num_cut, num_cut)
         assert moved_detections(found, np.eye(3), (40, 200)).num_cut == num_cut
+        assert found.parted()[0].num_cut == num_cut
 
 
 def test_a_warning_names_the_images_with_more_regions_than_max_candidates(caplog):

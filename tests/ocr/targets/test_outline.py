@@ -51,6 +51,11 @@ def test_short_side_of_a_rectangle_does_not_depend_on_its_angle(degrees: float) 
     assert outlines.distance[0] == 0
 
 
+def test_text_exactly_as_high_as_min_side_is_learned() -> None:
+    batch = PolygonBatch.from_lists([[rectangle(10, 10, 50, 8)]])
+    assert measure_outlines(batch, SIZE, TargetConfig(min_side=8)).role.tolist() == [TEXT]
+
+
 def test_short_side_of_a_round_polygon_is_that_of_a_square() -> None:
     angle = np.linspace(0, 2 * np.pi, 30, endpoint=False)
     circle = np.column_stack([np.cos(angle), np.sin(angle)])
