@@ -1,5 +1,6 @@
 """Imports of the large libraries without garbage collection."""
 
+import atexit
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,5 +19,6 @@ def quick_imports() -> Iterator[None]:
         yield
     finally:
         gc.freeze()
+        atexit.register(gc.unfreeze)  # Triton prints a list of its objects that are still there at the end
         if was_enabled:
             gc.enable()

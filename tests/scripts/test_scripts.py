@@ -58,6 +58,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return cwd, done.stdout + done.stderr
 
 
+def test_an_interpreter_ends_without_a_word_from_its_libraries(trained):
+    """Triton prints a page about objects that are still there at the end."""
+    assert "leaked" not in trained[1]
+
+
 def test_train_names_its_folder_first_and_last(trained):
     cwd, output = trained
     lines = [line for line in output.splitlines() if "[INFO]" in line]
