@@ -1,9 +1,14 @@
 """Imports of the large libraries without garbage collection."""
 
+import atexit
 import gc
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+# Extensions such as Triton's write fifty lines about leaks if the last collection of the interpreter passes over what they made.
+# This runs after the exit functions of the libraries, which are loaded later: those collect without looking at everything.
+atexit.register(gc.unfreeze)
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 import gc
 import importlib
+import subprocess
+import sys
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,3 +71,10 @@ def test_it_is_on_again_after_an_import_that_fails() -> None:
     with pytest.raises(ModuleNotFoundError), quick_imports():
         import no_such_module  # noqa: F401
     assert gc.isenabled()
+
+
+def test_libraries_have_nothing_to_say_when_a_command_ends() -> None:
+    pytest.importorskip("triton")
+    code = "from ocr.quick_imports import quick_imports\nwith quick_imports():\n    import triton.language"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout + ended.stderr == ""
