@@ -305,8 +305,8 @@ class DataSection(Section):
     datasets: DatasetsConfig = DatasetsConfig()
 
     def needs_root(self) -> bool:
-        """Returns whether dataset_base_path must exist: all files of all splits lie below it, and nothing draws them."""
-        if self.dataset_base_path == NOT_SET or self.draw_synthetic:
+        """Returns whether dataset_base_path must be a folder: all files lie below it, it is no URL, and nothing draws them."""
+        if self.dataset_base_path == NOT_SET or self.draw_synthetic or "://" in self.dataset_base_path:
             return False
         root = Path(self.dataset_base_path).absolute()
         paths = [Path(path).absolute() for path in self.datasets.paths()]

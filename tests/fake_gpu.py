@@ -43,10 +43,7 @@ class _Waits(TorchDispatchMode):
             return moves and not given.get("non_blocking")
         if name == "copy_":
             return args[0].device.type != args[1].device.type and not (given.get("non_blocking") or any(args[2:]))
-        if name in (
-            "index",
-            "index_put_",
-            "_index_put_impl_",
-        ):  # a mask is counted first; an index of the host is copied
+        if name in ("index", "index_put_", "_index_put_impl_"):
+            # A mask is counted first; an index of the host is copied.
             return args[0].is_cuda and any(i is not None and (i.dtype == torch.bool or not i.is_cuda) for i in args[1])
         return False

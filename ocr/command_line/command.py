@@ -97,13 +97,15 @@ def _line_for_sigterm() -> Iterator[None]:
     """Lets SIGTERM end the program with a line, as long as nothing else in the block handles it."""
     process = os.getpid()
 
-    def end(signum: int, _: FrameType | None) -> None:
-        if os.getpid() == process:  # not a process forked since, which only follows this one
-            _say_that_it_ended(signum)
-            remove_unused_folder()
-        os._exit(128 + signum)
+    def stop(signum: int, _: FrameType | None) -> None:
+        try:
+            if os.getpid() == process:  # not a process forked since, which only follows this one
+                _say_that_it_ended(signum)
+                remove_unused_folder()
+        finally:  # whatever happens here: the log, for example, cannot be closed in the middle of a write
+            os._exit(128 + signum)
 
-    before = signal.signal(signal.SIGTERM, end)
+    before = signal.signal(signal.SIGTERM, stop)
     try:
         yield
     finally:

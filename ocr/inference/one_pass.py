@@ -203,7 +203,7 @@ def _build_trainer(settings: TrainConfig, callbacks: list[Callback]) -> lightnin
     device = resolve_device(settings.device)
     trainer = lightning.Trainer(
         accelerator="gpu" if device.type == "cuda" else "cpu",
-        devices=1,
+        devices=1 if device.index is None else [device.index],
         plugins=[RunEnvironment(Placement())],  # one process, whatever torchrun and srun say
         precision=settings.trainer.precision,  # type: ignore[arg-type]
         logger=False,

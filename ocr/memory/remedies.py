@@ -78,9 +78,8 @@ def remedy_text(remedies: Sequence[Remedy]) -> str:
 
 def command_with(overrides: Mapping[str, str]) -> str:
     """Returns this run's own command with some overrides replaced, quoted for a shell; outside a script only the overrides."""
-    changed = [
-        f"{key}={value}" for key, value in overrides.items()
-    ]  # paths stay as they are: ocr/command_line/path_overrides.py
+    # Paths stay as they are, see ocr/command_line/path_overrides.py.
+    changed = [f"{key}={value}" for key, value in overrides.items()]
     if not HydraConfig.initialized():
         return " ".join(map(shlex.quote, changed))
     hydra = HydraConfig.get()

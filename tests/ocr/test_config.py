@@ -344,6 +344,7 @@ def test_a_time_is_given_in_days_hours_minutes_and_seconds():
         ([], False),
         (["data=upstage", "datasets.test_dataset.config.image_path=elsewhere/images"], False),
         (["data=upstage", "datasets.train_dataset.config.shards=s3://bucket/train"], False),
+        (["data=webdataset", "dataset_base_path=s3://bucket/receipts"], False),
         (["data=sroie_and_icdar15", "dataset_base_path=/sets"], True),
     ],
 )

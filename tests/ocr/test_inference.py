@@ -14,6 +14,7 @@ from ocr.config import EvaluateConfig, EvaluatedDatasetConfig, PredictConfig, Tr
 from ocr.errors import InputError
 from ocr.inference import evaluate, predict
 from ocr.inference.evaluation import _say_scores
+from ocr.inference.one_pass import _build_trainer
 from ocr.restore import restore
 
 
@@ -151,6 +152,14 @@ def test_an_evaluation_has_the_inputs_and_the_metric_of_its_checkpoints_run(tmp_
     assert (settings.targets.shrink_ratio, settings.targets.min_side) == (0.55, 3)
     assert (settings.trainer.channels_last, settings.trainer.precision) == (False, "bf16-mixed")
     assert (settings.metric, settings.loader) == ("cleval", "torch")
+
+
+def test_a_pass_takes_the_current_gpu(monkeypatch):
+    """A Python program, or a training in it, may have chosen another than the first one; the inputs are read for that one."""
+    for name, answer in (("is_available", True), ("is_initialized", True), ("current_device", 1), ("device_count", 2)):
+        monkeypatch.setattr(torch.cuda, name, lambda answer=answer: answer)
+    settings = TrainConfig.model_validate({"trainer": {"precision": "32-true"}})
+    assert _build_trainer(settings, []).strategy.root_device == torch.device("cuda", 1)
 
 
 def test_a_checkpoint_decides_neither_the_resources_to_use_nor_where_to_write(tmp_path, drawn, untrained_checkpoint):

@@ -76,6 +76,29 @@ def test_a_command_stopped_while_it_loads_libraries_says_so_in_one_line(name):
     assert process.returncode == 128 + signal.Signals[name]
 
 
+def test_sigterm_ends_a_command_whose_folder_cannot_be_removed_now():
+    """The log, for example, cannot be closed in the middle of a write, and logging passes over errors."""
+    code = (
+        "import sys, time\n"
+        "from contextlib import suppress\n"
+        "from ocr.command_line import command\n"
+        "sys.argv, command.remove_unused_folder = ['train.py'], lambda: 1 / 0\n"
+        "def main():\n"
+        "    with suppress(ZeroDivisionError):\n"
+        "        print('writing', flush=True), time.sleep(100)\n"
+        "    time.sleep(100)\n"
+        "command.run_command(main, 'train')"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.terminate()
+        try:
+            assert process.wait(20) == 143
+        finally:
+            process.kill()
+
+
 def test_the_option_png_is_the_setting(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["inspect_data.py", "data=upstage", "--png"])
     given = []
