@@ -1,4 +1,4 @@
-"""Composes the configuration of a command from files, schemas and overrides."""
+"""Composes the configuration of a command from files, schemas and overrides, and keeps to what is for users in the log."""
 
 import logging
 import warnings
