@@ -261,7 +261,9 @@ def test_a_week_later_what_another_version_kept_is_removed(
 
 @pytest.mark.parametrize("module", ["datasets/names.py", "datasets/formats/coco.py", "file_names.py", "polygons.py"])
 def test_other_code_that_can_change_an_audit_makes_other_memos(module: str, tmp_path: Path) -> None:
-    package = Path(shutil.copytree(ROOT / "ocr", tmp_path / "ocr", ignore=shutil.ignore_patterns("__pycache__", "weights")))
+    package = Path(
+        shutil.copytree(ROOT / "ocr", tmp_path / "ocr", ignore=shutil.ignore_patterns("__pycache__", "weights"))
+    )
     audit_memo.auditor_digest.cache_clear()
     assert audit_memo.auditor_digest(package) == audit_memo.auditor_digest()
     with (package / module).open("a") as file:
