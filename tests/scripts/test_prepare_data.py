@@ -39,11 +39,12 @@ def test_a_data_set_is_drawn_checked_and_written(run_script, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("data", "folder"), [("upstage", "nowhere/images/train"), ("sroie_and_icdar15", "nowhere/icdar15_words/images/val")]
+    ("data", "folder"), [("upstage", "empty/images/train"), ("sroie_and_icdar15", "empty/icdar15_words/images/val")]
 )
 def test_an_input_at_fault_ends_with_a_message(tmp_path, monkeypatch, data, folder):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", [SCRIPT, f"data={data}", "dataset_base_path=nowhere", "output=ready"])
+    (tmp_path / "empty").mkdir()
+    monkeypatch.setattr(sys, "argv", [SCRIPT, f"data={data}", "dataset_base_path=empty", "output=ready"])
     with pytest.raises(SystemExit, match=f"there is no split to prepare: .*{folder}"):
         runpy.run_path(SCRIPT, run_name="__main__")
     assert not (tmp_path / "ready").exists()

@@ -30,7 +30,7 @@ def image(index: int, counts: MatchCounts, stricter: MatchCounts, review: Review
 
 @pytest.fixture
 def findings() -> Findings:
-    """Of two images: a loose hit and a don't-care text, and a text that is missed."""
+    """Two images: one has a loose hit and a don't-care text, the other a text that is missed."""
     names = ("0.jpg", "1.jpg")
     manifest = Manifest(
         image_paths=names,
