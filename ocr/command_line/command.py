@@ -177,7 +177,8 @@ def _refuse_missing_files(config: Section) -> None:
         for entry in (config.images,) if isinstance(config.images, str) else config.images:
             existing_entry(entry)
     has_own_images = isinstance(config, PredictConfig | InspectConfig | ExportConfig) and config.images != NOT_SET
-    if isinstance(config, DataSection) and not has_own_images and config.needs_root():
+    resumes = isinstance(config, TrainConfig) and config.resume is not None  # the checkpoint may name the data set
+    if isinstance(config, DataSection) and not has_own_images and not resumes and config.needs_root():
         refuse_missing_root(config.dataset_base_path)
     if type(config) is TrainConfig:
         if config.init_from is not None:

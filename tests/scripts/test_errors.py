@@ -83,6 +83,7 @@ MISSING = [
     ("evaluate", ["checkpoint=small", "compare=none"], "compare=none: there is no none; give the folder"),
     ("train", ["init_from=none.ckpt"], "init_from=none.ckpt: no such file; a run writes"),
     ("train", ["resume=none"], "resume=none: no such file; give resume=auto, or a checkpoint file"),
+    ("train", ["data=upstage", "resume=none"], "resume=none: no such file; give resume=auto, or a checkpoint file"),
     ("train", ["data=upstage", "dataset_base_path=none"], "dataset_base_path=none: no such folder; give the folder"),
 ]
 RUN_ALL = """
