@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 FULL_ERROR = "HYDRA_FULL_ERROR"
 """Environment variable with which Hydra, and this module, show the whole traceback of an error."""
 FULL_ERROR_AT_START = os.environ.get(FULL_ERROR)
-"""Its value as the user set it; `run_command` changes the variable."""
+"""Value that the user set; `run_command` changes the variable."""
 _ADVICE = {
     errno.EACCES: "check its owner and permissions, or choose another path (hydra.run.dir=FOLDER for what a run writes)",
     errno.EPERM: "check its owner and permissions, or choose another path (hydra.run.dir=FOLDER for what a run writes)",

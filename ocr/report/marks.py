@@ -46,7 +46,7 @@ class Mark(NamedTuple):
     """An outline over an image."""
 
     letter: str
-    """Its kind, a letter of a review."""
+    """Kind of the outline, as a review writes it."""
     is_detection: bool
     polygon: FloatArray
     """(n, 2), in pixels of the upright image."""

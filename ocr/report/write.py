@@ -35,7 +35,7 @@ class Evaluated:
     """Read once."""
     iou_thresholds: tuple[float, float]
     thresholds: Floats
-    """Those of the reviews' steps."""
+    """Score thresholds of the reviews, one a step."""
     image_size: int
     """Longest side of the input."""
     other: OtherRun | None = None

@@ -62,7 +62,7 @@ class StopSignals:
         self._wakeup: tuple[socket.socket, socket.socket] | None = None
         self._previous_fd = -1
         self._terminals: list[int] = []
-        """Those of standard output and error that are a terminal."""
+        """File descriptors of standard output and error that are a terminal."""
 
     def defer(self) -> None:
         """Leaves it to the training loop to end the run."""

@@ -87,7 +87,7 @@ class Ranks:
         self._place, self._settings, self._device = place, settings, device
         self._gpus: list[int] | None = None
         self._gpu: torch.device | None = None
-        """That of this rank."""
+        """GPU of this rank; None on a CPU."""
         self._host_group: Any = None
         self._meeting: Meeting | None = None
         self._watch: RankWatch | None = None

@@ -41,7 +41,7 @@ class Result:
     log: str = ""
     """Path of its process's output, relative to the report."""
     tests: dict[str, Test] = field(default_factory=dict)
-    """Its tests, by pytest's id."""
+    """Tests of the check, by pytest's id."""
 
     def add(self, record: dict[str, Any]) -> None:
         """Adds one line of records.jsonl."""

@@ -45,11 +45,11 @@ class Check:
     limit: float
     """Seconds after which it is stopped: about twice what a GPU should take, imports included."""
     at_least: float
-    """It is skipped if fewer seconds are left."""
+    """Seconds that must be left; otherwise the check is skipped."""
     is_needed: bool = False
-    """If none of its tests passes, the other checks are skipped."""
+    """Whether the other checks are skipped if no test of this one passes."""
     is_extra: bool = False
-    """Its time is not part of the budget."""
+    """Whether the time of the check is outside the budget."""
     arguments: tuple[str, ...] = ()
     """Arguments for pytest in place of the test file of this name."""
 

@@ -34,7 +34,7 @@ class Drawn(NamedTuple):
     """The picture of an image."""
 
     path: Path
-    """Its file."""
+    """File that it is saved to."""
     picture: Image.Image
     caption: str
 

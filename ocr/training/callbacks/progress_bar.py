@@ -62,7 +62,7 @@ class ProgressBar(_VanishingBar):
         self._losses = losses
         self._loss_copy: HostCopy | None = None
         self._hmean: float | None = None
-        """That of the last validation, read from the device when it ended."""
+        """Hmean of the last validation, read from the device when it ended."""
         self._epoch_started = time.perf_counter()
         self._shown: dict[str, Any] = {}
         self._shown_at = 0.0

@@ -292,7 +292,7 @@ def test_a_file_that_fails_as_padding_never_reaches_the_disk_either(copied, tmp_
 
 
 def test_an_abandoned_epoch_is_finished_before_the_next(copied, tmp_path, monkeypatch):
-    """Its slow reads and writes are still running when the next epoch begins with a changed image."""
+    """Slow reads and writes of the abandoned epoch still run when the next one begins, with a changed image."""
     cached = cached_loader(copied, budget_entries=0, directory=str(tmp_path / "cache"))
     for method in ("read", "write"):
         original = getattr(cached.cache.store.files, method)

@@ -87,7 +87,7 @@ def test_batches_without_a_place_in_the_cache_are_in_planes_too(dataset, dtype):
 
 
 def test_a_file_that_fails_leaves_the_layout_as_it_is(dataset, tmp_path):
-    """Its batch is redone sample by sample."""
+    """The batch of the file is redone sample by sample."""
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(Path(dataset.manifest.image_paths[1]).read_bytes()[:2000])
     in_pixels = with_layout(dataset, "HWC")

@@ -16,7 +16,7 @@ from ocr.report.reviewed import ReviewedImage
 
 LINE = [[0, 0], [45, 0], [45, 10], [0, 10]]
 UPRIGHT_LINE = [[0, 0], [0, 30], [-10, 30], [-10, 0]]
-"""Its first edge goes down."""
+"""Polygon whose first edge goes down."""
 THRESHOLDS = np.array([0.4, 0.5, 0.6])
 
 

@@ -115,7 +115,7 @@ def test_an_index_of_an_older_version_is_named_with_what_to_do(index, s3):
 
 
 def test_the_annotations_of_a_folder_stay_in_the_mapped_file(index):
-    """They take no memory a rank or worker, and no Python object a word."""
+    """Mapped arrays take no memory per rank or worker, and no Python object per word."""
     polygons = load_shards(str(index.parent))[0].polygons
     for name, array in vars(polygons).items():
         assert not array.flags.owndata, name

@@ -36,7 +36,7 @@ class Loader:
 
 
 class Module(lightning.LightningModule):
-    """Its losses are random numbers, the same in each run."""
+    """Logs random losses, the same in each run."""
 
     def __init__(self, rank: int = 0, last_loss: float | None = None) -> None:
         super().__init__()
